@@ -1,0 +1,45 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+KEY := $(shell { cat pyproject.toml constraints.txt; $(PYTHON) --version; } | sha256sum | cut -c1-16)
+READY := $(VENV)/.ready-$(KEY)
+
+.PHONY: demo test test-fast lint link bench-training bench-blocks bench-startup constraints
+
+demo: link
+	$(BIN)/voxnas demo
+
+test: link
+	$(BIN)/python -m pytest
+
+test-fast: link
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: link
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench-training: link
+	$(BIN)/python tests/bench_training.py
+
+bench-startup: link
+	$(BIN)/python tests/bench_startup.py
+
+bench-blocks: link
+	$(BIN)/python tests/bench_blocks.py
+
+# The environment is made anew whenever pyproject.toml, constraints.txt or Python changed.
+$(READY):
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	pwd > $(VENV)/.linked
+	touch $@
+
+# One environment may serve several checkouts: the packages are those of the checkout that asks.
+link: $(READY)
+	@test "$$(cat $(VENV)/.linked)" = "$$(pwd)" || \
+		{ $(BIN)/pip install --quiet --no-deps --editable . && pwd > $(VENV)/.linked; }
+
+constraints: link
+	$(BIN)/pip freeze --exclude-editable | grep == > constraints.txt

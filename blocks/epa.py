@@ -1,0 +1,190 @@
+"""UNETR++'s efficient paired attention: over channels and over space, from one projection of the tokens.
+
+Source: unetr_plus_plus at dcba1c6e; the state-dict names are the released ones. How ours differs: the same
+numbers from fewer operations (`EPA`), and any grid (`EPABlock`).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blocks.conv import UnetResBlock
+
+PROJECTIONS = ("shared", "separate", "raw")
+ORDERS = ("released", "corrected")
+Triple = tuple[int, int, int]
+
+
+class EPA(nn.Module):
+    """Efficient paired attention on (B, N, C), N = `tokens`.
+
+    q, k, v_CA, v_SA = x W^T; q and k are normalised over the tokens. Channel attention is softmax(t1 q^T k)
+    on v_CA; spatial attention is softmax(t2 q k_p^T) v_p, with k and v_SA projected from N tokens to P =
+    `projection`.
+
+    `projections`: "shared" is the Synapse form (one Linear, listed as E and F), "separate" that of ACDC and
+    Lung (two), both with the halves' output projections concatenated; "raw" the Tumor form (one parameter EF
+    without bias, the two attentions summed). `order`: "released" keeps the published order of the spatial
+    attention's tokens, which mixes tokens and features and which the authors' weights need; "corrected" puts
+    each token in its place.
+
+    Ours never makes k, v_CA or v_SA: with the Gram matrix G = x^T x the norms are diag(Wq G Wq^T), the
+    channel logits Wq G Wk^T, and the channel attention one matrix on x; k_p = (E x) Wk^T. The spatial
+    attention runs through the fused kernel, so that its N x P maps aren't stored either (they are on CPU
+    where `dropout` is active).
+    """
+
+    def __init__(
+        self, channels: int, *, tokens: int, projection: int, heads: int, projections: str = "shared",
+        order: str = "released", dropout: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        _check_options(channels, tokens=tokens, projection=projection, heads=heads)
+        if projections not in PROJECTIONS:
+            raise ValueError(f"unknown projections {projections!r}; choose from {', '.join(PROJECTIONS)}")
+        if order not in ORDERS:
+            raise ValueError(f"unknown order {order!r}; choose from {', '.join(ORDERS)}")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout is a probability below 1, got {dropout}")
+        if projections != "raw" and channels % 2:
+            raise ValueError(f"EPA joins two halves of the channels: their number must be even, got {channels}")
+        self.channels, self.tokens, self.heads = channels, tokens, heads
+        self.projections, self.order, self.dropout = projections, order, dropout
+        self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
+        self.temperature2 = nn.Parameter(torch.ones(heads, 1, 1))
+        self.qkvv = nn.Linear(channels, 4 * channels, bias=False)
+        if projections == "raw":
+            bound = projection**-0.5
+            self.EF = nn.Parameter(torch.empty(tokens, projection).uniform_(-bound, bound))
+        else:
+            self.E = nn.Linear(tokens, projection)
+            self.F = self.E if projections == "shared" else nn.Linear(tokens, projection)
+            self.out_proj = nn.Linear(channels, channels // 2)
+            self.out_proj2 = nn.Linear(channels, channels // 2)
+
+    def token_weights(self) -> tuple[Tensor, ...]:
+        """The token projections' weights, each (P, N); one where keys and values share it."""
+        if self.projections == "raw":
+            return (self.EF.t(),)
+        return (self.E.weight,) if self.projections == "shared" else (self.E.weight, self.F.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (B, N, C), kept."""
+        if x.dim() != 3 or x.shape[1] != self.tokens or x.shape[2] != self.channels:
+            raise ValueError(f"EPA expects (B, {self.tokens}, {self.channels}), got {tuple(x.shape)}")
+        return self.attend(x, self.token_weights())
+
+    def attend(self, x: Tensor, token_weights: tuple[Tensor, ...]) -> Tensor:
+        """As `forward`, at any N, with token projections of that N in place of the block's own."""
+        batch, tokens, channels = x.shape
+        keys, values = self._project(x, token_weights)  # (B, heads, P, d) each
+        queries, channel_map = self._fold(x)  # (B, C, C) each: what maps x to the normalised q and to x_CA
+        if self.projections != "raw":
+            channel_map = self.out_proj2.weight.to(channel_map.dtype) @ channel_map  # (B, C/2, C)
+        z = x @ torch.cat([queries, channel_map], dim=1).transpose(1, 2).to(x.dtype)  # (B, N, C + C or C/2)
+        query, channel = z.split([channels, channel_map.shape[1]], dim=2)
+        query = query.unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, heads, N, d)
+        dropout = self.dropout if self.training else 0.0
+        space = F.scaled_dot_product_attention(
+            query, keys.to(query.dtype), values.to(query.dtype), dropout_p=dropout, scale=1.0
+        )  # (B, heads, N, d)
+        to_tokens = (0, 3, 1, 2) if self.order == "released" else (0, 2, 1, 3)
+        # Flat first: from four axes straight to three, an exported file would refuse grids whose N divides C.
+        space = space.permute(to_tokens).flatten(1).reshape(batch, tokens, channels)
+        if self.projections == "raw":
+            return channel + space
+        return torch.cat([self.out_proj(space), channel + self.out_proj2.bias], dim=2)
+
+    def _project(self, x: Tensor, token_weights: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """k_p and v_p: the tokens' sums first, then the small projections of the features."""
+        _, key_weight, _, value_weight = self.qkvv.weight.chunk(4)
+        sums = [torch.bmm(weight.to(x.dtype).expand(x.shape[0], -1, -1), x) for weight in token_weights]  # (B, P, C)
+        keys, values = F.linear(sums[0], key_weight), F.linear(sums[-1], value_weight)
+        if self.projections != "raw":
+            keys, values = keys + self.E.bias[:, None], values + self.F.bias[:, None]
+        return tuple(part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (keys, values))
+
+    def _fold(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, C) each: temperature2 * Wq / |q|, and the channel attention as one map of x's features.
+
+        In float32 at least: the norms are differences of the Gram matrix's large entries.
+        """
+        heads = self.heads
+        with torch.autocast(x.device.type, enabled=False):
+            wide = torch.promote_types(x.dtype, torch.float32)
+            weight_q, weight_k, weight_v, _ = self.qkvv.weight.to(wide).chunk(4)
+            x = x.to(wide)
+            gram = x.transpose(1, 2) @ x  # (B, C, C)
+            q_gram = weight_q @ gram
+            q_norm = _norm_of_square((q_gram * weight_q).sum(dim=2))  # (B, C)
+            k_norm = _norm_of_square(((weight_k @ gram) * weight_k).sum(dim=2))
+            logits = q_gram.unflatten(1, (heads, -1)) @ weight_k.unflatten(0, (heads, -1)).transpose(1, 2)
+            logits = logits / q_norm.view(-1, heads, q_norm.shape[1] // heads, 1)
+            logits = logits / k_norm.view(-1, heads, 1, k_norm.shape[1] // heads)
+            attention = (logits * self.temperature.to(wide)).softmax(dim=3)  # (B, heads, d, d)
+            attention = F.dropout(attention, self.dropout, self.training)
+            channel_map = (attention @ weight_v.unflatten(0, (heads, -1))).flatten(1, 2)  # (B, C, C)
+            scale = self.temperature2.to(wide).expand(-1, q_norm.shape[1] // heads, 1).reshape(-1)
+            return weight_q * (scale / q_norm)[:, :, None], channel_map
+
+
+class EPABlock(nn.Module):
+    """UNETR++'s transformer block on (B, C, D, H, W): position embedding, EPA, residual convs.
+
+    u = x + position; a = u + gamma * EPA(LayerNorm(u)); out = a + conv8(conv51(a)), with conv52 after conv51
+    where `residual_units` is 2 (ACDC, Lung). Tokens are flattened row-major over `grid`. At another grid the
+    position embedding and the token projections are interpolated (trilinear, align_corners=False), the latter
+    scaled by N_built / N because they sum over the tokens; at `grid` that is the identity. `dropout` acts on
+    both attentions; conv8's channel dropout is the released 0.1, or `dropout` where that is lower.
+    """
+
+    def __init__(
+        self, channels: int, *, grid: Triple, projection: int, heads: int, projections: str = "shared",
+        order: str = "released", residual_units: int = 1, dropout: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if len(grid) != 3 or min(grid) < 1:
+            raise ValueError(f"EPABlock's grid has 3 sizes of at least 1, got {tuple(grid)}")
+        if residual_units not in (1, 2):
+            raise ValueError(f"EPABlock has 1 or 2 residual units, got {residual_units}")
+        self.channels = channels
+        self.grid = tuple(grid)
+        tokens = grid[0] * grid[1] * grid[2]
+        self.epa_block = EPA(channels, tokens=tokens, projection=projection, heads=heads, projections=projections,
+                             order=order, dropout=dropout)  # fmt: skip
+        self.norm = nn.LayerNorm(channels)
+        self.gamma = nn.Parameter(torch.full((channels,), 1e-6))
+        self.pos_embed = nn.Parameter(torch.zeros(1, tokens, channels))
+        self.conv51 = UnetResBlock(channels, channels, norm="batch")
+        self.conv52 = UnetResBlock(channels, channels, norm="batch") if residual_units == 2 else nn.Identity()
+        self.conv8 = nn.Sequential(nn.Dropout3d(min(dropout, 0.1)), nn.Conv3d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (B, C, D, H, W), kept."""
+        if x.dim() != 5 or x.shape[1] != self.channels:
+            raise ValueError(f"EPABlock expects (B, {self.channels}, D, H, W), got {tuple(x.shape)}")
+        grid = x.shape[2:]
+        x = x + self._resample(self.pos_embed[0].t(), grid).reshape(1, -1, *grid)
+        tokens = x.flatten(2).transpose(1, 2)  # (B, N, C)
+        scale = self.epa_block.tokens / tokens.shape[1]
+        weights = tuple(self._resample(weight, grid) * scale for weight in self.epa_block.token_weights())
+        attended = self.gamma * self.epa_block.attend(self.norm(tokens), weights)  # (B, N, C)
+        x = x + attended.transpose(1, 2).reshape(x.shape)  # (B, C, D, H, W)
+        return x + self.conv8(self.conv52(self.conv51(x)))
+
+    def _resample(self, rows: Tensor, grid: torch.Size) -> Tensor:
+        """Rows (R, N_built) to (R, N) of another grid, as volumes; the same path at every size, for
+        export."""
+        volume = rows.reshape(1, -1, *self.grid)
+        return F.interpolate(volume, size=grid, mode="trilinear", align_corners=False).flatten(2)[0]
+
+
+def _norm_of_square(square: Tensor) -> Tensor:
+    return square.clamp_min(1e-24).sqrt()
+
+
+def _check_options(channels: int, *, tokens: int, projection: int, heads: int) -> None:
+    if heads < 1 or channels < 1 or channels % heads:
+        raise ValueError(f"EPA's heads must divide its channels, got {heads} heads and {channels} channels")
+    if projection < 1 or projection > tokens:
+        raise ValueError(f"EPA's projection is from 1 to its number of tokens, got {projection} and {tokens} tokens")

@@ -1,0 +1,146 @@
+"""meU-net: its conv unit, the training step on two patches, and its cascade's concatenation.
+
+Source: Wang, Blackie, Miguel-Aliaga, Bai, "Memory-efficient segmentation of high-resolution volumetric
+MicroCT images", MIDL 2022, PMLR 172:1322-1335. It is a plain U-Net trained on two patches of one centre: the
+standard one as usual, the expanded one without gradient (and without decoder) at the first level. Inference
+is a plain U-Net's.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blocks.norm import make_norm
+
+Triple = tuple[int, int, int]
+
+
+class MeUnit(nn.Sequential):
+    """Twice conv 3x3x3 (with bias) -> ReLU -> batch norm: the norm comes last, as in the paper's figure 2.
+
+    The paper gives the width at the end of a level; the inner one is the same here. Shape (B, C_in, D, H, W)
+    to (B, C_out, D, H, W).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        if in_channels < 1 or out_channels < 1:
+            raise ValueError(f"MeUnit needs at least 1 channel on each side, got {in_channels} -> {out_channels}")
+        layers: list[nn.Module] = []
+        for channels in (in_channels, out_channels):
+            layers.append(nn.Conv3d(channels, out_channels, 3, padding=1))
+            layers.append(nn.ReLU(inplace=True))
+            layers.append(make_norm("batch", out_channels))
+        super().__init__(*layers)
+
+
+def expansion_margins(patch: Triple, *, factor: float) -> Triple:
+    """Voxels that the expanded patch has on each side of the standard one: (factor - 1) * size / 2, made
+    even.
+
+    Even, so that the standard patch stays aligned after the first pooling by 2: the nearest even number,
+    halves upwards. 160 voxels give 20, 40, 60 for 1.25, 1.5, 1.75, the paper's 200, 240, 280. A thin axis may
+    get 0.
+    """
+    if factor < 1.0:
+        raise ValueError(f"the expanded patch is at least the standard one: factor {factor} is below 1")
+    if len(patch) != 3 or min(patch) < 1:
+        raise ValueError(f"a patch has 3 sizes of at least 1, got {tuple(patch)}")
+    # A tiny excess, so that 1.1 * 20 rounds as the decimal number and not as its binary neighbour below.
+    return tuple(2 * math.floor((factor - 1.0) * size / 4 + 0.5 + 1e-9) for size in patch)
+
+
+def expanded_patch(patch: Triple, *, factor: float) -> Triple:
+    """Sizes of the expanded patch, `expansion_margins` on both sides."""
+    margins = expansion_margins(patch, factor=factor)
+    return tuple(size + 2 * margin for size, margin in zip(patch, margins, strict=True))
+
+
+def central_crop(x: Tensor, patch: Triple) -> Tensor:
+    """The middle of the last three axes: the standard patch of an expanded one. A view."""
+    spare = [have - want for have, want in zip(x.shape[-3:], patch, strict=True)]
+    if min(spare) < 0 or any(value % 2 for value in spare):
+        raise ValueError(f"a patch of {tuple(patch)} has no middle place in {tuple(x.shape[-3:])}")
+    index = tuple(slice(value // 2, value // 2 + want) for value, want in zip(spare, patch, strict=True))
+    return x[(..., *index)]
+
+
+def shrink_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
+    """Labels (B, D, H, W) at another size, by nearest neighbour; integers stay the same integers."""
+    shrunk = F.interpolate(labels[:, None].double(), size=tuple(size), mode="nearest")
+    return shrunk[:, 0].to(labels.dtype)
+
+
+@dataclass(frozen=True)
+class TwoPatchNetwork:
+    """The three ways through one network that the training step takes."""
+
+    whole: Callable[[Tensor], Tensor]  # standard image -> logits at full resolution
+    first_level: Callable[[Tensor], Tensor]  # expanded image -> what the second encoder level takes in
+    deeper: Callable[[Tensor], Tensor]  # that -> logits of the second head, on the second level's grid
+
+
+def two_patch_step(
+    network: TwoPatchNetwork, *, image: Tensor, labels: Tensor, patch: Triple,
+    loss: Callable[[Tensor, Tensor], Tensor], backward: Callable[[Tensor], None] = Tensor.backward,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Add up the gradients of one step: the standard patch's loss, then the expanded patch's, weighted 1:1.
+
+    `image` (B, C, D, H, W) and `labels` (B, D, H, W) are the expanded patch, `patch` the standard sizes in
+    its middle. The two backward passes follow each other, so that only one patch's activations live at a
+    time; the gradients are those of the sum. The expanded patch leaves the first level's weights alone, the
+    standard one the second head's. `backward` is called with each loss (a gradient scaler's goes here).
+    Returns both losses, detached.
+
+    The paper doesn't say how batch norm behaves at the first level on the expanded patch: here as in
+    training; see `frozen_statistics`.
+    """
+    standard_loss = loss(network.whole(central_crop(image, patch)), central_crop(labels, patch))
+    backward(standard_loss)
+    standard_loss = standard_loss.detach()
+    with torch.no_grad():
+        features = network.first_level(image)
+    logits = network.deeper(features)
+    expanded_loss = loss(logits, shrink_labels(labels, logits.shape[2:]))
+    backward(expanded_loss)
+    return standard_loss, expanded_loss.detach()
+
+
+@contextmanager
+def frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Within: batch norms of `module` normalise as before, but leave their running statistics as they are."""
+    norms = [child for child in module.modules() if isinstance(child, nn.BatchNorm3d) and child.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def one_hot_predictions(predictions: Sequence[Tensor], *, classes: int, background: bool = True) -> Tensor:
+    """First-stage label maps (B, D, H, W) as channels (B, m, D, H, W), m = their number * classes.
+
+    The paper doesn't say whether the background has a channel: by default it has.
+    """
+    first = 0 if background else 1
+    highest = max(int(prediction.max()) for prediction in predictions)
+    if highest >= classes:
+        raise ValueError(f"a prediction holds the label {highest}, but there are {classes} classes")
+    maps = [F.one_hot(prediction.long(), classes)[..., first:].movedim(-1, 1) for prediction in predictions]
+    return torch.cat(maps, dim=1).float()
+
+
+def concatenate_predictions(features: Tensor, predictions: Tensor) -> Tensor:
+    """(B, C, d, h, w) and one-hot (B, m, D, H, W), to (B, C + m, d, h, w), by nearest neighbour.
+
+    Before every decoder block this is the paper's post-concatenation ("full level"), on the image at the
+    encoder's input its pre-concatenation.
+    """
+    resized = F.interpolate(predictions, size=features.shape[2:], mode="nearest")
+    return torch.cat([features, resized.to(features.dtype)], dim=1)

@@ -1,0 +1,135 @@
+"""Norms and activations by name.
+
+Sources: torch's own layers. How ours differ: the instance norm of torch stops in training at one spatial
+element; ours then gives its bias, so that a network's deepest level may be one voxel. Every norm works on any
+size in eval.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+NORMS = ("instance", "batch", "group", "layer", "slice")
+ACTIVATIONS = ("leakyrelu", "relu", "gelu", "silu")
+
+
+def keeps_channels_last(x: Tensor) -> bool:
+    """Whether x lies channels last (and not also row-major): then its results should too.
+
+    Never while a file is exported: there the question would be baked in as a condition on the sizes.
+    """
+    if x.dim() != 5 or torch.compiler.is_exporting() or x.is_contiguous():
+        return False
+    return x.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def _normalise_groups(x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, eps: float) -> Tensor:
+    """Zero mean and unit variance within each of `groups` runs of channels, (B, C, ...) to the same shape.
+
+    The native operator, because its output is no view (an activation in place costs nothing) and because
+    autocast lets it keep half precision, where `group_norm` would return float32 and double the activations.
+    """
+    if weight is not None and weight.dtype != x.dtype:
+        weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+    if not keeps_channels_last(x):
+        x = x.contiguous()
+    voxels = math.prod(x.shape[2:])
+    return torch.native_group_norm(x, weight, bias, x.shape[0], x.shape[1], voxels, groups, eps)[0]
+
+
+class InstanceNorm(nn.InstanceNorm3d):
+    """Statistics over (D, H, W) per volume and channel; one voxel becomes the bias (0 without affine)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (B, C, D, H, W), kept."""
+        self._check_input_dim(x)
+        return _normalise_groups(x, self.weight, self.bias, x.shape[1], self.eps)
+
+
+class SliceNorm(nn.InstanceNorm3d):
+    """Statistics over (H, W) per volume, channel and slice: a 2D network's instance norm, affine shared by
+    the slices.
+
+    In this way a volume gives what its slices would give as a batch of images.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (B, C, D, H, W), kept."""
+        self._check_input_dim(x)
+        x = torch.native_layer_norm(x.contiguous(), x.shape[3:], None, None, self.eps)[0]
+        if self.weight is None:
+            return x
+        weight, bias = (p.to(x.dtype)[:, None, None, None] for p in (self.weight, self.bias))  # (C, 1, 1, 1)
+        return torch.addcmul(bias, x, weight)
+
+
+class BatchNorm(nn.BatchNorm3d):
+    """torch's batch norm, whose message says what to change where training has one value per channel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (B, C, D, H, W), kept."""
+        if self.training and x.shape[0] * math.prod(x.shape[2:]) == 1:
+            raise ValueError(
+                f"batch norm in training needs more than 1 value per channel, got the shape {tuple(x.shape)}: "
+                "use a larger batch or patch, fewer levels, or another norm"
+            )
+        return super().forward(x)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Statistics over the channels of each voxel, as in a transformer or ConvNeXt (not torch's GroupNorm(1,
+    C)).
+
+    No value depends on the size of the volume. At one channel the output is the bias.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (B, C, D, H, W), kept, and so is the layout."""
+        out = super().forward(x.movedim(1, -1)).movedim(-1, 1)
+        return out if keeps_channels_last(x) else out.contiguous()
+
+
+class GroupNorm(nn.GroupNorm):
+    """torch's group norm, which keeps half precision under autocast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (B, C, D, H, W), kept."""
+        return _normalise_groups(x, self.weight, self.bias, self.num_groups, self.eps)
+
+
+def make_norm(name: str, channels: int, *, affine: bool = True) -> nn.Module:
+    """One of `NORMS` for `channels`; without `affine` it has no parameters.
+
+    instance: per volume and channel. batch: over the batch, running statistics in eval. group: as instance
+    for 8 groups of channels (the greatest common divisor of 8 and the channels). layer: over the channels of
+    a voxel. slice: per volume, channel and slice. Only batch norm stops at one value per channel, and only in
+    training.
+    """
+    if channels < 1:
+        raise ValueError(f"a norm needs at least 1 channel, got {channels}")
+    if name == "instance":
+        return InstanceNorm(channels, affine=affine)
+    if name == "batch":
+        return BatchNorm(channels, affine=affine)
+    if name == "group":
+        return GroupNorm(math.gcd(8, channels), channels, affine=affine)
+    if name == "layer":
+        return LayerNorm(channels, elementwise_affine=affine)
+    if name == "slice":
+        return SliceNorm(channels, affine=affine)
+    raise ValueError(f"unknown norm {name!r}; choose from {', '.join(NORMS)}")
+
+
+def make_activation(name: str) -> nn.Module:
+    """One of `ACTIVATIONS`; leakyrelu has slope 0.01. The first two work in place: put them after a norm or a
+    sum."""
+    if name == "leakyrelu":
+        return nn.LeakyReLU(0.01, inplace=True)
+    if name == "relu":
+        return nn.ReLU(inplace=True)
+    if name == "gelu":
+        return nn.GELU()
+    if name == "silu":
+        return nn.SiLU()
+    raise ValueError(f"unknown activation {name!r}; choose from {', '.join(ACTIVATIONS)}")

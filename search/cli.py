@@ -1,0 +1,210 @@
+"""The command line: one thin function a verb; each imports what it uses, so that looking is quick."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from search.front import Look
+    from search.plan import Plan
+
+app = typer.Typer(
+    name="voxnas", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Architecture search and ablation for volumetric medical segmentation.",
+)  # fmt: skip
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study's YAML file.", show_default=False)]
+DataRoot = Annotated[
+    Optional[Path],  # noqa: UP045 (typer reads it at run time)
+    typer.Option("--data", help="Folder in which the study's data folder lies [also VOXNAS_DATA].", show_default=False),
+]
+Overrides = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of the file, as training.epochs=3.",
+        show_default=False,
+    ),
+]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder in which the studies' own folders lie.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command()
+def check(
+    study: StudyFile, data: DataRoot = None, overrides: Overrides = None, runs: Runs = Path("runs"),
+    costs: Annotated[bool, typer.Option("--costs", help="Build and price random networks of the space too.")] = False,
+) -> None:  # fmt: skip
+    """Read the study and its data, say what would run and what is wrong; run nothing."""
+    from search.preview import print_costs, print_plan
+
+    plan = _plan(study, data, overrides, runs)
+    print_plan(plan, _console())
+    if costs:
+        print_costs(plan, _console())
+
+
+@app.command()
+def run(
+    study: StudyFile, data: DataRoot = None, overrides: Overrides = None, runs: Runs = Path("runs"),
+    trials: Annotated[int | None, typer.Option(min=1, help="Trainings in all [the file's search.trials].")] = None,
+) -> None:  # fmt: skip
+    """Run the study, or go on with it; Ctrl-C stops it, the same command goes on."""
+    plan = _plan(study, data, overrides, runs)
+    _run(plan, trials or plan.study.search.trials)
+
+
+@app.command()
+def front(study: StudyFile, overrides: Overrides = None, runs: Runs = Path("runs"), json: AsJson = False) -> None:
+    """Show the study's Pareto front."""
+    from search.front import front_json, front_table
+
+    looked = _look(study, overrides, runs)
+    if json:
+        print(front_json(looked))
+    else:
+        _console().print(front_table(looked))
+
+
+@app.command()
+def report(study: StudyFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
+    """Write the study's report.html: one file that needs no network."""
+    from search.report import write_report
+
+    path = write_report(_look(study, overrides, runs))
+    print(f"{path} ({path.stat().st_size / 2**20:.1f} MiB)")
+
+
+@app.command()
+def export(
+    study: StudyFile, out: Annotated[Path, typer.Option("--out", help="Folder to write the model to.")],
+    pick: Annotated[str, typer.Option("--pick", help="knee, best, or a trial's number.")] = "knee",
+    data: DataRoot = None, overrides: Overrides = None, runs: Runs = Path("runs"),
+) -> None:  # fmt: skip
+    """Write one network as a folder that runs without voxnas, and prove that it does."""
+    plan = _plan(study, data, overrides, runs)
+    _export(plan, pick, out)
+
+
+@app.command()
+def show(
+    name: Annotated[str | None, typer.Argument(help="A paper's network, as unetrpp_acdc.", show_default=False)] = None,
+    every: Annotated[bool, typer.Option("--all", help="All of them, one line each.")] = False,
+) -> None:
+    """Show the papers' networks: shapes, parameters, MACs, and where attention sits."""
+    _show(name, every)
+
+
+@app.command()
+def phantom(
+    folder: Annotated[Path, typer.Argument(help="Folder to write, in Decathlon layout.", show_default=False)],
+    cases: Annotated[int, typer.Option(min=1)] = 12,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Write made volumes: thick slices, several classes, noise, a bias field."""
+    from search.data.phantom import write_phantom
+
+    write_phantom(folder, cases=cases, seed=seed)
+    print(f"{cases} cases in {folder}")
+
+
+@app.command()
+def demo(runs: Runs = Path("runs")) -> None:
+    """Run a small study on made volumes, from phantom to exported model, in a few minutes."""
+    from search.demo import demo_study
+
+    file, root = demo_study(runs)
+    plan = _plan(file, root, None, runs)
+    _run(plan, plan.study.search.trials)
+    front(file, None, runs, json=False)
+    report(file, None, runs)
+    _export(plan, "knee", plan.folder / "export")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+def _plan(study: Path, data: Path | None, overrides: list[str] | None, runs: Path) -> Plan:
+    from search.plan import make_plan
+    from search.study import load_study
+
+    return make_plan(load_study(study, overrides=overrides or (), data_root=data), runs=runs)
+
+
+def _look(study: Path, overrides: list[str] | None, runs: Path) -> Look:
+    from search.front import look
+    from search.study import load_study
+
+    return look(load_study(study, overrides=overrides or (), need_data=False), runs=runs)
+
+
+def _run(plan: Plan, trials: int) -> None:
+    import shlex
+    import signal
+
+    from search.local import run_study
+    from search.view import RunView
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    console = _console()
+    try:
+        with RunView(console, name=plan.study.name, trials=trials) as view:
+            outcome = run_study(plan, trials=trials, view=view)
+    except KeyboardInterrupt:
+        again = shlex.join(["voxnas", *sys.argv[1:]])
+        console.print(f"stopped; go on with: {again}", highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from None
+    states = [record.state for record in outcome.records]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    console.print(f"{outcome.why} ({counts})", highlight=False)
+
+
+def _export(plan: Plan, pick: str, out: Path) -> None:
+    from search.export import export as export_model
+
+    exported = export_model(plan, pick, out)
+    _console().print(str(exported), highlight=False, soft_wrap=True)
+
+
+def _show(name: str | None, every: bool) -> None:
+    from search.study.mistakes import UserError
+
+    if every == (name is not None):
+        raise UserError(["show: name one network, or give --all alone"])
+    from search.show import find_preset, layer_table, layers, summaries, summary_table
+
+    if name is None:
+        _console().print(summary_table(summaries()))
+    else:
+        preset = find_preset(name)
+        _console().print(layer_table(preset, layers(preset.architecture, preset.context)))
+
+
+def main() -> None:
+    """Run a verb; a user's mistakes are printed one a line, with exit code 2 and no traceback."""
+    try:
+        app()
+    except Exception as error:
+        from search.study.mistakes import UserError  # not before: it takes longer than the rest of `--help`
+
+        if not isinstance(error, UserError):
+            raise
+        for mistake in error.mistakes:
+            print(f"voxnas: {mistake}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Costs: what an architecture takes, known before it is trained."""

@@ -1,0 +1,116 @@
+"""Parameters and multiply-adds: thop on fake tensors, with rules of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import thop
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from search.costs.attention_macs import ATTENTION_MACS
+from space.architecture import Architecture
+from space.build import build
+from space.canonical import Context
+from space.unet import UNet
+
+FREE = (
+    nn.InstanceNorm3d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm, nn.Upsample, nn.AvgPool3d, nn.Softmax, nn.GELU,
+    nn.SiLU, nn.LeakyReLU, nn.ReLU, nn.Sigmoid,
+)  # fmt: skip
+Rule = Callable[[Any, tuple[Tensor, ...], Tensor], None]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Parameters and MACs of a network, or of one of its modules with all inside it."""
+
+    params: int
+    macs: int
+
+
+def params_and_macs(architecture: Architecture, context: Context) -> tuple[int, int]:
+    """Count parameters, and the multiply-adds of one patch at batch 1.
+
+    MACs are those of the published operations: convolutions, linear maps and matrix products; norms, activations
+    and upsampling count 0 (thop alone counts norms). The network is made of fake tensors, so thop leaves nothing
+    behind in a real one.
+    """
+    with FakeTensorMode():
+        network = build(architecture, context).eval()
+        total = count_modules(network, context)[""]
+    return total.params, total.macs
+
+
+def count_modules(network: UNet, context: Context) -> dict[str, Counts]:
+    """Count each module of a network of fake tensors, by its name; the whole network's is ''."""
+    patch = torch.zeros(1, context.in_channels, *context.patch)
+    with torch.no_grad():
+        macs, _, tree = thop.profile(
+            network, inputs=(patch,), custom_ops=_rules(network), verbose=False, ret_layer_info=True
+        )
+    counts = {"": Counts(_params(network), int(macs))}
+    for name, value in _flat(tree):
+        counts[name] = Counts(_params(network.get_submodule(name)), value)
+    return counts
+
+
+def _params(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, int]]:
+    """List (dotted name, MACs) of thop's nested answer."""
+    found = []
+    for name, (macs, _, inside) in tree.items():
+        found.append((f"{prefix}{name}", int(macs)))
+        found += _flat(inside, f"{prefix}{name}.")
+    return found
+
+
+def _rules(network: nn.Module) -> dict[type[nn.Module], Rule]:
+    """Return thop's rules: an attention block counts by its paper's operations, and what is inside it not at all.
+
+    Ours reach the same numbers with fewer operations, some of them outside of any module.
+    """
+    blocks = tuple(ATTENTION_MACS)
+    inside = {
+        id(part) for block in network.modules() if isinstance(block, blocks)
+        for part in block.modules() if part is not block
+    }  # fmt: skip
+
+    def rule(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if id(module) in inside:
+            return
+        kind = next(kind for kind in type(module).__mro__ if kind in ATTENTION_MACS or kind in LINEAR_MACS)
+        if kind in ATTENTION_MACS:
+            module.total_ops += ATTENTION_MACS[kind](module, inputs[0].shape)
+        else:
+            module.total_ops += LINEAR_MACS[kind](module, inputs[0], output)
+
+    return {**dict.fromkeys(FREE, _nothing), **dict.fromkeys((*LINEAR_MACS, *ATTENTION_MACS), rule)}
+
+
+def _nothing(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    """Count no multiply-adds."""
+
+
+def _convolution(module: Any, given: Tensor, made: Tensor) -> int:
+    return int(made.numel() * module.in_channels // module.groups * prod(module.kernel_size))
+
+
+def _transposed(module: Any, given: Tensor, made: Tensor) -> int:
+    return int(given.numel() * module.out_channels // module.groups * prod(module.kernel_size))
+
+
+def _linear(module: Any, given: Tensor, made: Tensor) -> int:
+    return int(made.numel() * module.in_features)
+
+
+LINEAR_MACS: dict[type[nn.Module], Callable[[Any, Tensor, Tensor], int]] = {
+    nn.Conv2d: _convolution, nn.Conv3d: _convolution, nn.ConvTranspose3d: _transposed, nn.Linear: _linear,
+}  # fmt: skip

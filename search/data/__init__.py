@@ -1,0 +1,1 @@
+"""Data: from labelled volumes on disk to arrays that training reads, and back to masks."""

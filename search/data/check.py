@@ -1,0 +1,210 @@
+"""All that is wrong with a data set, found at once before anything trains, and what preparation must know."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from nibabel.affines import voxel_sizes
+from nibabel.orientations import io_orientation
+
+from search.data.facts import FileFacts, read_facts
+from search.data.geometry import Spacing, Triple, grid_difference
+from search.data.parallel import Progress
+from search.data.read import Case, DataError, Dataset, group_of, read_dataset
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """One sound case: `shape` in voxels and `spacing` in mm along the RAS axes x, y, z.
+
+    `voxels_per_class` goes by class index. `filled` is the share inside the bounding box of non-zero voxels.
+    `digest` stands for the content of all its files.
+    """
+
+    name: str
+    group: str
+    shape: Triple
+    spacing: Spacing
+    voxels_per_class: tuple[int, ...]
+    filled: float
+    digest: str
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What the volumes of a data set hold; `problems` forbid training, `notes` are worth knowing.
+
+    Medians are over the sound cases, along RAS x, y, z; zero where there is no sound case.
+    """
+
+    cases: tuple[CaseFacts, ...]
+    spacing_median: Spacing
+    shape_median: Triple
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """Case name to group."""
+        return {case.name: case.group for case in self.cases}
+
+    @property
+    def voxels_per_class(self) -> tuple[int, ...]:
+        """Voxels of all cases by class index."""
+        return tuple(
+            sum(counts) for counts in zip(*(case.voxels_per_class for case in self.cases), strict=True)
+        )
+
+
+def check_folder(
+    root: str | Path,
+    *,
+    group: str | None,
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[Dataset, DataFacts]:
+    """Read and check a data folder; raises one DataError with the problems of its description and volumes."""
+    try:
+        dataset, problems = read_dataset(root), []
+    except DataError as error:
+        if error.dataset is None:
+            raise
+        dataset, problems = error.dataset, error.problems
+    facts = check_dataset(dataset, group=group, cache_dir=cache_dir, progress=progress)
+    if problems or facts.problems:
+        raise DataError([*problems, *facts.problems], dataset=dataset)
+    return dataset, facts
+
+
+def check_dataset(
+    dataset: Dataset,
+    *,
+    group: str | None,
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> DataFacts:
+    """Read every image and label of a data set and report all problems at once.
+
+    `group` is a regular expression on case names (see `group_of`). Facts of files are remembered in
+    `cache_dir`. Raises DataError only where `group` is no regular expression.
+    """
+    images = [path for case in dataset.cases for path in case.images]
+    labels = [case.label for case in dataset.cases]
+    groups = {case.name: group_of(case.name, group) for case in dataset.cases}
+    files = read_facts(images, labels, cache_dir=cache_dir, progress=progress)
+    problems = [
+        f"case {name}: the group pattern {group!r} finds nothing in this name"
+        for name, found in groups.items()
+        if found is None
+    ]
+    sound = []
+    for case in dataset.cases:
+        trouble = case_problems(case, dataset, files)
+        problems += trouble
+        if not trouble:
+            sound.append(_case_facts(case, groups[case.name] or case.name, dataset, files))
+    problems += _empty_classes(dataset, sound)
+    return DataFacts(
+        cases=tuple(sound),
+        spacing_median=_median([case.spacing for case in sound]),
+        shape_median=_triple_of_ints(_median([case.shape for case in sound])),
+        problems=tuple(problems),
+        notes=(*_absences(dataset, sound), *_twins(dataset, files)),
+    )
+
+
+def case_problems(case: Case, dataset: Dataset, files: dict[str, FileFacts]) -> list[str]:
+    """Return what is wrong with one case, from the facts of its files."""
+    problems = [files[path].problem for path in (*case.images, case.label) if files[path].problem]
+    channels = sum(files[path].shape[0] for path in case.images if not files[path].problem)
+    wanted = len(dataset.channels)
+    if not problems and channels != wanted:
+        problems.append(f"{case.images[0]}: has {channels} channels, dataset.json names {wanted}")
+    label = files[case.label]
+    unnamed = [(value, voxels) for value, voxels in label.values if value not in dataset.label_values]
+    for value, voxels in unnamed:
+        problems.append(f"{case.label}: holds the value {value} ({voxels} voxels), unnamed in dataset.json")
+    readable = [path for path in (case.label, *case.images[1:]) if not files[path].problem]
+    first = files[case.images[0]]
+    for path in readable if not first.problem else []:
+        other = files[path]
+        trouble = grid_difference(first.shape[1:], _matrix(first), other.shape[-3:], _matrix(other))
+        if trouble:
+            problems.append(f"{path}: {trouble}, unlike its image {Path(case.images[0]).name}")
+    return problems
+
+
+def _case_facts(case: Case, group: str, dataset: Dataset, files: dict[str, FileFacts]) -> CaseFacts:
+    image, counts = files[case.images[0]], dict(files[case.label].values)
+    affine = _matrix(image)
+    # Place of each RAS axis among the array's axes
+    order = np.argsort(io_orientation(affine)[:, 0])
+    digests = "".join(files[path].sha256 for path in (*case.images, case.label))
+    sizes = [image.shape[1 + axis] for axis in order]
+    return CaseFacts(
+        name=case.name,
+        group=group,
+        shape=_triple_of_ints(sizes),
+        spacing=_triple(voxel_sizes(affine)[order].tolist()),
+        voxels_per_class=tuple(counts.get(value, 0) for value in dataset.label_values),
+        filled=max(files[path].filled for path in case.images),
+        digest=hashlib.sha256(digests.encode()).hexdigest(),
+    )
+
+
+def _empty_classes(dataset: Dataset, sound: Sequence[CaseFacts]) -> list[str]:
+    if not sound:
+        return []
+    empty = [
+        index
+        for index in range(1, len(dataset.labels))
+        if not any(case.voxels_per_class[index] for case in sound)
+    ]
+    return [
+        f"class {dataset.labels[index]!r} (value {dataset.label_values[index]}): has no voxel in any case"
+        for index in empty
+    ]
+
+
+def _absences(dataset: Dataset, sound: Sequence[CaseFacts]) -> list[str]:
+    notes = []
+    for index, label in enumerate(dataset.labels[1:], start=1):
+        without = [case.name for case in sound if not case.voxels_per_class[index]]
+        if 0 < len(without) < len(sound):
+            some = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
+            notes.append(f"class {label!r}: absent from {len(without)} of {len(sound)} cases ({some})")
+    return notes
+
+
+def _twins(dataset: Dataset, files: dict[str, FileFacts]) -> list[str]:
+    """Return notes on cases with the very same image, which would leak from training into validation."""
+    seen: dict[str, str] = {}
+    notes = []
+    for case in dataset.cases:
+        content = "".join(files[path].sha256 for path in case.images)
+        if content and seen.setdefault(content, case.name) != case.name:
+            notes.append(f"case {case.name}: has the same image as case {seen[content]}")
+    return notes
+
+
+def _matrix(facts: FileFacts) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    return np.array(facts.affine, dtype=np.float64).reshape(4, 4)
+
+
+def _median(rows: Sequence[Sequence[float]]) -> Spacing:
+    return _triple(np.median(rows, axis=0).tolist()) if rows else (0.0, 0.0, 0.0)
+
+
+def _triple(values: Sequence[float]) -> Spacing:
+    """Return three numbers without the noise of single precision, in which headers keep them."""
+    x, y, z = (round(float(value), 6) for value in values)
+    return x, y, z
+
+
+def _triple_of_ints(values: Sequence[float]) -> Triple:
+    x, y, z = (int(value) for value in values)
+    return x, y, z

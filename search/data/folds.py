@@ -1,0 +1,89 @@
+"""Folds by group: what belongs to one patient is never on both sides of a split."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search.data.read import DataError
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Names of the cases to train on and to validate on, each sorted."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+
+
+def make_folds(groups: Mapping[str, str], *, folds: int, seed: int) -> tuple[Fold, ...]:
+    """Split cases into folds of nearly equal size, groups whole; the same for any order of the mapping.
+
+    Raises DataError where there are fewer groups than folds.
+    """
+    if folds < 2:
+        raise ValueError(f"at least 2 folds are needed to train and validate, got {folds}")
+    members: dict[str, list[str]] = {}
+    for case in sorted(groups):
+        members.setdefault(groups[case], []).append(case)
+    if len(members) < folds:
+        raise DataError([f"{folds} folds need as many groups, but {len(groups)} cases form {len(members)}"])
+    shuffled = sorted(members)
+    random.Random(seed).shuffle(shuffled)
+    parts: list[list[str]] = [[] for _ in range(folds)]
+    for group in sorted(shuffled, key=lambda group: -len(members[group])):
+        min(parts, key=len).extend(members[group])
+    return tuple(_fold(set(groups) - set(part), set(part)) for part in parts)
+
+
+def read_folds(path: str | Path, groups: Mapping[str, str]) -> tuple[Fold, ...]:
+    """Read folds from nnU-Net's `splits_final.json`, a list of {"train": [...], "val": [...]}.
+
+    Cases may stand in no fold. Raises DataError with all at once: unknown cases, a case in train and val, a
+    group on both sides or validated in two folds, an empty side.
+    """
+    file = Path(path)
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError([f"{file}: cannot be read ({error})"]) from error
+    if not isinstance(entries, list) or not entries or not all(_is_entry(entry) for entry in entries):
+        raise DataError([f'{file}: is no list of {{"train": [CASE, ...], "val": [CASE, ...]}}'])
+    problems: list[str] = []
+    validated: dict[str, int] = {}
+    for number, entry in enumerate(entries):
+        train, validation = set(entry["train"]), set(entry["val"])
+        place = f"{file}: fold {number}"
+        problems += [
+            f"{place}: no case is called {name}" for name in sorted((train | validation) - set(groups))
+        ]
+        problems += [f"{place}: '{side}' is empty" for side in ("train", "val") if not entry[side]]
+        problems += [f"{place}: case {name} is in train and val" for name in sorted(train & validation)]
+        both = _groups(train - validation, groups) & _groups(validation - train, groups)
+        problems += [f"{place}: group {group} is in train and val" for group in sorted(both)]
+        for group in sorted(_groups(validation, groups)):
+            first = validated.setdefault(group, number)
+            if first != number:
+                problems.append(f"{place}: group {group} is validated in fold {first} already")
+    if problems:
+        raise DataError(problems)
+    return tuple(_fold(set(entry["train"]), set(entry["val"])) for entry in entries)
+
+
+def _fold(train: set[str], validation: set[str]) -> Fold:
+    return Fold(train=tuple(sorted(train)), validation=tuple(sorted(validation)))
+
+
+def _groups(cases: set[str], groups: Mapping[str, str]) -> set[str]:
+    return {groups[case] for case in cases if case in groups}
+
+
+def _is_entry(entry: Any) -> bool:
+    return isinstance(entry, dict) and all(
+        isinstance(entry.get(side), list) and all(isinstance(name, str) for name in entry[side])
+        for side in ("train", "val")
+    )

@@ -1,0 +1,346 @@
+"""From a volume on disk to the network's grid and back: reading, axes, spacing, intensities, writing.
+
+The one implementation for training and deployment: an exported model carries a copy of this very file beside
+its `predict.py`. So it imports numpy, nibabel and (inside functions) torch, and nothing of voxnas.
+
+Two grids: the **source** grid is the file's, `(X, Y, Z)` in any orientation; the **network** grid is
+`(D, H, W)`: RAS directions, through-plane axis first, target spacing. Resampling is linear on every axis with
+voxel edges aligned (`align_corners=False`): the field of view stays, its size is rounded to whole voxels. As
+in nnU-Net nothing is smoothed before an axis shrinks: with the median spacing as target the factors are
+small; a target several times coarser than the data would alias.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import nibabel
+import numpy as np
+from nibabel.affines import voxel_sizes
+from nibabel.orientations import io_orientation
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+    Logits = NDArray[Any] | torch.Tensor
+
+_T = TypeVar("_T")
+Triple = tuple[int, int, int]
+Spacing = tuple[float, float, float]
+Normalisation = tuple[str | float, ...]
+
+AFFINE_TOLERANCE = 0.1  # of the smallest voxel side, at every corner of the volume
+# What says where voxels lie; everything else of a header (text, intent, display range) is not the mask's.
+PLACE_FIELDS = (
+    "qform_code sform_code quatern_b quatern_c quatern_d qoffset_x qoffset_y qoffset_z "
+    "srow_x srow_y srow_z xyzt_units"
+)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How volumes reach the network; plain values, the same for every volume of a data set.
+
+    `spacing` is the target in mm for (D, H, W). `axes` says which RAS axis (0, 1, 2) is D, H, W.
+    `normalisation` holds one entry per channel: `("zscore",)` over the whole volume, `("zscore_nonzero",)`
+    with mean and deviation of the non-zero voxels (for volumes in a wide margin of zeros; the same linear map
+    for all voxels), or `("ct", low, high, mean, deviation)`: clip, then z-score by the data set's values.
+    """
+
+    spacing: Spacing
+    axes: Triple
+    normalisation: tuple[Normalisation, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a JSON file."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Preprocessing:
+        """Read back what `to_json` gave."""
+        rules = tuple(tuple(rule) for rule in values["normalisation"])
+        return cls(spacing=_triple(values["spacing"]), axes=_triple(values["axes"]), normalisation=rules)
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A volume as on disk: float32 (C, X, Y, Z), affine from voxel to RAS mm, NIfTI header, file name."""
+
+    data: NDArray[np.float32]
+    affine: NDArray[np.float64]
+    header: Any
+    name: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The way between one volume's source grid and its network grid; plain values.
+
+    `order` is the source axis that becomes D, H, W, and `flips` says which of D, H, W then run backwards.
+    `spacing` is the source's own in mm and `shape` the size on the network grid, both in (D, H, W).
+    """
+
+    source_shape: Triple
+    order: Triple
+    flips: tuple[bool, bool, bool]
+    spacing: Spacing
+    shape: Triple
+
+    @property
+    def turned_shape(self) -> Triple:
+        """Size in (D, H, W) before resampling."""
+        return _triple(self.source_shape[axis] for axis in self.order)
+
+    @property
+    def resampled(self) -> bool:
+        """Whether the two grids differ by more than the order and direction of axes."""
+        return self.turned_shape != self.shape
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a JSON file."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Grid:
+        """Read back what `to_json` gave."""
+        return cls(**{name: _triple(entries) for name, entries in values.items()})
+
+
+def choose_axes(spacing: Sequence[float]) -> Triple:
+    """Return the RAS axes that become D, H, W: the coarsest (z on a tie), then the rest reversed."""
+    through = max(axis for axis in range(3) if spacing[axis] >= max(spacing) * (1 - 1e-3))
+    return _triple([through, *(axis for axis in (2, 1, 0) if axis != through)])
+
+
+def read_volume(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Volume:
+    """Read one 3D or 4D NIfTI file (last axis = channels), or several 3D files, one a channel.
+
+    Raises ValueError, naming the file, for what is missing, unreadable, of other dimensions, empty, without a
+    usable affine, not finite, or not on the first file's grid.
+    """
+    files = [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]
+    parts: list[NDArray[np.float32]] = []
+    images: list[Any] = []
+    for file in files:
+        image, values = load_nifti(file)
+        if values.ndim not in (3, 4):
+            raise ValueError(f"{file}: has shape {values.shape}, but a volume has 3 axes (4 with channels)")
+        data = np.moveaxis(values[..., None] if values.ndim == 3 else values, 3, 0)
+        if len(files) > 1 and len(data) != 1:
+            raise ValueError(f"{file}: holds {len(data)} channels, but is one of several one-channel files")
+        with np.errstate(over="ignore"):
+            data = np.ascontiguousarray(data, dtype=np.float32)
+        if broken := int(np.count_nonzero(~np.isfinite(data))):
+            raise ValueError(f"{file}: holds NaN or infinite values ({broken} of {data.size} voxels)")
+        parts.append(data)
+        images.append(image)
+        if trouble := grid_difference(parts[0].shape[1:], images[0].affine, data.shape[1:], image.affine):
+            raise ValueError(f"{file}: {trouble}, unlike {files[0].name}")
+    if not files:
+        raise ValueError("no file given")
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return Volume(whole, np.asarray(images[0].affine, dtype=np.float64), images[0].header, str(files[0]))
+
+
+def load_nifti(file: Path) -> tuple[Any, NDArray[Any]]:
+    """Return a NIfTI image and its scaled values; ValueError names the file and what is wrong with it."""
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file")
+    try:
+        image: Any = nibabel.load(file)
+        values = np.asarray(image.dataobj)
+    except Exception as error:  # nibabel, gzip and zlib share no error class for a damaged file
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file}: cannot be read ({type(error).__name__}: {reason})") from error
+    if not isinstance(image, nibabel.Nifti1Pair):
+        raise ValueError(f"{file}: is no NIfTI file but {type(image).__name__}")
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"{file}: holds values of type {values.dtype}, which are no intensities or labels")
+    if values.size == 0:
+        raise ValueError(f"{file}: is empty, its shape is {values.shape}")
+    affine = np.asarray(image.affine)
+    if not abs(np.linalg.det(affine)) > 1e-6 * voxel_sizes(affine).prod():  # also when it holds NaN
+        raise ValueError(f"{file}: has an affine that spans no volume: {affine.tolist()}")
+    return image, values
+
+
+def grid_difference(
+    shape: Sequence[int], affine: NDArray[Any], other_shape: Sequence[int], other_affine: NDArray[Any]
+) -> str:
+    """Say how another grid differs from the first ("has shape ..."), or return an empty string.
+
+    Affines agree where no corner moves by more than `AFFINE_TOLERANCE` of the smallest voxel side.
+    """
+    if tuple(shape) != tuple(other_shape):
+        return f"has shape {tuple(other_shape)} instead of {tuple(shape)}"
+    corners = np.stack(np.meshgrid(*[(0, size - 1) for size in shape], [1], indexing="ij"), -1).reshape(-1, 4)
+    moved_mm = float(np.linalg.norm(corners @ (other_affine - affine).T, axis=1).max())
+    allowed_mm = AFFINE_TOLERANCE * float(voxel_sizes(affine).min())
+    if moved_mm > allowed_mm:
+        return f"has another affine, corners lie up to {moved_mm:.3g} mm away (allowed: {allowed_mm:.3g} mm)"
+    return ""
+
+
+def grid_of(shape: Sequence[int], affine: NDArray[Any], preprocessing: Preprocessing) -> Grid:
+    """Return the way of a volume of source shape (X, Y, Z) and this affine to the network grid."""
+    source_shape = _triple(int(size) for size in shape)
+    orientation = io_orientation(affine)
+    order = _triple(int(np.flatnonzero(orientation[:, 0] == axis)[0]) for axis in preprocessing.axes)
+    spacing = _triple(float(voxel_sizes(affine)[axis]) for axis in order)
+    ratios = [have_mm / want_mm for have_mm, want_mm in zip(spacing, preprocessing.spacing, strict=True)]
+    return Grid(
+        source_shape=source_shape,
+        order=order,
+        flips=_triple(bool(orientation[axis, 1] < 0) for axis in order),
+        spacing=spacing,
+        shape=_triple(
+            max(1, round(source_shape[axis] * ratio)) for axis, ratio in zip(order, ratios, strict=True)
+        ),
+    )
+
+
+def to_grid(volume: Volume, preprocessing: Preprocessing) -> tuple[NDArray[np.float32], Grid]:
+    """Return the volume on the network grid, float32 (C, D, H, W), and the way back.
+
+    Intensities are normalised before resampling, so that statistics are those of measured voxels. Where the
+    spacing is the target already, voxels are moved, never interpolated.
+    """
+    channels, rules = len(volume.data), preprocessing.normalisation
+    if channels != len(rules):
+        raise ValueError(f"{volume.name}: has {channels} channels, the network takes {len(rules)}")
+    grid = grid_of(volume.data.shape[1:], volume.affine, preprocessing)
+    result = np.empty((channels, *grid.shape), dtype=np.float32)
+    for index, rule in enumerate(rules):
+        channel = turn(normalise(volume.data[index], rule), grid)
+        result[index] = _resize(_tensor(channel), grid.shape).numpy()
+    return result, grid
+
+
+def normalise(channel: NDArray[np.float32], rule: Normalisation) -> NDArray[np.float32]:
+    """Return a channel normalised by an entry of `Preprocessing.normalisation`; a constant one becomes 0."""
+    if rule[0] == "ct":
+        low, high, mean, deviation = (float(value) for value in rule[1:])
+        channel = np.clip(channel, low, high)
+    elif rule[0] in ("zscore", "zscore_nonzero"):
+        counted = channel[channel != 0] if rule[0] == "zscore_nonzero" and channel.any() else channel
+        mean, deviation = float(counted.mean(dtype=np.float64)), float(counted.std(dtype=np.float64))
+    else:
+        raise ValueError(f"normalisation {rule[0]!r} is none of 'zscore', 'zscore_nonzero', 'ct'")
+    if deviation <= 1e-6 * abs(mean):  # rounding of a constant
+        deviation = max(abs(mean), 1.0)
+    return ((channel - np.float64(mean)) / deviation).astype(np.float32)
+
+
+def turn(array: NDArray[Any], grid: Grid) -> NDArray[Any]:
+    """Return a view of (X, Y, Z) with axes ordered and directed as (D, H, W)."""
+    return array.transpose(grid.order)[_directions(grid)]
+
+
+def turn_back(array: NDArray[Any], grid: Grid) -> NDArray[Any]:
+    """Undo `turn`: (D, H, W) to (X, Y, Z), contiguous."""
+    return np.ascontiguousarray(array[_directions(grid)].transpose(np.argsort(grid.order)))
+
+
+def label_to_grid(label: NDArray[Any], grid: Grid) -> NDArray[np.uint8]:
+    """Return class indices (X, Y, Z) on the network grid, uint8 (D, H, W).
+
+    Each class is resampled linearly as 0 and 1, and the largest share wins (the lower class on a tie); one
+    class after the other, so that memory doesn't grow with their number.
+    """
+    turned = turn(label, grid)
+    if not grid.resampled:
+        return np.ascontiguousarray(turned, dtype=np.uint8)
+    present = np.unique(turned)
+    shares = (_resize(_tensor(turned == value), grid.shape) for value in present)
+    return present.astype(np.uint8)[_first_largest(shares)]
+
+
+def from_grid(values: Logits, grid: Grid) -> NDArray[np.float32]:
+    """Return logits or probabilities (K, D, H, W) resampled linearly to the source grid, (K, X, Y, Z)."""
+    if tuple(values.shape[1:]) != grid.shape:
+        raise ValueError(f"values of size {tuple(values.shape[1:])} on a grid of size {grid.shape}")
+    resized = (_resize(_tensor(part), grid.turned_shape).cpu().numpy() for part in values)
+    return np.stack([turn_back(part, grid) for part in resized])
+
+
+def mask_from_logits(logits: Logits, grid: Grid) -> NDArray[np.uint8]:
+    """Return the class index of the largest logit on the source grid: (K, D, H, W) to uint8 (X, Y, Z).
+
+    Logits are resampled, then compared, one class after the other: three volumes in memory, whatever K.
+    """
+    if tuple(logits.shape[1:]) != grid.shape or not 2 <= len(logits) <= 256:
+        raise ValueError(f"logits of shape {tuple(logits.shape)}, wanted 2 to 256 classes on {grid.shape}")
+    return turn_back(_first_largest(_resize(_tensor(part), grid.turned_shape) for part in logits), grid)
+
+
+def write_mask(path: str | os.PathLike[str], mask: NDArray[np.uint8], volume: Volume) -> None:
+    """Write a mask (X, Y, Z) as uint8 NIfTI where `volume` lies; the file appears whole or not at all."""
+    path = Path(path)
+    suffix = next((suffix for suffix in (".nii.gz", ".nii") if path.name.endswith(suffix)), None)
+    if suffix is None:
+        raise ValueError(f"{path}: a mask's name ends in .nii.gz or .nii")
+    if mask.shape != volume.data.shape[1:]:
+        raise ValueError(f"{path}: the mask has shape {mask.shape}, its volume {volume.data.shape[1:]}")
+    kind = nibabel.Nifti2Image if isinstance(volume.header, nibabel.Nifti2Header) else nibabel.Nifti1Image
+    header = kind.header_class()
+    header.set_data_dtype(np.uint8)
+    header.set_data_shape(mask.shape)
+    header["pixdim"][:4] = volume.header["pixdim"][:4]
+    for field in PLACE_FIELDS.split():
+        header[field] = volume.header[field]
+    image = kind(np.asarray(mask, dtype=np.uint8), volume.affine, header)
+    image.header.set_slope_inter(1, 0)
+    beside = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
+    try:
+        nibabel.save(image, beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _first_largest(parts: Iterable[torch.Tensor]) -> NDArray[np.uint8]:
+    """Return at each voxel the index of the largest of equally shaped tensors, the first one on a tie."""
+    import torch
+
+    remaining = iter(parts)
+    best = next(remaining).clone()
+    index = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
+    for number, part in enumerate(remaining, start=1):
+        index[part > best] = number
+        torch.maximum(best, part, out=best)
+    if bool(torch.isnan(best).any()):
+        raise ValueError("NaN among the values to compare: no class can be chosen")
+    result: NDArray[np.uint8] = index.cpu().numpy()
+    return result
+
+
+def _resize(values: torch.Tensor, shape: Triple) -> torch.Tensor:
+    """Resample (D, H, W) to another size linearly; the very same tensor where the size is the same."""
+    from torch.nn.functional import interpolate
+
+    if tuple(values.shape) == shape:
+        return values
+    return interpolate(values[None, None], size=shape, mode="trilinear", align_corners=False)[0, 0]
+
+
+def _tensor(values: Logits) -> torch.Tensor:
+    """Return a float32 tensor; from numpy a copy, since arrays may be read-only or run backwards."""
+    import torch
+
+    if isinstance(values, torch.Tensor):
+        return values.detach().float()
+    return torch.from_numpy(np.array(values, dtype=np.float32, order="C"))
+
+
+def _directions(grid: Grid) -> tuple[slice, ...]:
+    return tuple(slice(None, None, -1 if flip else 1) for flip in grid.flips)
+
+
+def _triple(values: Iterable[_T]) -> tuple[_T, _T, _T]:
+    first, second, third = values
+    return first, second, third

@@ -1,0 +1,64 @@
+"""Which normalisation each channel of a data set gets: nnU-Net's rules.
+
+CT has a physical scale: clip to the 0.5 and 99.5 percentiles of the foreground over all cases, then z-score
+with the foreground's mean and deviation. All else is z-scored volume by volume; where the volumes lie in a
+wide margin of zeros (skull-stripped brains), by the non-zero voxels. nnU-Net crops that margin and leaves
+zeros at 0; here they take part in the same linear map.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.data.check import DataFacts
+from search.data.geometry import Normalisation, read_volume
+from search.data.labels import read_label
+from search.data.parallel import for_each
+from search.data.read import Case, Dataset
+
+RULES = ("zscore", "zscore_nonzero", "ct")
+WIDE_MARGIN = 0.75  # median share of a volume inside its non-zero box, below which zeros are a margin
+CT_VOXELS = 20_000  # sampled from the foreground of each case
+
+
+def choose_normalisation(
+    dataset: Dataset, facts: DataFacts, names: Literal["auto"] | tuple[str, ...]
+) -> tuple[Normalisation, ...]:
+    """Return an entry of `Preprocessing.normalisation` per channel, reading the volumes where one is CT.
+
+    ValueError where `names` are not one known rule per channel.
+    """
+    if names == "auto":
+        margin = float(np.median([case.filled for case in facts.cases])) < WIDE_MARGIN
+        other = "zscore_nonzero" if margin else "zscore"
+        names = tuple("ct" if channel.upper() == "CT" else other for channel in dataset.channels)
+    if len(names) != len(dataset.channels) or not set(names) <= set(RULES):
+        raise ValueError(
+            f"normalisation {list(names)}: wanted one of {', '.join(RULES)} for each channel of "
+            f"{list(dataset.channels)}"
+        )
+    channels = [index for index, name in enumerate(names) if name == "ct"]
+    samples = for_each(lambda case: _foreground_sample(case, channels), dataset.cases) if channels else []
+    measured = dict(zip(channels, np.concatenate(samples, axis=1), strict=True)) if samples else {}
+    return tuple(
+        ("ct", *_ct_values(measured[index])) if name == "ct" else (name,) for index, name in enumerate(names)
+    )
+
+
+def _foreground_sample(case: Case, channels: list[int]) -> NDArray[np.float32]:
+    """Return intensities of seeded foreground voxels of one case, (channels, voxels)."""
+    places = np.flatnonzero(read_label(case.label)[0])
+    if len(places) > CT_VOXELS:
+        seed = int.from_bytes(hashlib.sha256(case.name.encode()).digest()[:8], "big")
+        places = np.random.default_rng(seed).choice(places, CT_VOXELS, replace=False)
+    data = read_volume(case.images).data
+    return np.stack([data[index].ravel()[places] for index in channels])
+
+
+def _ct_values(intensities: NDArray[np.float32]) -> tuple[float, float, float, float]:
+    low, high = np.percentile(intensities, [0.5, 99.5]).tolist()
+    return low, high, float(intensities.mean(dtype=np.float64)), float(intensities.std(dtype=np.float64))

@@ -1,0 +1,33 @@
+"""The same work on many volumes in a few threads: reading and resampling release the interpreter."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+MOST_THREADS = 4  # each holds a whole volume in memory
+
+Progress = Callable[[int, int], None]
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def for_each(
+    work: Callable[[_Item], _Result], items: Sequence[_Item], *, progress: Progress | None = None
+) -> list[_Result]:
+    """Return `work(item)` of all items in their order; `progress(done, total)` is called after each.
+
+    The first error ends it: what is running is finished, what has not begun is not.
+    """
+    results: list[_Result] = []
+    pool = ThreadPoolExecutor(max_workers=min(MOST_THREADS, os.cpu_count() or 1))
+    try:
+        for result in pool.map(work, items):
+            results.append(result)
+            if progress is not None:
+                progress(len(results), len(items))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return results

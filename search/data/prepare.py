@@ -1,0 +1,269 @@
+"""Volumes as arrays that training maps into memory, made once for a data set and its settings.
+
+A prepared folder holds, per case, `NAME.image.npy` float32 (C, D, H, W), `NAME.label.npy` uint8 (D, H, W),
+`NAME.foreground.npy` int32 (N, 4) with class, d, h, w of sampled voxels, `NAME.truth.npy` uint8 (X, Y, Z)
+where the label was resampled, and `NAME.json`, written last. `prepared.json` appears once all cases are
+there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.data.check import CaseFacts, DataFacts
+from search.data.geometry import (
+    Grid,
+    Preprocessing,
+    Spacing,
+    Triple,
+    choose_axes,
+    label_to_grid,
+    read_volume,
+    to_grid,
+    turn_back,
+)
+from search.data.intensities import choose_normalisation
+from search.data.labels import read_label, to_classes
+from search.data.parallel import Progress, for_each
+from search.data.read import Case, DataError, Dataset
+
+FORMAT = 1  # of the prepared arrays; another number makes them anew
+FOREGROUND_VOXELS = 10_000  # remembered per class and case, for patches around the foreground
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """One case on the network grid; `voxels_per_class` counts there, by class index."""
+
+    name: str
+    group: str
+    shape: Triple
+    voxels_per_class: tuple[int, ...]
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared data set: plain values, and the folder with the arrays."""
+
+    folder: str
+    name: str
+    channels: tuple[str, ...]
+    labels: tuple[str, ...]
+    label_values: tuple[int, ...]
+    licence: str
+    preprocessing: Preprocessing
+    cases: tuple[PreparedCase, ...]
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """Case name to group."""
+        return {case.name: case.group for case in self.cases}
+
+    @property
+    def shape_median(self) -> Triple:
+        """Median size (D, H, W) on the network grid."""
+        depth, height, width = np.median([case.shape for case in self.cases], axis=0).astype(int).tolist()
+        return depth, height, width
+
+    def case(self, name: str) -> PreparedCase:
+        """Return a case by name; KeyError where there is none."""
+        return next(case for case in self.cases if case.name == name)
+
+
+def prepare(
+    dataset: Dataset,
+    facts: DataFacts,
+    *,
+    spacing: Literal["median"] | Spacing,
+    normalisation: Literal["auto"] | tuple[str, ...],
+    cache_dir: str | Path,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Make, or find in `cache_dir`, the arrays of a checked data set; what was interrupted goes on.
+
+    `spacing` is (D, H, W) in mm or the median of the cases. `normalisation` names a rule per channel
+    ("zscore", "zscore_nonzero", "ct"), or "auto": by the channel's name and the width of zero margins.
+    Raises DataError for a data set with problems, ValueError for settings that don't fit it.
+    """
+    if facts.problems:
+        raise DataError(facts.problems)
+    axes = choose_axes(facts.spacing_median)
+    target = _target_spacing(facts, axes, spacing)
+    folder = Path(cache_dir).expanduser().resolve() / _key(dataset, facts, (target, axes, normalisation))
+    if (folder / "prepared.json").is_file():
+        prepared = load_prepared(folder)
+        if all(_case_done(folder, case.name) for case in prepared.cases):
+            return prepared
+    folder.mkdir(parents=True, exist_ok=True)
+    rules = choose_normalisation(dataset, facts, normalisation)
+    preprocessing = Preprocessing(spacing=target, axes=axes, normalisation=rules)
+    sources = {case.name: case for case in dataset.cases}
+    work = partial(
+        _prepare_case,
+        sources=sources,
+        folder=folder,
+        values=dataset.label_values,
+        preprocessing=preprocessing,
+    )
+    cases = for_each(work, facts.cases, progress=progress)
+    said = {key: getattr(dataset, key) for key in ("name", "channels", "labels", "label_values", "licence")}
+    prepared = Prepared(folder=str(folder), preprocessing=preprocessing, cases=tuple(cases), **said)
+    _write_json(folder / "prepared.json", {"format": FORMAT, **asdict(prepared)})
+    return prepared
+
+
+def load_prepared(folder: str | Path) -> Prepared:
+    """Read a prepared folder, wherever it lies now; ValueError where it is none or not finished."""
+    file = Path(folder) / "prepared.json"
+    if not file.is_file():
+        raise ValueError(f"{folder}: is no prepared data set, or not finished (no prepared.json)")
+    values = json.loads(file.read_text())
+    if values["format"] != FORMAT:
+        raise ValueError(f"{file}: has format {values['format']}, this version reads {FORMAT}")
+    return Prepared(
+        folder=str(file.parent),
+        name=values["name"],
+        channels=tuple(values["channels"]),
+        labels=tuple(values["labels"]),
+        label_values=tuple(values["label_values"]),
+        licence=values["licence"],
+        preprocessing=Preprocessing.from_json(values["preprocessing"]),
+        cases=tuple(_case_from_json(case) for case in values["cases"]),
+    )
+
+
+def open_case(prepared: Prepared, name: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Return image (C, D, H, W) and label (D, H, W) of a case, mapped into memory, read-only."""
+    image: NDArray[np.float32] = np.load(_file(prepared.folder, name, "image.npy"), mmap_mode="r")
+    label: NDArray[np.uint8] = np.load(_file(prepared.folder, name, "label.npy"), mmap_mode="r")
+    return image, label
+
+
+def open_truth(prepared: Prepared, name: str) -> tuple[NDArray[np.uint8], Grid]:
+    """Return class indices on the source grid, (X, Y, Z), and the grid that brings predictions there."""
+    grid = prepared.case(name).grid
+    if grid.resampled:
+        truth: NDArray[np.uint8] = np.load(_file(prepared.folder, name, "truth.npy"), mmap_mode="r")
+        return truth, grid
+    return turn_back(open_case(prepared, name)[1], grid), grid
+
+
+def open_foreground(prepared: Prepared, name: str) -> dict[int, NDArray[np.int32]]:
+    """Return d, h, w of sampled voxels, (N, 3), for each class index above 0; N = 0 where it is absent."""
+    rows: NDArray[np.int32] = np.load(_file(prepared.folder, name, "foreground.npy"), mmap_mode="r")
+    classes = range(1, len(prepared.labels))
+    return {index: rows[slice(*np.searchsorted(rows[:, 0], [index, index + 1])), 1:] for index in classes}
+
+
+def _prepare_case(
+    facts: CaseFacts,
+    *,
+    sources: Mapping[str, Case],
+    folder: Path,
+    values: tuple[int, ...],
+    preprocessing: Preprocessing,
+) -> PreparedCase:
+    """Write the arrays of one case unless they are there."""
+    if _case_done(folder, facts.name):
+        return _case_from_json(json.loads(_file(folder, facts.name, "json").read_text()))
+    source = sources[facts.name]
+    image, grid = to_grid(read_volume(source.images), preprocessing)
+    truth = to_classes(read_label(source.label)[0], values)
+    label = label_to_grid(truth, grid)
+    arrays: dict[str, NDArray[Any]] = {
+        "image.npy": image,
+        "label.npy": label,
+        "foreground.npy": _foreground(label, facts.name),
+    }
+    if grid.resampled:
+        arrays["truth.npy"] = truth
+    for ending, array in arrays.items():
+        _write_array(_file(folder, facts.name, ending), array)
+    counts = np.bincount(label.ravel(), minlength=len(values))
+    case = PreparedCase(
+        name=facts.name,
+        group=facts.group,
+        shape=grid.shape,
+        voxels_per_class=tuple(counts.tolist()),
+        grid=grid,
+    )
+    sizes = {ending: _file(folder, facts.name, ending).stat().st_size for ending in arrays}
+    _write_json(_file(folder, facts.name, "json"), {**asdict(case), "bytes": sizes})
+    return case
+
+
+def _foreground(label: NDArray[np.uint8], name: str) -> NDArray[np.int32]:
+    """Return class, d, h, w of seeded foreground voxels, sorted."""
+    draw = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
+    rows = [np.empty((0, 4), dtype=np.int32)]
+    for index in np.unique(label[label > 0]):
+        places = np.flatnonzero(label == index)
+        if len(places) > FOREGROUND_VOXELS:
+            places = np.sort(draw.choice(places, FOREGROUND_VOXELS, replace=False))
+        where = np.stack(np.unravel_index(places, label.shape), axis=1)
+        rows.append(np.insert(where, 0, index, axis=1).astype(np.int32))
+    return np.concatenate(rows)
+
+
+def _target_spacing(facts: DataFacts, axes: Triple, spacing: Literal["median"] | Spacing) -> Spacing:
+    if spacing == "median":
+        depth, height, width = (facts.spacing_median[axis] for axis in axes)
+        return depth, height, width
+    if len(spacing) != 3 or not all(0 < size_mm < np.inf for size_mm in spacing):
+        raise ValueError(f"the target spacing is three sizes in mm above 0, got {spacing}")
+    return float(spacing[0]), float(spacing[1]), float(spacing[2])
+
+
+def _key(dataset: Dataset, facts: DataFacts, settings: tuple[Any, ...]) -> str:
+    """Return a name that changes with the content of any file, the meaning of labels, and the settings."""
+    cases = [(case.name, case.group, case.digest) for case in facts.cases]
+    named = (dataset.name, dataset.channels, dataset.labels, dataset.label_values, dataset.licence)
+    return hashlib.sha256(json.dumps([FORMAT, named, cases, settings]).encode()).hexdigest()[:16]
+
+
+def _case_done(folder: Path, name: str) -> bool:
+    """Say whether a case's arrays are all there in full size."""
+    try:
+        sizes = json.loads(_file(folder, name, "json").read_text())["bytes"]
+        return all(_file(folder, name, ending).stat().st_size == size for ending, size in sizes.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _case_from_json(values: Mapping[str, Any]) -> PreparedCase:
+    depth, height, width = values["shape"]
+    return PreparedCase(
+        name=values["name"],
+        group=values["group"],
+        shape=(depth, height, width),
+        voxels_per_class=tuple(values["voxels_per_class"]),
+        grid=Grid.from_json(values["grid"]),
+    )
+
+
+def _file(folder: str | Path, name: str, ending: str) -> Path:
+    return Path(folder) / f"{name}.{ending}"
+
+
+def _write_array(path: Path, array: NDArray[Any]) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("wb") as file:
+        np.save(file, array)
+    os.replace(beside, path)
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps(values))
+    os.replace(beside, path)

@@ -1,0 +1,257 @@
+"""A folder of labelled volumes as a `Dataset`: Medical Segmentation Decathlon and nnU-Net raw layouts."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+SUFFIXES = (".nii.gz", ".nii")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One labelled volume: absolute paths of its image (one file, or one a channel) and of its label."""
+
+    name: str
+    images: tuple[str, ...]
+    label: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a data folder says of itself.
+
+    `labels` are class names in the order of their values, background first; `label_values` are the values in
+    the files, so that `label_values[k]` is class k.
+    """
+
+    name: str
+    root: str
+    cases: tuple[Case, ...]
+    channels: tuple[str, ...]
+    labels: tuple[str, ...]
+    label_values: tuple[int, ...]
+    licence: str
+
+
+class DataError(Exception):
+    """What is wrong with a user's data: one-line messages in `problems`, joined by line ends as text.
+
+    `dataset` is what could be read in spite of them, or None; it may lack cases.
+    """
+
+    def __init__(self, problems: Iterable[str], *, dataset: Dataset | None = None) -> None:
+        self.problems = list(problems)
+        self.dataset = dataset
+        super().__init__("\n".join(self.problems))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild_error, (self.problems, self.dataset)
+
+
+def _rebuild_error(problems: list[str], dataset: Dataset | None) -> DataError:
+    return DataError(problems, dataset=dataset)
+
+
+def read_dataset(root: str | Path) -> Dataset:
+    """Read `dataset.json` of a Decathlon or nnU-Net raw folder and find its training files.
+
+    No volume is opened. Raises DataError with all that is wrong at once.
+    """
+    folder = Path(root).expanduser().resolve()
+    description = _read_description(folder)
+    problems: list[str] = []
+    channels = _channels(description, problems)
+    labels = _labels(description, problems)
+    if "training" in description:
+        cases = _decathlon_cases(folder, description["training"], len(channels), problems)
+    else:
+        cases = _nnunet_cases(folder, description, len(channels), problems)
+    if not cases and not problems:
+        problems.append(f"{folder}: holds no labelled case")
+    sound = _sound_cases(cases, problems)
+    dataset = Dataset(
+        name=str(description.get("name", folder.name)),
+        root=str(folder),
+        cases=sound,
+        channels=channels,
+        labels=tuple(name for _, name in labels),
+        label_values=tuple(value for value, _ in labels),
+        licence=str(description.get("licence") or description.get("license") or "not stated"),
+    )
+    if problems:
+        raise DataError(problems, dataset=dataset if sound and channels and labels else None)
+    return dataset
+
+
+def group_of(case_name: str, pattern: str | None) -> str | None:
+    """Return the group that `pattern` finds in a case name: its first parenthesis, or the whole match.
+
+    Without a pattern each case is its own group. None where the pattern finds nothing; DataError where it is
+    no regular expression.
+    """
+    if pattern is None:
+        return case_name
+    try:
+        found = re.search(pattern, case_name)
+    except re.error as error:
+        raise DataError([f"group {pattern!r}: is no regular expression ({error})"]) from error
+    if found is None:
+        return None
+    return (found.group(1) if found.re.groups else found.group(0)) or None
+
+
+def case_name_of(path: str | Path) -> str:
+    """Return a file's name without folder and NIfTI suffix."""
+    name = Path(path).name
+    suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
+    return name.removesuffix(suffix)
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    file = folder / "dataset.json"
+    if not folder.is_dir():
+        near = get_close_matches(folder.name, [entry.name for entry in folder.parent.glob("*/")], n=1)
+        hint = f"; did you mean {folder.parent / near[0]}?" if near else ""
+        raise DataError([f"{folder}: no such folder{hint}"])
+    if not file.is_file():
+        inside = sorted(entry.parent.name for entry in folder.glob("*/dataset.json"))
+        hint = f"; folders with one: {', '.join(inside)}" if inside else ""
+        raise DataError([f"{folder}: holds no dataset.json{hint}"])
+    try:
+        description = json.loads(file.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise DataError([f"{file}:{error.lineno}:{error.colno}: is no JSON ({error.msg})"]) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError([f"{file}: cannot be read ({error})"]) from error
+    if not isinstance(description, dict):
+        raise DataError([f"{file}: holds {type(description).__name__}, not an object"])
+    return description
+
+
+def _channels(description: dict[str, Any], problems: list[str]) -> tuple[str, ...]:
+    key = "channel_names" if "channel_names" in description else "modality"
+    named = description.get(key)
+    if named is None:
+        problems.append("dataset.json: 'modality' (Decathlon) or 'channel_names' (nnU-Net) is missing")
+        return ()
+    if not isinstance(named, dict) or sorted(named) != sorted(str(index) for index in range(len(named))):
+        problems.append(
+            f'dataset.json: "{key}" names channels as {{"0": NAME, "1": NAME, ...}}, but is {named!r}'
+        )
+        return ()
+    if not named:
+        problems.append(f"dataset.json: '{key}' names no channel")
+    return tuple(str(named[str(index)]) for index in range(len(named)))
+
+
+def _labels(description: dict[str, Any], problems: list[str]) -> list[tuple[int, str]]:
+    """Return (value, name) in the order of values, from either direction of the mapping."""
+    named = description.get("labels")
+    if not isinstance(named, dict) or not named:
+        problems.append(
+            "dataset.json: 'labels' is missing"
+            if named is None
+            else f"dataset.json: 'labels' names no class: {named!r}"
+        )
+        return []
+    pairs: list[tuple[int, str]] = []
+    for key, entry in named.items():
+        value, name = (key, entry) if re.fullmatch(r"\d+", str(key)) else (entry, key)
+        if name == "ignore":
+            problems.append(f"dataset.json: 'labels': an ignore label ({value}) is not supported")
+        elif isinstance(value, list | bool | float) or not re.fullmatch(r"\d+", str(value)):
+            problems.append(
+                f"dataset.json: 'labels': {name!r} has the value {value!r}, wanted one whole number"
+            )
+        elif not 0 <= int(value) <= 255:
+            problems.append(f"dataset.json: 'labels': {name!r} has the value {value}, allowed are 0 to 255")
+        else:
+            pairs.append((int(value), str(name)))
+    for position, what in ((0, "value"), (1, "name")):
+        for entry, times in Counter(pair[position] for pair in pairs).items():
+            if times > 1:
+                problems.append(f"dataset.json: 'labels': {what} {entry!r} stands {times} times")
+    if pairs and not any(value == 0 for value, _ in pairs):
+        problems.append("dataset.json: 'labels': no class has the value 0, which is background")
+    if len(pairs) == 1:
+        problems.append("dataset.json: 'labels' names no class beside background")
+    return sorted(pairs)
+
+
+def _decathlon_cases(folder: Path, entries: Any, channels: int, problems: list[str]) -> list[Case]:
+    if not isinstance(entries, list):
+        problems.append(
+            f"dataset.json: 'training' is {type(entries).__name__}, not a list of image and label"
+        )
+        return []
+    cases = []
+    for number, entry in enumerate(entries):
+        paths = [entry.get(key) for key in ("image", "label")] if isinstance(entry, dict) else []
+        if len(paths) != 2 or not all(isinstance(path, str) and path for path in paths):
+            problems.append(
+                f'dataset.json: "training"[{number}]: wanted {{"image": PATH, "label": PATH}}, got {entry!r}'
+            )
+            continue
+        image, label = (folder / str(path) for path in paths)
+        cases.append(Case(case_name_of(label), _image_files(image, channels), str(label)))
+    return cases
+
+
+def _image_files(image: Path, channels: int) -> tuple[str, ...]:
+    """Return the image as listed, or nnU-Net's one file a channel where only those exist."""
+    name = case_name_of(image)
+    suffix = image.name.removeprefix(name)
+    split = [image.with_name(f"{name}_{index:04d}{suffix}") for index in range(channels)]
+    if not image.is_file() and split and split[0].is_file():
+        return tuple(str(path) for path in split)
+    return (str(image),)
+
+
+def _sound_cases(cases: list[Case], problems: list[str]) -> tuple[Case, ...]:
+    """Return the cases, by name, that stand there once and have all their files; report the others."""
+    times = Counter(case.name for case in cases)
+    for name, number in times.items():
+        if number > 1:
+            problems.append(f"case {name}: stands {number} times, each case has one image and one label")
+    missing = {path for case in cases for path in (*case.images, case.label) if not Path(path).is_file()}
+    problems += [f"{path}: no such file" for path in sorted(missing)]
+    sound = (c for c in cases if times[c.name] == 1 and missing.isdisjoint((*c.images, c.label)))
+    return tuple(sorted(sound, key=lambda case: case.name))
+
+
+def _nnunet_cases(
+    folder: Path, description: dict[str, Any], channels: int, problems: list[str]
+) -> list[Case]:
+    ending = str(description.get("file_ending", ""))
+    if not ending:
+        problems.append("dataset.json: 'training' (Decathlon) or 'file_ending' (nnU-Net) is missing")
+        return []
+    if ending not in SUFFIXES:
+        problems.append(f"dataset.json: 'file_ending' is {ending!r}, readable are {' and '.join(SUFFIXES)}")
+        return []
+
+    def names(sub: str, pattern: str) -> set[str]:
+        found = (re.fullmatch(pattern, path.name) for path in (folder / sub).glob(f"*{ending}"))
+        return {match.group(1) for match in found if match and not match.group(1).startswith(".")}
+
+    labelled = names("labelsTr", rf"(.+){re.escape(ending)}")
+    imaged = names("imagesTr", rf"(.+)_\d{{4}}{re.escape(ending)}")
+    if not labelled | imaged:
+        problems.append(f"{folder}: imagesTr and labelsTr hold no *{ending}")
+    cases = []
+    for name in sorted(labelled | imaged):
+        images = tuple(str(folder / f"imagesTr/{name}_{index:04d}{ending}") for index in range(channels))
+        cases.append(Case(name, images, str(folder / f"labelsTr/{name}{ending}")))
+        if channels and (folder / f"imagesTr/{name}_{channels:04d}{ending}").is_file():
+            problems.append(f"case {name}: has more image files than the {channels} named channels")
+    expected = description.get("numTraining")
+    if isinstance(expected, int) and cases and expected != len(cases):
+        problems.append(f"dataset.json: 'numTraining' is {expected}, but the folder holds {len(cases)} cases")
+    return cases

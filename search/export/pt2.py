@@ -1,0 +1,123 @@
+"""A network as torch.export's `model.pt2`, and what sizes it takes: tried, not promised."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from search.study.mistakes import UserError
+from space.pooling import Triple
+
+TOLERANCE = 1e-4  # of logits, or of the largest logit where that is above 1
+EXAMPLE_MULTIPLES = (6, 7, 8)  # of the strides: small or equal example sizes would be baked in
+ORIGINS = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
+
+Sizes = Literal["any", "patch"]
+Network = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Pt2:
+    """What a written `.pt2` takes, in a word and in a sentence, and how far it was from the network."""
+
+    sizes: Sizes
+    note: str
+    max_difference: float
+
+
+def write_pt2(
+    network: nn.Module, path: Path, *, in_channels: int, patch: Triple, strides: tuple[Triple, ...]
+) -> Pt2:
+    """Export a network in eval mode, dynamic in batch and in size where that holds, else of the patch's size.
+
+    `strides` are those of the network's levels. Raises UserError where torch can't export the network at all.
+    """
+    factors = tuple(math.prod(along) for along in zip(*strides, strict=True))
+    generous = tuple(factor * times for factor, times in zip(factors, EXAMPLE_MULTIPLES, strict=True))
+    others = _other_sizes(patch, factors)
+    free = f"any batch and any size (tried at {', '.join(_times(size) for size in (patch, *others))})"
+    only = f"any batch, but only the training patch, {_times(patch)}: its operations depend on the size"
+    faults = []
+    for example, axes, tried in ((generous, (0, 2, 3, 4), others), (patch, (0,), [])):
+        try:
+            with _quiet():
+                program = _export(network, torch.empty(2, in_channels, *example), axes)
+                shapes = [(1, in_channels, *size) for size in (patch, *tried)]
+                shapes.append((2, in_channels, *patch))
+                worst = _worst(program.module(), network, shapes)
+                torch.export.save(program, path)
+            return Pt2("any", free, worst) if tried else Pt2("patch", only, worst)
+        except Exception as error:  # torch.export has no error class of its own; the next form may do
+            faults.append(f"{type(error).__name__}: {error}".splitlines()[0])
+    raise UserError([f"torch.export can't write this network: {fault}" for fault in dict.fromkeys(faults)])
+
+
+def _export(network: nn.Module, example: Tensor, axes: tuple[int, ...]) -> ExportedProgram:
+    """Trace the network and take out what only its maker needs: source lines, paths, the example.
+
+    Without the example torch writes no guards on sizes. They are stricter than the operations (one class of
+    sizes modulo the strides), so sizes are tried instead.
+    """
+    dynamic = {axis: Dim.DYNAMIC for axis in axes}
+    with torch.no_grad():
+        program = torch.export.export(network, (example,), dynamic_shapes=(dynamic,))
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                for key in ORIGINS:
+                    node.meta.pop(key, None)
+    program.example_inputs = None
+    return program
+
+
+def _other_sizes(patch: Triple, factors: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Return sizes of every kind: about half the patch, two odd ones, a whole multiple of the strides."""
+    odd = tuple((length | 1) + 2 for length in patch)
+    whole = tuple((-(-length // factor) + 1) * factor for length, factor in zip(patch, factors, strict=True))
+    return [tuple(-(-length // 2) for length in patch), odd, tuple(length + 2 for length in odd), whole]
+
+
+def _worst(program: Network, network: nn.Module, shapes: list[tuple[int, ...]]) -> float:
+    """Return the largest difference over the shapes; ValueError where one is above the tolerance."""
+    worst = 0.0
+    for shape in shapes:
+        apart = difference(program, network, shape)
+        if not apart <= TOLERANCE:
+            raise ValueError(f"logits differ by {apart:.3g} at {_times(shape[2:])}")
+        worst = max(worst, apart)
+    return worst
+
+
+def difference(one: Network, other: Network, shape: tuple[int, ...]) -> float:
+    """Return the largest difference of logits on noise, relative to the largest logit if above 1."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = other(x)
+        return float((one(x) - expected).abs().max()) / max(1.0, float(expected.abs().max()))
+
+
+def _times(sizes: tuple[int, ...]) -> str:
+    return " x ".join(str(size) for size in sizes)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's remarks on its own insides from the user."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

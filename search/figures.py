@@ -1,0 +1,112 @@
+"""Numbers of a study as Plotly figures: what to draw is worked out first, drawing is apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import plotly.graph_objects as go
+
+from search.front import Look
+from search.objectives import HEADINGS, show
+from search.pareto import comparable, hypervolume_curve
+from search.records import Record
+
+CONFIG: dict[str, Any] = {
+    "displaylogo": False, "showSendToCloud": False, "plotlyServerURL": "", "responsive": True,
+    "toImageButtonOptions": {"format": "svg"},
+}  # fmt: skip
+FRONT, DOMINATED, LINE = (
+    "#0072B2",
+    "#9AA5B1",
+    "#D55E00",
+)  # Okabe and Ito's palette, safe for colour-blind eyes
+LAYOUT: dict[str, Any] = {
+    "template": "simple_white", "font": {"family": "system-ui, sans-serif", "size": 13}, "height": 420,
+    "margin": {"l": 64, "r": 24, "t": 16, "b": 56}, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
+    "legend": {"orientation": "h", "y": 1.08, "x": 0}, "hoverlabel": {"align": "left"},
+}  # fmt: skip
+SCALES = {"memory": 2**20, "inference_memory": 2**20, "latency": 1e-3, "macs": 1e9, "params": 1e6}
+UNITS = {"memory": "MiB", "inference_memory": "MiB", "latency": "ms", "macs": "G", "params": "M"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One trained trial on a plane of two objectives, in the units that are drawn."""
+
+    trial: int
+    x: float
+    y: float
+    on_front: bool
+    text: str
+
+
+def plane(looked: Look, x: str, y: str) -> list[Point]:
+    """Return the trained trials on the plane of two objectives."""
+    front = {record.number for record in looked.front}
+    points = []
+    for record in comparable(looked.records, looked.study.directions):
+        across, up = record.measurement.value(x), record.measurement.value(y)
+        if across is not None and up is not None:
+            shown = (across / SCALES.get(x, 1), up / SCALES.get(y, 1))
+            points.append(Point(record.number, *shown, record.number in front, hover(record)))
+    return points
+
+
+def hover(record: Record) -> str:
+    """Say a trial in a few lines of HTML: number, network, every value."""
+    values = [
+        f"{HEADINGS[name]} {show(name, value)}"
+        for name in HEADINGS
+        if (value := record.measurement.value(name)) is not None
+    ]
+    network = escape(record.architecture.describe()).replace("; ", "<br>")
+    return f"<b>trial {record.number}</b><br>{network}<br>" + "<br>".join(values)
+
+
+def axis_title(name: str) -> str:
+    """Name an objective with its unit."""
+    return f"{HEADINGS[name]} ({UNITS[name]})" if name in UNITS else HEADINGS[name]
+
+
+def draw_plane(points: list[Point], *, x: str, y: str, budget: float | None) -> go.Figure:
+    """Draw trials on a plane, the front marked, a budget of x as a line."""
+    figure = go.Figure(layout=LAYOUT)
+    for name, on_front, marker in (
+        ("dominated", False, {"color": DOMINATED, "size": 8, "opacity": 0.6}),
+        ("Pareto front", True, {"color": FRONT, "size": 12, "symbol": "diamond"}),
+    ):
+        chosen = sorted((point for point in points if point.on_front == on_front), key=lambda point: point.x)
+        figure.add_scatter(
+            x=[point.x for point in chosen], y=[point.y for point in chosen], mode="markers", name=name, marker=marker,
+            hovertext=[point.text for point in chosen], hoverinfo="text", showlegend=bool(chosen),
+        )  # fmt: skip
+    limit = budget / SCALES.get(x, 1) if budget is not None else None
+    if limit is not None and points and limit <= 1.5 * max(point.x for point in points):
+        figure.add_vline(x=limit, line={"dash": "dash", "color": LINE}, annotation_text="budget")
+    figure.update_xaxes(title=axis_title(x), rangemode="tozero", automargin=True)
+    figure.update_yaxes(title=axis_title(y), automargin=True)
+    return figure
+
+
+def draw_hypervolume(looked: Look) -> go.Figure:
+    """Draw the hypervolume after each trained trial."""
+    curve = hypervolume_curve(looked.records, looked.study.directions, looked.reference)
+    figure = go.Figure(layout={**LAYOUT, "height": 320})
+    figure.add_scatter(
+        x=list(range(1, len(curve) + 1)), y=[value for _, value in curve], mode="lines+markers",
+        line={"shape": "hv", "color": FRONT}, marker={"size": 6},
+        hovertext=[f"after trial {number}: {value:.4f}" for number, value in curve], hoverinfo="text",
+    )  # fmt: skip
+    figure.update_xaxes(title="trained trials", dtick=1 if len(curve) <= 20 else None, automargin=True)
+    figure.update_yaxes(title="hypervolume", rangemode="tozero", automargin=True)
+    return figure
+
+
+def planes(looked: Look) -> list[tuple[str, str]]:
+    """Return the pairs of objectives worth a picture: each cost against Dice, or against the first objective."""
+    names = list(looked.study.directions)
+    up = "dice" if "dice" in names else names[0]
+    across = [name for name in names if name != up] or ["memory"]
+    return [(x, up) for x in across]

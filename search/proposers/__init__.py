@@ -1,0 +1,1 @@
+"""Proposers: from a study and its records to the next architecture."""

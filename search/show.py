@@ -1,0 +1,148 @@
+"""The papers' networks as tables: each layer's place, block, output, parameters and MACs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from search.costs.macs import count_modules, params_and_macs
+from search.study.mistakes import UserError, nearest
+from search.study.units import show_count
+from space.architecture import Architecture
+from space.build import build
+from space.canonical import Context
+from space.presets import PRESETS, Preset
+from space.unet import UNet
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A row: `output` is (C, D, H, W), empty where the layer works in training only; attention blocks are marked."""
+
+    place: str
+    block: str
+    attention: bool
+    output: tuple[int, ...]
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A preset's row among the others, at its own patch."""
+
+    preset: Preset
+    params: int
+    macs: int
+
+
+def find_preset(name: str) -> Preset:
+    """Return the network of this name. Raises UserError."""
+    if name not in PRESETS:
+        raise UserError([f"no network is called {name!r}{nearest(name, tuple(PRESETS))}"])
+    return PRESETS[name]
+
+
+def summaries() -> tuple[Summary, ...]:
+    """Count every preset."""
+    return tuple(
+        Summary(preset, *params_and_macs(preset.architecture, preset.context)) for preset in PRESETS.values()
+    )
+
+
+def layers(architecture: Architecture, context: Context) -> tuple[Layer, ...]:
+    """List a network's layers as data meets them; on fake tensors, so that size costs nothing."""
+    with FakeTensorMode():
+        network = build(architecture, context).eval()
+        outputs = _watch_outputs(network)
+        counts = count_modules(network, context)
+    return tuple(
+        Layer(
+            place, _block_name(network.get_submodule(name)), name.startswith("attention."), outputs.get(name, ()),
+            counts[name].params, counts[name].macs,
+        )
+        for place, name in _parts(network)
+    )  # fmt: skip
+
+
+def _watch_outputs(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return what will hold the shape (C, D, H, W) that each module last gave out."""
+    outputs: dict[str, tuple[int, ...]] = {}
+
+    def watch(name: str, module: nn.Module) -> None:
+        def remember(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if isinstance(output, torch.Tensor):
+                outputs[name] = tuple(output.shape[1:])
+
+        module.register_forward_hook(remember)
+
+    for name, module in network.named_modules():
+        watch(name, module)
+    return outputs
+
+
+def _parts(network: UNet) -> Iterator[tuple[str, str]]:
+    """Name (place, module) from the input to the output; levels without a unit of their own are left out."""
+    held = network.attention
+
+    def attention(place: str) -> Iterator[tuple[str, str]]:
+        if place in held:
+            yield place, f"attention.{place}"
+
+    for level in range(network.levels):
+        place = network.down_place(level)
+        yield place, f"down.{level}"
+        yield from attention(place)
+    for level in reversed(range(network.levels - 1)):
+        yield from attention(f"skip{level}")
+        yield f"decoder{level}", f"grow.{level}"
+        if not isinstance(network.up[level], nn.Identity):
+            yield f"decoder{level}", f"up.{level}"
+        yield from attention(f"decoder{level}")
+    for level in range(len(network.heads)):
+        yield f"head{level}", f"heads.{level}"
+
+
+def _block_name(module: nn.Module) -> str:
+    """Name a part by its classes: `MaxPool3d, DenseUnit`, `EPABlock x3`."""
+    if type(module) is not nn.Sequential:
+        return str(getattr(module, "title", type(module).__name__))
+    runs = [(name, len(list(same))) for name, same in groupby(_block_name(child) for child in module)]
+    return ", ".join(f"{name} x{count}" if count > 1 else name for name, count in runs)
+
+
+def layer_table(preset: Preset, rows: Sequence[Layer]) -> Table:
+    """Draw a preset's layers, attention blocks marked, and their totals."""
+    patch = "x".join(str(size) for size in preset.context.patch)
+    title = f"{preset.name}: {preset.paper}; {preset.context.in_channels} x {patch} to {preset.context.classes} classes"
+    table = Table(title=title, title_justify="left", caption=preset.note, caption_justify="left", show_footer=True)
+    table.add_column("place", "total")
+    table.add_column("block", "")
+    table.add_column("output (C x D x H x W)", "", justify="right")
+    table.add_column("parameters", f"{sum(row.params for row in rows):,}", justify="right")
+    table.add_column("MACs", show_count(sum(row.macs for row in rows)), justify="right")
+    for row in rows:
+        output = " x ".join(str(size) for size in row.output) or "in training only"
+        block = f"* {row.block}" if row.attention else f"  {row.block}"
+        style = "bold cyan" if row.attention else None
+        table.add_row(row.place, block, output, f"{row.params:,}", show_count(row.macs), style=style)
+    return table
+
+
+def summary_table(rows: Sequence[Summary]) -> Table:
+    """Draw all presets, one line each."""
+    table = Table(title="The papers' networks at their own patches", title_justify="left")
+    for heading in ("name", "paper"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("parameters", "MACs", "patch (D x H x W)"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        patch = " x ".join(str(size) for size in row.preset.context.patch)
+        table.add_row(row.preset.name, row.preset.paper, f"{row.params:,}", show_count(row.macs), patch)
+    return table

@@ -1,0 +1,34 @@
+"""A user's mistakes: where, what, and what is allowed; shown all at once, without a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One thing wrong: `place` is file:line:column or an option, `key` is dotted and may be empty."""
+
+    place: str
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.place, self.key, self.message) if part)
+
+
+class UserError(Exception):
+    """What the user can mend; the command line prints each mistake on its line and exits with 2."""
+
+    def __init__(self, mistakes: Iterable[Mistake | str]):
+        self.mistakes = tuple(each if isinstance(each, Mistake) else Mistake("", "", each) for each in mistakes)
+        super().__init__("\n".join(str(mistake) for mistake in self.mistakes))
+
+
+def nearest(word: object, allowed: Sequence[str]) -> str:
+    """Return the hint that ends a message on an unknown word: the nearest match and what is allowed."""
+    close = get_close_matches(str(word), allowed, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{hint} (allowed: {', '.join(allowed)})"

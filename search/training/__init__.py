@@ -1,0 +1,1 @@
+"""Training: the loop, and `evaluate`, which every executor calls."""

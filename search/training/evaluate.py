@@ -1,0 +1,191 @@
+"""evaluate: Job to Measurement. Price, refuse what is over budget, train, validate on whole volumes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import platform
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from search.costs.latency import device_lock, measure_latency
+from search.costs.memory import run_training_step
+from search.costs.price import predict_costs
+from search.data.prepare import Prepared, load_prepared
+from search.objectives import HEADINGS, show
+from search.records import CaseDice, Costs, Epoch, Job, Measurement
+from search.study.units import show_seconds
+from search.training.checkpoint import REASON, drop_checkpoint, load_checkpoint, save_checkpoint, save_weights
+from search.training.patches import PatchSource
+from search.training.step import LAYOUT, SupervisedLoss, lay_out, learning_rate, make_optimiser, training_step
+from search.training.validation import mean_dice, validate
+from space.build import Refused, build
+from space.canonical import Context
+from space.unet import UNet
+
+OnEpoch = Callable[[Epoch], None]
+OnPriced = Callable[[Costs], None]
+
+
+class Diverged(RuntimeError):
+    """A loss that is no longer a number."""
+
+
+def context_of(job: Job) -> Context:
+    """Return what the job's network is built for."""
+    return Context(job.patch, job.task.spacing_mm, job.task.in_channels, len(job.task.classes))
+
+
+def evaluate(job: Job, on_epoch: OnEpoch = lambda epoch: None, on_priced: OnPriced = lambda costs: None) -> Measurement:
+    """Price the job's architecture, and train and validate it unless it is over budget.
+
+    Goes on from the checkpoint in `job.folder` if there is one. Faults of the training itself (a loss that is not
+    a number, memory exhausted, the deadline) come back as a failed Measurement with the reason, also written to
+    `reason.txt`; interrupts pass through.
+    """
+    started = time.perf_counter()
+    torch.set_num_threads(job.threads)
+    try:
+        measurement = _evaluate(job, on_epoch, on_priced, started)
+    except Refused as error:
+        measurement = Measurement("failed", f"can't be built: {error}")
+    except (Diverged, TimeoutError) as error:
+        measurement = Measurement("failed", str(error))
+    except torch.OutOfMemoryError as error:
+        measurement = Measurement("failed", f"out of memory: {str(error).splitlines()[0]}")
+    if measurement.state == "failed":
+        folder = Path(job.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / REASON).write_text(measurement.reason + "\n")
+    return replace(measurement, seconds=time.perf_counter() - started, versions=versions())
+
+
+def _evaluate(job: Job, on_epoch: OnEpoch, on_priced: OnPriced, started: float) -> Measurement:
+    device, context = torch.device(job.device), context_of(job)
+    costs = job.costs or price(job, context, device)
+    over = over_budget(costs, job)
+    if over:
+        return Measurement("over budget", over, costs)
+    on_priced(costs)
+    measured = _measured_memory(job, context, device)
+    seed_everything(job.seed)
+    network = lay_out(build(job.architecture, context)).to(device)
+    prepared = load_prepared(Path(job.task.prepared))
+    epochs, cases = train(network, prepared, job, on_epoch=on_epoch, started=started)
+    return Measurement(
+        "trained",
+        costs=costs,
+        dice=mean_dice(cases),
+        cases=cases,
+        epochs=epochs,
+        measured_memory_bytes=measured,
+    )
+
+
+def price(job: Job, context: Context, device: torch.device) -> Costs:
+    """Predict what needs no device, and measure the latency unless that breaks a budget already."""
+    costs = predict_costs(job.architecture, context, job.training)
+    if over_budget(costs, job):
+        return costs
+    network = build(job.architecture, context)
+    return replace(costs, latency=measure_latency(network, context, job.training, device=device))
+
+
+def over_budget(costs: Costs, job: Job) -> str:
+    """Say which budget the costs break, with the number and the limit; empty where none."""
+    broken = []
+    for objective, limit in job.budgets:
+        value = costs.of(objective)
+        if value is not None and value > limit:
+            broken.append(
+                f"{HEADINGS[objective]} {show(objective, value)} is over the budget of {show(objective, limit)}"
+            )
+    return "; ".join(broken)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator that a training draws from."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def train(
+    network: UNet, prepared: Prepared, job: Job, *, on_epoch: OnEpoch, started: float
+) -> tuple[tuple[Epoch, ...], tuple[CaseDice, ...]]:
+    """Train to the last epoch, a checkpoint each; keep the last weights; return the epochs and the final scores."""
+    device, training = torch.device(job.device), job.training
+    optimiser = make_optimiser(network, training)
+    epochs = load_checkpoint(job, network, optimiser)
+    source = PatchSource(prepared, cases=job.task.train, training=training, seed=job.seed)
+    cases: tuple[CaseDice, ...] = ()
+    for number in range(len(epochs), training.epochs):
+        begun = time.perf_counter()
+        if training.deadline and begun - started > training.deadline:
+            raise TimeoutError(f"the deadline of {show_seconds(training.deadline)} passed in epoch {number + 1}")
+        loss = _train_epoch(network, optimiser, source, job=job, number=number)
+        last = number + 1 == training.epochs
+        if last or (number + 1) % training.validate_every == 0:
+            cases = validate(network, prepared, job, device=device)
+        dice = mean_dice(cases) if cases else None
+        epoch = Epoch(number + 1, loss, dice, time.perf_counter() - begun)
+        epochs = (*epochs, epoch)
+        save_checkpoint(job, network, optimiser, epochs=epochs)
+        on_epoch(epoch)
+        if not last:
+            cases = ()
+    if not cases:  # the process was stopped between its last epoch and the record
+        cases = validate(network, prepared, job, device=device)
+    save_weights(Path(job.folder), network)
+    drop_checkpoint(Path(job.folder))
+    return epochs, cases
+
+
+def _train_epoch(
+    network: UNet, optimiser: torch.optim.Optimizer, source: PatchSource, *, job: Job, number: int
+) -> float:
+    """Do one epoch's steps and return the mean loss; raises Diverged at a loss that is not a number."""
+    device, training = torch.device(job.device), job.training
+    loss_of, first = SupervisedLoss(), number * training.steps_per_epoch
+    network.train()
+    total = torch.zeros((), device=device)
+    with device_lock(device, exclusive=False):
+        batches = source.batches(first, first + training.steps_per_epoch)
+        for step, (images, labels) in enumerate(batches, start=first):
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(training, step)
+            images = images.to(device, non_blocking=True, memory_format=LAYOUT)
+            labels = labels.to(device, non_blocking=True)
+            total += training_step(network, optimiser, loss_of, images=images, labels=labels, training=training)
+    mean = float(total) / training.steps_per_epoch
+    if not math.isfinite(mean):
+        raise Diverged(f"the loss became {mean} in epoch {number + 1}; a lower learning rate may hold")
+    return mean
+
+
+def _measured_memory(job: Job, context: Context, device: torch.device) -> int | None:
+    """Measure one training step on CUDA: the allocator's peak. On the CPU the prediction is the tracker's own count."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    network = lay_out(build(job.architecture, context)).to(device)
+    run_training_step(network, context, job.training, device=device)
+    return int(torch.cuda.max_memory_allocated(device) - before)
+
+
+@lru_cache
+def versions() -> tuple[tuple[str, str], ...]:
+    """The versions that a result depends on."""
+    names = ("voxnas", "torch", "monai", "numpy")
+    return (
+        ("python", platform.python_version()),
+        *((name, importlib.metadata.version(name)) for name in names),
+    )

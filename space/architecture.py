@@ -1,0 +1,115 @@
+"""Architecture: one network, spelled out as plain values, equal exactly when the networks are equal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Value = str | int | float | bool | tuple["Value", ...]
+
+
+def freeze(value: Any) -> Value:
+    """Turn JSON lists into tuples, all the way down."""
+    if isinstance(value, (list, tuple)):
+        return tuple(freeze(item) for item in value)
+    if isinstance(value, (str, int, float, bool)):
+        return value
+    raise ValueError(f"an architecture holds str, int, float, bool and tuples of them, not {value!r}")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A frozen, hashable list of (name, value), sorted by name; see `space.canonical` for what is written.
+
+    `channels` holds one entry a level, so that the number of levels is its length; attention places that hold
+    nothing are not written.
+    """
+
+    entries: tuple[tuple[str, Value], ...]
+
+    def __post_init__(self) -> None:
+        names = [name for name, _ in self.entries]
+        if names != sorted(set(names)):
+            raise ValueError(f"entries must be sorted and named once each: {names}")
+
+    @staticmethod
+    def of(values: Mapping[str, Any]) -> Architecture:
+        """Make one from a mapping, in any order."""
+        return Architecture(tuple(sorted((name, freeze(value)) for name, value in values.items())))
+
+    def __getitem__(self, name: str) -> Any:
+        for key, value in self.entries:
+            if key == name:
+                return value
+        raise KeyError(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the value written under `name`, or `default`."""
+        return next((value for key, value in self.entries if key == name), default)
+
+    @property
+    def levels(self) -> int:
+        """Number of resolutions, the bottleneck's included."""
+        return len(self["channels"])
+
+    @property
+    def decoder_channels(self) -> tuple[int, ...]:
+        """Channels of the decoder levels, full resolution first: the encoder's, unless written."""
+        written: tuple[int, ...] = self.get("decoder_channels", self["channels"][:-1])
+        return written
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits; equal for equal networks, whatever study they come from."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    def to_json(self) -> str:
+        """Write the one JSON text of this architecture."""
+        return json.dumps(dict(self.entries), separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str) -> Architecture:
+        """Read what `to_json` wrote."""
+        return Architecture.of(json.loads(text))
+
+    def attention(self) -> dict[str, str]:
+        """Return {place: block} of the places that hold an attention block, from the input to the output."""
+        found = {name.partition("@")[2]: str(value) for name, value in self.entries if name.startswith("attention@")}
+        return {place: found[place] for place in places(self.levels) if place in found}
+
+    def options(self, place: str) -> dict[str, Any]:
+        """Return the options of the block at `place`, by the name that its constructor gives them."""
+        block = self.get(f"attention@{place}")
+        prefix, suffix = f"{block}.", f"@{place}"
+        return {
+            name[len(prefix) : -len(suffix)]: value
+            for name, value in self.entries
+            if name.startswith(prefix) and name.endswith(suffix)
+        }
+
+    def describe(self) -> str:
+        """Say it in one line for people: units, widths, and which block sits where, with which parts."""
+        blocks: dict[str, list[str]] = {}
+        for place, block in self.attention().items():
+            blocks.setdefault(block + _parts(self.options(place)), []).append(place)
+        attention = "; ".join(f"{block} at {', '.join(at)}" for block, at in blocks.items()) or "no attention"
+        widths = "-".join(str(width) for width in self["channels"])
+        units = f" x{self['repeats']}" if self.get("repeats") else ""
+        return f"{self['encoder']}{units} {widths}; {attention}"
+
+
+def _parts(options: Mapping[str, Any]) -> str:
+    """Name a block's switched-on parts and other options: `(semantic+slice)`."""
+    said = [name if value is True else f"{name}={value}" for name, value in options.items() if value is not False]
+    return f"({'+'.join(said)})" if said else ""
+
+
+def places(levels: int) -> tuple[str, ...]:
+    """Name the attention places of a U with so many levels, in the order in which data meets them."""
+    down = [f"encoder{level}" for level in range(levels - 1)]
+    skips = [f"skip{level}" for level in reversed(range(levels - 1))]
+    up = [f"decoder{level}" for level in reversed(range(levels - 1))]
+    return (*down, "bottleneck", *skips, *up)

@@ -1,0 +1,20 @@
+"""From an Architecture to a network, or to the reason why not."""
+
+from __future__ import annotations
+
+from space.architecture import Architecture
+from space.canonical import Context
+from space.feasible import why_not
+from space.unet import UNet
+
+
+class Refused(ValueError):
+    """A network that can't be built for this patch; the message says why."""
+
+
+def build(architecture: Architecture, context: Context) -> UNet:
+    """Build the network with fresh weights. Raises Refused before anything is allocated."""
+    reason = why_not(architecture, context)
+    if reason:
+        raise Refused(reason)
+    return UNet(architecture, in_channels=context.in_channels, classes=context.classes, patch=context.patch)

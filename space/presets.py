@@ -1,0 +1,157 @@
+"""The papers' networks as named points of the space.
+
+Our axes are (D, H, W), D through the slices. The released UNETR++ code names its axes (H, W, D), yet its arrays
+come slices first (patches 64x128x128 and 16x160x160, stems (2, 4, 4) and (1, 4, 4)): its first axis in memory is
+our D. So patches, kernels and strides are taken over in memory order, no weight is transposed, and the tokens, row
+by row in memory there, are row-major over our (D, H, W): position embeddings and token projections fit as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from space.architecture import Architecture, places
+from space.canonical import Context
+from space.pooling import Triple
+
+PLANE: Triple = (1, 2, 2)
+CUBE: Triple = (2, 2, 2)
+FLAT: Triple = (1, 3, 3)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A paper's network, and the patch, spacing, channels and classes of its experiment.
+
+    Where the paper doesn't say them (`note` tells), patch and spacing are typical values; spacing doesn't reach the
+    network.
+    """
+
+    name: str
+    architecture: Architecture
+    context: Context
+    paper: str
+    note: str
+
+
+def _sau_net() -> Architecture:
+    return Architecture.of({
+        "encoder": "dense", "bottom": "plain", "channels": (64, 128, 256, 512, 1024),
+        "kernels": (FLAT,) * 5, "pooling": (PLANE,) * 4, "repeats": 2, "norm": "batch",
+        "activation": "relu", "dropout": 0.0, "downsampling": "max", "upsampling": "transposed",
+        "skip": "concat", "deep_supervision": False, "attention@decoder0": "isa", "isa.shared@decoder0": True,
+    })  # fmt: skip
+
+
+def _csam_unet(*, uncertainty: bool) -> Architecture:
+    values: dict[str, Any] = {
+        "encoder": "csam", "channels": (64, 128, 256, 512, 1024), "pooling": (PLANE,) * 4, "downsampling": "max",
+        "upsampling": "linear-conv", "skip": "concat", "deep_supervision": False,
+    }  # fmt: skip
+    for place in ("skip0", "skip1", "skip2", "skip3", "bottleneck"):
+        values |= {f"attention@{place}": "csam", f"csam.uncertainty@{place}": uncertainty}
+        values |= {f"csam.{gate}@{place}": True for gate in ("semantic", "positional", "slice")}
+    return Architecture.of(values)
+
+
+def _joint_denseunet() -> Architecture:
+    values: dict[str, Any] = {
+        "encoder": "densenet", "channels": (64, 256, 512, 1024, 1024), "dense_layers": (6, 12, 24, 16),
+        "dense_growth": 32, "decoder": "dense", "decoder_channels": (64, 64, 128, 256), "repeats": 2,
+        "kernels": (FLAT,) * 5, "pooling": (PLANE,) * 4, "norm": "batch", "activation": "relu", "dropout": 0.0,
+        "upsampling": "nearest-only", "skip": "concat", "deep_supervision": False,
+    }  # fmt: skip
+    for place in ("bottleneck", "decoder3"):
+        values |= {f"attention@{place}": "joint", f"joint.mode@{place}": "joint", f"joint.axes@{place}": "plane"}
+        values[f"joint.reduction@{place}"] = 8
+    return Architecture.of(values)
+
+
+def _unetrpp(*, stem: Triple, projections: str, residual_units: int) -> Architecture:
+    """Spell UNETR++: EPA three times at each place below full resolution, down and up, 64 projected tokens.
+
+    Only the bottleneck has 32. The maps' sizes, so the tokens, come from the patch that it is built for.
+    """
+    values: dict[str, Any] = {
+        "encoder": "unetrpp", "channels": (16, 32, 64, 128, 256), "pooling": (stem, CUBE, CUBE, CUBE),
+        "upsampling": "transposed", "skip": "add", "deep_supervision": True,
+    }  # fmt: skip
+    for place in places(5):
+        if place.startswith("skip") or place.endswith("0"):
+            continue
+        options = {
+            "blocks": 3, "projection": 32 if place == "bottleneck" else 64, "heads": 4, "projections": projections,
+            "order": "released", "residual_units": residual_units, "dropout": EPA_DROPOUT[projections],
+        }  # fmt: skip
+        values[f"attention@{place}"] = "epa"
+        values |= {f"epa.{option}@{place}": value for option, value in options.items()}
+    return Architecture.of(values)
+
+
+EPA_DROPOUT = {"shared": 0.15, "separate": 0.1, "raw": 0.1}
+
+
+def _meunet(**stages: Any) -> Architecture:
+    return Architecture.of({
+        "encoder": "me", "channels": (16, 32, 64, 128, 128), "decoder_channels": (16, 16, 32, 64),
+        "pooling": (CUBE,) * 4, "downsampling": "max", "upsampling": "nearest-only", "skip": "concat",
+        "head_kernel": 3, "deep_supervision": False, **stages,
+    })  # fmt: skip
+
+
+SAU_PAPER = "Zhang et al., SAU-Net, MIDL 2020"
+CSAM_PAPER = "CSAM, WACV 2024"
+JOINT_PAPER = "Zhang, Dong, Li, Joint attention, ISBI 2022"
+UNETRPP_PAPER = "Shaker et al., UNETR++, IEEE TMI 2024"
+MEUNET_PAPER = "Wang et al., meU-net, MIDL 2022"
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "sau_net", _sau_net(), Context((12, 512, 512), (4.0, 0.7, 0.7), 1, 2), SAU_PAPER,
+            "Widths, 2x2 deconvolutions, the dense units' concatenation and ISA on the last features (before the "
+            "head) are our reading; slices have 512 to 960 pixels and come in twelves to fifteens.",
+        ),
+        Preset(
+            "csam_unet", _csam_unet(uncertainty=True), Context((20, 256, 256), (3.0, 0.6, 0.6), 1, 3), CSAM_PAPER,
+            "Released parameter count; five levels and 20 slices, a patch of our choice. The gates act on the skips "
+            "and the bottleneck: the path downwards is not attended.",
+        ),
+        Preset(
+            "joint_denseunet", _joint_denseunet(), Context((8, 224, 224), (5.0, 1.0, 1.0), 1, 2), JOINT_PAPER,
+            "All of it is our reading: the paper's text is closed. A 2D DenseNet of growth 32, dense decoder units, "
+            "joint attention at 1/16 and 1/8 of the plane.",
+        ),
+        Preset(
+            "unetrpp_synapse", _unetrpp(stem=(2, 4, 4), projections="shared", residual_units=1),
+            Context((64, 128, 128), (3.0, 0.76, 0.76), 1, 14), UNETRPP_PAPER, "Released parameter count.",
+        ),
+        Preset(
+            "unetrpp_acdc", _unetrpp(stem=(1, 4, 4), projections="separate", residual_units=2),
+            Context((16, 160, 160), (10.0, 1.56, 1.56), 1, 4), UNETRPP_PAPER, "Released parameter count.",
+        ),
+        Preset(
+            "unetrpp_lung", _unetrpp(stem=(1, 4, 4), projections="separate", residual_units=2),
+            Context((32, 192, 192), (1.25, 0.79, 0.79), 1, 2), UNETRPP_PAPER, "Released parameter count.",
+        ),
+        Preset(
+            "unetrpp_tumor", _unetrpp(stem=(4, 4, 4), projections="raw", residual_units=1),
+            Context((128, 128, 128), (1.0, 1.0, 1.0), 4, 4), UNETRPP_PAPER, "Released parameter count.",
+        ),
+        Preset(
+            "meunet", _meunet(stages="two-patch", expansion=1.5),
+            Context((160, 160, 160), (0.00295, 0.00295, 0.00295), 1, 3), MEUNET_PAPER,
+            "A plain U-Net trained on two patches; its second head, for the expanded patch, is counted.",
+        ),
+        Preset(
+            "meunet_cascade",
+            _meunet(**{"stages": "cascade", "cascade.predictions": 2, "cascade.join": "post",
+                       "cascade.levels": (0, 1, 2, 3)}),
+            Context((160, 160, 160), (0.00295, 0.00295, 0.00295), 7, 3), MEUNET_PAPER,
+            "The cascade's second network: the input is the image and two first networks' one-hot predictions of "
+            "three classes (background included: our reading), which join every decoder level.",
+        ),
+    )
+}  # fmt: skip

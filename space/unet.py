@@ -1,0 +1,169 @@
+"""The U: encoder levels, bottleneck, skips and decoder levels, each with a place for an attention block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from blocks import BLOCKS
+from blocks.meunet import concatenate_predictions
+from space.architecture import Architecture, places
+from space.encoders import decoder_level, encoder_level, image_levels, start_encoder_attention
+from space.feasible import channels_at, level_of
+from space.pooling import Triple, level_sizes
+from space.stages import prediction_channels, prediction_levels
+
+SUPERVISED_LEVELS = 3  # with deep supervision: full resolution and at most two levels below it
+
+
+class UNet(nn.Module):
+    """A U-shaped segmentation network, spelled out by an `Architecture`.
+
+    Shape: (B, in_channels, D, H, W) to logits (B, classes, D, H, W), any D, H, W; strides round sizes up and
+    maps grow back to their skip's size, so odd sizes need no padding. `supervised` gives the training outputs.
+    The second network of a cascade takes the first ones' one-hot predictions as its input's last channels.
+    """
+
+    def __init__(self, architecture: Architecture, *, in_channels: int, classes: int, patch: Triple) -> None:
+        super().__init__()
+        channels, pooling = architecture["channels"], architecture["pooling"]
+        sizes = level_sizes(patch, pooling)
+        bottom = architecture.levels - 1
+        predicted = prediction_channels(architecture, classes=classes)
+        self.levels = architecture.levels
+        self.image_levels = image_levels(architecture)
+        self.prediction_levels = prediction_levels(architecture)
+        self.image_channels = in_channels - predicted if self.prediction_levels else in_channels
+        incoming = (*[self.image_channels] * self.image_levels, *channels[self.image_levels - 1 :])
+        self.down = nn.ModuleList(encoder_level(architecture, level, incoming[level]) for level in range(self.levels))
+        widths = (*architecture.decoder_channels, channels[bottom])
+        self.grow = nn.ModuleList(
+            _Grow(architecture["upsampling"], widths[level + 1], channels[level], pooling[level])
+            for level in range(bottom)
+        )
+        self.adds = architecture["skip"] == "add"
+        self.up = nn.ModuleList(
+            decoder_level(
+                architecture, level,
+                (channels[level] if self.adds else channels[level] + self.grow[level].out_channels)
+                + (predicted if level in self.prediction_levels else 0),
+            )
+            for level in range(bottom)
+        )  # fmt: skip
+        self.attention = nn.ModuleDict(
+            {place: _attention(architecture, place, sizes) for place in architecture.attention()}
+        )
+        self.places = places(self.levels)
+        self.supervised_heads = min(SUPERVISED_LEVELS, bottom) if architecture["deep_supervision"] else 1
+        kernel = architecture.get("head_kernel", 1)
+        self.heads = nn.ModuleList(
+            nn.Conv3d(widths[level], classes, kernel, padding=kernel // 2)
+            for level in range(2 if architecture.get("stages") == "two-patch" else self.supervised_heads)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (B, in_channels, D, H, W) to logits (B, classes, D, H, W)."""
+        logits: Tensor = self.heads[0](self._decoded(x)[0])
+        return logits
+
+    def supervised(self, x: Tensor) -> list[Tensor]:
+        """Return logits for the loss: full resolution first, then those of the coarser supervised levels.
+
+        A two-patch network's second head is not among them: see `space.stages.two_patch_network`.
+        """
+        decoded = self._decoded(x)
+        return [self.heads[level](decoded[level]) for level in range(self.supervised_heads)]
+
+    def encode(self, x: Tensor, *, first: int = 0) -> list[Tensor]:
+        """Return the attended maps from level `first` down; x is what that level takes in."""
+        image, maps = x, []
+        for level in range(first, self.levels):
+            x = self.attend(self.down_place(level), self.down[level](image if level < self.image_levels else x))
+            maps.append(x)  # (B, channels[level], D / strides, H / strides, W / strides)
+        return maps
+
+    def decode(self, maps: list[Tensor], *, first: int = 0, predictions: Tensor | None = None) -> list[Tensor]:
+        """Return the decoder's maps from level `first` down; `maps` are the encoder's, bottleneck last."""
+        x = maps[-1]
+        decoded: list[Tensor] = []
+        for level in reversed(range(first, self.levels - 1)):
+            skip = self.attend(f"skip{level}", maps[level - first])
+            x = self.grow[level](x, skip)
+            x = skip + x if self.adds else torch.cat([skip, x], dim=1)
+            if predictions is not None and level in self.prediction_levels:
+                x = concatenate_predictions(x, predictions)
+            x = self.attend(f"decoder{level}", self.up[level](x))
+            decoded.insert(0, x)
+        return decoded
+
+    def attend(self, place: str, x: Tensor) -> Tensor:
+        """Return x as the attention block at this place leaves it; itself where there is none."""
+        return self.attention[place](x) if place in self.attention else x
+
+    def down_place(self, level: int) -> str:
+        """Name the attention place after an encoder level."""
+        return "bottleneck" if level == self.levels - 1 else f"encoder{level}"
+
+    def _decoded(self, x: Tensor) -> list[Tensor]:
+        """Return the decoder's map at each level, full resolution first."""
+        if not self.prediction_levels:
+            return self.decode(self.encode(x))
+        image, predictions = x[:, : self.image_channels], x[:, self.image_channels :]
+        return self.decode(self.encode(image), predictions=predictions)
+
+
+class _Grow(nn.Module):
+    """Bring the deeper map to its skip's size, and to its channels unless `nearest-only` keeps them."""
+
+    def __init__(self, how: str, in_channels: int, out_channels: int, stride: Triple) -> None:
+        super().__init__()
+        self.how = how
+        self.title = f"upsampling ({how})"
+        self.out_channels = in_channels if how == "nearest-only" else out_channels
+        self.change: nn.Module
+        if how == "nearest-only":
+            self.change = nn.Identity()
+        elif how == "transposed":
+            self.change = nn.ConvTranspose3d(in_channels, out_channels, stride, stride, bias=False)
+        elif how == "linear-conv":  # CSAM's authors': corners on corners, then a convolution of the plane that grew
+            depth, height, width = (1 if step == 1 else 3 for step in stride)
+            margin = (depth // 2, height // 2, width // 2)
+            self.change = nn.Conv3d(in_channels, out_channels, (depth, height, width), padding=margin)
+        else:
+            self.change = nn.Conv3d(in_channels, out_channels, 1, bias=False)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Shape (B, C_in, d, h, w) and the skip (B, C, D, H, W) to (B, C, D, H, W)."""
+        if self.how == "linear-conv":
+            grown = functional.interpolate(x, size=skip.shape[2:], mode="trilinear", align_corners=True)
+            return self.change(grown)  # type: ignore[no-any-return]
+        x = self.change(x)
+        if self.how == "transposed":  # strides rounded up on the way down: at most one stride's rows too many
+            return x[:, :, : skip.shape[2], : skip.shape[3], : skip.shape[4]]
+        if self.how in ("nearest", "nearest-only"):
+            return functional.interpolate(x, size=skip.shape[2:], mode="nearest")
+        return functional.interpolate(x, size=skip.shape[2:], mode="trilinear", align_corners=False)
+
+
+def _attention(architecture: Architecture, place: str, sizes: tuple[Triple, ...]) -> nn.Module:
+    """Make the block at a place; `blocks` of them one after the other where the options say so."""
+    name, options = architecture[f"attention@{place}"], architecture.options(place)
+    level, channels = level_of(place, architecture.levels), channels_at(architecture, place)
+    count = options.pop("blocks", 1)
+    if name == "csam":
+        options["slices"] = sizes[level][0]
+    if name == "epa":
+        options["grid"] = sizes[level]
+    made = [_block(name, channels, options) for _ in range(count)]
+    block = made[0] if count == 1 else nn.Sequential(*made)
+    if place.startswith(("encoder", "bottleneck")):
+        start_encoder_attention(architecture, block)
+    return block
+
+
+def _block(name: str, channels: int, options: dict[str, Any]) -> nn.Module:
+    block: nn.Module = BLOCKS[name](channels, **options)
+    return block

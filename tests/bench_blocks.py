@@ -1,0 +1,183 @@
+"""Time and live bytes of each block beside a literal transcription of its equations: python
+tests/bench_blocks.py.
+
+Both run in turn in one process, so that a busy machine slows both; the ratio is the median of the paired
+ratios. Live bytes are the largest sum of live storages in a run, inputs included, weights not.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blocks.csam import CSAM
+from blocks.epa import EPA
+from blocks.isa import ISA
+from blocks.joint import JointAttention
+from search.costs.live_bytes import LiveBytes
+
+
+def literal_epa(block: EPA, x: Tensor) -> Tensor:
+    """UNETR++'s equations as the paper's code writes them."""
+    batch, tokens, channels = x.shape
+    parts = block.qkvv(x).reshape(batch, tokens, 4, block.heads, channels // block.heads).permute(2, 0, 3, 1, 4)
+    q, k, v_ca, v_sa = (part.transpose(-2, -1) for part in parts)
+    k_p, v_p = block.E(k), block.F(v_sa)
+    q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+    channel = (q @ k.transpose(-2, -1) * block.temperature).softmax(dim=-1) @ v_ca
+    channel = channel.permute(0, 3, 1, 2).reshape(batch, tokens, channels)
+    space = (q.transpose(-2, -1) @ k_p * block.temperature2).softmax(dim=-1) @ v_p.transpose(-2, -1)
+    space = space.permute(0, 3, 1, 2).reshape(batch, tokens, channels)
+    return torch.cat([block.out_proj(space), block.out_proj2(channel)], dim=-1)
+
+
+def _literal_max(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    for dim in dims:
+        x = x.max(dim=dim, keepdim=True).values
+    return x
+
+
+def literal_csam(block: CSAM, x: Tensor) -> Tensor:
+    """CSAM's three gates as the released code writes them (no uncertainty, the built number of slices)."""
+    semantic, positional, slices = block.semantic_att, block.positional_att, block.slice_att
+    dims = (2, 3, 4)
+    gate = semantic.linear(_literal_max(x, dims).flatten(1)) + semantic.linear(x.mean(dims))
+    x = x * gate.sigmoid()[:, :, None, None, None]
+    dims = (1, 2)
+    maps = torch.cat([_literal_max(x, dims)[:, 0], x.mean(dims, keepdim=True)[:, 0]], dim=1)
+    x = x * positional.conv(maps).sigmoid()[:, None]
+    dims = (1, 3, 4)
+    gate = slices.linear(_literal_max(x, dims).flatten(1)) + slices.linear(x.mean(dims))
+    return x * gate.sigmoid()[:, None, :, None, None]
+
+
+def literal_joint(block: JointAttention, x: Tensor) -> Tensor:
+    """Joint attention in each plane with its N x N matrix."""
+    tokens = x.permute(0, 2, 3, 4, 1).flatten(0, 1).flatten(1, 2)
+    value = block.value(tokens)
+    matrix = (block.query(tokens) @ block.key(tokens).transpose(1, 2)).softmax(dim=2)
+    out = tokens + block.alpha * block.gate(tokens).sigmoid() * value + block.beta * (matrix @ value)
+    return out.unflatten(0, (x.shape[0], x.shape[2])).unflatten(2, x.shape[3:]).permute(0, 4, 1, 2, 3)
+
+
+def literal_isa(block: ISA, x: Tensor) -> Tensor:
+    """Not the equations but the yardstick: one 1x1 convolution of the same width."""
+    return block.conv(x)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A block, its transcription, its input, and the limits: (forward, forward+backward), None where there is
+    none."""
+
+    name: str
+    block: nn.Module
+    literal: Callable[[nn.Module, Tensor], Tensor]
+    shape: tuple[int, ...]
+    time_limits: tuple[float | None, float | None]
+    bytes_limits: tuple[float | None, float | None]
+    bytes_over_input: bool = False
+
+
+def cases() -> list[Case]:
+    """The sizes that the limits are stated for."""
+    epa = EPA(32, tokens=32768, projection=64, heads=4)
+    return [
+        Case("EPA N=32768 C=32 P=64", epa, literal_epa, (1, 32768, 32), (0.45, 0.6), (0.4, 0.7)),
+        Case(
+            "CSAM S=20 C=64 128x128", CSAM(64, slices=20), literal_csam, (1, 64, 20, 128, 128), (0.4, 0.65), (0.7, 0.7)
+        ),
+        Case(
+            "Joint plane 64x64 C=64", JointAttention(64), literal_joint, (1, 64, 1, 64, 64), (None, None), (6, 10), True
+        ),
+        Case("ISA C=32, conv 1x1", ISA(32), literal_isa, (1, 32, 16, 96, 96), (3, 3), (None, None)),
+    ]
+
+
+def forward(run: Callable[[Tensor], Tensor], x: Tensor, cotangent: Tensor) -> None:
+    """One inference pass."""
+    with torch.no_grad():
+        run(x)
+
+
+def forward_backward(run: Callable[[Tensor], Tensor], x: Tensor, cotangent: Tensor) -> None:
+    """One training pass, with the gradient of the input."""
+    x = x.detach().requires_grad_()
+    run(x).backward(cotangent)
+
+
+def seconds(work: Callable[[], None]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def paired_ratio(ours: Callable[[], None], theirs: Callable[[], None], *, repeats: int) -> tuple[float, float, float]:
+    """Median of the paired ratios, and the two medians in seconds; one warm-up each."""
+    ours(), theirs()
+    pairs = [(seconds(ours), seconds(theirs)) for _ in range(repeats)]
+    ratio = statistics.median(a / b for a, b in pairs)
+    return ratio, statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
+
+
+def live_bytes(work: Callable[[], None], module: nn.Module, *held: Tensor) -> int:
+    """Peak live bytes of one call, `held` tensors included; the gradients of the weights are made before."""
+    for parameter in module.parameters():
+        parameter.grad = None
+    with LiveBytes().hold(*held) as counter:
+        work()
+    return counter.peak_bytes
+
+
+def measure(case: Case, step: Callable, *, repeats: int) -> tuple[float, float, float, float]:
+    """Time ratio, our seconds, their seconds, bytes ratio (or extra bytes over the input's)."""
+    torch.manual_seed(0)
+    for parameter in case.block.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    x = torch.randn(case.shape)
+    cotangent = torch.randn_like(x)
+    ours = lambda: step(case.block, x, cotangent)  # noqa: E731
+    theirs = lambda: step(lambda t: case.literal(case.block, t), x, cotangent)  # noqa: E731
+    held = (x, cotangent) if step is forward_backward else (x,)
+    our_bytes = live_bytes(ours, case.block, *held)
+    if case.bytes_over_input:
+        bytes_ratio = our_bytes / (x.numel() * x.element_size()) - len(held)
+    else:
+        bytes_ratio = our_bytes / live_bytes(theirs, case.block, *held)
+    return (*paired_ratio(ours, theirs, repeats=repeats), bytes_ratio)
+
+
+def show(value: float, limit: float | None) -> str:
+    """A figure beside its limit."""
+    return f"{value:5.2f}" + (
+        " (no limit) " if limit is None else f" ({'≤' if value <= limit else '> !'} {limit:4})   "
+    )
+
+
+def main() -> None:
+    """Print one line per case and step."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=9)
+    # One thread by default: with fewer free cores than threads every parallel loop waits for the last one.
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print(f"{'block':24} {'step':17} {'time ratio':22} {'bytes ratio':22} ours / transcription, ms")
+    for case in cases():
+        if options.only not in case.name:
+            continue
+        for index, step in enumerate((forward, forward_backward)):
+            ratio, ours, theirs, size = measure(case, step, repeats=options.repeats)
+            print(f"{case.name:24} {step.__name__:17} {show(ratio, case.time_limits[index]):22} "
+                  f"{show(size, case.bytes_limits[index]):22} {ours * 1e3:.1f} / {theirs * 1e3:.1f}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

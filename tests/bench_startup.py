@@ -1,0 +1,37 @@
+"""How long the verbs that only look take, as whole processes. Run: make bench-startup."""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+LIMITS = {"--help": 0.5, "check": 1.5, "front": 1.5}
+REPEATS = 7
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        sys.path.insert(0, str(Path(__file__).parent))
+        from conftest import quiet_view, write_study
+
+        from search.local import run_study
+        from search.plan import make_plan
+        from search.study import load_study
+
+        made = write_study(Path(folder))
+        run_study(make_plan(load_study(made.file), runs=made.runs), trials=1, view=quiet_view())
+        for verb, limit in LIMITS.items():
+            rest = [] if verb.startswith("-") else [str(made.file), "--runs", str(made.runs)]
+            times = []
+            for _ in range(REPEATS):
+                began = time.perf_counter()
+                subprocess.run([sys.executable, "-m", "search.cli", verb, *rest], check=True, capture_output=True)
+                times.append(time.perf_counter() - began)
+            median = statistics.median(times)
+            print(f"{verb:8s} {median:.2f} s (limit {limit} s): {'met' if median <= limit else 'MISSED'}")
+
+
+if __name__ == "__main__":
+    main()

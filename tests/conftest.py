@@ -1,0 +1,72 @@
+"""What several test files share: a tiny finished study on made volumes."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+STUDY = """\
+name: tiny
+data: {path: phantom, folds: 3}
+space:
+  fix:
+    {encoder: plain, levels: 3, growth: 2.0, width_cap: 16, kernels: auto, norm: instance, activation: relu,
+     dropout: 0.0, downsampling: strided, upsampling: linear, skip: concat, deep_supervision: false,
+     attention: none}
+  choices: {width: [2, 4], repeats: [1, 2], attention@bottleneck: [none, isa]}
+objectives: {dice: maximize, memory: minimize, latency: {budget: 60 s}}
+training: {patch: [5, 24, 24], batch: 1, epochs: 2, steps_per_epoch: 4, precision: float32}
+search: {proposer: random, trials: 3}
+executor: {device: cpu, threads: 1}
+"""
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """A study file, its data's parent and its runs folder."""
+
+    file: Path
+    data: Path
+    runs: Path
+
+
+def write_study(folder: Path, text: str = STUDY, *, cases: int = 6) -> TinyRun:
+    from search.data.phantom import write_phantom
+
+    write_phantom(folder / "phantom", cases=cases, shape=(32, 28, 8), classes=2)
+    file = folder / "tiny.yaml"
+    file.write_text(text)
+    return TinyRun(file, folder, folder / "runs")
+
+
+def quiet_view():
+    from rich.console import Console
+
+    from search.view import RunView
+
+    return RunView(Console(quiet=True), name="tiny", trials=3)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory) -> TinyRun:
+    """A study that ran to its end; tests only read it."""
+    from search.local import run_study
+    from search.plan import make_plan
+    from search.study import load_study
+
+    made = write_study(tmp_path_factory.mktemp("tiny"))
+    plan = make_plan(load_study(made.file), runs=made.runs)
+    run_study(plan, trials=3, view=quiet_view())
+    return made
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Real volumes beside the checkout, or those that VOXNAS_DATA names."""
+    folder = Path(os.environ.get("VOXNAS_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real volumes: neither {folder} nor VOXNAS_DATA")
+    return folder

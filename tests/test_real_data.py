@@ -1,0 +1,112 @@
+"""The whole line on real volumes, in short: skipped, with the reason, where there are none."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from conftest import quiet_view
+
+from search.data.geometry import mask_from_logits, read_volume, to_grid
+from search.data.prepare import load_prepared
+from search.export import export
+from search.local import Driver, run_study
+from search.plan import make_plan, prepared_data, task_of, trial_folder
+from search.store import Store
+from search.study import load_study
+from search.training.checkpoint import load_weights
+from search.training.evaluate import context_of
+from search.training.validation import window_logits
+from space.build import build
+
+STUDIES = Path(__file__).parents[1] / "studies"
+SHORT = [
+    "training.epochs=2", "training.steps_per_epoch=50", "data.folds=4", "executor.device=cpu", "executor.threads=2",
+    "space.choices.width=[8]", "space.choices.encoder=[plain]", "name=short",
+]  # fmt: skip
+
+
+def subset(source: Path, folder: Path, names: list[str]) -> None:
+    """Link a few cases of a Decathlon folder into another."""
+    description = json.loads((source / "dataset.json").read_text())
+    description["training"] = [
+        {kind: f"./{kind}sTr/{name}.nii.gz" for kind in ("image", "label")} for name in names
+    ]  # fmt: skip
+    for kind in ("imagesTr", "labelsTr"):
+        (folder / kind).mkdir(parents=True)
+        for name in names:
+            (folder / kind / f"{name}.nii.gz").symlink_to(source / kind / f"{name}.nii.gz")
+    (folder / "dataset.json").write_text(json.dumps(description))
+
+
+def case_names(source: Path) -> list[str]:
+    return sorted(path.name.removesuffix(".nii.gz") for path in (source / "labelsTr").glob("*.nii.gz"))
+
+
+def test_a_short_study_learns_and_its_export_gives_the_same_mask_on_an_unseen_volume(shared_data, tmp_path):
+    source = shared_data / "Task04_Hippocampus"
+    *seen, unseen = case_names(source)[:21]
+    subset(source, tmp_path / "Task04_Hippocampus", seen)
+    loaded = load_study(STUDIES / "hippocampus.yaml", overrides=SHORT, data_root=tmp_path)
+    plan = make_plan(loaded, runs=tmp_path / "runs")
+    (record,) = run_study(plan, trials=1, view=quiet_view()).records
+    assert record.state == "trained" and record.measurement.dice > 0.6
+    exported = export(plan, "best", tmp_path / "model")
+    out = tmp_path / "mask.nii.gz"
+    image = source / "imagesTr" / f"{unseen}.nii.gz"
+    command = [sys.executable, exported.folder / "predict.py", image, "--out", out, "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    written = nibabel.load(out)
+    assert np.array_equal(written.affine, nibabel.load(image).affine)
+    assert np.array_equal(np.asarray(written.dataobj), mask_of_trained_network(plan, record, image))
+    truth = np.asarray(nibabel.load(source / "labelsTr" / f"{unseen}.nii.gz").dataobj)
+    both = np.asarray(written.dataobj) > 0
+    assert 2 * (both & (truth > 0)).sum() / (both.sum() + (truth > 0).sum()) > 0.6
+
+
+def mask_of_trained_network(plan, record, image: Path) -> np.ndarray:
+    prepared = prepared_data(plan)
+    store = Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
+    job = Driver(plan, store, task_of(plan, prepared), "cpu", 2, quiet_view()).job(record)
+    network = build(job.architecture, context_of(job)).eval()
+    load_weights(trial_folder(plan, record.number), network)
+    volume = read_volume(image)
+    array, grid = to_grid(volume, load_prepared(Path(prepared.folder)).preprocessing)
+    logits = window_logits(network, torch.from_numpy(array)[None], job=job)
+    return mask_from_logits(logits[0].numpy(), grid)
+
+
+def test_frames_of_a_patient_never_stand_on_both_sides_and_thick_slices_are_not_pooled(shared_data, tmp_path):
+    plan = make_plan(load_study(STUDIES / "acdc.yaml", data_root=shared_data), runs=tmp_path)
+    assert plan.context.spacing[0] > 4 * plan.context.spacing[1]
+    for fold in plan.folds:
+        patients = [{name[:10] for name in side} for side in (fold.train, fold.validation)]
+        assert not patients[0] & patients[1]
+    architecture = plan.space.architecture(plan.space.complete({}))
+    assert architecture["pooling"][0] == (1, 2, 2) and architecture["kernels"][0] == (1, 3, 3)
+
+
+def test_the_loss_falls_on_thick_cardiac_slices(shared_data, tmp_path):
+    source = shared_data / "Task27_ACDC"
+    subset(source, tmp_path / "Task27_ACDC", case_names(source)[:8])
+    overrides = ["name=short", "data.folds=2", "training.batch=1", "executor.device=cpu"]
+    loaded = load_study(STUDIES / "acdc.yaml", overrides=overrides, data_root=tmp_path)
+    plan = make_plan(loaded, runs=tmp_path / "runs")
+    plan = replace(plan, training=replace(plan.training, epochs=2, steps_per_epoch=10, validate_every=2))
+    (record,) = run_study(plan, trials=1, view=quiet_view()).records
+    first, last = record.measurement.epochs
+    assert last.loss < first.loss and record.measurement.dice is not None
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in STUDIES.glob("*.yaml")))
+def test_every_shipped_study_says_its_question_command_and_time_and_is_sound(name, shared_data, tmp_path):
+    head = (STUDIES / name).read_text().splitlines()
+    assert head[0].startswith("# Question:") and head[1].startswith("# Run: ")
+    assert any(line.startswith("# Time:") for line in head[:6])
+    assert load_study(STUDIES / name, data_root=shared_data).study.directions["dice"] == "maximize"

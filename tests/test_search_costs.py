@@ -1,0 +1,104 @@
+"""Costs: predictions beside slow references."""
+
+from random import Random
+
+import pytest
+import torch
+
+from search.costs.latency import device_lock, measure_latency
+from search.costs.live_bytes import LiveBytes
+from search.costs.memory import CPU, inference_memory_bytes, run_training_step, training_memory_bytes
+from search.costs.price import predict_costs
+from search.study.schema import Training
+from search.training.step import lay_out
+from space.build import build
+from space.canonical import Context
+from space.catalogue import narrow
+from space.feasible import why_not
+
+CONTEXT = Context(patch=(5, 33, 28), spacing=(8.0, 1.5, 1.5), in_channels=2, classes=3)
+SPACE = narrow(CONTEXT, placement="each", fix={"levels": 3, "width_cap": 32}, choices={"width": [4, 16]})
+
+
+def sampled(number):
+    rng, found = Random(7), []
+    while len(found) < number:
+        architecture = SPACE.architecture(SPACE.sample(rng))
+        if why_not(architecture, CONTEXT) is None:
+            found.append(architecture)
+    return found
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+@pytest.mark.parametrize("architecture", sampled(4), ids=lambda a: a.fingerprint)
+def test_predicted_training_memory_is_what_a_real_step_holds(architecture, optimiser):
+    training = Training(patch=CONTEXT.patch, batch=3, optimiser=optimiser)
+    predicted = training_memory_bytes(architecture, CONTEXT, training)
+    with LiveBytes() as counter:
+        network = lay_out(build(architecture, CONTEXT))
+        run_training_step(network, CONTEXT, training, device=CPU)
+    assert predicted == pytest.approx(counter.peak_bytes, rel=0.01)
+    assert training_memory_bytes(architecture, CONTEXT, training) == predicted
+
+
+def test_memory_grows_with_the_batch_and_inference_needs_less():
+    architecture = sampled(1)[0]
+    one, four = (training_memory_bytes(architecture, CONTEXT, Training(patch=CONTEXT.patch, batch=n)) for n in (1, 4))
+    assert one < four < 4 * one
+    assert inference_memory_bytes(architecture, CONTEXT, Training(patch=CONTEXT.patch)) < one
+
+
+def test_parameters_are_the_built_ones_and_convolutions_are_counted_by_hand():
+    fix = {"levels": 3, "width": 4, "growth": 2, "repeats": 1, "kernels": "3d", "deep_supervision": False,
+           "attention": "none", "encoder": "plain", "upsampling": "nearest", "skip": "concat", "norm": "instance",
+           "downsampling": "max"}  # fmt: skip
+    cubic = Context((16, 16, 16), (1.0, 1.0, 1.0), 1, 2)
+    space = narrow(cubic, placement="each", fix=fix, choices={})
+    architecture = space.architecture(space.complete({}))
+    costs = predict_costs(architecture, cubic, Training(patch=cubic.patch))
+    assert costs.params == sum(p.numel() for p in build(architecture, cubic).parameters())
+    full, half, quarter = 4096, 512, 64  # voxels of each level
+    down = 27 * (1 * 4 * full + 4 * 8 * half + 8 * 16 * quarter)
+    up = 16 * 8 * quarter + 27 * 16 * 8 * half + 8 * 4 * half + 27 * 8 * 4 * full
+    head = 4 * 2 * full
+    assert costs.macs == down + up + head
+
+
+def test_counting_leaves_nothing_in_a_network():
+    architecture = sampled(1)[0]
+    names = set(build(architecture, CONTEXT).state_dict())
+    predict_costs(architecture, CONTEXT, Training(patch=CONTEXT.patch))
+    assert set(build(architecture, CONTEXT).state_dict()) == names
+
+
+def test_live_bytes_counts_what_lives():
+    with LiveBytes() as counter:
+        one = torch.zeros(1000)
+        view = one[:10]
+        assert counter.live_bytes == 4000
+        two = one + 1
+        assert counter.live_bytes == 8000
+        del one
+        assert counter.live_bytes == 8000  # the view holds it
+        del view, two
+        assert counter.live_bytes == 0
+    assert counter.peak_bytes == 8000
+
+
+def test_a_latency_says_what_it_belongs_to():
+    network = build(sampled(1)[0], CONTEXT)
+    latency = measure_latency(network, CONTEXT, Training(patch=CONTEXT.patch), device=CPU)
+    assert latency.median_s > 0 and latency.iqr_s >= 0 and latency.repeats >= 2
+    assert latency.device and latency.threads == torch.get_num_threads() and latency.precision == "float32"
+
+
+def test_measuring_waits_for_training_on_the_device(tmp_path, monkeypatch):
+    import fcntl
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with device_lock(CPU, exclusive=False), device_lock(CPU, exclusive=False):
+        file = next(tmp_path.glob("voxnas-*.lock")).open("w")
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    file.close()

@@ -1,0 +1,133 @@
+"""Multiply-adds: those of the published operations, beside torch's counter and the papers' numbers."""
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from blocks import CSAM, EPA, ISA, EPABlock, JointAttention
+from search.costs.attention_macs import ATTENTION_MACS
+from search.costs.macs import count_modules, params_and_macs
+from space.architecture import Architecture
+from space.build import build
+from space.canonical import Context
+from space.presets import PRESETS
+
+PUBLISHED = {"unetrpp_synapse": 47.47e9, "unetrpp_acdc": 43.41e9, "unetrpp_lung": 124.98e9, "unetrpp_tumor": 72.79e9}
+SHAPE = (2, 32, 5, 7, 6)
+
+
+def macs(block, shape):
+    return ATTENTION_MACS[type(block)](block, shape)
+
+
+def counted(function):
+    """What torch's own counter sees of matrix products and convolutions, in multiply-adds."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_unetrpp_has_the_published_macs(name):
+    _, found = params_and_macs(PRESETS[name].architecture, PRESETS[name].context)
+    assert found == pytest.approx(PUBLISHED[name], rel=0.005)
+    assert found < PUBLISHED[name]  # which count the deep supervision's heads, unused when segmenting
+
+
+@pytest.mark.parametrize(("projections", "units", "epa", "block"), [
+    ("shared", 1, 0.453e9, 2.299e9), ("separate", 2, 0.354e9, 3.211e9),
+])  # fmt: skip
+def test_first_stages_have_the_measured_macs(projections, units, epa, block):
+    grid = (32, 32, 32) if projections == "shared" else (16, 40, 40)
+    with FakeTensorMode():
+        made = EPABlock(32, grid=grid, projection=64, heads=4, projections=projections, residual_units=units)
+    assert macs(made.epa_block, (1, grid[0] * grid[1] * grid[2], 32)) == pytest.approx(epa, rel=0.002)
+    assert macs(made, (1, 32, *grid)) == pytest.approx(block, rel=0.001)
+
+
+@pytest.mark.parametrize("projections", ["shared", "separate", "raw"])
+def test_epa_counts_as_its_equations(projections):
+    batch, tokens, channels, heads, projection = 2, 30, 16, 4, 5
+    block = EPA(channels, tokens=tokens, projection=projection, heads=heads, projections=projections)
+
+    def as_written():
+        parts = nn.Linear(channels, 4 * channels)(torch.randn(batch, tokens, channels))
+        q, k, v, w = parts.reshape(batch, tokens, 4, heads, -1).permute(2, 0, 3, 4, 1)  # (B, heads, d, N) each
+        e, f = torch.randn(2, tokens, projection)
+        k_few, w_few = k @ e, w @ f
+        over_channels = (q @ k.transpose(2, 3)) @ v
+        over_tokens = (q.transpose(2, 3) @ k_few) @ w_few.transpose(2, 3)
+        assert over_channels.shape[2:] == (channels // heads, tokens) and over_tokens.shape[2] == tokens
+        if projections != "raw":
+            half = nn.Linear(channels, channels // 2)
+            half(torch.randn(batch, tokens, channels)), half(torch.randn(batch, tokens, channels))
+
+    assert macs(block, (batch, tokens, channels)) == counted(as_written)
+
+
+@pytest.mark.parametrize("axes", ["plane", "volume"])
+@pytest.mark.parametrize("mode", ["joint", "pointwise", "self"])
+def test_joint_attention_counts_as_its_equations(mode, axes):
+    block = JointAttention(32, mode=mode, axes=axes)
+    groups, positions = (10, 42) if axes == "plane" else (2, 210)
+
+    def as_written():
+        x = torch.randn(groups, positions, 32)
+        value = block.value(x)
+        if mode != "self":
+            block.gate(x)
+        if mode != "pointwise":
+            (block.query(x) @ block.key(x).transpose(1, 2)) @ value
+
+    assert macs(block, SHAPE) == counted(as_written)
+
+
+@pytest.mark.parametrize("uncertainty", [False, True])
+def test_csam_counts_as_its_equations(uncertainty):
+    block = CSAM(32, slices=5, uncertainty=uncertainty).eval()
+
+    def as_written():
+        for _ in range(2):  # maximum and mean
+            block.semantic_att.linear(torch.randn(2, 32))
+            block.slice_att.linear(torch.randn(2, 5))
+        block.positional_att.conv(torch.randn(2, 2, 7, 6))
+        if uncertainty:
+            hidden = torch.randn(2, 5)
+            block.slice_att.mean(hidden), block.slice_att.log_diag(hidden)
+            block.slice_att.factor(hidden).reshape(2, 5, 5) @ torch.randn(2, 5, 1)
+
+    assert macs(block, SHAPE) == counted(as_written)
+    assert macs(CSAM(32, slices=5, semantic=False, slice=False), SHAPE) == 2 * 98 * 42
+
+
+def test_isa_counts_a_mask_a_slice_or_one_a_neighbour():
+    one_mask = 2 * 32 * 32 * 42
+    assert macs(ISA(32), SHAPE) == 5 * one_mask
+    assert macs(ISA(32, shared=False), SHAPE) == 8 * one_mask
+    assert macs(ISA(32), (2, 32, 1, 7, 6)) == macs(ISA(32, shared=False), (2, 32, 1, 7, 6)) == 0
+
+
+@pytest.mark.parametrize("upsampling", ["transposed", "nearest", "linear-conv"])
+def test_a_network_counts_as_torch_counts_it(upsampling):
+    values = {
+        "encoder": "residual", "channels": (4, 8, 16), "kernels": ((1, 3, 3), (3, 3, 3), (3, 3, 3)), "repeats": 2,
+        "pooling": ((1, 2, 2), (2, 2, 2)), "norm": "layer", "activation": "gelu", "dropout": 0.0, "skip": "concat",
+        "downsampling": "strided", "upsampling": upsampling, "deep_supervision": True,
+    }  # fmt: skip
+    architecture, context = Architecture.of(values), Context((4, 16, 8), (1.0, 1.0, 1.0), 2, 3)
+    network = build(architecture, context).eval()
+    with torch.inference_mode():
+        wanted = counted(lambda: network(torch.zeros(1, 2, 4, 16, 8)))
+    assert params_and_macs(architecture, context)[1] == wanted
+
+
+def test_the_parts_of_a_network_add_up():
+    preset = PRESETS["unetrpp_tumor"]
+    with FakeTensorMode():
+        counts = count_modules(build(preset.architecture, preset.context), preset.context)
+    for kind in ("params", "macs"):
+        parts = [getattr(count, kind) for name, count in counts.items() if name.count(".") == 0 and name]
+        assert sum(parts) == getattr(counts[""], kind)
+    assert counts["attention.encoder1.0.conv51"].macs == 0  # counted with its block

@@ -1,0 +1,218 @@
+"""Data folders of both layouts, and all that can be wrong with their descriptions."""
+
+import json
+import pickle
+
+import nibabel
+import numpy as np
+import pytest
+
+from search.data.read import Case, DataError, case_name_of, group_of, read_dataset
+
+
+def volume(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(np.ones((2, 3, 4), dtype=np.uint8), np.eye(4)), path)
+
+
+def decathlon(root, names=("a", "b"), **changes):
+    for name in names:
+        volume(root / f"imagesTr/{name}.nii.gz")
+        volume(root / f"labelsTr/{name}.nii.gz")
+    description = {
+        "name": "Made",
+        "licence": "CC0",
+        "modality": {"0": "MRI"},
+        "labels": {"0": "background", "1": "organ"},
+        "training": [{"image": f"./imagesTr/{n}.nii.gz", "label": f"./labelsTr/{n}.nii.gz"} for n in names],
+    }
+    description = {key: entry for key, entry in {**description, **changes}.items() if entry is not None}
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "dataset.json").write_text(json.dumps(description))
+    return root
+
+
+def nnunet(root, names=("a", "b"), channels=2, **changes):
+    for name in names:
+        for index in range(channels):
+            volume(root / f"imagesTr/{name}_{index:04d}.nii.gz")
+        volume(root / f"labelsTr/{name}.nii.gz")
+    description = {
+        "channel_names": {str(index): f"T{index + 1}" for index in range(channels)},
+        "labels": {"background": 0, "organ": 1},
+        "numTraining": len(names),
+        "file_ending": ".nii.gz",
+    }
+    description = {key: entry for key, entry in {**description, **changes}.items() if entry is not None}
+    (root / "dataset.json").write_text(json.dumps(description))
+    return root
+
+
+def problems_of(root):
+    with pytest.raises(DataError) as caught:
+        read_dataset(root)
+    assert str(caught.value) == "\n".join(caught.value.problems)
+    return caught.value.problems
+
+
+def test_a_decathlon_folder_is_read(tmp_path):
+    dataset = read_dataset(decathlon(tmp_path / "data", ("b", "a")))
+    assert (dataset.name, dataset.licence) == ("Made", "CC0")
+    assert (dataset.channels, dataset.labels, dataset.label_values) == (
+        ("MRI",),
+        ("background", "organ"),
+        (0, 1),
+    )
+    assert dataset.cases == tuple(
+        Case(name, (f"{tmp_path}/data/imagesTr/{name}.nii.gz",), f"{tmp_path}/data/labelsTr/{name}.nii.gz")
+        for name in "ab"
+    )
+    assert hash(dataset)
+
+
+def test_an_nnunet_folder_is_read(tmp_path):
+    dataset = read_dataset(nnunet(tmp_path / "Dataset001_Made"))
+    assert (dataset.name, dataset.licence) == ("Dataset001_Made", "not stated")
+    assert dataset.channels == ("T1", "T2")
+    assert [case.name for case in dataset.cases] == ["a", "b"]
+    assert [path.rsplit("/", 1)[1] for path in dataset.cases[0].images] == ["a_0000.nii.gz", "a_0001.nii.gz"]
+
+
+def test_a_decathlon_list_finds_one_file_a_channel(tmp_path):
+    root = decathlon(tmp_path, ("a",), modality={"0": "T1", "1": "T2"})
+    (root / "imagesTr/a.nii.gz").unlink()
+    for index in range(2):
+        volume(root / f"imagesTr/a_{index:04d}.nii.gz")
+    assert [path[-13:] for path in read_dataset(root).cases[0].images] == [
+        "a_0000.nii.gz"[-13:],
+        "a_0001.nii.gz"[-13:],
+    ]
+
+
+def test_labels_are_ordered_by_value_and_may_have_gaps(tmp_path):
+    dataset = read_dataset(decathlon(tmp_path, labels={"7": "far", "0": "background", "2": "near"}))
+    assert dataset.labels == ("background", "near", "far")
+    assert dataset.label_values == (0, 2, 7)
+
+
+def test_a_folder_that_is_none_names_its_neighbour(tmp_path):
+    decathlon(tmp_path / "Task04_Hippocampus")
+    assert problems_of(tmp_path / "Task4_Hippocampus") == [
+        f"{tmp_path}/Task4_Hippocampus: no such folder; did you mean {tmp_path}/Task04_Hippocampus?"
+    ]
+    assert problems_of(tmp_path) == [f"{tmp_path}: holds no dataset.json; folders with one: Task04_Hippocampus"]
+
+
+def test_a_broken_description_is_named_by_line_and_column(tmp_path):
+    (tmp_path / "dataset.json").write_text('{\n "name": ,\n}')
+    assert problems_of(tmp_path) == [f"{tmp_path}/dataset.json:2:10: is no JSON (Expecting value)"]
+    (tmp_path / "dataset.json").write_text("[]")
+    assert problems_of(tmp_path) == [f"{tmp_path}/dataset.json: holds list, not an object"]
+    (tmp_path / "dataset.json").write_bytes(b"\xff\xfe\x00")
+    assert "cannot be read" in problems_of(tmp_path)[0]
+
+
+def test_missing_keys_are_reported_together(tmp_path):
+    assert problems_of(decathlon(tmp_path, modality=None, labels=None, training=None)) == [
+        "dataset.json: 'modality' (Decathlon) or 'channel_names' (nnU-Net) is missing",
+        "dataset.json: 'labels' is missing",
+        "dataset.json: 'training' (Decathlon) or 'file_ending' (nnU-Net) is missing",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": {}}, "'labels' names no class: {}"),
+        ({"labels": {"0": "background"}}, "'labels' names no class beside background"),
+        ({"labels": {"1": "organ", "2": "other"}}, "no class has the value 0, which is background"),
+        (
+            {"labels": {"background": 0, "whole": [1, 2]}},
+            r"'whole' has the value \[1, 2\], wanted one whole number",
+        ),
+        ({"labels": {"background": 0, "organ": 1.5}}, "'organ' has the value 1.5, wanted one whole number"),
+        ({"labels": {"background": 0, "organ": 300}}, "'organ' has the value 300, allowed are 0 to 255"),
+        ({"labels": {"background": 0, "a": 1, "ignore": 2}}, r"an ignore label \(2\) is not supported"),
+        ({"labels": {"background": 0, "a": 1, "b": 1}}, "'labels': value 1 stands 2 times"),
+        ({"labels": {"0": "organ", "1": "organ"}}, "'labels': name 'organ' stands 2 times"),
+        ({"modality": {"0": "T1", "2": "T2"}}, '"modality" names channels as {"0": NAME'),
+        ({"modality": {}}, "'modality' names no channel"),
+        ({"training": {}}, "'training' is dict, not a list"),
+        ({"training": []}, "holds no labelled case"),
+        ({"training": ["./imagesTr/a.nii.gz"]}, r'"training"\[0\]: wanted {"image": PATH, "label": PATH}'),
+    ],
+)
+def test_each_mistake_of_a_description_has_its_message(changes, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        read_dataset(decathlon(tmp_path, **changes))
+
+
+def test_missing_files_and_doubled_cases_are_reported_together(tmp_path):
+    root = decathlon(tmp_path, ("a", "b", "c", "a"))
+    (root / "imagesTr/b.nii.gz").unlink()
+    (root / "labelsTr/c.nii.gz").unlink()
+    with pytest.raises(DataError) as caught:
+        read_dataset(root)
+    assert caught.value.problems == [
+        "case a: stands 2 times, each case has one image and one label",
+        f"{root}/imagesTr/b.nii.gz: no such file",
+        f"{root}/labelsTr/c.nii.gz: no such file",
+    ]
+    assert caught.value.dataset is None
+
+
+def test_what_is_sound_stays_readable_beside_problems(tmp_path):
+    root = decathlon(tmp_path, ("a", "b"))
+    (root / "imagesTr/b.nii.gz").unlink()
+    with pytest.raises(DataError) as caught:
+        read_dataset(root)
+    assert [case.name for case in caught.value.dataset.cases] == ["a"]
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert copy.problems == caught.value.problems
+    assert copy.dataset == caught.value.dataset
+
+
+def test_each_mistake_of_an_nnunet_folder_has_its_message(tmp_path):
+    root = nnunet(tmp_path / "Dataset002", numTraining=5)
+    (root / "imagesTr/b_0001.nii.gz").unlink()
+    volume(root / "imagesTr/a_0002.nii.gz")
+    volume(root / "imagesTr/alone_0000.nii.gz")
+    (root / "labelsTr/._a.nii.gz").write_bytes(b"left by a Mac")
+    assert problems_of(root) == [
+        "case a: has more image files than the 2 named channels",
+        "dataset.json: 'numTraining' is 5, but the folder holds 3 cases",
+        f"{root}/imagesTr/alone_0001.nii.gz: no such file",
+        f"{root}/imagesTr/b_0001.nii.gz: no such file",
+        f"{root}/labelsTr/alone.nii.gz: no such file",
+    ]
+    assert problems_of(nnunet(tmp_path / "Dataset003", file_ending=".png")) == [
+        "dataset.json: 'file_ending' is '.png', readable are .nii.gz and .nii"
+    ]
+    empty = tmp_path / "Dataset004"
+    empty.mkdir()
+    assert problems_of(nnunet(empty, ())) == [f"{empty}: imagesTr and labelsTr hold no *.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "group"),
+    [
+        (None, "patient007_frame01"),
+        (r"patient\d+", "patient007"),
+        (r"patient(\d+)_", "007"),
+        (r"frame(?:01|02)", "frame01"),
+        (r"subject\d+", None),
+        (r"(missing)?patient", None),
+    ],
+)
+def test_a_pattern_finds_the_group_in_a_case_name(pattern, group):
+    assert group_of("patient007_frame01", pattern) == group
+
+
+def test_a_pattern_that_is_no_regular_expression_is_named():
+    with pytest.raises(DataError, match=r"group '\(patient': is no regular expression"):
+        group_of("patient007", "(patient")
+
+
+@pytest.mark.parametrize(("file", "name"), [("x/a.nii.gz", "a"), ("a.b.nii", "a.b"), ("a.gz", "a.gz")])
+def test_a_case_is_called_as_its_file(file, name):
+    assert case_name_of(file) == name

@@ -1,0 +1,472 @@
+"""Exported folders, run as a user runs them, against voxnas's own masks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from nibabel.orientations import apply_orientation, inv_ornt_aff
+
+from search.data.geometry import mask_from_logits, read_volume, to_grid
+from search.data.phantom import write_phantom
+from search.data.prepare import prepare
+from search.export import export, export_trial
+from search.export.model import FILES
+from search.plan import make_plan
+from search.records import CaseDice, Costs, Job, Latency, Measurement, Record, Task
+from search.store import Store
+from search.study import UserError, load_study
+from search.training.checkpoint import load_weights, save_weights
+from search.training.validation import segment, window_logits
+from space.build import build
+
+STUDY = """
+name: tiny
+data: {path: made, folds: 2, spacing: [8.0, 1.5, 1.5]}
+objectives: {dice: maximize, memory: minimize}
+space:
+  fix: {encoder: plain, levels: 3, width: 16, width_cap: 16, repeats: 1, attention: none, kernels: 3d,
+        attention@encoder0: isa, attention@bottleneck: csam, norm: instance, activation: leakyrelu,
+        dropout: 0.0, downsampling: strided, upsampling: linear, skip: add, deep_supervision: true,
+        isa.shared: true, csam.uncertainty: true, csam.semantic: true, csam.positional: true,
+        csam.slice: true}
+training: {patch: [3, 24, 20], overlap: 0.4, epochs: 1, steps_per_epoch: 1}
+executor: {device: cpu, threads: 1}
+"""
+WHY = "trial 0, the only one"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def rewrite_values(folder: Path) -> None:
+    """Give the classes values that are not their indices, so that mapping them back shows."""
+    file = folder / "dataset.json"
+    described = json.loads(file.read_text())
+    described["labels"] = {"0": "background", "7": "core", "200": "ring"}
+    file.write_text(json.dumps(described))
+    for path in (folder / "labelsTr").iterdir():
+        image = nibabel.load(path)
+        values = np.array([0, 7, 200], dtype=np.uint8)[np.asarray(image.dataobj)]
+        nibabel.save(nibabel.Nifti1Image(values, image.affine), path)
+
+
+def made_study(root: Path, text: str = STUDY) -> SimpleNamespace:
+    """A study on made volumes with one trained trial: random weights that give every class somewhere."""
+    write_phantom(root / "made", cases=4, shape=(45, 39, 7), classes=2, seed=3)
+    rewrite_values(root / "made")
+    file = root / "tiny.yaml"
+    file.write_text(text)
+    plan = make_plan(load_study(file, data_root=root), runs=root / "runs")
+    prepared = prepare(
+        plan.dataset, plan.facts, spacing=plan.study.data.spacing, normalisation="auto", cache_dir=plan.cache
+    )
+    decisions = plan.space.sample(Random(0))
+    architecture = plan.space.architecture(decisions)
+    torch.manual_seed(5)
+    network = build(architecture, plan.context).eval()
+    folder = plan.folder / "trials" / "000000"
+    save_weights(folder, network)
+    latency = Latency(0.0123, 0.001, 20, True, "a slow CPU", 1, "float32")
+    measured = Measurement(
+        "trained", costs=Costs(1234, 5_600_000, 7 << 20, 1 << 20, latency), dice=0.5,
+        cases=tuple(CaseDice(name, (0.4, None)) for name in plan.fold.validation), versions=(("torch", "2"),),
+    )  # fmt: skip
+    record = Record(0, architecture, tuple(decisions.items()), 0, 0, measured, "then", "now")
+    task = Task(prepared.folder, 1, prepared.labels, plan.context.spacing, plan.fold.train, plan.fold.validation)
+    job = Job(architecture, task, plan.training, (), 0, 0, "cpu", 1, str(folder))
+    return SimpleNamespace(
+        root=root, file=file, plan=plan, prepared=prepared, record=record, folder=folder, network=network,
+        job=job,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return made_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def exported(study):
+    arguments = dict(plan=study.plan, prepared=study.prepared, folder=study.folder)
+    return export_trial(study.record, out=study.root / "model", why=WHY, **arguments)
+
+
+def predict(exported, *arguments) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-I", "-B", str(exported.folder / "predict.py"), *map(str, arguments)]
+    return subprocess.run([*command, "--threads", "1"], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def program(exported):
+    """The exported predict.py as a module: many images in one process."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("exported_predict", exported.folder / "predict.py")
+    module = importlib.util.module_from_spec(spec)
+    before = list(sys.path)
+    spec.loader.exec_module(module)
+    network = module.load_network(exported.folder / "model.pt2", "cpu")
+    module.load_network = lambda path, device: network
+    yield module
+    sys.path[:] = before
+    sys.modules.pop("geometry", None)
+
+
+def values_of(path: Path) -> np.ndarray:
+    return np.asarray(nibabel.load(path).dataobj)
+
+
+def expected_mask(study, image: Path) -> np.ndarray:
+    """What voxnas makes of an image that is in no data set: values of labels on the image's grid."""
+    array, grid = to_grid(read_volume(image), study.prepared.preprocessing)
+    logits = window_logits(study.network, torch.from_numpy(array)[None], job=study.job)
+    return np.array(study.prepared.label_values, dtype=np.uint8)[mask_from_logits(logits[0].numpy(), grid)]
+
+
+def test_the_folder_holds_what_it_promises_and_the_card_names_every_file(exported):
+    assert {entry.name for entry in exported.folder.iterdir()} == set(FILES)
+    card = (exported.folder / "MODEL_CARD.md").read_text()
+    for name in set(FILES) - {"MODEL_CARD.md"}:
+        assert f"| {name} | `" in card
+    said_of_study = (WHY, "CC0", "Fold 1 of 2", "a slow CPU", "12.3 ms", "CSAM", "200 ring")
+    for said in (*said_of_study, "Not a medical device"):
+        assert said in card
+    assert "| core | 0.4000 | 0.4000 | 0.4000 | 2 |" in card
+    assert "| ring | nan | nan | nan | 0 |" in card
+    assert os.access(exported.folder / "predict.py", os.X_OK)
+    assert f"proved on {exported.proof}" in str(exported)
+
+
+def test_no_path_of_this_machine_is_in_the_export(exported, study):
+    for name in set(FILES):
+        content = (exported.folder / name).read_bytes()
+        assert str(study.root).encode() not in content
+        assert str(Path(__file__).parents[1]).encode() not in content
+
+
+def test_the_proof_found_every_voxel_the_same(exported):
+    assert exported.proof.differing_voxels == 0
+    assert exported.proof.max_logit_difference < 1e-4
+    assert exported.pt2.sizes == "any"
+
+
+def test_predict_gives_the_mask_that_voxnas_gives(exported, study, tmp_path):
+    name = study.plan.fold.validation[-1]
+    case = next(case for case in study.plan.dataset.cases if case.name == name)
+    ended = predict(exported, case.images[0], "--out", tmp_path / "mask.nii.gz")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    mask, _ = segment(study.network, study.prepared, name, job=study.job, device=torch.device("cpu"))
+    found = nibabel.load(tmp_path / "mask.nii.gz")
+    assert np.array_equal(np.asarray(found.dataobj), np.array([0, 7, 200])[mask])
+    assert found.get_data_dtype() == np.uint8
+    assert len(np.unique(mask)) == 3
+    assert np.allclose(found.affine, nibabel.load(case.images[0]).affine)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["mask.nii.gz"]
+
+
+def noise(path: Path, shape, affine=None, dtype=np.float32) -> Path:
+    smooth = np.random.default_rng(1).normal(size=shape).cumsum(0).cumsum(1)
+    affine = np.eye(4) if affine is None else affine
+    nibabel.save(nibabel.Nifti1Image((100 * smooth).astype(dtype), affine), path)
+    return path
+
+
+def rotated(degrees: float, spacing) -> np.ndarray:
+    turn = np.radians(degrees)
+    cosine, sine = np.cos(turn), np.sin(turn)
+    affine = np.eye(4)
+    affine[:3, :3] = [[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]] * np.array(spacing)
+    affine[:3, 3] = -7, 11, 3
+    return affine
+
+
+@pytest.mark.parametrize(
+    ("shape", "affine", "dtype", "suffix"),
+    [
+        pytest.param((41, 37, 5), rotated(0, (1.5, 1.5, 8)), np.int16, ".nii.gz", id="odd sizes"),
+        pytest.param((61, 29, 9), rotated(0, (0.9, 2.1, 5)), np.float64, ".nii", id="another spacing"),
+        pytest.param((31, 7, 45), rotated(20, (1.4, 1.6, 7)), np.float32, ".nii.gz", id="rotated"),
+        pytest.param((11, 13, 2), rotated(0, (1.5, 1.5, 8)), np.float32, ".nii", id="under the patch"),
+        pytest.param((33, 27, 1), rotated(0, (-1.5, 1.5, 8)), np.float32, ".nii.gz", id="one slice, flipped"),
+    ],
+)
+def test_an_image_of_any_grid_gets_the_mask_that_voxnas_gives(program, study, tmp_path, shape, affine, dtype, suffix):
+    image = noise(tmp_path / f"image{suffix}", shape, affine, dtype)
+    out = tmp_path / f"mask{suffix}"
+    assert program.main([str(image), "--out", str(out), "--device", "cpu"]) == 0
+    assert np.array_equal(values_of(out), expected_mask(study, image))
+    assert values_of(out).shape == shape
+    assert np.allclose(nibabel.load(out).affine, affine, atol=1e-4)
+
+
+def test_turned_axes_turn_the_mask_with_them(program, study, tmp_path):
+    image = noise(tmp_path / "image.nii.gz", (35, 31, 5), rotated(0, (1.5, 1.5, 8)))
+    program.main([str(image), "--out", str(tmp_path / "mask.nii.gz"), "--device", "cpu"])
+    orientation = np.array([[2, 1], [0, -1], [1, 1]])
+    loaded = nibabel.load(image)
+    turned = apply_orientation(np.asarray(loaded.dataobj), orientation)
+    affine = loaded.affine @ inv_ornt_aff(orientation, loaded.shape)
+    nibabel.save(nibabel.Nifti1Image(turned, affine), tmp_path / "turned.nii.gz")
+    other = tmp_path / "other.nii.gz"
+    program.main([str(tmp_path / "turned.nii.gz"), "--out", str(other), "--device", "cpu"])
+    back = apply_orientation(values_of(tmp_path / "mask.nii.gz"), orientation)
+    assert np.array_equal(back, values_of(other))
+    assert len(np.unique(back)) > 1
+
+
+def test_nnunet_names_stand_for_their_channels(program, tmp_path):
+    for number in range(3):
+        (tmp_path / f"case_{number:04d}.nii.gz").touch()
+    files = [tmp_path / f"case_{number:04d}.nii.gz" for number in range(3)]
+    assert program.channel_files(tmp_path / "case.nii.gz", [], channels=3) == files
+    assert program.channel_files(files[0], [], channels=3) == files
+    assert program.channel_files(files[0], [], channels=1) == files[:1]
+    assert program.channel_files(files[0], files[2:], channels=3) == [files[0], files[2]]
+    assert program.channel_files(tmp_path / "case.nii.gz", [], channels=1) == files[:1]
+
+
+def wrong(program, capsys, *arguments) -> str:
+    """Run predict.py on something wrong; return the one line that it writes."""
+    assert program.main([*map(str, arguments), "--device", "cpu"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("predict.py: ") and captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_a_wrong_image_ends_with_a_line_and_nothing_written(program, tmp_path, capsys):
+    out = tmp_path / "out" / "mask.nii.gz"
+    out.parent.mkdir()
+    whole = noise(tmp_path / "whole.nii.gz", (21, 19, 3))
+    (tmp_path / "cut.nii.gz").write_bytes(whole.read_bytes()[:900])
+    (tmp_path / "text.nii.gz").write_text("no image")
+    four = noise(tmp_path / "four.nii.gz", (21, 19, 3, 2))
+    assert "gone.nii.gz: no such file" in wrong(program, capsys, tmp_path / "gone.nii.gz", "--out", out)
+    assert "cut.nii.gz: cannot be read" in wrong(program, capsys, tmp_path / "cut.nii.gz", "--out", out)
+    assert "text.nii.gz: cannot be read" in wrong(program, capsys, tmp_path / "text.nii.gz", "--out", out)
+    said = wrong(program, capsys, four, "--out", out)
+    assert "four.nii.gz: has 2 channels, the network takes 1 (MRI)" in said
+    said = wrong(program, capsys, whole, "--channel", whole, "--out", out)
+    assert "has 2 channels, the network takes 1 (MRI)" in said
+    assert list(out.parent.iterdir()) == []
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(program, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(program.geometry, "read_volume", None)
+    image = noise(tmp_path / "image.nii.gz", (21, 19, 3))
+    (tmp_path / "folder.nii").mkdir()
+    assert "there is no folder" in wrong(program, capsys, image, "--out", tmp_path / "no" / "mask.nii")
+    assert "must end in .nii.gz or .nii" in wrong(program, capsys, image, "--out", tmp_path / "mask.png")
+    assert "must end in .npy" in wrong(
+        program, capsys, image, "--out", tmp_path / "mask.nii", "--logits", tmp_path / "logits"
+    )
+    assert "it is a folder" in wrong(program, capsys, image, "--out", tmp_path / "folder.nii")
+    assert "it is the image itself" in wrong(program, capsys, image, "--out", image)
+    monkeypatch.setattr(program.os, "access", lambda path, mode: False)
+    assert "is read-only" in wrong(program, capsys, image, "--out", tmp_path / "mask.nii")
+
+
+def test_a_full_disk_leaves_nothing_behind(program, tmp_path, capsys, monkeypatch):
+    image = noise(tmp_path / "image.nii.gz", (21, 19, 3))
+
+    def full(image, path):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(program.geometry.nibabel, "save", full)
+    assert "No space left on device" in wrong(program, capsys, image, "--out", tmp_path / "mask.nii.gz")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["image.nii.gz"]
+
+
+def test_predict_needs_sensible_options(program, capsys):
+    no_threads = ["a.nii", "--out", "b.nii", "--threads", "0"]
+    for words, said in ((["a.nii"], "--out"), (no_threads, "'0' is no whole number")):
+        with pytest.raises(SystemExit, match="2"):
+            program.main(words)
+        assert said in capsys.readouterr().err
+
+
+def test_a_package_that_is_not_there_is_named_with_the_remedy(exported, tmp_path):
+    code = "import sys, runpy; sys.modules[{!r}] = None; del sys.argv[0]; "
+    code += "runpy.run_path(sys.argv[0], None, '__main__')"
+    image = noise(tmp_path / "image.nii.gz", (21, 19, 3))
+    for name in ("nibabel", "torch"):
+        words = (exported.folder / "predict.py", image, "--out", tmp_path / "mask.nii.gz")
+        command = [sys.executable, "-I", "-B", "-c", code.format(name), *map(str, words)]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ended.returncode == 2
+        assert ended.stderr.endswith("; install what requirements.txt names\n") and name in ended.stderr
+    assert [entry.name for entry in tmp_path.iterdir()] == ["image.nii.gz"]
+
+
+def test_a_network_moves_whole_to_another_device(exported):
+    from torch.export.passes import move_to_device_pass
+
+    moved = move_to_device_pass(torch.export.load(exported.folder / "model.pt2"), "meta").module()
+    assert moved(torch.zeros(1, 1, 3, 24, 20, device="meta")).shape == (1, 3, 3, 24, 20)
+
+
+def test_a_gpu_that_is_not_there_is_named(program, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="--device cuda: torch sees no CUDA device here; use --device cpu"):
+        program.choose_device("cuda", None)
+    assert program.choose_device("auto", None) == "cpu"
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.9])
+@pytest.mark.parametrize("shape", [(7, 13, 5), (4, 5, 6), (2, 30, 6), (1, 3, 11)])
+def test_the_sliding_window_is_monais(program, shape, overlap):
+    from monai.inferers import SlidingWindowInferer
+
+    patch = (4, 5, 6)
+    image = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    mix = torch.nn.Conv3d(2, 3, 3, padding=1).requires_grad_(False)
+    inferer = SlidingWindowInferer(patch, sw_batch_size=1, overlap=overlap, mode="gaussian")
+    expected = inferer(torch.from_numpy(image)[None], mix)[0]
+    found = program.window_logits(mix, image, patch=list(patch), overlap=overlap, device="cpu")
+    assert torch.equal(found, expected)
+
+
+def test_predict_imports_only_what_its_requirements_name(exported):
+    import ast
+
+    names = set()
+    for file in ("predict.py", "geometry.py"):
+        for node in ast.walk(ast.parse((exported.folder / file).read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.add(node.module.partition(".")[0])
+    assert names - set(sys.stdlib_module_names) == {"torch", "numpy", "nibabel", "geometry"}
+    required = (exported.folder / "requirements.txt").read_text().split()
+    assert {line.partition(">=")[0] for line in required} == {"torch", "numpy", "nibabel"}
+
+
+def test_the_isolated_process_has_no_voxnas(tmp_path):
+    from search.export.proof import ISOLATED
+
+    (tmp_path / "script.py").write_text("import numpy\nimport search")
+    command = [sys.executable, "-I", "-B", str(ISOLATED), str(tmp_path / "script.py")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'search'"
+
+
+def test_weights_load_strictly_into_the_architecture_that_is_written(exported, study, tmp_path):
+    from space.architecture import Architecture
+    from space.canonical import Context
+
+    said = json.loads((exported.folder / "architecture.json").read_text())
+    architecture = Architecture.of(said["architecture"])
+    assert architecture.fingerprint == said["fingerprint"] == study.record.architecture.fingerprint
+    context = Context(tuple(said["patch"]), tuple(said["spacing"]), said["in_channels"], said["classes"])
+    network = build(architecture, context).eval()
+    shutil.copyfile(exported.folder / "weights.safetensors", tmp_path / "best.safetensors")
+    load_weights(tmp_path, network)
+    x = torch.randn(1, 1, 3, 24, 20)
+    with torch.inference_mode():
+        assert torch.equal(network(x), study.network(x))
+
+
+def arguments_of(study, **changes):
+    return {"plan": study.plan, "prepared": study.prepared, "folder": study.folder, "why": WHY, **changes}
+
+
+def test_what_is_no_export_is_never_replaced(study, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match=r"holds files that are no export \(mine.txt\)"):
+        export_trial(study.record, out=tmp_path / "notes", **arguments_of(study))
+    with pytest.raises(UserError, match="is a file; name a folder"):
+        export_trial(study.record, out=tmp_path / "file", **arguments_of(study))
+    assert (tmp_path / "notes" / "mine.txt").read_text() == "mine"
+
+
+def test_an_export_with_files_of_the_user_is_not_replaced(exported, study, tmp_path):
+    shutil.copytree(exported.folder, tmp_path / "model")
+    (tmp_path / "model" / "mask.nii.gz").touch()
+    with pytest.raises(UserError, match=r"no export \(mask.nii.gz\)"):
+        export_trial(study.record, out=tmp_path / "model", **arguments_of(study))
+
+
+def test_weights_that_are_gone_or_damaged_are_named(study, tmp_path):
+    with pytest.raises(UserError, match="trial 0: its weights are gone: .*`keep: all`"):
+        export_trial(study.record, out=tmp_path / "model", **arguments_of(study, folder=tmp_path))
+    (tmp_path / "best.safetensors").write_bytes(b"half")
+    with pytest.raises(UserError, match="best.safetensors can't be loaded"):
+        export_trial(study.record, out=tmp_path / "model", **arguments_of(study, folder=tmp_path))
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.fixture
+def quick(monkeypatch, exported):
+    """torch.export's work taken from an export that is there."""
+    from search.export import model
+
+    def copied(network, path, **_):
+        shutil.copyfile(exported.folder / "model.pt2", path)
+        return exported.pt2
+
+    monkeypatch.setattr(model, "write_pt2", copied)
+    return monkeypatch
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_export_that_fails_its_proof_is_deleted_and_the_earlier_one_stays(exported, study, tmp_path):
+    shutil.copytree(exported.folder, tmp_path / "model")
+    other = build(study.record.architecture, study.plan.context)
+    save_weights(tmp_path / "trial", other)
+    arguments = arguments_of(study, folder=tmp_path / "trial")
+    with pytest.raises(UserError, match="failed its proof and was deleted: logits differ by up to"):
+        export_trial(study.record, out=tmp_path / "model", **arguments)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"model", "trial"}
+    assert {entry.name for entry in (tmp_path / "model").iterdir()} == set(FILES)
+
+
+def test_a_predict_that_breaks_fails_the_proof_with_its_last_line(quick, exported, study, tmp_path):
+    def broken(network, path, **_):
+        path.write_bytes(b"no program")
+        return exported.pt2
+
+    quick.setattr("search.export.model.write_pt2", broken)
+    with pytest.raises(UserError, match="was deleted: predict.py ended with 2: .*model.pt2: can't be loaded"):
+        export_trial(study.record, out=tmp_path / "model", **arguments_of(study))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_is_exported_by_rule_and_an_earlier_export_replaced(quick, exported, study, tmp_path):
+    quick.setattr("search.export.model.prove", lambda *_, **__: exported.proof)
+    plan = study.plan
+    store = Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
+    choices = {name: axis.choices for name, axis in plan.space.by_name.items()}
+    running = replace(study.record, measurement=Measurement("running"), ended="")
+    started = store.start(running, choices=choices)
+    assert started.number == 0
+    store.tell(study.record, objectives=list(plan.directions), budgets=plan.budgets)
+    first = export(plan, "knee", tmp_path / "out")
+    assert str(first).startswith("trial 0, the knee of a front of 1 network: nearest to the best Dice and ")
+    card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    export(plan, "0", tmp_path / "out")
+    assert (tmp_path / "out" / "MODEL_CARD.md").read_text() != card
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+    study.file.write_text(STUDY.replace("overlap: 0.4", "overlap: 0.3"))
+    changed = make_plan(load_study(study.file, data_root=study.root), runs=study.root / "runs")
+    with pytest.raises(UserError, match="training.overlap: the study began with 0.4, the file now says 0.3"):
+        export(changed, "best", tmp_path / "out")

@@ -1,0 +1,86 @@
+"""Which trial an export takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from search.export.choose import choose
+from search.records import Costs, Latency, Measurement, Record
+from search.study import UserError
+from space.architecture import Architecture
+
+DIRECTIONS = {"dice": "maximize", "memory": "minimize"}
+ARCHITECTURE = Architecture.of({"channels": (8, 16), "encoder": "plain"})
+
+
+def record(number: int, dice: float | None, memory: int, *, state="trained", reason="", device="cpu"):
+    costs = Costs(10, 20, memory, memory, Latency(0.1, 0.0, 5, True, device, 1, "float32"))
+    return Record(number, ARCHITECTURE, (), 0, 0, Measurement(state, reason, costs, dice), "then")
+
+
+RECORDS = [
+    record(0, 0.50, 100),
+    record(1, 0.80, 200),
+    record(2, 0.85, 1000),
+    record(3, 0.70, 300),
+    record(4, None, 9000, state="over budget", reason="memory 9 GiB is over the budget of 1 GiB"),
+    record(5, None, 100, state="running"),
+    record(6, 0.80, 200),
+]
+
+
+@pytest.mark.parametrize(
+    ("pick", "number", "why"),
+    [
+        ("knee", 1, "the knee of a front of 3 networks: nearest to the best Dice and training memory at"),
+        ("best", 2, "the best of a front of 3 networks: the highest Dice, 0.8500"),
+        ("0", 0, "asked for by its number; it stands on the front of 3"),
+        ("3", 3, "it is not on the front: trial 1 is better in Dice and training memory taken together"),
+    ],
+)
+def test_a_pick_names_a_trial_and_says_why(pick, number, why):
+    chosen, said = choose(pick, RECORDS, DIRECTIONS)
+    assert chosen.number == number
+    assert said.startswith(f"trial {number}, ") and why in said
+
+
+def test_the_best_without_dice_is_the_first_objectives():
+    chosen, said = choose("best", RECORDS[:4], {"memory": "minimize"})
+    assert chosen.number == 0
+    assert "the best of a front of 1 network: the lowest training memory, 100 B" in said
+
+
+def test_a_twin_of_a_front_network_is_told_so():
+    twins = [RECORDS[1], RECORDS[6]]
+    said = {choose(str(twin.number), twins, DIRECTIONS)[1].partition("; ")[2] for twin in twins}
+    assert said == {"it stands on the front of 1", "it equals a network of the front"}
+
+
+def test_a_number_is_taken_though_latencies_of_two_devices_make_no_front():
+    mixed = [record(0, 0.5, 100), record(1, 0.6, 90, device="cuda:0")]
+    chosen, said = choose("1", mixed, {"dice": "maximize", "latency": "minimize"})
+    assert chosen.number == 1 and "its place on the front is not known" in said
+    with pytest.raises(UserError, match="latencies of different devices"):
+        choose("knee", mixed, {"dice": "maximize", "latency": "minimize"})
+
+
+@pytest.mark.parametrize(
+    ("pick", "message"),
+    [
+        ("kne", r"'kne' is neither a trial's number nor a rule; did you mean 'knee'\? \(allowed: knee, b"),
+        ("-1", "--pick: '-1' is neither a trial's number nor a rule"),
+        ("99", "--pick: there is no trial 99; the study has trials 0 to 6"),
+        ("4", r"--pick: trial 4 has no trained network: it is over budget \(memory 9 GiB is over the budget"),
+        ("5", "--pick: trial 5 has no trained network: it is running"),
+    ],
+)
+def test_a_pick_that_names_no_trained_network_is_refused(pick, message):
+    with pytest.raises(UserError, match=message):
+        choose(pick, RECORDS, DIRECTIONS)
+
+
+def test_an_empty_study_has_nothing_to_export():
+    with pytest.raises(UserError, match="the study has no trials yet"):
+        choose("0", [], DIRECTIONS)
+    with pytest.raises(UserError, match="the front is empty"):
+        choose("knee", [], DIRECTIONS)

@@ -1,0 +1,186 @@
+"""Whole studies in real processes: resume after kill -9, one driver, kept weights, the verbs that look."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import STUDY, quiet_view, write_study
+
+from search.front import front_json, look
+from search.local import run_study
+from search.plan import make_plan
+from search.proposers.propose import make_proposer, propose_new
+from search.report import render
+from search.store import read_records
+from search.study import UserError, load_study
+
+COMMAND = [sys.executable, "-m", "search.cli"]
+
+
+def plan_of(made, *overrides):
+    return make_plan(load_study(made.file, overrides=overrides), runs=made.runs)
+
+
+def wait_for(done, seconds=120.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if done():
+            return
+        time.sleep(0.05)
+    raise TimeoutError
+
+
+def test_a_finished_study_has_what_was_planned(tiny_run):
+    plan = plan_of(tiny_run)
+    records = read_records(plan.url, "tiny")
+    assert [record.state for record in records] == ["trained"] * 3
+    assert len({record.architecture.fingerprint for record in records}) == 3
+    for record in records:
+        assert len(record.measurement.epochs) == 2 and 0 <= record.measurement.dice <= 1
+        assert {case.case for case in record.measurement.cases} == set(plan.fold.validation)
+    front = look(load_study(tiny_run.file), runs=tiny_run.runs).front
+    kept = {int(path.parent.name) for path in plan.folder.glob("trials/*/best.safetensors")}
+    assert kept == {record.number for record in front}
+    assert not list(plan.folder.glob("trials/*/last.pt"))
+
+
+def test_running_again_adds_nothing_and_more_trials_go_on(tmp_path):
+    made = write_study(tmp_path)
+    assert len(run_study(plan_of(made), trials=1, view=quiet_view()).records) == 1
+    again = run_study(plan_of(made), trials=1, view=quiet_view())
+    assert len(again.records) == 1 and again.why == "1 trials are done"
+    assert len(run_study(plan_of(made), trials=2, view=quiet_view()).records) == 2
+
+
+def test_a_small_space_ends_when_all_of_it_is_known(tmp_path):
+    made = write_study(
+        tmp_path,
+        STUDY.replace("width: [2, 4], repeats: [1, 2], ", "").replace(
+            "width_cap: 16", "width: 2, repeats: 1, width_cap: 8"
+        ),
+    )
+    outcome = run_study(plan_of(made, "training.epochs=1"), trials=10, view=quiet_view())
+    assert outcome.why == "every network of the space is known now"
+    assert len(outcome.records) == 3  # none, and ISA with one convolution or two
+
+
+@pytest.mark.slow
+def test_after_kill_9_the_same_command_goes_on_and_loses_nothing(tmp_path):
+    made = write_study(tmp_path, STUDY.replace("epochs: 2, steps_per_epoch: 4", "epochs: 6, steps_per_epoch: 6"))
+    command = [*COMMAND, "run", str(made.file), "--runs", str(made.runs), "--trials", "3"]
+    folder = made.runs / "tiny"
+
+    def lines(trial):
+        file = folder / "trials" / f"{trial:06d}" / "epochs.jsonl"
+        return len(file.read_text().splitlines()) if file.exists() else 0
+
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: lines(1) >= 2)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    url = f"sqlite:///{folder / 'study.db'}"
+    before = read_records(url, "tiny")
+    assert [record.state for record in before] == ["trained", "running"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    after = read_records(url, "tiny")
+    assert [record.state for record in after] == ["trained"] * 3
+    assert after[0] == before[0]
+    assert after[1].architecture == before[1].architecture and len(after[1].attempts) == 1
+    assert after[1].measurement.costs == before[1].measurement.costs  # priced once
+    assert len(after[1].measurement.epochs) == 6
+    assert "trial 1: epoch 1/6" not in done.stdout  # it went on, it did not start over
+    assert "trial 1: epoch 6/6" in done.stdout
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path):
+    made = write_study(tmp_path, STUDY.replace("epochs: 2", "epochs: 200"))
+    command = [*COMMAND, "run", str(made.file), "--runs", str(made.runs)]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: list(made.runs.glob("tiny/trials/000000/last.pt")))
+    second = subprocess.run(command, capture_output=True, text=True)
+    assert second.returncode == 2 and f"tiny is being run already, by process {running.pid} on" in second.stderr
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 130 and "stopped; go on with: voxnas run" in out and "Traceback" not in err
+
+
+def test_a_trial_recorded_but_not_told_is_told_on_resume(tmp_path):
+    made = write_study(tmp_path)
+    plan = plan_of(made, "training.epochs=1")
+    run_study(plan, trials=1, view=quiet_view())
+    with sqlite3.connect(plan.folder / "study.db") as database:
+        database.execute("UPDATE trials SET state = 'RUNNING'")
+        database.execute("DELETE FROM trial_values")
+    run_study(plan, trials=1, view=quiet_view())
+    with sqlite3.connect(plan.folder / "study.db") as database:
+        assert database.execute("SELECT state FROM trials").fetchall() == [("COMPLETE",)]
+        assert database.execute("SELECT count(*) FROM trial_values").fetchone() == (3,)
+
+
+def test_all_over_budget_is_said_with_the_reason(tmp_path):
+    made = write_study(tmp_path, STUDY.replace("memory: minimize", "memory: {budget: 1 KiB}"))
+    outcome = run_study(plan_of(made), trials=1, view=quiet_view())
+    assert {record.state for record in outcome.records} == {"over budget"}
+    looked = look(load_study(made.file), runs=made.runs)
+    assert json.loads(front_json(looked))["front"] == []
+    html = render(looked)
+    assert "No trial has been trained to its end yet" in html and "is over the budget of 1.0 KiB" in html
+
+
+@pytest.mark.parametrize("proposer", ["random", "tpe"])
+def test_a_proposer_is_repeatable_and_never_proposes_what_is_known(tiny_run, proposer):
+    plan = plan_of(tiny_run, f"search.proposer={proposer}")
+    records = read_records(plan.url, "tiny")
+    proposals = [propose_new(make_proposer(plan), plan, records) for _ in range(2)]
+    assert proposals[0] == proposals[1]
+    known = {record.architecture.fingerprint for record in records}
+    assert plan.space.architecture(proposals[0]).fingerprint not in known
+
+
+def test_names_from_a_study_are_escaped_in_the_report(tiny_run):
+    looked = look(load_study(tiny_run.file), runs=tiny_run.runs)
+    html = render(looked)
+    assert "<h1>tiny</h1>" in html
+    assert "cdn" not in html.split("</script>", 1)[1]  # the page itself fetches nothing
+    assert html.count('<tr class="front') == len(looked.front)
+
+
+def test_the_verbs_print_what_a_user_reads(tiny_run):
+    environment = {**os.environ, "COLUMNS": "160"}
+
+    def call(*arguments):
+        command = [*COMMAND, *arguments, "--runs", str(tiny_run.runs)]
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    checked = call("check", str(tiny_run.file), "--costs")
+    assert checked.returncode == 0, checked.stderr
+    for words in (
+        "6",
+        "4 to train, 2 to validate",
+        "5 x 24 x 24 voxels",
+        "can be built",
+        "0 of 3 trials (3 done)",
+        "median",
+    ):
+        assert words in checked.stdout
+    shown = json.loads(call("front", str(tiny_run.file), "--json").stdout)
+    assert shown["objectives"] == {"dice": "maximize", "memory": "minimize", "latency": "minimize"}
+    assert all({"trial", "dice", "memory", "latency", "architecture"} <= set(row) for row in shown["front"])
+    assert "report.html" in call("report", str(tiny_run.file)).stdout
+    unknown = call("front", str(tiny_run.file), "--set", "name=never")
+    assert unknown.returncode == 2 and "nothing has run yet" in unknown.stderr
+
+
+def test_wrong_data_is_named_before_anything_trains(tmp_path):
+    made = write_study(tmp_path)
+    next((made.data / "phantom" / "labelsTr").glob("*.nii.gz")).write_bytes(b"no volume")
+    with pytest.raises(UserError, match="labelsTr"):
+        plan_of(made)
+    with pytest.raises(UserError, match="data.fold: 7 is not one of the 3 folds"):
+        plan_of(write_study(tmp_path / "other"), "data.fold=7")

@@ -1,0 +1,121 @@
+"""The study's database: records in, records out, on a real SQLite file."""
+
+import math
+import sqlite3
+
+import pytest
+
+from search.records import CaseDice, Costs, Epoch, Latency, Measurement, Record
+from search.store import Store, excesses, read_records, read_study_attribute
+from search.study import UserError
+from space.architecture import Architecture
+
+DIRECTIONS = {"dice": "maximize", "memory": "minimize"}
+COSTS = Costs(10, 20, 4000, 500, Latency(0.01, 0.001, 20, True, "a device", 2, "float32"))
+DONE = Measurement(
+    "trained", costs=COSTS, dice=0.8, cases=(CaseDice("a", (0.9, None)), CaseDice("b", (0.7, 0.8))),
+    epochs=(Epoch(1, 0.5, None, 1.5), Epoch(2, 0.4, 0.8, 1.0)), seconds=3.5, versions=(("torch", "2"),),
+)  # fmt: skip
+
+
+def record(number=0, measurement=None, width=8):
+    return Record(
+        number=number, architecture=Architecture.of({"channels": (width, 16), "pooling": ((1, 2, 2),)}),
+        decisions=(("width", width), ("tied", True)), seed=0, fold=1, measurement=measurement or Measurement("running"),
+        started="2026-01-01T00:00:00+00:00",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path / 'study.db'}"
+
+
+def open_store(url, **values):
+    return Store.open(url, "s", directions=DIRECTIONS, values=values or {"a": {"b": 1}})
+
+
+CHOICES = {"width": (8, 16), "tied": (True, False)}
+
+
+def test_a_record_comes_back_as_it_was(url):
+    store = open_store(url)
+    started = store.start(record(), choices=CHOICES)
+    assert read_records(url, "s") == [started]
+    told = started.told(DONE, ended="2026-01-01T00:01:00+00:00")
+    store.tell(told, objectives=list(DIRECTIONS), budgets={"memory": 5000})
+    assert read_records(url, "s") == [told]
+    trial = store.study.trials[0]
+    assert trial.values == [0.8, 4000.0] and trial.params == {"width": 8, "tied": True}
+    assert trial.constraints == {"memory": pytest.approx(-0.2)}
+
+
+def test_over_budget_is_knowledge_and_failure_a_fault(url):
+    store = open_store(url)
+    for number, state in enumerate(("over budget", "failed")):
+        started = store.start(record(number), choices=CHOICES)
+        told = started.told(Measurement(state, "why", COSTS if number == 0 else None), ended="now")
+        store.tell(told, objectives=list(DIRECTIONS), budgets={"memory": 1000})
+    pruned, failed = store.study.trials
+    assert pruned.state.name == "PRUNED" and pruned.constraints == {"memory": pytest.approx(3.0)}
+    assert failed.state.name == "FAIL" and failed.constraints == {}
+    assert [each.measurement.value("dice") for each in store.records()] == [None, None]
+
+
+def test_a_record_written_but_not_told_is_found(url):
+    store = open_store(url)
+    started = store.start(record(), choices=CHOICES)
+    assert store.untold() == []
+    store.update(started.told(DONE, ended="now"))
+    assert store.untold() == [0]
+    store.tell(store.records()[0], objectives=list(DIRECTIONS), budgets={})
+    assert store.untold() == []
+
+
+def test_a_number_taken_by_another_driver_is_not_used_twice(url):
+    store = open_store(url)
+    numbers = [store.start(record(0, width=width), choices=CHOICES).number for width in (8, 16)]
+    assert numbers == [0, 1] and [each.number for each in store.records()] == [0, 1]
+
+
+def test_a_changed_file_is_refused_with_the_changed_keys(url):
+    open_store(url, training={"epochs": 3, "patch": (1, 2)}, name="s")
+    open_store(url, training={"epochs": 3, "patch": [1, 2]}, name="s")
+    with pytest.raises(UserError, match="training.epochs: the study began with 3, the file now says 4") as error:
+        open_store(url, training={"epochs": 4, "patch": [1, 2]}, name="s", more=1)
+    assert any("more: the study began with None, the file now says 1" in str(m) for m in error.value.mistakes)
+
+
+def test_looking_at_nothing_says_how_to_begin(tmp_path):
+    with pytest.raises(UserError, match="nothing has run yet: .*none.db does not exist; start with `voxnas run`"):
+        read_records(f"sqlite:///{tmp_path / 'none.db'}", "s")
+
+
+def test_another_schema_is_read_through_optuna(url, tmp_path, monkeypatch):
+    store = open_store(url)
+    started = store.start(record(), choices=CHOICES)
+    monkeypatch.setattr("search.store.SCHEMA_VERSIONS", ())
+    assert read_records(url, "s") == [started]
+
+
+def test_the_database_is_in_wal_mode_and_keeps_the_reference(url, tmp_path):
+    store = open_store(url)
+    assert store.reference is None
+    store.reference = {"dice": 0.0, "memory": 5000.0}
+    assert read_study_attribute(url, "s", "voxnas:hypervolume_reference") == {"dice": 0.0, "memory": 5000.0}
+    assert sqlite3.connect(tmp_path / "study.db").execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_excess_is_a_share_of_the_limit():
+    assert excesses(record(0, DONE), {"memory": 2000, "latency": 0.02}) == {
+        "memory": 1.0,
+        "latency": pytest.approx(-0.5),
+    }
+    assert excesses(record(), {"memory": 2000}) == {}
+
+
+def test_no_record_holds_what_is_not_a_number(url):
+    store = open_store(url)
+    started = store.start(record(), choices=CHOICES)
+    with pytest.raises(ValueError, match="JSON"):
+        store.update(started.told(Measurement("trained", dice=math.nan), ended="now"))

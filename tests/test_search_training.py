@@ -1,0 +1,178 @@
+"""Training: patches, loss, checkpoints, whole-volume Dice."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from search.data.prepare import load_prepared, open_case
+from search.plan import make_plan, task_of
+from search.records import CaseDice, Job
+from search.study import load_study
+from search.training.checkpoint import LAST, load_checkpoint, load_weights, save_checkpoint, save_weights
+from search.training.evaluate import context_of, evaluate, train
+from search.training.patches import PatchSource
+from search.training.step import SupervisedLoss, learning_rate, make_optimiser
+from search.training.validation import case_dice, mean_dice, segment
+from space.build import build
+
+
+@pytest.fixture(scope="module")
+def plan(tiny_run):
+    return make_plan(load_study(tiny_run.file), runs=tiny_run.runs)
+
+
+@pytest.fixture(scope="module")
+def prepared(plan):
+    return load_prepared(next(path.parent for path in plan.cache.glob("*/prepared.json")))
+
+
+@pytest.fixture
+def job(plan, prepared, tmp_path):
+    architecture = plan.space.architecture(plan.space.complete({"width": 4}))
+    return Job(architecture, task_of(plan, prepared), plan.training, (), 0, 0, "cpu", 1, str(tmp_path / "trial"))
+
+
+def test_a_batch_is_a_function_of_seed_and_number(prepared, plan):
+    def source(seed):
+        return PatchSource(prepared, cases=plan.fold.train, training=plan.training, seed=seed)
+
+    one, again, other = (source(seed).batch_at(5) for seed in (0, 0, 1))
+    assert torch.equal(one[0], again[0]) and torch.equal(one[1], again[1])
+    assert not torch.equal(one[0], other[0])
+    streamed = list(source(0).batches(4, 7))
+    assert len(streamed) == 3 and torch.equal(streamed[1][0], one[0])
+
+
+@pytest.mark.parametrize("patch", [(5, 24, 24), (1, 9, 7), (16, 40, 40)])
+def test_patches_have_the_size_asked_for_also_beyond_the_volume(prepared, plan, patch):
+    training = replace(plan.training, patch=patch, batch=3)
+    images, labels = PatchSource(prepared, cases=plan.fold.train, training=training, seed=0).batch_at(0)
+    assert images.shape == (3, 1, *patch) and labels.shape == (3, 1, *patch)
+    assert images.dtype == labels.dtype == torch.float32 and images.isfinite().all()
+
+
+def test_foreground_patches_hold_foreground_and_labels_follow_flips(prepared, plan):
+    training = replace(plan.training, foreground=1.0, augment=replace(plan.training.augment, flip=("D", "H", "W"),
+                       scale_intensity=0.0, shift_intensity=0.0, noise=0.0))  # fmt: skip
+    source = PatchSource(prepared, cases=plan.fold.train, training=training, seed=0)
+    for number in range(5):
+        image, label = source.batch_at(number)
+        assert label.max() > 0
+        means = [image[label == value].mean() for value in (0, 1)]
+        assert means[1] > means[0]  # the made organs are bright
+
+
+def test_the_loss_falls_to_nothing_for_a_perfect_answer():
+    labels = torch.randint(0, 3, (2, 1, 5, 9, 7)).float()
+    sure = 100.0 * torch.nn.functional.one_hot(labels[:, 0].long(), 3).movedim(-1, 1).float()
+    half = sure[:, :, ::2, ::2, ::2]
+    loss = SupervisedLoss()
+    assert loss([sure], labels) < 1e-3
+    assert loss([sure, half], labels) < 1e-3  # labels of a coarser level are every other voxel
+    assert loss([sure, -half], labels) > 0.3
+    assert loss([-sure], labels) > 1
+
+
+def test_the_learning_rate_decays_to_nothing(plan):
+    training = replace(plan.training, epochs=2, steps_per_epoch=5, learning_rate=0.1)
+    for schedule in ("poly", "cosine"):
+        rates = [learning_rate(replace(training, schedule=schedule), step) for step in range(11)]
+        assert rates[0] == pytest.approx(0.1) and rates[10] == pytest.approx(0.0, abs=1e-8)
+        assert rates == sorted(rates, reverse=True)
+
+
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(job, prepared, tmp_path):
+    job = replace(job, training=replace(job.training, epochs=3))
+    whole = evaluate(job)
+    cut = replace(job, folder=str(tmp_path / "cut"))
+
+    def stop(epoch):
+        if epoch.number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(cut, stop)
+    seen = []
+    went_on = evaluate(cut, seen.append)
+    assert [epoch.number for epoch in seen] == [3]
+    assert [e.loss for e in went_on.epochs] == pytest.approx([e.loss for e in whole.epochs], rel=1e-4)
+    assert went_on.dice == pytest.approx(whole.dice, abs=1e-3)
+    assert not (Path(cut.folder) / LAST).exists()
+    lines = (Path(cut.folder) / "epochs.jsonl").read_text().splitlines()
+    assert [json.loads(line)["number"] for line in lines] == [1, 2, 3]
+
+
+def test_a_cut_or_foreign_checkpoint_means_starting_over(job):
+    network = build(job.architecture, context_of(job))
+    optimiser = make_optimiser(network, job.training)
+    save_checkpoint(job, network, optimiser, epochs=())
+    file = Path(job.folder) / LAST
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    assert load_checkpoint(job, network, optimiser) == ()
+    file.write_bytes(whole)
+    other = replace(job, architecture=job.architecture.of({**dict(job.architecture.entries), "norm": "batch"}))
+    assert load_checkpoint(other, network, optimiser) == ()
+
+
+def test_weights_come_back_strictly(job):
+    one, other = build(job.architecture, context_of(job)), build(job.architecture, context_of(job))
+    save_weights(Path(job.folder), one)
+    load_weights(Path(job.folder), other)
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_what_goes_wrong_is_a_reason_not_a_crash(job, tmp_path):
+    wild = replace(job, training=replace(job.training, learning_rate=1e30, clip_gradient=1e30))
+    failed = evaluate(wild)
+    assert failed.state == "failed" and "the loss became" in failed.reason
+    assert (Path(wild.folder) / "reason.txt").read_text().strip() == failed.reason
+    late = evaluate(replace(job, training=replace(job.training, deadline=1e-9), folder=str(tmp_path / "late")))
+    assert late.state == "failed" and "the deadline of 0.0 ms passed in epoch 1" in late.reason
+
+
+def test_over_budget_is_refused_before_training_with_number_and_limit(job):
+    refused = evaluate(replace(job, budgets=(("memory", 1000.0),)))
+    assert refused.state == "over budget" and refused.epochs == () and refused.dice is None
+    assert "memory" in refused.reason and "is over the budget of 1000 B" in refused.reason
+    assert refused.costs.latency is None  # nothing was measured once a prediction said no
+    slow = evaluate(replace(job, budgets=(("latency", 1e-9),)))
+    assert slow.state == "over budget" and "latency" in slow.reason
+
+
+def test_dice_is_scored_on_the_grid_of_the_file(job, prepared, plan):
+    network = build(job.architecture, context_of(job)).eval()
+    case = plan.fold.validation[0]
+    mask, truth = segment(network, prepared, case, job=job, device=torch.device("cpu"))
+    shape = next(facts.shape for facts in plan.facts.cases if facts.name == case)
+    assert mask.shape == truth.shape == shape and mask.dtype == np.uint8
+    label = open_case(prepared, case)[1]
+    assert np.bincount(truth.ravel()).tolist() == np.bincount(np.asarray(label).ravel()).tolist()
+
+
+def test_dice_of_each_class_follows_its_definition():
+    truth = np.zeros((4, 4, 4), np.uint8)
+    truth[:2], truth[2, :2] = 1, 2
+    mask = truth.copy()
+    mask[0] = 0
+    assert case_dice(mask, truth, classes=4) == (pytest.approx(2 * 16 / 48), 1.0, None)
+    assert case_dice(truth * 0, truth, classes=3) == (0.0, 0.0)
+    assert case_dice(truth, truth * 0, classes=3) == (0.0, 0.0)
+
+
+def test_means_leave_out_what_could_not_be_scored():
+    assert mean_dice([CaseDice("a", (1.0, None)), CaseDice("b", (0.0, 0.5)), CaseDice("c", (None, None))]) == 0.625
+    assert mean_dice([CaseDice("a", (None,))]) == 0.0
+
+
+def test_the_loss_falls_on_made_volumes(job, prepared):
+    training = replace(job.training, epochs=3, steps_per_epoch=25, batch=2, learning_rate=0.01)
+    job = replace(job, training=training)
+    network = build(job.architecture, context_of(job))
+    epochs, cases = train(network, prepared, job, on_epoch=lambda epoch: None, started=0.0)
+    assert epochs[-1].loss < 0.75 * epochs[0].loss
+    assert len(cases) == len(job.task.validation)
