@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -84,7 +84,7 @@ def _say(detail: Any, source: Source) -> Mistake:
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         return source.mistake(path, f"unknown key{nearest(path[-1], _keys_at(path[:-1]))}")
     if kind == "missing" and isinstance(detail["loc"][-1], int):
-        return source.mistake(path, f"{len(value)} values where more are needed, in {value!r}")
+        return source.mistake(path, f"{len(value)} values where {_length(path)} are needed, in {value!r}")
     if kind == "string_pattern_mismatch":
         return source.mistake(path, f"{value!r} doesn't fit: {PATTERNS[detail['ctx']['pattern']]}")
     if kind == "missing":
@@ -129,10 +129,20 @@ def _type_at(path: Path_) -> Any:
 
 
 def _options(path: Path_) -> list[Any]:
+    found = [value for option in _alternative_hints(path) for value in (option, *get_args(option))]
+    return list(dict.fromkeys(value for value in found if isinstance(value, str)))
+
+
+def _length(path: Path_) -> int:
+    """Return how many values the tuple at a path of the schema holds."""
+    return next(len(get_args(option)) for option in _alternative_hints(path) if get_origin(option) is tuple)
+
+
+def _alternative_hints(path: Path_) -> tuple[Any, ...]:
+    """Return the hint of the key at a path, and of each of its alternatives."""
     at = _type_at(path[:-1])
     hint = get_type_hints(at).get(str(path[-1])) if at else None
-    found = [value for option in (hint, *get_args(hint)) for value in (option, *get_args(option))]
-    return list(dict.fromkeys(value for value in found if isinstance(value, str)))
+    return (hint, *get_args(hint))
 
 
 def _space_mistakes(source: Source) -> list[Mistake]:
