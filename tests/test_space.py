@@ -11,8 +11,8 @@ from space.architecture import Architecture, places
 from space.axes import DecisionError
 from space.build import Refused, build
 from space.canonical import Context
-from space.catalogue import narrow
 from space.feasible import why_not
+from space.narrow import narrow
 from space.pooling import kernels_from_spacing, level_sizes, pooling_from_spacing
 
 THICK = Context(patch=(5, 33, 28), spacing=(8.0, 1.5, 1.5), in_channels=2, classes=3)
