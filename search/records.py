@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from search.study.schema import Training
 from space.architecture import Architecture, Value, freeze
 
-State = Literal["running", "trained", "over budget", "failed"]
+State = Literal["running", "trained", "stopped", "over budget", "failed"]
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Record:
 
     @property
     def state(self) -> State:
-        """running, trained, over budget or failed."""
+        """running, trained, stopped (before its end, by halving), over budget or failed."""
         return self.measurement.state
 
     @property
