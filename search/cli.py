@@ -115,6 +115,31 @@ def phantom(
 
 
 @app.command()
+def simulate(
+    synthetic: Annotated[bool, typer.Option("--synthetic", help="Search made tables, all of them or --only some.")] = False,
+    only: Annotated[str | None, typer.Option(help="Names of made tables, with commas.", show_default=False)] = None,
+    table: Annotated[Path | None, typer.Option(help="A Parquet file of known results.", show_default=False)] = None,
+    proposers: Annotated[str, typer.Option(help="Names with commas.")] = "known-cost,random,tpe,nsga2,nsga3,gp,local",
+    seeds: Annotated[int, typer.Option(min=1)] = 20,
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="Trainings at a time, asynchronous.")] = 1,
+    trainings: Annotated[int, typer.Option(min=1, help="Trainings at which a run is cut off.")] = 200,
+    enough: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the hypervolume at which it ends.")] = 0.99,
+    halving: Annotated[str, typer.Option(help="off, or MIN_EPOCHS,REDUCTION[,BRACKETS].")] = "off",
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    figure: Annotated[Path | None, typer.Option(help="Write anytime curves as HTML.", show_default=False)] = None,
+    json: AsJson = False,
+) -> None:  # fmt: skip
+    """Compare proposers on tables of known results, without training."""
+    from search.simulate.call import Call, run_call
+
+    call = Call(
+        tables=only.split(",") if only else None, synthetic=synthetic, file=table, proposers=proposers.split(","),
+        seeds=seeds, workers=workers, trainings=trainings, enough=enough, halving=halving, jobs=jobs,
+    )  # fmt: skip
+    run_call(call, console=_console(), figure=figure, as_json=json)
+
+
+@app.command()
 def demo(runs: Runs = Path("runs")) -> None:
     """Run a small study on made volumes, from phantom to exported model, in a few minutes."""
     from search.demo import demo_study

@@ -13,7 +13,7 @@ from search.records import Record
 from space.axes import Decisions
 
 PROPOSERS = ("known-cost", "random", *NAMES, "local")
-MOST_TRIES = 300  # asks before the rest of a small space is listed instead
+MOST_TRIES = 30  # asks before a new architecture is drawn at random, or the rest of a small space is listed
 LISTABLE = 20_000
 
 

@@ -74,7 +74,8 @@ RECIPES: dict[str, Recipe] = {
     "noisy": Recipe(
         "main effects and interactions, two trainings differ by 0.5 to 2 Dice points", NEAR_CUBE, "tied",
         {"encoder": ("plain", "residual"), "width": (8, 12, 16, 24), "repeats": (1, 2), "norm": ("instance", "batch"),
-         "attention@encoders": BLOCKS, "attention@bottleneck": BLOCKS, "attention@skips": BLOCKS},
+         "skip": ("concat", "add"), "attention@encoders": BLOCKS, "attention@bottleneck": BLOCKS,
+         "attention@skips": BLOCKS},
         {"trend": 0.3, "main": 0.4, "pairs": 0.3}, noise=(0.0035, 0.014),
     ),
     "forest": Recipe(
