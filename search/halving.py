@@ -8,9 +8,15 @@ bracket b has its first rung where bracket 0 has its (b + 1)th.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import moocore
 import numpy as np
 from numpy.typing import NDArray
+
+from search.objectives import HEADINGS
+from search.records import Record
+from search.study.schema import Halving
 
 Matrix = NDArray[np.float64]
 
@@ -22,6 +28,47 @@ def rungs(*, epochs: int, least: int, reduction: float, bracket: int) -> tuple[i
         found.append(round(epoch))
         epoch *= reduction
     return tuple(dict.fromkeys(found))
+
+
+def why_stop(
+    records: Sequence[Record], record: Record, *, halving: Halving, epochs: int, every: int,
+    directions: Mapping[str, str],
+) -> str | None:  # fmt: skip
+    """Say why a trial stops at its last epoch so far, None where it goes on.
+
+    `records` are those of the study, whatever their state; Dice is known every `every` epochs, so that a rung lies
+    at the first such epoch from it on. Objectives other than Dice are exact costs.
+    """
+    epoch = record.measurement.epochs[-1]
+    own = rungs(epochs=epochs, least=halving.min_epochs, reduction=halving.reduction,
+                bracket=record.number % halving.brackets)  # fmt: skip
+    if epoch.dice is None or epoch.number not in {-(-rung // every) * every for rung in own}:
+        return None
+    rows = [_losses(each, epoch.number, directions) for each in records if each.number != record.number]
+    rung = [row for row in rows if row is not None]
+    mine = _losses(record, epoch.number, directions)
+    if mine is None:
+        return None
+    losses = np.array([*rung, mine])
+    if goes_on(losses, which=len(rung), reduction=halving.reduction):
+        return None
+    place = best_rows(losses).tolist().index(len(rung)) + 1
+    named = ", ".join("Dice so far" if name == "dice" else HEADINGS[name] for name in directions)
+    going = max(1, int(len(losses) / halving.reduction))
+    return f"stopped after epoch {epoch.number}: place {place} of {len(losses)} by {named}; the first {going} go on"
+
+
+def _losses(record: Record, epoch: int, directions: Mapping[str, str]) -> list[float] | None:
+    """Return a record's losses after an epoch; None where its Dice or a cost is not known there."""
+    dice = next((each.dice for each in record.measurement.epochs if each.number == epoch), None)
+    costs = record.measurement.costs
+    if dice is None or costs is None:
+        return None
+    values = {name: 1.0 - dice if name == "dice" else costs.of(name) for name in directions}
+    if "dice" not in directions:
+        values["dice"] = 1.0 - dice
+    found = [value for value in values.values() if value is not None]
+    return found if len(found) == len(values) else None
 
 
 def goes_on(rung: Matrix, *, which: int, reduction: float) -> bool:

@@ -75,7 +75,9 @@ def hypervolume_curve(
 
 
 def _share(points: Matrix, directions: Mapping[str, str], reference: Mapping[str, float]) -> float:
-    return volume(points, np.array([1.0 - reference[name] if name == "dice" else reference[name] for name in directions]))
+    return volume(
+        points, np.array([1.0 - reference[name] if name == "dice" else reference[name] for name in directions])
+    )
 
 
 def volume(points: Matrix, worst: Matrix) -> float:

@@ -133,15 +133,16 @@ def prepared_data(plan: Plan, *, progress: Progress | None = None) -> Prepared:
     )
 
 
-def task_of(plan: Plan, prepared: Prepared) -> Task:
-    """Return what the study's jobs learn."""
+def task_of(plan: Plan, prepared: Prepared, *, fold: int | None = None) -> Task:
+    """Return what the study's jobs learn: those of its own fold, or of another."""
+    cases = plan.fold if fold is None else plan.folds[fold]
     return Task(
         prepared=prepared.folder,
         in_channels=plan.context.in_channels,
         classes=prepared.labels,
         spacing_mm=plan.context.spacing,
-        train=plan.fold.train,
-        validation=plan.fold.validation,
+        train=cases.train,
+        validation=cases.validation,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -12,6 +13,8 @@ from search.study.schema import Training
 from space.architecture import Architecture, Value, freeze
 
 State = Literal["running", "trained", "stopped", "over budget", "failed"]
+
+COUNTED: tuple[State, ...] = ("trained", "stopped", "failed")  # what a study's number of trials counts
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,11 @@ class Record:
             ended=values["ended"],
             attempts=tuple(values["attempts"]),
         )
+
+
+def searched(records: Sequence[Record], *, seed: int, fold: int) -> list[Record]:
+    """Return the records of the search itself; those of other seeds and folds confirm it."""
+    return [record for record in records if (record.seed, record.fold) == (seed, fold)]
 
 
 _MEASUREMENT: TypeAdapter[Measurement] = TypeAdapter(Measurement)

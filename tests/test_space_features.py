@@ -88,8 +88,9 @@ def test_coded_neighbours_are_the_spaces_neighbours(placement):
 
 def test_a_crossover_takes_every_decision_from_a_parent_that_has_it():
     coded = Coded(SMALL)
-    ones, others = coded.encode([{"levels": 3, "norm": "layer", "fixed": 7}]), coded.encode(
-        [{"levels": 4, "norm": "batch", "fixed": 7, "width": 16}]
+    ones, others = (
+        coded.encode([{"levels": 3, "norm": "layer", "fixed": 7}]),
+        coded.encode([{"levels": 4, "norm": "batch", "fixed": 7, "width": 16}]),
     )
     rng = np.random.default_rng(0)
     children = {tuple(coded.cross(rng, ones, others)[0]) for _ in range(60)}

@@ -82,9 +82,7 @@ def learn_dice(
 def _believe(posterior: Posterior, known: Inputs, dice: Matrix, extra: Matrix, *, waiting: Inputs) -> Posterior:
     """Take what is being trained to end as expected: the mean stays, the deviation near it shrinks."""
     expected, _ = posterior.predict(waiting)
-    joined = Inputs(
-        np.concatenate([known.codes, waiting.codes]), np.concatenate([known.costs, waiting.costs])
-    )
+    joined = Inputs(np.concatenate([known.codes, waiting.codes]), np.concatenate([known.costs, waiting.costs]))
     return condition(
         posterior.similarities, posterior.scales, joined, np.concatenate([dice, expected]),
         extra=np.concatenate([extra, np.zeros(len(expected))]),
@@ -152,12 +150,10 @@ def extrapolate(curves: Sequence[Matrix], stopped: Sequence[Matrix]) -> tuple[Ma
     return np.clip(expected, 0.0, 1.0), np.maximum(deviation, 0.005)
 
 
-
-
 def _without_outliers(dice: Matrix) -> Matrix:
     """Lift Dice that fell far below the others: how bad a broken network is says nothing about good ones."""
     low, middle = np.quantile(dice, [0.25, 0.5])
-    return np.maximum(dice, middle - 5 * max(middle - low, 0.01))
+    return np.asarray(np.maximum(dice, middle - 5 * max(middle - low, 0.01)))
 
 
 def _best_and_some(dice: Matrix, most: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -37,7 +37,7 @@ def _expected_below(mean: Matrix, deviation: Matrix, levels: Matrix) -> Matrix:
 
 
 def _free_volumes(costs: Matrix, front: Matrix) -> Matrix:
-    """For each candidate the volume of costs that it reaches and the first 0, 1, ... m front points do not: (n, m+1)."""
+    """For each candidate the volume of costs that it reaches and the first 0 to m front points do not: (n, m + 1)."""
     if costs.shape[1] == 1:
         least = np.minimum.accumulate(np.append(1.0, front[:, 0]))
         return np.maximum(least[None, :] - costs, 0.0)

@@ -115,7 +115,7 @@ class KnownCostProposer:
             self.model = learn_costs(self.coded.similarities, rows, np.stack(self.priced_costs))
 
     def _predicted(self, rows: Codes) -> Matrix:
-        """Return the costs of rows: predicted; NaN columns (nothing measured yet) become 1, so that they say nothing."""
+        """Return predicted costs of rows; a cost that was never measured is 1, so that it says nothing."""
         if self.model is None:
             return np.ones((len(rows), len(COSTS)))
         return np.nan_to_num(self.model.predict(rows[:, self.coded.free]), nan=1.0)

@@ -31,9 +31,7 @@ class LocalProposer:
         rng.shuffle(front)
         for record in front:
             around = [
-                each
-                for each in self.problem.space.neighbours(dict(record.decisions))
-                if _key(each) not in self.visited
+                each for each in self.problem.space.neighbours(dict(record.decisions)) if _key(each) not in self.visited
             ]
             if around:
                 return self._visit(rng.choice(around))

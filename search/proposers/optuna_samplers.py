@@ -73,9 +73,7 @@ class OptunaProposer:
             return samplers.GPSampler(seed=seed)
 
     def _conditional(self, trial: optuna.Trial) -> Decisions:
-        return self.problem.space.walk(
-            lambda axis: _suggest(trial, axis) if len(axis.choices) > 1 else axis.choices[0]
-        )
+        return self.problem.space.walk(lambda axis: _suggest(trial, axis) if len(axis.choices) > 1 else axis.choices[0])
 
     def _flat(self, trial: optuna.Trial) -> Decisions:
         """Decide every axis, then write closed ones anew as their first choice, so that equals look equal."""
@@ -90,9 +88,7 @@ class OptunaProposer:
         """Return a record's decisions as this sampler's parameters."""
         flat = self.name in FLAT
         return {
-            axis.name: decisions.get(axis.name, axis.choices[0])
-            for axis in self.axes
-            if flat or axis.name in decisions
+            axis.name: decisions.get(axis.name, axis.choices[0]) for axis in self.axes if flat or axis.name in decisions
         }
 
     def _tell(self, record: Record) -> None:

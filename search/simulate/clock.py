@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import time
-
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +13,7 @@ from search.halving import goes_on, rungs
 from search.pareto import volume
 from search.proposers.problem import Problem
 from search.proposers.propose import ask_new, make_proposer
-from search.records import Epoch, Measurement, Record
+from search.records import Epoch, Measurement, Record, State
 from search.simulate.tables import Table
 from search.study.schema import Halving
 
@@ -33,7 +32,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Run:
-    """One search: its steps, how often it asked for what it knew, seconds of each ask, share of time workers were busy."""
+    """One search: its steps, how often it asked for what it knew, seconds of each ask, how busy workers were."""
 
     proposer: str
     seed: int
@@ -162,7 +161,7 @@ class _Search:
         epochs = tuple(Epoch(number + 1, 0.0, float(curve[number]), 0.0) for number in range(epoch))
         whole = epoch == self.table.epochs
         on = not whole and self._passes(trial, epoch, float(curve[epoch - 1]))
-        state = "trained" if whole else ("running" if on else "stopped")
+        state: State = "trained" if whole else ("running" if on else "stopped")
         told = replace(self.records[trial].measurement, state=state, dice=float(curve[-1]) if whole else None,
                        epochs=epochs)  # fmt: skip
         self.records[trial] = replace(self.records[trial], measurement=told)
@@ -186,5 +185,3 @@ class _Search:
         begun = sum(len(record.measurement.epochs) > 0 for record in self.records)
         self.steps.append(Step(self.now, begun, self.trained_s, share))
         self.over = share >= self.rules.enough
-
-

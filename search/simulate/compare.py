@@ -74,9 +74,7 @@ def comparison(table: Table, runs: Mapping[str, Sequence[Run]], *, rules: Rules)
     """Work out what runs say; every proposer has the same seeds in the same order."""
     summaries = tuple(_summary(name, of) for name, of in runs.items())
     everything = tuple(run for of in runs.values() for run in of)
-    return Comparison(
-        table.name, table.character, table.size, rules, summaries, _rivals(runs), everything
-    )
+    return Comparison(table.name, table.character, table.size, rules, summaries, _rivals(runs), everything)
 
 
 def best_ratio(compared: Comparison, *, hours: bool = False) -> float:

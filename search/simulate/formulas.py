@@ -78,9 +78,7 @@ def formula_costs(architecture: Architecture, context: Context, *, batch: int = 
     )
 
 
-def _unit(
-    bill: _Bill, architecture: Architecture, level: int, ins: int, size: Triple, *, strided: bool
-) -> None:
+def _unit(bill: _Bill, architecture: Architecture, level: int, ins: int, size: Triple, *, strided: bool) -> None:
     outs, kernel, repeats = architecture["channels"][level], architecture["kernels"][level], architecture["repeats"]
     for step in range(repeats):
         bill.conv(outs if step else ins, outs, kernel, size)

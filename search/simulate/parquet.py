@@ -159,4 +159,6 @@ def _costs(columns: dict[str, list[Any]], row: int) -> Costs:
         return float(columns[name][row]) if name in columns else 0.0
 
     latency = Latency(of("latency_s"), 0.0, 1, True, "table", 1, "unknown") if "latency_s" in columns else None
-    return Costs(int(of("params")), int(of("macs")), int(of("memory_bytes")), int(of("inference_memory_bytes")), latency)
+    return Costs(
+        int(of("params")), int(of("macs")), int(of("memory_bytes")), int(of("inference_memory_bytes")), latency
+    )

@@ -122,7 +122,7 @@ def synthetic_table(name: str) -> Table:
         rest = np.exp(-ages / slow[row]) - np.exp(-EPOCHS / slow[row])
         flicker = FLICKER * drawn.standard_normal(EPOCHS) * (1.0 - ages / EPOCHS)
         dice: Matrix = truth[row] + spread[row] * drawn.standard_normal() - gap[row] * rest + flicker
-        return np.clip(dice, 0.0, 1.0)
+        return np.asarray(np.clip(dice, 0.0, 1.0))
 
     return Table(
         name=name, character=recipe.character, space=space, directions=OBJECTIVES, decisions=decisions,
@@ -153,7 +153,7 @@ def _buildable(space: Space) -> tuple[tuple[Decisions, ...], tuple[Architecture,
 
 
 def _standard(values: Matrix) -> Matrix:
-    return (values - values.mean()) / values.std()
+    return np.asarray((values - values.mean()) / values.std())
 
 
 def _trend(space: Space, decisions: Sequence[Decisions], size: Matrix, rng: np.random.Generator) -> Matrix:
