@@ -19,7 +19,7 @@ NOISE = 1e-4  # of the standardised logarithms: costs are exact, the kernel is n
 
 @dataclass(frozen=True)
 class CostModel:
-    """One process a cost, with main and pairwise effects on its logarithm.
+    """A process with main and pairwise effects on the logarithms of costs.
 
     `errors` are median relative errors of leaving one priced network out; `priced` counts what was there to learn
     from.
@@ -31,41 +31,48 @@ class CostModel:
 
     def predict(self, codes: Codes) -> Matrix:
         """Return (n, costs) of free axes' codes; NaN for a cost of which nothing is known."""
-        return np.stack([part.predict(codes) for part in self.parts], axis=1)
+        predicted = np.full((len(codes), len(self.errors)), np.nan)
+        for part in self.parts:
+            predicted[:, part.columns] = part.predict(codes)
+        return predicted
 
 
 @dataclass(frozen=True)
 class _Part:
+    """Costs that were measured on the same networks."""
+
+    columns: list[int]
     similarities: Sequence[Matrix]
     codes: Codes
     weights: Matrix
-    centre: float
-    unit: float
+    centre: Matrix
+    unit: Matrix
 
     def predict(self, codes: Codes) -> Matrix:
-        if not len(self.codes):
-            return np.full(len(codes), np.nan)
         across = _kernel(self.similarities, codes, self.codes)
         return np.asarray(np.exp(self.centre + self.unit * (across @ self.weights)))
 
 
 def learn_costs(similarities: Sequence[Matrix], codes: Codes, costs: Matrix) -> CostModel:
     """Learn from priced networks: (n, free axes) codes and (n, costs), NaN where a cost was not measured."""
-    made = [_learn(similarities, codes[known], column[known]) for column in costs.T for known in [~np.isnan(column)]]
-    return CostModel(tuple(part for part, _ in made), np.array([error for _, error in made]), len(codes))
+    measured, errors, parts = ~np.isnan(costs), np.full(costs.shape[1], np.nan), []
+    for pattern in {column.tobytes(): column for column in measured.T}.values():
+        if pattern.any():
+            columns = np.flatnonzero((measured == pattern[:, None]).all(axis=0)).tolist()
+            part, errors[columns] = _learn(similarities, codes[pattern], costs[pattern][:, columns], columns)
+            parts.append(part)
+    return CostModel(tuple(parts), errors, len(codes))
 
 
-def _learn(similarities: Sequence[Matrix], codes: Codes, costs: Matrix) -> tuple[_Part, float]:
+def _learn(similarities: Sequence[Matrix], codes: Codes, costs: Matrix, columns: list[int]) -> tuple[_Part, Matrix]:
     codes, logs = codes[-MOST:], np.log(np.maximum(costs[-MOST:], 1e-12))
-    if not len(codes):
-        return _Part(similarities, codes, logs, 0.0, 1.0), float("nan")
-    centre, unit = float(logs.mean()), float(max(logs.std(), 1e-9))
+    centre, unit = logs.mean(axis=0), np.maximum(logs.std(axis=0), 1e-9)
     matrix = _kernel(similarities, codes, codes)
     matrix[np.diag_indices_from(matrix)] += NOISE
     inverse = cho_solve((cholesky(matrix, lower=True, check_finite=False), True), np.eye(len(codes)))
     weights = inverse @ ((logs - centre) / unit)
-    left_out = np.expm1(np.clip(weights / np.diag(inverse) * unit, -20.0, 20.0))
-    return _Part(similarities, codes, weights, centre, unit), float(np.median(np.abs(left_out)))
+    left_out = np.expm1(np.clip(weights / np.diag(inverse)[:, None] * unit, -20.0, 20.0))
+    return _Part(columns, similarities, codes, weights, centre, unit), np.median(np.abs(left_out), axis=0)
 
 
 def _kernel(similarities: Sequence[Matrix], ones: Codes, others: Codes) -> Matrix:

@@ -176,10 +176,36 @@ def _slopes(
 
 
 def covariance(similarities: Sequence[Matrix], scales: Matrix, ones: Inputs, others: Inputs) -> Matrix:
-    """Return the kernel between two sets of inputs."""
-    products, distances = _cost_terms(ones.costs, others.costs)
-    parts = _parts(scales, _alike(similarities, ones.codes, others.codes), products, distances)[0]
-    return np.asarray(np.sum(list(parts.values()), axis=0))
+    """Return the kernel between two sets of inputs.
+
+    Similarities are products of roots looked up by code, so that the sums over axes are matrix products.
+    """
+    axes = len(similarities)
+    relevance, count = np.exp(scales[:axes]), max(axes, 1)
+    main = _rooted(similarities, relevance, ones.codes) @ _rooted(similarities, relevance, others.codes).T / count
+    doubled = [similarity**2 for similarity in similarities]
+    squares = _rooted(doubled, relevance**2, ones.codes) @ _rooted(doubled, relevance**2, others.codes).T / count**2
+    variance = dict(zip(TERMS, np.exp(scales[axes : axes + len(TERMS)]), strict=True))
+    matrix = variance["main"] * main + variance["pairs"] * (main**2 - squares)
+    matrix += variance["whole"] * np.exp(-np.exp(scales[-2]) * (relevance.sum() - count * main))
+    if ones.costs.shape[1]:
+        products, distances = _cost_terms(ones.costs, others.costs)
+        matrix += variance["trend"] * products + variance["smooth"] * distances
+    return np.asarray(matrix)
+
+
+def _rooted(similarities: Sequence[Matrix], relevance: Matrix, codes: Codes) -> Matrix:
+    """Return rows whose products are the sums over axes of relevance times similarity."""
+    made = [
+        np.sqrt(weight) * _root(similarity)[codes[:, axis]]
+        for axis, (similarity, weight) in enumerate(zip(similarities, relevance, strict=True))
+    ]
+    return np.concatenate(made, axis=1) if made else np.zeros((len(codes), 1))
+
+
+def _root(similarity: Matrix) -> Matrix:
+    values, vectors = np.linalg.eigh(similarity)
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
 
 
 def _variances(scales: Matrix, inputs: Inputs) -> Matrix:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from random import Random
 from typing import Protocol
 
@@ -13,7 +14,8 @@ from search.records import Record
 from space.axes import Decisions
 
 PROPOSERS = ("known-cost", "random", *NAMES, "local")
-MOST_TRIES = 30  # asks before a new architecture is drawn at random, or the rest of a small space is listed
+MOST_TRIES = 30  # asks before a neighbour of what is proposed again and again is taken instead
+SLOW_TRIES = 3  # the same for a sampler whose asks take a second
 LISTABLE = 20_000
 
 
@@ -54,8 +56,8 @@ def make_proposer(name: str, problem: Problem) -> Proposer:
 def propose_new(proposer: Proposer, problem: Problem, records: Sequence[Record]) -> Decisions | None:
     """Ask until an architecture comes that was never recorded and can be built; None where none is left.
 
-    A proposer that repeats itself is answered from the records by its own means; after many repeats the rest of
-    a small space is listed.
+    A proposer that repeats itself is answered from the records by its own means; after many repeats a new neighbour
+    of what it proposes is taken, and where there is none the rest of a small space is listed.
     """
     return ask_new(proposer, problem, records)[0]
 
@@ -63,20 +65,28 @@ def propose_new(proposer: Proposer, problem: Problem, records: Sequence[Record])
 def ask_new(proposer: Proposer, problem: Problem, records: Sequence[Record]) -> tuple[Decisions | None, int]:
     """Do as `propose_new`, and count the asks that repeated what is known."""
     known = {record.architecture for record in records}
-    for tries in range(MOST_TRIES):
-        decisions = proposer.propose(records)
+
+    def is_new(decisions: Decisions) -> bool:
         architecture = problem.architecture(decisions)
-        if architecture not in known and problem.refuse(architecture) is None:
+        return architecture not in known and problem.refuse(architecture) is None
+
+    most = SLOW_TRIES if isinstance(proposer, OptunaProposer) and proposer.name == "gp" else MOST_TRIES
+    decisions: Decisions = {}
+    for tries in range(most):
+        decisions = proposer.propose(records)
+        if is_new(decisions):
             return decisions, tries
     rng = Random(f"{problem.seed}:{len(records)}")
-    candidates: Iterable[Decisions]
+    around = list(problem.space.neighbours(decisions))
+    rng.shuffle(around)
+    return next(filter(is_new, chain(around, _rest(problem, rng))), None), most
+
+
+def _rest(problem: Problem, rng: Random) -> Iterator[Decisions]:
+    """Draw from a large space, list a small one in random order."""
     if problem.space.size > LISTABLE:
-        candidates = (problem.space.sample(rng) for _ in range(LISTABLE))
+        yield from (problem.space.sample(rng) for _ in range(LISTABLE))
     else:
-        candidates = list(problem.space.enumerate())
-        rng.shuffle(candidates)
-    for decisions in candidates:
-        architecture = problem.architecture(decisions)
-        if architecture not in known and problem.refuse(architecture) is None:
-            return decisions, MOST_TRIES
-    return None, MOST_TRIES
+        listed = list(problem.space.enumerate())
+        rng.shuffle(listed)
+        yield from listed
