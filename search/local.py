@@ -164,8 +164,8 @@ def open_driver(plan: Plan, view: View) -> Driver:
     torch.set_num_threads(threads)
     pricer = Pricer(plan, device)
     if store.reference is None:
-        store.reference = reference_point(plan, pricer)
         require_a_share(plan, pricer)
+        store.reference = reference_point(plan, pricer)
     return Driver(plan, store, prepared, device, threads, view, pricer)
 
 

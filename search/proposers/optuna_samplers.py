@@ -62,14 +62,14 @@ class OptunaProposer:
         import optuna
 
         seed, samplers = self.problem.seed + offset, optuna.samplers
-        if self.name == "tpe":
-            return samplers.TPESampler(seed=seed)
-        if self.name == "nsga2":
-            return samplers.NSGAIISampler(seed=seed, population_size=POPULATION)
-        if self.name == "nsga3":
-            return samplers.NSGAIIISampler(seed=seed, population_size=POPULATION)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            if self.name == "tpe":
+                return samplers.TPESampler(seed=seed)
+            if self.name == "nsga2":
+                return samplers.NSGAIISampler(seed=seed, population_size=POPULATION)
+            if self.name == "nsga3":
+                return samplers.NSGAIIISampler(seed=seed, population_size=POPULATION)
             return samplers.GPSampler(seed=seed)
 
     def _conditional(self, trial: optuna.Trial) -> Decisions:
