@@ -116,6 +116,8 @@ def make_plan(loaded: LoadedStudy, *, runs: Path, progress: Progress | None = No
     context = Context(patch, spacing, len(dataset.channels), len(dataset.labels))
     section = loaded.study.space
     space = narrow(context, placement=section.placement, fix=section.fix, choices=section.choices)
+    if all(len(axis.choices) == 1 for axis in space.axes):
+        raise UserError(["space: nothing is left to choose after `fix`, so no objective can differ; open an axis"])
     training = replace(loaded.study.training, patch=patch)
     return Plan(loaded, dataset, facts, folds, training, context, space, runs)
 

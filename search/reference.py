@@ -8,16 +8,14 @@ from numpy.typing import NDArray
 from search.objectives import HEADINGS, show
 from search.plan import Plan
 from search.pricing import Pricer
-from search.proposers.cost_model import CostModel, learn_costs
+from search.proposers.cost_model import COSTS, FIRST_PRICED, CostModel, first_rows, learn_costs
 from search.records import Costs
 from search.study.mistakes import UserError
 from space.coded import Coded, Codes
 from space.feasible import why_not
 
-COSTS = ("params", "macs", "memory", "inference_memory", "latency")
 RANDOM = 1000  # points from which a reference is taken where there is no budget
-PRICED = 24  # of them priced exactly; the others' costs are learned from those
-TIMED = 8  # of those timed, where a latency is needed: spread over the MACs
+TIMED = 8  # of the priced ones timed, where a latency is needed: spread over the MACs
 Matrix = NDArray[np.float64]
 
 
@@ -73,9 +71,9 @@ def require_a_share(plan: Plan, pricer: Pricer) -> None:
 
 
 def _random_rows(plan: Plan) -> tuple[Coded, Codes]:
-    """Sample networks that can be built; a space of few gives those."""
-    coded, rng = Coded(plan.space), np.random.default_rng(plan.study.search.seed)
-    rows = coded.sample(rng, 2 * RANDOM)
+    """Return random networks that can be built, each once; a small space gives all that it has."""
+    coded = Coded(plan.space)
+    rows = first_rows(coded, plan.study.search.seed)
     able = [why_not(plan.space.architecture(coded.decode(row)), plan.context) is None for row in rows]
     if not any(able):
         raise UserError(["no network of this space can be built; `voxnas check` says why"])
@@ -84,15 +82,16 @@ def _random_rows(plan: Plan) -> tuple[Coded, Codes]:
 
 def _learn(plan: Plan, pricer: Pricer, coded: Coded, rows: Codes, *, timed: bool) -> tuple[CostModel, list[Costs]]:
     """Price the first of the rows and learn from them."""
-    chosen = np.unique(rows, axis=0, return_index=True)[1]
-    chosen = np.sort(chosen)[:PRICED]
-    found = [(row, plan.space.architecture(coded.decode(row))) for row in rows[chosen]]
-    exact = [costs for _, architecture in found if (costs := pricer(architecture)) is not None]
+    rows = rows[:FIRST_PRICED]
+    architectures = [plan.space.architecture(coded.decode(row)) for row in rows]
+    exact = [costs for architecture in architectures if (costs := pricer(architecture)) is not None]
+    if len(exact) < len(rows):
+        raise ValueError(f"{len(rows)} networks can be built, but only {len(exact)} were priced")
     if timed:
         order = np.argsort([costs.macs for costs in exact])
         for index in order[np.linspace(0, len(order) - 1, min(TIMED, len(order))).round().astype(int)]:
-            exact[index] = pricer.timed(found[index][1]) or exact[index]
+            exact[index] = pricer.timed(architectures[index]) or exact[index]
     values = np.array(
         [[np.nan if (value := costs.of(name)) is None else value for name in COSTS] for costs in exact], dtype=float
     )
-    return learn_costs(coded.similarities, rows[chosen][:, coded.free], values), exact
+    return learn_costs(coded.similarities, rows[:, coded.free], values), exact

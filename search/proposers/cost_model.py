@@ -10,9 +10,13 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky
 
 from search.proposers.gaussian import Inputs, covariance, initial_scales
+from space.coded import Coded
 
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
+COSTS = ("params", "macs", "memory", "inference_memory", "latency")
+FIRST_PRICED = 24  # random networks that are priced before there is anything to learn from
+FIRST_ROWS = 2000
 MOST = 400  # priced networks that it learns from
 NOISE = 1e-4  # of the standardised logarithms: costs are exact, the kernel is not
 
@@ -51,6 +55,12 @@ class _Part:
     def predict(self, codes: Codes) -> Matrix:
         across = _kernel(self.similarities, codes, self.codes)
         return np.asarray(np.exp(self.centre + self.unit * (across @ self.weights)))
+
+
+def first_rows(coded: Coded, seed: int) -> Codes:
+    """Return the random rows that a study prices first: the same for its reference and for its proposer."""
+    rows = coded.sample(np.random.default_rng(seed), FIRST_ROWS)
+    return rows[np.sort(np.unique(rows, axis=0, return_index=True)[1])]
 
 
 def learn_costs(similarities: Sequence[Matrix], codes: Codes, costs: Matrix) -> CostModel:

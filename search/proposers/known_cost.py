@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.proposers.acquire import Evidence, Scales, Surrogate, extrapolate, gains, learn_dice, spread_design
-from search.proposers.cost_model import CostModel, learn_costs
+from search.proposers.cost_model import COSTS, FIRST_PRICED, CostModel, first_rows, learn_costs
 from search.proposers.problem import Problem
 from search.records import Costs, Record
 from space.architecture import Architecture
@@ -24,12 +24,10 @@ from space.coded import Coded
 
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
-COSTS = ("params", "macs", "memory", "inference_memory", "latency")
-FIRST_PRICED = 48  # random networks from which the cost model starts
 DESIGN = 8  # trainings of the first design
 RANDOM, VARIED, CROSSED = 600, 300, 300  # candidates of the pool, beside all neighbours of the front
 PARENTS = 25  # front points whose neighbours are all in the pool
-SHORTLIST = 12  # candidates priced exactly before the choice
+SHORTLIST = 8  # candidates priced exactly before the choice
 DESCENTS = 8  # rounds of neighbours towards the cheapest and the dearest network
 RELEARN = 0.15  # the cost model is learned anew after so many more prices
 COUNTED = ("trained", "stopped", "running")
@@ -61,7 +59,7 @@ class KnownCostProposer:
         """Return the decisions with the largest expected gain, or the next of the first design."""
         rng = np.random.default_rng([self.problem.seed, len(records), len(self.prices)])
         self._take_in(records)
-        self._learn_costs(rng)
+        self._learn_costs()
         counted = [record for record in records if record.state in COUNTED and record.measurement.costs]
         counted += [record for record in records if record.state == "running" and not record.measurement.costs]
         seen = {self.rows[record.number].tobytes() for record in records}
@@ -105,11 +103,11 @@ class KnownCostProposer:
         costs = None if refused else self.problem.price(architecture)
         return architecture, self._keep_price(architecture, row, costs)
 
-    def _learn_costs(self, rng: np.random.Generator) -> None:
-        tries = 0
-        while len(self.priced_costs) < FIRST_PRICED and tries < 4 * FIRST_PRICED:
-            self._price(self.coded.sample(rng, 1)[0])
-            tries += 1
+    def _learn_costs(self) -> None:
+        for row in first_rows(self.coded, self.problem.seed) if len(self.priced_costs) < FIRST_PRICED else ():
+            if len(self.priced_costs) == FIRST_PRICED:
+                break
+            self._price(row)
         if self.priced_costs and (self.model is None or len(self.priced_costs) > self.model.priced * (1 + RELEARN)):
             rows = np.stack(self.priced_rows)[:, self.coded.free]
             self.model = learn_costs(self.coded.similarities, rows, np.stack(self.priced_costs))

@@ -39,7 +39,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class _Task:
+class Task:
     """One run, as it travels to a process."""
 
     table: str
@@ -56,10 +56,10 @@ def run_call(call: Call, *, console: Console, figure: Path | None, as_json: bool
     for name in _names(call):
         table = _table(name, call.file)
         tasks = [
-            _Task(name, call.file, proposer, seed, rules) for proposer in call.proposers for seed in range(call.seeds)
+            Task(name, call.file, proposer, seed, rules) for proposer in call.proposers for seed in range(call.seeds)
         ]
         runs: dict[str, list[Run]] = {proposer: [] for proposer in call.proposers}
-        for task, run in zip(tasks, _all_runs(tasks, call.jobs), strict=True):
+        for task, run in zip(tasks, all_runs(tasks, call.jobs), strict=True):
             runs[task.proposer].append(run)
         done.append(comparison(table, runs, rules=rules))
         for grid in () if as_json else comparison_tables(done[-1]):
@@ -108,7 +108,7 @@ def _table(name: str, file: Path | None) -> Table:
     return read_table(file) if file else synthetic_table(name)
 
 
-def _all_runs(tasks: Sequence[_Task], jobs: int) -> Iterable[Run]:
+def all_runs(tasks: Sequence[Task], jobs: int) -> Iterable[Run]:
     """Run tasks in their order, in this process or in several."""
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) if jobs > 1 else None
     with pool or nullcontext():
@@ -118,7 +118,7 @@ def _all_runs(tasks: Sequence[_Task], jobs: int) -> Iterable[Run]:
 _READ: dict[Path, Table] = {}
 
 
-def _run(task: _Task) -> Run:
+def _run(task: Task) -> Run:
     if task.file is not None and task.file not in _READ:
         _READ[task.file] = read_table(task.file)
     table = _READ[task.file] if task.file is not None else synthetic_table(task.table)
