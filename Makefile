@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 KEY := $(shell { cat pyproject.toml constraints.txt; $(PYTHON) --version; } | sha256sum | cut -c1-16)
 READY := $(VENV)/.ready-$(KEY)
 
-.PHONY: demo test test-fast lint link bench-training bench-blocks bench-startup constraints
+.PHONY: demo test test-fast lint link bench-training bench-blocks bench-startup bench-search constraints
 
 demo: link
 	$(BIN)/voxnas demo
@@ -24,6 +24,9 @@ bench-training: link
 
 bench-startup: link
 	$(BIN)/python tests/bench_startup.py
+
+bench-search: link
+	$(BIN)/python tests/bench_search.py
 
 bench-blocks: link
 	$(BIN)/python tests/bench_blocks.py

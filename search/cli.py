@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -61,15 +63,32 @@ def run(
 
 
 @app.command()
-def front(study: StudyFile, overrides: Overrides = None, runs: Runs = Path("runs"), json: AsJson = False) -> None:
+def front(
+    study: StudyFile, overrides: Overrides = None, runs: Runs = Path("runs"), json: AsJson = False,
+    confirmed: Annotated[bool, typer.Option("--confirmed", help="As confirmation left it: means, intervals.")] = False,
+) -> None:  # fmt: skip
     """Show the study's Pareto front."""
     from search.front import front_json, front_table
 
     looked = _look(study, overrides, runs)
-    if json:
+    if confirmed:
+        _confirmed(looked, json)
+    elif json:
         print(front_json(looked))
     else:
         _console().print(front_table(looked))
+
+
+@app.command()
+def confirm(
+    study: StudyFile, data: DataRoot = None, overrides: Overrides = None, runs: Runs = Path("runs"),
+    top: Annotated[int | None, typer.Option(min=1, help="So many of the front [all of it].")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each fold, from seeds of their own.")] = 1,
+    folds: Annotated[int | None, typer.Option(min=1, help="Folds, the study's own first [all].")] = None,
+) -> None:  # fmt: skip
+    """Train the front again over seeds and folds; the same command goes on where it was stopped."""
+    plan = _plan(study, data, overrides, runs)
+    _confirm(plan, top, seeds, folds or len(plan.folds))
 
 
 @app.command()
@@ -115,6 +134,31 @@ def phantom(
 
 
 @app.command()
+def simulate(
+    synthetic: Annotated[bool, typer.Option("--synthetic", help="Search made tables, all or --only some.")] = False,
+    only: Annotated[str | None, typer.Option(help="Names of made tables, with commas.", show_default=False)] = None,
+    table: Annotated[Path | None, typer.Option(help="A Parquet file of known results.", show_default=False)] = None,
+    proposers: Annotated[str, typer.Option(help="Names with commas.")] = "known-cost,random,tpe,nsga2,nsga3,gp,local",
+    seeds: Annotated[int, typer.Option(min=1)] = 20,
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="Trainings at a time, asynchronous.")] = 1,
+    trainings: Annotated[int, typer.Option(min=1, help="Trainings at which a run is cut off.")] = 200,
+    enough: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the hypervolume at which it ends.")] = 0.99,
+    halving: Annotated[str, typer.Option(help="off, or MIN_EPOCHS,REDUCTION[,BRACKETS].")] = "off",
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    figure: Annotated[Path | None, typer.Option(help="Write anytime curves as HTML.", show_default=False)] = None,
+    json: AsJson = False,
+) -> None:  # fmt: skip
+    """Compare proposers on tables of known results, without training."""
+    from search.simulate.call import Call, run_call
+
+    call = Call(
+        tables=only.split(",") if only else None, synthetic=synthetic, file=table, proposers=proposers.split(","),
+        seeds=seeds, workers=workers, trainings=trainings, enough=enough, halving=halving, jobs=jobs,
+    )  # fmt: skip
+    run_call(call, console=_console(), figure=figure, as_json=json)
+
+
+@app.command()
 def demo(runs: Runs = Path("runs")) -> None:
     """Run a small study on made volumes, from phantom to exported model, in a few minutes."""
     from search.demo import demo_study
@@ -148,27 +192,56 @@ def _look(study: Path, overrides: list[str] | None, runs: Path) -> Look:
 
 
 def _run(plan: Plan, trials: int) -> None:
-    import shlex
-    import signal
-
     from search.local import run_study
     from search.view import RunView
+
+    console = _console()
+    with _stoppable(console), RunView(console, name=plan.study.name, trials=trials) as view:
+        outcome = run_study(plan, trials=trials, view=view)
+    states = [record.state for record in outcome.records]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    console.print(f"{outcome.why} ({counts})", highlight=False)
+
+
+@contextmanager
+def _stoppable(console: Console) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM stop what runs inside, and say how to go on."""
+    import shlex
+    import signal
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
-    console = _console()
     try:
-        with RunView(console, name=plan.study.name, trials=trials) as view:
-            outcome = run_study(plan, trials=trials, view=view)
+        yield
     except KeyboardInterrupt:
         again = shlex.join(["voxnas", *sys.argv[1:]])
         console.print(f"stopped; go on with: {again}", highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
-    states = [record.state for record in outcome.records]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    console.print(f"{outcome.why} ({counts})", highlight=False)
+
+
+def _confirm(plan: Plan, top: int | None, seeds: int, folds: int) -> None:
+    from search.confirm import confirm_study
+    from search.front import look
+    from search.view import RunView
+
+    console = _console()
+    with _stoppable(console), RunView(console, name=f"confirm {plan.study.name}", trials=0) as view:
+        done = confirm_study(plan, top=top, seeds=seeds, folds=folds, view=view)
+    console.print(f"{done} trainings done", highlight=False)
+    _confirmed(look(plan.loaded, runs=plan.runs), json=False)
+
+
+def _confirmed(looked: Look, json: bool) -> None:
+    from search.confirmed import confirmed_json, confirmed_table
+    from search.front import confirmed
+
+    points = confirmed(looked)
+    if json:
+        print(confirmed_json(looked.study.name, points))
+    else:
+        _console().print(confirmed_table(looked.study.name, points, looked.study.directions))
 
 
 def _export(plan: Plan, pick: str, out: Path) -> None:

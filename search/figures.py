@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
@@ -22,6 +24,8 @@ FRONT, DOMINATED, LINE = (
     "#9AA5B1",
     "#D55E00",
 )  # Okabe and Ito's palette, safe for colour-blind eyes
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
+Anytime = tuple[list[int], list[float], list[float], list[float]]
 LAYOUT: dict[str, Any] = {
     "template": "simple_white", "font": {"family": "system-ui, sans-serif", "size": 13}, "height": 420,
     "margin": {"l": 64, "r": 24, "t": 16, "b": 56}, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
@@ -102,6 +106,30 @@ def draw_hypervolume(looked: Look) -> go.Figure:
     figure.update_xaxes(title="trained trials", dtick=1 if len(curve) <= 20 else None, automargin=True)
     figure.update_yaxes(title="hypervolume", rangemode="tozero", automargin=True)
     return figure
+
+
+def draw_anytime(curves: Sequence[tuple[str, Anytime]], *, title: str) -> go.Figure:
+    """Draw the share of the true hypervolume over trainings: each proposer's median, and its quartiles as a band."""
+    figure = go.Figure(layout={**LAYOUT, "title": {"text": title}, "margin": {**LAYOUT["margin"], "t": 64}})
+    for number, (name, (counts, low, middle, high)) in enumerate(curves):
+        color = PALETTE[number % len(PALETTE)]
+        band = {"x": [*counts, *reversed(counts)], "y": [*high, *reversed(low)], "fill": "toself", "fillcolor": color}
+        figure.add_scatter(**band, opacity=0.15, line={"width": 0}, hoverinfo="skip", showlegend=False)
+        figure.add_scatter(
+            x=counts, y=middle, name=name, mode="lines", line={"color": color, "width": 3 if number == 0 else 2}
+        )
+    figure.update_xaxes(title="trainings", automargin=True)
+    figure.update_yaxes(title="share of the true hypervolume", tickformat=".0%", automargin=True)
+    return figure
+
+
+def write_figures(figures: Sequence[go.Figure], file: Path) -> None:
+    """Write figures one below the other as one offline HTML file."""
+    parts = [
+        figure.to_html(full_html=False, include_plotlyjs=number == 0, config=CONFIG)
+        for number, figure in enumerate(figures)
+    ]
+    file.write_text("<!doctype html><meta charset='utf-8'><title>voxnas simulate</title>" + "\n".join(parts))
 
 
 def planes(looked: Look) -> list[tuple[str, str]]:

@@ -8,39 +8,53 @@ from pathlib import Path
 
 from rich.table import Table
 
+from search.confirmed import Confirmed, confirmed_front
 from search.objectives import HEADINGS, OBJECTIVES, show
-from search.pareto import pareto_front
+from search.pareto import hypervolume, pareto_front
 from search.plan import run_folder
-from search.records import Record
+from search.records import Record, searched
 from search.store import REFERENCE, database_url, read_records, read_study_attribute
-from search.study import LoadedStudy, Study
+from search.study import LoadedStudy, Study, UserError
 
 
 @dataclass(frozen=True)
 class Look:
-    """A study, its records, its front and its hypervolume's reference."""
+    """A study, its search's records and front, what confirms them, and its hypervolume's reference."""
 
     study: Study
     folder: Path
     records: tuple[Record, ...]
     front: tuple[Record, ...]
     reference: dict[str, float]
+    confirmations: tuple[Record, ...] = ()
 
 
 def look(loaded: LoadedStudy, *, runs: Path) -> Look:
     """Read a study's records. Raises UserError where nothing has run yet."""
     study, folder = loaded.study, run_folder(runs, loaded.study)
     url = database_url(study.storage, folder)
-    records = read_records(url, study.name)
+    everything = read_records(url, study.name)
+    records = searched(everything, seed=study.search.seed, fold=study.data.fold)
+    numbers = {record.number for record in records}
     front = pareto_front(records, study.directions)
-    return Look(study, folder, tuple(records), tuple(front), read_study_attribute(url, study.name, REFERENCE) or {})
+    reference = read_study_attribute(url, study.name, REFERENCE) or {}
+    confirmations = tuple(record for record in everything if record.number not in numbers)
+    return Look(study, folder, tuple(records), tuple(front), reference, confirmations)
+
+
+def confirmed(looked: Look) -> list[Confirmed]:
+    """Return the front as confirmation left it. Raises UserError where nothing was confirmed."""
+    points = confirmed_front(looked.front, looked.confirmations, looked.study.directions)
+    if not points:
+        raise UserError([f"nothing of {looked.study.name} was confirmed yet; start with `voxnas confirm`"])
+    return points
 
 
 def front_table(looked: Look) -> Table:
     """Return the front as a table, objectives first."""
     states = [record.state for record in looked.records]
     trained = states.count("trained")
-    title = f"{looked.study.name}: front of {len(looked.front)} among {trained} trained trials"
+    title = f"{looked.study.name}: front of {len(looked.front)} among {trained} trained trials{_volume(looked)}"
     table = Table(title=title, title_justify="left")
     table.add_column("trial", justify="right")
     columns = [
@@ -57,6 +71,15 @@ def front_table(looked: Look) -> Table:
     return table
 
 
+def _volume(looked: Look) -> str:
+    """Say the hypervolume and the reference that it was measured from since the study began."""
+    if not looked.reference:
+        return ""
+    share = hypervolume(looked.records, looked.study.directions, looked.reference)
+    point = ", ".join(f"{HEADINGS[name]} {show(name, value)}" for name, value in looked.reference.items())
+    return f"\nhypervolume {share:.4f} from {point}"
+
+
 def front_json(looked: Look) -> str:
     """Return the front as JSON: values in bytes, seconds and counts."""
     rows = [
@@ -68,5 +91,9 @@ def front_json(looked: Look) -> str:
         }
         for record in looked.front
     ]
-    values = {"study": looked.study.name, "objectives": looked.study.directions, "front": rows}
+    share = hypervolume(looked.records, looked.study.directions, looked.reference) if looked.reference else None
+    values = {
+        "study": looked.study.name, "objectives": looked.study.directions, "reference": looked.reference,
+        "hypervolume": share, "front": rows,
+    }  # fmt: skip
     return json.dumps(values, indent=2)

@@ -5,27 +5,26 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from random import Random
 from typing import Protocol
 
 import torch
 
-from search.costs.latency import measure_latency
-from search.costs.price import predict_costs
+from search.data.prepare import Prepared
 from search.devices import resolve_device, resolve_threads
+from search.halving import why_stop
 from search.lock import driver_lock
 from search.pareto import hypervolume, pareto_front
-from search.plan import Plan, prepared_data, sample_buildable, task_of, trial_folder
+from search.plan import Plan, prepared_data, task_of, trial_folder
+from search.pricing import Pricer
+from search.proposers.problem import problem_of
 from search.proposers.propose import make_proposer, propose_new
-from search.records import Costs, Epoch, Job, Measurement, Record, Task
+from search.records import COUNTED, Costs, Epoch, Job, Measurement, Record, searched
+from search.reference import reference_point, require_a_share
 from search.store import Store, now
 from search.training.checkpoint import WEIGHTS, drop_checkpoint
 from search.training.evaluate import evaluate
 from space.axes import Decisions
-from space.build import build
 
-PRICED_FOR_REFERENCE = 8  # random points, where an objective has no budget to take as its reference
-REFERENCE_MARGIN = 1.2
 OVER_BUDGET_PER_TRIAL = 20  # a space that is nearly all over budget ends the study instead of pricing for ever
 
 
@@ -59,35 +58,54 @@ class Driver:
 
     plan: Plan
     store: Store
-    task: Task
+    prepared: Prepared
     device: str
     threads: int
     view: View
+    pricer: Pricer
 
     def job(self, record: Record) -> Job:
         """Return the job of a record."""
         return Job(
-            architecture=record.architecture, task=self.task, training=self.plan.training,
-            budgets=tuple(self.plan.budgets.items()), seed=record.seed, fold=record.fold, device=self.device,
-            threads=self.threads, folder=str(trial_folder(self.plan, record.number)), costs=record.measurement.costs,
+            architecture=record.architecture, task=task_of(self.plan, self.prepared, fold=record.fold),
+            training=self.plan.training, budgets=tuple(self.plan.budgets.items()), seed=record.seed, fold=record.fold,
+            device=self.device, threads=self.threads, folder=str(trial_folder(self.plan, record.number)),
+            costs=record.measurement.costs,
         )  # fmt: skip
 
     def run(self, record: Record) -> Record:
         """Evaluate a record's job and write what came of it."""
         self.view.started(record, self.plan.training.epochs)
+        found: list[Costs] = [record.measurement.costs] if record.measurement.costs else []
 
         def priced(costs: Costs) -> None:
+            found.append(costs)
             self.store.update(replace(record, measurement=Measurement("running", costs=costs)))
 
-        measurement = evaluate(self.job(record), lambda epoch: self.view.epoch(record, epoch), priced)
+        def ended(epoch: Epoch) -> str | None:
+            self.view.epoch(record, epoch)
+            return self._why_stop(record, epoch, found[-1])
+
+        measurement = evaluate(self.job(record), ended, priced)
         told = record.told(measurement, ended=now())
         self.tell(told)
         return told
 
+    def _why_stop(self, record: Record, epoch: Epoch, costs: Costs) -> str | None:
+        """Say why halving stops this training here; confirmations are never stopped."""
+        halving, training = self.plan.study.search.halving, self.plan.training
+        if halving is None or not searched([record], seed=self.plan.study.search.seed, fold=self.plan.study.data.fold):
+            return None
+        return why_stop(
+            self.store.records(), replace(record, measurement=Measurement("running", costs=costs, epochs=(epoch,))),
+            halving=halving, epochs=training.epochs, every=training.validate_every, directions=self.plan.directions,
+        )  # fmt: skip
+
     def tell(self, record: Record) -> None:
         """Write a finished record, and drop weights that no longer stand on the front."""
         self.store.tell(record, objectives=list(self.plan.directions), budgets=self.plan.budgets)
-        records = self.store.records()
+        search = self.plan.study.search
+        records = searched(self.store.records(), seed=search.seed, fold=self.plan.study.data.fold)
         front = pareto_front(records, self.plan.directions)
         if self.plan.study.keep == "front":
             self._prune(records, {each.number for each in front})
@@ -108,22 +126,25 @@ def run_study(plan: Plan, *, trials: int, view: View) -> Outcome:
     runs the study, or where its file changed.
     """
     with driver_lock(plan.folder):
-        driver = _open(plan, view)
-        _finish_interrupted(driver)
-        proposer = make_proposer(plan)
+        driver = open_driver(plan, view)
+        finish_interrupted(driver)
+        problem = problem_of(plan, reference=driver.store.reference or {}, price=driver.pricer)
+        proposer = make_proposer(plan.study.search.proposer, problem)
         while True:
             records = driver.store.records()
             why = _why_stop(plan, records, trials)
             if why:
                 return Outcome(tuple(records), why)
-            decisions = propose_new(proposer, plan, records)
+            decisions = propose_new(proposer, problem, records)
             if decisions is None:
                 return Outcome(tuple(records), "every network of the space is known now")
-            driver.run(_start(driver, decisions, number=len(records)))
+            search = plan.study.search
+            driver.run(start(driver, decisions, number=len(records), seed=search.seed, fold=plan.study.data.fold))
 
 
 def _why_stop(plan: Plan, records: Sequence[Record], trials: int) -> str:
-    counted = sum(record.state in ("trained", "failed") for record in records)
+    records = searched(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
+    counted = sum(record.state in COUNTED for record in records)
     refused = sum(record.state == "over budget" for record in records)
     if counted >= trials:
         return f"{trials} trials are done"
@@ -132,7 +153,8 @@ def _why_stop(plan: Plan, records: Sequence[Record], trials: int) -> str:
     return ""
 
 
-def _open(plan: Plan, view: View) -> Driver:
+def open_driver(plan: Plan, view: View) -> Driver:
+    """Prepare the data, open the store, and fix the hypervolume's reference where the study just starts."""
     executor = plan.study.executor
     prepared = prepared_data(plan, progress=view.prepared)
     store = Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
@@ -140,36 +162,22 @@ def _open(plan: Plan, view: View) -> Driver:
         shutil.copyfile(plan.loaded.file, plan.folder / "study.yaml")
     device, threads = resolve_device(executor.device), resolve_threads(executor.threads)
     torch.set_num_threads(threads)
+    pricer = Pricer(plan, device)
     if store.reference is None:
-        store.reference = reference_point(plan, device)
-    return Driver(plan, store, task_of(plan, prepared), device, threads, view)
+        require_a_share(plan, pricer)
+        store.reference = reference_point(plan, pricer)
+    return Driver(plan, store, prepared, device, threads, view, pricer)
 
 
-def reference_point(plan: Plan, device: str) -> dict[str, float]:
-    """Fix the hypervolume's reference: Dice 0, budgets, and where there is none the dearest of some random points."""
-    point = {name: 0.0 if name == "dice" else plan.budgets.get(name, 0.0) for name in plan.directions}
-    unknown = [name for name, value in point.items() if name != "dice" and not value]
-    rng = Random(plan.study.search.seed)
-    for _ in range(PRICED_FOR_REFERENCE if unknown else 0):
-        architecture = plan.space.architecture(sample_buildable(plan.space, rng))
-        costs = predict_costs(architecture, plan.context, plan.training)
-        if "latency" in unknown:
-            network = build(architecture, plan.context)
-            latency = measure_latency(network, plan.context, plan.training, device=torch.device(device))
-            costs = replace(costs, latency=latency)
-        for name in unknown:
-            point[name] = max(point[name], REFERENCE_MARGIN * (costs.of(name) or 0.0))
-    return point
-
-
-def _start(driver: Driver, decisions: Decisions, *, number: int) -> Record:
+def start(driver: Driver, decisions: Decisions, *, number: int, seed: int, fold: int) -> Record:
+    """Write a new running trial."""
     plan = driver.plan
     record = Record(
         number=number,
         architecture=plan.space.architecture(decisions),
         decisions=tuple(decisions.items()),
-        seed=plan.study.search.seed,
-        fold=plan.study.data.fold,
+        seed=seed,
+        fold=fold,
         measurement=Measurement("running"),
         started=now(),
     )
@@ -177,7 +185,7 @@ def _start(driver: Driver, decisions: Decisions, *, number: int) -> Record:
     return driver.store.start(record, choices=choices)
 
 
-def _finish_interrupted(driver: Driver) -> None:
+def finish_interrupted(driver: Driver) -> None:
     """Tell what was recorded but not told, then train on what was interrupted."""
     untold = set(driver.store.untold())
     for record in driver.store.records():

@@ -75,7 +75,13 @@ def hypervolume_curve(
 
 
 def _share(points: Matrix, directions: Mapping[str, str], reference: Mapping[str, float]) -> float:
-    worst = np.array([1.0 - reference[name] if name == "dice" else reference[name] for name in directions])
+    return volume(
+        points, np.array([1.0 - reference[name] if name == "dice" else reference[name] for name in directions])
+    )
+
+
+def volume(points: Matrix, worst: Matrix) -> float:
+    """Return the share of the box between 0 and `worst` (losses of the reference) that rows of losses dominate."""
     inside = points[(points < worst).all(axis=1)]
     return float(moocore.hypervolume(inside / worst, ref=np.ones(len(worst)))) if len(inside) else 0.0
 

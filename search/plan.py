@@ -115,6 +115,8 @@ def make_plan(loaded: LoadedStudy, *, runs: Path, progress: Progress | None = No
         patch = auto_patch(_pick(facts.shape_median, axes), _pick(facts.spacing_median, axes), target_mm=spacing)
     context = Context(patch, spacing, len(dataset.channels), len(dataset.labels))
     space = narrow_space(context, loaded.study.space.narrowing())
+    if all(len(axis.choices) == 1 for axis in space.axes):
+        raise UserError(["space: nothing is left to choose after `fix`, so no objective can differ; open an axis"])
     training = replace(loaded.study.training, patch=patch)
     return Plan(loaded, dataset, facts, folds, training, context, space, runs)
 
@@ -132,15 +134,16 @@ def prepared_data(plan: Plan, *, progress: Progress | None = None) -> Prepared:
     )
 
 
-def task_of(plan: Plan, prepared: Prepared) -> Task:
-    """Return what the study's jobs learn."""
+def task_of(plan: Plan, prepared: Prepared, *, fold: int | None = None) -> Task:
+    """Return what the study's jobs learn: those of its own fold, or of another."""
+    cases = plan.fold if fold is None else plan.folds[fold]
     return Task(
         prepared=prepared.folder,
         in_channels=plan.context.in_channels,
         classes=prepared.labels,
         spacing_mm=plan.context.spacing,
-        train=plan.fold.train,
-        validation=plan.fold.validation,
+        train=cases.train,
+        validation=cases.validation,
     )
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from search.objectives import HEADINGS, show
 from search.plan import Plan, refusals, sample_buildable
+from search.records import COUNTED
 from search.store import read_records
 from search.study import UserError
 
@@ -97,7 +98,7 @@ def _what_would_run(plan: Plan) -> str:
         records = read_records(plan.url, plan.study.name)
     except UserError:
         records = []
-    done = sum(record.state in ("trained", "failed") for record in records)
+    done = sum(record.state in COUNTED for record in records)
     running = sum(record.state == "running" for record in records)
     interrupted = f", {running} interrupted to go on" if running else ""
     left = max(0, search.trials - done)

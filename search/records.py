@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -11,7 +12,9 @@ from pydantic import TypeAdapter
 from search.study.schema import Training
 from space.architecture import Architecture, Value, freeze
 
-State = Literal["running", "trained", "over budget", "failed"]
+State = Literal["running", "trained", "stopped", "over budget", "failed"]
+
+COUNTED: tuple[State, ...] = ("trained", "stopped", "failed")  # what a study's number of trials counts
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ class Record:
 
     @property
     def state(self) -> State:
-        """running, trained, over budget or failed."""
+        """running, trained, stopped (before its end, by halving), over budget or failed."""
         return self.measurement.state
 
     @property
@@ -175,6 +178,11 @@ class Record:
             ended=values["ended"],
             attempts=tuple(values["attempts"]),
         )
+
+
+def searched(records: Sequence[Record], *, seed: int, fold: int) -> list[Record]:
+    """Return the records of the search itself; those of other seeds and folds confirm it."""
+    return [record for record in records if (record.seed, record.fold) == (seed, fold)]
 
 
 _MEASUREMENT: TypeAdapter[Measurement] = TypeAdapter(Measurement)

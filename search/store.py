@@ -183,7 +183,8 @@ class Store:
                 trial_id, state.COMPLETE, [float(value) for value in values if value is not None]
             )
         else:
-            storage.set_trial_state_values(trial_id, state.PRUNED if record.state == "over budget" else state.FAIL)
+            pruned = record.state in ("over budget", "stopped")
+            storage.set_trial_state_values(trial_id, state.PRUNED if pruned else state.FAIL)
 
     def untold(self) -> list[int]:
         """Return the numbers of trials whose record is finished, but which Optuna still holds to be running."""

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.records import Epoch, Record
+from search.records import COUNTED, Epoch, Record
 from search.study.units import show_bytes, show_seconds
 
 LAST_SHOWN = 8  # finished trials in the live table
@@ -46,7 +46,7 @@ class RunView:
 
     def known(self, records: list[Record]) -> None:
         """Take over what earlier runs finished."""
-        self.counted = sum(record.state in ("trained", "failed") for record in records)
+        self.counted = sum(record.state in COUNTED for record in records)
         self.seconds = [record.measurement.seconds for record in records if record.state == "trained"]
 
     def prepared(self, done: int, total: int) -> None:
@@ -72,7 +72,7 @@ class RunView:
         """Show a finished trial."""
         self.front, self.volume = front, hypervolume
         measurement = record.measurement
-        if record.state in ("trained", "failed"):
+        if record.state in COUNTED:
             self.counted += 1
             self.seconds.append(measurement.seconds)
         self.running = None

@@ -14,7 +14,9 @@ from conftest import STUDY, quiet_view, write_study
 from search.front import front_json, look
 from search.local import run_study
 from search.plan import make_plan
-from search.proposers.propose import make_proposer, propose_new
+from search.pricing import Pricer
+from search.proposers.problem import problem_of
+from search.proposers.propose import PROPOSERS, make_proposer, propose_new
 from search.report import render
 from search.store import read_records
 from search.study import UserError, load_study
@@ -123,21 +125,32 @@ def test_a_trial_recorded_but_not_told_is_told_on_resume(tmp_path):
         assert database.execute("SELECT count(*) FROM trial_values").fetchone() == (3,)
 
 
-def test_all_over_budget_is_said_with_the_reason(tmp_path):
+def test_a_budget_that_nothing_meets_is_refused_before_anything_trains(tmp_path):
     made = write_study(tmp_path, STUDY.replace("memory: minimize", "memory: {budget: 1 KiB}"))
+    for _ in range(2):
+        with pytest.raises(UserError, match="no network meets the budgets, so nothing would be trained") as error:
+            run_study(plan_of(made), trials=1, view=quiet_view())
+    assert "objectives.memory: 0.0% of 6 random networks meet the budget of 1.0 KiB" in str(error.value)
+    assert read_records(f"sqlite:///{made.runs / 'tiny' / 'study.db'}", "tiny") == []
+
+
+def test_all_over_budget_is_said_with_the_reason(tmp_path):
+    made = write_study(tmp_path, STUDY.replace("budget: 60 s", "budget: 0.001 ms"))
     outcome = run_study(plan_of(made), trials=1, view=quiet_view())
     assert {record.state for record in outcome.records} == {"over budget"}
     looked = look(load_study(made.file), runs=made.runs)
     assert json.loads(front_json(looked))["front"] == []
     html = render(looked)
-    assert "No trial has been trained to its end yet" in html and "is over the budget of 1.0 KiB" in html
+    assert "No trial has been trained to its end yet" in html and "latency" in html and "is over the budget of" in html
 
 
-@pytest.mark.parametrize("proposer", ["random", "tpe"])
+@pytest.mark.parametrize("proposer", PROPOSERS)
 def test_a_proposer_is_repeatable_and_never_proposes_what_is_known(tiny_run, proposer):
     plan = plan_of(tiny_run, f"search.proposer={proposer}")
     records = read_records(plan.url, "tiny")
-    proposals = [propose_new(make_proposer(plan), plan, records) for _ in range(2)]
+    reference = look(load_study(tiny_run.file), runs=tiny_run.runs).reference
+    problem = problem_of(plan, reference=reference, price=Pricer(plan, "cpu"))
+    proposals = [propose_new(make_proposer(proposer, problem), problem, records) for _ in range(2)]
     assert proposals[0] == proposals[1]
     known = {record.architecture.fingerprint for record in records}
     assert plan.space.architecture(proposals[0]).fingerprint not in known

@@ -1,32 +1,40 @@
-"""Optuna's samplers as proposers: a study in memory that mirrors the records, asked and told."""
+"""Optuna's samplers as proposers: a study in memory that mirrors the records, asked and told.
+
+TPE samples conditional axes where they exist. NSGA-II, NSGA-III and the Gaussian process would fill them at random:
+for those the space is flat, every axis is always there, and a closed one holds its first choice.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from search.plan import Plan
+from search.proposers.problem import Problem
 from search.records import Record
 from search.store import excesses, optuna_directions
-from space.architecture import Value
+from space.architecture import Architecture, Value
 from space.axes import Axis, Decisions
-from space.feasible import why_not
 
 if TYPE_CHECKING:
     import optuna
+
+NAMES = ("tpe", "nsga2", "nsga3", "gp")
+FLAT = ("nsga2", "nsga3", "gp")
+POPULATION = 20
 
 
 class OptunaProposer:
     """Asks an Optuna sampler; what it repeats, or what can't be built, is answered at once, without a training."""
 
-    def __init__(self, plan: Plan, *, name: str, seed: int) -> None:
+    def __init__(self, problem: Problem, *, name: str) -> None:
         import optuna
 
-        self.plan, self.name, self.seed = plan, name, seed
-        self.study = optuna.create_study(directions=optuna_directions(plan.directions), sampler=self._sampler(0))
+        self.problem, self.name = problem, name
+        self.study = optuna.create_study(directions=optuna_directions(problem.directions), sampler=self._sampler(0))
+        self.axes = [axis for axis in problem.space.axes if len(axis.choices) > 1]
         self.told: set[int] = set()
-        self.pending: dict[str, optuna.Trial] = {}
-        self.known: dict[str, Record] = {}
+        self.pending: dict[Architecture, list[optuna.Trial]] = {}
+        self.known: dict[Architecture, Record] = {}
 
     def propose(self, records: Sequence[Record]) -> Decisions:
         """Tell what is new in the records, then ask."""
@@ -36,54 +44,90 @@ class OptunaProposer:
             if record.number not in self.told and record.state != "running":
                 self._tell(record)
         trial = self.study.ask()
-        decisions = self.plan.space.walk(lambda axis: _suggest(trial, axis))
-        architecture = self.plan.space.architecture(decisions)
-        known = self.known.get(architecture.fingerprint)
+        decisions = self._flat(trial) if self.name in FLAT else self._conditional(trial)
+        architecture = self.problem.architecture(decisions)
+        known = self.known.get(architecture)
         if known:
             self._finish(trial, known)
-        elif why_not(architecture, self.plan.context):
+        elif self.problem.refuse(architecture):
             trial.set_constraint("can't be built", 1.0)
             self.study.tell(trial, state=_states().PRUNED)
         else:
-            self.pending[architecture.fingerprint] = trial
+            self.pending.setdefault(architecture, []).append(trial)
         return decisions
 
     def _sampler(self, offset: int) -> optuna.samplers.BaseSampler:
+        import warnings
+
         import optuna
 
-        return optuna.samplers.TPESampler(seed=self.seed + offset)
+        seed, samplers = self.problem.seed + offset, optuna.samplers
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            if self.name == "tpe":
+                return samplers.TPESampler(seed=seed)
+            if self.name == "nsga2":
+                return samplers.NSGAIISampler(seed=seed, population_size=POPULATION)
+            if self.name == "nsga3":
+                return samplers.NSGAIIISampler(seed=seed, population_size=POPULATION)
+            return samplers.GPSampler(seed=seed)
+
+    def _conditional(self, trial: optuna.Trial) -> Decisions:
+        return self.problem.space.walk(lambda axis: _suggest(trial, axis) if len(axis.choices) > 1 else axis.choices[0])
+
+    def _flat(self, trial: optuna.Trial) -> Decisions:
+        """Decide every axis, then write closed ones anew as their first choice, so that equals look equal."""
+        drawn = {axis.name: _suggest(trial, axis) for axis in self.axes}
+        decisions = self.problem.space.walk(lambda axis: drawn.get(axis.name, axis.choices[0]))
+        for axis in self.axes:
+            if axis.name not in decisions and drawn[axis.name] != axis.choices[0]:
+                self.study._storage.set_trial_param(trial._trial_id, axis.name, 0.0, _distribution(axis))
+        return decisions
+
+    def _params(self, decisions: Mapping[str, Value]) -> dict[str, Value]:
+        """Return a record's decisions as this sampler's parameters."""
+        flat = self.name in FLAT
+        return {
+            axis.name: decisions.get(axis.name, axis.choices[0]) for axis in self.axes if flat or axis.name in decisions
+        }
 
     def _tell(self, record: Record) -> None:
         import optuna
 
         self.told.add(record.number)
-        fingerprint = record.architecture.fingerprint
-        self.known[fingerprint] = record
-        trial = self.pending.pop(fingerprint, None)
-        if trial is None:  # recorded before this process began
-            axes: Any = self.plan.space.by_name
-            distributions: dict[str, Any] = {
-                name: optuna.distributions.CategoricalDistribution(axes[name].choices) for name, _ in record.decisions
-            }
+        self.known[record.architecture] = record
+        trials = self.pending.pop(record.architecture, [])
+        if not trials:  # recorded before this process began
+            params = self._params(dict(record.decisions))
+            by_name = self.problem.space.by_name
             self.study.add_trial(
                 optuna.trial.create_trial(
                     state=optuna.trial.TrialState.RUNNING,
-                    params=dict(record.decisions),
-                    distributions=distributions,
+                    params=dict(params),
+                    distributions={name: _distribution(by_name[name]) for name in params},
                 )
             )
             added = self.study.get_trials(deepcopy=False)[-1]
-            trial = optuna.Trial(self.study, added._trial_id)
-        self._finish(trial, record)
+            trials = [optuna.Trial(self.study, added._trial_id)]
+        for trial in trials:
+            self._finish(trial, record)
 
     def _finish(self, trial: optuna.Trial, record: Record) -> None:
-        values = [record.measurement.value(name) for name in self.plan.directions]
-        for name, excess in excesses(record, self.plan.budgets).items():
+        values = [record.measurement.value(name) for name in self.problem.directions]
+        for name, excess in excesses(record, self.problem.budgets).items():
             trial.set_constraint(name, excess)
         if record.state == "trained" and None not in values:
             self.study.tell(trial, [value for value in values if value is not None])
         else:
-            self.study.tell(trial, state=_states().PRUNED if record.state == "over budget" else _states().FAIL)
+            pruned = record.state in ("over budget", "stopped")
+            self.study.tell(trial, state=_states().PRUNED if pruned else _states().FAIL)
+
+
+def _distribution(axis: Axis) -> Any:
+    import optuna
+
+    choices: Any = axis.choices
+    return optuna.distributions.CategoricalDistribution(choices)
 
 
 def _suggest(trial: optuna.Trial, axis: Axis) -> Value:

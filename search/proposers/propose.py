@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from random import Random
 from typing import Protocol
 
-from search.plan import Plan
-from search.proposers.optuna_samplers import OptunaProposer
+from search.proposers.local_search import LocalProposer
+from search.proposers.optuna_samplers import NAMES, OptunaProposer
+from search.proposers.problem import Problem
 from search.records import Record
 from space.axes import Decisions
-from space.feasible import why_not
 
-MOST_TRIES = 300  # asks before the rest of a small space is listed instead
+PROPOSERS = ("known-cost", "random", *NAMES, "local")
+MOST_TRIES = 30  # asks before a neighbour of what is proposed again and again is taken instead
+SLOW_TRIES = 3  # the same for a sampler whose asks take a second
 LISTABLE = 20_000
 
 
@@ -26,44 +29,64 @@ class Proposer(Protocol):
 class RandomProposer:
     """Even over the choices of each open axis."""
 
-    def __init__(self, plan: Plan, seed: int) -> None:
-        self.space, self.seed, self.asked = plan.space, seed, 0
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self.asked = problem, 0
 
     def propose(self, records: Sequence[Record]) -> Decisions:
         """Sample; the sequence depends on the seed and on how much was asked and recorded."""
         self.asked += 1
-        return self.space.sample(Random(f"{self.seed}:{len(records)}:{self.asked}"))
+        return self.problem.space.sample(Random(f"{self.problem.seed}:{len(records)}:{self.asked}"))
 
 
-def make_proposer(plan: Plan) -> Proposer:
-    """Return the proposer that the study names."""
-    search = plan.study.search
-    if search.proposer == "random":
-        return RandomProposer(plan, search.seed)
-    return OptunaProposer(plan, name=search.proposer, seed=search.seed)
+def make_proposer(name: str, problem: Problem) -> Proposer:
+    """Return a proposer by its name."""
+    if name == "random":
+        return RandomProposer(problem)
+    if name == "local":
+        return LocalProposer(problem)
+    if name == "known-cost":
+        from search.proposers.known_cost import KnownCostProposer  # scipy takes a while to import
+
+        return KnownCostProposer(problem)
+    if name in NAMES:
+        return OptunaProposer(problem, name=name)
+    raise ValueError(f"no proposer is called {name!r}; there are {', '.join(PROPOSERS)}")
 
 
-def propose_new(proposer: Proposer, plan: Plan, records: Sequence[Record]) -> Decisions | None:
+def propose_new(proposer: Proposer, problem: Problem, records: Sequence[Record]) -> Decisions | None:
     """Ask until an architecture comes that was never recorded and can be built; None where none is left.
 
-    A proposer that repeats itself is answered from the records by its own means; after many repeats the rest of
-    a small space is listed.
+    A proposer that repeats itself is answered from the records by its own means; after many repeats a new neighbour
+    of what it proposes is taken, and where there is none the rest of a small space is listed.
     """
-    known = {record.architecture.fingerprint for record in records}
-    for _ in range(MOST_TRIES):
+    return ask_new(proposer, problem, records)[0]
+
+
+def ask_new(proposer: Proposer, problem: Problem, records: Sequence[Record]) -> tuple[Decisions | None, int]:
+    """Do as `propose_new`, and count the asks that repeated what is known."""
+    known = {record.architecture for record in records}
+
+    def is_new(decisions: Decisions) -> bool:
+        architecture = problem.architecture(decisions)
+        return architecture not in known and problem.refuse(architecture) is None
+
+    most = SLOW_TRIES if isinstance(proposer, OptunaProposer) and proposer.name == "gp" else MOST_TRIES
+    decisions: Decisions = {}
+    for tries in range(most):
         decisions = proposer.propose(records)
-        architecture = plan.space.architecture(decisions)
-        if architecture.fingerprint not in known and why_not(architecture, plan.context) is None:
-            return decisions
-    rng = Random(f"{plan.study.search.seed}:{len(records)}")
-    if plan.space.size > LISTABLE:
-        candidates = (plan.space.sample(rng) for _ in range(LISTABLE))
+        if is_new(decisions):
+            return decisions, tries
+    rng = Random(f"{problem.seed}:{len(records)}")
+    around = list(problem.space.neighbours(decisions))
+    rng.shuffle(around)
+    return next(filter(is_new, chain(around, _rest(problem, rng))), None), most
+
+
+def _rest(problem: Problem, rng: Random) -> Iterator[Decisions]:
+    """Draw from a large space, list a small one in random order."""
+    if problem.space.size > LISTABLE:
+        yield from (problem.space.sample(rng) for _ in range(LISTABLE))
     else:
-        listed = list(plan.space.enumerate())
+        listed = list(problem.space.enumerate())
         rng.shuffle(listed)
-        candidates = (each for each in listed)
-    for decisions in candidates:
-        architecture = plan.space.architecture(decisions)
-        if architecture.fingerprint not in known and why_not(architecture, plan.context) is None:
-            return decisions
-    return None
+        yield from listed

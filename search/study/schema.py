@@ -162,13 +162,24 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Search:
-    """Who proposes, how many trainings, from which seed."""
+class Halving:
+    """Who is stopped before the last epoch: first rung, share that goes on at each (1 / reduction), brackets."""
 
     __pydantic_config__ = STRICT
-    proposer: Literal["random", "tpe"] = "tpe"
+    min_epochs: Whole = 1
+    reduction: Annotated[float, Field(gt=1, le=10, strict=True)] = 3.0
+    brackets: Annotated[int, Field(ge=1, le=5, strict=True)] = 1
+
+
+@dataclass(frozen=True)
+class Search:
+    """Who proposes, how many trainings, from which seed, and whether hopeless ones are stopped early."""
+
+    __pydantic_config__ = STRICT
+    proposer: Literal["known-cost", "random", "tpe", "nsga2", "nsga3", "gp", "local"] = "known-cost"
     trials: Whole = 50
     seed: Index = 0
+    halving: Annotated[Halving | None, BeforeValidator(lambda value: None if value == "off" else value)] = None
 
 
 @dataclass(frozen=True)

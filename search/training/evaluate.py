@@ -31,12 +31,20 @@ from search.training.validation import mean_dice, validate
 from space.build import Network, Refused, build
 from space.canonical import Context
 
-OnEpoch = Callable[[Epoch], None]
+OnEpoch = Callable[[Epoch], str | None]  # returns why the training should stop here, if it should
 OnPriced = Callable[[Costs], None]
 
 
 class Diverged(RuntimeError):
     """A loss that is no longer a number."""
+
+
+class Stopped(Exception):
+    """A training that was told to stop before its last epoch; carries what it had."""
+
+    def __init__(self, reason: str, epochs: tuple[Epoch, ...]):
+        super().__init__(reason)
+        self.reason, self.epochs = reason, epochs
 
 
 def context_of(job: Job) -> Context:
@@ -81,7 +89,10 @@ def _evaluate(job: Job, on_epoch: OnEpoch, on_priced: OnPriced, started: float) 
     start_from_pretrained(network, job.architecture)
     network = lay_out(network).to(device)
     prepared = load_prepared(Path(job.task.prepared))
-    epochs, cases = train(network, prepared, job, on_epoch=on_epoch, started=started)
+    try:
+        epochs, cases = train(network, prepared, job, on_epoch=on_epoch, started=started)
+    except Stopped as stop:
+        return Measurement("stopped", stop.reason, costs, epochs=stop.epochs, measured_memory_bytes=measured)
     return Measurement(
         "trained",
         costs=costs,
@@ -151,7 +162,9 @@ def train(
         epoch = Epoch(number + 1, loss, dice, time.perf_counter() - begun)
         epochs = (*epochs, epoch)
         save_checkpoint(job, network, optimiser, epochs=epochs)
-        on_epoch(epoch)
+        why = on_epoch(epoch)
+        if why and not last:
+            raise Stopped(why, epochs)
         if not last:
             cases = ()
     if not cases:  # the process was stopped between its last epoch and the record

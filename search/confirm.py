@@ -1,0 +1,72 @@
+"""`voxnas confirm`: the front's architectures trained again, at full length, over seeds and folds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from search.halving import best_rows
+from search.local import View, finish_interrupted, open_driver, start
+from search.lock import driver_lock
+from search.pareto import losses, pareto_front
+from search.plan import Plan
+from search.records import Record, searched
+from search.store import read_records
+from search.study.mistakes import UserError
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One training that confirmation asks for."""
+
+    record: Record
+    seed: int
+    fold: int
+
+
+def to_confirm(plan: Plan, records: Sequence[Record], *, top: int | None) -> list[Record]:
+    """Return the front's records, or the `top` of them that add most to its hypervolume.
+
+    Raises UserError where the front is empty.
+    """
+    search = plan.study.search
+    front = pareto_front(searched(records, seed=search.seed, fold=plan.study.data.fold), plan.directions)
+    if not front:
+        raise UserError(["there is nothing to confirm: no trial was trained to its end within the budgets"])
+    if top is None or top >= len(front):
+        return front
+    chosen = set(best_rows(losses(front, plan.directions))[:top].tolist())
+    return [record for number, record in enumerate(front) if number in chosen]
+
+
+def wanted(plan: Plan, chosen: Sequence[Record], records: Sequence[Record], *, seeds: int, folds: int) -> list[Wanted]:
+    """List the trainings that are not there yet; seeds follow on the search's own, folds begin with its own."""
+    search, own, count = plan.study.search, plan.study.data.fold, len(plan.folds)
+    if folds > count:
+        raise UserError([f"confirm: --folds {folds}: the study has {count} folds"])
+    there = {record.identity for record in records if record.state != "over budget"}
+    grid = [(search.seed + 1 + seed, (own + fold) % count) for seed in range(seeds) for fold in range(folds)]
+    return [
+        Wanted(record, seed, fold)
+        for seed, fold in grid
+        for record in chosen
+        if (record.architecture.fingerprint, seed, fold) not in there
+    ]
+
+
+def confirm_study(plan: Plan, *, top: int | None, seeds: int, folds: int, view: View) -> int:
+    """Train what is missing, resuming what was interrupted; return how many trainings were done now.
+
+    Raises UserError where nothing has run, where the front is empty, and where another driver runs the study.
+    """
+    read_records(plan.url, plan.study.name)  # says so where there is nothing yet
+    with driver_lock(plan.folder):
+        driver = open_driver(plan, view)
+        finish_interrupted(driver)
+        records = driver.store.records()
+        missing = wanted(plan, to_confirm(plan, records, top=top), records, seeds=seeds, folds=folds)
+        for number, each in enumerate(missing):
+            driver.run(
+                start(driver, dict(each.record.decisions), number=len(records) + number, seed=each.seed, fold=each.fold)
+            )
+        return len(missing)

@@ -1,0 +1,165 @@
+"""Which candidate is worth the next training: numbers in, a row's number out; real studies and simulations call this.
+
+The surrogate knows Dice alone; costs are exact. What is being trained counts as its expected Dice, so that several
+asks in flight spread out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.proposers.gain import expected_gains
+from search.proposers.gaussian import FIT_AT_MOST, Inputs, Posterior, condition, fit_scales, initial_scales
+
+Matrix = NDArray[np.float64]
+Codes = NDArray[np.int64]
+CONDITION_AT_MOST = 1500  # observations that the process is conditioned on
+REFIT = 0.1  # the scales are fitted anew after so many more observations
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known: free axes' codes, logarithms of costs, Dice (what is expected for those in training).
+
+    `extra` is the deviation of each Dice beyond a training's own noise: of an extrapolated curve, say.
+    `pending` marks what is in training: its Dice is not read.
+    """
+
+    codes: Codes
+    log_costs: Matrix
+    dice: Matrix
+    extra: Matrix
+    pending: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """A posterior over Dice, and how costs are standardised for it."""
+
+    posterior: Posterior
+    centre: Matrix
+    unit: Matrix
+
+    def predict(self, codes: Codes, log_costs: Matrix) -> tuple[Matrix, Matrix]:
+        """Return mean and deviation of the Dice."""
+        return self.posterior.predict(Inputs(codes, (log_costs - self.centre) / self.unit))
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Fitted scales and the number of observations that they were fitted to."""
+
+    values: Matrix
+    fitted_to: int
+
+
+def learn_dice(
+    similarities: Sequence[Matrix], evidence: Evidence, *, scales: Scales | None, rng: np.random.Generator
+) -> tuple[Surrogate, Scales]:
+    """Fit the surrogate; the scales are fitted anew only when there is a tenth more to fit them to."""
+    centre, unit = evidence.log_costs.mean(axis=0), np.maximum(evidence.log_costs.std(axis=0), 1e-9)
+    inputs = Inputs(evidence.codes, (evidence.log_costs - centre) / unit)
+    seen = np.flatnonzero(~evidence.pending)
+    dice = _without_outliers(evidence.dice[seen])
+    if scales is None or len(seen) >= scales.fitted_to * (1 + REFIT):
+        start = initial_scales(len(similarities)) if scales is None else scales.values
+        some = _best_and_some(dice, FIT_AT_MOST, rng)
+        values = fit_scales(similarities, start, inputs.take(seen[some]), dice[some], extra=evidence.extra[seen][some])
+        scales = Scales(values, len(seen))
+    some = _best_and_some(dice, CONDITION_AT_MOST, rng)
+    known, dice, extra = inputs.take(seen[some]), dice[some], evidence.extra[seen][some]
+    posterior = condition(similarities, scales.values, known, dice, extra=extra)
+    waiting = np.flatnonzero(evidence.pending)
+    if len(waiting):
+        posterior = _believe(posterior, known, dice, extra, waiting=inputs.take(waiting))
+    return Surrogate(posterior, centre, unit), scales
+
+
+def _believe(posterior: Posterior, known: Inputs, dice: Matrix, extra: Matrix, *, waiting: Inputs) -> Posterior:
+    """Take what is being trained to end as expected: the mean stays, the deviation near it shrinks."""
+    expected, _ = posterior.predict(waiting)
+    joined = Inputs(np.concatenate([known.codes, waiting.codes]), np.concatenate([known.costs, waiting.costs]))
+    return condition(
+        posterior.similarities, posterior.scales, joined, np.concatenate([dice, expected]),
+        extra=np.concatenate([extra, np.zeros(len(expected))]),
+    )  # fmt: skip
+
+
+def gains(
+    surrogate: Surrogate, candidates: Codes, costs: Matrix, *, objectives: Matrix, front: Matrix, worst_dice: float,
+) -> Matrix:  # fmt: skip
+    """Return each candidate's expected gain of hypervolume.
+
+    `costs` are all known costs (for the trend), `objectives` those on the front, as shares of the reference;
+    `front` holds (Dice, shares) of what is known or in training, by the surrogate's mean.
+    """
+    mean, deviation = surrogate.predict(candidates, np.log(np.maximum(costs, 1e-12)))
+    scale = 1.0 - worst_dice
+    losses = front.copy()
+    losses[:, 0] = (1.0 - front[:, 0]) / scale
+    return expected_gains((1.0 - mean) / scale, deviation / scale, objectives, front=losses)
+
+
+def spread_design(log_cost: Matrix, codes: Codes, *, taken: Codes, count: int) -> int:
+    """Return the row for place `count` of a first design: both ends of the cost, then halves between, far from others.
+
+    Places 0 and 1 are the cheapest and the dearest; the others aim at the quantiles 1/2, 1/4, 3/4, 1/8, ... of the
+    logarithm of the cost, and take there the row that differs most from what is taken.
+    """
+    if count < 2:
+        return int(np.argmin(log_cost) if count == 0 else np.argmax(log_cost))
+    aim = _van_der_corput(count - 1)
+    low, high = log_cost.min(), log_cost.max()
+    near = np.argsort(np.abs(log_cost - (low + aim * (high - low))))[: max(10, len(log_cost) // 20)]
+    differs = (codes[near][:, None, :] != taken[None]).mean(axis=2).min(axis=1) if len(taken) else np.zeros(len(near))
+    return int(near[np.argmax(differs)])
+
+
+def _van_der_corput(number: int) -> float:
+    """1/2, 1/4, 3/4, 1/8, 5/8, ... for 1, 2, 3, ..."""
+    value, base = 0.0, 0.5
+    while number:
+        value += base * (number & 1)
+        number >>= 1
+        base /= 2
+    return value
+
+
+def extrapolate(curves: Sequence[Matrix], stopped: Sequence[Matrix]) -> tuple[Matrix, Matrix]:
+    """Return expected final Dice of stopped curves, and its deviation, from curves that went to their end.
+
+    By a line from the Dice at the stop to that at the end; with fewer than four whole curves the mean difference.
+    """
+    expected, deviation = np.empty(len(stopped)), np.empty(len(stopped))
+    for number, curve in enumerate(stopped):
+        age = len(curve)
+        pairs = [(whole[age - 1], whole[-1]) for whole in curves if len(whole) > age and whole[age - 1] >= 0]
+        then, end = (np.array(column) for column in zip(*pairs, strict=True)) if pairs else (np.zeros(0),) * 2
+        if len(pairs) >= 4 and then.std() > 0:
+            slope = float(np.clip(np.cov(then, end)[0, 1] / then.var(ddof=1), 0.0, 1.0))
+            rest = end - slope * then
+            expected[number] = slope * curve[-1] + rest.mean()
+            deviation[number] = rest.std(ddof=1)
+        else:
+            expected[number] = curve[-1] + ((end - then).mean() if pairs else 0.0)
+            deviation[number] = 0.05
+    return np.clip(expected, 0.0, 1.0), np.maximum(deviation, 0.005)
+
+
+def _without_outliers(dice: Matrix) -> Matrix:
+    """Lift Dice that fell far below the others: how bad a broken network is says nothing about good ones."""
+    low, middle = np.quantile(dice, [0.25, 0.5])
+    return np.asarray(np.maximum(dice, middle - 5 * max(middle - low, 0.01)))
+
+
+def _best_and_some(dice: Matrix, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Choose the best half of `most` and a random other half, in their order; all where there are no more."""
+    if len(dice) <= most:
+        return np.arange(len(dice))
+    order = np.argsort(-dice)
+    rest = rng.permutation(order[most // 2 :])[: most - most // 2]
+    return np.sort(np.concatenate([order[: most // 2], rest]))

@@ -1,0 +1,250 @@
+"""The known-cost proposer: a model for Dice alone, exact costs, and the largest expected gain of hypervolume.
+
+Random points, neighbours and crossovers of the front make a pool; a cost model ranks it, the best few are priced
+exactly, and the choice is made between those. What is chosen and how is in `acquire`, in numbers; this file turns a
+study's records into them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import moocore
+import numpy as np
+from numpy.typing import NDArray
+
+from search.proposers.acquire import Evidence, Scales, Surrogate, extrapolate, gains, learn_dice, spread_design
+from search.proposers.cost_model import COSTS, FIRST_PRICED, CostModel, first_rows, learn_costs
+from search.proposers.problem import Problem
+from search.records import Costs, Record
+from space.architecture import Architecture
+from space.axes import Decisions
+from space.coded import Coded
+
+Matrix = NDArray[np.float64]
+Codes = NDArray[np.int64]
+DESIGN = 8  # trainings of the first design
+RANDOM, VARIED, CROSSED = 600, 300, 300  # candidates of the pool, beside all neighbours of the front
+PARENTS = 25  # front points whose neighbours are all in the pool
+SHORTLIST = 8  # candidates priced exactly before the choice
+DESCENTS = 8  # rounds of neighbours towards the cheapest and the dearest network
+RELEARN = 0.15  # the cost model is learned anew after so many more prices
+COUNTED = ("trained", "stopped", "running")
+
+
+@dataclass(frozen=True)
+class Known:
+    """The front as the surrogate sees it: its rows, and (Dice, shares of the reference)."""
+
+    rows: Codes
+    points: Matrix
+
+
+class KnownCostProposer:
+    """Proposes by expected gain; keeps what it derived from the records it has seen, and every price."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self.coded = problem, Coded(problem.space)
+        self.prices: dict[Architecture, Matrix | None] = {}
+        self.priced_rows: list[Codes] = []
+        self.priced_costs: list[Matrix] = []
+        self.rows: dict[int, Codes] = {}
+        self.model: CostModel | None = None
+        self.scales: Scales | None = None
+        self.shares = [COSTS.index(name) for name in problem.directions if name != "dice"]
+        self.references = np.array([problem.reference[COSTS[index]] for index in self.shares])
+
+    def propose(self, records: Sequence[Record]) -> Decisions:
+        """Return the decisions with the largest expected gain, or the next of the first design."""
+        rng = np.random.default_rng([self.problem.seed, len(records), len(self.prices)])
+        self._take_in(records)
+        self._learn_costs()
+        counted = [record for record in records if record.state in COUNTED and record.measurement.costs]
+        counted += [record for record in records if record.state == "running" and not record.measurement.costs]
+        seen = {self.rows[record.number].tobytes() for record in records}
+        taken = {record.architecture for record in records}
+        finished = sum(record.state != "running" for record in counted)
+        if len(counted) < DESIGN or finished < 3:
+            return self._design(rng, counted, seen, taken)
+        evidence, costs = self._evidence(counted)
+        surrogate, self.scales = learn_dice(self.coded.similarities, evidence, scales=self.scales, rng=rng)
+        known = self._front(surrogate, evidence, counted, costs)
+        return self._choose(surrogate, known, self._pool(rng, known.rows, seen), taken)
+
+    def _take_in(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if record.number not in self.rows:
+                self.rows[record.number] = self.coded.encode([dict(record.decisions)])[0]
+            costs = record.measurement.costs
+            if costs and self._lacks(record.architecture, costs):
+                self._keep_price(record.architecture, self.rows[record.number], costs)
+
+    def _lacks(self, architecture: Architecture, costs: Costs) -> bool:
+        """Tell whether these costs say more than what is kept: a latency that was not measured before, say."""
+        kept = self.prices.get(architecture)
+        return kept is None or (costs.latency is not None and bool(np.isnan(kept[-1])))
+
+    def _keep_price(self, architecture: Architecture, row: Codes, costs: Costs | None) -> Matrix | None:
+        values = None
+        if costs is not None:
+            values = np.array([np.nan if (value := costs.of(name)) is None else value for name in COSTS], dtype=float)
+            self.priced_rows.append(row)
+            self.priced_costs.append(values)
+        self.prices[architecture] = values
+        return values
+
+    def _price(self, row: Codes) -> tuple[Architecture, Matrix | None]:
+        """Price a row exactly, once; None where it can't be built."""
+        architecture = self.problem.architecture(self.coded.decode(row))
+        if architecture in self.prices:
+            return architecture, self.prices[architecture]
+        refused = self.problem.refuse(architecture)
+        costs = None if refused else self.problem.price(architecture)
+        return architecture, self._keep_price(architecture, row, costs)
+
+    def _learn_costs(self) -> None:
+        for row in first_rows(self.coded, self.problem.seed) if len(self.priced_costs) < FIRST_PRICED else ():
+            if len(self.priced_costs) == FIRST_PRICED:
+                break
+            self._price(row)
+        if self.priced_costs and (self.model is None or len(self.priced_costs) > self.model.priced * (1 + RELEARN)):
+            rows = np.stack(self.priced_rows)[:, self.coded.free]
+            self.model = learn_costs(self.coded.similarities, rows, np.stack(self.priced_costs))
+
+    def _predicted(self, rows: Codes) -> Matrix:
+        """Return predicted costs of rows; a cost that was never measured is 1, so that it says nothing."""
+        if self.model is None:
+            return np.ones((len(rows), len(COSTS)))
+        return np.nan_to_num(self.model.predict(rows[:, self.coded.free]), nan=1.0)
+
+    def _within(self, costs: Matrix) -> NDArray[np.bool_]:
+        """Tell which rows of costs are within all budgets."""
+        limits = np.array([self.problem.budgets.get(name, np.inf) for name in COSTS])
+        return np.asarray((costs <= limits).all(axis=1))
+
+    def _design(
+        self, rng: np.random.Generator, counted: Sequence[Record], seen: set[bytes], taken: set[Architecture]
+    ) -> Decisions:
+        """Return the next network of the first design: both ends of the costs, then between, unlike the others."""
+        rows = self._fresh(np.concatenate([self.coded.sample(rng, 2000), self._ends(rng)]), seen)
+        for _ in range(20):
+            costs = self._predicted(rows)
+            inside = np.flatnonzero(self._within(costs))
+            if not len(inside):
+                break
+            level = np.log(costs[inside][:, self.shares or [0]]).mean(axis=1)
+            others = [self.rows[record.number] for record in counted]
+            chosen = inside[
+                spread_design(
+                    level, rows[inside][:, self.coded.free], count=len(counted),
+                    taken=np.stack(others)[:, self.coded.free] if others else rows[:0][:, self.coded.free],
+                )
+            ]  # fmt: skip
+            architecture, exact = self._price(rows[chosen])
+            if exact is not None and architecture not in taken and self._within(np.nan_to_num(exact[None]))[0]:
+                return self.coded.decode(rows[chosen])
+            rows = np.delete(rows, chosen, axis=0)
+        return self.coded.decode(self.coded.sample(rng, 1)[0])
+
+    def _ends(self, rng: np.random.Generator) -> Codes:
+        """Walk from random points to where the predicted cost is least, and most within the budgets."""
+        found = []
+        for sign in (1.0, -1.0):
+            rows = self.coded.sample(rng, 200)
+            for _ in range(DESCENTS):
+                costs = self._predicted(rows)
+                level = sign * np.log(costs[:, self.shares or [0]]).mean(axis=1)
+                level[~self._within(costs)] = np.inf
+                best = rows[int(np.argmin(level))]
+                rows = np.concatenate([best[None], self.coded.neighbours(best)])
+            found.append(rows)
+        return np.concatenate(found)
+
+    def _evidence(self, counted: Sequence[Record]) -> tuple[Evidence, Matrix]:
+        rows = np.stack([self.rows[record.number] for record in counted])
+        costs = self._predicted(rows)
+        for number, record in enumerate(counted):
+            exact = self.prices.get(record.architecture)
+            if exact is not None:
+                costs[number] = np.where(np.isnan(exact), costs[number], exact)
+        dice, extra = _dice_of(counted)
+        pending = np.array([record.state == "running" for record in counted])
+        return Evidence(rows[:, self.coded.free], np.log(np.maximum(costs, 1e-12)), dice, extra, pending), costs
+
+    def _front(self, surrogate: Surrogate, evidence: Evidence, counted: Sequence[Record], costs: Matrix) -> Known:
+        """Return what no other dominates, by the surrogate's mean, of all that is trained or in training."""
+        chosen = np.flatnonzero([record.state != "stopped" for record in counted])
+        mean, _ = surrogate.predict(evidence.codes[chosen], evidence.log_costs[chosen])
+        if "dice" not in self.problem.directions:
+            mean = np.ones_like(mean)
+        shares = costs[chosen][:, self.shares] / self.references
+        kept = moocore.is_nondominated(np.column_stack([-mean, shares]), keep_weakly=False)
+        rows = np.stack([self.rows[counted[number].number] for number in chosen[kept]])
+        return Known(rows, np.column_stack([mean, shares])[kept])
+
+    def _pool(self, rng: np.random.Generator, front: Codes, seen: set[bytes]) -> Codes:
+        parents = front[rng.permutation(len(front))[:PARENTS]]
+        one, other = (front[rng.integers(len(front), size=CROSSED)] for _ in range(2))
+        varied = self.coded.vary(rng, front[rng.integers(len(front), size=VARIED)], share=2.5 / len(self.coded.free))
+        rows = [self.coded.sample(rng, RANDOM), *(self.coded.neighbours(row) for row in parents), varied]
+        return self._fresh(np.concatenate([*rows, self.coded.cross(rng, one, other)]), seen)
+
+    def _fresh(self, rows: Codes, seen: set[bytes]) -> Codes:
+        """Return rows that were never recorded, each once."""
+        rows = np.unique(rows, axis=0)
+        return rows[[row.tobytes() not in seen for row in rows]]
+
+    def _choose(self, surrogate: Surrogate, known: Known, pool: Codes, taken: set[Architecture]) -> Decisions:
+        """Rank the pool by predicted costs, price the best, and take the best of those."""
+        costs = self._predicted(pool)
+        gained = self._gains(surrogate, known, pool, costs)
+        gained[~self._within(costs)] = -1.0
+        exact_rows, exact_costs = [], []
+        for number in np.argsort(-gained):
+            architecture, exact = self._price(pool[number])
+            if exact is None or architecture in taken:
+                continue
+            exact = np.where(np.isnan(exact), costs[number], exact)
+            if self._within(exact[None])[0]:
+                exact_rows.append(pool[number])
+                exact_costs.append(exact)
+            if len(exact_rows) == SHORTLIST:
+                break
+        if not exact_rows:
+            return self.coded.decode(pool[int(np.argmax(gained))])
+        gained = self._gains(surrogate, known, np.stack(exact_rows), np.stack(exact_costs))
+        return self.coded.decode(exact_rows[int(np.argmax(gained))])
+
+    def _gains(self, surrogate: Surrogate, known: Known, rows: Codes, costs: Matrix) -> Matrix:
+        return gains(
+            surrogate, rows[:, self.coded.free], costs, objectives=costs[:, self.shares] / self.references,
+            front=known.points, worst_dice=self.problem.reference.get("dice", 0.0),
+        )  # fmt: skip
+
+
+def _dice_of(records: Sequence[Record]) -> tuple[Matrix, Matrix]:
+    """Return the Dice of each record and its deviation beyond noise: a stopped one's is what its curve leads to."""
+    dice, extra = np.zeros(len(records)), np.zeros(len(records))
+    whole = [_curve(record) for record in records if record.state == "trained"]
+    stopped = [number for number, record in enumerate(records) if record.state == "stopped" and len(_curve(record))]
+    expected, deviation = extrapolate(whole, [_curve(records[number]) for number in stopped])
+    dice[stopped], extra[stopped] = expected, deviation
+    for number, record in enumerate(records):
+        if record.measurement.dice is not None and record.state == "trained":
+            dice[number] = record.measurement.dice
+    return dice, extra
+
+
+def _curve(record: Record) -> Matrix:
+    """The Dice after each epoch so far: the last one known where an epoch was not validated, -1 before the first."""
+    values, last = [], -1.0
+    for epoch in record.measurement.epochs:
+        last = epoch.dice if epoch.dice is not None else last
+        values.append(last)
+    return np.array(values)
+
+
+def cost_errors(model: CostModel) -> Mapping[str, float]:
+    """Return the cost model's median relative error of each cost, by leaving one out."""
+    return {name: float(error) for name, error in zip(COSTS, model.errors, strict=True) if not np.isnan(error)}

@@ -1,0 +1,46 @@
+"""Pareto local search with an archive (Paquete, Chiarandini, Stuetzle 2004): neighbours of what nothing dominates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from search.pareto import pareto_front
+from search.proposers.problem import Problem
+from search.records import Record
+from space.axes import Decisions
+
+FIRST = 8  # random networks that the archive starts from
+
+
+class LocalProposer:
+    """Proposes an unvisited neighbour of a random point of the front; a random network where all are visited."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self.asked = problem, 0
+        self.visited: set[tuple[tuple[str, object], ...]] = set()
+
+    def propose(self, records: Sequence[Record]) -> Decisions:
+        """Return decisions that differ in one decision from a front point's; the front is that of the records."""
+        self.asked += 1
+        rng = Random(f"{self.problem.seed}:{len(records)}:{self.asked}")
+        self.visited.update(_key(dict(record.decisions)) for record in records)
+        if len(records) < FIRST:
+            return self._visit(self.problem.space.sample(rng))
+        front = pareto_front(records, self.problem.directions)
+        rng.shuffle(front)
+        for record in front:
+            around = [
+                each for each in self.problem.space.neighbours(dict(record.decisions)) if _key(each) not in self.visited
+            ]
+            if around:
+                return self._visit(rng.choice(around))
+        return self._visit(self.problem.space.sample(rng))
+
+    def _visit(self, decisions: Decisions) -> Decisions:
+        self.visited.add(_key(decisions))
+        return decisions
+
+
+def _key(decisions: Decisions) -> tuple[tuple[str, object], ...]:
+    return tuple(decisions.items())

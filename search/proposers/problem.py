@@ -1,0 +1,39 @@
+"""What a proposer has to know of a study, and nothing of where its numbers come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from search.plan import Plan
+from search.records import Costs
+from space.architecture import Architecture, Value
+from space.axes import Space
+from space.feasible import why_not
+
+Price = Callable[[Architecture], Costs | None]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A space, what is wanted of its networks, and how they are spelled out, refused and priced.
+
+    `price` gives exact costs (None where the network can't be built), as far as they are known without a training.
+    """
+
+    space: Space
+    directions: Mapping[str, str]
+    budgets: Mapping[str, float]
+    reference: Mapping[str, float]
+    seed: int
+    architecture: Callable[[Mapping[str, Value]], Architecture]
+    refuse: Callable[[Architecture], str | None]
+    price: Price
+
+
+def problem_of(plan: Plan, *, reference: Mapping[str, float], price: Price) -> Problem:
+    """Return a study's problem."""
+    return Problem(
+        plan.space, plan.directions, plan.budgets, reference, plan.study.search.seed, plan.space.architecture,
+        lambda architecture: why_not(architecture, plan.context), price,
+    )  # fmt: skip

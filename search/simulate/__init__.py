@@ -1,0 +1,1 @@
+"""Searches against a table of known results: nothing is built and nothing is trained."""

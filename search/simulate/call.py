@@ -1,0 +1,139 @@
+"""What `voxnas simulate` does: tables and rules from its options, all runs, then tables, JSON and a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from rich.console import Console
+
+from search.proposers.propose import PROPOSERS
+from search.simulate.clock import Rules, Run, simulate
+from search.simulate.compare import Comparison, anytime, comparison
+from search.simulate.parquet import read_table
+from search.simulate.show import comparison_tables, comparisons_json
+from search.simulate.synthetic import RECIPES, synthetic_table
+from search.simulate.tables import Table
+from search.study.mistakes import UserError, nearest
+from search.study.schema import Halving
+
+
+@dataclass(frozen=True)
+class Call:
+    """The options as they were given."""
+
+    tables: Sequence[str] | None
+    synthetic: bool
+    file: Path | None
+    proposers: Sequence[str]
+    seeds: int
+    workers: int
+    trainings: int
+    enough: float
+    halving: str
+    jobs: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run, as it travels to a process."""
+
+    table: str
+    file: Path | None
+    proposer: str
+    seed: int
+    rules: Rules
+
+
+def run_call(call: Call, *, console: Console, figure: Path | None, as_json: bool) -> None:
+    """Run and print; a table's results are shown as soon as it is done. Raises UserError for options that don't fit."""
+    rules = _check(call)
+    done: list[Comparison] = []
+    for name in _names(call):
+        table = _table(name, call.file)
+        tasks = [
+            Task(name, call.file, proposer, seed, rules) for proposer in call.proposers for seed in range(call.seeds)
+        ]
+        runs: dict[str, list[Run]] = {proposer: [] for proposer in call.proposers}
+        for task, run in zip(tasks, all_runs(tasks, call.jobs), strict=True):
+            runs[task.proposer].append(run)
+        done.append(comparison(table, runs, rules=rules))
+        for grid in () if as_json else comparison_tables(done[-1]):
+            console.print(grid)
+    if as_json:
+        print(comparisons_json(done))
+    if figure is not None:
+        _write(done, figure)
+
+
+def _check(call: Call) -> Rules:
+    mistakes = []
+    if call.synthetic == (call.file is not None):
+        mistakes.append("simulate: give --synthetic, or a file with --table")
+    if call.tables and not call.synthetic:
+        mistakes.append("simulate: --only names made tables; it needs --synthetic")
+    for name in call.tables or ():
+        if name not in RECIPES:
+            mistakes.append(f"simulate: --only: no made table is called {name!r}{nearest(name, list(RECIPES))}")
+    for name in call.proposers:
+        if name not in PROPOSERS:
+            mistakes.append(f"simulate: --proposers: {name!r} is not known{nearest(name, PROPOSERS)}")
+    halving = None if call.halving == "off" else _halving(call.halving)
+    if isinstance(halving, str):
+        mistakes.append(halving)
+    if mistakes or isinstance(halving, str):
+        raise UserError(mistakes)
+    return Rules(call.workers, call.trainings, call.enough, halving)
+
+
+def _halving(text: str) -> Halving | str:
+    wrong = f"simulate: --halving: {text!r} is neither off nor MIN_EPOCHS,REDUCTION[,BRACKETS], as 3,3"
+    parts = text.split(",")
+    try:
+        least, reduction, brackets = int(parts[0]), float(parts[1]), int(parts[2]) if len(parts) > 2 else 1
+    except (ValueError, IndexError):
+        return wrong
+    return Halving(least, reduction, brackets) if least >= 1 and reduction > 1 and 1 <= brackets <= 5 else wrong
+
+
+def _names(call: Call) -> Sequence[str]:
+    return [call.file.stem] if call.file else call.tables or list(RECIPES)
+
+
+def _table(name: str, file: Path | None) -> Table:
+    return read_table(file) if file else synthetic_table(name)
+
+
+def all_runs(tasks: Sequence[Task], jobs: int) -> Iterable[Run]:
+    """Run tasks in their order, in this process or in several."""
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) if jobs > 1 else None
+    with pool or nullcontext():
+        yield from (pool.map(_run, tasks) if pool else map(_run, tasks))
+
+
+_READ: dict[Path, Table] = {}
+
+
+def _run(task: Task) -> Run:
+    if task.file is not None and task.file not in _READ:
+        _READ[task.file] = read_table(task.file)
+    table = _READ[task.file] if task.file is not None else synthetic_table(task.table)
+    return simulate(table, task.proposer, seed=task.seed, rules=task.rules)
+
+
+def _write(done: Sequence[Comparison], file: Path) -> None:
+    from search.figures import draw_anytime, write_figures
+
+    figures = []
+    for compared in done:
+        names = [summary.proposer for summary in compared.summaries]
+        curves = [
+            (name, anytime([run for run in compared.runs if run.proposer == name], until=compared.rules.trainings))
+            for name in names
+        ]
+        figures.append(draw_anytime(curves, title=f"{compared.table}: {compared.character}"))
+    write_figures(figures, file)

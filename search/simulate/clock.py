@@ -1,0 +1,187 @@
+"""A search on a table with a simulated clock: W workers, each asked for anew when its training ends."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.halving import goes_on, rungs
+from search.pareto import volume
+from search.proposers.problem import Problem
+from search.proposers.propose import ask_new, make_proposer
+from search.records import Epoch, Measurement, Record, State
+from search.simulate.tables import Table
+from search.study.schema import Halving
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training that ended: when, how many epochs it took, and the true hypervolume of all that is trained."""
+
+    at_s: float
+    trainings: int
+    trained_s: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """One search: its steps, how often it asked for what it knew, seconds of each ask, how busy workers were."""
+
+    proposer: str
+    seed: int
+    steps: tuple[Step, ...]
+    repeats: int
+    ask_s: tuple[float, ...]
+    busy: float
+
+    def trainings_to(self, share: float) -> float:
+        """Return the trainings begun until so much of the true hypervolume was reached; infinity where it was not."""
+        return next((float(step.trainings) for step in self.steps if step.share >= share), float("inf"))
+
+    def hours_to(self, share: float) -> float:
+        """Return the hours of training until so much of the true hypervolume was reached."""
+        return next((step.trained_s / 3600 for step in self.steps if step.share >= share), float("inf"))
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a search is run: workers, most trainings, the share at which it may end, and halving."""
+
+    workers: int = 1
+    trainings: int = 200
+    enough: float = 0.99
+    halving: Halving | None = None
+
+
+def problem_of_table(table: Table, *, seed: int) -> Problem:
+    """Return a table's problem: exact prices cost nothing, what the table lacks can't be built."""
+    return Problem(
+        table.space, table.directions, {}, table.reference, seed, table.architecture,
+        lambda architecture: None if architecture in table.row_of else "not in the table",
+        lambda architecture: table.costs[table.row_of[architecture]] if architecture in table.row_of else None,
+    )  # fmt: skip
+
+
+def simulate(table: Table, name: str, *, seed: int, rules: Rules) -> Run:
+    """Search a table; a training takes its epochs' time, an ask the time that it really took."""
+    search = _Search(table, name, seed, rules)
+    search.run()
+    return search.result()
+
+
+class _Search:
+    """The state of one simulated search."""
+
+    def __init__(self, table: Table, name: str, seed: int, rules: Rules) -> None:
+        self.table, self.name, self.seed, self.rules = table, name, seed, rules
+        self.problem = problem_of_table(table, seed=seed)
+        self.proposer = make_proposer(name, self.problem)
+        self.records: list[Record] = []
+        self.curves: list[Matrix] = []
+        self.events: list[tuple[float, int, int]] = []  # (time, trial, epoch that ends then)
+        self.rungs: dict[int, list[tuple[int, float]]] = {}
+        self.trained: list[int] = []
+        self.steps: list[Step] = []
+        self.asked: list[float] = []
+        self.repeats, self.trained_s, self.now, self.driver_free, self.over = 0, 0.0, 0.0, 0.0, False
+        self.busy_s, self.last_start = 0.0, 0.0
+
+    def run(self) -> None:
+        """Start all workers, then go from event to event."""
+        for _ in range(self.rules.workers):
+            self._start()
+        while self.events:
+            self.now, trial, epoch = heapq.heappop(self.events)
+            if self._ends(trial, epoch):
+                self._start()
+            else:
+                self._go_on(trial, epoch)
+            if self.over:
+                break
+
+    def result(self) -> Run:
+        """Return what came of it."""
+        spans = self.rules.workers * self.last_start
+        busy = min(1.0, self.busy_s / spans) if spans else 1.0
+        return Run(self.name, self.seed, tuple(self.steps), self.repeats, tuple(self.asked), busy)
+
+    def _start(self) -> None:
+        if len(self.records) >= min(self.rules.trainings, self.table.size):
+            return
+        begun = time.perf_counter()
+        decisions, repeats = ask_new(self.proposer, self.problem, self.records)
+        took = time.perf_counter() - begun
+        if decisions is None:
+            return
+        self.asked.append(took)
+        self.repeats += repeats
+        self.driver_free = max(self.now, self.driver_free) + took
+        self.last_start = self.driver_free
+        row = self.table.row_of[self.problem.architecture(decisions)]
+        number = len(self.records)
+        measurement = Measurement("running", costs=self.table.costs[row])
+        self.records.append(Record(number, self.table.architectures[row], tuple(decisions.items()), self.seed, 0,
+                                   measurement, ""))  # fmt: skip
+        self.curves.append(self.table.curve(row, self.seed))
+        self._go_on(number, 0)
+
+    def _row(self, trial: int) -> int:
+        return self.table.row_of[self.records[trial].architecture]
+
+    def _stops(self, trial: int) -> tuple[int, ...]:
+        halving = self.rules.halving
+        if halving is None:
+            return ()
+        return rungs(
+            epochs=self.table.epochs, least=halving.min_epochs, reduction=halving.reduction,
+            bracket=trial % halving.brackets,
+        )  # fmt: skip
+
+    def _go_on(self, trial: int, epoch: int) -> None:
+        """Train to the next rung, or to the end."""
+        until = next((rung for rung in self._stops(trial) if rung > epoch), self.table.epochs)
+        begin = max(self.now, self.driver_free) if epoch == 0 else self.now
+        seconds = float((until - epoch) * self.table.epoch_s[self._row(trial)])
+        heapq.heappush(self.events, (begin + seconds, trial, until))
+
+    def _ends(self, trial: int, epoch: int) -> bool:
+        """Take in what was trained; tell whether the trial is over."""
+        row, previous = self._row(trial), len(self.records[trial].measurement.epochs)
+        spent = float((epoch - previous) * self.table.epoch_s[row])
+        self.trained_s += spent
+        self.busy_s += spent
+        curve = self.curves[trial]
+        epochs = tuple(Epoch(number + 1, 0.0, float(curve[number]), 0.0) for number in range(epoch))
+        whole = epoch == self.table.epochs
+        on = not whole and self._passes(trial, epoch, float(curve[epoch - 1]))
+        state: State = "trained" if whole else ("running" if on else "stopped")
+        told = replace(self.records[trial].measurement, state=state, dice=float(curve[-1]) if whole else None,
+                       epochs=epochs)  # fmt: skip
+        self.records[trial] = replace(self.records[trial], measurement=told)
+        if whole:
+            self.trained.append(row)
+        if not on:
+            self._note()
+        return not on
+
+    def _passes(self, trial: int, epoch: int, dice: float) -> bool:
+        if self.rules.halving is None:
+            return True
+        rung = self.rungs.setdefault(epoch, [])
+        rung.append((trial, dice))
+        losses = self.table.losses[[self._row(other) for other, _ in rung]].copy()
+        losses[:, list(self.table.directions).index("dice")] = [1.0 - reached for _, reached in rung]
+        return goes_on(losses, which=len(rung) - 1, reduction=self.rules.halving.reduction)
+
+    def _note(self) -> None:
+        share = volume(self.table.losses[self.trained], self.table.worst) / self.table.best_volume
+        begun = sum(len(record.measurement.epochs) > 0 for record in self.records)
+        self.steps.append(Step(self.now, begun, self.trained_s, share))
+        self.over = share >= self.rules.enough

@@ -1,0 +1,141 @@
+"""Costs of the space's own networks by hand formulas: thousands of them in a second.
+
+Parameters and MACs are exact for plain and residual units with ISA and CSAM (a test compares); the two peaks of
+memory and the latency are models with the right terms, good enough to rank networks, not to set a budget by.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from search.records import Costs, Latency
+from space.architecture import Architecture
+from space.canonical import Context
+from space.feasible import CSAM_REDUCTION, channels_at, level_of
+from space.pooling import Triple, level_sizes
+
+BYTES = 4  # of a float32
+STATES = 4  # weights, gradients and the optimiser's two moments
+MACS_PER_S = 4e10
+BYTES_PER_S = 8e9
+CALL_S = 4e-5  # what an operator costs whatever its size
+MAPS = {"relu": 2.0, "leakyrelu": 2.0, "gelu": 3.0, "silu": 3.0}  # kept for backward by convolution, norm, activation
+HEADS = 3  # with deep supervision, as in `space.unet`
+SLICE_EXPANSION = 4
+
+
+@dataclass
+class _Bill:
+    """What is added up over a network's operators; values are per patch at batch 1."""
+
+    params: int = 0
+    macs: int = 0
+    kept: float = 0.0
+    moved: float = 0.0
+    largest: float = 0.0
+    calls: int = 0
+
+    def conv(self, ins: int, outs: int, kernel: Triple, size: Triple) -> None:
+        """Add a convolution to a map of this size."""
+        voxels = prod(size)
+        self.params += ins * outs * prod(kernel)
+        self.macs += ins * outs * prod(kernel) * voxels
+        self.map((ins + outs) * voxels, keep=0.0)
+
+    def map(self, values: float, *, keep: float) -> None:
+        """Add an operator that writes so many values, and keeps so many times as many for backward."""
+        self.moved += values
+        self.kept += keep * values
+        self.largest = max(self.largest, values)
+        self.calls += 1
+
+
+def formula_costs(architecture: Architecture, context: Context, *, batch: int = 2) -> Costs:
+    """Price a network of plain or residual units; `memory_bytes` is that of a training step at this batch."""
+    bill, sizes = _Bill(), level_sizes(context.patch, architecture["pooling"])
+    channels, bottom = architecture["channels"], architecture.levels - 1
+    for level in range(architecture.levels):
+        ins = channels[level - 1] if level else context.in_channels
+        _unit(bill, architecture, level, ins, sizes[level], strided=level > 0)
+    for level in range(bottom):
+        _grow(bill, architecture, level, sizes)
+        ins = channels[level] * (1 if architecture["skip"] == "add" else 2)
+        _unit(bill, architecture, level, ins, sizes[level], strided=False)
+    for place in architecture.attention():
+        _attention(bill, architecture, place, sizes)
+    bill.conv(channels[0], context.classes, (1, 1, 1), sizes[0])
+    heads = min(HEADS, bottom) if architecture["deep_supervision"] else 1
+    bill.params += sum(channels[level] * context.classes for level in range(1, heads)) + heads * context.classes
+    image = context.in_channels * prod(context.patch)
+    latency = bill.macs / MACS_PER_S + BYTES * bill.moved / BYTES_PER_S + CALL_S * bill.calls
+    return Costs(
+        params=bill.params,
+        macs=bill.macs,
+        memory_bytes=int(BYTES * (STATES * bill.params + batch * (bill.kept + bill.largest + image))),
+        inference_memory_bytes=int(BYTES * (bill.params + 2 * bill.largest + image)),
+        latency=Latency(latency, 0.0, 1, True, "formula", 1, "float32"),
+    )
+
+
+def _unit(bill: _Bill, architecture: Architecture, level: int, ins: int, size: Triple, *, strided: bool) -> None:
+    outs, kernel, repeats = architecture["channels"][level], architecture["kernels"][level], architecture["repeats"]
+    for step in range(repeats):
+        bill.conv(outs if step else ins, outs, kernel, size)
+        bill.params += 2 * outs  # the norm's
+        bill.map(outs * prod(size), keep=MAPS[architecture["activation"]])
+    stride = architecture["pooling"][level - 1] if strided and architecture["downsampling"] == "strided" else (1, 1, 1)
+    if architecture["encoder"] == "residual" and (ins != outs or stride != (1, 1, 1)):
+        bill.conv(ins, outs, (1, 1, 1), size)
+        bill.params += 2 * outs
+        bill.map(outs * prod(size), keep=2.0)
+    elif architecture["encoder"] == "residual":
+        bill.map(outs * prod(size), keep=1.0)
+
+
+def _grow(bill: _Bill, architecture: Architecture, level: int, sizes: tuple[Triple, ...]) -> None:
+    ins, outs, stride = architecture["channels"][level + 1], architecture["channels"][level], (
+        architecture["pooling"][level]
+    )  # fmt: skip
+    if architecture["upsampling"] == "transposed":
+        bill.params += ins * outs * prod(stride)
+        bill.macs += ins * outs * prod(stride) * prod(sizes[level + 1])
+    else:
+        bill.conv(ins, outs, (1, 1, 1), sizes[level + 1])
+    bill.map(outs * prod(sizes[level]), keep=1.0 if architecture["skip"] == "add" else 2.0)
+
+
+def _attention(bill: _Bill, architecture: Architecture, place: str, sizes: tuple[Triple, ...]) -> None:
+    block, options = architecture[f"attention@{place}"], architecture.options(place)
+    width = channels_at(architecture, place)
+    depth, height, across = sizes[level_of(place, architecture.levels)]
+    values = width * depth * height * across
+    if block == "isa":
+        each = 1 if options["shared"] else 2
+        masks = 2 * (depth - 1) if each == 2 else (depth if depth > 1 else 0)
+        bill.params += each * (width * width + width)
+        bill.macs += masks * width * width * height * across
+        bill.map(values * (1 + each), keep=1.5)
+    elif block == "csam":
+        _csam(bill, options, width=width, depth=depth, plane=height * across)
+        bill.map(values, keep=1.0)
+        bill.calls += 4
+    else:
+        raise ValueError(f"no formula for attention {block!r} at {place}")
+
+
+def _csam(bill: _Bill, options: dict[str, bool], *, width: int, depth: int, plane: int) -> None:
+    hidden = width // CSAM_REDUCTION
+    if options["semantic"]:
+        bill.params += 2 * width * hidden + hidden + width
+        bill.macs += 4 * width * hidden
+    if options["positional"]:
+        bill.params += 2 * 49 + 1
+        bill.macs += 2 * 49 * plane
+    if options["slice"]:
+        wide = SLICE_EXPANSION * depth
+        bill.params += 2 * depth * wide + wide + depth
+        bill.macs += 4 * depth * wide
+    if options.get("uncertainty"):
+        bill.params += (2 + 5) * (depth * depth + depth)
+        bill.macs += (2 + 5) * depth * depth + 5 * depth

@@ -1,0 +1,232 @@
+"""Made tables: real spaces and costs, and a Dice whose character is known: additive, by places, a network, noisy."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.simulate.formulas import formula_costs
+from search.simulate.tables import Table
+from space.architecture import Architecture
+from space.axes import Decisions, Space
+from space.canonical import Context
+from space.catalogue import full_axes, narrow
+from space.coded import Coded
+from space.feasible import why_not
+
+Matrix = NDArray[np.float64]
+OBJECTIVES = {"dice": "maximize", "memory": "minimize", "latency": "minimize"}
+EPOCHS = 27
+STEPS_PER_EPOCH = 250
+TRAINING_MACS = 3 * 2  # forward and backward, batch 2: MACs of a step over those of one patch
+MACS_PER_S = 2e11
+MEAN_LOSS, STEEPNESS = 0.18, 0.35  # Dice is 1 - MEAN_LOSS exp(-STEEPNESS score): good networks lie close together
+TAIL = 2.5  # the score stays within plus or minus this
+CROSSING = 0.35  # spread of the logarithm of the learning curves' time constants beside what the size explains
+FLICKER = 0.004  # deviation of an epoch's Dice about the curve, gone at the end
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A space, the shares of Dice's variance, and the deviation of one training's Dice (least, most over networks)."""
+
+    character: str
+    context: Context
+    placement: str
+    choices: Mapping[str, Sequence[Any]]
+    shares: Mapping[str, float]
+    noise: tuple[float, float] = (0.0005, 0.001)
+    unseen: bool = field(default=False)
+
+
+THICK = Context((12, 128, 128), (6.0, 1.0, 1.0), 1, 4)
+NEAR_CUBE = Context((32, 48, 32), (1.0, 1.0, 1.0), 1, 3)
+WIDE = Context((16, 96, 96), (3.0, 1.0, 1.0), 2, 3)
+BLOCKS = ("none", "isa", "csam")
+RECIPES: dict[str, Recipe] = {
+    "additive": Recipe(
+        "main effects and pairwise interactions", NEAR_CUBE, "tied",
+        {"encoder": ("plain", "residual"), "width": (8, 12, 16, 24), "repeats": (1, 2), "norm": ("instance", "batch"),
+         "deep_supervision": (True, False), "skip": ("concat", "add"), "isa.shared": (True, False),
+         "attention@encoders": BLOCKS, "attention@bottleneck": BLOCKS, "attention@skips": BLOCKS},
+        {"trend": 0.35, "main": 0.4, "pairs": 0.25},
+    ),
+    "places": Recipe(
+        "strong interactions between block and place, conditional places", THICK, "each",
+        {"levels": (3, 4), "width": (16, 24, 32), "encoder": ("plain", "residual"), "repeats": (1, 2, 3),
+         "attention@bottleneck": BLOCKS, "attention@skip0": BLOCKS, "attention@skip1": BLOCKS,
+         "attention@skip2": BLOCKS, "attention@encoder0": BLOCKS},
+        {"trend": 0.25, "main": 0.15, "places": 0.6},
+    ),
+    "network": Recipe(
+        "a random small network over the decisions, not additive", WIDE, "tied",
+        {"levels": (3, 4, 5), "width": (8, 16, 24, 32), "growth": (2.0, 1.5), "kernels": ("auto", "2d", "3d"),
+         "encoder": ("plain", "residual"), "repeats": (1, 2), "attention@encoders": BLOCKS,
+         "attention@bottleneck": BLOCKS, "attention@skips": BLOCKS, "attention@decoders": ("none", "isa")},
+        {"trend": 0.2, "network": 0.8},
+    ),
+    "noisy": Recipe(
+        "main effects and interactions, two trainings differ by 0.5 to 2 Dice points", NEAR_CUBE, "tied",
+        {"encoder": ("plain", "residual"), "width": (8, 12, 16, 24), "repeats": (1, 2), "norm": ("instance", "batch"),
+         "skip": ("concat", "add"), "attention@encoders": BLOCKS, "attention@bottleneck": BLOCKS,
+         "attention@skips": BLOCKS},
+        {"trend": 0.3, "main": 0.4, "pairs": 0.3}, noise=(0.0035, 0.014),
+    ),
+    "forest": Recipe(
+        "an ensemble of random trees over the decisions, not additive", THICK, "tied",
+        {"levels": (3, 4, 5), "width": (8, 16, 24, 32), "growth": (2.0, 1.5), "encoder": ("plain", "residual"),
+         "repeats": (1, 2, 3), "upsampling": ("linear", "transposed"), "skip": ("concat", "add"),
+         "attention@encoders": BLOCKS, "attention@bottleneck": BLOCKS, "attention@skips": BLOCKS},
+        {"trend": 0.2, "forest": 0.8}, unseen=True,
+    ),
+    "noisy-places": Recipe(
+        "interactions of block and place, two trainings differ by 0.5 to 2 Dice points, large", WIDE, "each",
+        {"levels": (3, 4), "width": (16, 24, 32), "encoder": ("plain", "residual"), "repeats": (1, 2),
+         "isa.shared": (True, False), "attention@bottleneck": BLOCKS, "attention@skip0": BLOCKS,
+         "attention@skip1": BLOCKS, "attention@skip2": BLOCKS, "attention@encoder0": BLOCKS},
+        {"trend": 0.3, "main": 0.25, "places": 0.45}, noise=(0.0035, 0.014), unseen=True,
+    ),
+}  # fmt: skip
+
+
+@lru_cache
+def synthetic_table(name: str) -> Table:
+    """Make a table of `RECIPES`: the same at every call, whatever the machine."""
+    recipe = RECIPES[name]
+    space = _space(recipe)
+    decisions, architectures = _buildable(space)
+    costs = tuple(formula_costs(architecture, recipe.context) for architecture in architectures)
+    macs = np.array([each.macs for each in costs], dtype=float)
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    size = _standard(np.log(macs))
+    score = sum(
+        (np.sqrt(share) * _PARTS[part](space, decisions, size, rng) for part, share in recipe.shares.items()),
+        np.zeros(len(macs)),
+    )
+    score = TAIL * np.tanh(score / TAIL)
+    truth = 1.0 - MEAN_LOSS * np.exp(-STEEPNESS * score)
+    spread = rng.uniform(*recipe.noise, size=len(macs))
+    slow = np.exp(0.25 * size + CROSSING * rng.standard_normal(len(macs))) * EPOCHS / 6
+    gap = rng.uniform(0.1, 0.35, size=len(macs))
+    seed_of = zlib.crc32(b"curve " + name.encode())
+    ages = np.arange(1, EPOCHS + 1)
+
+    def curve(row: int, seed: int) -> Matrix:
+        drawn = np.random.default_rng((seed_of, row, seed))
+        rest = np.exp(-ages / slow[row]) - np.exp(-EPOCHS / slow[row])
+        flicker = FLICKER * drawn.standard_normal(EPOCHS) * (1.0 - ages / EPOCHS)
+        dice: Matrix = truth[row] + spread[row] * drawn.standard_normal() - gap[row] * rest + flicker
+        return np.asarray(np.clip(dice, 0.0, 1.0))
+
+    return Table(
+        name=name, character=recipe.character, space=space, directions=OBJECTIVES, decisions=decisions,
+        architectures=architectures, costs=costs, truth=truth, epochs=EPOCHS,
+        epoch_s=5.0 + STEPS_PER_EPOCH * TRAINING_MACS * macs / MACS_PER_S, curve=curve,
+    )  # fmt: skip
+
+
+def _space(recipe: Recipe) -> Space:
+    """Narrow the full space to the recipe's choices; every other axis keeps its first choice alone."""
+    named = set(recipe.choices)
+    rest = {
+        axis.name: axis.choices[0]
+        for axis in full_axes(recipe.placement)
+        if axis.name not in named and axis.name.partition("@")[0] not in named
+    }
+    return narrow(recipe.context, placement=recipe.placement, fix=rest, choices=recipe.choices)
+
+
+def _buildable(space: Space) -> tuple[tuple[Decisions, ...], tuple[Architecture, ...]]:
+    """List the networks of a space that can be built, each once."""
+    found: dict[Architecture, Decisions] = {}
+    for decisions in space.enumerate():
+        architecture = space.architecture(decisions)
+        if architecture not in found and why_not(architecture, space.context) is None:
+            found[architecture] = decisions
+    return tuple(found.values()), tuple(found)
+
+
+def _standard(values: Matrix) -> Matrix:
+    return np.asarray((values - values.mean()) / values.std())
+
+
+def _trend(space: Space, decisions: Sequence[Decisions], size: Matrix, rng: np.random.Generator) -> Matrix:
+    """Larger is better, less and less so."""
+    return _standard(-np.exp(-0.8 * size))
+
+
+def _main(space: Space, decisions: Sequence[Decisions], size: Matrix, rng: np.random.Generator) -> Matrix:
+    """A normal effect of each choice of each axis."""
+    codes = _free(space, decisions)
+    effects = [rng.standard_normal(codes.max() + 1) for _ in range(codes.shape[1])]
+    return _standard(np.sum([effect[column] for effect, column in zip(effects, codes.T, strict=True)], axis=0))
+
+
+def _pairs(space: Space, decisions: Sequence[Decisions], size: Matrix, rng: np.random.Generator) -> Matrix:
+    """A normal effect of each pair of choices, on half of the pairs of axes."""
+    codes = _free(space, decisions)
+    total, count = np.zeros(len(codes)), codes.max() + 1
+    for one in range(codes.shape[1]):
+        for other in range(one):
+            effect = rng.standard_normal((count, count)) * (rng.random() < 0.5)
+            total += effect[codes[:, one], codes[:, other]]
+    return _standard(total)
+
+
+def _places(space: Space, decisions: Sequence[Decisions], size: Matrix, rng: np.random.Generator) -> Matrix:
+    """What blocks do together: an effect of each pair and each triple of (block, place), and of block and width."""
+    codes = _free(space, decisions)
+    names = [space.axes[column].name for column in Coded(space).free]
+    at = [number for number, name in enumerate(names) if name.startswith("attention@")]
+    width = names.index("width")
+    total, count = np.zeros(len(codes)), codes.max() + 1
+    for position, one in enumerate(at):
+        total += 0.7 * rng.standard_normal((count, count))[codes[:, one], codes[:, width]]
+        for other in at[:position]:
+            total += rng.standard_normal((count, count))[codes[:, one], codes[:, other]]
+            for third in at[: at.index(other)]:
+                cube = 0.5 * rng.standard_normal((count, count, count))
+                total += cube[codes[:, one], codes[:, other], codes[:, third]]
+    return _standard(total)
+
+
+def _network(space: Space, decisions: Sequence[Decisions], size: Matrix, rng: np.random.Generator) -> Matrix:
+    """A random network of two hidden layers over the one-hot codes."""
+    hot = _one_hot(_free(space, decisions))
+    first = np.tanh(hot @ rng.standard_normal((hot.shape[1], 24)) * 1.2 / np.sqrt(hot.sum(axis=1).mean() / 3))
+    second = np.tanh(first @ rng.standard_normal((24, 12)) / np.sqrt(6))
+    return _standard(second @ rng.standard_normal(12))
+
+
+def _forest(space: Space, decisions: Sequence[Decisions], size: Matrix, rng: np.random.Generator) -> Matrix:
+    """A sum of 40 random trees, each asking six questions on one-hot codes one after the other."""
+    hot = _one_hot(_free(space, decisions)).astype(np.int64)
+    total = np.zeros(len(hot))
+    for _ in range(40):
+        leaf = np.zeros(len(hot), dtype=np.int64)
+        for _ in range(6):
+            asked = rng.integers(hot.shape[1], size=64)[leaf % 64]
+            leaf = 2 * leaf + hot[np.arange(len(hot)), asked]
+        total += rng.standard_normal(64)[leaf]
+    return _standard(total)
+
+
+def _free(space: Space, decisions: Sequence[Decisions]) -> NDArray[np.int64]:
+    """Return the codes of the axes that have something to choose."""
+    coded = Coded(space)
+    return coded.encode(decisions)[:, coded.free]
+
+
+def _one_hot(codes: NDArray[np.int64]) -> Matrix:
+    return np.concatenate([np.eye(column.max() + 1)[column] for column in codes.T], axis=1)
+
+
+_PARTS = {
+    "trend": _trend, "main": _main, "pairs": _pairs, "places": _places, "network": _network, "forest": _forest,
+}  # fmt: skip

@@ -1,0 +1,87 @@
+"""A table of known results: every architecture of a space with its costs, its Dice and its learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.pareto import volume
+from search.records import Costs
+from space.architecture import Architecture, Value
+from space.axes import Decisions, Space
+
+Matrix = NDArray[np.float64]
+Key = tuple[Value | None, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows are architectures; `truth` is the Dice expected of a full training, `curve` that of one seed's epochs."""
+
+    name: str
+    character: str
+    space: Space
+    directions: Mapping[str, str]
+    decisions: tuple[Decisions, ...]
+    architectures: tuple[Architecture, ...]
+    costs: tuple[Costs, ...]
+    truth: Matrix
+    epochs: int
+    epoch_s: Matrix
+    curve: Callable[[int, int], Matrix]
+
+    @property
+    def size(self) -> int:
+        """How many architectures there are."""
+        return len(self.architectures)
+
+    @cached_property
+    def _rows(self) -> dict[Key, int]:
+        return {self._key(decisions): row for row, decisions in enumerate(self.decisions)}
+
+    @cached_property
+    def row_of(self) -> dict[Architecture, int]:
+        """The row of each architecture."""
+        return {architecture: row for row, architecture in enumerate(self.architectures)}
+
+    def architecture(self, decisions: Mapping[str, Value]) -> Architecture:
+        """Return the architecture that decisions stand for, spelled out anew where they are not in the table."""
+        row = self._rows.get(self._key(decisions))
+        return self.architectures[row] if row is not None else self.space.architecture(decisions)
+
+    def _key(self, decisions: Mapping[str, Value]) -> Key:
+        return tuple(decisions.get(axis.name) for axis in self.space.axes)
+
+    @cached_property
+    def losses(self) -> Matrix:
+        """One row an architecture and one column an objective, all to be minimised; Dice as 1 - its truth."""
+        columns = [
+            1.0 - self.truth if name == "dice" else np.array([each.of(name) for each in self.costs], dtype=float)
+            for name in self.directions
+        ]
+        return np.stack(columns, axis=1)
+
+    @cached_property
+    def reference(self) -> dict[str, float]:
+        """The worst of the table in each objective; a Dice of 0 would leave nothing to be searched for."""
+        worst = self.losses.max(axis=0)
+        return {
+            name: 1.0 - float(value) if name == "dice" else float(value)
+            for name, value in zip(self.directions, worst, strict=True)
+        }
+
+    @cached_property
+    def best_volume(self) -> float:
+        """The hypervolume of the whole table."""
+        return volume(self.losses, self.worst)
+
+    @cached_property
+    def worst(self) -> Matrix:
+        """The reference as losses."""
+        return np.array(
+            [1.0 - value if name == "dice" else value for name, value in self.reference.items()], dtype=float
+        )

@@ -1,0 +1,147 @@
+"""Confirmation: which trainings are wanted, what they say of a front, and the verb on a real study."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+from conftest import quiet_view, write_study
+
+from search.confirm import confirm_study, to_confirm, wanted
+from search.confirmed import case_means, confirmed_front, confirmed_table, interval, paired_p
+from search.front import confirmed, look
+from search.local import run_study
+from search.plan import make_plan
+from search.records import CaseDice, Costs, Measurement, Record, searched
+from search.store import read_records
+from search.study import UserError, load_study
+from space.architecture import Architecture
+
+DIRECTIONS = {"dice": "maximize", "memory": "minimize"}
+COMMAND = [sys.executable, "-m", "search.cli"]
+
+
+def trial(number, width, dices, *, memory=1, seed=0, fold=0):
+    cases = tuple(CaseDice(f"case{place}", (dice, None)) for place, dice in enumerate(dices))
+    mean = sum(dices) / len(dices)
+    measurement = Measurement("trained", costs=Costs(1, 1, memory, 1), dice=mean, cases=cases)
+    return Record(number, Architecture.of({"channels": (width,)}), (("width", width),), seed, fold, measurement, "")
+
+
+LOW = [0.60 + 0.01 * place for place in range(12)]
+HIGH = [dice + 0.05 + 0.001 * place for place, dice in enumerate(LOW)]
+CHANCE = [dice + (0.03 if place % 2 else -0.028) for place, dice in enumerate(LOW)]
+
+
+def test_a_place_is_significant_where_cases_say_so_and_else_marked():
+    front = [trial(0, 8, LOW, memory=1), trial(1, 16, HIGH, memory=2), trial(2, 24, CHANCE, memory=1)]
+    again = [replace(each, number=10 + each.number + 3 * seed, seed=seed) for seed in (1, 2) for each in front]
+    points = {each.record.number: each for each in confirmed_front(front, again, DIRECTIONS)}
+    assert points[1].rival == 2 and points[1].significant and points[1].p < 0.05
+    assert points[2].rival == 0 and not points[2].significant and points[2].p > 0.05
+    assert points[1].trainings == 2 and points[1].mean == pytest.approx(sum(HIGH) / 12)
+    assert [each.record.number for each in confirmed_front(front, again, DIRECTIONS)][0] == 1
+    table = confirmed_table("s", list(points.values()), DIRECTIONS)
+    said = list(table.columns[-2].cells)
+    assert "above trial 2" in said[1] and "not significantly above trial 0" in said[2]
+
+
+def test_the_cheapest_point_rests_on_nobody_and_the_unconfirmed_are_left_out():
+    front = [trial(0, 8, LOW, memory=1), trial(1, 16, HIGH, memory=2)]
+    points = confirmed_front(front, [replace(front[0], number=5, seed=1)], DIRECTIONS)
+    assert [each.record.number for each in points] == [0]
+    assert points[0].rival is None and points[0].significant and points[0].low is None
+
+
+def test_the_searchs_own_lucky_training_is_not_counted():
+    lucky = trial(0, 8, [0.9] * 12)
+    (point,) = confirmed_front([lucky], [replace(trial(7, 8, LOW), seed=1)], DIRECTIONS)
+    assert point.mean == pytest.approx(sum(LOW) / 12) and point.record.measurement.dice == pytest.approx(0.9)
+
+
+def test_interval_and_pairs_are_the_textbooks():
+    low, high = interval([0.7, 0.8, 0.9])
+    assert (low, high) == (pytest.approx(0.8 - 0.2484, abs=1e-3), 1.0)
+    assert interval([0.5]) == (None, None)
+    ones = [trial(0, 8, [0.5, 0.7]), trial(1, 8, [0.7, 0.7])]
+    assert case_means(ones) == {"case0": pytest.approx(0.6), "case1": pytest.approx(0.7)}
+    assert paired_p([trial(0, 8, LOW)], [trial(1, 8, LOW)]) == 1.0
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    made = write_study(tmp_path_factory.mktemp("confirm"))
+    plan = make_plan(load_study(made.file, overrides=["training.epochs=1"]), runs=made.runs)
+    run_study(plan, trials=3, view=quiet_view())
+    return made, plan
+
+
+def test_confirming_trains_what_is_missing_once_and_leaves_the_search_alone(finished):
+    made, plan = finished
+    before = look(plan.loaded, runs=made.runs)
+    with pytest.raises(UserError, match="nothing of tiny was confirmed yet; start with `voxnas confirm`"):
+        confirmed(before)
+    assert confirm_study(plan, top=1, seeds=1, folds=2, view=quiet_view()) == 2
+    assert confirm_study(plan, top=1, seeds=1, folds=2, view=quiet_view()) == 0
+    assert confirm_study(plan, top=1, seeds=2, folds=2, view=quiet_view()) == 2
+    after = look(plan.loaded, runs=made.runs)
+    assert (after.records, after.front) == (before.records, before.front)
+    assert {(each.seed, each.fold) for each in after.confirmations} == {(1, 0), (1, 1), (2, 0), (2, 1)}
+    for each in after.confirmations:
+        assert {case.case for case in each.measurement.cases} == set(plan.folds[each.fold].validation)
+    (point,) = confirmed(after)
+    assert point.trainings == 4 and point.low is not None and point.low <= point.mean <= point.high
+    outcome = run_study(plan, trials=3, view=quiet_view())  # confirmations are no trials of the search
+    assert outcome.why == "3 trials are done"
+
+
+def test_the_verbs_show_the_confirmed_front(finished):
+    made, plan = finished
+    confirm_study(plan, top=1, seeds=1, folds=2, view=quiet_view())
+    where = ["--runs", str(made.runs), "--set", "training.epochs=1"]
+    environment = {**os.environ, "COLUMNS": "160"}
+    shown = subprocess.run(
+        [*COMMAND, "front", str(made.file), "--confirmed", *where], capture_output=True, text=True, env=environment
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "points of the front, confirmed" in shown.stdout and "cheapest" in shown.stdout
+    values = subprocess.run(
+        [*COMMAND, "front", str(made.file), "--confirmed", "--json", *where], capture_output=True, text=True
+    )
+    rows = json.loads(values.stdout)["confirmed"]
+    assert len(rows) == 1 and rows[0]["low"] <= rows[0]["dice"] <= rows[0]["high"] and rows[0]["significant"]
+
+
+def test_top_takes_what_adds_most_and_too_many_folds_are_refused(finished):
+    _, plan = finished
+    records = read_records(plan.url, "tiny")
+    everything = to_confirm(plan, records, top=None)
+    assert len(to_confirm(plan, records, top=1)) == 1 and to_confirm(plan, records, top=99) == everything
+    with pytest.raises(UserError, match="confirm: --folds 4: the study has 3 folds"):
+        wanted(plan, everything, records, seeds=1, folds=4)
+    with pytest.raises(UserError, match="there is nothing to confirm: no trial was trained to its end"):
+        to_confirm(plan, [], top=None)
+    assert searched(records, seed=1, fold=0) == [each for each in records if (each.seed, each.fold) == (1, 0)]
+
+
+@pytest.mark.slow
+def test_confirming_goes_on_after_kill_9(tmp_path):
+    made = write_study(tmp_path)
+    plan = make_plan(load_study(made.file), runs=made.runs)
+    run_study(plan, trials=1, view=quiet_view())
+    command = [*COMMAND, "confirm", str(made.file), "--runs", str(made.runs), "--seeds", "2", "--folds", "2"]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while time.monotonic() < end and len(read_records(plan.url, "tiny")) < 3:
+        time.sleep(0.05)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    records = read_records(plan.url, "tiny")
+    assert [each.state for each in records] == ["trained"] * 5
+    assert len({each.identity for each in records}) == 5

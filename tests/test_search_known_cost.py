@@ -1,0 +1,204 @@
+"""The known-cost proposer: the gain against sampling, the surrogate's slopes, prices, pending, stopped and seeds."""
+
+import time
+from dataclasses import replace
+from random import Random
+
+import moocore
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import ndtri
+
+from search.proposers import gaussian
+from search.proposers.acquire import Evidence, extrapolate, learn_dice, spread_design
+from search.proposers.cost_model import learn_costs
+from search.proposers.gain import expected_gains
+from search.proposers.gaussian import Inputs, condition, covariance, fit_scales, initial_scales
+from search.proposers.known_cost import DESIGN, KnownCostProposer
+from search.records import Epoch, Measurement, Record
+from search.simulate.clock import problem_of_table
+from search.simulate.synthetic import synthetic_table
+from space.coded import Coded
+
+TABLE = synthetic_table("noisy")
+CODED = Coded(TABLE.space)
+
+
+def some_inputs(count, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(TABLE.size)[:count]
+    codes = CODED.encode([TABLE.decisions[row] for row in rows])[:, CODED.free]
+    costs = np.log([[TABLE.costs[row].macs, TABLE.costs[row].memory_bytes] for row in rows])
+    return Inputs(codes, (costs - costs.mean(axis=0)) / costs.std(axis=0)), TABLE.truth[rows]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 3), st.integers(0, 8))
+def test_the_gain_is_the_mean_gain_of_hypervolume(seed, costs, size):
+    rng = np.random.default_rng(seed)
+    front = rng.random((size, 1 + costs)) * 1.3  # some beyond the reference
+    candidate, mean, deviation = rng.random((1, costs)), rng.random(1), rng.random(1) * 0.3 + 0.01
+    gain = expected_gains(mean, deviation, candidate, front=front)[0]
+
+    def volume(points):
+        inside = points[(points < 1).all(axis=1)]
+        return moocore.hypervolume(inside, ref=np.ones(1 + costs)) if len(inside) else 0.0
+
+    drawn = mean + deviation * ndtri((np.arange(400) + 0.5) / 400)
+    known = volume(front)
+    sampled = np.mean([volume(np.vstack([front, [[dice, *candidate[0]]]])) - known for dice in drawn])
+    assert gain == pytest.approx(sampled, rel=0.03, abs=2e-4)
+
+
+def test_a_dominated_certain_point_gains_nothing_and_a_cheaper_one_something():
+    front = np.array([[0.2, 0.5, 0.5]])
+    gained = expected_gains(np.array([0.3, 0.3]), np.full(2, 1e-9), np.array([[0.6, 0.6], [0.4, 0.6]]), front=front)
+    assert gained[0] == pytest.approx(0.0, abs=1e-12) and gained[1] == pytest.approx(0.7 * 0.1 * 0.4)
+
+
+def test_the_surrogates_slopes_are_those_of_its_likelihood(monkeypatch):
+    inputs, dice = some_inputs(25)
+    seen = {}
+
+    def capture(loss, start, **options):
+        seen["loss"] = loss
+        return original(loss, start, **options)
+
+    original = gaussian.minimize
+    monkeypatch.setattr(gaussian, "minimize", capture)
+    fit_scales(CODED.similarities, initial_scales(len(CODED.free)), inputs, dice, extra=np.zeros(25))
+    at = initial_scales(len(CODED.free)) + 0.1 * np.random.default_rng(0).standard_normal(len(CODED.free) + 7)
+    slope = seen["loss"](at)[1]
+    for number, step in enumerate(1e-5 * np.eye(len(at))):
+        numeric = (seen["loss"](at + step)[0] - seen["loss"](at - step)[0]) / 2e-5
+        assert slope[number] == pytest.approx(numeric, abs=1e-5)
+
+
+def test_the_kernel_is_one_way_as_two_and_positive():
+    inputs, _ = some_inputs(40)
+    scales = initial_scales(len(CODED.free))
+    matrix = covariance(CODED.similarities, scales, inputs, inputs)
+    assert np.allclose(matrix, matrix.T) and np.linalg.eigvalsh(matrix).min() > -1e-8
+    assert np.allclose(np.diag(matrix), gaussian._variances(scales, inputs))
+
+
+def test_noise_widens_what_is_known_and_an_exact_value_pins_it():
+    inputs, dice = some_inputs(30)
+    scales = initial_scales(len(CODED.free))
+    exact = condition(CODED.similarities, scales, inputs, dice, extra=np.zeros(30))
+    vague = condition(CODED.similarities, scales, inputs, dice, extra=np.full(30, 0.1))
+    assert (vague.predict(inputs)[1] > exact.predict(inputs)[1]).all()
+    assert np.abs(exact.predict(inputs)[0] - dice).mean() < 0.3 * dice.std()
+
+
+def test_what_is_in_training_counts_as_expected_so_that_asks_spread():
+    inputs, dice = some_inputs(30)
+    pending = np.arange(30) >= 25
+    evidence = Evidence(inputs.codes, inputs.costs, np.where(pending, 0.0, dice), np.zeros(30), pending)
+    rng = np.random.default_rng(0)
+    surrogate, scales = learn_dice(CODED.similarities, evidence, scales=None, rng=rng)
+    without = Evidence(*(each[:25] for each in (evidence.codes, evidence.log_costs, dice, evidence.extra, pending)))
+    alone, _ = learn_dice(CODED.similarities, without, scales=scales, rng=rng)
+    mean, deviation = surrogate.predict(inputs.codes[25:], inputs.costs[25:])
+    assert (deviation < alone.predict(inputs.codes[25:], inputs.costs[25:])[1]).all()
+    assert (mean > 0.5).all()  # the zeros that stand for unknown Dice were not read
+
+
+def test_the_cost_model_knows_its_own_error():
+    rng = np.random.default_rng(1)
+    rows = rng.permutation(TABLE.size)
+    codes = CODED.encode([TABLE.decisions[row] for row in rows[:400]])[:, CODED.free]
+    costs = np.array([[TABLE.costs[row].memory_bytes, TABLE.costs[row].latency.median_s] for row in rows[:400]])
+    costs[:50, 1] = np.nan  # not timed
+    model = learn_costs(CODED.similarities, codes[:120], costs[:120])
+    off = np.median(np.abs(model.predict(codes[120:]) / costs[120:] - 1), axis=0)
+    assert (off < 0.1).all()
+    assert np.allclose(model.errors, off, atol=0.05)
+
+
+def test_a_cost_that_was_never_measured_is_not_predicted():
+    codes = CODED.encode(TABLE.decisions[:5])[:, CODED.free]
+    model = learn_costs(CODED.similarities, codes, np.array([[1.0, np.nan]] * 5))
+    assert np.isnan(model.predict(codes)[:, 1]).all() and np.isnan(model.errors[1])
+
+
+def test_the_first_design_begins_with_both_ends():
+    levels, codes = np.array([3.0, 1.0, 2.0, 5.0, 4.0]), np.arange(5)[:, None]
+    chosen = [spread_design(levels, codes, taken=codes[:0], count=count) for count in range(2)]
+    assert chosen == [1, 3]
+
+
+def test_stopped_curves_are_drawn_out_by_those_that_ended():
+    whole = [np.array([0.2 + shift, 0.5 + shift, 0.7 + 0.5 * shift]) for shift in (0.0, 0.05, 0.1, 0.15, 0.2)]
+    expected, deviation = extrapolate(whole, [np.array([0.2, 0.6]), np.array([0.9])])
+    assert expected[0] == pytest.approx(0.75) and deviation[0] == pytest.approx(0.005)
+    assert 0.7 < expected[1] <= 1.0
+    assert extrapolate([], [np.array([0.4])])[0][0] == pytest.approx(0.4)
+
+
+def record(number, row, state="trained", *, epochs=()):
+    dice = float(TABLE.truth[row]) if state == "trained" else None
+    measurement = Measurement(state, costs=TABLE.costs[row], dice=dice, epochs=epochs)
+    return Record(number, TABLE.architectures[row], tuple(TABLE.decisions[row].items()), 0, 0, measurement, "")
+
+
+def test_the_first_proposals_lie_at_both_ends_of_the_costs():
+    proposer, problem = KnownCostProposer(problem_of_table(TABLE, seed=0)), problem_of_table(TABLE, seed=0)
+    records = []
+    for number in range(2):
+        row = TABLE.row_of[problem.architecture(proposer.propose(records))]
+        records.append(record(number, row, "running"))
+    memory = np.array([costs.memory_bytes for costs in TABLE.costs])
+    rank = [float((memory < each.measurement.costs.memory_bytes).mean()) for each in records]
+    assert rank[0] < 0.05 and rank[1] > 0.95
+
+
+def test_nothing_over_budget_or_known_is_proposed():
+    memory = float(np.quantile([costs.memory_bytes for costs in TABLE.costs], 0.3))
+    problem = replace(problem_of_table(TABLE, seed=1), budgets={"memory": memory})
+    proposer, records = KnownCostProposer(problem), []
+    for number in range(DESIGN + 8):
+        row = TABLE.row_of[problem.architecture(proposer.propose(records))]
+        assert TABLE.costs[row].memory_bytes <= memory
+        assert TABLE.architectures[row] not in {each.architecture for each in records}
+        records.append(record(number, row))
+
+
+def test_stopped_records_are_used_and_records_without_costs_do_no_harm():
+    rows = Random(0).sample(range(TABLE.size), 14)
+    curve = tuple(Epoch(number + 1, 0.0, 0.1 * number, 0.0) for number in range(3))
+    records = [record(number, row) for number, row in enumerate(rows[:10])]
+    records += [record(10 + number, row, "stopped", epochs=curve) for number, row in enumerate(rows[10:13])]
+    bare = record(13, rows[13], "running")
+    records.append(replace(bare, measurement=Measurement("running")))
+    decisions = KnownCostProposer(problem_of_table(TABLE, seed=0)).propose(records)
+    assert TABLE.row_of[TABLE.architecture(decisions)] not in rows
+
+
+def test_dice_need_not_be_an_objective():
+    problem = replace(problem_of_table(TABLE, seed=0), directions={"memory": "minimize", "latency": "minimize"})
+    records = [record(number, row) for number, row in enumerate(range(0, 200, 20))]
+    assert TABLE.architecture(KnownCostProposer(problem).propose(records)) in TABLE.row_of
+
+
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "limit_s"), [(1_000, 1.0), (10_000, 3.0)])
+def test_an_ask_is_quick(count, limit_s):
+    table = synthetic_table("network")
+    rows = np.random.default_rng(0).permutation(table.size)[:count]
+    records = [
+        Record(
+            number, table.architectures[row], tuple(table.decisions[row].items()), 0, 0,
+            Measurement("trained", costs=table.costs[row], dice=float(table.truth[row])), "",
+        )
+        for number, row in enumerate(rows)
+    ]  # fmt: skip
+    proposer = KnownCostProposer(problem_of_table(table, seed=0))
+    proposer.propose(records[:-1])  # the first ask after a restart reads everything and fits from scratch
+    begun = time.perf_counter()
+    proposer.propose(records)
+    assert time.perf_counter() - begun < limit_s

@@ -1,0 +1,271 @@
+"""Searches on tables: formulas against the real counters, made tables, the clock, statistics, Parquet, the verb."""
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+
+from search.costs.price import predict_costs
+from search.pareto import volume
+from search.proposers.problem import Problem
+from search.proposers.propose import PROPOSERS, ask_new, make_proposer
+from search.simulate.clock import Rules, problem_of_table, simulate
+from search.simulate.compare import anytime, best_ratio, compare, comparison, holm, less, share_after
+from search.simulate.formulas import formula_costs
+from search.simulate.parquet import read_table, write_table
+from search.simulate.show import comparison_tables, comparisons_json
+from search.simulate.synthetic import RECIPES, synthetic_table
+from search.study import UserError
+from search.study.schema import Halving, Training
+from space.architecture import Architecture
+from space.canonical import Context
+from space.catalogue import narrow
+from space.feasible import why_not
+
+SMALL = "noisy"
+
+
+@pytest.fixture(scope="module")
+def table():
+    return synthetic_table(SMALL)
+
+
+def test_formulas_give_the_counters_parameters_and_macs_and_rank_memory_alike():
+    context = Context((8, 32, 32), (3.0, 1.0, 1.0), 1, 4)
+    choices = {"encoder": ["plain", "residual"], "width": [8, 16], "levels": [3, 4], "norm": ["instance", "batch"],
+               "attention": ["none", "isa", "csam"]}  # fmt: skip
+    space, rng, pairs = narrow(context, placement="each", fix={"width_cap": 48}, choices=choices), Random(2), []
+    while len(pairs) < 8:
+        architecture = space.architecture(space.sample(rng))
+        if why_not(architecture, context) is None:
+            training = Training(patch=context.patch, batch=2)
+            pairs.append((formula_costs(architecture, context), predict_costs(architecture, context, training)))
+    for made, counted in pairs:
+        assert (made.params, made.macs) == (counted.params, counted.macs)
+        assert 0.5 < made.memory_bytes / counted.memory_bytes < 2
+    orders = [np.argsort(np.argsort([pair[which].memory_bytes for pair in pairs])) for which in (0, 1)]
+    assert np.corrcoef(*orders)[0, 1] > 0.8
+
+
+def test_a_block_without_a_formula_is_refused(table):
+    strange = Architecture.of({**dict(table.architectures[0].entries), "attention@bottleneck": "epa"})
+    with pytest.raises(ValueError, match="no formula for attention 'epa' at bottleneck"):
+        formula_costs(strange, table.space.context)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_made_tables_are_of_many_networks_each_once_and_always_the_same(name):
+    table = synthetic_table(name)
+    assert 1_000 <= table.size <= 50_000
+    assert len(set(table.architectures)) == table.size
+    assert ((table.truth > 0.4) & (table.truth < 0.95)).all()
+    assert (table.curve(5, 1) == table.curve(5, 1)).all() and (table.curve(5, 1) != table.curve(5, 2)).any()
+    assert np.corrcoef(table.truth, np.log([costs.macs for costs in table.costs]))[0, 1] > 0.2
+    again = synthetic_table.__wrapped__(name)
+    assert (again.truth == table.truth).all() and again.architectures == table.architectures
+
+
+def test_at_least_two_tables_are_kept_from_tuning_one_not_additive_one_noisy():
+    unseen = {name: recipe for name, recipe in RECIPES.items() if recipe.unseen}
+    assert "forest" in unseen and unseen["noisy-places"].noise[1] > 0.01 and len(RECIPES) - len(unseen) >= 4
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("noisy", 0.005, 0.02), ("additive", 0.0, 0.002)])
+def test_two_trainings_differ_as_the_table_says(name, low, high):
+    table = synthetic_table(name)
+    gaps = [abs(table.curve(row, 0)[-1] - table.curve(row, 1)[-1]) for row in range(0, 300)]
+    assert low <= np.sqrt(np.mean(np.square(gaps))) <= high
+
+
+def test_learning_curves_sometimes_cross(table):
+    curves = np.array([table.curve(row, 0) for row in range(100)])
+    early, late = curves[:, 2].argsort().argsort(), curves[:, -1].argsort().argsort()
+    assert 0.2 < np.corrcoef(early, late)[0, 1] < 0.98
+
+
+@pytest.mark.parametrize("name", PROPOSERS)
+def test_every_proposer_searches_a_conditional_table_and_repeats_nothing(name):
+    table = synthetic_table("places")
+    run = simulate(table, name, seed=0, rules=Rules(trainings=14))
+    assert len(run.steps) == 14 and len(run.ask_s) == 14
+    shares = [step.share for step in run.steps]
+    assert shares == sorted(shares) and 0 < shares[-1] <= 1
+    again = simulate(table, name, seed=0, rules=Rules(trainings=14))
+    assert [step.share for step in again.steps] == shares
+
+
+@pytest.mark.parametrize("name", [name for name in PROPOSERS if name != "gp"])
+def test_a_proposer_finds_all_of_a_small_space(table, name):
+    kept = [row for row in range(table.size) if "width" in table.decisions[row]][:7]
+    few = {table.architectures[row] for row in kept}
+    problem = problem_of_table(table, seed=0)
+    narrowed = Problem(
+        table.space, table.directions, {}, table.reference, 0, table.architecture,
+        lambda architecture: None if architecture in few else "not among the seven", problem.price,
+    )  # fmt: skip
+    proposer, found = make_proposer(name, narrowed), []
+    for number in range(7):
+        decisions, _ = ask_new(proposer, narrowed, found)
+        assert decisions is not None, f"after {number}"
+        row = table.row_of[table.architecture(decisions)]
+        found.append(_record(table, number, row))
+    assert {each.architecture for each in found} == few
+    assert ask_new(proposer, narrowed, found)[0] is None
+
+
+def _record(table, number, row):
+    from search.records import Measurement, Record
+
+    measurement = Measurement("trained", costs=table.costs[row], dice=float(table.truth[row]))
+    return Record(number, table.architectures[row], tuple(table.decisions[row].items()), 0, 0, measurement, "")
+
+
+def test_an_unknown_proposer_is_named(table):
+    with pytest.raises(ValueError, match="no proposer is called 'best'; there are known-cost, random"):
+        make_proposer("best", problem_of_table(table, seed=0))
+
+
+def test_all_trained_is_all_of_the_hypervolume(table):
+    assert volume(table.losses, table.worst) == table.best_volume
+    run = simulate(table, "random", seed=0, rules=Rules(trainings=table.size, enough=1.0))
+    assert run.steps[-1].share == pytest.approx(1.0)
+
+
+def test_workers_run_at_the_same_time_and_are_busy(table):
+    alone = simulate(table, "random", seed=0, rules=Rules(trainings=64, enough=1.1))
+    many = simulate(table, "random", seed=0, rules=Rules(trainings=64, enough=1.1, workers=16))
+    assert alone.steps[-1].at_s == pytest.approx(alone.steps[-1].trained_s, rel=0.01)
+    assert many.steps[-1].at_s < alone.steps[-1].at_s / 8
+    assert many.busy > 0.95
+
+
+def test_halving_trains_more_networks_in_the_same_hours(table):
+    plain = simulate(table, "random", seed=0, rules=Rules(trainings=60, enough=1.1))
+    halved = simulate(table, "random", seed=0, rules=Rules(trainings=60, enough=1.1, halving=Halving(3, 3.0)))
+    assert halved.steps[-1].trained_s < 0.6 * plain.steps[-1].trained_s
+    assert halved.steps[-1].trainings == plain.steps[-1].trainings == 60
+
+
+def test_wilcoxon_counts_the_unreached_as_censored_and_holm_steps_down():
+    assert less([1.0] * 8, [2.0, 3.0, 4.0, 5.0, 6.0, 7.0, math.inf, math.inf]) < 0.01
+    assert less([math.inf] * 5, [math.inf] * 5) == 1.0
+    assert less([math.inf] * 8, [1.0] * 8) > 0.9
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == {
+        "a": pytest.approx(0.03), "b": pytest.approx(0.06), "c": pytest.approx(0.06),
+    }  # fmt: skip
+
+
+def test_a_comparison_says_medians_ratios_and_budgets(table):
+    rules, heard = Rules(trainings=30), []
+    compared = compare(table, ["known-cost", "random"], seeds=3, rules=rules, each=heard.append)
+    assert len(heard) == 6 and [each.proposer for each in compared.summaries] == ["known-cost", "random"]
+    assert compared.rivals[0].proposer == "random" and 0 <= compared.rivals[0].p <= 1
+    ours = compared.summaries[0]
+    assert ours.trainings[0] <= ours.trainings[1] and ours.shares[0] <= ours.shares[1] <= 1
+    assert share_after(compared.runs[0], 30) == max(step.share for step in compared.runs[0].steps)
+    counts, low, middle, high = anytime(compared.runs[:3], until=30)
+    assert counts[-1] == 30 and all(a <= b <= c for a, b, c in zip(low, middle, high, strict=True))
+    assert json.loads(comparisons_json([compared]))[0]["table"] == SMALL
+    assert len(comparison_tables(compared)) == 2
+    alone = comparison(table, {"random": compared.runs[3:]}, rules=rules)
+    assert alone.rivals == () and math.isnan(best_ratio(alone)) and len(comparison_tables(alone)) == 1
+
+
+def test_a_table_comes_back_from_parquet(table, tmp_path):
+    rows = range(0, 1200, 30)
+    small = replace(
+        table, decisions=tuple(table.decisions[row] for row in rows), truth=table.truth[list(rows)],
+        architectures=tuple(table.architectures[row] for row in rows), costs=tuple(table.costs[row] for row in rows),
+        epoch_s=table.epoch_s[list(rows)], curve=lambda row, seed: table.curve(rows[row], seed),
+    )  # fmt: skip
+    write_table(small, tmp_path / "known.parquet", seeds=2)
+    read = read_table(tmp_path / "known.parquet")
+    assert read.size == small.size and read.epochs == small.epochs
+    assert np.allclose(read.losses[:, 1:], small.losses[:, 1:])
+    assert np.allclose(read.curve(3, 1), small.curve(3, 1))
+    assert np.allclose(read.truth[3], (small.curve(3, 0)[-1] + small.curve(3, 1)[-1]) / 2)
+    for name in ("random", "known-cost", "nsga2"):
+        assert len(simulate(read, name, seed=0, rules=Rules(trainings=12, enough=1.1)).steps) == 12
+
+
+def parquet(file, **columns):
+    import pyarrow
+    import pyarrow.parquet
+
+    base = {"architecture": ['{"a": 1}'], "seed": [0], "epoch": [1], "dice": [0.5], "memory_bytes": [10]}
+    values = {name: value for name, value in {**base, **columns}.items() if value is not None}
+    pyarrow.parquet.write_table(pyarrow.table(values), file)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({}, "a table of other objectives: no latency \\(it has dice, memory\\)"),
+        ({"dice": None}, "no column dice \\(found: architecture, seed, epoch, memory_bytes\\)"),
+        ({"latency_s": [1.0], "dice": [1.5]}, "row 0: dice is 1.5, not a number from 0 to 1"),
+        ({"latency_s": [None]}, "row 0: latency_s is None, not a number"),
+        ({"latency_s": [1.0], "architecture": ["plain"]}, "architecture is not a JSON object of plain values: 'plain'"),
+        ({name: [] for name in ("architecture", "seed", "epoch", "dice", "memory_bytes", "latency_s")}, "is empty"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_said(tmp_path, columns, message):
+    with pytest.raises(UserError, match=message):
+        read_table(parquet(tmp_path / "known.parquet", **columns))
+
+
+def test_what_is_no_table_is_said(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        read_table(tmp_path / "none.parquet")
+    (tmp_path / "text.parquet").write_text("not a table")
+    with pytest.raises(UserError, match="not a Parquet file"):
+        read_table(tmp_path / "text.parquet")
+
+
+def call(*arguments):
+    command = [sys.executable, "-m", "search.cli", "simulate", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_verb_prints_json_and_draws_anytime_curves(tmp_path):
+    figure = tmp_path / "anytime.html"
+    arguments = ["--synthetic", "--only", SMALL, "--proposers", "random,local", "--seeds", "2", "--trainings", "20"]
+    done = call(*arguments, "--jobs", "2", "--json", "--figure", str(figure))
+    assert done.returncode == 0, done.stderr
+    assert [each["proposer"] for each in json.loads(done.stdout)[0]["summaries"]] == ["random", "local"]
+    html = figure.read_text()
+    assert "share of the true hypervolume" in html and html.count("Plotly.newPlot") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        ([], ["give --synthetic, or a file with --table"]),
+        (["--synthetic", "--only", "additiv"], ["no made table is called 'additiv'; did you mean 'additive'?"]),
+        (["--synthetic", "--proposers", "nsga,known"], ["'nsga' is not known; did you mean", "'known' is not known"]),
+        (["--synthetic", "--halving", "3"], ["'3' is neither off nor MIN_EPOCHS,REDUCTION[,BRACKETS]"]),
+    ],
+)
+def test_options_that_do_not_fit_are_all_said(arguments, messages):
+    done = call(*arguments)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    for message in messages:
+        assert message in done.stderr
+
+
+@pytest.mark.slow
+def test_known_cost_needs_far_fewer_trainings_than_local_search(table):
+    compared = compare(table, ["known-cost", "local"], seeds=10, rules=Rules(trainings=150, enough=0.95))
+    assert best_ratio(compared) < 0.5 and compared.rivals[0].p < 0.05
+
+
+@pytest.mark.slow
+def test_a_thousand_workers_are_kept_busy():
+    table = synthetic_table("network")
+    run = simulate(table, "known-cost", seed=0, rules=Rules(workers=1024, trainings=2048, enough=1.1))
+    assert run.busy >= 0.95
