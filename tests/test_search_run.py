@@ -14,7 +14,7 @@ from conftest import STUDY, quiet_view, write_study
 from search.front import front_json, look
 from search.local import run_study
 from search.plan import make_plan
-from search.pricing import Pricer
+from search.pricing import Pricer, price_table
 from search.proposers.problem import problem_of
 from search.proposers.propose import PROPOSERS, make_proposer, propose_new
 from search.report import render
@@ -130,7 +130,7 @@ def test_a_budget_that_nothing_meets_is_refused_before_anything_trains(tmp_path)
     for _ in range(2):
         with pytest.raises(UserError, match="no network meets the budgets, so nothing would be trained") as error:
             run_study(plan_of(made), trials=1, view=quiet_view())
-    assert "objectives.memory: 0.0% of 6 random networks meet the budget of 1.0 KiB" in str(error.value)
+    assert "objectives.memory: 0.0% of 12 random networks meet the budget of 1.0 KiB" in str(error.value)
     assert read_records(f"sqlite:///{made.runs / 'tiny' / 'study.db'}", "tiny") == []
 
 
@@ -149,7 +149,8 @@ def test_a_proposer_is_repeatable_and_never_proposes_what_is_known(tiny_run, pro
     plan = plan_of(tiny_run, f"search.proposer={proposer}")
     records = read_records(plan.url, "tiny")
     reference = look(load_study(tiny_run.file), runs=tiny_run.runs).reference
-    problem = problem_of(plan, reference=reference, price=Pricer(plan, "cpu"))
+    pricer = Pricer(plan, "cpu", price_table(plan, device="cpu", threads=1))
+    problem = problem_of(plan, reference=reference, price=pricer)
     proposals = [propose_new(make_proposer(proposer, problem), problem, records) for _ in range(2)]
     assert proposals[0] == proposals[1]
     known = {record.architecture.fingerprint for record in records}

@@ -20,7 +20,9 @@ SETTLED = {
     name: FULL.by_name[name].choices[0]
     for name in ("width", "growth", "kernels", "norm", "activation", "dropout", "downsampling", "upsampling", "skip",
                  "deep_supervision", "repeats", "stages", "stem_stride")
-} | {"attention@encoders": "none", "attention@decoders": "none", "csam.positional": True, "csam.semantic": True}  # fmt: skip
+} | {
+    "attention@encoders": "none", "attention@decoders": "none", "csam.positional": True, "csam.semantic": True
+}  # fmt: skip
 FEW = {"levels": [3, 4], "encoder": ["plain", "residual"], "attention@skips": ["none", "isa", "csam"],
        "attention@bottleneck": ["none", "joint"]}  # fmt: skip
 

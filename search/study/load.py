@@ -123,7 +123,9 @@ def _type_at(path: Path_) -> Any:
     """Return the dataclass that stands at a path of the schema, None below its leaves."""
     at: Any = Study
     for part in path:
-        hint = get_type_hints(at).get(str(part)) if is_dataclass(at) else None
+        if isinstance(part, int):
+            continue  # an item of a list is what the list holds
+        hint = get_type_hints(at).get(part) if is_dataclass(at) else None
         at = next((option for option in (hint, *get_args(hint)) if is_dataclass(option)), None)
     return at
 

@@ -78,7 +78,7 @@ def evaluate(job: Job, on_epoch: OnEpoch = lambda epoch: None, on_priced: OnPric
 
 def _evaluate(job: Job, on_epoch: OnEpoch, on_priced: OnPriced, started: float) -> Measurement:
     device, context = torch.device(job.device), context_of(job)
-    costs = job.costs or price(job, context, device)
+    costs = price(job, context, device)
     over = over_budget(costs, job)
     if over:
         return Measurement("over budget", over, costs)
@@ -104,9 +104,12 @@ def _evaluate(job: Job, on_epoch: OnEpoch, on_priced: OnPriced, started: float) 
 
 
 def price(job: Job, context: Context, device: torch.device) -> Costs:
-    """Predict what needs no device, and measure the latency unless that breaks a budget already."""
-    costs = predict_costs(job.architecture, context, job.training)
-    if over_budget(costs, job):
+    """Predict what needs no device, and measure the latency unless that breaks a budget already.
+
+    What the job brings with it is not worked out again.
+    """
+    costs = job.costs or predict_costs(job.architecture, context, job.training)
+    if costs.latency or over_budget(costs, job):
         return costs
     network = build(job.architecture, context)
     return replace(costs, latency=measure_latency(network, context, job.training, device=device))
