@@ -50,6 +50,8 @@ def why_not_stages(architecture: Architecture) -> str | None:
     if architecture.get("stages") == "cascade":
         if not architecture["cascade.first"]:
             return "a cascade has one first network or more"
+        if architecture["encoder"] == "unetrpp" and max(prediction_levels(architecture), default=0) > 0:
+            return "unetrpp has no decoder unit below full resolution that predictions could join: finest, or pre"
         firsts = (first_architecture(architecture, expansion) for expansion in architecture["cascade.first"])
         return next((why for first in firsts if (why := why_not_stages(first))), None)
     if architecture.get("stages") == "two-patch" and architecture.get("downsampling") != "max":

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
+from literal_forms import literal_csam, literal_epa, literal_joint
 from torch import Tensor, nn
 
 from blocks.csam import CSAM
@@ -22,51 +22,8 @@ from blocks.joint import JointAttention
 from search.costs.live_bytes import LiveBytes
 
 
-def literal_epa(block: EPA, x: Tensor) -> Tensor:
-    """UNETR++'s equations as the paper's code writes them."""
-    batch, tokens, channels = x.shape
-    parts = block.qkvv(x).reshape(batch, tokens, 4, block.heads, channels // block.heads).permute(2, 0, 3, 1, 4)
-    q, k, v_ca, v_sa = (part.transpose(-2, -1) for part in parts)
-    k_p, v_p = block.E(k), block.F(v_sa)
-    q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
-    channel = (q @ k.transpose(-2, -1) * block.temperature).softmax(dim=-1) @ v_ca
-    channel = channel.permute(0, 3, 1, 2).reshape(batch, tokens, channels)
-    space = (q.transpose(-2, -1) @ k_p * block.temperature2).softmax(dim=-1) @ v_p.transpose(-2, -1)
-    space = space.permute(0, 3, 1, 2).reshape(batch, tokens, channels)
-    return torch.cat([block.out_proj(space), block.out_proj2(channel)], dim=-1)
-
-
-def _literal_max(x: Tensor, dims: tuple[int, ...]) -> Tensor:
-    for dim in dims:
-        x = x.max(dim=dim, keepdim=True).values
-    return x
-
-
-def literal_csam(block: CSAM, x: Tensor) -> Tensor:
-    """CSAM's three gates as the released code writes them (no uncertainty, the built number of slices)."""
-    semantic, positional, slices = block.semantic_att, block.positional_att, block.slice_att
-    dims = (2, 3, 4)
-    gate = semantic.linear(_literal_max(x, dims).flatten(1)) + semantic.linear(x.mean(dims))
-    x = x * gate.sigmoid()[:, :, None, None, None]
-    dims = (1, 2)
-    maps = torch.cat([_literal_max(x, dims)[:, 0], x.mean(dims, keepdim=True)[:, 0]], dim=1)
-    x = x * positional.conv(maps).sigmoid()[:, None]
-    dims = (1, 3, 4)
-    gate = slices.linear(_literal_max(x, dims).flatten(1)) + slices.linear(x.mean(dims))
-    return x * gate.sigmoid()[:, None, :, None, None]
-
-
-def literal_joint(block: JointAttention, x: Tensor) -> Tensor:
-    """Joint attention in each plane with its N x N matrix."""
-    tokens = x.permute(0, 2, 3, 4, 1).flatten(0, 1).flatten(1, 2)
-    value = block.value(tokens)
-    matrix = (block.query(tokens) @ block.key(tokens).transpose(1, 2)).softmax(dim=2)
-    out = tokens + block.alpha * block.gate(tokens).sigmoid() * value + block.beta * (matrix @ value)
-    return out.unflatten(0, (x.shape[0], x.shape[2])).unflatten(2, x.shape[3:]).permute(0, 4, 1, 2, 3)
-
-
-def literal_isa(block: ISA, x: Tensor) -> Tensor:
-    """Not the equations but the yardstick: one 1x1 convolution of the same width."""
+def one_convolution(block: ISA, x: Tensor) -> Tensor:
+    """Not ISA's equations but the yardstick: one 1x1 convolution of the same width."""
     return block.conv(x)
 
 
@@ -95,7 +52,7 @@ def cases() -> list[Case]:
         Case(
             "Joint plane 64x64 C=64", JointAttention(64), literal_joint, (1, 64, 1, 64, 64), (None, None), (6, 10), True
         ),
-        Case("ISA C=32, conv 1x1", ISA(32), literal_isa, (1, 32, 16, 96, 96), (3, 3), (None, None)),
+        Case("ISA C=32, conv 1x1", ISA(32), one_convolution, (1, 32, 16, 96, 96), (3, 3), (None, None)),
     ]
 
 

@@ -1,17 +1,24 @@
 """Multiply-adds: those of the published operations, beside torch's counter and the papers' numbers."""
 
+from random import Random
+
 import pytest
 import torch
+from literal_forms import make_literal
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from blocks import CSAM, EPA, ISA, EPABlock, JointAttention
 from search.costs.attention_macs import ATTENTION_MACS
+from search.costs.fake import fake_tensors
 from search.costs.macs import count_modules, params_and_macs
 from space.architecture import Architecture
 from space.build import build
 from space.canonical import Context
+from space.catalogue import ENCODERS
+from space.feasible import why_not
+from space.narrow import narrow
 from space.presets import PRESETS
 
 PUBLISHED = {"unetrpp_synapse": 47.47e9, "unetrpp_acdc": 43.41e9, "unetrpp_lung": 124.98e9, "unetrpp_tumor": 72.79e9}
@@ -131,3 +138,31 @@ def test_the_parts_of_a_network_add_up():
         parts = [getattr(count, kind) for name, count in counts.items() if name.count(".") == 0 and name]
         assert sum(parts) == getattr(counts[""], kind)
     assert counts["attention.encoder1.0.conv51"].macs == 0  # counted with its block
+
+
+def literal_macs(architecture, context):
+    """What torch's counter sees of a network whose blocks run as they are written."""
+    with fake_tensors():
+        network = make_literal(build(architecture, context).eval())
+        with torch.no_grad():
+            return counted(lambda: network(torch.zeros(1, context.in_channels, *context.patch)))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_papers_network_counts_as_torch_counts_its_literal_form(name):
+    preset = PRESETS[name]
+    _, macs = params_and_macs(preset.architecture, preset.context)
+    assert macs == pytest.approx(literal_macs(preset.architecture, preset.context), rel=0.005)
+
+
+@pytest.mark.parametrize("number", range(50))
+def test_a_random_network_counts_as_torch_counts_its_literal_form(number):
+    context = Context((6, 48, 40), (8.0, 1.5, 1.5), 2, 3)
+    choices = {"encoder": [*ENCODERS, "timm:resnet18", "timm:convnext_atto"], "levels": [3, 4]}
+    space = narrow(context, placement="each", fix={"pretrained": False}, choices=choices)
+    rng = Random(number)
+    architecture = next(
+        each for _ in range(1000) if why_not(each := space.architecture(space.sample(rng)), context) is None
+    )
+    _, macs = params_and_macs(architecture, context)
+    assert macs == pytest.approx(literal_macs(architecture, context), rel=0.005)

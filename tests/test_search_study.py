@@ -172,10 +172,10 @@ def test_mistakes_of_rules_and_bases_point_at_their_lines(tmp_path):
     assert found.startswith("study.yaml:4:27: space.open.1: no axis is called 'norms'; did you mean 'norm'?")
     rules = "\n  forbid:\n    - when: {attention@skip0: cbam}\n      why: too dear\n    - {when: {levels: 3}}"
     file.write_text(SPACE_BAD.replace("base: unetrpp_acdcc", "placement: each" + rules))
-    assert mistakes(file) == ["study.yaml:6:7: space.forbid.1: the key 'why' is missing"]
+    assert mistakes(file) == ["study.yaml:7:7: space.forbid.1: the key 'why' is missing"]
     file.write_text(SPACE_BAD.replace("base: unetrpp_acdcc", "placement: each" + rules.replace("3}", "3}, why: x")))
     (found,) = mistakes(file)
-    assert found.startswith("study.yaml:4:14: space.forbid.0.when.attention@skip0: 'cbam' is not a choice here")
+    assert found.startswith("study.yaml:5:14: space.forbid.0.when.attention@skip0: 'cbam' is not a choice here")
 
 
 def test_a_base_may_be_opened_and_combinations_forbidden(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 
 import thop
 import torch
+from thop.profile import register_hooks
 from torch import Tensor, nn
 
 from search.costs.attention_macs import ATTENTION_MACS
@@ -17,10 +18,7 @@ from space.architecture import Architecture
 from space.build import Network, build
 from space.canonical import Context
 
-FREE = (
-    nn.InstanceNorm3d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm, nn.Upsample, nn.AvgPool3d, nn.Softmax, nn.GELU,
-    nn.SiLU, nn.LeakyReLU, nn.ReLU, nn.Sigmoid,
-)  # fmt: skip
+FREE = (nn.GELU, nn.SiLU)  # and all that thop has a rule of its own for
 Rule = Callable[[Any, tuple[Tensor, ...], Tensor], None]
 
 
@@ -91,7 +89,7 @@ def _rules(network: nn.Module) -> dict[type[nn.Module], Rule]:
         else:
             module.total_ops += LINEAR_MACS[kind](module, inputs[0], output)
 
-    return {**dict.fromkeys(FREE, _nothing), **dict.fromkeys((*LINEAR_MACS, *ATTENTION_MACS), rule)}
+    return {**dict.fromkeys((*register_hooks, *FREE), _nothing), **dict.fromkeys((*LINEAR_MACS, *ATTENTION_MACS), rule)}
 
 
 def _nothing(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
