@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 KEY := $(shell { cat pyproject.toml constraints.txt; $(PYTHON) --version; } | sha256sum | cut -c1-16)
 READY := $(VENV)/.ready-$(KEY)
 
-.PHONY: demo test test-fast lint link bench-training bench-blocks bench-startup bench-search constraints
+.PHONY: demo test test-fast lint link bench-training bench-blocks bench-startup bench-search bench-memory bench-latency bench-presets constraints
 
 demo: link
 	$(BIN)/voxnas demo
@@ -27,6 +27,15 @@ bench-startup: link
 
 bench-search: link
 	$(BIN)/python tests/bench_search.py
+
+bench-memory: link
+	$(BIN)/python tests/bench_memory.py
+
+bench-latency: link
+	$(BIN)/python tests/bench_latency.py
+
+bench-presets: link
+	$(BIN)/python tests/bench_presets.py
 
 bench-blocks: link
 	$(BIN)/python tests/bench_blocks.py

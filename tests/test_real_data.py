@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from bench_presets import falls, losses
 from conftest import quiet_view
 
 from search.data.geometry import mask_from_logits, read_volume, to_grid
@@ -23,6 +24,7 @@ from search.training.checkpoint import load_weights
 from search.training.evaluate import context_of
 from search.training.validation import window_logits
 from space.build import build
+from space.presets import PRESETS
 
 STUDIES = Path(__file__).parents[1] / "studies"
 SHORT = [
@@ -110,3 +112,10 @@ def test_every_shipped_study_says_its_question_command_and_time_and_is_sound(nam
     assert head[0].startswith("# Question:") and head[1].startswith("# Run: ")
     assert any(line.startswith("# Time:") for line in head[:6])
     assert load_study(STUDIES / name, data_root=shared_data).study.directions["dice"] == "maximize"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_papers_network_made_narrow_learns_on_cardiac_slices(name, shared_data, tmp_path):
+    """The short form of `make bench-presets`, which trains them whole."""
+    for phase in losses(name, shared_data, tmp_path, narrow=True):
+        assert falls(phase), phase

@@ -1,0 +1,46 @@
+"""Do two measurements of latency rank networks alike? 30 networks, twice, with a pause between: Spearman's rho."""
+
+import argparse
+import time
+
+import torch
+from bench_memory import DEMO, random_networks
+from scipy.stats import spearmanr
+
+from search.costs.latency import measure_latency
+from search.study.schema import Training
+from search.study.units import show_seconds
+from space.build import build
+
+LIMIT = 0.98
+
+
+def measure_all(networks, device) -> list:
+    """Measure each, in their order."""
+    training = Training(patch=DEMO.patch)
+    return [measure_latency(build(each, DEMO), DEMO, training, device=device) for each in networks]
+
+
+def main() -> None:
+    """Print each network's two readings and the rank correlation."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", type=int, default=30)
+    parser.add_argument("--pause", type=float, default=3600.0, help="seconds between the two")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    networks = random_networks(options.networks)
+    first = measure_all(networks, device)
+    time.sleep(options.pause)
+    second = measure_all(networks, device)
+    for network, one, other in zip(networks, first, second, strict=True):
+        marks = "" if one.settled and other.settled else "  spread too wide"
+        print(f"{show_seconds(one.median_s):>10} {show_seconds(other.median_s):>10}  {network.describe()[:60]}{marks}")
+    rho = float(spearmanr([each.median_s for each in first], [each.median_s for each in second]).statistic)
+    print(f"Spearman {rho:.4f} over {len(networks)} networks, {options.pause:g} s apart, on {first[0].device} "
+          f"(limit {LIMIT}): {'met' if rho >= LIMIT else 'MISSED'}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
