@@ -1,0 +1,95 @@
+"""Training schemes through `evaluate`: phases share the epochs, go on where they stopped, cost what is predicted."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import STUDY, quiet_view, write_study
+
+from search.costs.live_bytes import LiveBytes
+from search.costs.memory import CPU, run_training_steps, training_memory_bytes
+from search.local import open_driver, start
+from search.lock import driver_lock
+from search.plan import make_plan
+from search.study import load_study
+from search.training.evaluate import context_of, evaluate
+from search.training.schemes import make_phases, phase_at
+from search.training.step import lay_out
+from space.build import build
+
+SCHEMES = ("two-patch", "cascade")
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    text = STUDY.replace("stages: single, ", "").replace("stem_stride: 1", "cascade.join: post")
+    text = text.replace("choices: {", "choices: {stages: [single, two-patch, cascade], expansion: [1.5], "
+                                      "cascade.first: [[1.5], [1.0, 1.5]], ")  # fmt: skip
+    made = write_study(tmp_path_factory.mktemp("schemes"), text)
+    plan = make_plan(load_study(made.file), runs=made.runs)
+    with driver_lock(plan.folder):
+        yield open_driver(plan, quiet_view())
+
+
+def job_of(driver, folder, **decisions):
+    space = driver.plan.space
+    record = start(driver, space.complete(decisions), number=0, seed=0, fold=0)
+    job = driver.job(record)
+    return replace(job, folder=str(folder), training=replace(job.training, epochs=4, validate_every=2))
+
+
+@pytest.mark.parametrize("stages", SCHEMES)
+def test_a_scheme_trains_validates_and_goes_on_as_if_it_had_not_been_stopped(driver, tmp_path, stages):
+    whole = evaluate(job_of(driver, tmp_path / "whole", stages=stages))
+    assert whole.state == "trained", whole.reason
+    assert [epoch.dice is not None for epoch in whole.epochs] == [False, True, False, True]
+    cut = job_of(driver, tmp_path / "cut", stages=stages)
+    for last in (1, 3):  # within the first network's epochs, and within the second's
+
+        def stop(epoch, last=last):
+            if epoch.number == last:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(cut, stop)
+    went_on = evaluate(cut)
+    assert [e.loss for e in went_on.epochs] == pytest.approx([e.loss for e in whole.epochs], rel=1e-3)
+    assert went_on.dice == pytest.approx(whole.dice, abs=1e-2)
+    assert (Path(cut.folder) / "best.safetensors").exists()
+
+
+def test_a_cascade_trains_its_networks_one_after_the_other(driver, tmp_path):
+    job = job_of(driver, tmp_path, **{"stages": "cascade", "cascade.first": (1.0, 1.5)})
+    network = build(job.architecture, context_of(job))
+    phases = make_phases(network, patch=job.patch, training=job.training)
+    assert [phase.trained for phase in phases] == list(network.networks().values())
+    assert [phase.predicts for phase in phases] == [*network.first, network]
+    assert phases[0].patch == phases[2].patch == job.patch and phases[1].patch > job.patch
+    assert [phase_at(epoch, epochs=7, phases=3)[0] for epoch in range(7)] == [0, 0, 1, 1, 2, 2, 2]
+    assert [phase_at(epoch, epochs=3, phases=3) for epoch in range(3)] == [(0, 0, 1), (1, 1, 2), (2, 2, 3)]
+    short = evaluate(replace(job, training=replace(job.training, epochs=2)))
+    assert short.state == "failed"
+    assert "a cascade of 3 networks needs as many epochs or more, not 2" in short.reason
+
+
+@pytest.mark.parametrize("stages", SCHEMES)
+def test_memory_of_a_scheme_is_predicted_as_a_real_step_holds_it(driver, tmp_path, stages):
+    job = job_of(driver, tmp_path, stages=stages)
+    context = context_of(job)
+    predicted = training_memory_bytes(job.architecture, context, job.training)
+    with LiveBytes() as counter:
+        network = lay_out(build(job.architecture, context))
+        run_training_steps(network, context, job.training, device=CPU)
+    assert predicted == pytest.approx(counter.peak_bytes, rel=0.01)
+
+
+def test_the_first_networks_of_a_cascade_keep_still_while_the_second_trains(driver, tmp_path):
+    job = job_of(driver, tmp_path, stages="cascade")
+    network = build(job.architecture, context_of(job)).train()
+    *_, second = make_phases(network, patch=job.patch, training=job.training)
+    before = [parameter.clone() for parameter in network.first.parameters()]
+    images = torch.randn(1, 1, *job.patch)
+    second.add_gradients(images, torch.zeros(1, 1, *job.patch))
+    assert all(parameter.grad is None for parameter in network.first.parameters())
+    assert all(torch.equal(one, other) for one, other in zip(before, network.first.parameters(), strict=True))
