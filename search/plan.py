@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
@@ -26,6 +27,7 @@ from space.pooling import pooling_from_spacing
 
 AUTO_PATCH_VOXELS = 96**3  # most voxels of a patch that is worked out
 PATCH_MULTIPLE = 16  # sizes of such a patch, along an axis that is pooled
+PLACE_OR_NUMBER = re.compile(r"bottleneck|(encoder|skip|decoder)\d+|\d+(x\d+)*")
 FREE_KEYS = ("executor", "keep", "storage")  # may change between two runs of one study
 
 
@@ -190,12 +192,17 @@ def auto_patch(
 
 
 def refusals(space: Space, *, sample: int, seed: int) -> dict[str, int]:
-    """Count, over random points of the space, the reasons for which networks can't be built ('' where they can)."""
+    """Count, over random points of the space, the reasons for which networks can't be built ('' where they can).
+
+    Reasons that differ in a place or a number alone are one; the first of them stands for all.
+    """
     rng = Random(seed)
     counts: dict[str, int] = {}
+    examples: dict[str, str] = {}
     for _ in range(sample):
         reason = why_not(space.architecture(space.sample(rng)), space.context) or ""
-        counts[reason] = counts.get(reason, 0) + 1
+        example = examples.setdefault(PLACE_OR_NUMBER.sub("#", reason), reason)
+        counts[example] = counts.get(example, 0) + 1
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
 

@@ -84,7 +84,7 @@ def _space_table(plan: Plan) -> Table:
     )
     for reason, count in refusals(plan.space, sample=REFUSALS_SAMPLED, seed=0).items():
         label = "can be built" if not reason else "refused"
-        table.add_row(label, f"{count / REFUSALS_SAMPLED:.1%}" + (f": {reason}" if reason else ""))
+        table.add_row(label, f"{count / REFUSALS_SAMPLED:.1%}" + (f", as: {reason}" if reason else ""))
     return table
 
 

@@ -74,16 +74,54 @@ def sample_costs(plan: Plan, *, networks: int, timed: int, device: str, threads:
     }
 
 
+@dataclass(frozen=True)
+class AxisRow:
+    """An axis as it is shown, or the like axes of several places in one: `attention` at `skip0, skip1`."""
+
+    name: str
+    places: tuple[str, ...]
+    choices: str
+    condition: str
+    meaning: str
+
+
+def axis_rows(space: Space) -> list[AxisRow]:
+    """Return the axes that have something to choose, with the condition under which each exists.
+
+    Axes that differ in their place alone are one row; that a place's level must be there goes without saying.
+    """
+    rows: dict[tuple[str, str, str], AxisRow] = {}
+    for axis in space.axes:
+        if len(axis.choices) == 1:
+            continue
+        head, _, place = axis.name.partition("@")
+        condition = _condition(axis, space, place)
+        key = (head, _choices(axis), condition)
+        before = rows[key].places if key in rows else ()
+        meaning = axis.meaning.removesuffix(f" at {place}")
+        rows[key] = AxisRow(head, (*before, place) if place else (), _choices(axis), condition, meaning)
+    return list(rows.values())
+
+
 def axes_table(space: Space) -> Table:
-    """Draw the axes that have something to choose, with the condition under which each exists."""
+    """Draw the axes."""
     fixed = [axis for axis in space.axes if len(axis.choices) == 1]
     table = Table(title=f"Axes: {len(space.axes) - len(fixed)} open, {len(fixed)} fixed", title_justify="left")
-    for heading in ("axis", "choices", "exists where", "meaning"):
+    for heading in ("axis", "at", "choices", "exists where", "meaning"):
         table.add_column(heading, overflow="fold")
-    for axis in space.axes:
-        if len(axis.choices) > 1:
-            table.add_row(axis.name, _choices(axis), _condition(axis, space), axis.meaning)
+    for row in axis_rows(space):
+        table.add_row(row.name, _ranges(row.places), row.choices, row.condition, row.meaning)
     return table
+
+
+def _ranges(places: Sequence[str]) -> str:
+    """Write places for people: `encoder0 to 4, bottleneck`."""
+    kinds: dict[str, list[str]] = {}
+    for place in places:
+        kind = place.rstrip("0123456789")
+        kinds.setdefault(kind, []).append(place[len(kind) :])
+    ranges = {kind: f"{levels[0]} to {levels[-1]}" if len(levels) > 1 else levels[0] for kind, levels in kinds.items()}
+    return ", ".join(f"{kind}{levels}" for kind, levels in ranges.items())
 
 
 def costs_table(spreads: dict[str, Spread], *, budgets: dict[str, float]) -> Table:
@@ -111,7 +149,7 @@ def size_lines(plan: Plan, refused: dict[str, int]) -> list[str]:
     lines += [f"  forbidden: {rule.why}" for rule in plan.space.rules]
     total = sum(refused.values())
     for reason, count in refused.items():
-        lines.append(f"  {count / total:.1%} " + (f"refused: {reason}" if reason else "can be built"))
+        lines.append(f"  {count / total:.1%} " + (f"refused, as: {reason}" if reason else "can be built"))
     return lines
 
 
@@ -152,13 +190,18 @@ def _choices(axis: Axis) -> str:
     return shown + (f" and {more} more" if more > 0 else "")
 
 
-def _condition(axis: Axis, space: Space) -> str:
-    """Say a condition in words; what the space's remaining choices always meet is left out."""
+def _condition(axis: Axis, space: Space, place: str) -> str:
+    """Say a condition in words; what always holds is left out, and of a block's options what its place asks for."""
+    block = space.by_name.get(f"attention@{place}", axis)
+    implied = {name for name, _ in block.when} if block is not axis else {"levels"} if place else set()
     parts = []
     for name, allowed in axis.when:
         choices = space.by_name[name].choices
-        if not set(choices) <= set(allowed) or space.by_name[name].when:
-            parts.append(f"{name} is {_any_of([value for value in allowed if value in choices])}")
+        if name in implied or (set(choices) <= set(allowed) and not space.by_name[name].when):
+            continue
+        met, unmet = ([value for value in choices if (value in allowed) == wanted] for wanted in (True, False))
+        short = name.removesuffix(f"@{place}")
+        parts.append(f"{short} is not {_any_of(unmet)}" if 0 < len(unmet) < len(met) else f"{short} is {_any_of(met)}")
     return " and ".join(parts)
 
 

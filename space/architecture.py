@@ -56,6 +56,13 @@ class Architecture:
         return len(self["channels"])
 
     @property
+    def strides(self) -> tuple[tuple[int, int, int], ...]:
+        """Strides (D, H, W) from the image down: the stem's, where there is one, then each level's."""
+        stem = self.get("stem")
+        pooling: tuple[tuple[int, int, int], ...] = self["pooling"]
+        return (stem[1], *pooling) if stem else pooling
+
+    @property
     def decoder_channels(self) -> tuple[int, ...]:
         """Channels of the decoder levels, full resolution first: the encoder's, unless written."""
         written: tuple[int, ...] = self.get("decoder_channels", self["channels"][:-1])
@@ -98,7 +105,15 @@ class Architecture:
         attention = "; ".join(f"{block} at {', '.join(at)}" for block, at in blocks.items()) or "no attention"
         widths = "-".join(str(width) for width in self["channels"])
         units = f" x{self['repeats']}" if self.get("repeats") else ""
-        return f"{self['encoder']}{units} {widths}; {attention}"
+        stem = f" after a stem {'x'.join(map(str, self['stem'][1]))}" if self.get("stem") else ""
+        return f"{self['encoder']}{units} {widths}{stem}; {attention}{self._stages()}"
+
+    def _stages(self) -> str:
+        if self.get("stages") == "two-patch":
+            return f"; two patches x{self['expansion']}"
+        if self.get("stages") == "cascade":
+            return f"; cascade after {', '.join(f'x{expansion}' for expansion in self['cascade.first'])}"
+        return ""
 
 
 def _parts(options: Mapping[str, Any]) -> str:

@@ -148,7 +148,7 @@ def _write_files(beside: Path, network: nn.Module, origin: Origin, folder: Path)
     context = origin.plan.context
     pt2 = write_pt2(
         network, beside / "model.pt2", in_channels=context.in_channels, patch=context.patch,
-        strides=origin.record.architecture["pooling"],
+        strides=origin.record.architecture.strides,
     )  # fmt: skip
     shutil.copyfile(folder / WEIGHTS, beside / "weights.safetensors")
     _write_json(beside / "architecture.json", _architecture(origin, network))

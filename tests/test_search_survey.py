@@ -1,0 +1,58 @@
+"""`voxnas space`: axes, conditions, size, refusals and costs of a study's space."""
+
+import json
+import sys
+
+import pytest
+from conftest import STUDY, write_study
+
+from search.cli import main
+from search.survey import axis_rows
+from space.canonical import Context
+from space.narrow import narrow
+
+OPEN = STUDY.replace("attention: none, ", "attention@encoders: none, attention@skips: none, attention@decoders: none, ")
+OPEN = OPEN.replace("isa]}", "csam, epa]}\n  forbid: [{when: {width: 2, repeats: 2}, why: too thin to be deep}]")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("survey"), OPEN)
+
+
+def call(made, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["voxnas", "space", str(made.file), "--runs", str(made.runs), *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+
+
+def test_the_table_says_axes_conditions_size_rules_and_refusals(made, monkeypatch, capsys):
+    call(made, monkeypatch, "--sample", "3", "--timed", "1")
+    printed = capsys.readouterr().out
+    assert "csam.slice" in printed and "attention is csam" in printed and "bottleneck" in printed
+    assert "forbidden: too thin to be deep" in printed and "ways to decide" in printed
+    assert "refused, as: csam at bottleneck has" in printed  # its places and numbers stand for all alike
+    assert "Costs of 3 random networks" in printed and "latency" in printed
+
+
+def test_json_holds_the_same_in_plain_units(made, monkeypatch, capsys):
+    call(made, monkeypatch, "--sample", "4", "--timed", "0", "--json")
+    values = json.loads(capsys.readouterr().out)
+    assert values["forbidden"] == ["too thin to be deep"] and values["size"] > 100
+    assert 0 < sum(values["refused"].values()) < 1
+    axis = next(axis for axis in values["axes"] if axis["name"] == "csam.uncertainty@bottleneck")
+    assert axis["when"] == {"attention@bottleneck": ["csam"], "csam.slice@bottleneck": [True]}
+    memory = values["costs"]["memory"]
+    assert memory["networks"] == 4 and memory["least"] <= memory["median"] <= memory["most"]
+    assert "latency" not in values["costs"] and memory["seconds_each"] > 0
+
+
+def test_like_axes_of_several_places_are_one_row():
+    context = Context((8, 64, 64), (8.0, 1.0, 1.0), 1, 2)
+    rows = axis_rows(narrow(context, placement="each", fix={}, choices={}))
+    assert len(rows) < 40
+    (slices,) = [row for row in rows if row.name == "csam.slice"]
+    assert slices.condition == "attention is csam" and len(slices.places) == 16
+    assert [row.condition for row in rows if row.name == "attention"] == ["encoder is not unetrpp", ""]
+    assert next(row for row in rows if row.name == "expansion").condition == "stages is two-patch"
