@@ -43,6 +43,14 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class MeasuredMemory:
+    """Peak bytes of a real training step: allocated, what was there before subtracted; and reserved, on CUDA."""
+
+    allocated_bytes: int
+    reserved_bytes: int | None = None
+
+
+@dataclass(frozen=True)
 class Costs:
     """What an architecture costs at the study's patch and batch, known before it is trained."""
 
@@ -116,7 +124,7 @@ class Measurement:
     dice: float | None = None
     cases: tuple[CaseDice, ...] = ()
     epochs: tuple[Epoch, ...] = ()
-    measured_memory_bytes: int | None = None
+    measured_memory: MeasuredMemory | None = None
     seconds: float = 0.0
     versions: tuple[tuple[str, str], ...] = ()
 

@@ -12,12 +12,9 @@ from random import Random
 
 import torch
 
-from search.costs.live_bytes import LiveBytes
-from search.costs.memory import inference_memory_bytes, run_training_steps, training_memory_bytes
+from search.costs.memory import inference_memory_bytes, measure_training_memory, training_memory_bytes
 from search.study.schema import Training
-from search.training.step import lay_out
 from space.architecture import Architecture
-from space.build import build
 from space.canonical import Context
 from space.feasible import why_not
 from space.narrow import narrow
@@ -41,19 +38,6 @@ class Row:
     def error(self) -> float:
         """Relative, signed."""
         return self.predicted / self.measured - 1
-
-
-def measured_bytes(architecture: Architecture, context: Context, training: Training, device: torch.device) -> int:
-    """Run a real step and return its peak."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        run_training_steps(lay_out(build(architecture, context)).to(device), context, training, device=device)
-        return torch.cuda.max_memory_allocated(device) - before
-    with LiveBytes() as counter:
-        run_training_steps(lay_out(build(architecture, context)), context, training, device=device)
-    return counter.peak_bytes
 
 
 def fitted(architecture: Architecture, context: Context, most: int) -> Context | None:
@@ -86,6 +70,10 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(1)
     rows = []
+
+    def measured(architecture: Architecture, context: Context, training: Training) -> int:
+        return measure_training_memory(architecture, context, training, device=device).allocated_bytes
+
     for preset in PRESETS.values() if options.presets else ():
         most = ON_CPU if device.type == "cpu" else int(0.8 * torch.cuda.get_device_properties(device).total_memory)
         context = fitted(preset.architecture, preset.context, most)
@@ -94,7 +82,7 @@ def main() -> None:
             continue
         training = Training(patch=context.patch, batch=1)
         predicted = training_memory_bytes(preset.architecture, context, training)
-        rows.append(Row(preset.name, predicted, measured_bytes(preset.architecture, context, training, device)))
+        rows.append(Row(preset.name, predicted, measured(preset.architecture, context, training)))
         show(rows[-1], "x".join(map(str, context.patch)))
     training, seconds = Training(patch=DEMO.patch, batch=2), []
     for number, architecture in enumerate(random_networks(options.random)):
@@ -102,7 +90,7 @@ def main() -> None:
         predicted = training_memory_bytes(architecture, DEMO, training)
         inference_memory_bytes(architecture, DEMO, training)
         seconds.append(time.process_time() - began)
-        rows.append(Row(f"random {number}", predicted, measured_bytes(architecture, DEMO, training, device)))
+        rows.append(Row(f"random {number}", predicted, measured(architecture, DEMO, training)))
         show(rows[-1], architecture.describe()[:70])
     worst = max(abs(row.error) for row in rows)
     limit = LIMITS[device.type]

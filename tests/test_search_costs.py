@@ -7,10 +7,9 @@ import torch
 
 from search.costs.latency import device_lock, measure_latency
 from search.costs.live_bytes import LiveBytes
-from search.costs.memory import CPU, inference_memory_bytes, run_training_steps, training_memory_bytes
+from search.costs.memory import CPU, inference_memory_bytes, measure_training_memory, training_memory_bytes
 from search.costs.price import predict_costs
 from search.study.schema import Training
-from search.training.step import lay_out
 from space.build import build
 from space.canonical import Context
 from space.feasible import why_not
@@ -34,10 +33,8 @@ def sampled(number):
 def test_predicted_training_memory_is_what_a_real_step_holds(architecture, optimiser):
     training = Training(patch=CONTEXT.patch, batch=3, optimiser=optimiser)
     predicted = training_memory_bytes(architecture, CONTEXT, training)
-    with LiveBytes() as counter:
-        network = lay_out(build(architecture, CONTEXT))
-        run_training_steps(network, CONTEXT, training, device=CPU)
-    assert predicted == pytest.approx(counter.peak_bytes, rel=0.01)
+    measured = measure_training_memory(architecture, CONTEXT, training, device=CPU)
+    assert predicted == pytest.approx(measured.allocated_bytes, rel=0.01) and measured.reserved_bytes is None
     assert training_memory_bytes(architecture, CONTEXT, training) == predicted
 
 

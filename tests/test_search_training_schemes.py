@@ -7,15 +7,13 @@ import pytest
 import torch
 from conftest import STUDY, quiet_view, write_study
 
-from search.costs.live_bytes import LiveBytes
-from search.costs.memory import CPU, run_training_steps, training_memory_bytes
+from search.costs.memory import CPU, measure_training_memory, training_memory_bytes
 from search.local import open_driver, start
 from search.lock import driver_lock
 from search.plan import make_plan
 from search.study import load_study
 from search.training.evaluate import context_of, evaluate
 from search.training.schemes import make_phases, phase_at
-from search.training.step import lay_out
 from space.build import build
 
 SCHEMES = ("two-patch", "cascade")
@@ -43,6 +41,7 @@ def job_of(driver, folder, **decisions):
 def test_a_scheme_trains_validates_and_goes_on_as_if_it_had_not_been_stopped(driver, tmp_path, stages):
     whole = evaluate(job_of(driver, tmp_path / "whole", stages=stages))
     assert whole.state == "trained", whole.reason
+    assert whole.measured_memory.allocated_bytes == pytest.approx(whole.costs.memory_bytes, rel=0.01)
     assert [epoch.dice is not None for epoch in whole.epochs] == [False, True, False, True]
     cut = job_of(driver, tmp_path / "cut", stages=stages)
     for last in (1, 3):  # within the first network's epochs, and within the second's
@@ -78,10 +77,8 @@ def test_memory_of_a_scheme_is_predicted_as_a_real_step_holds_it(driver, tmp_pat
     job = job_of(driver, tmp_path, stages=stages)
     context = context_of(job)
     predicted = training_memory_bytes(job.architecture, context, job.training)
-    with LiveBytes() as counter:
-        network = lay_out(build(job.architecture, context))
-        run_training_steps(network, context, job.training, device=CPU)
-    assert predicted == pytest.approx(counter.peak_bytes, rel=0.01)
+    measured = measure_training_memory(job.architecture, context, job.training, device=CPU)
+    assert predicted == pytest.approx(measured.allocated_bytes, rel=0.01)
 
 
 def test_the_first_networks_of_a_cascade_keep_still_while_the_second_trains(driver, tmp_path):

@@ -6,6 +6,7 @@ import torch
 
 from search.costs.fake import fake_tensors
 from search.costs.live_bytes import LiveBytes
+from search.records import MeasuredMemory
 from search.study.schema import Training
 from search.training.schemes import Phase, make_phases, training_step
 from search.training.step import LAYOUT, autocast, lay_out, make_optimiser
@@ -25,6 +26,23 @@ def training_memory_bytes(architecture: Architecture, context: Context, training
         network = lay_out(build(architecture, context))
         run_training_steps(network, context, training, device=CPU)
     return int(counter.peak_bytes)
+
+
+def measure_training_memory(
+    architecture: Architecture, context: Context, training: Training, *, device: torch.device
+) -> MeasuredMemory:
+    """Measure the peak of a real training step: CUDA's allocator, or the live bytes of tensors on a CPU."""
+    if device.type != "cuda":
+        with LiveBytes() as counter:
+            run_training_steps(lay_out(build(architecture, context)), context, training, device=device)
+        return MeasuredMemory(counter.peak_bytes)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    allocated, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
+    run_training_steps(lay_out(build(architecture, context)).to(device), context, training, device=device)
+    return MeasuredMemory(
+        torch.cuda.max_memory_allocated(device) - allocated, torch.cuda.max_memory_reserved(device) - reserved
+    )
 
 
 def run_training_steps(network: Network, context: Context, training: Training, *, device: torch.device) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from search.costs.latency import device_lock, measure_latency
-from search.costs.memory import run_training_steps
+from search.costs.memory import measure_training_memory
 from search.costs.price import predict_costs
 from search.data.prepare import Prepared, load_prepared
 from search.objectives import HEADINGS, show
@@ -83,7 +83,7 @@ def _evaluate(job: Job, on_epoch: OnEpoch, on_priced: OnPriced, started: float) 
     if over:
         return Measurement("over budget", over, costs)
     on_priced(costs)
-    measured = _measured_memory(job, context, device)
+    measured = measure_training_memory(job.architecture, context, job.training, device=device)
     seed_everything(job.seed)
     network = build(job.architecture, context)
     start_from_pretrained(network, job.architecture)
@@ -92,14 +92,14 @@ def _evaluate(job: Job, on_epoch: OnEpoch, on_priced: OnPriced, started: float) 
     try:
         epochs, cases = train(network, prepared, job, on_epoch=on_epoch, started=started)
     except Stopped as stop:
-        return Measurement("stopped", stop.reason, costs, epochs=stop.epochs, measured_memory_bytes=measured)
+        return Measurement("stopped", stop.reason, costs, epochs=stop.epochs, measured_memory=measured)
     return Measurement(
         "trained",
         costs=costs,
         dice=mean_dice(cases),
         cases=cases,
         epochs=epochs,
-        measured_memory_bytes=measured,
+        measured_memory=measured,
     )
 
 
@@ -202,17 +202,6 @@ def _train_epoch(
     if not math.isfinite(mean):
         raise Diverged(f"the loss became {mean} in epoch {number + 1}; a lower learning rate may hold")
     return mean
-
-
-def _measured_memory(job: Job, context: Context, device: torch.device) -> int | None:
-    """Measure one training step on CUDA: the allocator's peak. On the CPU the prediction is the tracker's own count."""
-    if device.type != "cuda":
-        return None
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    network = lay_out(build(job.architecture, context)).to(device)
-    run_training_steps(network, context, job.training, device=device)
-    return int(torch.cuda.max_memory_allocated(device) - before)
 
 
 @lru_cache
