@@ -26,6 +26,7 @@ Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
 DESIGN = 8  # trainings of the first design
 RANDOM, VARIED, CROSSED = 600, 300, 300  # candidates of the pool, beside all neighbours of the front
+LISTED = 3000  # candidates drawn where all networks are listed
 PARENTS = 25  # front points whose neighbours are all in the pool
 SHORTLIST = 8  # candidates priced exactly before the choice
 DESCENTS = 8  # rounds of neighbours towards the cheapest and the dearest network
@@ -44,8 +45,11 @@ class Known:
 class KnownCostProposer:
     """Proposes by expected gain; keeps what it derived from the records it has seen, and every price."""
 
+    tries = 2  # it repeats only where it sees nothing new
+
     def __init__(self, problem: Problem) -> None:
         self.problem, self.coded = problem, Coded(problem.space)
+        self.listed = self.coded.encode(problem.listed)
         self.prices: dict[Architecture, Matrix | None] = {}
         self.priced_rows: list[Codes] = []
         self.priced_costs: list[Matrix] = []
@@ -104,13 +108,18 @@ class KnownCostProposer:
         return architecture, self._keep_price(architecture, row, costs)
 
     def _learn_costs(self) -> None:
-        for row in first_rows(self.coded, self.problem.seed) if len(self.priced_costs) < FIRST_PRICED else ():
+        for row in self._first_rows() if len(self.priced_costs) < FIRST_PRICED else ():
             if len(self.priced_costs) == FIRST_PRICED:
                 break
             self._price(row)
         if self.priced_costs and (self.model is None or len(self.priced_costs) > self.model.priced * (1 + RELEARN)):
             rows = np.stack(self.priced_rows)[:, self.coded.free]
             self.model = learn_costs(self.coded.similarities, rows, np.stack(self.priced_costs))
+
+    def _first_rows(self) -> Codes:
+        if not len(self.listed):
+            return first_rows(self.coded, self.problem.seed)
+        return self.listed[np.random.default_rng(self.problem.seed).permutation(len(self.listed))]
 
     def _predicted(self, rows: Codes) -> Matrix:
         """Return predicted costs of rows; a cost that was never measured is 1, so that it says nothing."""
@@ -127,7 +136,7 @@ class KnownCostProposer:
         self, rng: np.random.Generator, counted: Sequence[Record], seen: set[bytes], taken: set[Architecture]
     ) -> Decisions:
         """Return the next network of the first design: both ends of the costs, then between, unlike the others."""
-        rows = self._fresh(np.concatenate([self.coded.sample(rng, 2000), self._ends(rng)]), seen)
+        rows = self._fresh(self._wide(rng), seen)
         for _ in range(20):
             costs = self._predicted(rows)
             inside = np.flatnonzero(self._within(costs))
@@ -146,6 +155,12 @@ class KnownCostProposer:
                 return self.coded.decode(rows[chosen])
             rows = np.delete(rows, chosen, axis=0)
         return self.coded.decode(self.coded.sample(rng, 1)[0])
+
+    def _wide(self, rng: np.random.Generator) -> Codes:
+        """Return rows from which a first design is chosen."""
+        if len(self.listed):
+            return self.listed
+        return np.concatenate([self.coded.sample(rng, 2000), self._ends(rng)])
 
     def _ends(self, rng: np.random.Generator) -> Codes:
         """Walk from random points to where the predicted cost is least, and most within the budgets."""
@@ -184,6 +199,8 @@ class KnownCostProposer:
         return Known(rows, np.column_stack([mean, shares])[kept])
 
     def _pool(self, rng: np.random.Generator, front: Codes, seen: set[bytes]) -> Codes:
+        if len(self.listed):
+            return self._fresh(self.listed[rng.permutation(len(self.listed))[:LISTED]], seen)
         parents = front[rng.permutation(len(front))[:PARENTS]]
         one, other = (front[rng.integers(len(front), size=CROSSED)] for _ in range(2))
         varied = self.coded.vary(rng, front[rng.integers(len(front), size=VARIED)], share=2.5 / len(self.coded.free))
