@@ -24,7 +24,8 @@ from space.coded import Coded
 
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
-DESIGN = 8  # trainings of the first design
+NO_LOSS = -20.0  # the logarithm of a Dice loss that plays no part
+DESIGN = 6  # trainings of the first design
 RANDOM, VARIED, CROSSED = 600, 300, 300  # candidates of the pool, beside all neighbours of the front
 LISTED = 3000  # candidates drawn where all networks are listed
 PARENTS = 25  # front points whose neighbours are all in the pool
@@ -36,7 +37,7 @@ COUNTED = ("trained", "stopped", "running")
 
 @dataclass(frozen=True)
 class Known:
-    """The front as the surrogate sees it: its rows, and (Dice, shares of the reference)."""
+    """The front as the surrogate sees it: its rows, and (logarithm of the Dice loss, shares of the reference)."""
 
     rows: Codes
     points: Matrix
@@ -178,11 +179,11 @@ class KnownCostProposer:
 
     def _evidence(self, counted: Sequence[Record]) -> tuple[Evidence, Matrix]:
         rows = np.stack([self.rows[record.number] for record in counted])
-        costs = self._predicted(rows)
-        for number, record in enumerate(counted):
-            exact = self.prices.get(record.architecture)
-            if exact is not None:
-                costs[number] = np.where(np.isnan(exact), costs[number], exact)
+        nothing = np.full(len(COSTS), np.nan)
+        exact = [self.prices.get(record.architecture) for record in counted]
+        costs = np.stack([nothing if each is None else each for each in exact])
+        lacking = np.flatnonzero(np.isnan(costs).any(axis=1))
+        costs[lacking] = np.where(np.isnan(costs[lacking]), self._predicted(rows[lacking]), costs[lacking])
         dice, extra = _dice_of(counted)
         pending = np.array([record.state == "running" for record in counted])
         return Evidence(rows[:, self.coded.free], np.log(np.maximum(costs, 1e-12)), dice, extra, pending), costs
@@ -190,11 +191,11 @@ class KnownCostProposer:
     def _front(self, surrogate: Surrogate, evidence: Evidence, counted: Sequence[Record], costs: Matrix) -> Known:
         """Return what no other dominates, by the surrogate's mean, of all that is trained or in training."""
         chosen = np.flatnonzero([record.state != "stopped" for record in counted])
-        mean, _ = surrogate.predict(evidence.codes[chosen], evidence.log_costs[chosen])
+        mean = surrogate.mean(evidence.codes[chosen], evidence.log_costs[chosen])
         if "dice" not in self.problem.directions:
-            mean = np.ones_like(mean)
+            mean = np.full_like(mean, NO_LOSS)
         shares = costs[chosen][:, self.shares] / self.references
-        kept = moocore.is_nondominated(np.column_stack([-mean, shares]), keep_weakly=False)
+        kept = moocore.is_nondominated(np.column_stack([mean, shares]), keep_weakly=False)
         rows = np.stack([self.rows[counted[number].number] for number in chosen[kept]])
         return Known(rows, np.column_stack([mean, shares])[kept])
 
