@@ -130,7 +130,7 @@ def test_a_budget_that_nothing_meets_is_refused_before_anything_trains(tmp_path)
     for _ in range(2):
         with pytest.raises(UserError, match="no network meets the budgets, so nothing would be trained") as error:
             run_study(plan_of(made), trials=1, view=quiet_view())
-    assert "objectives.memory: 0.0% of 6 random networks meet the budget of 1.0 KiB" in str(error.value)
+    assert "objectives.memory: 0.0% of 12 random networks meet the budget of 1.0 KiB" in str(error.value)
     assert read_records(f"sqlite:///{made.runs / 'tiny' / 'study.db'}", "tiny") == []
 
 
