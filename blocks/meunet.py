@@ -132,8 +132,15 @@ def one_hot_predictions(predictions: Sequence[Tensor], *, classes: int, backgrou
     highest = max(int(prediction.max()) for prediction in predictions)
     if highest >= classes:
         raise ValueError(f"a prediction holds the label {highest}, but there are {classes} classes")
-    maps = [F.one_hot(prediction.long(), classes)[..., first:].movedim(-1, 1) for prediction in predictions]
-    return torch.cat(maps, dim=1).float()
+    return label_maps(predictions, labels=range(first, classes))
+
+
+def label_maps(predictions: Sequence[Tensor], *, labels: Sequence[int]) -> Tensor:
+    """Label maps (B, D, H, W) as channels (B, m, D, H, W), a 0/1 map a label and prediction; other labels in none.
+
+    Nothing depends on the values, so that an exported file can do it.
+    """
+    return torch.cat([torch.stack([given == label for label in labels], dim=1) for given in predictions], dim=1).float()
 
 
 def concatenate_predictions(features: Tensor, predictions: Tensor) -> Tensor:

@@ -53,6 +53,18 @@ def check(
 
 
 @app.command()
+def space(
+    study: StudyFile, data: DataRoot = None, overrides: Overrides = None, runs: Runs = Path("runs"),
+    sample: Annotated[int, typer.Option(min=1, help="Random networks to price.")] = 16,
+    timed: Annotated[int, typer.Option("--timed", min=0, help="So many of them with their latency measured.")] = 16,
+    json: AsJson = False,
+) -> None:  # fmt: skip
+    """Show the study's search space: axes, conditions, size, what is refused, what networks cost."""
+    plan = _plan(study, data, overrides, runs)
+    _survey(plan, sample, timed, json)
+
+
+@app.command()
 def run(
     study: StudyFile, data: DataRoot = None, overrides: Overrides = None, runs: Runs = Path("runs"),
     trials: Annotated[int | None, typer.Option(min=1, help="Trainings in all [the file's search.trials].")] = None,
@@ -242,6 +254,22 @@ def _confirmed(looked: Look, json: bool) -> None:
         print(confirmed_json(looked.study.name, points))
     else:
         _console().print(confirmed_table(looked.study.name, points, looked.study.directions))
+
+
+def _survey(plan: Plan, sample: int, timed: int, json: bool) -> None:
+    from search.devices import resolve_device, resolve_threads
+    from search.survey import axes_table, costs_table, refused_shares, sample_costs, size_lines, survey_json
+
+    executor, refused = plan.study.executor, refused_shares(plan)
+    device, threads = resolve_device(executor.device), resolve_threads(executor.threads)
+    if not json:
+        _console().print(axes_table(plan.space))
+        print("\n".join(size_lines(plan, refused)))
+    spreads = sample_costs(plan, networks=sample, timed=timed, device=device, threads=threads)
+    if json:
+        print(survey_json(plan, refused, spreads))
+    else:
+        _console().print(costs_table(spreads, budgets=plan.budgets))
 
 
 def _export(plan: Plan, pick: str, out: Path) -> None:

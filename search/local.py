@@ -15,7 +15,7 @@ from search.halving import why_stop
 from search.lock import driver_lock
 from search.pareto import hypervolume, pareto_front
 from search.plan import Plan, prepared_data, task_of, trial_folder
-from search.pricing import Pricer
+from search.pricing import Pricer, price_table
 from search.proposers.problem import problem_of
 from search.proposers.propose import make_proposer, propose_new
 from search.records import COUNTED, Costs, Epoch, Job, Measurement, Record, searched
@@ -70,7 +70,7 @@ class Driver:
             architecture=record.architecture, task=task_of(self.plan, self.prepared, fold=record.fold),
             training=self.plan.training, budgets=tuple(self.plan.budgets.items()), seed=record.seed, fold=record.fold,
             device=self.device, threads=self.threads, folder=str(trial_folder(self.plan, record.number)),
-            costs=record.measurement.costs,
+            costs=record.measurement.costs or self.pricer.known_before(record.architecture),
         )  # fmt: skip
 
     def run(self, record: Record) -> Record:
@@ -87,6 +87,8 @@ class Driver:
             return self._why_stop(record, epoch, found[-1])
 
         measurement = evaluate(self.job(record), ended, priced)
+        if measurement.costs:
+            self.pricer.keep(record.architecture, measurement.costs)
         told = record.told(measurement, ended=now())
         self.tell(told)
         return told
@@ -162,7 +164,7 @@ def open_driver(plan: Plan, view: View) -> Driver:
         shutil.copyfile(plan.loaded.file, plan.folder / "study.yaml")
     device, threads = resolve_device(executor.device), resolve_threads(executor.threads)
     torch.set_num_threads(threads)
-    pricer = Pricer(plan, device)
+    pricer = Pricer(plan, device, price_table(plan, device=device, threads=threads))
     if store.reference is None:
         require_a_share(plan, pricer)
         store.reference = reference_point(plan, pricer)

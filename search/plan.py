@@ -20,8 +20,8 @@ from search.study import LoadedStudy, Study, UserError
 from search.study.schema import Training
 from space.axes import Decisions, Space
 from space.canonical import Context
-from space.catalogue import narrow
 from space.feasible import why_not
+from space.narrow import narrow_space
 from space.pooling import pooling_from_spacing
 
 AUTO_PATCH_VOXELS = 96**3  # most voxels of a patch that is worked out
@@ -114,8 +114,7 @@ def make_plan(loaded: LoadedStudy, *, runs: Path, progress: Progress | None = No
     if patch == "auto":
         patch = auto_patch(_pick(facts.shape_median, axes), _pick(facts.spacing_median, axes), target_mm=spacing)
     context = Context(patch, spacing, len(dataset.channels), len(dataset.labels))
-    section = loaded.study.space
-    space = narrow(context, placement=section.placement, fix=section.fix, choices=section.choices)
+    space = narrow_space(context, loaded.study.space.narrowing())
     if all(len(axis.choices) == 1 for axis in space.axes):
         raise UserError(["space: nothing is left to choose after `fix`, so no objective can differ; open an axis"])
     training = replace(loaded.study.training, patch=patch)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from random import Random
-
 from rich.console import Console
 from rich.table import Table
 
 from search.objectives import HEADINGS, show
-from search.plan import Plan, refusals, sample_buildable
+from search.plan import Plan, refusals
 from search.records import COUNTED
 from search.store import read_records
 from search.study import UserError
@@ -106,22 +102,8 @@ def _what_would_run(plan: Plan) -> str:
 
 
 def print_costs(plan: Plan, console: Console) -> None:
-    """Build and price random networks of the space, and print the spread of each cost."""
-    from search.costs.price import predict_costs
+    """Build and price random networks of the space, and print the spread of each cost that needs no device."""
+    from search.survey import costs_table, sample_costs
 
-    rng, began = Random(plan.study.search.seed), time.perf_counter()
-    priced = [
-        predict_costs(plan.space.architecture(sample_buildable(plan.space, rng)), plan.context, plan.training)
-        for _ in range(PRICED)
-    ]
-    each = (time.perf_counter() - began) / PRICED
-    table = Table(title=f"Costs of {PRICED} random networks ({each:.2f} s each)", title_justify="left")
-    for heading in ("cost", "least", "median", "most", "within budget"):
-        table.add_column(heading, justify="left" if heading == "cost" else "right")
-    for name in ("params", "macs", "memory", "inference_memory"):
-        values = [value for costs in priced if (value := costs.of(name)) is not None]
-        limit = plan.budgets.get(name)
-        within = f"{sum(value <= limit for value in values) / len(values):.0%}" if limit else ""
-        row = [show(name, value) for value in (min(values), statistics.median(values), max(values))]
-        table.add_row(HEADINGS[name], *row, within)
-    console.print(table)
+    spreads = sample_costs(plan, networks=PRICED, timed=0, device="cpu", threads=1)
+    console.print(costs_table(spreads, budgets=plan.budgets))

@@ -1,4 +1,4 @@
-"""Exact prices of a study's architectures, each worked out once a process."""
+"""Exact prices of a study's architectures, each worked out once."""
 
 from __future__ import annotations
 
@@ -6,32 +6,50 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from search.costs.latency import measure_latency
+from search.costs.latency import device_name, measure_latency
 from search.costs.price import predict_costs
 from search.plan import Plan
+from search.prices import Device, PriceTable
 from search.records import Costs
+from search.training.step import precision_name
 from space.architecture import Architecture
 from space.build import Refused, build
 
 
 @dataclass
 class Pricer:
-    """Prices by fake tensors; a latency is measured only where `timed` asks for it. One to two seconds a network."""
+    """Prices by fake tensors; a latency is measured only where `timed` asks for it. A tenth of a second a network.
+
+    What was worked out by an earlier run, or by another study of the same database, comes from its table.
+    """
 
     plan: Plan
     device: str
+    table: PriceTable
     known: dict[Architecture, Costs | None] = field(default_factory=dict)
 
     def __call__(self, architecture: Architecture) -> Costs | None:
         """Return the costs that need no device (and a latency measured before); None for what can't be built."""
         if architecture not in self.known:
-            try:
-                costs = predict_costs(architecture, self.plan.context, self.plan.training)
-            except Refused:
-                self.known[architecture] = None
-            else:
-                self.known[architecture] = costs
+            self.known[architecture] = self.table.find(architecture) or self._predict(architecture)
         return self.known[architecture]
+
+    def known_before(self, architecture: Architecture) -> Costs | None:
+        """Return the costs that were worked out before, without working them out."""
+        return self.known.get(architecture) or self.table.find(architecture)
+
+    def keep(self, architecture: Architecture, costs: Costs) -> None:
+        """Take over costs that were worked out elsewhere."""
+        self.known[architecture] = costs
+        self.table.keep(architecture, costs)
+
+    def _predict(self, architecture: Architecture) -> Costs | None:
+        try:
+            costs = predict_costs(architecture, self.plan.context, self.plan.training)
+        except Refused:
+            return None
+        self.table.keep(architecture, costs)
+        return costs
 
     def timed(self, architecture: Architecture) -> Costs | None:
         """Return the costs with the latency measured on the study's device."""
@@ -40,5 +58,12 @@ class Pricer:
             return costs
         network = build(architecture, self.plan.context)
         latency = measure_latency(network, self.plan.context, self.plan.training, device=torch.device(self.device))
-        self.known[architecture] = replace(costs, latency=latency)
+        self.keep(architecture, replace(costs, latency=latency))
         return self.known[architecture]
+
+
+def price_table(plan: Plan, *, device: str, threads: int) -> PriceTable:
+    """Return the table of a study's prices on a device, in the study's database."""
+    where = torch.device(device)
+    measured = Device(device_name(where), threads, precision_name(where, plan.training))
+    return PriceTable(plan.url, context=plan.context, training=plan.training, device=measured)

@@ -65,8 +65,8 @@ class Job:
     """One training of one architecture: all that travels to a worker.
 
     `training.patch` is spelled out; `budgets` are (objective, limit) in bytes, seconds or counts; `folder` is where
-    the checkpoint, the weights and the epochs' log go. `costs` are those that an interrupted attempt found: a job
-    that was within its budgets once is not priced again.
+    the checkpoint, the weights and the epochs' log go. `costs` are those that are known already, of an interrupted
+    attempt say: they are not worked out again.
     """
 
     architecture: Architecture

@@ -9,13 +9,13 @@ from itertools import groupby
 import torch
 from rich.table import Table
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
+from search.costs.fake import fake_tensors
 from search.costs.macs import count_modules, params_and_macs
 from search.study.mistakes import UserError, nearest
 from search.study.units import show_count
 from space.architecture import Architecture
-from space.build import build
+from space.build import Network, build
 from space.canonical import Context
 from space.presets import PRESETS, Preset
 from space.unet import UNet
@@ -58,13 +58,13 @@ def summaries() -> tuple[Summary, ...]:
 
 def layers(architecture: Architecture, context: Context) -> tuple[Layer, ...]:
     """List a network's layers as data meets them; on fake tensors, so that size costs nothing."""
-    with FakeTensorMode():
+    with fake_tensors():
         network = build(architecture, context).eval()
         outputs = _watch_outputs(network)
         counts = count_modules(network, context)
     return tuple(
         Layer(
-            place, _block_name(network.get_submodule(name)), name.startswith("attention."), outputs.get(name, ()),
+            place, _block_name(network.get_submodule(name)), "attention." in name, outputs.get(name, ()),
             counts[name].params, counts[name].macs,
         )
         for place, name in _parts(network)
@@ -87,8 +87,18 @@ def _watch_outputs(network: nn.Module) -> dict[str, tuple[int, ...]]:
     return outputs
 
 
-def _parts(network: UNet) -> Iterator[tuple[str, str]]:
-    """Name (place, module) from the input to the output; levels without a unit of their own are left out."""
+def _parts(network: Network) -> Iterator[tuple[str, str]]:
+    """Name (place, module) from the input to the output; a cascade's networks one after the other."""
+    if isinstance(network, UNet):
+        yield from _unet_parts(network)
+        return
+    for prefix, part in network.networks().items():
+        for place, name in _unet_parts(part):
+            yield f"{prefix} {place}", f"{prefix}.{name}"
+
+
+def _unet_parts(network: UNet) -> Iterator[tuple[str, str]]:
+    """Name (place, module) of one U; levels without a unit of their own are left out."""
     held = network.attention
 
     def attention(place: str) -> Iterator[tuple[str, str]]:
@@ -97,7 +107,10 @@ def _parts(network: UNet) -> Iterator[tuple[str, str]]:
 
     for level in range(network.levels):
         place = network.down_place(level)
-        yield place, f"down.{level}"
+        if not isinstance(network.down[level], nn.Identity):
+            yield place, f"down.{level}"
+        if level == 0 and network.backbone is not None:
+            yield "below", "backbone"
         yield from attention(place)
     for level in reversed(range(network.levels - 1)):
         yield from attention(f"skip{level}")

@@ -112,7 +112,7 @@ class Store:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = optuna.storages.RDBStorage(url)
         if url.startswith("sqlite"):
-            sql.event.listen(storage.engine, "connect", _tune_sqlite)
+            sql.event.listen(storage.engine, "connect", tune_sqlite)
             storage.engine.dispose()  # connections made before are not tuned
         study = optuna.create_study(
             study_name=name, storage=storage, directions=optuna_directions(directions), load_if_exists=True
@@ -197,7 +197,7 @@ class Store:
         return self.study._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
 
 
-def _tune_sqlite(connection: Any, _: Any) -> None:
+def tune_sqlite(connection: Any, _: Any) -> None:
     """Let readers read while the driver writes, and don't wait for the disk at each of its writes."""
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000"):
         connection.execute(f"PRAGMA {pragma}")

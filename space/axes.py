@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from random import Random
 
 from space.architecture import Architecture, Value
-from space.canonical import Context, canonical
+from space.canonical import Context, Decisions, canonical
 
-Decisions = dict[str, Value]
+MOST_DRAWS = 10_000  # of one sample, before the forbidden share is called too large
+__all__ = ["Axis", "DecisionError", "Decisions", "Rule", "Space"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,21 @@ class Axis:
         return all(decisions.get(name) in allowed for name, allowed in self.when)
 
 
+@dataclass(frozen=True)
+class Rule:
+    """What a study forbids, and why: decisions that meet every condition.
+
+    A condition is (axes, values), met where any of the axes is open and holds one of the values.
+    """
+
+    when: tuple[tuple[tuple[str, ...], tuple[Value, ...]], ...]
+    why: str
+
+    def forbids(self, decisions: Mapping[str, Value]) -> bool:
+        """Tell whether complete decisions meet every condition."""
+        return all(any(decisions.get(name) in values for name in names) for names, values in self.when)
+
+
 class DecisionError(ValueError):
     """Decisions that name what the space doesn't hold; `problems` says each as (axis, message)."""
 
@@ -41,11 +56,16 @@ class DecisionError(ValueError):
 
 @dataclass(frozen=True)
 class Space:
-    """Axes in an order in which each comes after those that its condition names, and the patch they meet."""
+    """Axes in an order in which each comes after those that its condition names, and the patch they meet.
+
+    With a `base` the axes are those that a study opens on it: what isn't decided is the base's.
+    """
 
     axes: tuple[Axis, ...]
     context: Context
     tied: bool = field(default=False)
+    rules: tuple[Rule, ...] = ()
+    base: Architecture | None = None
 
     @cached_property
     def by_name(self) -> dict[str, Axis]:
@@ -58,12 +78,17 @@ class Space:
 
     def architecture(self, decisions: Mapping[str, Value]) -> Architecture:
         """Spell the network out; decisions must be complete."""
-        return canonical(decisions, self.context)
+        return canonical(decisions, self.context, self.base)
+
+    def forbidden(self, decisions: Mapping[str, Value]) -> str:
+        """Return why the study forbids complete decisions; empty where it doesn't."""
+        return next((rule.why for rule in self.rules if rule.forbids(decisions)), "")
 
     def complete(self, partial: Mapping[str, Value]) -> Decisions:
         """Fill what is not said with each axis's first choice, and drop closed axes.
 
-        Raises DecisionError for names and values that the space doesn't hold, all at once.
+        Raises DecisionError for names and values that the space doesn't hold, all at once, and for decisions that
+        the study forbids.
         """
         problems = [(name, "no such axis in this space") for name in partial if name not in self.by_name]
         for name, value in partial.items():
@@ -72,37 +97,54 @@ class Space:
                 problems.append((name, f"{value!r} is not among {list(axis.choices)}"))
         if problems:
             raise DecisionError(tuple(problems))
-        return self.walk(lambda axis: partial.get(axis.name, axis.choices[0]))
+        decisions = self.walk(lambda axis: partial.get(axis.name, axis.choices[0]))
+        why = self.forbidden(decisions)
+        if why:
+            raise DecisionError((("forbid", why),))
+        return decisions
 
     def sample(self, rng: Random) -> Decisions:
-        """Decide every open axis at random, evenly over its choices."""
-        return self.walk(lambda axis: rng.choice(axis.choices))
+        """Decide every open axis at random, evenly over its choices, until the study doesn't forbid it.
+
+        Raises DecisionError where nearly everything is forbidden.
+        """
+        for _ in range(MOST_DRAWS):
+            decisions = self.walk(lambda axis: rng.choice(axis.choices))
+            if not self.forbidden(decisions):
+                return decisions
+        raise DecisionError((("forbid", f"the rules refused {MOST_DRAWS} random networks in a row"),))
 
     def neighbours(self, decisions: Mapping[str, Value]) -> Iterator[Decisions]:
         """Yield every decision set that differs in exactly one decision; closed axes healed, first choices opened."""
         for axis in self.open_axes(decisions):
             for choice in axis.choices:
-                if choice != decisions[axis.name]:
-                    changed = {**decisions, axis.name: choice}
-                    yield self.walk(lambda each, c=changed: c.get(each.name, each.choices[0]))  # type: ignore[misc]
+                if choice == decisions[axis.name]:
+                    continue
+                changed = {**decisions, axis.name: choice}
+                other = self.walk(lambda each, c=changed: c.get(each.name, each.choices[0]))  # type: ignore[misc]
+                if not self.forbidden(other):
+                    yield other
 
     def crossover(self, one: Mapping[str, Value], other: Mapping[str, Value], rng: Random) -> Decisions:
-        """Take each decision from either parent that has it open."""
+        """Take each decision from either parent that has it open; where the study forbids the mix, `one` itself."""
 
         def pick(axis: Axis) -> Value:
             held = [parent[axis.name] for parent in (one, other) if axis.name in parent]
             return rng.choice(held) if held else axis.choices[0]
 
-        return self.walk(pick)
+        child = self.walk(pick)
+        return dict(one) if self.forbidden(child) else child
 
     def enumerate(self) -> Iterator[Decisions]:
         """Yield every complete decision set once."""
-        yield from self._extend({}, 0)
+        return (decisions for decisions in self._extend({}, 0) if not self.forbidden(decisions))
 
     @cached_property
     def size(self) -> int:
         """Exact number of complete decision sets, counted without making them."""
-        return _count(self.axes, {})
+        from space.count import count_decisions
+
+        return count_decisions(self.axes, self.rules)
 
     def _extend(self, decided: Decisions, index: int) -> Iterator[Decisions]:
         if index == len(self.axes):
@@ -122,36 +164,3 @@ class Space:
             if axis.is_open(decided):
                 decided[axis.name] = choose(axis)
         return decided
-
-
-def _count(axes: tuple[Axis, ...], decided: Decisions) -> int:
-    """Count by splitting on axes that others depend on; the rest multiply."""
-    total = 1
-    for index, axis in enumerate(axes):
-        rest = axes[index + 1 :]
-        dependants = [other for other in rest if any(name == axis.name for name, _ in other.when)]
-        if not axis.is_open(decided):
-            continue
-        if not dependants:
-            total *= len(axis.choices)
-            continue
-        tree = _tree(axis, rest)
-        others = tuple(other for other in rest if other.name not in tree)
-        inside = tuple(other for other in rest if other.name in tree)
-        branch = sum(_count(inside, {**decided, axis.name: choice}) for choice in axis.choices)
-        return total * branch * _count(others, decided)
-    return total
-
-
-def _tree(root: Axis, rest: tuple[Axis, ...]) -> set[str]:
-    """Name the axes of `rest` that depend on `root`, directly or through others."""
-    names = {root.name}
-    for axis in rest:
-        if any(name in names for name, _ in axis.when):
-            names.add(axis.name)
-    return names - {root.name}
-
-
-def log10_size(size: int) -> float:
-    """Return the decimal logarithm of a size that may not fit a float."""
-    return math.log10(size) if size > 0 else 0.0

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from space.architecture import Architecture, Value, places
-from space.pooling import kernels_from_spacing, pooling_from_spacing
+from space.pooling import Triple, kernels_from_spacing, level_sizes, pooling_from_spacing
+from space.timm_facts import PREFIX, is_timm, timm_stages
 
+Decisions = dict[str, Value]
+BASE = "base"  # a choice of an axis that a study opens on a base: as the base has it
 PLAIN_ENTRIES = (
     "encoder", "repeats", "norm", "activation", "dropout", "downsampling", "upsampling", "skip", "deep_supervision",
+    "stages", "expansion", "cascade.first", "cascade.join", "pretrained",
 )  # fmt: skip
+UNWRITTEN: dict[str, Value] = {"stages": "single", "pretrained": False}
+GATES = ("semantic", "positional", "slice")
 
 
 @dataclass(frozen=True)
@@ -23,43 +29,171 @@ class Context:
     classes: int
 
 
-def canonical(decisions: Mapping[str, Value], context: Context) -> Architecture:
-    """Spell out what complete decisions mean for this patch and spacing.
+def canonical(decisions: Mapping[str, Value], context: Context, base: Architecture | None = None) -> Architecture:
+    """Spell out what complete decisions mean for this patch and spacing; over a base, what they change of it.
 
     Widths, strides and kernels are written level by level, so that two ways to say one network give one
     architecture, and the network can be built without knowing the spacing.
     """
-    levels = int(str(decisions["levels"]))
-    width, growth, cap = (float(str(decisions[name])) for name in ("width", "growth", "width_cap"))
-    pooling = pooling_from_spacing(context.patch, spacing=context.spacing, levels=levels)
-    values: dict[str, Value] = {name: decisions[name] for name in PLAIN_ENTRIES}
-    values["channels"] = tuple(int(min(cap, round(width * growth**level))) for level in range(levels))
-    values["pooling"] = pooling
-    values["kernels"] = _kernels(str(decisions["kernels"]), context, pooling)
+    decided = {name: value for name, value in decisions.items() if value != BASE}
+    values: dict[str, Value] = dict(base.entries) if base else _levels(decided, context)
+    values.update({name: decided[name] for name in PLAIN_ENTRIES if name in decided})
+    if base:
+        values.update(_changed_levels(decided, base, context))
+    _settle_stages(values, decided)
+    for name, value in UNWRITTEN.items():
+        if values.get(name) == value:
+            del values[name]
+    depths = [size[0] for size in _map_sizes(values, context.patch)]
+    levels = len(depths)
     for place in places(levels):
-        block = decisions[_deciding(f"attention@{place}", decisions)]
-        if block == "none":
-            continue
-        options = {
-            name.partition("@")[0]: value
-            for name, value in decisions.items()
-            if name.startswith(f"{block}.") and name.partition("@")[2] in (place, _group(place))
-        }
-        if block == "csam" and not any(options.get(f"csam.{gate}") for gate in ("semantic", "positional", "slice")):
-            continue  # no gate is no block
-        values[f"attention@{place}"] = block
-        values.update({f"{option}@{place}": value for option, value in options.items()})
+        depth = depths[-1] if place == "bottleneck" else depths[int(place.lstrip("encodrskip"))]
+        _settle_place(values, place, decided, depth=depth)
     return Architecture.of(values)
 
 
-def _kernels(
-    choice: str, context: Context, pooling: tuple[tuple[int, int, int], ...]
-) -> tuple[tuple[int, int, int], ...]:
+def _levels(decided: Decisions, context: Context) -> dict[str, Value]:
+    """Spell channels, strides and kernels of each level, and what the encoder's family fixes."""
+    encoder, levels = str(decided["encoder"]), int(str(decided["levels"]))
+    widths = tuple(_width(decided, level) for level in range(levels))
+    if is_timm(encoder):
+        return _timm_levels(encoder, levels, widths, decided, context)
+    if encoder == "unetrpp":
+        first, second, *rest = pooling_from_spacing(context.patch, spacing=context.spacing, levels=levels + 1)
+        pooling = (_times(first, second), *rest)
+        return {"channels": widths, "pooling": pooling, "skip": "add"}
+    values: dict[str, Value] = {}
+    if decided.get("stem_stride") == 2:
+        stride = pooling_from_spacing(context.patch, spacing=context.spacing, levels=2)[0]
+        if stride != (1, 1, 1):
+            size = int(str(decided["stem_kernel"]))
+            flat = _kernels(str(decided["kernels"]), context, (stride,))[0]
+            kernel = tuple(size if wide > 1 or step > 1 else 1 for wide, step in zip(flat, stride, strict=True))
+            values["stem"] = (kernel, stride)
+            context = _strided(context, stride)
+    pooling = pooling_from_spacing(context.patch, spacing=context.spacing, levels=levels)
+    return {
+        **values, "channels": widths, "pooling": pooling,
+        "kernels": _kernels(str(decided["kernels"]), context, pooling),
+    }  # fmt: skip
+
+
+def _timm_levels(
+    encoder: str, levels: int, widths: tuple[int, ...], decided: Decisions, context: Context
+) -> dict[str, Value]:
+    """Spell a unit of ours at full resolution and as many of timm's stages as there are, the decoder in our widths."""
+    stages = timm_stages(encoder.removeprefix(PREFIX))
+    reductions = (1, *stages.reductions[: levels - 1])
+    steps = [coarse // fine for fine, coarse in zip(reductions, reductions[1:], strict=False)]
+    pooling = tuple((1, step, step) for step in steps)
+    channels = (widths[0], *stages.channels[: levels - 1])
+    values: dict[str, Value] = {
+        "channels": channels, "pooling": pooling, "kernels": _kernels(str(decided["kernels"]), context, pooling),
+    }  # fmt: skip
+    if widths[: len(steps)] != channels[:-1]:
+        values["decoder_channels"] = widths[: len(steps)]
+    return values
+
+
+def _changed_levels(decided: Decisions, base: Architecture, context: Context) -> dict[str, Value]:
+    """Spell what decisions change of a base's widths and kernels."""
+    values: dict[str, Value] = {}
+    channels: tuple[int, ...] = base["channels"]
+    if {"width", "growth", "width_cap"} & decided.keys():
+        own: Decisions = {"width": channels[0], "growth": channels[1] / channels[0], "width_cap": max(channels)}
+        values["channels"] = tuple(_width({**own, **decided}, level) for level in range(len(channels)))
+    if "kernels" in decided:
+        values["kernels"] = _kernels(str(decided["kernels"]), context, base["pooling"])
+    return values
+
+
+def _settle_stages(values: dict[str, Value], decided: Decisions) -> None:
+    """Spell the training scheme: what it fixes, and nothing of a scheme that isn't there."""
+    stages, own = values.get("stages", "single"), values["encoder"] in ("plain", "residual", "dense")
+    if stages != "two-patch":
+        values.pop("expansion", None)
+    if stages != "cascade":
+        for name in [name for name in values if name.startswith("cascade.")]:
+            del values[name]
+    elif values["cascade.join"] == "pre":
+        values.pop("cascade.levels", None)
+    elif "cascade.levels" in decided or "cascade.levels" not in values:
+        below = len(_triples(values["pooling"]))
+        chosen = {"all": range(below), "finest": range(1), "coarsest": range(below - 1, below)}
+        values["cascade.levels"] = tuple(chosen[str(decided.get("cascade.levels", "all"))])
+    if stages != "single" and own:
+        values["downsampling"] = "max"
+    if stages == "two-patch":
+        values["deep_supervision"] = False
+    if values["encoder"] == "dense" and values["repeats"] == 1:
+        values["encoder"] = "plain"  # one convolution has nothing to join
+
+
+def _settle_place(values: dict[str, Value], place: str, decided: Decisions, *, depth: int) -> None:
+    """Write the block and options that decisions put at a place, unless the block does nothing there."""
+    name = _deciding(f"attention@{place}", decided)
+    if name in decided:
+        for entry in [entry for entry in values if entry.partition("@")[2] == place]:
+            del values[entry]
+        values[f"attention@{place}"] = decided[name]
+    block = values.get(f"attention@{place}", "none")
+    values.update({
+        f"{option.partition('@')[0]}@{place}": value
+        for option, value in decided.items()
+        if option.startswith(f"{block}.") and option.partition("@")[2] in (place, _group(place))
+    })  # fmt: skip
+    gates = [values.get(f"csam.{gate}@{place}", True) for gate in GATES]
+    # No gate is no block, and a single slice has no neighbours: what is left is the identity.
+    nothing = block == "none" or (block == "csam" and not any(gates)) or (block == "isa" and depth == 1)
+    if nothing:
+        for entry in [entry for entry in values if entry.partition("@")[2] == place]:
+            del values[entry]
+    elif block == "joint" and values.get(f"joint.mode@{place}") == "pointwise":
+        values.pop(f"joint.axes@{place}", None)  # a gate looks nowhere else
+    elif block == "joint" and depth == 1:
+        values[f"joint.axes@{place}"] = "plane"  # all there is of the volume
+
+
+def _width(decided: Mapping[str, Value], level: int) -> int:
+    width, growth, cap = (float(str(decided[name])) for name in ("width", "growth", "width_cap"))
+    return int(min(cap, round(width * growth**level)))
+
+
+def _kernels(choice: str, context: Context, pooling: tuple[Triple, ...]) -> tuple[Triple, ...]:
     if choice == "2d":
         return ((1, 3, 3),) * (len(pooling) + 1)
     if choice == "3d":
         return ((3, 3, 3),) * (len(pooling) + 1)
     return kernels_from_spacing(context.spacing, pooling=pooling)
+
+
+def _strided(context: Context, stride: Triple) -> Context:
+    """Return the context as a stem of this stride leaves it."""
+    depth, height, width = (size * step for size, step in zip(context.spacing, stride, strict=True))
+    return replace(context, patch=level_sizes(context.patch, (stride,))[1], spacing=(depth, height, width))
+
+
+def _map_sizes(values: Mapping[str, Value], patch: Triple) -> tuple[Triple, ...]:
+    stem = values.get("stem")
+    if isinstance(stem, tuple):
+        patch = level_sizes(patch, _triples(stem[1:]))[1]
+    return level_sizes(patch, _triples(values["pooling"]))
+
+
+def map_sizes(architecture: Architecture, patch: Triple) -> tuple[Triple, ...]:
+    """Return the map's size (D, H, W) at each level of a network for this patch, its stem considered."""
+    return _map_sizes(dict(architecture.entries), patch)
+
+
+def _triples(value: Value) -> tuple[Triple, ...]:
+    if not isinstance(value, tuple):
+        raise ValueError(f"strides are written level by level, not as {value!r}")
+    return value  # type: ignore[return-value]
+
+
+def _times(one: Triple, other: Triple) -> Triple:
+    depth, height, width = (a * b for a, b in zip(one, other, strict=True))
+    return depth, height, width
 
 
 def _deciding(name: str, decisions: Mapping[str, Value]) -> str:

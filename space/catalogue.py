@@ -1,163 +1,108 @@
-"""Every axis of the U-shaped space, with its choices and conditions, and how a study narrows them."""
+"""Every axis of the U-shaped space, with its choices and conditions."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
-from typing import Any
+from collections.abc import Sequence
 
-from space.architecture import Value, freeze
-from space.axes import Axis, DecisionError, Space
-from space.canonical import Context
+from space.architecture import Value
+from space.axes import Axis
+from space.timm_facts import is_timm
 
-LEVELS: tuple[Value, ...] = (3, 4, 5, 6)
-BLOCKS = ("none", "isa", "csam")
-BLOCK_OPTIONS: dict[str, tuple[tuple[str, tuple[Value, ...], str], ...]] = {
-    "isa": (("shared", (True, False), "one convolution for both neighbours, or one each"),),
+LEVELS: tuple[int, ...] = (3, 4, 5, 6)
+OWN = ("plain", "residual", "dense")
+ENCODERS = (*OWN, "unetrpp")  # and `timm:NAME`, where a study names it
+BLOCKS = ("none", "isa", "csam", "joint", "epa")
+GROUPS = ("encoders", "bottleneck", "skips", "decoders")
+When = tuple[tuple[str, tuple[Value, ...]], ...]
+Option = tuple[str, tuple[Value, ...], str, When]  # name, choices, meaning, conditions on the block's other options
+
+BLOCK_OPTIONS: dict[str, tuple[Option, ...]] = {
+    "isa": (("shared", (True, False), "one convolution for both neighbours, or one each", ()),),
     "csam": (
-        ("semantic", (True, False), "the gate over channels"),
-        ("positional", (True, False), "the gate over the plane"),
-        ("slice", (True, False), "the gate over slices"),
-        ("uncertainty", (False, True), "the slice gate drawn from a learnt normal"),
+        ("semantic", (True, False), "the gate over channels", ()),
+        ("positional", (True, False), "the gate over the plane", ()),
+        ("slice", (True, False), "the gate over slices", ()),
+        ("uncertainty", (False, True), "the slice gate drawn from a learnt normal", (("slice", (True,)),)),
+    ),
+    "joint": (
+        ("mode", ("joint", "pointwise", "self"), "gate and self-attention, or one of them", ()),
+        ("axes", ("plane", "volume"), "self-attention within a slice, or over all", (("mode", ("joint", "self")),)),
+    ),
+    "epa": (
+        ("blocks", (1, 2, 3), "how many, one after the other", ()),
+        ("projection", (64, 32, 16), "tokens that keys and values are projected to", ()),
+        ("heads", (4, 2, 8, 1), "attention heads", ()),
+        ("projections", ("shared", "separate", "raw"), "token projections of keys and values", ()),
+        ("order", ("released", "corrected"), "order of the spatial attention's tokens", ()),
+        ("residual_units", (1, 2), "convolution units after the attention", ()),
+        ("dropout", (0.0, 0.1), "dropout of the attention maps", ()),
     ),
 }
-NETWORK: tuple[tuple[str, tuple[Value, ...], str], ...] = (
-    ("encoder", ("plain", "residual"), "the convolution unit of every level"),
-    ("levels", LEVELS, "resolutions, the bottleneck's included"),
-    ("width", (8, 16, 24, 32), "channels at full resolution"),
-    ("growth", (2.0, 1.5), "factor of the channels per level"),
-    ("width_cap", (320,), "most channels at any level"),
-    ("repeats", (2, 1, 3), "convolutions in a unit"),
-    ("kernels", ("auto", "2d", "3d"), "kernel of each level: from the spacing, 1x3x3, or 3x3x3"),
-    ("norm", ("instance", "batch", "group", "layer", "slice"), "normalisation"),
-    ("activation", ("leakyrelu", "relu", "gelu", "silu"), "activation"),
-    ("dropout", (0.0, 0.1, 0.2), "dropout inside units"),
-    ("downsampling", ("strided", "max"), "strided convolution, or max pooling"),
-    ("upsampling", ("linear", "nearest", "transposed"), "how maps grow back"),
-    ("skip", ("concat", "add"), "how a skip joins the decoder"),
-    ("deep_supervision", (True, False), "losses at the coarser decoder levels too"),
-)
-GROUPS = ("encoders", "bottleneck", "skips", "decoders")
 
 
-def full_axes(placement: str) -> tuple[Axis, ...]:
+def network_axes(encoders: Sequence[Value]) -> tuple[Axis, ...]:
+    """Return the axes of the network as a whole, for these choices of encoder."""
+    timm = tuple(encoder for encoder in encoders if is_timm(encoder))
+    units, own = ("encoder", (*OWN, *timm)), ("encoder", OWN)
+    single, cascade = ("stages", ("single",)), ("stages", ("cascade",))
+    made: tuple[tuple[str, tuple[Value, ...], str, When], ...] = (
+        ("encoder", ENCODERS, "what stands at each level on the way down", ()),
+        ("pretrained", (False, True), "start from timm's published weights", (("encoder", timm),)),
+        ("levels", LEVELS, "resolutions, the bottleneck's included", ()),
+        ("stages", ("single", "two-patch", "cascade"), "one network, meU-net's two patches, or its cascade", ()),
+        ("expansion", (1.5, 1.25, 1.75), "the larger patch over the standard one", (("stages", ("two-patch",)),)),
+        ("cascade.first", ((1.5,), (1.0,), (1.5, 1.75)), "first networks, by their patches' expansion", (cascade,)),
+        ("cascade.join", ("post", "pre"), "first predictions join decoder levels, or the image", (cascade,)),
+        ("cascade.levels", ("all", "finest", "coarsest"), "decoder levels that predictions join",
+         (("cascade.join", ("post",)),)),
+        ("width", (8, 16, 24, 32), "channels at full resolution", ()),
+        ("growth", (2.0, 1.5), "factor of the channels per level", ()),
+        ("width_cap", (320,), "most channels at any level", ()),
+        ("stem_stride", (1, 2), "stride of a stem before the first level", (own, single)),
+        ("stem_kernel", (3, 5, 7), "its kernel", (("stem_stride", (2,)),)),
+        ("repeats", (2, 1, 3), "convolutions in a unit", (units,)),
+        ("kernels", ("auto", "2d", "3d"), "kernel of each level: from the spacing, 1x3x3, or 3x3x3", (units,)),
+        ("norm", ("instance", "batch", "group", "layer", "slice"), "normalisation", (units,)),
+        ("activation", ("leakyrelu", "relu", "gelu", "silu"), "activation", (units,)),
+        ("dropout", (0.0, 0.1, 0.2), "dropout inside units", (units,)),
+        ("downsampling", ("strided", "max"), "strided convolution, or max pooling", (own, single)),
+        ("upsampling", ("linear", "nearest", "transposed"), "how maps grow back", ()),
+        ("skip", ("concat", "add"), "how a skip joins the decoder", (units,)),
+        ("deep_supervision", (True, False), "losses at the coarser decoder levels too",
+         (("stages", ("single", "cascade")),)),
+    )  # fmt: skip
+    return tuple(Axis(name, choices, meaning, when) for name, choices, meaning, when in made)
+
+
+def full_axes(placement: str, encoders: Sequence[Value] = ENCODERS) -> tuple[Axis, ...]:
     """Return all axes, places of a group decided together (`tied`) or one by one (`each`)."""
-    axes = [Axis(name, choices, meaning) for name, choices, meaning in NETWORK]
+    axes = list(network_axes(encoders))
     for group in GROUPS:
         for place, when in _places(group, placement):
             axes.append(Axis(f"attention@{place}", BLOCKS, f"attention block at {place}", when))
             for block, options in BLOCK_OPTIONS.items():
                 inside = (*when, (f"attention@{place}", (block,)))
-                for option, choices, meaning in options:
-                    condition = inside
-                    if (block, option) == ("csam", "uncertainty"):
-                        condition = (*inside, (f"csam.slice@{place}", (True,)))
-                    axes.append(Axis(f"{block}.{option}@{place}", choices, meaning, condition))
+                for option, choices, meaning, conditions in options:
+                    asked = tuple((f"{block}.{other}@{place}", allowed) for other, allowed in conditions)
+                    axes.append(Axis(f"{block}.{option}@{place}", choices, meaning, (*inside, *asked)))
     return tuple(axes)
 
 
-def _places(group: str, placement: str) -> list[tuple[str, tuple[tuple[str, tuple[Value, ...]], ...]]]:
-    if group == "bottleneck" or placement == "tied":
-        return [(group, ())]
-    kind = group.removesuffix("s")
-    return [
-        (f"{kind}{level}", (("levels", tuple(n for n in LEVELS if isinstance(n, int) and n > level + 1)),))
-        for level in range(max(n for n in LEVELS if isinstance(n, int)) - 1)
-    ]
+def _places(group: str, placement: str) -> list[tuple[str, When]]:
+    """Name a group's places, and when each exists.
 
-
-def narrow(context: Context, *, placement: str, fix: Mapping[str, Any], choices: Mapping[str, Sequence[Any]]) -> Space:
-    """Return the study's space: the full one with some axes fixed and others given fewer choices.
-
-    A name is an axis (`width`, `attention@skip0`), a group (`attention@skips`), or an axis at every place
-    (`attention`, `csam.uncertainty`); the narrower name wins. Raises DecisionError with every problem,
-    under `fix.NAME` or `choices.NAME`.
+    An encoder of timm runs as one, so that attention meets its maps on the skips; beside UNETR++'s stem, full
+    resolution has no way down but its skip.
     """
-    axes = full_axes(placement)
-    said: dict[str, tuple[Value, ...]] = {}
-    problems: list[tuple[str, str]] = []
-    requests = [(f"fix.{name}", name, (value,)) for name, value in fix.items()]
-    requests += [(f"choices.{name}", name, tuple(values)) for name, values in choices.items()]
-    for key, name, values in sorted(requests, key=lambda request: _narrowness(request[1])):
-        matching = [axis for axis in axes if _names(name, axis.name)]
-        if not matching:
-            problems.append((key, _unknown(name, axes)))
-        elif name in fix and name in choices and key.startswith("choices."):
-            problems.append((key, f"{name!r} is fixed already"))
-        for message in _bad_values(values, matching):
-            problems.append((key, message))
-        said.update({axis.name: tuple(_like(value, axis) for value in values) for axis in matching})
-    if problems:
-        raise DecisionError(tuple(problems))
-    return Space(_without_unreachable(axes, said), context, tied=placement == "tied")
-
-
-def _like(value: Any, axis: Axis) -> Value:
-    """Write a number as its axis does, so that 2 and 2.0 are one choice."""
-    return float(value) if isinstance(axis.choices[0], float) and isinstance(value, int) else freeze(value)
-
-
-def _without_unreachable(axes: tuple[Axis, ...], said: Mapping[str, tuple[Value, ...]]) -> tuple[Axis, ...]:
-    """Apply the narrowed choices, and drop axes whose condition no remaining choice can meet."""
-    kept: dict[str, Axis] = {}
-    for axis in axes:
-        met = all(name in kept and set(kept[name].choices) & set(allowed) for name, allowed in axis.when)
-        if met:
-            kept[axis.name] = Axis(axis.name, said.get(axis.name, axis.choices), axis.meaning, axis.when)
-    return tuple(kept.values())
-
-
-def _names(name: str, axis: str) -> bool:
-    head, _, place = axis.partition("@")
-    return name in (axis, head, f"{head}@{re.sub('[0-9]+$', 's', place)}")
-
-
-def _narrowness(name: str) -> int:
-    return 0 if "@" not in name else (1 if name.endswith("s") else 2)
-
-
-def _unknown(name: str, axes: tuple[Axis, ...]) -> str:
-    known = dict.fromkeys(
-        key for axis in axes for key in (axis.name.partition("@")[0], re.sub("[0-9]+$", "s", axis.name), axis.name)
-    )
-    close = get_close_matches(name, known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    heads = ", ".join(dict.fromkeys(axis.name.partition("@")[0] for axis in axes))
-    return f"no axis is called {name!r}{hint} (axes: {heads})"
-
-
-def _bad_values(values: tuple[Any, ...], matching: list[Axis]) -> list[str]:
-    """Check values against an axis's own; sizes and rates may take any number of the same kind."""
-    if not values and matching:
-        return ["an empty list leaves nothing to choose"]
-    messages = []
-    for value in values:
-        for axis in matching[:1]:
-            problem = _bad_value(value, axis)
-            if problem:
-                messages.append(problem)
-    return messages
-
-
-NUMBERS: dict[str, tuple[float, float]] = {
-    "width": (1, 1024), "growth": (1.0, 4.0), "width_cap": (1, 4096), "repeats": (1, 8), "dropout": (0.0, 0.9),
-}  # fmt: skip
-
-
-def _bad_value(value: Any, axis: Axis) -> str | None:
-    if axis.name in NUMBERS:
-        low, high = NUMBERS[axis.name]
-        whole = isinstance(axis.choices[0], int)
-        kind = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-        if kind and low <= value <= high:
-            return None
-        return f"{value!r} is not {'a whole number' if whole else 'a number'} from {low:g} to {high:g}"
-    same = [
-        choice for choice in axis.choices if choice == value and isinstance(choice, bool) == isinstance(value, bool)
-    ]
-    if same:
-        return None
-    close = get_close_matches(str(value), [str(choice) for choice in axis.choices], n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{value!r} is not a choice{hint} (choices: {', '.join(str(choice) for choice in axis.choices)})"
+    if group == "bottleneck":
+        return [(group, ())]
+    downwards: When = (("encoder", ENCODERS),)
+    if placement == "tied":
+        return [(group, downwards if group == "encoders" else ())]
+    kind, found = group.removesuffix("s"), []
+    for level in range(max(LEVELS) - 1):
+        when: When = (("levels", tuple(n for n in LEVELS if n > level + 1)),)
+        if kind == "encoder":
+            when += downwards if level else (("encoder", OWN),)
+        found.append((f"{kind}{level}", when))
+    return found

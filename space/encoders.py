@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import gcd
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,10 @@ from blocks.meunet import MeUnit
 from blocks.norm import GroupNorm, make_activation, make_norm
 from space.architecture import Architecture
 from space.pooling import Triple
+from space.timm_facts import PREFIX, is_timm
+
+if TYPE_CHECKING:
+    from space.timm_slices import TimmSlices
 
 ONE: Triple = (1, 1, 1)
 MakeUnit = Callable[[Architecture, int, int, int, Triple], nn.Module]
@@ -62,12 +67,20 @@ UNITS: dict[str, MakeUnit] = {
     "csam": _fixed(CSAMConv),
     "me": _fixed(MeUnit),
 }
-FAMILIES = (*UNITS, "unetrpp", "densenet")
 
 
 def image_levels(architecture: Architecture) -> int:
     """Return how many levels read the image itself: two in UNETR++, whose stem stands beside full resolution."""
     return 2 if architecture["encoder"] == "unetrpp" else 1
+
+
+def backbone(architecture: Architecture, in_channels: int) -> TimmSlices | None:
+    """Make what gives all levels below full resolution at once, where the encoder is one of timm's."""
+    if not is_timm(architecture["encoder"]):
+        return None
+    from space.timm_slices import TimmSlices  # not before: timm takes as long to load as torch
+
+    return TimmSlices(architecture["encoder"].removeprefix(PREFIX), in_channels, levels=architecture.levels - 1)
 
 
 def encoder_level(architecture: Architecture, level: int, in_channels: int) -> nn.Module:
@@ -78,10 +91,17 @@ def encoder_level(architecture: Architecture, level: int, in_channels: int) -> n
         return PatchDown(in_channels, channels, stride=stride) if level else _released_unit(in_channels, channels)
     if family == "densenet":
         return _dense_level(architecture, level, in_channels, stride)
+    if is_timm(family):  # a unit of ours beside it at full resolution; what is below is its own
+        return nn.Identity() if level else UNITS["plain"](architecture, level, in_channels, channels, ONE)
     unit = UNITS[architecture.get("bottom", family) if level == architecture.levels - 1 else family]
     if level and architecture["downsampling"] == "max":
         pool = nn.MaxPool3d(stride, ceil_mode=True)
         return nn.Sequential(pool, unit(architecture, level, in_channels, channels, ONE))
+    if level == 0 and architecture.get("stem"):
+        kernel, stride = architecture["stem"]
+        settings = {name: architecture[name] for name in ("norm", "activation")}
+        stem = PlainUnit(in_channels, channels, kernel=kernel, stride=stride, repeats=1, **settings)
+        return nn.Sequential(stem, unit(architecture, level, channels, channels, ONE))
     return nn.Sequential(unit(architecture, level, in_channels, channels, stride))
 
 
@@ -94,6 +114,8 @@ def decoder_level(architecture: Architecture, level: int, in_channels: int) -> n
     family = architecture.get("decoder", architecture["encoder"])
     if family == "unetrpp":
         return nn.Identity() if level else _released_unit(in_channels, channels)
+    if is_timm(family):
+        family = "plain"
     return UNITS[family](architecture, level, in_channels, channels, ONE)
 
 

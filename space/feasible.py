@@ -2,45 +2,60 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from space.architecture import Architecture
-from space.canonical import Context
-from space.pooling import Triple, level_sizes
+from space.canonical import Context, map_sizes
+from space.pooling import Triple
 from space.stages import why_not_stages
 
 CSAM_REDUCTION = 16  # of the semantic gate; below as many channels its hidden layer would be empty
+MOST_ATTENDED = 32_768  # tokens that attend to each other; their products grow with the square
+MOST_PROJECTED = 131_072  # tokens of EPA, each with weights of its own (the largest published grid has 73,728)
 
 
 def why_not(architecture: Architecture, context: Context) -> str | None:
     """Return the reason why this network can't be built or trained on such patches; None where it can."""
-    pooling = architecture["pooling"]
-    sizes = level_sizes(context.patch, pooling)
-    for level, stride in enumerate(pooling, start=1):
+    sizes = map_sizes(architecture, context.patch)
+    for level, stride in enumerate(architecture["pooling"], start=1):
         if stride == (1, 1, 1):
-            patch = "x".join(str(length) for length in context.patch)
-            return f"a patch of {patch} is too small for {architecture.levels} levels: level {level} pools no axis"
-    deepest = sizes[-1][0] * sizes[-1][1] * sizes[-1][2]
-    if deepest < 2:
-        return f"the deepest map holds {deepest} voxel: normalisation over space needs 2 or more"
+            return f"a patch of {_size(context.patch)} is too small for {architecture.levels} levels: " + (
+                f"level {level} pools no axis"
+            )
+    if prod(sizes[-1]) < 2:
+        return f"the deepest map holds {prod(sizes[-1])} voxel: normalisation over space needs 2 or more"
     for place in architecture.attention():
         reason = _why_not_block(architecture, place, sizes)
         if reason:
             return reason
-    return why_not_stages(architecture, in_channels=context.in_channels, classes=context.classes)
+    return why_not_stages(architecture)
 
 
 def _why_not_block(architecture: Architecture, place: str, sizes: tuple[Triple, ...]) -> str | None:
     block, options = architecture[f"attention@{place}"], architecture.options(place)
-    channels = channels_at(architecture, place)
+    channels, size = channels_at(architecture, place), sizes[level_of(place, architecture.levels)]
+    tokens = prod(size)
     if block == "csam" and options.get("semantic", True) and channels < CSAM_REDUCTION:
         return f"csam at {place} has {channels} channels: its semantic gate needs {CSAM_REDUCTION} or more"
+    if block == "joint" and options.get("mode", "joint") != "pointwise":
+        attended = tokens if options.get("axes", "plane") == "volume" else tokens // size[0]
+        if attended > MOST_ATTENDED:
+            return f"joint at {place} has {attended} tokens ({_size(size)}) that meet each other, over {MOST_ATTENDED}"
     if block == "epa":
-        depth, height, width = sizes[level_of(place, architecture.levels)]
-        heads, projection, tokens = options["heads"], options["projection"], depth * height * width
+        heads, projection = options["heads"], options["projection"]
         if channels % heads:
             return f"epa at {place} has {channels} channels, which its {heads} heads don't divide"
+        if options.get("projections", "shared") != "raw" and channels % 2:
+            return f"epa at {place} has {channels} channels: it joins two halves of them"
         if projection > tokens:
-            return f"epa at {place} has {tokens} tokens ({depth}x{height}x{width}), too few to project to {projection}"
+            return f"epa at {place} has {tokens} tokens ({_size(size)}), too few to project to {projection}"
+        if tokens > MOST_PROJECTED:
+            return f"epa at {place} has {tokens} tokens ({_size(size)}) with own weights, over {MOST_PROJECTED}"
     return None
+
+
+def _size(size: Triple) -> str:
+    return "x".join(str(length) for length in size)
 
 
 def level_of(place: str, levels: int) -> int:

@@ -147,11 +147,11 @@ PRESETS: dict[str, Preset] = {
         ),
         Preset(
             "meunet_cascade",
-            _meunet(**{"stages": "cascade", "cascade.predictions": 2, "cascade.join": "post",
+            _meunet(**{"stages": "cascade", "cascade.first": (1.5, 1.75), "cascade.join": "post",
                        "cascade.levels": (0, 1, 2, 3)}),
-            Context((160, 160, 160), (0.00295, 0.00295, 0.00295), 7, 3), MEUNET_PAPER,
-            "The cascade's second network: the input is the image and two first networks' one-hot predictions of "
-            "three classes (background included: our reading), which join every decoder level.",
+            Context((160, 160, 160), (0.00295, 0.00295, 0.00295), 1, 3), MEUNET_PAPER,
+            "Two first networks (meunet, trained on patches 1.5 and 1.75 times as large) and a second one, whose every "
+            "decoder level takes their one-hot predictions (background included: our reading) of the same patch.",
         ),
     )
 }  # fmt: skip

@@ -1,14 +1,16 @@
 """Training schemes of more than one patch or network: meU-net's two patches, and its cascade.
 
 Source: blocks/meunet.py. `stages` is `two-patch` (with `expansion`, the expanded patch's factor) or `cascade`
-(the second of two networks); an architecture without it has a single stage.
+(`cascade.first`: its first networks, by their own expansions); an architecture without it has a single stage.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from space.architecture import Architecture
+from space.canonical import Context
 
 if TYPE_CHECKING:  # what is feasible is said without loading torch
     from torch import Tensor
@@ -17,11 +19,23 @@ if TYPE_CHECKING:  # what is feasible is said without loading torch
     from space.unet import UNet
 
 
+def first_architecture(architecture: Architecture, expansion: float) -> Architecture:
+    """Return a cascade's first network: the same U, trained on two patches of this expansion (1: on one)."""
+    values = {name: value for name, value in architecture.entries if not name.startswith(("cascade.", "stages"))}
+    if expansion > 1:
+        values |= {"stages": "two-patch", "expansion": expansion, "deep_supervision": False}
+    return Architecture.of(values)
+
+
 def prediction_channels(architecture: Architecture, *, classes: int) -> int:
-    """Return how many of the input's last channels are first-stage predictions, one-hot with the background's."""
-    if architecture.get("stages") != "cascade":
-        return 0
-    return int(architecture["cascade.predictions"]) * classes
+    """Return how many of a second network's input channels are first predictions, one-hot with the background's."""
+    return len(architecture["cascade.first"]) * classes if architecture.get("stages") == "cascade" else 0
+
+
+def second_context(architecture: Architecture, context: Context) -> Context:
+    """Return what a cascade's second network is built for: the image's channels, then the first predictions'."""
+    predicted = prediction_channels(architecture, classes=context.classes)
+    return replace(context, in_channels=context.in_channels + predicted)
 
 
 def prediction_levels(architecture: Architecture) -> tuple[int, ...]:
@@ -31,16 +45,17 @@ def prediction_levels(architecture: Architecture) -> tuple[int, ...]:
     return tuple(architecture["cascade.levels"])
 
 
-def why_not_stages(architecture: Architecture, *, in_channels: int, classes: int) -> str | None:
+def why_not_stages(architecture: Architecture) -> str | None:
     """Return why this training scheme doesn't fit the rest of the network; None where it does."""
+    if architecture.get("stages") == "cascade":
+        if not architecture["cascade.first"]:
+            return "a cascade has one first network or more"
+        firsts = (first_architecture(architecture, expansion) for expansion in architecture["cascade.first"])
+        return next((why for first in firsts if (why := why_not_stages(first))), None)
     if architecture.get("stages") == "two-patch" and architecture.get("downsampling") != "max":
+        if "downsampling" not in dict(architecture.entries):
+            return f"two-patch training needs a second level that reads the first: {architecture['encoder']} has none"
         return "two-patch training pools its first level's features: it needs downsampling max"
-    predicted = prediction_channels(architecture, classes=classes)
-    if predicted >= in_channels and predicted:
-        return (
-            f"the cascade takes {predicted} channels of predictions after the image's: "
-            f"an input of {in_channels} leaves none for the image"
-        )
     return None
 
 
@@ -48,7 +63,7 @@ def two_patch_network(network: UNet) -> TwoPatchNetwork:
     """Return the three ways through a `two-patch` network that `blocks.meunet.two_patch_step` takes."""
     from blocks.meunet import TwoPatchNetwork
 
-    if len(network.heads) != 2 or network.supervised_heads != 1:
+    if network.expansion is None:
         raise ValueError("two-patch training needs a network built with stages: two-patch")
     level = network.down[1]
     pool, unit = level.get_submodule("0"), level.get_submodule("1")

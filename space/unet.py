@@ -11,9 +11,10 @@ from torch.nn import functional
 from blocks import BLOCKS
 from blocks.meunet import concatenate_predictions
 from space.architecture import Architecture, places
-from space.encoders import decoder_level, encoder_level, image_levels, start_encoder_attention
+from space.canonical import map_sizes
+from space.encoders import backbone, decoder_level, encoder_level, image_levels, start_encoder_attention
 from space.feasible import channels_at, level_of
-from space.pooling import Triple, level_sizes
+from space.pooling import Triple
 from space.stages import prediction_channels, prediction_levels
 
 SUPERVISED_LEVELS = 3  # with deep supervision: full resolution and at most two levels below it
@@ -24,13 +25,14 @@ class UNet(nn.Module):
 
     Shape: (B, in_channels, D, H, W) to logits (B, classes, D, H, W), any D, H, W; strides round sizes up and
     maps grow back to their skip's size, so odd sizes need no padding. `supervised` gives the training outputs.
-    The second network of a cascade takes the first ones' one-hot predictions as its input's last channels.
+    After a stem logits grow back linearly. The second network of a cascade takes the first ones' one-hot predictions
+    as its input's last channels.
     """
 
     def __init__(self, architecture: Architecture, *, in_channels: int, classes: int, patch: Triple) -> None:
         super().__init__()
         channels, pooling = architecture["channels"], architecture["pooling"]
-        sizes = level_sizes(patch, pooling)
+        sizes = map_sizes(architecture, patch)
         bottom = architecture.levels - 1
         predicted = prediction_channels(architecture, classes=classes)
         self.levels = architecture.levels
@@ -39,12 +41,16 @@ class UNet(nn.Module):
         self.image_channels = in_channels - predicted if self.prediction_levels else in_channels
         incoming = (*[self.image_channels] * self.image_levels, *channels[self.image_levels - 1 :])
         self.down = nn.ModuleList(encoder_level(architecture, level, incoming[level]) for level in range(self.levels))
+        self.backbone = backbone(architecture, self.image_channels)
+        self.has_stem = architecture.get("stem") is not None
+        self.expansion: float | None = architecture.get("expansion")  # of the larger of two patches
+        self.adds = architecture["skip"] == "add"
         widths = (*architecture.decoder_channels, channels[bottom])
+        grown = channels if self.adds else widths
         self.grow = nn.ModuleList(
-            _Grow(architecture["upsampling"], widths[level + 1], channels[level], pooling[level])
+            _Grow(architecture["upsampling"], widths[level + 1], grown[level], pooling[level])
             for level in range(bottom)
         )
-        self.adds = architecture["skip"] == "add"
         self.up = nn.ModuleList(
             decoder_level(
                 architecture, level,
@@ -61,25 +67,35 @@ class UNet(nn.Module):
         kernel = architecture.get("head_kernel", 1)
         self.heads = nn.ModuleList(
             nn.Conv3d(widths[level], classes, kernel, padding=kernel // 2)
-            for level in range(2 if architecture.get("stages") == "two-patch" else self.supervised_heads)
+            for level in range(2 if self.expansion else self.supervised_heads)
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (B, in_channels, D, H, W) to logits (B, classes, D, H, W)."""
-        logits: Tensor = self.heads[0](self._decoded(x)[0])
-        return logits
+        return self._logits(self._decoded(x)[0], x)
 
     def supervised(self, x: Tensor) -> list[Tensor]:
         """Return logits for the loss: full resolution first, then those of the coarser supervised levels.
 
         A two-patch network's second head is not among them: see `space.stages.two_patch_network`.
         """
-        decoded = self._decoded(x)
-        return [self.heads[level](decoded[level]) for level in range(self.supervised_heads)]
+        finest, *coarser = self._decoded(x)[: self.supervised_heads]
+        heads = [*self.heads][1 : self.supervised_heads]
+        return [self._logits(finest, x), *(head(features) for head, features in zip(heads, coarser, strict=True))]
+
+    def _logits(self, features: Tensor, x: Tensor) -> Tensor:
+        """Return the logits of level 0 on the input's grid."""
+        logits: Tensor = self.heads[0](features)
+        if self.has_stem:
+            return functional.interpolate(logits, size=x.shape[2:], mode="trilinear", align_corners=False)
+        return logits
 
     def encode(self, x: Tensor, *, first: int = 0) -> list[Tensor]:
         """Return the attended maps from level `first` down; x is what that level takes in."""
         image, maps = x, []
+        if self.backbone is not None:
+            maps = [self.down[0](image), *self.backbone(image)]
+            return [self.attend(self.down_place(level), features) for level, features in enumerate(maps)]
         for level in range(first, self.levels):
             x = self.attend(self.down_place(level), self.down[level](image if level < self.image_levels else x))
             maps.append(x)  # (B, channels[level], D / strides, H / strides, W / strides)

@@ -20,10 +20,11 @@ from search.records import Job, Task
 from search.study.schema import Training
 from search.training.evaluate import _train_epoch, context_of
 from search.training.patches import PatchSource
+from search.training.schemes import make_phases
 from search.training.step import LAYOUT, SupervisedLoss, lay_out, make_optimiser
 from space.build import build
 from space.canonical import Context
-from space.catalogue import narrow
+from space.narrow import narrow
 
 LIMIT = 0.95
 PLAIN = {
@@ -63,8 +64,9 @@ def compare(prepared, cases, options) -> None:
     space = narrow(context, placement="each", fix=PLAIN, choices={})
     task = Task(prepared.folder, 1, prepared.labels, (1.0, 1.0, 1.0), cases, ())
     job = Job(space.architecture(space.complete({})), task, training, (), 0, 0, "cpu", options.threads, "unused")
-    source = PatchSource(prepared, cases=cases, training=training, seed=0)
+    source = PatchSource(prepared, cases=cases, patch=training.patch, training=training, seed=0)
     networks = [lay_out(build(job.architecture, context_of(job))).train() for _ in range(2)]
+    (phase,) = make_phases(networks[1], patch=training.patch, training=training)
     optimisers = [make_optimiser(network, training) for network in networks]
     batches = [source.batch_at(number) for number in range(options.steps)]
     batches = [(images.contiguous(memory_format=LAYOUT), labels) for images, labels in batches]
@@ -73,7 +75,7 @@ def compare(prepared, cases, options) -> None:
         began = time.perf_counter()
         bare_loop(networks[0], optimisers[0], batches)
         middle = time.perf_counter()
-        _train_epoch(networks[1], optimisers[1], source, job=job, number=number)
+        _train_epoch(phase, optimisers[1], source, job=job, number=number, span=(0, training.epochs))
         if number:  # the first round warms up
             bare.append(options.steps / (middle - began))
             ours.append(options.steps / (time.perf_counter() - middle))

@@ -15,7 +15,7 @@ space:
   fix:
     {encoder: plain, levels: 3, growth: 2.0, width_cap: 16, kernels: auto, norm: instance, activation: relu,
      dropout: 0.0, downsampling: strided, upsampling: linear, skip: concat, deep_supervision: false,
-     attention: none}
+     attention: none, stages: single, stem_stride: 1}
   choices: {width: [2, 4], repeats: [1, 2], attention@bottleneck: [none, isa]}
 objectives: {dice: maximize, memory: minimize, latency: {budget: 60 s}}
 training: {patch: [5, 24, 24], batch: 1, epochs: 2, steps_per_epoch: 4, precision: float32}

@@ -7,14 +7,14 @@ import torch
 
 from search.costs.latency import device_lock, measure_latency
 from search.costs.live_bytes import LiveBytes
-from search.costs.memory import CPU, inference_memory_bytes, run_training_step, training_memory_bytes
+from search.costs.memory import CPU, inference_memory_bytes, run_training_steps, training_memory_bytes
 from search.costs.price import predict_costs
 from search.study.schema import Training
 from search.training.step import lay_out
 from space.build import build
 from space.canonical import Context
-from space.catalogue import narrow
 from space.feasible import why_not
+from space.narrow import narrow
 
 CONTEXT = Context(patch=(5, 33, 28), spacing=(8.0, 1.5, 1.5), in_channels=2, classes=3)
 SPACE = narrow(CONTEXT, placement="each", fix={"levels": 3, "width_cap": 32}, choices={"width": [4, 16]})
@@ -36,7 +36,7 @@ def test_predicted_training_memory_is_what_a_real_step_holds(architecture, optim
     predicted = training_memory_bytes(architecture, CONTEXT, training)
     with LiveBytes() as counter:
         network = lay_out(build(architecture, CONTEXT))
-        run_training_step(network, CONTEXT, training, device=CPU)
+        run_training_steps(network, CONTEXT, training, device=CPU)
     assert predicted == pytest.approx(counter.peak_bytes, rel=0.01)
     assert training_memory_bytes(architecture, CONTEXT, training) == predicted
 

@@ -12,7 +12,7 @@ from search.export.pt2 import difference, write_pt2
 from search.study import UserError
 from space.build import build
 from space.canonical import Context
-from space.catalogue import narrow
+from space.narrow import narrow
 
 SIMPLE = {
     "encoder": "plain", "levels": 3, "width": 4, "repeats": 1, "attention": "none", "norm": "instance",

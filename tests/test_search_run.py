@@ -14,7 +14,7 @@ from conftest import STUDY, quiet_view, write_study
 from search.front import front_json, look
 from search.local import run_study
 from search.plan import make_plan
-from search.pricing import Pricer
+from search.pricing import Pricer, price_table
 from search.proposers.problem import problem_of
 from search.proposers.propose import PROPOSERS, make_proposer, propose_new
 from search.report import render
@@ -149,7 +149,8 @@ def test_a_proposer_is_repeatable_and_never_proposes_what_is_known(tiny_run, pro
     plan = plan_of(tiny_run, f"search.proposer={proposer}")
     records = read_records(plan.url, "tiny")
     reference = look(load_study(tiny_run.file), runs=tiny_run.runs).reference
-    problem = problem_of(plan, reference=reference, price=Pricer(plan, "cpu"))
+    pricer = Pricer(plan, "cpu", price_table(plan, device="cpu", threads=1))
+    problem = problem_of(plan, reference=reference, price=pricer)
     proposals = [propose_new(make_proposer(proposer, problem), problem, records) for _ in range(2)]
     assert proposals[0] == proposals[1]
     known = {record.architecture.fingerprint for record in records}

@@ -117,7 +117,7 @@ def test_the_verb_prints_the_table(monkeypatch, capsys):
         main()
     assert not stop.value.code
     printed = capsys.readouterr().out
-    assert "2,534,499" in printed and "encoder0" in printed
+    assert "7,564,623" in printed and "second encoder0" in printed
 
 
 def test_other_faults_are_not_taken_for_mistakes(monkeypatch):

@@ -69,7 +69,7 @@ def test_every_mistake_comes_at_once_with_its_place(tmp_path):
         "study.yaml:12:3: training.epochs: input should be a valid integer, not 'ten'",
         "study.yaml:13:3: training.patch: [32, 48] is not known (allowed: auto) / or: 2 values where 3 are needed",
         "study.yaml:14:3: training.epochs: the key stands twice; the first is on line 12",
-        "study.yaml:15:10: search.proposer: 'tpee' is not known; did you mean 'tpe'? (allowed: random, tpe)",
+        "study.yaml:15:10: search.proposer: 'tpee' is not known; did you mean 'tpe'? (allowed: known-cost, random,",
         "study.yaml:16:1: serach: unknown key; did you mean 'search'?",
     ):
         assert any(line.startswith(start) for line in found), (start, found)
@@ -149,3 +149,39 @@ def test_a_study_with_six_mistakes_prints_them_and_exits_with_2(tmp_path):
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 12 and "Traceback" not in done.stderr
     assert all(line.startswith("voxnas: ") for line in done.stderr.splitlines())
+
+
+SPACE_BAD = """\
+data: {path: volumes}
+space:
+  base: unetrpp_acdcc
+objectives: {dice: maximize}
+"""
+
+
+def test_mistakes_of_rules_and_bases_point_at_their_lines(tmp_path):
+    (tmp_path / "volumes").mkdir()
+    file = write(tmp_path, SPACE_BAD)
+    assert mistakes(file) == [
+        "study.yaml:3:3: space.base: 'unetrpp_acdcc' is not known; did you mean 'unetrpp_acdc'? (allowed: sau_net, "
+        "csam_unet, joint_denseunet, unetrpp_synapse, unetrpp_acdc, unetrpp_lung, unetrpp_tumor, meunet, "
+        "meunet_cascade)"
+    ]
+    file.write_text(SPACE_BAD.replace("unetrpp_acdcc", "sau_net\n  open: [attention@skips, norms]"))
+    (found,) = mistakes(file)
+    assert found.startswith("study.yaml:4:27: space.open.1: no axis is called 'norms'; did you mean 'norm'?")
+    rules = "\n  forbid:\n    - when: {attention@skip0: cbam}\n      why: too dear\n    - {when: {levels: 3}}"
+    file.write_text(SPACE_BAD.replace("base: unetrpp_acdcc", "placement: each" + rules))
+    assert mistakes(file) == ["study.yaml:6:7: space.forbid.1: the key 'why' is missing"]
+    file.write_text(SPACE_BAD.replace("base: unetrpp_acdcc", "placement: each" + rules.replace("3}", "3}, why: x")))
+    (found,) = mistakes(file)
+    assert found.startswith("study.yaml:4:14: space.forbid.0.when.attention@skip0: 'cbam' is not a choice here")
+
+
+def test_a_base_may_be_opened_and_combinations_forbidden(tmp_path):
+    (tmp_path / "volumes").mkdir()
+    text = SPACE_BAD.replace("unetrpp_acdcc", "unetrpp_acdc\n  open: [attention@skips]\n  choices: {attention@skips: "
+                             "[base, isa]}\n  forbid: [{when: {attention@skip0: isa}, why: too dear}]")  # fmt: skip
+    section = load_study(write(tmp_path, text)).study.space
+    assert section.base == "unetrpp_acdc" and section.open == ("attention@skips",)
+    assert section.forbid[0].why == "too dear"

@@ -3,67 +3,28 @@
 from random import Random
 
 import pytest
-import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from space.architecture import Architecture, places
+from space.architecture import places
 from space.axes import DecisionError
 from space.build import Refused, build
 from space.canonical import Context
-from space.catalogue import narrow
 from space.feasible import why_not
+from space.narrow import Narrowing, narrow, narrow_space
 from space.pooling import kernels_from_spacing, level_sizes, pooling_from_spacing
+from space.presets import PRESETS
 
 THICK = Context(patch=(5, 33, 28), spacing=(8.0, 1.5, 1.5), in_channels=2, classes=3)
 CUBIC = Context(patch=(16, 16, 16), spacing=(1.0, 1.0, 1.0), in_channels=1, classes=4)
-SMALL = {"levels": 3, "width": 16, "width_cap": 32, "repeats": 1}
 FULL = narrow(THICK, placement="each", fix={}, choices={})
-
-
-def spaces(context=THICK, **fix):
-    return narrow(context, placement="each", fix={**SMALL, **fix}, choices={})
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(seed=st.integers(0, 2**32), context=st.sampled_from([THICK, CUBIC]))
-def test_any_sampled_architecture_builds_or_says_why_and_keeps_odd_sizes(seed, context):
-    space = spaces(context)
-    architecture = space.architecture(space.sample(Random(seed)))
-    if why_not(architecture, context):
-        with pytest.raises(Refused):
-            build(architecture, context)
-        return
-    network = build(architecture, context)
-    x = torch.randn(2, context.in_channels, *context.patch)
-    outputs = network.train().supervised(x)
-    assert outputs[0].shape == (2, context.classes, *context.patch)
-    sum(output.sum() for output in outputs).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
-    other = torch.randn(1, context.in_channels, 3, 21, 19)
-    with torch.inference_mode():
-        assert network.eval()(other).shape == (1, context.classes, 3, 21, 19)
-
-
-@settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 2**32))
-def test_a_sampled_architecture_survives_json_and_completes_to_itself(seed):
-    decisions = FULL.sample(Random(seed))
-    architecture = FULL.architecture(decisions)
-    again = Architecture.from_json(architecture.to_json())
-    assert again == architecture and again.fingerprint == architecture.fingerprint
-    assert hash(again) == hash(architecture)
-    assert FULL.complete(decisions) == decisions
-
-
-@settings(max_examples=10, deadline=None)
-@given(seed=st.integers(0, 2**32))
-def test_neighbours_differ_in_one_decision_and_hold_exactly_the_open_axes(seed):
-    decisions = FULL.sample(Random(seed))
-    for other in FULL.neighbours(decisions):
-        shared = decisions.keys() & other.keys()
-        assert sum(decisions[name] != other[name] for name in shared) == 1
-        assert list(other) == [axis.name for axis in FULL.open_axes(other)]
+SETTLED = {
+    name: FULL.by_name[name].choices[0]
+    for name in ("width", "growth", "kernels", "norm", "activation", "dropout", "downsampling", "upsampling", "skip",
+                 "deep_supervision", "repeats", "stages", "stem_stride")
+} | {
+    "attention@encoders": "none", "attention@decoders": "none", "csam.positional": True, "csam.semantic": True
+}  # fmt: skip
+FEW = {"levels": [3, 4], "encoder": ["plain", "residual"], "attention@skips": ["none", "isa", "csam"],
+       "attention@bottleneck": ["none", "joint"]}  # fmt: skip
 
 
 def test_crossover_takes_each_decision_from_a_parent():
@@ -76,12 +37,98 @@ def test_crossover_takes_each_decision_from_a_parent():
 
 @pytest.mark.parametrize("placement", ["each", "tied"])
 def test_the_size_is_counted_without_enumerating(placement):
-    fix = {name: FULL.by_name[name].choices[0] for name in ("width", "growth", "kernels", "norm", "activation",
-           "dropout", "downsampling", "upsampling", "skip", "deep_supervision", "encoder", "repeats")}  # fmt: skip
-    fix |= {"attention@encoders": "none", "attention@decoders": "none", "csam.positional": True}
-    space = narrow(THICK, placement=placement, fix=fix, choices={"levels": [3, 4]})
+    space = narrow(THICK, placement=placement, fix=SETTLED, choices=FEW)
     listed = [tuple(decisions.items()) for decisions in space.enumerate()]
-    assert space.size == len(listed) == len(set(listed))
+    assert space.size == len(listed) == len(set(listed)) > 100
+
+
+FORBID = [
+    ({"encoder": "residual", "attention@skips": ["isa", "csam"]}, "one"),
+    ({"levels": 4, "attention@bottleneck": "joint", "joint.mode@bottleneck": ["self", "pointwise"]}, "two"),
+    ({"csam.uncertainty": True}, "three"),
+]
+
+
+@pytest.mark.parametrize("placement", ["each", "tied"])
+def test_what_a_study_forbids_is_never_sampled_listed_or_counted(placement):
+    space = narrow_space(THICK, Narrowing(placement, SETTLED, FEW, FORBID))
+    whole = narrow(THICK, placement=placement, fix=SETTLED, choices=FEW)
+    listed = [tuple(decisions.items()) for decisions in space.enumerate()]
+    allowed = [tuple(each.items()) for each in whole.enumerate() if not space.forbidden(each)]
+    assert listed == allowed and space.size == len(listed) < whole.size
+    assert {space.forbidden(each) for each in whole.enumerate()} == {"", "one", "two", "three"}
+    rng = Random(0)
+    for _ in range(50):
+        one, other = space.sample(rng), space.sample(rng)
+        assert not any(map(space.forbidden, (one, other, space.crossover(one, other, rng), *space.neighbours(one))))
+    with pytest.raises(DecisionError, match="forbid: one"):
+        space.complete({"encoder": "residual", "attention@skip0" if placement == "each" else "attention@skips": "isa"})
+
+
+@pytest.mark.parametrize(
+    ("forbid", "message"),
+    [
+        ([({"encodr": "plain"}, "")], "forbid.0.when.encodr: no axis is called 'encodr'; did you mean 'encoder'"),
+        ([({}, "why")], "forbid.0.when: an empty condition forbids everything"),
+        ([({"encoder": ["plain", "vgg"]}, "")], "forbid.0.when.encoder: 'vgg' is not a choice here .choices: plain"),
+        ([({"encoder": ["plain", "residual"]}, "")], "forbid: the rules leave no network to choose"),
+    ],
+)
+def test_a_rule_that_cannot_be_meant_is_named(forbid, message):
+    with pytest.raises(DecisionError, match=message):
+        narrow_space(THICK, Narrowing("each", SETTLED, FEW, forbid))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_papers_network_with_nothing_changed_is_itself(name):
+    preset = PRESETS[name]
+    opened = ["attention@skips", "upsampling", "deep_supervision"]
+    space = narrow_space(preset.context, Narrowing(base=preset.architecture, open=opened))
+    assert space.architecture(space.complete({})) == preset.architecture
+    changed = space.architecture(space.complete({"attention@skip1": "isa", "upsampling": "linear"}))
+    assert changed.attention() == {**preset.architecture.attention(), "skip1": "isa"}
+    assert changed["upsampling"] == "linear" and changed["channels"] == preset.architecture["channels"]
+
+
+def test_options_of_a_bases_own_blocks_can_be_opened():
+    preset = PRESETS["unetrpp_acdc"]
+    space = narrow_space(preset.context, Narrowing(base=preset.architecture, open=["epa.projections", "width"]))
+    assert {axis.name.partition("@")[0] for axis in space.axes} == {"epa.projections", "width"}
+    assert "epa.projections@skip0" not in space.by_name  # nothing stands there
+    decisions = space.complete({"epa.projections@encoder1": "raw", "width": 8})
+    changed = space.architecture(decisions)
+    assert changed.options("encoder1")["projections"] == "raw"
+    assert changed.options("encoder2") == preset.architecture.options("encoder2")
+    assert changed["channels"] == (8, 16, 32, 64, 128) and why_not(changed, preset.context) is None
+
+
+def test_a_bases_block_can_be_taken_away_or_replaced():
+    preset = PRESETS["csam_unet"]
+    space = narrow_space(preset.context, Narrowing(base=preset.architecture, open=["attention"]))
+    bare = space.complete({axis.name: "none" for axis in space.axes if axis.name.startswith("attention@")})
+    assert space.architecture(bare).attention() == {}
+    joint = space.complete({"attention@skip2": "joint", "joint.mode@skip2": "pointwise"})
+    assert space.architecture(joint).options("skip2") == {"mode": "pointwise"}
+    assert "csam.semantic@skip2" not in joint and "csam.semantic@skip1" in joint
+    off = space.complete({f"csam.{gate}@skip1": False for gate in ("semantic", "positional", "slice")})
+    assert "skip1" not in space.architecture(off).attention()
+
+
+@pytest.mark.parametrize(
+    ("base", "opened", "message"),
+    [
+        ("meunet", ["norm"], "open.0: 'norm' can't be opened: the units of 'me' have a form of their own"),
+        ("meunet", ["width"], "open.0: 'width' can't be opened: this base spells the widths of its decoder"),
+        ("unetrpp_acdc", ["skip"], "open.0: 'skip' can't be opened: UNETR.. adds"),
+        ("sau_net", ["attention", "encoder"], "open.1: 'encoder' can't be opened on a base: it makes another network"),
+        ("sau_net", ["atention@skips"], "open.0: no axis is called 'atention@skips'; did you mean 'attention@skips'"),
+        (None, ["norm"], "open: axes are opened on a base; name one under `base`"),
+    ],
+)
+def test_what_cannot_be_opened_is_named(base, opened, message):
+    architecture = PRESETS[base].architecture if base else None
+    with pytest.raises(DecisionError, match=message):
+        narrow_space(CUBIC, Narrowing(base=architecture, open=opened))
 
 
 def test_what_does_not_reach_the_network_is_not_written():
@@ -109,22 +156,6 @@ def test_tied_places_hold_one_block_and_each_level_is_written():
         "slice": True,
         "uncertainty": False,
     }
-
-
-def test_different_fingerprints_give_different_graphs():
-    space = spaces(CUBIC, norm="instance", activation="relu", dropout=0.0)
-    seen = {}
-    rng = Random(0)
-    for _ in range(12):
-        architecture = space.architecture(space.sample(rng))
-        if why_not(architecture, CUBIC):
-            continue
-        network = build(architecture, CUBIC).eval()
-        program = torch.export.export(network, (torch.randn(1, 1, *CUBIC.patch),))
-        shapes = sorted(tuple(p.shape) for p in network.parameters())
-        graph = (str([node.target for node in program.graph.nodes]), str(shapes), architecture["pooling"],
-                 architecture["kernels"], architecture["deep_supervision"])  # fmt: skip
-        assert seen.setdefault(graph, architecture.fingerprint) == architecture.fingerprint
 
 
 def test_thick_slices_are_not_pooled_until_voxels_are_near_isotropic():

@@ -8,8 +8,8 @@ from blocks.meunet import expanded_patch, one_hot_predictions, two_patch_step
 from space.architecture import Architecture
 from space.build import Refused, build
 from space.canonical import Context
-from space.catalogue import narrow
 from space.encoders import dense_channels
+from space.narrow import narrow
 from space.presets import PRESETS
 from space.stages import two_patch_network
 
@@ -20,7 +20,7 @@ PARAMETERS = {
     "unetrpp_tumor": 42_647_604,
     "csam_unet": 34_720_718,
     "meunet": 2_515_062,
-    "meunet_cascade": 2_534_499,
+    "meunet_cascade": 2 * 2_515_062 + 2_534_499,  # two first networks, and the second with 6 channels more a level
 }
 NAMES = ("sau_net", "csam_unet", "joint_denseunet", "unetrpp_synapse", "unetrpp_acdc", "unetrpp_lung",
          "unetrpp_tumor", "meunet", "meunet_cascade")  # fmt: skip
@@ -179,7 +179,7 @@ def test_a_two_patch_network_trains_its_first_level_on_the_standard_patch_alone(
 
 
 def test_only_a_two_patch_network_has_the_three_ways():
-    network = build(*tiny("meunet_cascade"))
+    network = build(*tiny("meunet_cascade")).second
     with pytest.raises(ValueError, match="needs a network built with stages: two-patch"):
         two_patch_network(network)
 
@@ -187,11 +187,11 @@ def test_only_a_two_patch_network_has_the_three_ways():
 def test_the_cascade_joins_predictions_at_every_decoder_level_and_never_in_the_encoder():
     torch.manual_seed(0)
     architecture, context = tiny("meunet_cascade")
-    network = build(architecture, context).eval()
+    network = build(architecture, context).second.eval()
     maps = [torch.randint(0, 3, (1, *context.patch)) for _ in range(2)]
     image = torch.randn(1, 1, *context.patch)
     one, other = (torch.cat([image, one_hot_predictions(given, classes=3)], dim=1) for given in (maps, maps[::-1]))
-    assert one.shape[1] == context.in_channels
+    assert one.shape[1] == 7
     seen = []
     network.down[-1].register_forward_hook(lambda module, inputs, output: seen.append(output))
     with torch.inference_mode():
@@ -204,14 +204,28 @@ def test_predictions_can_join_the_image_instead():
     values = dict(architecture.entries)
     del values["cascade.levels"]
     network = build(Architecture.of(values | {"cascade.join": "pre"}), context)
-    assert network.down[0][0][0].in_channels == 7
-    assert network(torch.randn(1, 7, *context.patch)).shape == (1, 3, *context.patch)
+    assert network.second.down[0][0][0].in_channels == 7
+    assert network(torch.randn(1, 1, *context.patch)).shape == (1, 3, *context.patch)
+
+
+def test_no_gradient_reaches_a_cascades_first_networks_through_the_second():
+    torch.manual_seed(0)
+    network = build(*tiny("meunet_cascade")).train()
+    image = torch.randn(2, 1, 16, 16, 32)
+    network.supervised(image)[0].sum().backward()
+    assert all(p.grad is None for p in network.first.parameters())
+    assert all(p.grad is not None for p in network.second.parameters())
+    network.eval()
+    with torch.inference_mode():
+        labels = [first(image).argmax(dim=1) for first in network.first]
+        whole = network.with_predictions(image)
+    assert torch.equal(whole[:, 1:], one_hot_predictions(labels, classes=3)) and torch.equal(whole[:, :1], image)
 
 
 @pytest.mark.parametrize(
     ("name", "values", "context", "message"),
     [
-        ("meunet_cascade", {}, {"in_channels": 6}, "takes 6 channels of predictions after the image's: an input of 6"),
+        ("meunet_cascade", {"cascade_first": ()}, {}, "a cascade has one first network or more"),
         ("meunet", {"downsampling": "strided"}, {}, "two-patch training pools its first level's features"),
         ("unetrpp_synapse", {"epa_heads": 3}, {}, "epa at encoder1 has 8 channels, which its 3 heads don't divide"),
         ("unetrpp_synapse", {"epa_projection": 65}, {}, "has 16 tokens .2x2x4., too few to project to 65"),

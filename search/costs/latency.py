@@ -18,8 +18,8 @@ import torch
 from search.records import Latency
 from search.study.schema import Training
 from search.training.step import LAYOUT, autocast, lay_out, precision_name
+from space.build import Network
 from space.canonical import Context
-from space.unet import UNet
 
 SETTLED = 0.05  # the medians of two successive rounds differ by less than this share
 ROUND = 5  # runs in a warm-up round
@@ -30,7 +30,7 @@ READINGS = 3  # a reading that spreads wider is repeated so often; the steadiest
 MOST_SECONDS = 20.0  # of warm-up and of repeats, each; slow networks are measured fewer times
 
 
-def measure_latency(network: UNet, context: Context, training: Training, *, device: torch.device) -> Latency:
+def measure_latency(network: Network, context: Context, training: Training, *, device: torch.device) -> Latency:
     """Measure seconds for one patch on this device, nothing else of voxnas training on it meanwhile."""
     network = lay_out(network).to(device).eval()
     patch = torch.zeros(1, context.in_channels, *context.patch, device=device).contiguous(memory_format=LAYOUT)

@@ -10,13 +10,12 @@ from typing import Any
 import thop
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from search.costs.attention_macs import ATTENTION_MACS
+from search.costs.fake import fake_tensors
 from space.architecture import Architecture
-from space.build import build
+from space.build import Network, build
 from space.canonical import Context
-from space.unet import UNet
 
 FREE = (
     nn.InstanceNorm3d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm, nn.Upsample, nn.AvgPool3d, nn.Softmax, nn.GELU,
@@ -40,13 +39,13 @@ def params_and_macs(architecture: Architecture, context: Context) -> tuple[int, 
     and upsampling count 0 (thop alone counts norms). The network is made of fake tensors, so thop leaves nothing
     behind in a real one.
     """
-    with FakeTensorMode():
+    with fake_tensors():
         network = build(architecture, context).eval()
         total = count_modules(network, context)[""]
     return total.params, total.macs
 
 
-def count_modules(network: UNet, context: Context) -> dict[str, Counts]:
+def count_modules(network: Network, context: Context) -> dict[str, Counts]:
     """Count each module of a network of fake tensors, by its name; the whole network's is ''."""
     patch = torch.zeros(1, context.in_channels, *context.patch)
     with torch.no_grad():

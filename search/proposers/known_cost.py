@@ -101,7 +101,10 @@ class KnownCostProposer:
 
     def _price(self, row: Codes) -> tuple[Architecture, Matrix | None]:
         """Price a row exactly, once; None where it can't be built."""
-        architecture = self.problem.architecture(self.coded.decode(row))
+        decisions = self.coded.decode(row)
+        architecture = self.problem.architecture(decisions)
+        if self.problem.space.forbidden(decisions):
+            return architecture, None
         if architecture in self.prices:
             return architecture, self.prices[architecture]
         refused = self.problem.refuse(architecture)

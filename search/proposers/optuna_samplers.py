@@ -50,7 +50,7 @@ class OptunaProposer:
         known = self.known.get(architecture)
         if known:
             self._finish(trial, known)
-        elif self.problem.refuse(architecture):
+        elif self.problem.unfit(decisions, architecture):
             trial.set_constraint("can't be built", 1.0)
             self.study.tell(trial, state=_states().PRUNED)
         else:

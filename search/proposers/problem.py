@@ -32,6 +32,10 @@ class Problem:
     price: Price
     listed: tuple[Decisions, ...] = ()
 
+    def unfit(self, decisions: Mapping[str, Value], architecture: Architecture) -> str | None:
+        """Return why these decisions are no candidate: the study forbids them, or their network can't be built."""
+        return self.space.forbidden(decisions) or self.refuse(architecture)
+
 
 def problem_of(plan: Plan, *, reference: Mapping[str, float], price: Price) -> Problem:
     """Return a study's problem."""

@@ -74,7 +74,7 @@ def ask_new(proposer: Proposer, problem: Problem, records: Sequence[Record]) -> 
 
     def is_new(decisions: Decisions) -> bool:
         architecture = problem.architecture(decisions)
-        return architecture not in known and problem.refuse(architecture) is None
+        return architecture not in known and not problem.unfit(decisions, architecture)
 
     decisions: Decisions = {}
     for tries in range(proposer.tries):

@@ -16,9 +16,10 @@ from search.simulate.tables import Table
 from space.architecture import Architecture
 from space.axes import Decisions, Space
 from space.canonical import Context
-from space.catalogue import full_axes, narrow
+from space.catalogue import full_axes
 from space.coded import Coded
 from space.feasible import why_not
+from space.narrow import narrow
 
 Matrix = NDArray[np.float64]
 OBJECTIVES = {"dice": "maximize", "memory": "minimize", "latency": "minimize"}

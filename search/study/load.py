@@ -15,7 +15,7 @@ from search.study.schema import DEVICE_PATTERN, NAME_PATTERN, Data, Objectives, 
 from search.study.source import Path_, Source, read_source
 from space.axes import DecisionError
 from space.canonical import Context
-from space.catalogue import narrow
+from space.narrow import narrow_space
 
 PATTERNS = {
     NAME_PATTERN: "letters, digits, '.', '_' and '-', at most 64, the first a letter or digit",
@@ -123,7 +123,9 @@ def _type_at(path: Path_) -> Any:
     """Return the dataclass that stands at a path of the schema, None below its leaves."""
     at: Any = Study
     for part in path:
-        hint = get_type_hints(at).get(str(part)) if is_dataclass(at) else None
+        if isinstance(part, int):
+            continue  # an item of a list is what the list holds
+        hint = get_type_hints(at).get(part) if is_dataclass(at) else None
         at = next((option for option in (hint, *get_args(hint)) if is_dataclass(option)), None)
     return at
 
@@ -149,16 +151,27 @@ def _space_mistakes(source: Source) -> list[Mistake]:
     """Check axis names and values, also where other sections are wrong."""
     try:
         section = TypeAdapter(SpaceSection).validate_python(source.values.get("space") or {})
-        narrow(ANY_CONTEXT, placement=section.placement, fix=section.fix, choices=section.choices)
+        narrow_space(ANY_CONTEXT, section.narrowing())
     except ValidationError:
         return []
     except DecisionError as error:
         found = []
         for key, message in error.problems:
-            kind, _, name = key.partition(".")
-            found.append(source.mistake(("space", kind, name), message))
+            found.append(source.mistake(("space", *_place_of(key)), message))
         return found
     return []
+
+
+def _place_of(key: str) -> Path_:
+    """Return where a problem of the space stands; axis names hold dots themselves."""
+    kind, _, rest = key.partition(".")
+    if kind in ("fix", "choices"):
+        return kind, rest
+    index, _, inside = rest.partition(".")
+    if not index:
+        return (kind,)
+    within, _, name = inside.partition(".")
+    return (kind, int(index), *(part for part in (within, name) if part))
 
 
 def _objective_mistakes(source: Source) -> list[Mistake]:

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from search.study.units import Bytes, Count, Seconds
+from space.narrow import Narrowing
+from space.presets import PRESETS
 
 STRICT = ConfigDict(extra="forbid")
 Whole = Annotated[int, Field(ge=1, strict=True)]
@@ -17,6 +19,10 @@ Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 DEVICE_PATTERN = r"^(auto|cpu|cuda(:[0-9]+)?)$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+PresetName = Literal[
+    "sau_net", "csam_unet", "joint_denseunet", "unetrpp_synapse", "unetrpp_acdc", "unetrpp_lung", "unetrpp_tumor",
+    "meunet", "meunet_cascade",
+]  # fmt: skip
 Direction = Literal["maximize", "minimize", "record"]
 
 
@@ -95,13 +101,31 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Forbidden:
+    """A combination that a study leaves out, and the reason that a reader of the study is given."""
+
+    __pydantic_config__ = STRICT
+    when: dict[str, Any]
+    why: str
+
+
+@dataclass(frozen=True)
 class SpaceSection:
-    """How the full space is narrowed; see `space.catalogue.narrow`."""
+    """How the full space is narrowed, or which axes are opened on a paper's network; see `space.narrow`."""
 
     __pydantic_config__ = STRICT
     placement: Literal["each", "tied"] = "each"
     fix: dict[str, Any] = field(default_factory=dict)
     choices: dict[str, list[Any]] = field(default_factory=dict)
+    forbid: tuple[Forbidden, ...] = ()
+    base: PresetName | None = None
+    open: tuple[str, ...] = ()
+
+    def narrowing(self) -> Narrowing:
+        """Return what the section says, as the space takes it."""
+        base = PRESETS[self.base].architecture if self.base else None
+        forbid = [(each.when, each.why) for each in self.forbid]
+        return Narrowing(self.placement, self.fix, self.choices, forbid, base, self.open)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -45,24 +46,23 @@ def save_checkpoint(
     _replace(folder / EPOCHS, lambda part: part.write_text(lines))
 
 
-def load_checkpoint(job: Job, network: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[Epoch, ...]:
-    """Restore the last whole epoch and return the epochs done; none where there is no usable checkpoint.
+def load_checkpoint(job: Job, network: nn.Module) -> tuple[tuple[Epoch, ...], dict[str, Any] | None]:
+    """Restore the last whole epoch; return the epochs done and the optimiser's state, none without a usable checkpoint.
 
     A damaged file, or one of another architecture, means starting over, not failing.
     """
     path = Path(job.folder) / LAST
     if not path.exists():
-        return ()
+        return (), None
     try:
         state = torch.load(path, weights_only=True, map_location=job.device)
         if state["fingerprint"] != job.architecture.fingerprint:
-            return ()
+            return (), None
         network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["torch_rng"].cpu())
-        return tuple(Epoch(**epoch) for epoch in state["epochs"])
+        return tuple(Epoch(**epoch) for epoch in state["epochs"]), state["optimiser"]
     except (RuntimeError, OSError, KeyError, EOFError, ValueError, TypeError):
-        return ()
+        return (), None
 
 
 def save_weights(folder: Path, network: nn.Module) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from search.costs.latency import device_lock, measure_latency
-from search.costs.memory import run_training_step
+from search.costs.memory import run_training_steps
 from search.costs.price import predict_costs
 from search.data.prepare import Prepared, load_prepared
 from search.objectives import HEADINGS, show
@@ -24,11 +24,12 @@ from search.records import CaseDice, Costs, Epoch, Job, Measurement
 from search.study.units import show_seconds
 from search.training.checkpoint import REASON, drop_checkpoint, load_checkpoint, save_checkpoint, save_weights
 from search.training.patches import PatchSource
-from search.training.step import LAYOUT, SupervisedLoss, lay_out, learning_rate, make_optimiser, training_step
+from search.training.pretrained import Unavailable, start_from_pretrained
+from search.training.schemes import Phase, make_phases, phase_at, training_step
+from search.training.step import LAYOUT, lay_out, learning_rate, make_optimiser
 from search.training.validation import mean_dice, validate
-from space.build import Refused, build
+from space.build import Network, Refused, build
 from space.canonical import Context
-from space.unet import UNet
 
 OnEpoch = Callable[[Epoch], str | None]  # returns why the training should stop here, if it should
 OnPriced = Callable[[Costs], None]
@@ -64,7 +65,7 @@ def evaluate(job: Job, on_epoch: OnEpoch = lambda epoch: None, on_priced: OnPric
         measurement = _evaluate(job, on_epoch, on_priced, started)
     except Refused as error:
         measurement = Measurement("failed", f"can't be built: {error}")
-    except (Diverged, TimeoutError) as error:
+    except (Diverged, TimeoutError, Unavailable) as error:
         measurement = Measurement("failed", str(error))
     except torch.OutOfMemoryError as error:
         measurement = Measurement("failed", f"out of memory: {str(error).splitlines()[0]}")
@@ -77,14 +78,16 @@ def evaluate(job: Job, on_epoch: OnEpoch = lambda epoch: None, on_priced: OnPric
 
 def _evaluate(job: Job, on_epoch: OnEpoch, on_priced: OnPriced, started: float) -> Measurement:
     device, context = torch.device(job.device), context_of(job)
-    costs = job.costs or price(job, context, device)
+    costs = price(job, context, device)
     over = over_budget(costs, job)
     if over:
         return Measurement("over budget", over, costs)
     on_priced(costs)
     measured = _measured_memory(job, context, device)
     seed_everything(job.seed)
-    network = lay_out(build(job.architecture, context)).to(device)
+    network = build(job.architecture, context)
+    start_from_pretrained(network, job.architecture)
+    network = lay_out(network).to(device)
     prepared = load_prepared(Path(job.task.prepared))
     try:
         epochs, cases = train(network, prepared, job, on_epoch=on_epoch, started=started)
@@ -101,9 +104,12 @@ def _evaluate(job: Job, on_epoch: OnEpoch, on_priced: OnPriced, started: float) 
 
 
 def price(job: Job, context: Context, device: torch.device) -> Costs:
-    """Predict what needs no device, and measure the latency unless that breaks a budget already."""
-    costs = predict_costs(job.architecture, context, job.training)
-    if over_budget(costs, job):
+    """Predict what needs no device, and measure the latency unless that breaks a budget already.
+
+    What the job brings with it is not worked out again.
+    """
+    costs = job.costs or predict_costs(job.architecture, context, job.training)
+    if costs.latency or over_budget(costs, job):
         return costs
     network = build(job.architecture, context)
     return replace(costs, latency=measure_latency(network, context, job.training, device=device))
@@ -129,22 +135,32 @@ def seed_everything(seed: int) -> None:
 
 
 def train(
-    network: UNet, prepared: Prepared, job: Job, *, on_epoch: OnEpoch, started: float
+    network: Network, prepared: Prepared, job: Job, *, on_epoch: OnEpoch, started: float
 ) -> tuple[tuple[Epoch, ...], tuple[CaseDice, ...]]:
     """Train to the last epoch, a checkpoint each; keep the last weights; return the epochs and the final scores."""
     device, training = torch.device(job.device), job.training
-    optimiser = make_optimiser(network, training)
-    epochs = load_checkpoint(job, network, optimiser)
-    source = PatchSource(prepared, cases=job.task.train, training=training, seed=job.seed)
+    phases = make_phases(network, patch=job.patch, training=training)
+    if len(phases) > training.epochs:
+        raise Refused(f"a cascade of {len(phases)} networks needs as many epochs or more, not {training.epochs}")
+    epochs, saved_optimiser = load_checkpoint(job, network)
+    current = -1
     cases: tuple[CaseDice, ...] = ()
     for number in range(len(epochs), training.epochs):
         begun = time.perf_counter()
         if training.deadline and begun - started > training.deadline:
             raise TimeoutError(f"the deadline of {show_seconds(training.deadline)} passed in epoch {number + 1}")
-        loss = _train_epoch(network, optimiser, source, job=job, number=number)
+        index, first, end = phase_at(number, epochs=training.epochs, phases=len(phases))
+        phase = phases[index]
+        if index != current:
+            current = index
+            optimiser = make_optimiser(phase.trained, training)
+            if number > first and saved_optimiser is not None:
+                optimiser.load_state_dict(saved_optimiser)
+            source = PatchSource(prepared, cases=job.task.train, patch=phase.patch, training=training, seed=job.seed)
+        loss = _train_epoch(phase, optimiser, source, job=job, number=number, span=(first, end))
         last = number + 1 == training.epochs
         if last or (number + 1) % training.validate_every == 0:
-            cases = validate(network, prepared, job, device=device)
+            cases = validate(phase.predicts, prepared, job, device=device)
         dice = mean_dice(cases) if cases else None
         epoch = Epoch(number + 1, loss, dice, time.perf_counter() - begun)
         epochs = (*epochs, epoch)
@@ -162,22 +178,27 @@ def train(
 
 
 def _train_epoch(
-    network: UNet, optimiser: torch.optim.Optimizer, source: PatchSource, *, job: Job, number: int
-) -> float:
-    """Do one epoch's steps and return the mean loss; raises Diverged at a loss that is not a number."""
+    phase: Phase, optimiser: torch.optim.Optimizer, source: PatchSource, *, job: Job, number: int,
+    span: tuple[int, int],
+) -> float:  # fmt: skip
+    """Do one epoch's steps and return the mean loss; the learning rate falls over the phase's `span` of epochs.
+
+    Raises Diverged at a loss that is not a number.
+    """
     device, training = torch.device(job.device), job.training
-    loss_of, first = SupervisedLoss(), number * training.steps_per_epoch
-    network.train()
+    steps = training.steps_per_epoch
+    first, begun, planned = number * steps, span[0] * steps, (span[1] - span[0]) * steps
+    phase.predicts.eval()  # a cascade's first networks, when the second trains
+    phase.trained.train()
     total = torch.zeros((), device=device)
     with device_lock(device, exclusive=False):
-        batches = source.batches(first, first + training.steps_per_epoch)
-        for step, (images, labels) in enumerate(batches, start=first):
+        for step, (images, labels) in enumerate(source.batches(first, first + steps), start=first):
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate(training, step)
+                group["lr"] = learning_rate(training, (step - begun) / planned)
             images = images.to(device, non_blocking=True, memory_format=LAYOUT)
             labels = labels.to(device, non_blocking=True)
-            total += training_step(network, optimiser, loss_of, images=images, labels=labels, training=training)
-    mean = float(total) / training.steps_per_epoch
+            total += training_step(phase, optimiser, images=images, labels=labels, training=training)
+    mean = float(total) / steps
     if not math.isfinite(mean):
         raise Diverged(f"the loss became {mean} in epoch {number + 1}; a lower learning rate may hold")
     return mean
@@ -190,7 +211,7 @@ def _measured_memory(job: Job, context: Context, device: torch.device) -> int | 
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     network = lay_out(build(job.architecture, context)).to(device)
-    run_training_step(network, context, job.training, device=device)
+    run_training_steps(network, context, job.training, device=device)
     return int(torch.cuda.max_memory_allocated(device) - before)
 
 

@@ -30,7 +30,9 @@ class Volume:
 class PatchSource:
     """Batches of random patches; batch number n is a function of the seed and n alone, so training can go on."""
 
-    def __init__(self, prepared: Prepared, *, cases: tuple[str, ...], training: Training, seed: int) -> None:
+    def __init__(
+        self, prepared: Prepared, *, cases: tuple[str, ...], patch: tuple[int, int, int], training: Training, seed: int
+    ) -> None:  # fmt: skip
         self.volumes = [
             Volume(
                 *open_case(prepared, case),
@@ -38,9 +40,7 @@ class PatchSource:
             )
             for case in cases
         ]
-        if training.patch == "auto":
-            raise ValueError("the patch must be spelled out, not 'auto'")
-        self.patch: tuple[int, int, int] = training.patch
+        self.patch = patch
         self.batch, self.foreground, self.seed = training.batch, training.foreground, seed
         self.augment = training.augment
 

@@ -1,4 +1,4 @@
-"""One optimiser step: loss over the supervised levels, optimiser, learning rate; the same real and fake."""
+"""What an optimiser step is made of: loss over the supervised levels, optimiser, learning rate, precision."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from search.study.schema import Training
-from space.unet import UNet
+from space.build import Network
 
 LAYOUT = torch.channels_last_3d  # of weights and images: convolutions take a third to a half less time on CPUs
 
@@ -38,7 +38,7 @@ class SupervisedLoss(nn.Module):
         return total
 
 
-def lay_out(network: UNet) -> UNet:
+def lay_out(network: Network) -> Network:
     """Bring a network's convolution weights into LAYOUT, real or fake (`Module.to` can't swap fake ones)."""
     for parameter in network.parameters():
         if parameter.dim() == 5:
@@ -58,9 +58,8 @@ def make_optimiser(network: nn.Module, training: Training) -> torch.optim.Optimi
     )
 
 
-def learning_rate(training: Training, step: int) -> float:
-    """Return the rate of a step: polynomial decay of power 0.9 (nnU-Net), half a cosine, or constant."""
-    done = step / (training.epochs * training.steps_per_epoch)
+def learning_rate(training: Training, done: float) -> float:
+    """Return the rate after a share of the steps: polynomial decay of power 0.9 (nnU-Net), half a cosine, constant."""
     if training.schedule == "poly":
         return float(training.learning_rate * (1 - done) ** 0.9)
     if training.schedule == "cosine":
@@ -77,18 +76,3 @@ def autocast(device: torch.device, training: Training) -> AbstractContextManager
 def precision_name(device: torch.device, training: Training) -> str:
     """Return `bfloat16` or `float32`, as records keep it."""
     return "float32" if isinstance(autocast(device, training), nullcontext) else "bfloat16"
-
-
-def training_step(
-    network: UNet, optimiser: torch.optim.Optimizer, loss: SupervisedLoss, *, images: Tensor, labels: Tensor,
-    training: Training,
-) -> Tensor:  # fmt: skip
-    """Do one step on images (B, C, D, H, W) and labels (B, 1, D, H, W); return the detached loss."""
-    optimiser.zero_grad(set_to_none=True)
-    with autocast(images.device, training):
-        outputs = network.supervised(images)
-    value: Tensor = loss(outputs, labels)
-    value.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(network.parameters(), training.clip_gradient)
-    optimiser.step()
-    return value.detach()

@@ -1,0 +1,106 @@
+"""Training schemes: which part of a network trains when, on which patch, by which step; the same real and fake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from blocks.meunet import expanded_patch, two_patch_step
+from search.study.schema import Training
+from search.training.step import SupervisedLoss, autocast
+from space.build import Network
+from space.cascade import Cascade
+from space.pooling import Triple
+from space.stages import two_patch_network
+from space.unet import UNet
+
+AddGradients = Callable[[Tensor, Tensor], Tensor]  # images and labels of a patch, to the loss; gradients are added up
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One network's training: the first and only one, or one of a cascade's.
+
+    `trained` holds the weights that change, `predicts` is what segments meanwhile, `patch` is what a step is given.
+    """
+
+    trained: UNet
+    predicts: Network
+    patch: Triple
+    add_gradients: AddGradients
+
+
+def make_phases(network: Network, *, patch: Triple, training: Training) -> tuple[Phase, ...]:
+    """Return a network's phases, in their order."""
+    if isinstance(network, Cascade):
+        *firsts, second = network.networks().values()
+        last = Phase(second, network, patch, _supervised(network, training))
+        return (*(_phase(first, patch=patch, training=training) for first in firsts), last)
+    return (_phase(network, patch=patch, training=training),)
+
+
+def phase_at(epoch: int, *, epochs: int, phases: int) -> tuple[int, int, int]:
+    """Return (phase, its first epoch, its end) of an epoch counted from 0: the epochs are shared evenly.
+
+    A cascade's networks share the study's epochs, so that every trial of a study trains equally long.
+    """
+    ends = [epochs * (number + 1) // phases for number in range(phases)]
+    phase = next(number for number, end in enumerate(ends) if epoch < end)
+    return phase, ends[phase - 1] if phase else 0, ends[phase]
+
+
+def training_step(
+    phase: Phase, optimiser: Optimizer, *, images: Tensor, labels: Tensor, training: Training
+) -> Tensor:  # fmt: skip
+    """Do one step on images (B, C, D, H, W) and labels (B, 1, D, H, W) of the phase's patch; return the loss."""
+    optimiser.zero_grad(set_to_none=True)
+    loss = phase.add_gradients(images, labels)
+    nn.utils.clip_grad_norm_(phase.trained.parameters(), training.clip_gradient)
+    optimiser.step()
+    return loss
+
+
+def _phase(network: UNet, *, patch: Triple, training: Training) -> Phase:
+    factor = network.expansion
+    if factor is None:
+        return Phase(network, network, patch, _supervised(network, training))
+    large = _triple(expanded_patch(patch, factor=factor))
+    return Phase(network, network, large, _two_patches(network, patch, training))
+
+
+def _supervised(network: Network, training: Training) -> AddGradients:
+    loss_of = SupervisedLoss()
+
+    def add(images: Tensor, labels: Tensor) -> Tensor:
+        with autocast(images.device, training):
+            outputs = network.supervised(images)
+        value: Tensor = loss_of(outputs, labels)
+        value.backward()  # type: ignore[no-untyped-call]
+        return value.detach()
+
+    return add
+
+
+def _two_patches(network: UNet, patch: Triple, training: Training) -> AddGradients:
+    """meU-net's step (blocks/meunet.py); the loss that is returned is the mean of the two patches'."""
+    loss_of, parts = SupervisedLoss(), two_patch_network(network)
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        value: Tensor = loss_of([logits], labels[:, None])
+        return value
+
+    def add(images: Tensor, labels: Tensor) -> Tensor:
+        with autocast(images.device, training):
+            standard, expanded = two_patch_step(parts, image=images, labels=labels[:, 0], patch=patch, loss=loss)
+        mean: Tensor = (standard + expanded) / 2
+        return mean
+
+    return add
+
+
+def _triple(sizes: Sequence[int]) -> Triple:
+    depth, height, width = sizes
+    return depth, height, width

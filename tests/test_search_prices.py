@@ -1,0 +1,73 @@
+"""Prices in the study's database: found again under the same circumstances, and only then."""
+
+from dataclasses import replace
+
+import pytest
+
+from search.prices import Device, PriceTable
+from search.records import Costs, Latency
+from search.study.schema import Training
+from space.canonical import Context
+from space.narrow import narrow
+
+CONTEXT = Context((5, 33, 28), (8.0, 1.5, 1.5), 2, 3)
+TRAINING = Training(patch=CONTEXT.patch)
+CPU = Device("a processor", 2, "float32")
+COSTS = Costs(params=10, macs=20, memory_bytes=30, inference_memory_bytes=40)
+MEASURED = replace(COSTS, latency=Latency(0.1, 0.01, 20, True, CPU.name, CPU.threads, CPU.precision))
+SPACE = narrow(CONTEXT, placement="tied", fix={}, choices={})
+ONE, OTHER = (SPACE.architecture(SPACE.complete({"width": width})) for width in (8, 16))
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path / 'study.db'}"
+
+
+def table(url, *, context=CONTEXT, training=TRAINING, device=CPU):
+    return PriceTable(url, context=context, training=training, device=device)
+
+
+def test_what_was_kept_is_found_by_another_process(url):
+    table(url).keep(ONE, MEASURED)
+    assert table(url).find(ONE) == MEASURED
+    assert table(url).find(OTHER) is None
+    table(url).keep(ONE, COSTS)  # prices without a latency don't forget it
+    assert table(url).find(ONE) == MEASURED
+
+
+def test_a_latency_belongs_to_its_device_and_the_rest_to_none(url):
+    table(url).keep(ONE, MEASURED)
+    for other in (Device("another", 2, "float32"), Device(CPU.name, 1, "float32"), Device(CPU.name, 2, "bfloat16")):
+        assert table(url, device=other).find(ONE) == COSTS
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"context": replace(CONTEXT, patch=(5, 33, 29))},
+        {"context": replace(CONTEXT, classes=4)},
+        {"training": replace(TRAINING, batch=3)},
+        {"training": replace(TRAINING, optimiser="sgd")},
+        {"training": replace(TRAINING, precision="bfloat16")},
+    ],
+)
+def test_what_costs_depend_on_is_part_of_the_key(url, changed):
+    table(url).keep(ONE, MEASURED)
+    assert table(url, **changed).find(ONE) is None
+    assert table(url, training=replace(TRAINING, epochs=7, learning_rate=0.5)).find(ONE) == MEASURED
+
+
+def test_a_run_prices_a_network_once(tiny_run, monkeypatch):
+    """What a finished study has priced is not predicted again by a proposer of a later run."""
+    from search.plan import make_plan
+    from search.pricing import Pricer, price_table
+    from search.store import read_records
+    from search.study import load_study
+
+    plan = make_plan(load_study(tiny_run.file), runs=tiny_run.runs)
+    (record, *_) = read_records(plan.url, "tiny")
+    monkeypatch.setattr("search.pricing.predict_costs", lambda *_: pytest.fail("priced again"))
+    pricer = Pricer(plan, "cpu", price_table(plan, device="cpu", threads=1))
+    assert pricer(record.architecture) == record.measurement.costs
+    assert pricer.timed(record.architecture).latency == record.measurement.costs.latency
