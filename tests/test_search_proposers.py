@@ -1,5 +1,6 @@
 """Optuna's samplers, local search and what a study starts with: reference, prices, refusals."""
 
+import json
 from dataclasses import replace
 from random import Random
 
@@ -7,7 +8,7 @@ import pytest
 from conftest import STUDY, write_study
 
 from search.plan import make_plan
-from search.pricing import Pricer
+from search.pricing import Pricer, price_table
 from search.proposers.local_search import FIRST, LocalProposer
 from search.proposers.optuna_samplers import FLAT, NAMES, OptunaProposer
 from search.proposers.propose import ask_new
@@ -84,28 +85,36 @@ def plan_of(made, *overrides):
     return make_plan(load_study(made.file, overrides=overrides), runs=made.runs)
 
 
+def pricer_of(plan):
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    return Pricer(plan, "cpu", price_table(plan, device="cpu", threads=1))
+
+
 def test_the_reference_is_the_budget_or_the_dearest_of_random_networks(tmp_path):
     made = write_study(tmp_path, STUDY.replace("latency: {budget: 60 s}", "latency: {budget: 60 s}, macs: minimize"))
     plan = plan_of(made)
-    pricer = Pricer(plan, "cpu")
+    pricer = pricer_of(plan)
     point = reference_point(plan, pricer)
     everything = [pricer(plan.space.architecture(decisions)) for decisions in plan.space.enumerate()]
     assert point["dice"] == 0.0 and point["latency"] == 60.0
     for name in ("memory", "macs"):
         assert point[name] == max(costs.of(name) for costs in everything if costs)
-    assert reference_point(plan, Pricer(plan, "cpu")) == point
+    assert reference_point(plan, pricer_of(plan)) == point
 
 
 def test_a_latency_reference_is_measured(tmp_path):
     plan = plan_of(write_study(tmp_path, STUDY.replace("latency: {budget: 60 s}", "latency: minimize")))
-    pricer = Pricer(plan, "cpu")
+    pricer = pricer_of(plan)
     point = reference_point(plan, pricer)
     measured = [costs.latency.median_s for costs in pricer.known.values() if costs and costs.latency]
     assert point["latency"] == max(measured) and len(measured) >= 8
 
 
 def test_a_space_with_nothing_to_choose_is_refused(tmp_path):
-    text = STUDY.replace("width: [2, 4], repeats: [1, 2], attention@bottleneck: [none, isa]", "")
-    made = write_study(tmp_path, text.replace("attention: none}", "attention: none, width: 2, repeats: 1}"))
+    made = write_study(tmp_path)
+    axes = [axis for axis in plan_of(made).space.axes if len(axis.choices) > 1]
+    fixed = ", ".join(f"{json.dumps(axis.name)}: {json.dumps(axis.choices[0])}" for axis in axes)
+    only = STUDY.replace("  choices: {width: [2, 4], repeats: [1, 2], attention@bottleneck: [none, isa]}\n", "")
+    made.file.write_text(only.replace("attention: none", f"attention: none, {fixed}"))
     with pytest.raises(UserError, match="space: nothing is left to choose after `fix`"):
         plan_of(made)

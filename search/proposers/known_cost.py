@@ -25,6 +25,7 @@ from space.coded import Coded
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
 NO_LOSS = -20.0  # the logarithm of a Dice loss that plays no part
+HURRY = 0.3  # a gain counts less the longer its training takes: as its MACs to this power
 DESIGN = 6  # trainings of the first design
 RANDOM, VARIED, CROSSED = 600, 300, 300  # candidates of the pool, beside all neighbours of the front
 LISTED = 3000  # candidates drawn where all networks are listed
@@ -238,7 +239,8 @@ class KnownCostProposer:
         return self.coded.decode(exact_rows[int(np.argmax(gained))])
 
     def _gains(self, surrogate: Surrogate, known: Known, rows: Codes, costs: Matrix) -> Matrix:
-        return gains(
+        hurry = costs[:, COSTS.index("macs")] ** -HURRY
+        return hurry * gains(
             surrogate, rows[:, self.coded.free], costs, objectives=costs[:, self.shares] / self.references,
             front=known.points, worst_dice=self.problem.reference.get("dice", 0.0),
         )  # fmt: skip
