@@ -25,7 +25,7 @@ from search.study.schema import Halving
 SLOW = ("gp", "tpe")
 MOST = 400  # trainings of a run of ours or of a quick rival
 SLOW_MOST = 80  # of a slow one: more than 2.5 times what ours needs, so that a run cut off there decides the ratio
-HALVING = Halving(min_epochs=3, reduction=3.0)
+HALVING = Halving(min_epochs=9, reduction=3.0)  # of 27 epochs: earlier the made curves say little about their ends
 
 
 def compared(name, proposers, *, seeds, jobs, halving=None):

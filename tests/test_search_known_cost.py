@@ -39,14 +39,14 @@ def some_inputs(count, seed=0):
 def test_the_gain_is_the_mean_gain_of_hypervolume(seed, costs, size):
     rng = np.random.default_rng(seed)
     front = rng.random((size, 1 + costs)) * 1.3  # some beyond the reference
-    candidate, mean, deviation = rng.random((1, costs)), rng.random(1), rng.random(1) * 0.3 + 0.01
+    candidate, mean, deviation = rng.random((1, costs)), np.log(rng.random(1)), rng.random(1) * 0.3 + 0.01
     gain = expected_gains(mean, deviation, candidate, front=front)[0]
 
     def volume(points):
         inside = points[(points < 1).all(axis=1)]
         return moocore.hypervolume(inside, ref=np.ones(1 + costs)) if len(inside) else 0.0
 
-    drawn = mean + deviation * ndtri((np.arange(400) + 0.5) / 400)
+    drawn = np.exp(mean + deviation * ndtri((np.arange(400) + 0.5) / 400))
     known = volume(front)
     sampled = np.mean([volume(np.vstack([front, [[dice, *candidate[0]]]])) - known for dice in drawn])
     assert gain == pytest.approx(sampled, rel=0.03, abs=2e-4)
@@ -54,7 +54,7 @@ def test_the_gain_is_the_mean_gain_of_hypervolume(seed, costs, size):
 
 def test_a_dominated_certain_point_gains_nothing_and_a_cheaper_one_something():
     front = np.array([[0.2, 0.5, 0.5]])
-    gained = expected_gains(np.array([0.3, 0.3]), np.full(2, 1e-9), np.array([[0.6, 0.6], [0.4, 0.6]]), front=front)
+    gained = expected_gains(np.log([0.3, 0.3]), np.full(2, 1e-9), np.array([[0.6, 0.6], [0.4, 0.6]]), front=front)
     assert gained[0] == pytest.approx(0.0, abs=1e-12) and gained[1] == pytest.approx(0.7 * 0.1 * 0.4)
 
 
@@ -101,9 +101,9 @@ def test_what_is_in_training_counts_as_expected_so_that_asks_spread():
     surrogate, scales = learn_dice(CODED.similarities, evidence, scales=None, rng=rng)
     without = Evidence(*(each[:25] for each in (evidence.codes, evidence.log_costs, dice, evidence.extra, pending)))
     alone, _ = learn_dice(CODED.similarities, without, scales=scales, rng=rng)
-    mean, deviation = surrogate.predict(inputs.codes[25:], inputs.costs[25:])
+    log_loss, deviation = surrogate.predict(inputs.codes[25:], inputs.costs[25:])
     assert (deviation < alone.predict(inputs.codes[25:], inputs.costs[25:])[1]).all()
-    assert (mean > 0.5).all()  # the zeros that stand for unknown Dice were not read
+    assert (np.exp(log_loss) < 0.5).all()  # the zeros that stand for unknown Dice were not read
 
 
 def test_the_cost_model_knows_its_own_error():

@@ -5,7 +5,6 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
-from random import Random
 
 import numpy as np
 import pytest
@@ -23,9 +22,6 @@ from search.simulate.synthetic import RECIPES, synthetic_table
 from search.study import UserError
 from search.study.schema import Halving, Training
 from space.architecture import Architecture
-from space.canonical import Context
-from space.catalogue import narrow
-from space.feasible import why_not
 
 SMALL = "noisy"
 
@@ -36,15 +32,13 @@ def table():
 
 
 def test_formulas_give_the_counters_parameters_and_macs_and_rank_memory_alike():
-    context = Context((8, 32, 32), (3.0, 1.0, 1.0), 1, 4)
-    choices = {"encoder": ["plain", "residual"], "width": [8, 16], "levels": [3, 4], "norm": ["instance", "batch"],
-               "attention": ["none", "isa", "csam"]}  # fmt: skip
-    space, rng, pairs = narrow(context, placement="each", fix={"width_cap": 48}, choices=choices), Random(2), []
-    while len(pairs) < 8:
-        architecture = space.architecture(space.sample(rng))
-        if why_not(architecture, context) is None:
-            training = Training(patch=context.patch, batch=2)
-            pairs.append((formula_costs(architecture, context), predict_costs(architecture, context, training)))
+    pairs = []
+    for name, rows in (("noisy", (3, 700)), ("additive", (5200,)), ("places", (40, 5500))):
+        table = synthetic_table(name)
+        training = Training(patch=table.space.context.patch, batch=2)
+        for row in rows:
+            counted = predict_costs(table.architectures[row], table.space.context, training)
+            pairs.append((table.costs[row], counted))
     for made, counted in pairs:
         assert (made.params, made.macs) == (counted.params, counted.macs)
         assert 0.5 < made.memory_bytes / counted.memory_bytes < 2

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from space.axes import Axis, Space
 from space.canonical import Context
-from space.catalogue import narrow
 from space.coded import Coded, is_ordered
 from space.features import Features
+from space.narrow import narrow
 
 CONTEXT = Context((16, 32, 32), (1.0, 1.0, 1.0), 1, 3)
 SMALL = Space(

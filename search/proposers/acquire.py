@@ -1,7 +1,8 @@
 """Which candidate is worth the next training: numbers in, a row's number out; real studies and simulations call this.
 
-The surrogate knows Dice alone; costs are exact. What is being trained counts as its expected Dice, so that several
-asks in flight spread out.
+The surrogate knows Dice alone; costs are exact. It models the logarithm of the Dice loss (1 - Dice): what makes a
+network better takes away a share of the loss that is left, and a loss falls as a power of the cost. What is being
+trained counts as its expected Dice, so that several asks in flight spread out.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from search.proposers.gaussian import FIT_AT_MOST, Inputs, Posterior, condition,
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
 CONDITION_AT_MOST = 1500  # observations that the process is conditioned on
+LEAST_LOSS = 0.005  # of Dice: below this its logarithm would say more than a Dice can
 REFIT = 0.1  # the scales are fitted anew after so many more observations
 
 
@@ -38,14 +40,18 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Surrogate:
-    """A posterior over Dice, and how costs are standardised for it."""
+    """A posterior over the logarithm of the Dice loss, and how costs are standardised for it."""
 
     posterior: Posterior
     centre: Matrix
     unit: Matrix
 
+    def mean(self, codes: Codes, log_costs: Matrix) -> Matrix:
+        """Return the mean of the logarithm of the Dice loss."""
+        return self.posterior.mean(Inputs(codes, (log_costs - self.centre) / self.unit))
+
     def predict(self, codes: Codes, log_costs: Matrix) -> tuple[Matrix, Matrix]:
-        """Return mean and deviation of the Dice."""
+        """Return mean and deviation of the logarithm of the Dice loss."""
         return self.posterior.predict(Inputs(codes, (log_costs - self.centre) / self.unit))
 
 
@@ -64,27 +70,28 @@ def learn_dice(
     centre, unit = evidence.log_costs.mean(axis=0), np.maximum(evidence.log_costs.std(axis=0), 1e-9)
     inputs = Inputs(evidence.codes, (evidence.log_costs - centre) / unit)
     seen = np.flatnonzero(~evidence.pending)
-    dice = _without_outliers(evidence.dice[seen])
+    loss = np.maximum(1.0 - evidence.dice[seen], LEAST_LOSS)
+    log_loss, extra = np.log(loss), evidence.extra[seen] / loss
     if scales is None or len(seen) >= scales.fitted_to * (1 + REFIT):
         start = initial_scales(len(similarities)) if scales is None else scales.values
-        some = _best_and_some(dice, FIT_AT_MOST, rng)
-        values = fit_scales(similarities, start, inputs.take(seen[some]), dice[some], extra=evidence.extra[seen][some])
+        some = _best_and_some(loss, FIT_AT_MOST, rng)
+        values = fit_scales(similarities, start, inputs.take(seen[some]), log_loss[some], extra=extra[some])
         scales = Scales(values, len(seen))
-    some = _best_and_some(dice, CONDITION_AT_MOST, rng)
-    known, dice, extra = inputs.take(seen[some]), dice[some], evidence.extra[seen][some]
-    posterior = condition(similarities, scales.values, known, dice, extra=extra)
+    some = _best_and_some(loss, CONDITION_AT_MOST, rng)
+    known, log_loss, extra = inputs.take(seen[some]), log_loss[some], extra[some]
+    posterior = condition(similarities, scales.values, known, log_loss, extra=extra)
     waiting = np.flatnonzero(evidence.pending)
     if len(waiting):
-        posterior = _believe(posterior, known, dice, extra, waiting=inputs.take(waiting))
+        posterior = _believe(posterior, known, log_loss, extra, waiting=inputs.take(waiting))
     return Surrogate(posterior, centre, unit), scales
 
 
-def _believe(posterior: Posterior, known: Inputs, dice: Matrix, extra: Matrix, *, waiting: Inputs) -> Posterior:
+def _believe(posterior: Posterior, known: Inputs, observed: Matrix, extra: Matrix, *, waiting: Inputs) -> Posterior:
     """Take what is being trained to end as expected: the mean stays, the deviation near it shrinks."""
     expected, _ = posterior.predict(waiting)
     joined = Inputs(np.concatenate([known.codes, waiting.codes]), np.concatenate([known.costs, waiting.costs]))
     return condition(
-        posterior.similarities, posterior.scales, joined, np.concatenate([dice, expected]),
+        posterior.similarities, posterior.scales, joined, np.concatenate([observed, expected]),
         extra=np.concatenate([extra, np.zeros(len(expected))]),
     )  # fmt: skip
 
@@ -95,13 +102,13 @@ def gains(
     """Return each candidate's expected gain of hypervolume.
 
     `costs` are all known costs (for the trend), `objectives` those on the front, as shares of the reference;
-    `front` holds (Dice, shares) of what is known or in training, by the surrogate's mean.
+    `front` holds (logarithm of the Dice loss, shares) of what is known or in training, by the surrogate's mean.
     """
     mean, deviation = surrogate.predict(candidates, np.log(np.maximum(costs, 1e-12)))
     scale = 1.0 - worst_dice
     losses = front.copy()
-    losses[:, 0] = (1.0 - front[:, 0]) / scale
-    return expected_gains((1.0 - mean) / scale, deviation / scale, objectives, front=losses)
+    losses[:, 0] = np.exp(front[:, 0]) / scale
+    return expected_gains(mean - np.log(scale), deviation, objectives, front=losses)
 
 
 def spread_design(log_cost: Matrix, codes: Codes, *, taken: Codes, count: int) -> int:
@@ -150,16 +157,10 @@ def extrapolate(curves: Sequence[Matrix], stopped: Sequence[Matrix]) -> tuple[Ma
     return np.clip(expected, 0.0, 1.0), np.maximum(deviation, 0.005)
 
 
-def _without_outliers(dice: Matrix) -> Matrix:
-    """Lift Dice that fell far below the others: how bad a broken network is says nothing about good ones."""
-    low, middle = np.quantile(dice, [0.25, 0.5])
-    return np.asarray(np.maximum(dice, middle - 5 * max(middle - low, 0.01)))
-
-
-def _best_and_some(dice: Matrix, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def _best_and_some(loss: Matrix, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Choose the best half of `most` and a random other half, in their order; all where there are no more."""
-    if len(dice) <= most:
-        return np.arange(len(dice))
-    order = np.argsort(-dice)
+    if len(loss) <= most:
+        return np.arange(len(loss))
+    order = np.argsort(loss)
     rest = rng.permutation(order[most // 2 :])[: most - most // 2]
     return np.sort(np.concatenate([order[: most // 2], rest]))

@@ -11,12 +11,12 @@ Matrix = NDArray[np.float64]
 
 
 def expected_gains(mean: Matrix, deviation: Matrix, costs: Matrix, *, front: Matrix) -> Matrix:
-    """Return each candidate's expected gain; its Dice loss is normal, its costs are exact.
+    """Return each candidate's expected gain of hypervolume.
 
-    `costs` is (n, k) and `front` (m, 1 + k) of losses, Dice's first; all are scaled so that the reference is 1.
-    A Dice loss of t gains the integral from t to 1 of A(u), where A(u) is the volume of costs at which the
-    candidate is the first to have a Dice loss of at most u. A changes only at the front's losses, so that the
-    expectation is a sum over them.
+    `mean` and `deviation` are of the logarithm of the Dice loss, which is normal; costs are exact. `costs` is (n, k)
+    and `front` (m, 1 + k) of losses, Dice's first; all are scaled so that the reference is 1. A Dice loss of t gains
+    the integral from t to 1 of A(u), where A(u) is the volume of costs at which the candidate is the first to have a
+    Dice loss of at most u. A changes only at the front's losses, so that the expectation is a sum over them.
     """
     inside = front[(front < 1.0).all(axis=1)]
     inside = inside[np.argsort(inside[:, 0])]
@@ -29,11 +29,11 @@ def expected_gains(mean: Matrix, deviation: Matrix, costs: Matrix, *, front: Mat
 
 
 def _expected_below(mean: Matrix, deviation: Matrix, levels: Matrix) -> Matrix:
-    """E[(level - loss)+] for normal losses."""
+    """E[(level - loss)+] for lognormal losses: the price of a put (Black and Scholes, 1973)."""
     spread = np.maximum(deviation, 1e-12)[:, None]
-    standard = (levels[None, :] - mean[:, None]) / spread
-    density = np.exp(-0.5 * standard**2) / np.sqrt(2 * np.pi)
-    return np.asarray(spread * (standard * ndtr(standard) + density))
+    standard = (np.log(np.maximum(levels, 1e-12))[None, :] - mean[:, None]) / spread
+    middle = np.exp(mean + 0.5 * deviation**2)[:, None]
+    return np.asarray(np.maximum(levels[None, :] * ndtr(standard) - middle * ndtr(standard - spread), 0.0))
 
 
 def _free_volumes(costs: Matrix, front: Matrix) -> Matrix:

@@ -19,8 +19,8 @@ Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
 TERMS = ("main", "pairs", "whole", "trend", "smooth")
 PRIOR = {  # mean and deviation of the logarithms; observations have variance 1
-    "relevance": (0.0, 0.7), "main": (np.log(0.5), 1.0), "pairs": (np.log(0.3), 1.0), "whole": (np.log(0.2), 1.0),
-    "trend": (np.log(0.3), 1.0), "smooth": (np.log(0.1), 1.0), "decay": (np.log(0.3), 0.5),
+    "relevance": (0.0, 0.7), "main": (np.log(0.5), 1.0), "pairs": (np.log(0.15), 1.0), "whole": (np.log(0.4), 1.0),
+    "trend": (np.log(0.3), 1.0), "smooth": (np.log(0.1), 1.0), "decay": (np.log(0.15), 0.5),
     "noise": (np.log(0.02), 1.5),
 }  # fmt: skip
 SMOOTH = 1.5  # length of the smooth trend, in deviations of the costs' logarithms
@@ -57,6 +57,11 @@ class Posterior:
     def noise_deviation(self) -> float:
         """The deviation of one observation about the function."""
         return float(self.unit * np.exp(self.scales[-1] / 2))
+
+    def mean(self, inputs: Inputs) -> Matrix:
+        """Return the mean alone, at a fraction of what the deviation costs."""
+        across = covariance(self.similarities, self.scales, inputs, self.inputs)
+        return np.asarray(self.centre + self.unit * (across @ self.weights))
 
     def predict(self, inputs: Inputs) -> tuple[Matrix, Matrix]:
         """Return mean and deviation of the function at each input."""

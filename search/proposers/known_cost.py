@@ -24,8 +24,11 @@ from space.coded import Coded
 
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
-DESIGN = 8  # trainings of the first design
+NO_LOSS = -20.0  # the logarithm of a Dice loss that plays no part
+HURRY = 0.3  # a gain counts less the longer its training takes: as its MACs to this power
+DESIGN = 6  # trainings of the first design
 RANDOM, VARIED, CROSSED = 600, 300, 300  # candidates of the pool, beside all neighbours of the front
+LISTED = 3000  # candidates drawn where all networks are listed
 PARENTS = 25  # front points whose neighbours are all in the pool
 SHORTLIST = 8  # candidates priced exactly before the choice
 DESCENTS = 8  # rounds of neighbours towards the cheapest and the dearest network
@@ -35,7 +38,7 @@ COUNTED = ("trained", "stopped", "running")
 
 @dataclass(frozen=True)
 class Known:
-    """The front as the surrogate sees it: its rows, and (Dice, shares of the reference)."""
+    """The front as the surrogate sees it: its rows, and (logarithm of the Dice loss, shares of the reference)."""
 
     rows: Codes
     points: Matrix
@@ -44,8 +47,11 @@ class Known:
 class KnownCostProposer:
     """Proposes by expected gain; keeps what it derived from the records it has seen, and every price."""
 
+    tries = 2  # it repeats only where it sees nothing new
+
     def __init__(self, problem: Problem) -> None:
         self.problem, self.coded = problem, Coded(problem.space)
+        self.listed = self.coded.encode(problem.listed)
         self.prices: dict[Architecture, Matrix | None] = {}
         self.priced_rows: list[Codes] = []
         self.priced_costs: list[Matrix] = []
@@ -107,13 +113,18 @@ class KnownCostProposer:
         return architecture, self._keep_price(architecture, row, costs)
 
     def _learn_costs(self) -> None:
-        for row in first_rows(self.coded, self.problem.seed) if len(self.priced_costs) < FIRST_PRICED else ():
+        for row in self._first_rows() if len(self.priced_costs) < FIRST_PRICED else ():
             if len(self.priced_costs) == FIRST_PRICED:
                 break
             self._price(row)
         if self.priced_costs and (self.model is None or len(self.priced_costs) > self.model.priced * (1 + RELEARN)):
             rows = np.stack(self.priced_rows)[:, self.coded.free]
             self.model = learn_costs(self.coded.similarities, rows, np.stack(self.priced_costs))
+
+    def _first_rows(self) -> Codes:
+        if not len(self.listed):
+            return first_rows(self.coded, self.problem.seed)
+        return self.listed[np.random.default_rng(self.problem.seed).permutation(len(self.listed))]
 
     def _predicted(self, rows: Codes) -> Matrix:
         """Return predicted costs of rows; a cost that was never measured is 1, so that it says nothing."""
@@ -130,7 +141,7 @@ class KnownCostProposer:
         self, rng: np.random.Generator, counted: Sequence[Record], seen: set[bytes], taken: set[Architecture]
     ) -> Decisions:
         """Return the next network of the first design: both ends of the costs, then between, unlike the others."""
-        rows = self._fresh(np.concatenate([self.coded.sample(rng, 2000), self._ends(rng)]), seen)
+        rows = self._fresh(self._wide(rng), seen)
         for _ in range(20):
             costs = self._predicted(rows)
             inside = np.flatnonzero(self._within(costs))
@@ -150,6 +161,12 @@ class KnownCostProposer:
             rows = np.delete(rows, chosen, axis=0)
         return self.coded.decode(self.coded.sample(rng, 1)[0])
 
+    def _wide(self, rng: np.random.Generator) -> Codes:
+        """Return rows from which a first design is chosen."""
+        if len(self.listed):
+            return self.listed
+        return np.concatenate([self.coded.sample(rng, 2000), self._ends(rng)])
+
     def _ends(self, rng: np.random.Generator) -> Codes:
         """Walk from random points to where the predicted cost is least, and most within the budgets."""
         found = []
@@ -166,11 +183,11 @@ class KnownCostProposer:
 
     def _evidence(self, counted: Sequence[Record]) -> tuple[Evidence, Matrix]:
         rows = np.stack([self.rows[record.number] for record in counted])
-        costs = self._predicted(rows)
-        for number, record in enumerate(counted):
-            exact = self.prices.get(record.architecture)
-            if exact is not None:
-                costs[number] = np.where(np.isnan(exact), costs[number], exact)
+        nothing = np.full(len(COSTS), np.nan)
+        exact = [self.prices.get(record.architecture) for record in counted]
+        costs = np.stack([nothing if each is None else each for each in exact])
+        lacking = np.flatnonzero(np.isnan(costs).any(axis=1))
+        costs[lacking] = np.where(np.isnan(costs[lacking]), self._predicted(rows[lacking]), costs[lacking])
         dice, extra = _dice_of(counted)
         pending = np.array([record.state == "running" for record in counted])
         return Evidence(rows[:, self.coded.free], np.log(np.maximum(costs, 1e-12)), dice, extra, pending), costs
@@ -178,15 +195,17 @@ class KnownCostProposer:
     def _front(self, surrogate: Surrogate, evidence: Evidence, counted: Sequence[Record], costs: Matrix) -> Known:
         """Return what no other dominates, by the surrogate's mean, of all that is trained or in training."""
         chosen = np.flatnonzero([record.state != "stopped" for record in counted])
-        mean, _ = surrogate.predict(evidence.codes[chosen], evidence.log_costs[chosen])
+        mean = surrogate.mean(evidence.codes[chosen], evidence.log_costs[chosen])
         if "dice" not in self.problem.directions:
-            mean = np.ones_like(mean)
+            mean = np.full_like(mean, NO_LOSS)
         shares = costs[chosen][:, self.shares] / self.references
-        kept = moocore.is_nondominated(np.column_stack([-mean, shares]), keep_weakly=False)
+        kept = moocore.is_nondominated(np.column_stack([mean, shares]), keep_weakly=False)
         rows = np.stack([self.rows[counted[number].number] for number in chosen[kept]])
         return Known(rows, np.column_stack([mean, shares])[kept])
 
     def _pool(self, rng: np.random.Generator, front: Codes, seen: set[bytes]) -> Codes:
+        if len(self.listed):
+            return self._fresh(self.listed[rng.permutation(len(self.listed))[:LISTED]], seen)
         parents = front[rng.permutation(len(front))[:PARENTS]]
         one, other = (front[rng.integers(len(front), size=CROSSED)] for _ in range(2))
         varied = self.coded.vary(rng, front[rng.integers(len(front), size=VARIED)], share=2.5 / len(self.coded.free))
@@ -220,7 +239,8 @@ class KnownCostProposer:
         return self.coded.decode(exact_rows[int(np.argmax(gained))])
 
     def _gains(self, surrogate: Surrogate, known: Known, rows: Codes, costs: Matrix) -> Matrix:
-        return gains(
+        hurry = costs[:, COSTS.index("macs")] ** -HURRY
+        return hurry * gains(
             surrogate, rows[:, self.coded.free], costs, objectives=costs[:, self.shares] / self.references,
             front=known.points, worst_dice=self.problem.reference.get("dice", 0.0),
         )  # fmt: skip

@@ -16,6 +16,8 @@ FIRST = 8  # random networks that the archive starts from
 class LocalProposer:
     """Proposes an unvisited neighbour of a random point of the front; a random network where all are visited."""
 
+    tries = 30
+
     def __init__(self, problem: Problem) -> None:
         self.problem, self.asked = problem, 0
         self.visited: set[tuple[tuple[str, object], ...]] = set()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from search.plan import Plan
 from search.records import Costs
 from space.architecture import Architecture, Value
-from space.axes import Space
+from space.axes import Decisions, Space
 from space.feasible import why_not
 
 Price = Callable[[Architecture], Costs | None]
@@ -19,6 +19,7 @@ class Problem:
     """A space, what is wanted of its networks, and how they are spelled out, refused and priced.
 
     `price` gives exact costs (None where the network can't be built), as far as they are known without a training.
+    `listed` names all networks there are, where those are too few among the space's to be met by chance.
     """
 
     space: Space
@@ -29,6 +30,7 @@ class Problem:
     architecture: Callable[[Mapping[str, Value]], Architecture]
     refuse: Callable[[Architecture], str | None]
     price: Price
+    listed: tuple[Decisions, ...] = ()
 
     def unfit(self, decisions: Mapping[str, Value], architecture: Architecture) -> str | None:
         """Return why these decisions are no candidate: the study forbids them, or their network can't be built."""

@@ -14,13 +14,16 @@ from search.records import Record
 from space.axes import Decisions
 
 PROPOSERS = ("known-cost", "random", *NAMES, "local")
-MOST_TRIES = 30  # asks before a neighbour of what is proposed again and again is taken instead
-SLOW_TRIES = 3  # the same for a sampler whose asks take a second
 LISTABLE = 20_000
 
 
 class Proposer(Protocol):
-    """Proposes decisions; told of every record before each ask."""
+    """Proposes decisions; told of every record before each ask.
+
+    `tries` is how often it may repeat what is known, before a neighbour of what it proposes is taken instead.
+    """
+
+    tries: int
 
     def propose(self, records: Sequence[Record]) -> Decisions:
         """Return complete decisions, new or not."""
@@ -29,13 +32,16 @@ class Proposer(Protocol):
 class RandomProposer:
     """Even over the choices of each open axis."""
 
+    tries = 30
+
     def __init__(self, problem: Problem) -> None:
         self.problem, self.asked = problem, 0
 
     def propose(self, records: Sequence[Record]) -> Decisions:
         """Sample; the sequence depends on the seed and on how much was asked and recorded."""
         self.asked += 1
-        return self.problem.space.sample(Random(f"{self.problem.seed}:{len(records)}:{self.asked}"))
+        rng = Random(f"{self.problem.seed}:{len(records)}:{self.asked}")
+        return rng.choice(self.problem.listed) if self.problem.listed else self.problem.space.sample(rng)
 
 
 def make_proposer(name: str, problem: Problem) -> Proposer:
@@ -70,21 +76,22 @@ def ask_new(proposer: Proposer, problem: Problem, records: Sequence[Record]) -> 
         architecture = problem.architecture(decisions)
         return architecture not in known and not problem.unfit(decisions, architecture)
 
-    most = SLOW_TRIES if isinstance(proposer, OptunaProposer) and proposer.name == "gp" else MOST_TRIES
     decisions: Decisions = {}
-    for tries in range(most):
+    for tries in range(proposer.tries):
         decisions = proposer.propose(records)
         if is_new(decisions):
             return decisions, tries
     rng = Random(f"{problem.seed}:{len(records)}")
     around = list(problem.space.neighbours(decisions))
     rng.shuffle(around)
-    return next(filter(is_new, chain(around, _rest(problem, rng))), None), most
+    return next(filter(is_new, chain(around, _rest(problem, rng))), None), proposer.tries
 
 
 def _rest(problem: Problem, rng: Random) -> Iterator[Decisions]:
     """Draw from a large space, list a small one in random order."""
-    if problem.space.size > LISTABLE:
+    if problem.listed:
+        yield from rng.sample(problem.listed, len(problem.listed))
+    elif problem.space.size > LISTABLE:
         yield from (problem.space.sample(rng) for _ in range(LISTABLE))
     else:
         listed = list(problem.space.enumerate())

@@ -66,6 +66,7 @@ def problem_of_table(table: Table, *, seed: int) -> Problem:
         table.space, table.directions, {}, table.reference, seed, table.architecture,
         lambda architecture: None if architecture in table.row_of else "not in the table",
         lambda architecture: table.costs[table.row_of[architecture]] if architecture in table.row_of else None,
+        table.decisions if table.sparse else (),
     )  # fmt: skip
 
 

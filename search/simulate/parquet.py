@@ -74,7 +74,7 @@ def read_table(file: Path, *, objectives: tuple[str, ...] = ("memory", "latency"
         costs=tuple(_costs(columns, row) for row in rows),
         truth=np.array([runs[:, -1].mean() for runs in curves]), epochs=epochs,
         epoch_s=np.array([float(seconds[row]) if seconds else 1.0 for row in rows]),
-        curve=lambda row, seed: curves[row][seed % len(curves[row])],
+        curve=lambda row, seed: curves[row][seed % len(curves[row])], sparse=True,
     )  # fmt: skip
 
 

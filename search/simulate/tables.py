@@ -33,6 +33,7 @@ class Table:
     epochs: int
     epoch_s: Matrix
     curve: Callable[[int, int], Matrix]
+    sparse: bool = False  # its architectures are few among the space's
 
     @property
     def size(self) -> int:
