@@ -35,6 +35,17 @@ class Architecture:
         if names != sorted(set(names)):
             raise ValueError(f"entries must be sorted and named once each: {names}")
 
+    def __hash__(self) -> int:
+        """Hash once: a search asks ten thousand records at each step which it knows."""
+        if "_hashed" not in self.__dict__:
+            object.__setattr__(self, "_hashed", hash(self.entries))
+        hashed: int = self.__dict__["_hashed"]
+        return hashed
+
+    def __reduce__(self) -> tuple[type[Architecture], tuple[Any, ...]]:
+        """Travel without the hash, which another process would compute differently."""
+        return Architecture, (self.entries,)
+
     @staticmethod
     def of(values: Mapping[str, Any]) -> Architecture:
         """Make one from a mapping, in any order."""

@@ -1,6 +1,5 @@
 """The known-cost proposer: the gain against sampling, the surrogate's slopes, prices, pending, stopped and seeds."""
 
-import time
 from dataclasses import replace
 from random import Random
 
@@ -181,24 +180,3 @@ def test_dice_need_not_be_an_objective():
     problem = replace(problem_of_table(TABLE, seed=0), directions={"memory": "minimize", "latency": "minimize"})
     records = [record(number, row) for number, row in enumerate(range(0, 200, 20))]
     assert TABLE.architecture(KnownCostProposer(problem).propose(records)) in TABLE.row_of
-
-
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("count", "limit_s"), [(1_000, 1.0), (10_000, 3.0)])
-def test_an_ask_is_quick(count, limit_s):
-    table = synthetic_table("network")
-    rows = np.random.default_rng(0).permutation(table.size)[:count]
-    records = [
-        Record(
-            number, table.architectures[row], tuple(table.decisions[row].items()), 0, 0,
-            Measurement("trained", costs=table.costs[row], dice=float(table.truth[row])), "",
-        )
-        for number, row in enumerate(rows)
-    ]  # fmt: skip
-    proposer = KnownCostProposer(problem_of_table(table, seed=0))
-    proposer.propose(records[:-1])  # the first ask after a restart reads everything and fits from scratch
-    begun = time.perf_counter()
-    proposer.propose(records)
-    assert time.perf_counter() - begun < limit_s

@@ -1,5 +1,8 @@
 """The space: decisions, architectures, networks."""
 
+import pickle
+import subprocess
+import sys
 from random import Random
 
 import pytest
@@ -25,6 +28,16 @@ SETTLED = {
 }  # fmt: skip
 FEW = {"levels": [3, 4], "encoder": ["plain", "residual"], "attention@skips": ["none", "isa", "csam"],
        "attention@bottleneck": ["none", "joint"]}  # fmt: skip
+
+
+def test_an_architecture_hashes_alike_in_another_process():
+    architecture = FULL.architecture(FULL.sample(Random(0)))
+    hash(architecture)
+    code = (
+        "import pickle, sys; a = pickle.load(sys.stdin.buffer); from space.architecture import Architecture as A; "
+        "assert a in {A.from_json(a.to_json())}"
+    )
+    subprocess.run([sys.executable, "-c", code], input=pickle.dumps(architecture), check=True)
 
 
 def test_crossover_takes_each_decision_from_a_parent():
