@@ -15,6 +15,7 @@ from space.coded import Coded, Codes
 from space.feasible import why_not
 
 RANDOM = 1000  # points from which a reference is taken where there is no budget
+MARGIN = 1.2  # over the dearest: a busy machine times a network a tenth slower, and the dearest should count too
 TIMED = 8  # of the priced ones timed, where a latency is needed: spread over the MACs
 Matrix = NDArray[np.float64]
 
@@ -24,7 +25,7 @@ def reference_point(plan: Plan, pricer: Pricer) -> dict[str, float]:
 
     Pricing a thousand networks would take minutes: 24 are priced exactly (8 of them timed where latency is among
     the objectives), a cost model learned from these finds the dearest of the thousand in each cost, and that network
-    is priced exactly; its cost, or a dearer one's among the 24, is the reference.
+    is priced exactly; 1.2 times its cost, or a dearer one's among the 24, is the reference.
     """
     point = {name: 0.0 if name == "dice" else plan.budgets.get(name, 0.0) for name in plan.directions}
     unknown = [name for name, value in point.items() if name != "dice" and not value]
@@ -38,7 +39,7 @@ def reference_point(plan: Plan, pricer: Pricer) -> dict[str, float]:
         column = COSTS.index(name)
         dearest = price(plan.space.architecture(coded.decode(rows[int(np.nanargmax(predicted[:, column]))])))
         seen = [costs.of(name) for costs in (*exact, dearest) if costs is not None]
-        point[name] = max(value for value in seen if value is not None)
+        point[name] = MARGIN * max(value for value in seen if value is not None)
     return point
 
 

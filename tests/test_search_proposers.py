@@ -98,7 +98,7 @@ def test_the_reference_is_the_budget_or_the_dearest_of_random_networks(tmp_path)
     everything = [pricer(plan.space.architecture(decisions)) for decisions in plan.space.enumerate()]
     assert point["dice"] == 0.0 and point["latency"] == 60.0
     for name in ("memory", "macs"):
-        assert point[name] == max(costs.of(name) for costs in everything if costs)
+        assert point[name] == 1.2 * max(costs.of(name) for costs in everything if costs)
     assert reference_point(plan, pricer_of(plan)) == point
 
 
@@ -107,7 +107,7 @@ def test_a_latency_reference_is_measured(tmp_path):
     pricer = pricer_of(plan)
     point = reference_point(plan, pricer)
     measured = [costs.latency.median_s for costs in pricer.known.values() if costs and costs.latency]
-    assert point["latency"] == max(measured) and len(measured) >= 8
+    assert point["latency"] == 1.2 * max(measured) and len(measured) >= 8
 
 
 def test_a_space_with_nothing_to_choose_is_refused(tmp_path):
