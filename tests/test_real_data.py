@@ -16,9 +16,8 @@ from conftest import quiet_view
 from search.data.geometry import mask_from_logits, read_volume, to_grid
 from search.data.prepare import load_prepared
 from search.export import export
-from search.local import Driver, run_study
-from search.plan import make_plan, prepared_data, task_of, trial_folder
-from search.store import Store
+from search.local import open_driver, run_study
+from search.plan import make_plan, prepared_data, trial_folder
 from search.study import load_study
 from search.training.checkpoint import load_weights
 from search.training.evaluate import context_of
@@ -74,8 +73,7 @@ def test_a_short_study_learns_and_its_export_gives_the_same_mask_on_an_unseen_vo
 
 def mask_of_trained_network(plan, record, image: Path) -> np.ndarray:
     prepared = prepared_data(plan)
-    store = Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
-    job = Driver(plan, store, task_of(plan, prepared), "cpu", 2, quiet_view()).job(record)
+    job = open_driver(plan, quiet_view()).job(record)
     network = build(job.architecture, context_of(job)).eval()
     load_weights(trial_folder(plan, record.number), network)
     volume = read_volume(image)

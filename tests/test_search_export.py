@@ -40,7 +40,7 @@ space:
         attention@encoder0: isa, attention@bottleneck: csam, norm: instance, activation: leakyrelu,
         dropout: 0.0, downsampling: strided, upsampling: linear, skip: add, deep_supervision: true,
         isa.shared: true, csam.uncertainty: true, csam.semantic: true, csam.positional: true,
-        csam.slice: true}
+        csam.slice: true, stages: single, stem_stride: 1}
 training: {patch: [3, 24, 20], overlap: 0.4, epochs: 1, steps_per_epoch: 1}
 executor: {device: cpu, threads: 1}
 """

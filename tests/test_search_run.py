@@ -101,7 +101,7 @@ def test_after_kill_9_the_same_command_goes_on_and_loses_nothing(tmp_path):
 
 
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path):
-    made = write_study(tmp_path, STUDY.replace("epochs: 2", "epochs: 200"))
+    made = write_study(tmp_path, STUDY.replace("epochs: 2", "epochs: 5000"))
     command = [*COMMAND, "run", str(made.file), "--runs", str(made.runs)]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: list(made.runs.glob("tiny/trials/000000/last.pt")))

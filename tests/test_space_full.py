@@ -160,7 +160,9 @@ def test_equal_networks_have_equal_fingerprints():
         (CUBIC, {"attention@bottleneck": "epa", "epa.heads@bottleneck": 3}, "32 channels, which its 3 heads don't"),
         (LARGE, {"encoder": "unetrpp", "stages": "two-patch"},
          "two-patch training needs a second level that reads the first: unetrpp has none"),
-        (LARGE, {"encoder": "unetrpp", "stages": "cascade"}, "unetrpp has none"),
+        (LARGE, {"encoder": "unetrpp", "stages": "cascade", "cascade.levels": "finest"}, "unetrpp has none"),
+        (LARGE, {"encoder": "unetrpp", "stages": "cascade", "cascade.first": (1.0,)},
+         "unetrpp has no decoder unit below full resolution that predictions could join: finest, or pre"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_built_says_why_with_the_numbers(context, decisions, message):

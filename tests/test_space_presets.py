@@ -118,6 +118,7 @@ def test_a_small_preset_learns_everywhere_and_takes_odd_sizes(name):
     assert len(outputs) == (3 if name.startswith("unetrpp") else 1)
     sum(output.square().mean() for output in outputs).backward()
     without = {name for name, p in network.named_parameters() if p.grad is None or not p.grad.isfinite().all()}
+    without = {each for each in without if not each.startswith("first.")}  # a cascade's first networks train before
     assert without == ({"heads.1.weight", "heads.1.bias"} if name == "meunet" else set())
     with torch.inference_mode():
         logits = network.eval()(torch.randn(1, context.in_channels, 17, 37, 45))
