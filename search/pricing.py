@@ -18,7 +18,7 @@ from space.build import Refused, build
 
 @dataclass
 class Pricer:
-    """Prices by fake tensors; a latency is measured only where `timed` asks for it. A tenth of a second a network.
+    """Prices by abstract tensors; a latency is measured only where `timed` asks for it. A tenth of a second a network.
 
     What was worked out by an earlier run, or by another study of the same database, comes from its table.
     """

@@ -10,7 +10,7 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from search.costs.fake import fake_tensors
+from search.costs.abstract import AbstractTensors
 from search.costs.macs import count_modules, params_and_macs
 from search.study.mistakes import UserError, nearest
 from search.study.units import show_count
@@ -57,8 +57,8 @@ def summaries() -> tuple[Summary, ...]:
 
 
 def layers(architecture: Architecture, context: Context) -> tuple[Layer, ...]:
-    """List a network's layers as data meets them; on fake tensors, so that size costs nothing."""
-    with fake_tensors():
+    """List a network's layers as data meets them; on abstract tensors, so that size costs nothing."""
+    with AbstractTensors():
         network = build(architecture, context).eval()
         outputs = _watch_outputs(network)
         counts = count_modules(network, context)

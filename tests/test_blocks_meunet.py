@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses import FakeTensorMode
 
 from blocks.meunet import (
     MeUnit,
@@ -20,7 +19,7 @@ from blocks.meunet import (
     shrink_labels,
     two_patch_step,
 )
-from search.costs.live_bytes import LiveBytes
+from search.costs.abstract import AbstractTensors
 
 ENCODER, DECODER = (16, 32, 64, 128, 128), (16, 16, 32, 64)
 
@@ -147,7 +146,7 @@ def test_two_backward_passes_add_up_to_the_sums():
 
 def step_peak_bytes(patch: int, factor: float, *, batch: int, plain: bool) -> int:
     """Of one training step of the paper's network, on tensors without data."""
-    with FakeTensorMode(), LiveBytes() as counter:
+    with AbstractTensors() as tensors:
         network = MeUNet()
         standard = (patch,) * 3
         size = expanded_patch(standard, factor=factor)
@@ -156,7 +155,7 @@ def step_peak_bytes(patch: int, factor: float, *, batch: int, plain: bool) -> in
             F.cross_entropy(network(image), labels).backward()
         else:
             two_patch_step(network.parts(), image=image, labels=labels, patch=standard, loss=F.cross_entropy)
-    return counter.peak_bytes
+    return tensors.peak_bytes
 
 
 @pytest.mark.parametrize(("factor", "limit"), [(1.25, 0.75), (1.5, 0.45), (1.75, 0.35)])

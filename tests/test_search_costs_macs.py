@@ -6,12 +6,11 @@ import pytest
 import torch
 from literal_forms import make_literal
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from blocks import CSAM, EPA, ISA, EPABlock, JointAttention
+from search.costs.abstract import AbstractTensors
 from search.costs.attention_macs import ATTENTION_MACS
-from search.costs.fake import fake_tensors
 from search.costs.macs import count_modules, params_and_macs
 from space.architecture import Architecture
 from space.build import build
@@ -48,7 +47,7 @@ def test_unetrpp_has_the_published_macs(name):
 ])  # fmt: skip
 def test_first_stages_have_the_measured_macs(projections, units, epa, block):
     grid = (32, 32, 32) if projections == "shared" else (16, 40, 40)
-    with FakeTensorMode():
+    with AbstractTensors():
         made = EPABlock(32, grid=grid, projection=64, heads=4, projections=projections, residual_units=units)
     assert macs(made.epa_block, (1, grid[0] * grid[1] * grid[2], 32)) == pytest.approx(epa, rel=0.002)
     assert macs(made, (1, 32, *grid)) == pytest.approx(block, rel=0.001)
@@ -132,7 +131,7 @@ def test_a_network_counts_as_torch_counts_it(upsampling):
 
 def test_the_parts_of_a_network_add_up():
     preset = PRESETS["unetrpp_tumor"]
-    with FakeTensorMode():
+    with AbstractTensors():
         counts = count_modules(build(preset.architecture, preset.context), preset.context)
     for kind in ("params", "macs"):
         parts = [getattr(count, kind) for name, count in counts.items() if name.count(".") == 0 and name]
@@ -142,7 +141,7 @@ def test_the_parts_of_a_network_add_up():
 
 def literal_macs(architecture, context):
     """What torch's counter sees of a network whose blocks run as they are written."""
-    with fake_tensors():
+    with AbstractTensors():
         network = make_literal(build(architecture, context).eval())
         with torch.no_grad():
             return counted(lambda: network(torch.zeros(1, context.in_channels, *context.patch)))

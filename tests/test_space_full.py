@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from search.costs.fake import fake_tensors
+from search.costs.abstract import AbstractTensors
 from search.costs.macs import params_and_macs
 from search.study.schema import Training
 from search.training.schemes import make_phases
@@ -100,13 +100,12 @@ def signature(architecture, context):
             out = func(*args, **(kwargs or {}))
             flat = [*tree_flatten((args, kwargs))[0], *tree_flatten(out)[0]]
             alive.append(flat)  # so that no identity is used twice
-            if "prim.device" not in str(func):
-                said = [(seen.setdefault(id(v), len(seen)), tuple(v.shape)) if isinstance(v, torch.Tensor) else str(v)
-                        for v in flat]  # fmt: skip
-                lines.append(f"{func} {said}")
+            said = [(seen.setdefault(id(v), len(seen)), tuple(v.shape)) if isinstance(v, torch.Tensor) else str(v)
+                    for v in flat]  # fmt: skip
+            lines.append(f"{func} {said}")
             return out
 
-    with fake_tensors():
+    with AbstractTensors():
         network = build(architecture, context)
         training = Training(patch=context.patch, batch=2, precision="float32")
         with Watch():

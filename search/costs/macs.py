@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds: thop on fake tensors, with rules of ours."""
+"""Parameters and multiply-adds: thop on abstract tensors, with rules of ours."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from thop.profile import register_hooks
 from torch import Tensor, nn
 
+from search.costs.abstract import AbstractTensors
 from search.costs.attention_macs import ATTENTION_MACS
-from search.costs.fake import fake_tensors
 from space.architecture import Architecture
 from space.build import Network, build
 from space.canonical import Context
@@ -34,17 +34,17 @@ def params_and_macs(architecture: Architecture, context: Context) -> tuple[int, 
     """Count parameters, and the multiply-adds of one patch at batch 1.
 
     MACs are those of the published operations: convolutions, linear maps and matrix products; norms, activations
-    and upsampling count 0 (thop alone counts norms). The network is made of fake tensors, so thop leaves nothing
+    and upsampling count 0 (thop alone counts norms). The network is made of abstract tensors, so thop leaves nothing
     behind in a real one.
     """
-    with fake_tensors():
+    with AbstractTensors():
         network = build(architecture, context).eval()
         total = count_modules(network, context)[""]
     return total.params, total.macs
 
 
 def count_modules(network: Network, context: Context) -> dict[str, Counts]:
-    """Count each module of a network of fake tensors, by its name; the whole network's is ''."""
+    """Count each module of a network of abstract tensors, by its name; the whole network's is ''."""
     patch = torch.zeros(1, context.in_channels, *context.patch)
     with torch.no_grad():
         macs, _, tree = thop.profile(

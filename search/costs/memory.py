@@ -1,10 +1,10 @@
-"""Peak memory of a training step and of inference, predicted on fake tensors: no device, nothing allocated."""
+"""Peak memory of a training step and of inference, predicted on abstract tensors: no device, nothing allocated."""
 
 from __future__ import annotations
 
 import torch
 
-from search.costs.fake import fake_tensors
+from search.costs.abstract import AbstractTensors
 from search.costs.live_bytes import LiveBytes
 from search.records import MeasuredMemory
 from search.study.schema import Training
@@ -22,10 +22,10 @@ def training_memory_bytes(architecture: Architecture, context: Context, training
 
     Of a cascade the dearest network's step, the other networks' weights beside it.
     """
-    with fake_tensors(), LiveBytes() as counter:
+    with AbstractTensors() as tensors:
         network = lay_out(build(architecture, context))
         run_training_steps(network, context, training, device=CPU)
-    return int(counter.peak_bytes)
+    return int(tensors.peak_bytes)
 
 
 def measure_training_memory(
@@ -67,7 +67,7 @@ def _run_step(phase: Phase, context: Context, training: Training, device: torch.
 
 def inference_memory_bytes(architecture: Architecture, context: Context, training: Training) -> int:
     """Predict the peak live bytes of segmenting one patch at batch 1, weights included."""
-    with fake_tensors(), LiveBytes() as counter, torch.inference_mode(), autocast(CPU, training):
+    with AbstractTensors() as tensors, torch.inference_mode(), autocast(CPU, training):
         network = lay_out(build(architecture, context)).eval()
         network(torch.zeros(1, context.in_channels, *context.patch).contiguous(memory_format=LAYOUT))
-    return int(counter.peak_bytes)
+    return int(tensors.peak_bytes)

@@ -1,4 +1,4 @@
-"""Training schemes: which part of a network trains when, on which patch, by which step; the same real and fake."""
+"""Training schemes: which part of a network trains when, on which patch, by which step."""
 
 from __future__ import annotations
 

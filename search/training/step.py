@@ -39,7 +39,7 @@ class SupervisedLoss(nn.Module):
 
 
 def lay_out(network: Network) -> Network:
-    """Bring a network's convolution weights into LAYOUT, real or fake (`Module.to` can't swap fake ones)."""
+    """Bring a network's convolution weights into LAYOUT, real or abstract (`Module.to` can't swap those)."""
     for parameter in network.parameters():
         if parameter.dim() == 5:
             parameter.data = parameter.data.contiguous(memory_format=LAYOUT)

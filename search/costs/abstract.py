@@ -1,0 +1,210 @@
+"""Tensors of a size, a layout and a type, without values: what runs on them allocates nothing, and is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, ClassVar
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from search.costs.empty import META, run_empty
+
+Spec = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]  # size, stride, type
+
+
+@dataclass
+class Count:
+    """Bytes that live, and the most that ever did."""
+
+    live_bytes: int = 0
+    peak_bytes: int = 0
+
+
+class Storage:
+    """What the views of one allocation share; its bytes live as long as one of them does."""
+
+    __slots__ = ("count", "size_bytes")
+
+    def __init__(self, size_bytes: int, count: Count) -> None:
+        self.size_bytes, self.count = size_bytes, count
+        count.live_bytes += size_bytes
+        count.peak_bytes = max(count.peak_bytes, count.live_bytes)
+
+    def __del__(self) -> None:
+        self.count.live_bytes -= self.size_bytes
+
+
+class AbstractTensor(torch.Tensor):
+    """A CPU tensor's size, stride and type; made by AbstractTensors."""
+
+    storage_shared: Storage
+
+    @staticmethod
+    def __new__(cls, spec: Spec, storage: Storage) -> AbstractTensor:  # noqa: D102
+        size, stride, dtype = spec
+        tensor: AbstractTensor = torch.Tensor._make_wrapper_subclass(cls, size, strides=stride, dtype=dtype, device=CPU)
+        tensor.storage_shared = storage
+        return tensor
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Refuse: an operator's result is known to AbstractTensors alone."""
+        raise ValueError(f"{func} ran on abstract tensors outside of AbstractTensors")
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        return f"AbstractTensor({tuple(self.shape)}, {self.dtype})"
+
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Made:
+    """One result of an operator: a new storage's (numbered), or a view of an argument (counted among the tensors)."""
+
+    spec: Spec
+    argument: int | None
+    storage: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Results:
+    """What an operator gives: tensors (Made) and plain values, in a sequence of its own type or alone."""
+
+    items: tuple[Any, ...]
+    sequence: type | None
+
+
+class AbstractTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Within: tensors are abstract, and the live bytes of their storages are counted.
+
+    What an operator makes of given sizes is learned once in a process, as a CPU's kernels would make it (empty.py), and
+    remembered by sizes, strides and types: ten times faster than torch's fake tensors, which work it out anew each
+    time. Tensors of known values (`torch.tensor`, `arange`, `linspace`) stay real, and aren't counted: their values
+    are asked for.
+    """
+
+    known: ClassVar[dict[tuple[Any, ...], Results]] = {}
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = Count()
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most bytes that lived at any time."""
+        return self.count.peak_bytes
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Return what the operator makes, without running it."""
+        kwargs = kwargs or {}
+        kind = _kind(func)
+        if kind == "in place":
+            return args[0]
+        if kind == "nothing":
+            return None
+        if kind == "composite":
+            with self:
+                return func.decompose(*args, **kwargs)
+        tensors: list[torch.Tensor] = []
+        key = (func, _key(args, tensors), *((name, _key(value, tensors)) for name, value in kwargs.items()))
+        if kind == "series" or (tensors and not any(isinstance(each, AbstractTensor) for each in tensors)):
+            return func(*args, **kwargs)
+        results = self.known.get(key)
+        if results is None:
+            results = self.known[key] = _learn(func, args, kwargs)
+        return self._make(results, tensors)
+
+    def _make(self, results: Results, tensors: Sequence[torch.Tensor]) -> Any:
+        """Make the results anew; those of one new storage share it."""
+        storages: dict[int, Storage] = {}
+        made = []
+        for item in results.items:
+            if isinstance(item, Made):
+                if item.argument is not None:
+                    storage = _storage(tensors[item.argument], self.count)
+                elif item.storage in storages:
+                    storage = storages[item.storage]
+                else:
+                    storage = storages[item.storage] = Storage(item.size_bytes, self.count)
+                item = AbstractTensor(item.spec, storage)
+            made.append(item)
+        return made[0] if results.sequence is None else results.sequence(made)
+
+
+def _storage(tensor: torch.Tensor, count: Count) -> Storage:
+    return tensor.storage_shared if isinstance(tensor, AbstractTensor) else Storage(0, count)
+
+
+@cache
+def _kind(func: Any) -> str:
+    """Say how an operator is answered: known from its schema alone, run for real, taken apart, or learned."""
+    schema = func._schema
+    if func.overloadpacket in SERIES:
+        return "series"
+    has_kernel = partial(torch._C._dispatch_has_kernel_for_dispatch_key, func.name())
+    if has_kernel("CompositeImplicitAutograd") and not has_kernel("CPU"):
+        return "composite"
+    if not schema.returns:
+        return "nothing"
+    first = schema.arguments[0].alias_info if schema.arguments else None
+    if first is not None and first.is_write and schema.name.endswith("_"):
+        if func.overloadpacket in RESHAPED:
+            raise ValueError(f"{func} changes a tensor's size in place: abstract tensors can't")
+        return "in place"
+    return "learned"
+
+
+ATEN = torch.ops.aten
+SERIES = (ATEN.arange, ATEN.linspace)
+RESHAPED = (
+    ATEN.resize_, ATEN.set_, ATEN.squeeze_, ATEN.unsqueeze_, ATEN.t_, ATEN.transpose_, ATEN.as_strided_, ATEN.swapdims_,
+)  # fmt: skip
+
+
+def _key(value: Any, tensors: list[torch.Tensor]) -> Any:
+    """Return what of an argument decides on the results; tensors are listed on the way."""
+    if isinstance(value, torch.Tensor):
+        tensors.append(value)
+        return value.shape, value.stride(), value.dtype, isinstance(value, AbstractTensor)
+    if isinstance(value, list | tuple):
+        return tuple([_key(each, tensors) for each in value])
+    return (value, float) if isinstance(value, float) else value  # 1 == 1.0, yet they make other types
+
+
+def _learn(func: Any, args: Any, kwargs: Any) -> Results:
+    """Run an operator on tensors of the same sizes that hold nothing, and note what it made."""
+    given: list[torch.Tensor] = []
+    empty_args = _empty(args, given)
+    empty_kwargs = {name: _empty(value, given) for name, value in kwargs.items()}
+    out = run_empty(func, empty_args, empty_kwargs, given=args)
+    storages = [each.untyped_storage()._cdata for each in given]
+    items = out if isinstance(out, list | tuple) else (out,)
+    return Results(tuple(_note(item, storages) for item in items), type(out) if isinstance(out, list | tuple) else None)
+
+
+def _empty(value: Any, given: list[torch.Tensor]) -> Any:
+    """Replace abstract tensors by empty ones, and devices by theirs; list all tensors on the way, in _key's order."""
+    if isinstance(value, torch.Tensor):
+        if value.dim() or isinstance(value, AbstractTensor):
+            value = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=META)
+        given.append(value)
+    elif isinstance(value, list | tuple):
+        return type(value)(_empty(each, given) for each in value)
+    return META if isinstance(value, torch.device) else value
+
+
+def _note(item: Any, storages: list[int]) -> Any:
+    if not isinstance(item, torch.Tensor):
+        return item
+    storage = item.untyped_storage()
+    argument = storages.index(storage._cdata) if storage._cdata in storages else None
+    return Made((tuple(item.shape), item.stride(), item.dtype), argument, storage._cdata, storage.nbytes())

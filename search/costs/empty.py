@@ -1,0 +1,82 @@
+"""Operators on tensors that hold nothing, with the layouts that a CPU's kernels give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._prims_common import suggest_memory_format
+
+META = torch.device("meta")
+ATEN = torch.ops.aten
+
+
+def run_empty(func: Any, args: Any, kwargs: Any, *, given: Any) -> Any:
+    """Run an operator on `meta` tensors; where a CPU's kernel makes other layouts, or `meta` is slow, by a rule.
+
+    `given` are the same arguments as tensors that claim to be a CPU's.
+    """
+    rule = RULES.get(func.overloadpacket)
+    return rule(func, args, given) if rule else func(*args, **kwargs)
+
+
+def _convolution(func: Any, args: Any, given: Any) -> Tensor:
+    image, weight, bias, *how = given
+    format = _backend_format(image, weight, None if bias is None else bias.shape, how)
+    made: Tensor = func(*args).contiguous(memory_format=format)
+    return made
+
+
+def _convolution_backward(func: Any, args: Any, given: Any) -> tuple[Tensor | None, ...]:
+    _, image, weight, bias_sizes, *how, _ = given
+    format = _backend_format(image, weight, bias_sizes, how)
+    *weighty, bias = func(*args)
+    return (*(each if each is None else each.contiguous(memory_format=format) for each in weighty), bias)
+
+
+def _backend_format(image: Tensor, weight: Tensor, bias_sizes: Sequence[int] | None, how: Any) -> torch.memory_format:
+    """Ask torch which backend of the CPU's would run, and so which layout it makes."""
+    if weight.dim() < 4:
+        return torch.contiguous_format
+    names = ("stride", "padding", "dilation", "transposed", "output_padding", "groups")
+    backend = torch._C._select_conv_backend(
+        image, weight, bias=None, bias_sizes=bias_sizes, **dict(zip(names, how, strict=True))
+    )
+    return torch._C._conv_determine_backend_memory_format(image, weight, backend)
+
+
+def _attention_kernel(func: Any, args: Any, given: Any) -> Any:
+    """Ask below Python which kernel the CPU would take; it looks at sizes alone."""
+    with torch._C._DisableTorchDispatch():
+        return func(*given)
+
+
+def _group_norm(func: Any, args: Any, given: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Keep the input's layout: `meta` makes it contiguous, and later copies depend on it."""
+    out, mean, deviation = func(*args)
+    return torch.empty_like(args[0], dtype=out.dtype), mean, deviation
+
+
+def _group_norm_backward(func: Any, args: Any, given: Any) -> tuple[Tensor | None, ...]:
+    """Make the gradients of input, weight and bias, those that are asked for."""
+    gradient, image, _, _, weight, _, channels, _, _, asked = args
+    scale = image.new_empty((channels,)) if weight is None else torch.empty_like(weight)
+    made = (torch.empty_like(image, dtype=gradient.dtype), scale, torch.empty_like(scale))
+    return tuple(each if wanted else None for each, wanted in zip(made, asked, strict=True))
+
+
+def _upsample(func: Any, args: Any, given: Any) -> Tensor:
+    """Make the sizes that are asked for, in the input's layout."""
+    image, size = args[:2]
+    made: Tensor = image.new_empty((*image.shape[:2], *size)).contiguous(memory_format=suggest_memory_format(image))
+    return made
+
+
+RULES: dict[Any, Callable[[Any, Any, Any], Any]] = {
+    ATEN.convolution: _convolution, ATEN.convolution_backward: _convolution_backward,
+    ATEN._fused_sdp_choice: _attention_kernel,
+    ATEN.native_group_norm: _group_norm, ATEN.native_group_norm_backward: _group_norm_backward,
+    ATEN.upsample_trilinear3d: _upsample, ATEN.upsample_linear1d: _upsample, ATEN.upsample_bilinear2d: _upsample,
+}  # fmt: skip
