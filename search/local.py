@@ -23,6 +23,7 @@ from search.reference import reference_point, require_a_share
 from search.store import Store, now
 from search.training.checkpoint import WEIGHTS, drop_checkpoint
 from search.training.evaluate import evaluate
+from search.training.pretrained import require_pretrained
 from space.axes import Decisions
 
 OVER_BUDGET_PER_TRIAL = 20  # a space that is nearly all over budget ends the study instead of pricing for ever
@@ -166,6 +167,7 @@ def open_driver(plan: Plan, view: View) -> Driver:
     torch.set_num_threads(threads)
     pricer = Pricer(plan, device, price_table(plan, device=device, threads=threads))
     if store.reference is None:
+        require_pretrained(plan.space)
         require_a_share(plan, pricer)
         store.reference = reference_point(plan, pricer)
     return Driver(plan, store, prepared, device, threads, view, pricer)

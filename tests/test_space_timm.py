@@ -5,8 +5,9 @@ from random import Random
 import pytest
 import torch
 
+from search.study.mistakes import UserError
 from search.study.schema import Training
-from search.training.pretrained import Unavailable, fetch, start_from_pretrained
+from search.training.pretrained import Unavailable, fetch, require_pretrained, start_from_pretrained
 from search.training.schemes import make_phases
 from search.training.step import lay_out
 from space.axes import DecisionError
@@ -109,3 +110,6 @@ def test_pretrained_weights_come_through_timms_own_loading_or_say_what_is_missin
         start_from_pretrained(build(architecture, context), architecture)
     with pytest.raises(Unavailable):
         fetch("resnet18", 2, levels=2)
+    with pytest.raises(UserError, match="the pretrained weights of resnet18 can't be had"):
+        require_pretrained(space)
+    require_pretrained(narrow(context, placement="each", fix={"pretrained": False}, choices={}))

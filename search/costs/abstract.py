@@ -63,6 +63,7 @@ class AbstractTensor(torch.Tensor):
 
 
 CPU = torch.device("cpu")
+MOST_KNOWN = 200_000  # operators at a size: a few hundred megabytes
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,8 @@ class AbstractTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         results = self.known.get(key)
         if results is None:
+            if len(self.known) > MOST_KNOWN:
+                self.known.clear()
             results = self.known[key] = _learn(func, args, kwargs)
         return self._make(results, tensors)
 

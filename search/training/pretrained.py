@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from search.study.mistakes import UserError
 from space.architecture import Architecture
+from space.axes import Space
 from space.build import Network
 from space.timm_facts import PREFIX, is_timm
 
@@ -41,15 +43,15 @@ def fetch(name: str, in_channels: int, *, levels: int) -> dict[str, object]:
         ) from error
 
 
-def require_pretrained(choices: dict[str, tuple[object, ...]], in_channels: int) -> list[str]:
-    """Fetch, before a study starts, the weights that it may ask for; return what can't be had, a message each."""
-    if True not in choices.get("pretrained", ()):
-        return []
+def require_pretrained(space: Space) -> None:
+    """Fetch, before a study starts, the weights that it may ask for. Raises UserError with all that can't be had."""
+    choices = {axis.name: axis.choices for axis in space.axes}
     problems = []
-    for encoder in choices["encoder"]:
+    for encoder in choices["encoder"] if True in choices.get("pretrained", ()) else ():
         if isinstance(encoder, str) and is_timm(encoder):
             try:
-                fetch(encoder.removeprefix(PREFIX), in_channels, levels=1)
+                fetch(encoder.removeprefix(PREFIX), space.context.in_channels, levels=1)
             except Unavailable as error:
                 problems.append(str(error))
-    return problems
+    if problems:
+        raise UserError(problems)
