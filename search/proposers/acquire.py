@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.proposers.gain import expected_gains
-from search.proposers.gaussian import FIT_AT_MOST, Inputs, Posterior, condition, fit_scales, initial_scales
+from search.proposers.gaussian import FIT_AT_MOST, Posterior, condition, features, fit_scales, initial_scales
 
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -43,16 +43,20 @@ class Surrogate:
     """A posterior over the logarithm of the Dice loss, and how costs are standardised for it."""
 
     posterior: Posterior
+    similarities: Sequence[Matrix]
     centre: Matrix
     unit: Matrix
 
     def mean(self, codes: Codes, log_costs: Matrix) -> Matrix:
         """Return the mean of the logarithm of the Dice loss."""
-        return self.posterior.mean(Inputs(codes, (log_costs - self.centre) / self.unit))
+        return self.posterior.mean(self._inputs(codes, log_costs))
 
     def predict(self, codes: Codes, log_costs: Matrix) -> tuple[Matrix, Matrix]:
         """Return mean and deviation of the logarithm of the Dice loss."""
-        return self.posterior.predict(Inputs(codes, (log_costs - self.centre) / self.unit))
+        return self.posterior.predict(self._inputs(codes, log_costs))
+
+    def _inputs(self, codes: Codes, log_costs: Matrix) -> Matrix:
+        return features(self.similarities, codes, (log_costs - self.centre) / self.unit)
 
 
 @dataclass(frozen=True)
@@ -68,32 +72,26 @@ def learn_dice(
 ) -> tuple[Surrogate, Scales]:
     """Fit the surrogate; the scales are fitted anew only when there is a tenth more to fit them to."""
     centre, unit = evidence.log_costs.mean(axis=0), np.maximum(evidence.log_costs.std(axis=0), 1e-9)
-    inputs = Inputs(evidence.codes, (evidence.log_costs - centre) / unit)
+    inputs = features(similarities, evidence.codes, (evidence.log_costs - centre) / unit)
     seen = np.flatnonzero(~evidence.pending)
     loss = np.maximum(1.0 - evidence.dice[seen], LEAST_LOSS)
     log_loss, extra = np.log(loss), evidence.extra[seen] / loss
     if scales is None or len(seen) >= scales.fitted_to * (1 + REFIT):
         start = initial_scales(len(similarities)) if scales is None else scales.values
         some = _best_and_some(loss, FIT_AT_MOST, rng)
-        values = fit_scales(similarities, start, inputs.take(seen[some]), log_loss[some], extra=extra[some])
+        values = fit_scales(similarities, start, inputs[seen[some]], log_loss[some], extra=extra[some])
         scales = Scales(values, len(seen))
     some = _best_and_some(loss, CONDITION_AT_MOST, rng)
-    known, log_loss, extra = inputs.take(seen[some]), log_loss[some], extra[some]
+    known, log_loss, extra = inputs[seen[some]], log_loss[some], extra[some]
     posterior = condition(similarities, scales.values, known, log_loss, extra=extra)
-    waiting = np.flatnonzero(evidence.pending)
-    if len(waiting):
-        posterior = _believe(posterior, known, log_loss, extra, waiting=inputs.take(waiting))
-    return Surrogate(posterior, centre, unit), scales
-
-
-def _believe(posterior: Posterior, known: Inputs, observed: Matrix, extra: Matrix, *, waiting: Inputs) -> Posterior:
-    """Take what is being trained to end as expected: the mean stays, the deviation near it shrinks."""
-    expected, _ = posterior.predict(waiting)
-    joined = Inputs(np.concatenate([known.codes, waiting.codes]), np.concatenate([known.costs, waiting.costs]))
-    return condition(
-        posterior.similarities, posterior.scales, joined, np.concatenate([observed, expected]),
-        extra=np.concatenate([extra, np.zeros(len(expected))]),
-    )  # fmt: skip
+    waiting = inputs[evidence.pending]
+    if len(waiting):  # what is being trained ends as expected: the mean stays, the deviation near it shrinks
+        expected = posterior.mean(waiting)
+        posterior = condition(
+            similarities, scales.values, np.concatenate([known, waiting]), np.concatenate([log_loss, expected]),
+            extra=np.concatenate([extra, np.zeros(len(waiting))]),
+        )  # fmt: skip
+    return Surrogate(posterior, similarities, centre, unit), scales
 
 
 def gains(
