@@ -42,7 +42,7 @@ class Side:
 def look_at_run(folder: Path) -> Look:
     """Read a run by its folder; its study is what the database keeps, overrides included.
 
-    Raises UserError where nothing has run there.
+    Raises UserError where no trial was started there.
     """
     file = folder / "study.yaml"
     if not file.exists():
@@ -50,10 +50,13 @@ def look_at_run(folder: Path) -> Look:
     storage = load_study(file, need_data=False).study.storage
     values = read_study_attribute(database_url(storage, folder), folder.name, STUDY)
     if values is None:
-        raise UserError([f"{folder}: its database knows no study {folder.name!r}"])
+        raise UserError([f"{folder}: the study's database knows no study {folder.name!r}"])
     values["data"].pop("cases")
     values["objectives"] = {name: each for name, each in values["objectives"].items() if each is not None}
-    return look_at(TypeAdapter(Study).validate_python({**values, "storage": storage}), folder)
+    looked = look_at(TypeAdapter(Study).validate_python({**values, "storage": storage}), folder)
+    if not looked.reference:
+        raise UserError([f"{folder}: the study was stopped before its first trial; go on with `voxnas run`"])
+    return looked
 
 
 def compare_runs(looks: Sequence[Look]) -> tuple[dict[str, float], list[Side]]:

@@ -133,10 +133,12 @@ def test_the_first_design_begins_with_both_ends():
 
 
 def test_stopped_curves_are_drawn_out_by_those_that_ended():
-    whole = [np.array([0.2 + shift, 0.5 + shift, 0.7 + 0.5 * shift]) for shift in (0.0, 0.05, 0.1, 0.15, 0.2)]
-    expected, deviation = extrapolate(whole, [np.array([0.2, 0.6]), np.array([0.9])])
-    assert expected[0] == pytest.approx(0.75) and deviation[0] == pytest.approx(0.005)
-    assert 0.7 < expected[1] <= 1.0
+    ages = np.arange(1, 13)
+    curves = [0.8 - gap * np.exp(-ages / 4) for gap in np.linspace(0.2, 0.5, 9)]  # who climbs more has more to come
+    expected, deviation = extrapolate(curves[1:], [curves[0][:6], np.array([0.4])])
+    assert expected[0] == pytest.approx(curves[0][-1], abs=0.005) and deviation[0] < 0.02
+    assert 0.4 < expected[1] < 0.8
+    assert extrapolate(curves[:3], [curves[3][:6]])[0][0] < curves[3][-1]  # too few for a line: their mean
     assert extrapolate([], [np.array([0.4])])[0][0] == pytest.approx(0.4)
 
 

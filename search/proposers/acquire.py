@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.linear_model import BayesianRidge
 
 from search.proposers.gain import expected_gains
 from search.proposers.gaussian import FIT_AT_MOST, Posterior, condition, features, fit_scales, initial_scales
@@ -20,6 +21,7 @@ Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
 CONDITION_AT_MOST = 1500  # observations that the process is conditioned on
 LEAST_LOSS = 0.005  # of Dice: below this its logarithm would say more than a Dice can
+UNSURE, SUREST = 0.05, 0.005  # deviation of a stopped curve's expected Dice: where there is little to go by, and least
 REFIT = 0.1  # the scales are fitted anew after so many more observations
 
 
@@ -137,22 +139,25 @@ def _van_der_corput(number: int) -> float:
 def extrapolate(curves: Sequence[Matrix], stopped: Sequence[Matrix]) -> tuple[Matrix, Matrix]:
     """Return expected final Dice of stopped curves, and its deviation, from curves that went to their end.
 
-    By a line from the Dice at the stop to that at the end; with fewer than four whole curves the mean difference.
+    What is still to come is regressed on what came in the last third of the epochs so far: who still climbs will
+    climb. With fewer than four whole curves it is their mean.
     """
-    expected, deviation = np.empty(len(stopped)), np.empty(len(stopped))
+    expected, deviation = np.empty(len(stopped)), np.full(len(stopped), UNSURE)
     for number, curve in enumerate(stopped):
         age = len(curve)
-        pairs = [(whole[age - 1], whole[-1]) for whole in curves if len(whole) > age and whole[age - 1] >= 0]
-        then, end = (np.array(column) for column in zip(*pairs, strict=True)) if pairs else (np.zeros(0),) * 2
-        if len(pairs) >= 4 and then.std() > 0:
-            slope = float(np.clip(np.cov(then, end)[0, 1] / then.var(ddof=1), 0.0, 1.0))
-            rest = end - slope * then
-            expected[number] = slope * curve[-1] + rest.mean()
-            deviation[number] = rest.std(ddof=1)
-        else:
-            expected[number] = curve[-1] + ((end - then).mean() if pairs else 0.0)
-            deviation[number] = 0.05
-    return np.clip(expected, 0.0, 1.0), np.maximum(deviation, 0.005)
+        older = [whole for whole in curves if len(whole) > age and whole[age - 1] >= 0]
+        to_come = np.array([whole[-1] - whole[age - 1] for whole in older])
+        if len(older) < 4:
+            expected[number] = curve[-1] + (to_come.mean() if len(older) else 0.0)
+            continue
+        line = BayesianRidge().fit([[_climb(whole, age)] for whole in older], to_come)
+        (rest,), deviation[number : number + 1] = line.predict([[_climb(curve, age)]], return_std=True)
+        expected[number] = curve[-1] + rest
+    return np.clip(expected, 0.0, 1.0), np.maximum(deviation, SUREST)
+
+
+def _climb(curve: Matrix, age: int) -> float:
+    return float(curve[age - 1] - curve[max(0, age - 1 - max(1, age // 3))])
 
 
 def _best_and_some(loss: Matrix, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
