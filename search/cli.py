@@ -104,6 +104,26 @@ def confirm(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN", help="Folders of runs, as runs/acdc.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Write the picture as HTML.", show_default=False)] = None,
+    json: AsJson = False,
+) -> None:  # fmt: skip
+    """Compare runs of the same objectives: fronts side by side, hypervolume over hours from one reference."""
+    from search.compare import compare_json, compare_runs, compare_table, look_at_run
+
+    reference, sides = compare_runs([look_at_run(run) for run in runs])
+    if json:
+        print(compare_json(reference, sides))
+    else:
+        _console().print(compare_table(reference, sides))
+    if out is not None:
+        from search.figures import draw_sides, write_figures
+
+        write_figures([draw_sides(sides)], out, title="voxnas compare")
+
+
+@app.command()
 def report(study: StudyFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
     """Write the study's report.html: one file that needs no network."""
     from search.report import write_report

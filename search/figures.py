@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
+from search.compare import Side
 from search.front import Look
 from search.objectives import HEADINGS, show
 from search.pareto import comparable, hypervolume_curve
@@ -25,6 +27,7 @@ FRONT, DOMINATED, LINE = (
     "#D55E00",
 )  # Okabe and Ito's palette, safe for colour-blind eyes
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star")
 Anytime = tuple[list[int], list[float], list[float], list[float]]
 LAYOUT: dict[str, Any] = {
     "template": "simple_white", "font": {"family": "system-ui, sans-serif", "size": 13}, "height": 420,
@@ -71,7 +74,8 @@ def hover(record: Record) -> str:
 
 def axis_title(name: str) -> str:
     """Name an objective with its unit."""
-    return f"{HEADINGS[name]} ({UNITS[name]})" if name in UNITS else HEADINGS[name]
+    heading = HEADINGS.get(name, name)
+    return f"{heading} ({UNITS[name]})" if name in UNITS else heading
 
 
 def draw_plane(points: list[Point], *, x: str, y: str, budget: float | None) -> go.Figure:
@@ -123,13 +127,45 @@ def draw_anytime(curves: Sequence[tuple[str, Anytime]], *, title: str) -> go.Fig
     return figure
 
 
-def write_figures(figures: Sequence[go.Figure], file: Path) -> None:
+def draw_sides(sides: Sequence[Side]) -> go.Figure:
+    """Draw runs side by side: their fronts on each plane of two objectives, and hypervolume over hours of trials."""
+    pairs = planes(sides[0].looked)
+    titles = [*(f"{HEADINGS[y]} against {HEADINGS[x].lower()}" for x, y in pairs), "hypervolume over hours of trials"]
+    figure = make_subplots(rows=1, cols=len(titles), subplot_titles=titles, horizontal_spacing=0.07)
+    for number, side in enumerate(sides):
+        color, symbol = PALETTE[number % len(PALETTE)], SYMBOLS[number % len(SYMBOLS)]
+        for column, (x, y) in enumerate(pairs, start=1):
+            _add_front(figure, side, (x, y), column=column, marker={"color": color, "symbol": symbol})
+        figure.add_scatter(
+            x=[hours for hours, _ in side.curve], y=[volume for _, volume in side.curve], mode="lines", name=side.name,
+            line={"shape": "hv", "color": color, "width": 3}, legendgroup=side.name, row=1, col=len(titles),
+        )  # fmt: skip
+    for column, (x, y) in enumerate([*pairs, ("hours", "hypervolume")], start=1):
+        figure.update_xaxes(title=axis_title(x), rangemode="tozero", row=1, col=column)
+        figure.update_yaxes(title=axis_title(y), row=1, col=column)
+    margin, legend = {**LAYOUT["margin"], "t": 80}, {**LAYOUT["legend"], "y": 1.22}
+    return figure.update_layout({**LAYOUT, "margin": margin, "legend": legend})
+
+
+def _add_front(figure: go.Figure, side: Side, pair: tuple[str, str], *, column: int, marker: dict[str, Any]) -> None:
+    """Add a run's trials to a plane: the front large, the others small and pale."""
+    points = plane(side.looked, *pair)
+    for on_front, size, opacity in ((False, 6, 0.35), (True, 11, 1.0)):
+        chosen = [each for each in points if each.on_front == on_front]
+        figure.add_scatter(
+            x=[each.x for each in chosen], y=[each.y for each in chosen], mode="markers", name=side.name,
+            marker={**marker, "size": size, "opacity": opacity}, legendgroup=side.name, showlegend=False,
+            hovertext=[each.text for each in chosen], hoverinfo="text", row=1, col=column,
+        )  # fmt: skip
+
+
+def write_figures(figures: Sequence[go.Figure], file: Path, *, title: str) -> None:
     """Write figures one below the other as one offline HTML file."""
     parts = [
         figure.to_html(full_html=False, include_plotlyjs=number == 0, config=CONFIG)
         for number, figure in enumerate(figures)
     ]
-    file.write_text("<!doctype html><meta charset='utf-8'><title>voxnas simulate</title>" + "\n".join(parts))
+    file.write_text(f"<!doctype html><meta charset='utf-8'><title>{escape(title)}</title>" + "\n".join(parts))
 
 
 def planes(looked: Look) -> list[tuple[str, str]]:

@@ -31,7 +31,11 @@ class Look:
 
 def look(loaded: LoadedStudy, *, runs: Path) -> Look:
     """Read a study's records. Raises UserError where nothing has run yet."""
-    study, folder = loaded.study, run_folder(runs, loaded.study)
+    return look_at(loaded.study, run_folder(runs, loaded.study))
+
+
+def look_at(study: Study, folder: Path) -> Look:
+    """Read the records that a study left in its folder. Raises UserError where nothing has run yet."""
     url = database_url(study.storage, folder)
     everything = read_records(url, study.name)
     records = searched(everything, seed=study.search.seed, fold=study.data.fold)

@@ -21,6 +21,7 @@ from search.proposers.propose import make_proposer, propose_new
 from search.records import COUNTED, Costs, Epoch, Job, Measurement, Record, searched
 from search.reference import reference_point, require_a_share
 from search.store import Store, now
+from search.study.units import show_seconds
 from search.training.checkpoint import WEIGHTS, drop_checkpoint
 from search.training.evaluate import evaluate
 from search.training.pretrained import require_pretrained
@@ -123,7 +124,7 @@ class Driver:
 
 
 def run_study(plan: Plan, *, trials: int, view: View) -> Outcome:
-    """Run or resume a study until so many trials have been trained (or failed).
+    """Run or resume a study until so many trials have been trained (or failed), or its hours are spent.
 
     Trials that were interrupted go on first, from their last whole epoch. Raises UserError where another driver
     runs the study, or where its file changed.
@@ -151,6 +152,9 @@ def _why_stop(plan: Plan, records: Sequence[Record], trials: int) -> str:
     refused = sum(record.state == "over budget" for record in records)
     if counted >= trials:
         return f"{trials} trials are done"
+    hours, spent_s = plan.study.search.hours, sum(record.measurement.spent_s for record in records)
+    if hours is not None and spent_s >= hours * 3600:
+        return f"{show_seconds(spent_s)} of trials are done, of {show_seconds(hours * 3600)}"
     if refused >= OVER_BUDGET_PER_TRIAL * trials:
         return f"{refused} networks were over budget and {counted} trained: the budgets leave too little of the space"
     return ""

@@ -84,7 +84,8 @@ class Plan:
         values = asdict(self.study)
         for key in FREE_KEYS:
             values.pop(key)
-        values["search"].pop("trials")
+        for key in ("trials", "hours"):
+            values["search"].pop(key)
         values["data"]["path"] = self.dataset.name
         values["data"]["cases"] = sorted(case.digest for case in self.facts.cases)
         return values

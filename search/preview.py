@@ -98,7 +98,8 @@ def _what_would_run(plan: Plan) -> str:
     running = sum(record.state == "running" for record in records)
     interrupted = f", {running} interrupted to go on" if running else ""
     left = max(0, search.trials - done)
-    return f"Would run: {left} of {search.trials} trials ({done} done{interrupted}), proposer {search.proposer}."
+    hours = f", for {search.hours:g} hours at most" if search.hours else ""
+    return f"Would run: {left} of {search.trials} trials ({done} done{interrupted}){hours}, proposer {search.proposer}."
 
 
 def print_costs(plan: Plan, console: Console) -> None:

@@ -128,6 +128,11 @@ class Measurement:
     seconds: float = 0.0
     versions: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def spent_s(self) -> float:
+        """Seconds that the job took, with the epochs of attempts that were interrupted."""
+        return max(self.seconds, sum(epoch.seconds for epoch in self.epochs))
+
     def value(self, objective: str) -> float | None:
         """Return an objective's value; the Dice of a network that was not trained to its end is None."""
         if objective == "dice":

@@ -3,19 +3,18 @@
 from dataclasses import replace
 from random import Random
 
-import moocore
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtri
 
-from search.proposers import gaussian
+from search.pareto import volume
 from search.proposers.acquire import Evidence, extrapolate, learn_dice, spread_design
 from search.proposers.cost_model import learn_costs
 from search.proposers.gain import expected_gains
-from search.proposers.gaussian import Inputs, condition, covariance, fit_scales, initial_scales
-from search.proposers.known_cost import DESIGN, KnownCostProposer
+from search.proposers.gaussian import condition, features, fit_scales, initial_scales, kernel_of
+from search.proposers.known_cost import DESIGN, TOGETHER, KnownCostProposer
 from search.records import Epoch, Measurement, Record
 from search.simulate.clock import problem_of_table
 from search.simulate.synthetic import synthetic_table
@@ -25,12 +24,17 @@ TABLE = synthetic_table("noisy")
 CODED = Coded(TABLE.space)
 
 
-def some_inputs(count, seed=0):
+def some_rows(count, seed=0):
     rng = np.random.default_rng(seed)
     rows = rng.permutation(TABLE.size)[:count]
     codes = CODED.encode([TABLE.decisions[row] for row in rows])[:, CODED.free]
     costs = np.log([[TABLE.costs[row].macs, TABLE.costs[row].memory_bytes] for row in rows])
-    return Inputs(codes, (costs - costs.mean(axis=0)) / costs.std(axis=0)), TABLE.truth[rows]
+    return codes, (costs - costs.mean(axis=0)) / costs.std(axis=0), TABLE.truth[rows]
+
+
+def some_inputs(count):
+    codes, costs, dice = some_rows(count)
+    return features(CODED.similarities, codes, costs), dice
 
 
 @settings(max_examples=30, deadline=None)
@@ -41,13 +45,10 @@ def test_the_gain_is_the_mean_gain_of_hypervolume(seed, costs, size):
     candidate, mean, deviation = rng.random((1, costs)), np.log(rng.random(1)), rng.random(1) * 0.3 + 0.01
     gain = expected_gains(mean, deviation, candidate, front=front)[0]
 
-    def volume(points):
-        inside = points[(points < 1).all(axis=1)]
-        return moocore.hypervolume(inside, ref=np.ones(1 + costs)) if len(inside) else 0.0
-
     drawn = np.exp(mean + deviation * ndtri((np.arange(400) + 0.5) / 400))
-    known = volume(front)
-    sampled = np.mean([volume(np.vstack([front, [[dice, *candidate[0]]]])) - known for dice in drawn])
+    known = volume(front, np.ones(1 + costs))
+    joined = [np.vstack([front, [[dice, *candidate[0]]]]) for dice in drawn]
+    sampled = np.mean([volume(points, np.ones(1 + costs)) - known for points in joined])
     assert gain == pytest.approx(sampled, rel=0.03, abs=2e-4)
 
 
@@ -57,30 +58,32 @@ def test_a_dominated_certain_point_gains_nothing_and_a_cheaper_one_something():
     assert gained[0] == pytest.approx(0.0, abs=1e-12) and gained[1] == pytest.approx(0.7 * 0.1 * 0.4)
 
 
-def test_the_surrogates_slopes_are_those_of_its_likelihood(monkeypatch):
-    inputs, dice = some_inputs(25)
-    seen = {}
-
-    def capture(loss, start, **options):
-        seen["loss"] = loss
-        return original(loss, start, **options)
-
-    original = gaussian.minimize
-    monkeypatch.setattr(gaussian, "minimize", capture)
-    fit_scales(CODED.similarities, initial_scales(len(CODED.free)), inputs, dice, extra=np.zeros(25))
+def test_the_kernels_slopes_are_those_of_its_values():
+    inputs, _ = some_inputs(9)
     at = initial_scales(len(CODED.free)) + 0.1 * np.random.default_rng(0).standard_normal(len(CODED.free) + 7)
-    slope = seen["loss"](at)[1]
+    slopes = kernel_of(CODED.similarities, at)(inputs, eval_gradient=True)[1]
+    assert slopes.shape == (9, 9, len(at))
     for number, step in enumerate(1e-5 * np.eye(len(at))):
-        numeric = (seen["loss"](at + step)[0] - seen["loss"](at - step)[0]) / 2e-5
-        assert slope[number] == pytest.approx(numeric, abs=1e-5)
+        more, less = (kernel_of(CODED.similarities, at + sign * step)(inputs) for sign in (1, -1))
+        assert np.allclose(slopes[:, :, number], (more - less) / 2e-5, atol=1e-6)
 
 
 def test_the_kernel_is_one_way_as_two_and_positive():
     inputs, _ = some_inputs(40)
-    scales = initial_scales(len(CODED.free))
-    matrix = covariance(CODED.similarities, scales, inputs, inputs)
+    kernel = kernel_of(CODED.similarities, initial_scales(len(CODED.free)))
+    matrix = kernel(inputs)
     assert np.allclose(matrix, matrix.T) and np.linalg.eigvalsh(matrix).min() > -1e-8
-    assert np.allclose(np.diag(matrix), gaussian._variances(scales, inputs))
+    assert np.allclose(np.diag(matrix), kernel.diag(inputs))
+    assert np.allclose(kernel.k1(inputs[:7], inputs), kernel.k1(inputs)[:7])
+
+
+def test_the_surrogate_ranks_networks_that_it_has_not_seen():
+    inputs, dice = some_inputs(300)
+    start, nothing = initial_scales(len(CODED.free)), np.zeros(60)
+    scales = fit_scales(CODED.similarities, start, inputs[:60], dice[:60], extra=nothing)
+    mean, deviation = condition(CODED.similarities, scales, inputs[:60], dice[:60], extra=nothing).predict(inputs[60:])
+    assert np.corrcoef(mean, dice[60:])[0, 1] > 0.85
+    assert 0.8 < np.sqrt(np.mean(((mean - dice[60:]) / deviation) ** 2)) < 1.6  # it knows how far off it is
 
 
 def test_noise_widens_what_is_known_and_an_exact_value_pins_it():
@@ -93,15 +96,15 @@ def test_noise_widens_what_is_known_and_an_exact_value_pins_it():
 
 
 def test_what_is_in_training_counts_as_expected_so_that_asks_spread():
-    inputs, dice = some_inputs(30)
+    codes, costs, dice = some_rows(30)
     pending = np.arange(30) >= 25
-    evidence = Evidence(inputs.codes, inputs.costs, np.where(pending, 0.0, dice), np.zeros(30), pending)
+    evidence = Evidence(codes, costs, np.where(pending, 0.0, dice), np.zeros(30), pending)
     rng = np.random.default_rng(0)
     surrogate, scales = learn_dice(CODED.similarities, evidence, scales=None, rng=rng)
     without = Evidence(*(each[:25] for each in (evidence.codes, evidence.log_costs, dice, evidence.extra, pending)))
     alone, _ = learn_dice(CODED.similarities, without, scales=scales, rng=rng)
-    log_loss, deviation = surrogate.predict(inputs.codes[25:], inputs.costs[25:])
-    assert (deviation < alone.predict(inputs.codes[25:], inputs.costs[25:])[1]).all()
+    log_loss, deviation = surrogate.predict(codes[25:], costs[25:])
+    assert (deviation < alone.predict(codes[25:], costs[25:])[1]).all()
     assert (np.exp(log_loss) < 0.5).all()  # the zeros that stand for unknown Dice were not read
 
 
@@ -130,10 +133,12 @@ def test_the_first_design_begins_with_both_ends():
 
 
 def test_stopped_curves_are_drawn_out_by_those_that_ended():
-    whole = [np.array([0.2 + shift, 0.5 + shift, 0.7 + 0.5 * shift]) for shift in (0.0, 0.05, 0.1, 0.15, 0.2)]
-    expected, deviation = extrapolate(whole, [np.array([0.2, 0.6]), np.array([0.9])])
-    assert expected[0] == pytest.approx(0.75) and deviation[0] == pytest.approx(0.005)
-    assert 0.7 < expected[1] <= 1.0
+    ages = np.arange(1, 13)
+    curves = [0.8 - gap * np.exp(-ages / 4) for gap in np.linspace(0.2, 0.5, 9)]  # who climbs more has more to come
+    expected, deviation = extrapolate(curves[1:], [curves[0][:6], np.array([0.4])])
+    assert expected[0] == pytest.approx(curves[0][-1], abs=0.005) and deviation[0] < 0.02
+    assert 0.4 < expected[1] < 0.8
+    assert extrapolate(curves[:3], [curves[3][:6]])[0][0] < curves[3][-1]  # too few for a line: their mean
     assert extrapolate([], [np.array([0.4])])[0][0] == pytest.approx(0.4)
 
 
@@ -163,6 +168,20 @@ def test_nothing_over_budget_or_known_is_proposed():
         assert TABLE.costs[row].memory_bytes <= memory
         assert TABLE.architectures[row] not in {each.architecture for each in records}
         records.append(record(number, row))
+
+
+def test_with_many_in_training_several_are_chosen_at_once_and_all_differ():
+    proposer, problem = KnownCostProposer(problem_of_table(TABLE, seed=0)), problem_of_table(TABLE, seed=0)
+    rows = Random(1).sample(range(TABLE.size), 12 + 4 * TOGETHER)
+    records = [record(number, row, "trained" if number < 12 else "running") for number, row in enumerate(rows)]
+    chosen = []
+    for number in range(5):
+        chosen.append(TABLE.row_of[problem.architecture(proposer.propose(records))])
+        assert len(proposer.chosen) == 4 - number
+        records.append(record(len(records), chosen[-1], "running"))
+    assert len({*rows, *chosen}) == len(rows) + 5
+    volumes = [volume(TABLE.losses[[*rows, *some]], TABLE.worst) for some in (chosen[:1], chosen)]
+    assert volumes[1] > volumes[0]  # one is worth something beside the others
 
 
 def test_stopped_records_are_used_and_records_without_costs_do_no_harm():

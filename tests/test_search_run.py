@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from conftest import STUDY, quiet_view, write_study
@@ -56,6 +57,8 @@ def test_running_again_adds_nothing_and_more_trials_go_on(tmp_path):
     assert len(run_study(plan_of(made), trials=1, view=quiet_view()).records) == 1
     again = run_study(plan_of(made), trials=1, view=quiet_view())
     assert len(again.records) == 1 and again.why == "1 trials are done"
+    spent = run_study(plan_of(made, "search.hours=1e-6"), trials=2, view=quiet_view())
+    assert len(spent.records) == 1 and "of trials are done, of 3.6 ms" in spent.why
     assert len(run_study(plan_of(made), trials=2, view=quiet_view()).records) == 2
 
 
@@ -125,23 +128,32 @@ def test_a_trial_recorded_but_not_told_is_told_on_resume(tmp_path):
         assert database.execute("SELECT count(*) FROM trial_values").fetchone() == (3,)
 
 
-def test_a_budget_that_nothing_meets_is_refused_before_anything_trains(tmp_path):
-    made = write_study(tmp_path, STUDY.replace("memory: minimize", "memory: {budget: 1 KiB}"))
+@pytest.mark.parametrize(
+    ("wanted", "budgeted", "message"),
+    [
+        ("memory: minimize", "memory: {budget: 1 KiB}", "memory: 0.0% of 12 random networks meet the budget of 1.0 KiB"),
+        ("budget: 60 s", "budget: 0.001 ms", "latency: 0.0% of 12 random networks meet the budget of 0.0 ms"),
+    ],
+)
+def test_a_budget_that_nothing_meets_is_refused_before_anything_trains(tmp_path, wanted, budgeted, message):
+    made = write_study(tmp_path, STUDY.replace(wanted, budgeted))
     for _ in range(2):
         with pytest.raises(UserError, match="no network meets the budgets, so nothing would be trained") as error:
             run_study(plan_of(made), trials=1, view=quiet_view())
-    assert "objectives.memory: 0.0% of 12 random networks meet the budget of 1.0 KiB" in str(error.value)
+    assert f"objectives.{message}" in str(error.value)
     assert read_records(f"sqlite:///{made.runs / 'tiny' / 'study.db'}", "tiny") == []
 
 
-def test_all_over_budget_is_said_with_the_reason(tmp_path):
-    made = write_study(tmp_path, STUDY.replace("budget: 60 s", "budget: 0.001 ms"))
-    outcome = run_study(plan_of(made), trials=1, view=quiet_view())
-    assert {record.state for record in outcome.records} == {"over budget"}
-    looked = look(load_study(made.file), runs=made.runs)
+def test_what_is_over_budget_is_told_with_the_reason_and_not_trained(tmp_path):
+    made = write_study(tmp_path, STUDY.replace("memory: minimize", "params: {budget: 1500}"))  # few of 12 networks
+    outcome = run_study(plan_of(made, "training.epochs=1"), trials=1, view=quiet_view())
+    assert [record.state for record in outcome.records].count("trained") == 1
+    over = tuple(record for record in outcome.records if record.state == "over budget")
+    assert over and not any(record.measurement.epochs for record in over)
+    looked = replace(look(load_study(made.file), runs=made.runs), records=over, front=())
     assert json.loads(front_json(looked))["front"] == []
     html = render(looked)
-    assert "No trial has been trained to its end yet" in html and "latency" in html and "is over the budget of" in html
+    assert "No trial has been trained to its end yet" in html and "parameters" in html and "is over the budget of" in html
 
 
 @pytest.mark.parametrize("proposer", PROPOSERS)

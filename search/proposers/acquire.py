@@ -12,14 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.linear_model import BayesianRidge
 
 from search.proposers.gain import expected_gains
-from search.proposers.gaussian import FIT_AT_MOST, Inputs, Posterior, condition, fit_scales, initial_scales
+from search.proposers.gaussian import FIT_AT_MOST, Posterior, condition, features, fit_scales, initial_scales
 
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
 CONDITION_AT_MOST = 1500  # observations that the process is conditioned on
 LEAST_LOSS = 0.005  # of Dice: below this its logarithm would say more than a Dice can
+UNSURE, SUREST = 0.05, 0.005  # deviation of a stopped curve's expected Dice: where there is little to go by, and least
 REFIT = 0.1  # the scales are fitted anew after so many more observations
 
 
@@ -43,16 +45,20 @@ class Surrogate:
     """A posterior over the logarithm of the Dice loss, and how costs are standardised for it."""
 
     posterior: Posterior
+    similarities: Sequence[Matrix]
     centre: Matrix
     unit: Matrix
 
     def mean(self, codes: Codes, log_costs: Matrix) -> Matrix:
         """Return the mean of the logarithm of the Dice loss."""
-        return self.posterior.mean(Inputs(codes, (log_costs - self.centre) / self.unit))
+        return self.posterior.mean(self._inputs(codes, log_costs))
 
     def predict(self, codes: Codes, log_costs: Matrix) -> tuple[Matrix, Matrix]:
         """Return mean and deviation of the logarithm of the Dice loss."""
-        return self.posterior.predict(Inputs(codes, (log_costs - self.centre) / self.unit))
+        return self.posterior.predict(self._inputs(codes, log_costs))
+
+    def _inputs(self, codes: Codes, log_costs: Matrix) -> Matrix:
+        return features(self.similarities, codes, (log_costs - self.centre) / self.unit)
 
 
 @dataclass(frozen=True)
@@ -68,32 +74,26 @@ def learn_dice(
 ) -> tuple[Surrogate, Scales]:
     """Fit the surrogate; the scales are fitted anew only when there is a tenth more to fit them to."""
     centre, unit = evidence.log_costs.mean(axis=0), np.maximum(evidence.log_costs.std(axis=0), 1e-9)
-    inputs = Inputs(evidence.codes, (evidence.log_costs - centre) / unit)
+    inputs = features(similarities, evidence.codes, (evidence.log_costs - centre) / unit)
     seen = np.flatnonzero(~evidence.pending)
     loss = np.maximum(1.0 - evidence.dice[seen], LEAST_LOSS)
     log_loss, extra = np.log(loss), evidence.extra[seen] / loss
     if scales is None or len(seen) >= scales.fitted_to * (1 + REFIT):
         start = initial_scales(len(similarities)) if scales is None else scales.values
         some = _best_and_some(loss, FIT_AT_MOST, rng)
-        values = fit_scales(similarities, start, inputs.take(seen[some]), log_loss[some], extra=extra[some])
+        values = fit_scales(similarities, start, inputs[seen[some]], log_loss[some], extra=extra[some])
         scales = Scales(values, len(seen))
     some = _best_and_some(loss, CONDITION_AT_MOST, rng)
-    known, log_loss, extra = inputs.take(seen[some]), log_loss[some], extra[some]
+    known, log_loss, extra = inputs[seen[some]], log_loss[some], extra[some]
     posterior = condition(similarities, scales.values, known, log_loss, extra=extra)
-    waiting = np.flatnonzero(evidence.pending)
-    if len(waiting):
-        posterior = _believe(posterior, known, log_loss, extra, waiting=inputs.take(waiting))
-    return Surrogate(posterior, centre, unit), scales
-
-
-def _believe(posterior: Posterior, known: Inputs, observed: Matrix, extra: Matrix, *, waiting: Inputs) -> Posterior:
-    """Take what is being trained to end as expected: the mean stays, the deviation near it shrinks."""
-    expected, _ = posterior.predict(waiting)
-    joined = Inputs(np.concatenate([known.codes, waiting.codes]), np.concatenate([known.costs, waiting.costs]))
-    return condition(
-        posterior.similarities, posterior.scales, joined, np.concatenate([observed, expected]),
-        extra=np.concatenate([extra, np.zeros(len(expected))]),
-    )  # fmt: skip
+    waiting = inputs[evidence.pending]
+    if len(waiting):  # what is being trained ends as expected: the mean stays, the deviation near it shrinks
+        expected = posterior.mean(waiting)
+        posterior = condition(
+            similarities, scales.values, np.concatenate([known, waiting]), np.concatenate([log_loss, expected]),
+            extra=np.concatenate([extra, np.zeros(len(waiting))]),
+        )  # fmt: skip
+    return Surrogate(posterior, similarities, centre, unit), scales
 
 
 def gains(
@@ -139,22 +139,25 @@ def _van_der_corput(number: int) -> float:
 def extrapolate(curves: Sequence[Matrix], stopped: Sequence[Matrix]) -> tuple[Matrix, Matrix]:
     """Return expected final Dice of stopped curves, and its deviation, from curves that went to their end.
 
-    By a line from the Dice at the stop to that at the end; with fewer than four whole curves the mean difference.
+    What is still to come is regressed on what came in the last third of the epochs so far: who still climbs will
+    climb. With fewer than four whole curves it is their mean.
     """
-    expected, deviation = np.empty(len(stopped)), np.empty(len(stopped))
+    expected, deviation = np.empty(len(stopped)), np.full(len(stopped), UNSURE)
     for number, curve in enumerate(stopped):
         age = len(curve)
-        pairs = [(whole[age - 1], whole[-1]) for whole in curves if len(whole) > age and whole[age - 1] >= 0]
-        then, end = (np.array(column) for column in zip(*pairs, strict=True)) if pairs else (np.zeros(0),) * 2
-        if len(pairs) >= 4 and then.std() > 0:
-            slope = float(np.clip(np.cov(then, end)[0, 1] / then.var(ddof=1), 0.0, 1.0))
-            rest = end - slope * then
-            expected[number] = slope * curve[-1] + rest.mean()
-            deviation[number] = rest.std(ddof=1)
-        else:
-            expected[number] = curve[-1] + ((end - then).mean() if pairs else 0.0)
-            deviation[number] = 0.05
-    return np.clip(expected, 0.0, 1.0), np.maximum(deviation, 0.005)
+        older = [whole for whole in curves if len(whole) > age and whole[age - 1] >= 0]
+        to_come = np.array([whole[-1] - whole[age - 1] for whole in older])
+        if len(older) < 4:
+            expected[number] = curve[-1] + (to_come.mean() if len(older) else 0.0)
+            continue
+        line = BayesianRidge().fit([[_climb(whole, age)] for whole in older], to_come)
+        (rest,), deviation[number : number + 1] = line.predict([[_climb(curve, age)]], return_std=True)
+        expected[number] = curve[-1] + rest
+    return np.clip(expected, 0.0, 1.0), np.maximum(deviation, SUREST)
+
+
+def _climb(curve: Matrix, age: int) -> float:
+    return float(curve[age - 1] - curve[max(0, age - 1 - max(1, age // 3))])
 
 
 def _best_and_some(loss: Matrix, most: int, rng: np.random.Generator) -> NDArray[np.int64]:

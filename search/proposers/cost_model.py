@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve, cholesky
+from scipy.linalg import cho_solve
+from sklearn.gaussian_process import GaussianProcessRegressor
 
-from search.proposers.gaussian import Inputs, covariance, initial_scales
+from search.proposers.gaussian import Effects, features, initial_scales
 from space.coded import Coded
 
 Matrix = NDArray[np.float64]
@@ -47,14 +48,13 @@ class _Part:
 
     columns: list[int]
     similarities: Sequence[Matrix]
-    codes: Codes
-    weights: Matrix
+    process: GaussianProcessRegressor
     centre: Matrix
     unit: Matrix
 
     def predict(self, codes: Codes) -> Matrix:
-        across = _kernel(self.similarities, codes, self.codes)
-        return np.asarray(np.exp(self.centre + self.unit * (across @ self.weights)))
+        standard = self.process.predict(_inputs(self.similarities, codes)).reshape(len(codes), -1)
+        return np.asarray(np.exp(self.centre + self.unit * standard))
 
 
 def first_rows(coded: Coded, seed: int) -> Codes:
@@ -77,15 +77,15 @@ def learn_costs(similarities: Sequence[Matrix], codes: Codes, costs: Matrix) -> 
 def _learn(similarities: Sequence[Matrix], codes: Codes, costs: Matrix, columns: list[int]) -> tuple[_Part, Matrix]:
     codes, logs = codes[-MOST:], np.log(np.maximum(costs[-MOST:], 1e-12))
     centre, unit = logs.mean(axis=0), np.maximum(logs.std(axis=0), 1e-9)
-    matrix = _kernel(similarities, codes, codes)
-    matrix[np.diag_indices_from(matrix)] += NOISE
-    inverse = cho_solve((cholesky(matrix, lower=True, check_finite=False), True), np.eye(len(codes)))
-    weights = inverse @ ((logs - centre) / unit)
+    scales = np.exp(initial_scales(len(similarities))[:-1])
+    kernel = Effects(scales, tuple(len(each) for each in similarities))
+    process = GaussianProcessRegressor(kernel, alpha=NOISE, optimizer=None)
+    process.fit(_inputs(similarities, codes), (logs - centre) / unit)
+    weights = process.alpha_.reshape(len(codes), -1)
+    inverse = cho_solve((process.L_, True), np.eye(len(codes)))
     left_out = np.expm1(np.clip(weights / np.diag(inverse)[:, None] * unit, -20.0, 20.0))
-    return _Part(columns, similarities, codes, weights, centre, unit), np.median(np.abs(left_out), axis=0)
+    return _Part(columns, similarities, process, centre, unit), np.median(np.abs(left_out), axis=0)
 
 
-def _kernel(similarities: Sequence[Matrix], ones: Codes, others: Codes) -> Matrix:
-    none_one, none_other = np.zeros((len(ones), 0)), np.zeros((len(others), 0))
-    scales = initial_scales(len(similarities))
-    return covariance(similarities, scales, Inputs(ones, none_one), Inputs(others, none_other))
+def _inputs(similarities: Sequence[Matrix], codes: Codes) -> Matrix:
+    return features(similarities, codes, np.zeros((len(codes), 0)))

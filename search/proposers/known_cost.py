@@ -1,8 +1,8 @@
 """The known-cost proposer: a model for Dice alone, exact costs, and the largest expected gain of hypervolume.
 
 Random points, neighbours and crossovers of the front make a pool; a cost model ranks it, the best few are priced
-exactly, and the choice is made between those. What is chosen and how is in `acquire`, in numbers; this file turns a
-study's records into them.
+exactly, and the choice is made between those. Where many are in training, several are chosen at once. What is chosen
+and how is in `acquire`, in numbers; this file turns a study's records into them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ DESIGN = 6  # trainings of the first design
 RANDOM, VARIED, CROSSED = 600, 300, 300  # candidates of the pool, beside all neighbours of the front
 LISTED = 3000  # candidates drawn where all networks are listed
 PARENTS = 25  # front points whose neighbours are all in the pool
-SHORTLIST = 8  # candidates priced exactly before the choice
+SHORTLIST = 8  # candidates priced exactly before a choice
+TOGETHER = 16  # so many in training for each that is chosen at once: little is learned before the last of them is asked
+REGAINED = 60  # candidates whose gain is worked out anew after each choice: a gain only shrinks
 DESCENTS = 8  # rounds of neighbours towards the cheapest and the dearest network
 RELEARN = 0.15  # the cost model is learned anew after so many more prices
 COUNTED = ("trained", "stopped", "running")
@@ -56,6 +58,7 @@ class KnownCostProposer:
         self.priced_rows: list[Codes] = []
         self.priced_costs: list[Matrix] = []
         self.rows: dict[int, Codes] = {}
+        self.chosen: list[Decisions] = []
         self.model: CostModel | None = None
         self.scales: Scales | None = None
         self.shares = [COSTS.index(name) for name in problem.directions if name != "dice"]
@@ -63,8 +66,14 @@ class KnownCostProposer:
 
     def propose(self, records: Sequence[Record]) -> Decisions:
         """Return the decisions with the largest expected gain, or the next of the first design."""
-        rng = np.random.default_rng([self.problem.seed, len(records), len(self.prices)])
         self._take_in(records)
+        if not self.chosen:
+            training = sum(record.state == "running" for record in records)
+            self.chosen = self._several(records, 1 + training // TOGETHER)
+        return self.chosen.pop(0)
+
+    def _several(self, records: Sequence[Record], count: int) -> list[Decisions]:
+        rng = np.random.default_rng([self.problem.seed, len(records), len(self.prices)])
         self._learn_costs()
         counted = [record for record in records if record.state in COUNTED and record.measurement.costs]
         counted += [record for record in records if record.state == "running" and not record.measurement.costs]
@@ -72,11 +81,12 @@ class KnownCostProposer:
         taken = {record.architecture for record in records}
         finished = sum(record.state != "running" for record in counted)
         if len(counted) < DESIGN or finished < 3:
-            return self._design(rng, counted, seen, taken)
+            return self._design(rng, counted, seen, taken, count=count)
         evidence, costs = self._evidence(counted)
         surrogate, self.scales = learn_dice(self.coded.similarities, evidence, scales=self.scales, rng=rng)
         known = self._front(surrogate, evidence, counted, costs)
-        return self._choose(surrogate, known, self._pool(rng, known.rows, seen), taken)
+        pool = self._pool(rng, known.rows, seen)
+        return self._choose(surrogate, known, pool, taken, count=count)
 
     def _take_in(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -138,28 +148,28 @@ class KnownCostProposer:
         return np.asarray((costs <= limits).all(axis=1))
 
     def _design(
-        self, rng: np.random.Generator, counted: Sequence[Record], seen: set[bytes], taken: set[Architecture]
-    ) -> Decisions:
-        """Return the next network of the first design: both ends of the costs, then between, unlike the others."""
+        self, rng: np.random.Generator, counted: Sequence[Record], seen: set[bytes], taken: set[Architecture], *,
+        count: int,
+    ) -> list[Decisions]:  # fmt: skip
+        """Return the next networks of the first design: both ends of the costs, then between, unlike the others."""
         rows = self._fresh(self._wide(rng), seen)
-        for _ in range(20):
-            costs = self._predicted(rows)
-            inside = np.flatnonzero(self._within(costs))
-            if not len(inside):
+        costs = self._predicted(rows)
+        inside = self._within(costs)
+        rows, level = rows[inside], np.log(costs[inside][:, self.shares or [0]]).mean(axis=1)
+        design: list[Decisions] = []
+        others = [self.rows[record.number] for record in counted]
+        for _ in range(20 * count):
+            if len(design) == count or not len(rows):
                 break
-            level = np.log(costs[inside][:, self.shares or [0]]).mean(axis=1)
-            others = [self.rows[record.number] for record in counted]
-            chosen = inside[
-                spread_design(
-                    level, rows[inside][:, self.coded.free], count=len(counted),
-                    taken=np.stack(others)[:, self.coded.free] if others else rows[:0][:, self.coded.free],
-                )
-            ]  # fmt: skip
-            architecture, exact = self._price(rows[chosen])
-            if exact is not None and architecture not in taken and self._within(np.nan_to_num(exact[None]))[0]:
-                return self.coded.decode(rows[chosen])
+            known = np.stack(others)[:, self.coded.free] if others else rows[:0][:, self.coded.free]
+            chosen = spread_design(level, rows[:, self.coded.free], taken=known, count=len(others))
+            row, level = rows[chosen], np.delete(level, chosen)
             rows = np.delete(rows, chosen, axis=0)
-        return self.coded.decode(self.coded.sample(rng, 1)[0])
+            architecture, exact = self._price(row)
+            if exact is not None and architecture not in taken and self._within(np.nan_to_num(exact[None]))[0]:
+                design.append(self.coded.decode(row))
+                others.append(row)
+        return design or [self.coded.decode(self.coded.sample(rng, 1)[0])]
 
     def _wide(self, rng: np.random.Generator) -> Codes:
         """Return rows from which a first design is chosen."""
@@ -187,7 +197,8 @@ class KnownCostProposer:
         exact = [self.prices.get(record.architecture) for record in counted]
         costs = np.stack([nothing if each is None else each for each in exact])
         lacking = np.flatnonzero(np.isnan(costs).any(axis=1))
-        costs[lacking] = np.where(np.isnan(costs[lacking]), self._predicted(rows[lacking]), costs[lacking])
+        if len(lacking):
+            costs[lacking] = np.where(np.isnan(costs[lacking]), self._predicted(rows[lacking]), costs[lacking])
         dice, extra = _dice_of(counted)
         pending = np.array([record.state == "running" for record in counted])
         return Evidence(rows[:, self.coded.free], np.log(np.maximum(costs, 1e-12)), dice, extra, pending), costs
@@ -217,26 +228,52 @@ class KnownCostProposer:
         rows = np.unique(rows, axis=0)
         return rows[[row.tobytes() not in seen for row in rows]]
 
-    def _choose(self, surrogate: Surrogate, known: Known, pool: Codes, taken: set[Architecture]) -> Decisions:
-        """Rank the pool by predicted costs, price the best, and take the best of those."""
+    def _choose(
+        self, surrogate: Surrogate, known: Known, pool: Codes, taken: set[Architecture], *, count: int
+    ) -> list[Decisions]:
+        """Rank the pool by predicted costs, and take one after the other, each priced exactly before.
+
+        What was taken joins the front as it is expected, so that the next one is worth something beside it.
+        """
         costs = self._predicted(pool)
         gained = self._gains(surrogate, known, pool, costs)
         gained[~self._within(costs)] = -1.0
-        exact_rows, exact_costs = [], []
-        for number in np.argsort(-gained):
-            architecture, exact = self._price(pool[number])
-            if exact is None or architecture in taken:
-                continue
-            exact = np.where(np.isnan(exact), costs[number], exact)
-            if self._within(exact[None])[0]:
-                exact_rows.append(pool[number])
-                exact_costs.append(exact)
-            if len(exact_rows) == SHORTLIST:
+        found: list[Decisions] = []
+        while len(found) < count:
+            best = self._shortlist(gained, pool, costs, taken)
+            if not len(best):
                 break
-        if not exact_rows:
-            return self.coded.decode(pool[int(np.argmax(gained))])
-        gained = self._gains(surrogate, known, np.stack(exact_rows), np.stack(exact_costs))
-        return self.coded.decode(exact_rows[int(np.argmax(gained))])
+            gained[best] = self._gains(surrogate, known, pool[best], costs[best])
+            chosen = best[[int(np.argmax(gained[best]))]]
+            found.append(self.coded.decode(pool[chosen[0]]))
+            if len(found) < count:
+                known = self._joined(surrogate, known, pool[chosen], costs[chosen])
+                again = np.argsort(-gained)[:REGAINED]
+                again = again[gained[again] > 0]
+                gained[again] = self._gains(surrogate, known, pool[again], costs[again])
+                gained[chosen] = -1.0
+        return found or [self.coded.decode(pool[int(np.argmax(gained))])]
+
+    def _shortlist(self, gained: Matrix, pool: Codes, costs: Matrix, taken: set[Architecture]) -> NDArray[np.int64]:
+        """Return the best rows that can be trained; their exact costs go into `costs`, what is unfit gains nothing."""
+        found: list[int] = []
+        for number in np.argsort(-gained):
+            if len(found) == SHORTLIST or gained[number] < 0:
+                break
+            architecture, exact = self._price(pool[number])
+            if exact is not None and architecture not in taken:
+                costs[number] = np.where(np.isnan(exact), costs[number], exact)
+                if self._within(costs[[number]])[0]:
+                    found.append(number)
+                    continue
+            gained[number] = -1.0
+        return np.array(found, dtype=np.int64)
+
+    def _joined(self, surrogate: Surrogate, known: Known, rows: Codes, costs: Matrix) -> Known:
+        """Return the front with rows that were chosen, at the Dice that is expected of them."""
+        mean = surrogate.mean(rows[:, self.coded.free], np.log(np.maximum(costs, 1e-12)))
+        points = np.column_stack([mean, costs[:, self.shares] / self.references])
+        return Known(np.concatenate([known.rows, rows]), np.concatenate([known.points, points]))
 
     def _gains(self, surrogate: Surrogate, known: Known, rows: Codes, costs: Matrix) -> Matrix:
         hurry = costs[:, COSTS.index("macs")] ** -HURRY

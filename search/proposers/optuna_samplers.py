@@ -29,6 +29,7 @@ class OptunaProposer:
     def __init__(self, problem: Problem, *, name: str) -> None:
         import optuna
 
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.problem, self.name = problem, name
         self.tries = 3 if name == "gp" else 30  # a Gaussian process takes a second an ask, and insists
         self.study = optuna.create_study(directions=optuna_directions(problem.directions), sampler=self._sampler(0))

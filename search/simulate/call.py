@@ -136,4 +136,4 @@ def _write(done: Sequence[Comparison], file: Path) -> None:
             for name in names
         ]
         figures.append(draw_anytime(curves, title=f"{compared.table}: {compared.character}"))
-    write_figures(figures, file)
+    write_figures(figures, file, title="voxnas simulate")

@@ -32,7 +32,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Run:
-    """One search: its steps, how often it asked for what it knew, seconds of each ask, how busy workers were."""
+    """One search: its steps, how often it asked for what it knew, seconds of each ask, how busy workers were.
+
+    `busy` is the share of all workers' time in training, from the first ask to the last start of a training.
+    """
 
     proposer: str
     seed: int
@@ -92,7 +95,8 @@ class _Search:
         self.steps: list[Step] = []
         self.asked: list[float] = []
         self.repeats, self.trained_s, self.now, self.driver_free, self.over = 0, 0.0, 0.0, 0.0, False
-        self.busy_s, self.last_start = 0.0, 0.0
+        self.spans: list[tuple[float, float]] = []  # when each stretch of training began and ended
+        self.last_start = 0.0
 
     def run(self) -> None:
         """Start all workers, then go from event to event."""
@@ -109,8 +113,8 @@ class _Search:
 
     def result(self) -> Run:
         """Return what came of it."""
-        spans = self.rules.workers * self.last_start
-        busy = min(1.0, self.busy_s / spans) if spans else 1.0
+        busy_s = sum(max(0.0, min(end, self.last_start) - begin) for begin, end in self.spans)
+        busy = busy_s / (self.rules.workers * self.last_start) if self.last_start else 1.0
         return Run(self.name, self.seed, tuple(self.steps), self.repeats, tuple(self.asked), busy)
 
     def _start(self) -> None:
@@ -150,14 +154,13 @@ class _Search:
         until = next((rung for rung in self._stops(trial) if rung > epoch), self.table.epochs)
         begin = max(self.now, self.driver_free) if epoch == 0 else self.now
         seconds = float((until - epoch) * self.table.epoch_s[self._row(trial)])
+        self.spans.append((begin, begin + seconds))
         heapq.heappush(self.events, (begin + seconds, trial, until))
 
     def _ends(self, trial: int, epoch: int) -> bool:
         """Take in what was trained; tell whether the trial is over."""
         row, previous = self._row(trial), len(self.records[trial].measurement.epochs)
-        spent = float((epoch - previous) * self.table.epoch_s[row])
-        self.trained_s += spent
-        self.busy_s += spent
+        self.trained_s += float((epoch - previous) * self.table.epoch_s[row])
         curve = self.curves[trial]
         epochs = tuple(Epoch(number + 1, 0.0, float(curve[number]), 0.0) for number in range(epoch))
         whole = epoch == self.table.epochs

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,21 +27,29 @@ EPOCHS = 27
 STEPS_PER_EPOCH = 250
 TRAINING_MACS = 3 * 2  # forward and backward, batch 2: MACs of a step over those of one patch
 MACS_PER_S = 2e11
-MEAN_LOSS, STEEPNESS = 0.18, 0.35  # Dice is 1 - MEAN_LOSS exp(-STEEPNESS score): good networks lie close together
+MEAN_LOSS, STEEPNESS = 0.18, 0.35  # Dice loss at score 0, and the share of it that a score of 1 takes away
 TAIL = 2.5  # the score stays within plus or minus this
 CROSSING = 0.35  # spread of the logarithm of the learning curves' time constants beside what the size explains
 FLICKER = 0.004  # deviation of an epoch's Dice about the curve, gone at the end
 
 
+Link = Literal["share", "straight", "logistic"]
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """A space, the shares of Dice's variance, and the deviation of one training's Dice (least, most over networks)."""
+    """A space, the shares of Dice's variance, and the deviation of one training's Dice (least, most over networks).
+
+    `link` leads from the score to Dice: `share` takes away a share of the loss (what `known-cost` assumes too), so
+    that good networks lie close together; `straight` is a line, cut off at 0 and 1; `logistic` is steepest at 0.5.
+    """
 
     character: str
     context: Context
     placement: str
     choices: Mapping[str, Sequence[Any]]
     shares: Mapping[str, float]
+    link: Link
     noise: tuple[float, float] = (0.0005, 0.001)
     unseen: bool = field(default=False)
 
@@ -49,6 +57,7 @@ class Recipe:
 THICK = Context((12, 128, 128), (6.0, 1.0, 1.0), 1, 4)
 NEAR_CUBE = Context((32, 48, 32), (1.0, 1.0, 1.0), 1, 3)
 WIDE = Context((16, 96, 96), (3.0, 1.0, 1.0), 2, 3)
+MIDDLING = Context((24, 64, 64), (2.5, 1.0, 1.0), 1, 3)
 BLOCKS = ("none", "isa", "csam")
 RECIPES: dict[str, Recipe] = {
     "additive": Recipe(
@@ -56,42 +65,42 @@ RECIPES: dict[str, Recipe] = {
         {"encoder": ("plain", "residual"), "width": (8, 12, 16, 24), "repeats": (1, 2), "norm": ("instance", "batch"),
          "deep_supervision": (True, False), "skip": ("concat", "add"), "isa.shared": (True, False),
          "attention@encoders": BLOCKS, "attention@bottleneck": BLOCKS, "attention@skips": BLOCKS},
-        {"trend": 0.35, "main": 0.4, "pairs": 0.25},
+        {"trend": 0.35, "main": 0.4, "pairs": 0.25}, link="straight",
     ),
     "places": Recipe(
         "strong interactions between block and place, conditional places", THICK, "each",
         {"levels": (3, 4), "width": (16, 24, 32), "encoder": ("plain", "residual"), "repeats": (1, 2, 3),
          "attention@bottleneck": BLOCKS, "attention@skip0": BLOCKS, "attention@skip1": BLOCKS,
          "attention@skip2": BLOCKS, "attention@encoder0": BLOCKS},
-        {"trend": 0.25, "main": 0.15, "places": 0.6},
+        {"trend": 0.25, "main": 0.15, "places": 0.6}, link="logistic",
     ),
     "network": Recipe(
         "a random small network over the decisions, not additive", WIDE, "tied",
         {"levels": (3, 4, 5), "width": (8, 16, 24, 32), "growth": (2.0, 1.5), "kernels": ("auto", "2d", "3d"),
          "encoder": ("plain", "residual"), "repeats": (1, 2), "attention@encoders": BLOCKS,
          "attention@bottleneck": BLOCKS, "attention@skips": BLOCKS, "attention@decoders": ("none", "isa")},
-        {"trend": 0.2, "network": 0.8},
+        {"trend": 0.2, "network": 0.8}, link="straight",
     ),
     "noisy": Recipe(
         "main effects and interactions, two trainings differ by 0.5 to 2 Dice points", NEAR_CUBE, "tied",
         {"encoder": ("plain", "residual"), "width": (8, 12, 16, 24), "repeats": (1, 2), "norm": ("instance", "batch"),
          "skip": ("concat", "add"), "attention@encoders": BLOCKS, "attention@bottleneck": BLOCKS,
          "attention@skips": BLOCKS},
-        {"trend": 0.3, "main": 0.4, "pairs": 0.3}, noise=(0.0035, 0.014),
+        {"trend": 0.3, "main": 0.4, "pairs": 0.3}, link="share", noise=(0.0035, 0.014),
     ),
-    "forest": Recipe(
-        "an ensemble of random trees over the decisions, not additive", THICK, "tied",
-        {"levels": (3, 4, 5), "width": (8, 16, 24, 32), "growth": (2.0, 1.5), "encoder": ("plain", "residual"),
-         "repeats": (1, 2, 3), "upsampling": ("linear", "transposed"), "skip": ("concat", "add"),
-         "attention@encoders": BLOCKS, "attention@bottleneck": BLOCKS, "attention@skips": BLOCKS},
-        {"trend": 0.2, "forest": 0.8}, unseen=True,
+    "trees": Recipe(
+        "an ensemble of random trees over the decisions, not additive", MIDDLING, "tied",
+        {"levels": (3, 4), "width": (8, 12, 16, 24, 32), "growth": (2.0, 1.5), "norm": ("instance", "batch"),
+         "activation": ("leakyrelu", "gelu"), "repeats": (1, 2), "attention@encoders": BLOCKS,
+         "attention@bottleneck": BLOCKS, "attention@skips": BLOCKS, "attention@decoders": ("none", "isa")},
+        {"trend": 0.25, "forest": 0.75}, link="straight", unseen=True,
     ),
-    "noisy-places": Recipe(
-        "interactions of block and place, two trainings differ by 0.5 to 2 Dice points, large", WIDE, "each",
-        {"levels": (3, 4), "width": (16, 24, 32), "encoder": ("plain", "residual"), "repeats": (1, 2),
-         "isa.shared": (True, False), "attention@bottleneck": BLOCKS, "attention@skip0": BLOCKS,
+    "noisy-network": Recipe(
+        "a random small network over decisions and places, two trainings differ by 0.5 to 2 Dice points", THICK, "each",
+        {"levels": (3, 4), "width": (12, 16, 24, 32), "encoder": ("plain", "residual"), "repeats": (1, 2),
+         "upsampling": ("linear", "transposed"), "attention@bottleneck": BLOCKS, "attention@skip0": BLOCKS,
          "attention@skip1": BLOCKS, "attention@skip2": BLOCKS, "attention@encoder0": BLOCKS},
-        {"trend": 0.3, "main": 0.25, "places": 0.45}, noise=(0.0035, 0.014), unseen=True,
+        {"trend": 0.25, "network": 0.75}, link="logistic", noise=(0.0035, 0.014), unseen=True,
     ),
 }  # fmt: skip
 
@@ -110,8 +119,7 @@ def synthetic_table(name: str) -> Table:
         (np.sqrt(share) * _PARTS[part](space, decisions, size, rng) for part, share in recipe.shares.items()),
         np.zeros(len(macs)),
     )
-    score = TAIL * np.tanh(score / TAIL)
-    truth = 1.0 - MEAN_LOSS * np.exp(-STEEPNESS * score)
+    truth = _LINKS[recipe.link](TAIL * np.tanh(score / TAIL))
     spread = rng.uniform(*recipe.noise, size=len(macs))
     slow = np.exp(0.25 * size + CROSSING * rng.standard_normal(len(macs))) * EPOCHS / 6
     gap = rng.uniform(0.1, 0.35, size=len(macs))
@@ -151,6 +159,23 @@ def _buildable(space: Space) -> tuple[tuple[Decisions, ...], tuple[Architecture,
         if architecture not in found and why_not(architecture, space.context) is None:
             found[architecture] = decisions
     return tuple(found.values()), tuple(found)
+
+
+def _share(score: Matrix) -> Matrix:
+    return np.asarray(1.0 - MEAN_LOSS * np.exp(-STEEPNESS * score))
+
+
+def _straight(score: Matrix) -> Matrix:
+    return np.asarray(np.clip(1.0 - MEAN_LOSS * (1.0 - STEEPNESS * score), 0.0, 1.0))
+
+
+def _logistic(score: Matrix) -> Matrix:
+    """Return a Dice with the same value and slope at score 0 as the others."""
+    odds = MEAN_LOSS / (1.0 - MEAN_LOSS) * np.exp(-STEEPNESS / (1.0 - MEAN_LOSS) * score)
+    return np.asarray(1.0 / (1.0 + odds))
+
+
+_LINKS = {"share": _share, "straight": _straight, "logistic": _logistic}
 
 
 def _standard(values: Matrix) -> Matrix:

@@ -173,11 +173,12 @@ class Halving:
 
 @dataclass(frozen=True)
 class Search:
-    """Who proposes, how many trainings, from which seed, and whether hopeless ones are stopped early."""
+    """Who proposes, how many trainings (or hours of them), from which seed, and who is stopped early."""
 
     __pydantic_config__ = STRICT
     proposer: Literal["known-cost", "random", "tpe", "nsga2", "nsga3", "gp", "local"] = "known-cost"
     trials: Whole = 50
+    hours: Positive | None = None
     seed: Index = 0
     halving: Annotated[Halving | None, BeforeValidator(lambda value: None if value == "off" else value)] = None
 

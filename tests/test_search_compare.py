@@ -1,0 +1,68 @@
+"""Runs side by side: one reference, hypervolume over hours, the picture and the verb."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from conftest import quiet_view
+
+from search.compare import compare_runs, look_at_run
+from search.figures import draw_sides
+from search.local import run_study
+from search.pareto import hypervolume
+from search.plan import make_plan
+from search.study import UserError, load_study
+from search.study.schema import Objectives
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_run, tmp_path_factory):
+    """A finished run, and one of the same file under another name and proposer."""
+    runs = tmp_path_factory.mktemp("runs")
+    overrides = ["name=tiny-local", "search.proposer=local", "search.seed=1"]
+    run_study(make_plan(load_study(tiny_run.file, overrides=overrides), runs=runs), trials=2, view=quiet_view())
+    return tiny_run.runs / "tiny", runs / "tiny-local"
+
+
+def test_runs_are_seen_from_the_worst_of_their_references(folders):
+    looks = [look_at_run(folder) for folder in folders]
+    looks[1] = replace(looks[1], reference={name: 0.5 * value for name, value in looks[1].reference.items()})
+    reference, sides = compare_runs(looks)
+    assert reference == looks[0].reference
+    assert [side.name for side in sides] == ["tiny (random)", "tiny-local (local)"]
+    for looked, side in zip(looks, sides, strict=True):
+        last = hypervolume(looked.records, looked.study.directions, reference)
+        assert side.curve[-1] == (pytest.approx(side.hours), pytest.approx(last)) and side.after(side.hours) == last > 0
+        assert side.after(0.0) == 0.0 and [*side.curve] == sorted(side.curve)
+        assert side.hours * 3600 == pytest.approx(sum(each.measurement.seconds for each in looked.records))
+
+
+def test_the_picture_holds_each_runs_fronts_and_curve(folders):
+    _, sides = compare_runs([look_at_run(folder) for folder in folders])
+    figure = draw_sides(sides)
+    for side in sides:
+        drawn = [trace for trace in figure.data if trace.name == side.name]
+        assert [trace.mode for trace in drawn] == [*["markers"] * 4, "lines"]  # two planes, a front and the rest on each
+        assert len(drawn[1].x) == len(drawn[3].x) == len(side.looked.front)
+        assert len(drawn[0].x) + len(drawn[1].x) == len(side.looked.records)
+        assert tuple(drawn[4].y) == tuple(volume for _, volume in side.curve)
+
+
+def test_the_verb_prints_and_draws(folders, tmp_path):
+    command = [sys.executable, "-m", "search.cli", "compare", *map(str, folders), "--out", str(tmp_path / "both.html")]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [run["proposer"] for run in json.loads(done.stdout)["runs"]] == ["random", "local"]
+    html = (tmp_path / "both.html").read_text()
+    assert "tiny-local (local)" in html and html.count("Plotly.newPlot") == 1
+
+
+def test_what_cannot_be_compared_is_said(folders, tmp_path):
+    with pytest.raises(UserError, match="is not the folder of a run: it holds no study.yaml"):
+        look_at_run(tmp_path)
+    looks = [look_at_run(folder) for folder in folders]
+    narrower = replace(looks[1].study, objectives=Objectives(dice=looks[1].study.objectives.dice))
+    with pytest.raises(UserError, match=r"of different objectives can't be compared: dice, memory, latency \(tiny\) and dice \("):
+        compare_runs([looks[0], replace(looks[1], study=narrower)])
