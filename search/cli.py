@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from search.driver import Executor
     from search.front import Look
     from search.plan import Plan
 
@@ -35,6 +36,14 @@ Overrides = Annotated[
     ),
 ]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder in which the studies' own folders lie.")]
+Kind = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--executor", help="local, or ray [the file's executor.kind].", show_default=False),
+]
+Address = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--address", help="The Ray cluster, as auto or HOST:PORT [the file's].", show_default=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -68,9 +77,10 @@ def space(
 def run(
     study: StudyFile, data: DataRoot = None, overrides: Overrides = None, runs: Runs = Path("runs"),
     trials: Annotated[int | None, typer.Option(min=1, help="Trainings in all [the file's search.trials].")] = None,
+    executor: Kind = None, address: Address = None,
 ) -> None:  # fmt: skip
     """Run the study, or go on with it; Ctrl-C stops it, the same command goes on."""
-    plan = _plan(study, data, overrides, runs)
+    plan = _plan(study, data, _executor(overrides, executor, address), runs)
     _run(plan, trials or plan.study.search.trials)
 
 
@@ -97,9 +107,10 @@ def confirm(
     top: Annotated[int | None, typer.Option(min=1, help="So many of the front [all of it].")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each fold, from seeds of their own.")] = 1,
     folds: Annotated[int | None, typer.Option(min=1, help="Folds, the study's own first [all].")] = None,
+    executor: Kind = None, address: Address = None,
 ) -> None:  # fmt: skip
     """Train the front again over seeds and folds; the same command goes on where it was stopped."""
-    plan = _plan(study, data, overrides, runs)
+    plan = _plan(study, data, _executor(overrides, executor, address), runs)
     _confirm(plan, top, seeds, folds or len(plan.folds))
 
 
@@ -203,13 +214,29 @@ def _look(study: Path, overrides: list[str] | None, runs: Path) -> Look:
     return look(load_study(study, overrides=overrides or (), need_data=False), runs=runs)
 
 
+def _executor(overrides: list[str] | None, kind: str | None, address: str | None) -> list[str]:
+    """Say what the options of an executor say as overrides of the study's file."""
+    named = {"executor.kind": kind, "executor.address": address}
+    return [*(overrides or ()), *(f"{key}={value}" for key, value in named.items() if value is not None)]
+
+
+def _make_executor(plan: Plan) -> Executor:
+    if plan.study.executor.kind == "ray":
+        from search.cluster.executor import RayExecutor
+
+        return RayExecutor(plan, address=plan.study.executor.address)
+    from search.local import LocalExecutor
+
+    return LocalExecutor(plan)
+
+
 def _run(plan: Plan, trials: int) -> None:
-    from search.local import run_study
+    from search.driver import run_study
     from search.view import RunView
 
     console = _console()
     with _stoppable(console), RunView(console, name=plan.study.name, trials=trials) as view:
-        outcome = run_study(plan, trials=trials, view=view)
+        outcome = run_study(plan, trials=trials, view=view, executor=_make_executor(plan))
     states = [record.state for record in outcome.records]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     console.print(f"{outcome.why} ({counts})", highlight=False)
@@ -240,7 +267,7 @@ def _confirm(plan: Plan, top: int | None, seeds: int, folds: int) -> None:
 
     console = _console()
     with _stoppable(console), RunView(console, name=f"confirm {plan.study.name}", trials=0) as view:
-        done = confirm_study(plan, top=top, seeds=seeds, folds=folds, view=view)
+        done = confirm_study(plan, top=top, seeds=seeds, folds=folds, view=view, executor=_make_executor(plan))
     console.print(f"{done} trainings done", highlight=False)
     _confirmed(look(plan.loaded, runs=plan.runs), json=False)
 
