@@ -19,8 +19,9 @@ from search.records import COUNTED, Epoch, Job, Measurement, Record, searched
 from search.reference import reference_point, require_a_share
 from search.store import Store, now
 from search.study.mistakes import UserError
-from search.training.checkpoint import WEIGHTS, drop_checkpoint
+from search.training.checkpoint import drop_checkpoint
 from search.training.evaluate import over_budget
+from search.training.files import WEIGHTS
 from space.axes import Decisions
 
 OVER_BUDGET_PER_TRIAL = 20  # a space that is nearly all over budget ends the study instead of pricing for ever

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from search.database import lock_file, shared_by_drivers
 from search.plan import Plan
@@ -14,14 +15,21 @@ from search.study.mistakes import UserError
 
 @contextmanager
 def driver_lock(plan: Plan) -> Iterator[None]:
-    """Hold the study's lock beside its database; the system frees it when the process ends, however it ends.
+    """Hold a study's lock, so that no other driver runs it."""
+    with hold_lock(plan.url, plan.folder, plan.study.name):
+        yield
+
+
+@contextmanager
+def hold_lock(url: str, folder: Path, name: str) -> Iterator[None]:
+    """Hold a lock beside the study's database; the system frees it when the process ends, however it ends.
 
     PostgreSQL keeps several drivers apart by itself; there the lock is no one's.
     """
-    if shared_by_drivers(plan.url):
+    if shared_by_drivers(url):
         yield
         return
-    path = lock_file(plan.url, plan.folder, plan.study.name)
+    path = lock_file(url, folder, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:
@@ -29,7 +37,7 @@ def driver_lock(plan: Plan) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "another process"
-            raise UserError([f"{plan.study.name} is being run already, by {holder}"]) from None
+            raise UserError([f"{name} is being run already, by {holder}"]) from None
         file.truncate(0)
         file.write(driver_name())
         file.flush()

@@ -1,4 +1,4 @@
-"""`voxnas run --executor ray` with trials of `cluster_trials`: FILE RUNS ADDRESS TRIALS CLASS, for tests that end it."""
+"""`voxnas run --executor ray` with trials of `cluster_trials`: FILE RUNS ADDRESS TRIALS CLASS."""
 
 import sys
 from pathlib import Path

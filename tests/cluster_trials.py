@@ -25,7 +25,7 @@ class Watch(Stopwatch):
 
 
 class Sleeper(Trial):
-    """Sleeps VOXNAS_TEST_EPOCH_S an epoch, and keeps how far it came as a training does: in its folder, a line an epoch."""
+    """Sleeps `epoch_s` an epoch, and keeps how far it came as a training does: in its folder."""
 
     epoch_s = 0.05
 

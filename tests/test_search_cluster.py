@@ -1,24 +1,18 @@
-"""Studies on a Ray cluster of two raylets: what comes of faults, and that the same command ends the study after each."""
+"""Studies on a Ray cluster of two raylets: what comes of faults of a trial; and that records are the local ones."""
 
 import os
-import signal
-import subprocess
-import sys
 import time
-from collections import Counter
-from pathlib import Path
 
 import cluster_trials
 import pytest
 from cluster_trials import HERE, Watch
 from conftest import STUDY, quiet_view, write_study
 
-import search.local
 from search.cluster.executor import RayExecutor
 from search.driver import run_study
 from search.plan import make_plan
 from search.store import read_records
-from search.study import UserError, load_study
+from search.study import load_study
 
 ROOT = HERE.parent
 TINY = STUDY.replace("epochs: 2", "epochs: 3")

@@ -23,7 +23,8 @@ from search.data.prepare import Prepared, load_prepared
 from search.objectives import HEADINGS, show
 from search.records import CaseDice, Costs, Epoch, Job, MeasuredMemory, Measurement
 from search.study.units import show_seconds
-from search.training.checkpoint import REASON, drop_checkpoint, load_checkpoint, save_checkpoint, save_weights
+from search.training.checkpoint import drop_checkpoint, load_checkpoint, save_checkpoint, save_weights
+from search.training.files import REASON
 from search.training.patches import PatchSource
 from search.training.pretrained import Unavailable, start_from_pretrained
 from search.training.schemes import Phase, make_phases, phase_at, training_step
