@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from search.driver import Executor
     from search.front import Look
     from search.plan import Plan
 
@@ -35,6 +36,14 @@ Overrides = Annotated[
     ),
 ]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder in which the studies' own folders lie.")]
+Kind = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--executor", help="local, or ray [the file's executor.kind].", show_default=False),
+]
+Address = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--address", help="The Ray cluster, as auto or HOST:PORT [the file's].", show_default=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -68,10 +77,73 @@ def space(
 def run(
     study: StudyFile, data: DataRoot = None, overrides: Overrides = None, runs: Runs = Path("runs"),
     trials: Annotated[int | None, typer.Option(min=1, help="Trainings in all [the file's search.trials].")] = None,
+    executor: Kind = None, address: Address = None,
 ) -> None:  # fmt: skip
     """Run the study, or go on with it; Ctrl-C stops it, the same command goes on."""
-    plan = _plan(study, data, overrides, runs)
+    plan = _plan(study, data, _executor(overrides, executor, address), runs)
     _run(plan, trials or plan.study.search.trials)
+
+
+@app.command()
+def submit(
+    study: StudyFile, address: Annotated[str, typer.Option("--address", help="The head's dashboard, http://HEAD:8265.")],
+    runs: Annotated[Path, typer.Option("--runs", help="Folder of the cluster for the studies' own folders.")],
+    data: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--data", help="Folder of the cluster in which the study's data folder lies.", show_default=False),
+    ] = None,
+    overrides: Overrides = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trainings in all [the file's search.trials].")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Print what the run prints until it ends.")] = False,
+) -> None:  # fmt: skip
+    """Send the study to a Ray cluster, which runs it as a job; sent again, it goes on."""
+    _submit(study, address, runs, _options(data, overrides, trials), follow)
+
+
+@app.command()
+def status(
+    study: StudyFile, overrides: Overrides = None, runs: Runs = Path("runs"), json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every two seconds until the study ends.")] = False,
+) -> None:  # fmt: skip
+    """Show who works on the study: machines, running trials, queue, failures with their reasons, time left."""
+    _status(study, overrides, runs, json, watch)
+
+
+@app.command()
+def studies(
+    database: Annotated[str | None, typer.Argument(help="A URL or a file [all of the runs folder].")] = None,
+    rename: Annotated[tuple[str, str] | None, typer.Option("--rename", metavar="NAME NEW")] = None,
+    copy: Annotated[tuple[str, str] | None, typer.Option("--copy", metavar="NAME DATABASE")] = None,
+    delete: Annotated[str | None, typer.Option("--delete", metavar="NAME", help="Its records and its folder.")] = None,
+    free: Annotated[str | None, typer.Option("--free", metavar="NAME", help="Its files that nothing needs.")] = None,
+    upgrade: Annotated[bool, typer.Option("--upgrade", help="Bring an older database up to date.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask before deleting.")] = False,
+    runs: Runs = Path("runs"),
+) -> None:  # fmt: skip
+    """List the studies of a database; rename, copy or delete one, free its disk."""
+    from search import studies as kept
+
+    urls = kept.find_databases(database, runs)
+    if upgrade:
+        for url in urls:
+            kept.upgrade_database(url)
+    for name, change in ((rename and rename[0], "rename"), (copy and copy[0], "copy"), (delete, "delete"), (free, "free")):
+        if name is None:
+            continue
+        url = kept.database_of(name, urls)
+        if change == "rename" and rename:
+            kept.rename_study(url, *rename, runs=runs)
+            print(f"{rename[0]} is {rename[1]} now; say so in its file: name: {rename[1]}")
+        elif change == "copy" and copy:
+            kept.copy_study(url, *copy)
+        elif change == "delete":
+            if not yes:
+                typer.confirm(f"delete the study {name}, with {runs / name}?", abort=True)
+            print(kept.freed_line(name, kept.delete_study(url, name, runs=runs)))
+        else:
+            print(kept.freed_line(name, kept.free_disk(url, name, runs=runs)))
+    rows = [row for url in kept.find_databases(database, runs) for row in kept.list_studies(url)]
+    _console().print(kept.studies_table(rows))
 
 
 @app.command()
@@ -97,9 +169,10 @@ def confirm(
     top: Annotated[int | None, typer.Option(min=1, help="So many of the front [all of it].")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each fold, from seeds of their own.")] = 1,
     folds: Annotated[int | None, typer.Option(min=1, help="Folds, the study's own first [all].")] = None,
+    executor: Kind = None, address: Address = None,
 ) -> None:  # fmt: skip
     """Train the front again over seeds and folds; the same command goes on where it was stopped."""
-    plan = _plan(study, data, overrides, runs)
+    plan = _plan(study, data, _executor(overrides, executor, address), runs)
     _confirm(plan, top, seeds, folds or len(plan.folds))
 
 
@@ -223,13 +296,73 @@ def _look(study: Path, overrides: list[str] | None, runs: Path) -> Look:
     return look(load_study(study, overrides=overrides or (), need_data=False), runs=runs)
 
 
+def _executor(overrides: list[str] | None, kind: str | None, address: str | None) -> list[str]:
+    """Say what the options of an executor say as overrides of the study's file."""
+    named = {"executor.kind": kind, "executor.address": address}
+    return [*(overrides or ()), *(f"{key}={value}" for key, value in named.items() if value is not None)]
+
+
+def _options(data: Path | None, overrides: list[str] | None, trials: int | None) -> list[str]:
+    """Write options of `voxnas run` as they are written on its command line."""
+    named = {"--data": data, "--trials": trials}
+    given = [part for name, value in named.items() if value is not None for part in (name, str(value))]
+    return [*given, *(part for override in overrides or () for part in ("--set", override))]
+
+
+def _submit(study: Path, address: str, runs: Path, options: list[str], follow: bool) -> None:
+    from search.cluster import submit as sending
+    from search.study import UserError, load_study
+
+    overrides = [value for option, value in zip(options[:-1], options[1:], strict=True) if option == "--set"]
+    loaded = load_study(study, overrides=overrides, need_data=False)
+    sent = sending.submit(loaded, address=address, runs=runs, options=options)
+    print(f"{loaded.study.name} runs as {sent.job}; `ray job logs --address {address} {sent.job}` shows what it prints")
+    if follow:
+        ended = sending.follow(sent)
+        if ended != "SUCCEEDED":
+            raise UserError([f"submit: {sent.job} ended as {ended}"])
+
+
+def _status(study: Path, overrides: list[str] | None, runs: Path, json: bool, watch: bool) -> None:
+    from search.status import status_json, status_view, study_status
+    from search.study import load_study
+
+    loaded = load_study(study, overrides=overrides or (), need_data=False)
+    if json:
+        print(status_json(study_status(loaded, runs=runs)))
+    elif not watch:
+        _console().print(status_view(study_status(loaded, runs=runs)))
+    else:
+        import time
+
+        from rich.live import Live
+
+        with Live(console=_console(), auto_refresh=False) as live:
+            while True:
+                now = study_status(loaded, runs=runs)
+                live.update(status_view(now), refresh=True)
+                if now.is_over:
+                    break
+                time.sleep(2)
+
+
+def _make_executor(plan: Plan) -> Executor:
+    if plan.study.executor.kind == "ray":
+        from search.cluster.executor import RayExecutor
+
+        return RayExecutor(plan, address=plan.study.executor.address)
+    from search.local import LocalExecutor
+
+    return LocalExecutor(plan)
+
+
 def _run(plan: Plan, trials: int) -> None:
-    from search.local import run_study
+    from search.driver import run_study
     from search.view import RunView
 
     console = _console()
     with _stoppable(console), RunView(console, name=plan.study.name, trials=trials) as view:
-        outcome = run_study(plan, trials=trials, view=view)
+        outcome = run_study(plan, trials=trials, view=view, executor=_make_executor(plan))
     states = [record.state for record in outcome.records]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     console.print(f"{outcome.why} ({counts})", highlight=False)
@@ -260,7 +393,7 @@ def _confirm(plan: Plan, top: int | None, seeds: int, folds: int) -> None:
 
     console = _console()
     with _stoppable(console), RunView(console, name=f"confirm {plan.study.name}", trials=0) as view:
-        done = confirm_study(plan, top=top, seeds=seeds, folds=folds, view=view)
+        done = confirm_study(plan, top=top, seeds=seeds, folds=folds, view=view, executor=_make_executor(plan))
     console.print(f"{done} trainings done", highlight=False)
     _confirmed(look(plan.loaded, runs=plan.runs), json=False)
 

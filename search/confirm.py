@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from search.driver import Executor, View, Wanted, open_driver
 from search.halving import best_rows
-from search.local import View, finish_interrupted, open_driver, start
 from search.lock import driver_lock
 from search.pareto import losses, pareto_front
 from search.plan import Plan
 from search.records import Record, searched
 from search.store import read_records
 from search.study.mistakes import UserError
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """One training that confirmation asks for."""
-
-    record: Record
-    seed: int
-    fold: int
 
 
 def to_confirm(plan: Plan, records: Sequence[Record], *, top: int | None) -> list[Record]:
@@ -47,26 +37,33 @@ def wanted(plan: Plan, chosen: Sequence[Record], records: Sequence[Record], *, s
     there = {record.identity for record in records if record.state != "over budget"}
     grid = [(search.seed + 1 + seed, (own + fold) % count) for seed in range(seeds) for fold in range(folds)]
     return [
-        Wanted(record, seed, fold)
+        Wanted(dict(record.decisions), seed, fold)
         for seed, fold in grid
         for record in chosen
         if (record.architecture.fingerprint, seed, fold) not in there
     ]
 
 
-def confirm_study(plan: Plan, *, top: int | None, seeds: int, folds: int, view: View) -> int:
+def confirm_study(plan: Plan, *, top: int | None, seeds: int, folds: int, view: View, executor: Executor) -> int:
     """Train what is missing, resuming what was interrupted; return how many trainings were done now.
 
     Raises UserError where nothing has run, where the front is empty, and where another driver runs the study.
     """
     read_records(plan.url, plan.study.name)  # says so where there is nothing yet
-    with driver_lock(plan.folder):
-        driver = open_driver(plan, view)
-        finish_interrupted(driver)
-        records = driver.store.records()
-        missing = wanted(plan, to_confirm(plan, records, top=top), records, seeds=seeds, folds=folds)
-        for number, each in enumerate(missing):
-            driver.run(
-                start(driver, dict(each.record.decisions), number=len(records) + number, seed=each.seed, fold=each.fold)
-            )
-        return len(missing)
+    with driver_lock(plan):
+        driver = open_driver(plan, view, executor)
+        begun, chosen, asked = len(driver.store.records()), list[Record](), set[tuple[str, int, int]]()
+
+        def ask(records: Sequence[Record]) -> Wanted | str:
+            if not chosen:  # not before interrupted trials had their chance to be on the front
+                chosen.extend(to_confirm(plan, records, top=top))
+            for each in wanted(plan, chosen, records, seeds=seeds, folds=folds):
+                identity = (plan.space.architecture(each.decisions).fingerprint, each.seed, each.fold)
+                if identity not in asked:  # what turns out to be over budget is not asked for again
+                    asked.add(identity)
+                    return each
+            return "all is confirmed"
+
+        with driver.store.present():
+            executor.run(driver, ask)
+        return len(driver.store.records()) - begun

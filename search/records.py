@@ -14,6 +14,8 @@ from space.architecture import Architecture, Value, freeze
 
 State = Literal["running", "trained", "stopped", "over budget", "failed"]
 
+Fault = Literal["", "error", "not a number", "memory", "deadline", "lost", "storage"]
+
 COUNTED: tuple[State, ...] = ("trained", "stopped", "failed")  # what a study's number of trials counts
 
 
@@ -74,7 +76,7 @@ class Job:
 
     `training.patch` is spelled out; `budgets` are (objective, limit) in bytes, seconds or counts; `folder` is where
     the checkpoint, the weights and the epochs' log go. `costs` are those that are known already, of an interrupted
-    attempt say: they are not worked out again.
+    attempt say: they are not worked out again. With `timed_elsewhere` the latency is left to a probe.
     """
 
     architecture: Architecture
@@ -87,6 +89,7 @@ class Job:
     threads: int
     folder: str
     costs: Costs | None = None
+    timed_elsewhere: bool = False
 
     @property
     def patch(self) -> tuple[int, int, int]:
@@ -116,7 +119,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What evaluating a job gave; `reason` says why a job was not trained to its end."""
+    """What evaluating a job gave; `reason` says why it was not trained to its end, `fault` what kind of failure."""
 
     state: State
     reason: str = ""
@@ -127,6 +130,7 @@ class Measurement:
     measured_memory: MeasuredMemory | None = None
     seconds: float = 0.0
     versions: tuple[tuple[str, str], ...] = ()
+    fault: Fault = ""
 
     @property
     def spent_s(self) -> float:
@@ -139,10 +143,19 @@ class Measurement:
             return self.dice if self.state == "trained" else None
         return self.costs.of(objective) if self.costs else None
 
+    def to_json(self) -> str:
+        """Write it for another process. Raises ValueError at NaN or infinity."""
+        return json.dumps(asdict(self), allow_nan=False)
+
+    @staticmethod
+    def from_json(text: str) -> Measurement:
+        """Read what `to_json` wrote."""
+        return _MEASUREMENT.validate_json(text)
+
 
 @dataclass(frozen=True)
 class Record:
-    """One trial as the study's database keeps it."""
+    """One trial as the study's database keeps it; `driver` is the process that gave it out last."""
 
     number: int
     architecture: Architecture
@@ -153,6 +166,7 @@ class Record:
     started: str
     ended: str = ""
     attempts: tuple[str, ...] = field(default=())
+    driver: str = ""
 
     @property
     def state(self) -> State:
@@ -190,6 +204,7 @@ class Record:
             started=values["started"],
             ended=values["ended"],
             attempts=tuple(values["attempts"]),
+            driver=values.get("driver", ""),
         )
 
 

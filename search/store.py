@@ -1,4 +1,4 @@
-"""An Optuna database as a list of Records: the only file that knows its tables and attribute names.
+"""An Optuna storage as a list of Records: the only file that knows its tables and attribute names.
 
 A trial's architecture is written at once, as a running trial made from a template; a Record is one JSON attribute,
 and all records are read by one query. `read_records` needs SQLAlchemy alone, so that looking at a study is quick.
@@ -8,51 +8,60 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sql
 
+from search.database import (
+    GRPC,
+    make_engine,
+    patiently,
+    require_database,
+    shared_by_drivers,
+    tune_sqlite,
+    turn_to_ask,
+)
+from search.presence import Presence, driver_name
 from search.records import Record
 from search.study.mistakes import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import optuna
 
 RECORD = "voxnas:record"
 STUDY = "voxnas:study"
 REFERENCE = "voxnas:hypervolume_reference"
 SCHEMA_VERSIONS = (12,)  # of Optuna's tables; another version is read through Optuna itself
-ALL_RECORDS = sql.text(
-    "SELECT t.number, t.state, a.value_json FROM trials t"
+RECORDS = (
+    "SELECT t.number, t.trial_id, t.state, a.value_json FROM trials t"
     " JOIN studies s ON s.study_id = t.study_id"
     " JOIN trial_user_attributes a ON a.trial_id = t.trial_id AND a.key = :record"
-    " WHERE s.study_name = :name ORDER BY t.number"
+    " WHERE s.study_name = :name AND (t.number > :after OR t.number IN :also) ORDER BY t.number"
 )
-STUDY_ATTRIBUTE = sql.text(
-    "SELECT a.value_json FROM study_user_attributes a JOIN studies s ON s.study_id = a.study_id"
-    " WHERE s.study_name = :name AND a.key = :key"
+STUDY_ATTRIBUTES = sql.text(
+    "SELECT a.key, a.value_json FROM study_user_attributes a JOIN studies s ON s.study_id = a.study_id"
+    " WHERE s.study_name = :name AND a.key LIKE :pattern"
 )
 
 
-def database_url(storage: str | None, run_folder: Path) -> str:
-    """Return the study's database: what the file names, else `study.db` in the run's folder."""
-    return storage or f"sqlite:///{run_folder / 'study.db'}"
+@dataclass(frozen=True)
+class Row:
+    """A trial as the tables have it: `open` while Optuna holds it to be running."""
 
+    number: int
+    trial_id: int
+    open: bool
+    text: str
 
-@contextmanager
-def _engine(url: str) -> Iterator[sql.Engine]:
-    engine = sql.create_engine(url)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
+    @property
+    def record(self) -> Record:
+        """The record, under the number that the trial got."""
+        return Record.from_values({**json.loads(self.text), "number": self.number})
 
 
 def read_records(url: str, name: str) -> list[Record]:
@@ -60,46 +69,108 @@ def read_records(url: str, name: str) -> list[Record]:
 
     Raises UserError where there is no such database or study.
     """
-    return [Record.from_values(json.loads(text)) for text in _read(url, name)]
+    with reading(url) as engine:
+        return [row.record for row in read_rows(url, name, engine=engine)]
 
 
-def _read(url: str, name: str) -> list[str]:
-    _require_database(url)
-    with _engine(url) as engine, engine.connect() as connection:
-        version = connection.execute(sql.text("SELECT schema_version FROM version_info")).scalar()
-        if version not in SCHEMA_VERSIONS:
-            return _read_through_optuna(url, name)
-        return [row[2] for row in connection.execute(ALL_RECORDS, {"record": RECORD, "name": name})]
+@contextmanager
+def reading(url: str) -> Iterator[sql.Engine | None]:
+    """Hold a database open for reading; None behind a proxy, where all goes through Optuna."""
+    if url.startswith(GRPC):
+        yield None
+        return
+    require_database(url)
+    engine = make_engine(url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
-def _read_through_optuna(url: str, name: str) -> list[str]:
+def read_rows(
+    url: str, name: str, *, engine: sql.Engine | None, after: int = -1, also: Sequence[int] = ()
+) -> list[Row]:
+    """Read the trials behind a number, and some before it."""
+    if engine is not None:
+        with engine.connect() as connection:
+            version = connection.execute(sql.text("SELECT schema_version FROM version_info")).scalar()
+            if version in SCHEMA_VERSIONS:
+                query = sql.text(RECORDS).bindparams(sql.bindparam("also", expanding=True))
+                found = connection.execute(query, {"record": RECORD, "name": name, "after": after, "also": [*also]})
+                return [Row(row[0], row[1], str(row[2]) == "RUNNING", row[3]) for row in found]
     import optuna
 
-    study = optuna.load_study(study_name=name, storage=url)
-    trials = study.get_trials(deepcopy=False)
-    return [json.dumps(trial.user_attrs[RECORD]) for trial in trials if RECORD in trial.user_attrs]
+    study = optuna.load_study(study_name=name, storage=optuna_storage(url))
+    return [
+        Row(trial.number, trial._trial_id, not trial.state.is_finished(), json.dumps(trial.user_attrs[RECORD]))
+        for trial in study.get_trials(deepcopy=False)
+        if RECORD in trial.user_attrs and (trial.number > after or trial.number in also)
+    ]
 
 
 def read_study_attribute(url: str, name: str, key: str) -> Any:
     """Return a study's attribute, None where it was never written."""
-    _require_database(url)
-    with _engine(url) as engine, engine.connect() as connection:
-        text = connection.execute(STUDY_ATTRIBUTE, {"name": name, "key": key}).scalar()
-    return json.loads(text) if text is not None else None
+    return read_study_attributes(url, name, key).get(key)
 
 
-def _require_database(url: str) -> None:
-    file = sql.make_url(url).database if url.startswith("sqlite") else None
-    if file and file != ":memory:" and not Path(file).exists():
-        raise UserError([f"nothing has run yet: {file} does not exist; start with `voxnas run`"])
+def read_study_attributes(url: str, name: str, pattern: str) -> dict[str, Any]:
+    """Return those attributes of a study whose names are like an SQL pattern."""
+    with reading(url) as engine:
+        if engine is None:
+            import optuna
+
+            attributes = optuna.load_study(study_name=name, storage=optuna_storage(url)).user_attrs
+            return {key: each for key, each in attributes.items() if key.startswith(pattern.rstrip("%"))}
+        with engine.connect() as connection:
+            rows = connection.execute(STUDY_ATTRIBUTES, {"name": name, "pattern": pattern})
+            return {row[0]: json.loads(row[1]) for row in rows}
+
+
+def optuna_storage(url: str) -> optuna.storages.BaseStorage:
+    """Return Optuna's storage at a URL. Raises UserError where its tables are of another version."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if url.startswith(GRPC):
+        host, _, port = url.removeprefix(GRPC).rpartition(":")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.storages.GrpcStorageProxy(host=host, port=int(port))
+    try:
+        storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": not url.startswith("sqlite")})
+    except RuntimeError as error:
+        if "table schema" not in str(error):
+            raise
+        mend = f"voxnas studies {shown(url)} --upgrade"
+        raise UserError([f"{shown(url)} was written by an older version; `{mend}` brings it up to date"]) from None
+    if url.startswith("sqlite"):
+        sql.event.listen(storage.engine, "connect", tune_sqlite)
+        storage.engine.dispose()  # connections made before are not tuned
+    return storage
+
+
+def shown(url: str) -> str:
+    """Write a database for people."""
+    return url.removeprefix("sqlite:///")
 
 
 @dataclass
 class Store:
-    """One study in its database: written by one driver."""
+    """One study in its database, as one driver sees and writes it; `me` names that driver.
+
+    What was read once is kept: asking for the records again reads only what is new, and trials of other drivers
+    that still run. `mine` are the open trials of this driver, `others` those that it left to others.
+    """
 
     study: optuna.Study
     url: str
+    me: str
+    engine: sql.Engine | None
+    kept: dict[int, Record] = field(default_factory=dict)
+    ids: dict[int, int] = field(default_factory=dict)
+    mine: set[int] = field(default_factory=set)
+    others: set[int] = field(default_factory=set)
+    presence: Presence = field(init=False)
 
     @staticmethod
     def open(url: str, name: str, *, directions: Mapping[str, str], values: Mapping[str, Any]) -> Store:
@@ -109,11 +180,9 @@ class Store:
         """
         import optuna
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        storage = optuna.storages.RDBStorage(url)
         if url.startswith("sqlite"):
-            sql.event.listen(storage.engine, "connect", tune_sqlite)
-            storage.engine.dispose()  # connections made before are not tuned
+            Path(sql.make_url(url).database or "").parent.mkdir(parents=True, exist_ok=True)
+        storage = patiently(lambda: optuna_storage(url), url=url)
         study = optuna.create_study(
             study_name=name, storage=storage, directions=optuna_directions(directions), load_if_exists=True
         )
@@ -125,24 +194,51 @@ class Store:
             study.set_user_attr(STUDY, json.loads(json.dumps(values)))
         else:
             _refuse_changes(name, known, json.loads(json.dumps(values)))
-        return Store(study, url)
+        return Store(study, url, driver_name(), None if url.startswith(GRPC) else make_engine(url))
+
+    def __post_init__(self) -> None:
+        self.presence = Presence(self)
 
     @property
     def reference(self) -> dict[str, float] | None:
         """The hypervolume's reference point, fixed when the study started."""
-        found = self.study.user_attrs.get(REFERENCE)
-        return dict(found) if found is not None else None
+        if self._reference is None:
+            found = patiently(lambda: self.study.user_attrs.get(REFERENCE), url=self.url)
+            self._reference = dict(found) if found is not None else None
+        return self._reference
 
     @reference.setter
     def reference(self, point: Mapping[str, float]) -> None:
         self.study.set_user_attr(REFERENCE, dict(point))
 
+    _reference: dict[str, float] | None = field(default=None, init=False)
+
     def records(self) -> list[Record]:
-        """Read all records."""
-        return read_records(self.url, self.study.study_name)
+        """Return all records, in the order of their numbers; read what is new."""
+        if not self.kept or shared_by_drivers(self.url):
+            self._read(also=sorted(self.others))
+        return list(self.kept.values())
+
+    def _read(self, also: Sequence[int] = ()) -> None:
+        after = max(self.kept, default=-1)
+        rows = patiently(
+            lambda: read_rows(self.url, self.study.study_name, engine=self.engine, after=after, also=also), url=self.url
+        )
+        for row in rows:
+            self.kept[row.number], self.ids[row.number] = row.record, row.trial_id
+            if row.number not in self.mine:
+                (self.others.add if row.open else self.others.discard)(row.number)
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Keep other drivers from asking meanwhile, so that none asks for the same or for too much."""
+        return turn_to_ask(self.engine, self.url, self.study._study_id)
+
+    def present(self) -> AbstractContextManager[Presence]:
+        """Let others see, while this lasts, that this driver works on the study."""
+        return self.presence
 
     def start(self, record: Record, *, choices: Mapping[str, Sequence[Any]]) -> Record:
-        """Write a new running trial, its decisions as Optuna parameters; return it under the number it got."""
+        """Write a new running trial at once, its decisions as Optuna parameters; return it with the number it got."""
         import optuna
 
         params = {name: _plain(value) for name, value in record.decisions}
@@ -154,26 +250,54 @@ class Store:
             state=optuna.trial.TrialState.RUNNING, params=params, distributions=distributions,
             user_attrs={RECORD: record.to_values()},
         )  # fmt: skip
-        storage = self.study._storage
-        trial_id = storage.create_new_trial(self.study._study_id, template_trial=template)
-        number = storage.get_trial_number_from_id(trial_id)
-        return record if number == record.number else self._renumber(trial_id, record, number)
 
-    def _renumber(self, trial_id: int, record: Record, number: int) -> Record:
-        renamed = replace(record, number=number)
-        self.study._storage.set_trial_user_attr(trial_id, RECORD, renamed.to_values())
-        return renamed
+        def write() -> Record:
+            before = set(self.kept)
+            self._read()  # an outage may have hidden that an earlier try had been written
+            found = [each for number, each in self.kept.items() if number not in before and self._is(each, record)]
+            if found:
+                return found[0]
+            self.study._storage.create_new_trial(self.study._study_id, template_trial=template)
+            self._read()
+            return next(each for each in reversed(self.kept.values()) if self._is(each, record))
+
+        written = patiently(write, url=self.url)
+        self.mine.add(written.number)
+        self.others.discard(written.number)
+        return written
+
+    def _is(self, one: Record, other: Record) -> bool:
+        return replace(one, number=0) == replace(other, number=0) and one.number not in self.mine
 
     def update(self, record: Record) -> None:
-        """Write a running trial's record anew."""
-        self.study._storage.set_trial_user_attr(self._trial_id(record.number), RECORD, record.to_values())
+        """Write a running trial's record anew; it is this driver's from here on."""
+        patiently(lambda: self._write(record), url=self.url)
+        self.mine.add(record.number)
+        self.others.discard(record.number)
+
+    def _write(self, record: Record) -> None:
+        self.study._storage.set_trial_user_attr(self.ids[record.number], RECORD, record.to_values())
+        self.kept[record.number] = record
 
     def tell(self, record: Record, *, objectives: Sequence[str], budgets: Mapping[str, float]) -> None:
-        """Write a finished trial: its record first, so that a fault in between is mended by telling again."""
+        """Write a finished trial: its record first, so that a fault in between is mended by telling again.
+
+        A trial that was finished already, by a driver that took it over say, stays as it is.
+        """
         import optuna
 
-        storage, trial_id = self.study._storage, self._trial_id(record.number)
-        storage.set_trial_user_attr(trial_id, RECORD, record.to_values())
+        try:
+            patiently(lambda: self._tell(record, objectives, budgets), url=self.url)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            self._read(also=[record.number])
+        self.mine.discard(record.number)
+        self.others.discard(record.number)
+
+    def _tell(self, record: Record, objectives: Sequence[str], budgets: Mapping[str, float]) -> None:
+        import optuna
+
+        self._write(record)
+        storage, trial_id = self.study._storage, self.ids[record.number]
         for name, excess in excesses(record, budgets).items():
             storage.set_trial_system_attr(trial_id, f"constraints:{name}", excess)
         values = [record.measurement.value(name) for name in objectives]
@@ -186,21 +310,13 @@ class Store:
             pruned = record.state in ("over budget", "stopped")
             storage.set_trial_state_values(trial_id, state.PRUNED if pruned else state.FAIL)
 
-    def untold(self) -> list[int]:
-        """Return the numbers of trials whose record is finished, but which Optuna still holds to be running."""
-        with _engine(self.url) as engine, engine.connect() as connection:
-            rows = connection.execute(ALL_RECORDS, {"record": RECORD, "name": self.study.study_name})
-            running = [(row[0], row[2]) for row in rows if str(row[1]) == "RUNNING"]
-        return [number for number, text in running if Record.from_values(json.loads(text)).state != "running"]
-
-    def _trial_id(self, number: int) -> int:
-        return self.study._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
-
-
-def tune_sqlite(connection: Any, _: Any) -> None:
-    """Let readers read while the driver writes, and don't wait for the disk at each of its writes."""
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000"):
-        connection.execute(f"PRAGMA {pragma}")
+    def left_behind(self) -> Record | None:
+        """Return an open trial whose driver is gone: running, or finished but not told; None where there is none."""
+        self.records()
+        for number in sorted(self.others):
+            if not self.presence.is_alive(self.kept[number].driver):
+                return self.kept[number]
+        return None
 
 
 def optuna_directions(directions: Mapping[str, str]) -> list[optuna.study.StudyDirection]:

@@ -27,7 +27,8 @@ from search.records import Job, Record
 from search.store import Store, read_records
 from search.study.mistakes import UserError
 from search.study.units import show_bytes
-from search.training.checkpoint import WEIGHTS, load_weights
+from search.training.checkpoint import load_weights
+from search.training.files import WEIGHTS
 from space.build import build
 
 CARD = "MODEL_CARD.md"
