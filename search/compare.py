@@ -10,10 +10,11 @@ from pathlib import Path
 from pydantic import TypeAdapter
 from rich.table import Table
 
+from search.database import database_url
 from search.front import Look, look_at
 from search.objectives import HEADINGS, show
 from search.pareto import comparable, hypervolume_curve
-from search.store import STUDY, database_url, read_study_attribute
+from search.store import STUDY, read_study_attribute
 from search.study import Study, UserError, load_study
 
 
