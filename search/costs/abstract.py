@@ -133,7 +133,8 @@ class AbstractTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for item in results.items:
             if isinstance(item, Made):
                 if item.argument is not None:
-                    storage = _storage(tensors[item.argument], self.count)
+                    shared = tensors[item.argument]  # a real tensor's bytes aren't counted
+                    storage = shared.storage_shared if isinstance(shared, AbstractTensor) else Storage(0, self.count)
                 elif item.storage in storages:
                     storage = storages[item.storage]
                 else:
@@ -141,10 +142,6 @@ class AbstractTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 item = AbstractTensor(item.spec, storage)
             made.append(item)
         return made[0] if results.sequence is None else results.sequence(made)
-
-
-def _storage(tensor: torch.Tensor, count: Count) -> Storage:
-    return tensor.storage_shared if isinstance(tensor, AbstractTensor) else Storage(0, count)
 
 
 @cache
