@@ -191,9 +191,27 @@ def compare(
     else:
         _console().print(compare_table(reference, sides))
     if out is not None:
-        from search.figures import draw_sides, write_figures
+        from search.figures.study import draw_sides, write_figures
 
         write_figures([draw_sides(sides)], out, title="voxnas compare")
+
+
+@app.command()
+def dashboard(
+    database: Annotated[str | None, typer.Argument(help="A URL or a file [all of the runs folder].")] = None,
+    runs: Runs = Path("runs"),
+    host: Annotated[str, typer.Option(help="Another than this machine's own needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8050,
+    token: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--token", envvar="VOXNAS_TOKEN", help="What who looks must know.", show_default=False),
+    ] = None,
+    data: DataRoot = None,
+) -> None:  # fmt: skip
+    """Show studies in the browser, live: fronts, progress, what matters, each trial."""
+    from search.dashboard.serve import serve
+
+    serve(database, runs=runs, host=host, port=port, token=token)
 
 
 @app.command()

@@ -11,7 +11,7 @@ import jinja2
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from search.figures import CONFIG, axis_title, draw_hypervolume, draw_plane, plane, planes
+from search.figures.study import CONFIG, axis_title, draw_hypervolume, draw_plane, plane, planes
 from search.front import Look
 from search.objectives import HEADINGS, OBJECTIVES, show
 from search.pareto import hypervolume

@@ -20,6 +20,7 @@ import sqlalchemy as sql
 from search.database import (
     GRPC,
     make_engine,
+    make_reader,
     patiently,
     require_database,
     shared_by_drivers,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 RECORD = "voxnas:record"
 STUDY = "voxnas:study"
 REFERENCE = "voxnas:hypervolume_reference"
+CONTEXT = "voxnas:context"  # what the networks are built for, for who looks at them without the data
 SCHEMA_VERSIONS = (12,)  # of Optuna's tables; another version is read through Optuna itself
 RECORDS = (
     "SELECT t.number, t.trial_id, t.state, a.value_json FROM trials t"
@@ -80,7 +82,7 @@ def reading(url: str) -> Iterator[sql.Engine | None]:
         yield None
         return
     require_database(url)
-    engine = make_engine(url)
+    engine = make_reader(url)
     try:
         yield engine
     finally:
@@ -106,6 +108,17 @@ def read_rows(
         for trial in study.get_trials(deepcopy=False)
         if RECORD in trial.user_attrs and (trial.number > after or trial.number in also)
     ]
+
+
+def read_study_names(url: str) -> list[str]:
+    """Return the names of a database's studies."""
+    with reading(url) as engine:
+        if engine is None:
+            import optuna
+
+            return sorted(optuna.get_all_study_names(optuna_storage(url)))
+        with engine.connect() as connection:
+            return [row[0] for row in connection.execute(sql.text("SELECT study_name FROM studies ORDER BY study_name"))]
 
 
 def read_study_attribute(url: str, name: str, key: str) -> Any:
@@ -212,6 +225,11 @@ class Store:
         self.study.set_user_attr(REFERENCE, dict(point))
 
     _reference: dict[str, float] | None = field(default=None, init=False)
+
+    def keep_context(self, values: Mapping[str, Any]) -> None:
+        """Write down what the study's networks are built for, and the names of its classes."""
+        if CONTEXT not in self.study.user_attrs:
+            self.study.set_user_attr(CONTEXT, json.loads(json.dumps(values)))
 
     def records(self) -> list[Record]:
         """Return all records, in the order of their numbers; read what is new."""

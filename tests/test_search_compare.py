@@ -9,7 +9,7 @@ import pytest
 from conftest import quiet_view
 
 from search.compare import compare_runs, look_at_run
-from search.figures import draw_sides
+from search.figures.study import draw_sides
 from search.local import run_study
 from search.pareto import hypervolume
 from search.plan import make_plan
