@@ -206,7 +206,6 @@ def dashboard(
         Optional[str],  # noqa: UP045
         typer.Option("--token", envvar="VOXNAS_TOKEN", help="What who looks must know.", show_default=False),
     ] = None,
-    data: DataRoot = None,
 ) -> None:  # fmt: skip
     """Show studies in the browser, live: fronts, progress, what matters, each trial."""
     from search.dashboard.serve import serve

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Protocol
 
 from search.data.prepare import Prepared
@@ -277,7 +278,7 @@ def open_driver(plan: Plan, view: View, executor: Executor) -> Driver:
     plan.folder.mkdir(parents=True, exist_ok=True)
     if not (plan.folder / "study.yaml").exists():
         shutil.copyfile(plan.loaded.file, plan.folder / "study.yaml")
-    store.keep_context({**asdict(plan.context), "labels": plan.dataset.labels})
+    store.keep_context({**asdict(plan.context), "labels": plan.dataset.labels, "prepared": Path(prepared.folder).name})
     pricer = executor.pricer(plan)
     if store.reference is None:
         require_pretrained(plan.space)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from search.records import Costs
+from search.records import Costs, Record
 from search.study.schema import Training
 from space.architecture import Architecture
 from space.canonical import Context
@@ -47,3 +47,12 @@ def importances(
     from search.importance import ped_anova
 
     return {name: ped_anova(decisions, each, negate=name in maximised) for name, each in values.items()}
+
+
+def slices_of(
+    record: Record, cases: tuple[str, ...], prepared: str, folder: str, context: Context, training: Training
+) -> dict[str, bytes]:
+    """Draw a slice of each case, with truth and prediction."""
+    from search.slices import render_slices
+
+    return render_slices(record, cases, prepared=prepared, folder=folder, context=context, training=training)

@@ -16,6 +16,7 @@ class Figure:
     title: str
     drawing: str
     label: str
+    wide: bool = False  # scrolls sideways on a small screen
     lasso: str = ""  # the two axes that a lasso is drawn over, with a comma; none where there is no lasso
 
 
@@ -39,9 +40,11 @@ class Facts:
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence: why there is nothing to see, or what to know of what is seen."""
+    """A sentence: why there is nothing to see, or what to know of what is seen; its link changes a key of the address."""
 
     text: str
+    ask: str = ""  # KEY=VALUE; without a value the key goes
+    link: str = ""
 
 
 @dataclass(frozen=True)

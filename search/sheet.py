@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -68,6 +68,7 @@ class Sheet:
     reference: Mapping[str, float]
     context: Context | None
     labels: tuple[str, ...]
+    prepared: str
     fetch: Callable[[Sequence[int]], list[Record]]
 
     @property
@@ -147,11 +148,19 @@ class Sheet:
         order = np.array(sorted(range(len(self.entries)), key=lambda row: self._end(row)), dtype=int)
         ended = order[[self.entries[row].state != "running" for row in order]] if len(order) else order
         hours = np.cumsum([self.entries[row].spent_s for row in ended]) / 3600
-        if not self.reference or self.is_mixed:
-            return ended, hours, np.zeros(len(ended))
-        points = np.where(np.isnan(self.losses[ended]), np.inf, self.losses[ended])
-        worst = worst_losses(self.reference, self.study.directions)
-        return ended, hours, np.array(volumes_so_far(points, worst))
+        return ended, hours, self.volumes(ended, self.reference)
+
+    def volumes(self, rows: NDArray[np.int64], reference: Mapping[str, float]) -> Numbers:
+        """Return the hypervolume from a reference after each of these trials; 0 where there is no reference."""
+        if not reference or self.is_mixed:
+            return np.zeros(len(rows))
+        points = np.where(np.isnan(self.losses[rows]), np.inf, self.losses[rows])
+        return np.array(volumes_so_far(points, worst_losses(reference, self.study.directions)))
+
+    def only(self, kept: NDArray[np.bool_]) -> Sheet:
+        """Return the sheet of some of its trials, as if there were no others."""
+        chosen = tuple(entry for entry, keep in zip(self.entries, kept, strict=True) if keep)
+        return replace(self, entries=chosen)
 
     def _end(self, row: int) -> tuple[float, int]:
         return (self.entries[row].ended or np.inf, self.entries[row].number)
@@ -225,6 +234,7 @@ class SheetReader:
     confirmations: dict[int, Record] = field(default_factory=dict)
     open: set[int] = field(default_factory=set)
     known: dict[Any, Any] = field(default_factory=dict)
+    said: dict[str, Any] = field(default_factory=dict)
     sheet: Sheet | None = None
 
     def __post_init__(self) -> None:
@@ -258,19 +268,15 @@ class SheetReader:
         return before_entry is None or (before_entry.state, before_entry.epochs) != (entry.state, entry.epochs)
 
     def _sheet(self) -> Sheet:
-        kept = self.sheet
-        reference = kept.reference if kept and kept.reference else self._attribute(REFERENCE)
-        context = self._attribute(CONTEXT) if kept is None else None
-        labels = kept.labels if kept else tuple(context.get("labels", ()))
-        if kept:
-            built_for = kept.context
-        elif context:
-            built_for = Context(tuple(context["patch"]), tuple(context["spacing"]), context["in_channels"], context["classes"])
-        else:
-            built_for = None
+        reference = self.sheet.reference if self.sheet else {}
+        said = self.said or self._attribute(CONTEXT)
+        self.said = said
+        keys = ("patch", "spacing", "in_channels", "classes")
+        context = Context(*(tuple(each) if isinstance(each := said[key], list) else each for key in keys)) if said else None
         return Sheet(
             self.study, self.folder, self.url, tuple(self.entries.values()), tuple(self.confirmations.values()),
-            reference, built_for, labels, self.fetch,
+            reference or self._attribute(REFERENCE), context, tuple(said.get("labels", ())), said.get("prepared", ""),
+            self.fetch,
         )  # fmt: skip
 
     def _attribute(self, key: str) -> dict[str, Any]:

@@ -227,7 +227,7 @@ class Store:
     _reference: dict[str, float] | None = field(default=None, init=False)
 
     def keep_context(self, values: Mapping[str, Any]) -> None:
-        """Write down what the study's networks are built for, and the names of its classes."""
+        """Write down what the study's networks are built for, its classes, and what its prepared data is called."""
         if CONTEXT not in self.study.user_attrs:
             self.study.set_user_attr(CONTEXT, json.loads(json.dumps(values)))
 

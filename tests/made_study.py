@@ -11,11 +11,21 @@ import numpy as np
 from search.records import CaseDice, Costs, Epoch, Latency, Measurement, Record
 from search.simulate.synthetic import RECIPES, synthetic_table
 from search.store import RECORD, Store
-from search.study.schema import Data, LatencyObjective, MemoryObjective, DiceObjective, Objectives, Search, Study, Training
+from search.study.schema import (
+    Data,
+    DiceObjective,
+    LatencyObjective,
+    MemoryObjective,
+    Objectives,
+    Search,
+    Study,
+    Training,
+)
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 LABELS = ("background", "left ventricle", "right ventricle", "myocardium")
 EPOCHS = 9
+BUDGET = 1600 * 2**20
 STATES = {"trained": 1, "over budget": 2, "failed": 3, "stopped": 2, "running": 0}  # Optuna's: the latter as text
 
 
@@ -27,8 +37,10 @@ def made_records(count: int, *, seed: int = 0, table: str = "places", first: int
 
 def _record(made, number, rng, forced):
     row = int(rng.integers(len(made.decisions)))
-    state = forced or str(rng.choice(["trained", "over budget", "failed", "stopped"], p=[0.8, 0.1, 0.02, 0.08]))
     known = made.costs[row]
+    state = forced or str(rng.choice(["trained", "failed", "stopped"], p=[0.88, 0.02, 0.1]))
+    if forced is None and known.memory_bytes > BUDGET:
+        state = "over budget"
     latency = Latency(known.latency.median_s * float(rng.normal(1, 0.02)), 1e-4, 30, True, "a device", 2, "float32")
     costs = Costs(known.params, known.macs, known.memory_bytes, known.inference_memory_bytes, latency)
     dice = float(np.clip(made.truth[row] + rng.normal(0, 0.004), 0.01, 0.99))
@@ -36,7 +48,7 @@ def _record(made, number, rng, forced):
                    for each in range(1, 1 + (EPOCHS if state == "trained" else 3)))  # fmt: skip
     cases = tuple(CaseDice(f"case_{each}", tuple(float(np.clip(dice + rng.normal(0, 0.03), 0, 1)) for _ in LABELS[1:]))
                   for each in range(8))  # fmt: skip
-    reason = {"over budget": "training memory 3.1 GiB is over the budget of 3.0 GiB", "failed": "out of memory: made",
+    reason = {"over budget": "training memory is over the budget of 1.6 GiB", "failed": "out of memory: made",
               "stopped": "behind two thirds at epoch 3"}.get(state, "")  # fmt: skip
     measurement = Measurement(
         state, reason, costs if state != "failed" else None, dice if state == "trained" else None,
@@ -51,7 +63,7 @@ def _record(made, number, rng, forced):
 def made_study(name: str, **objectives) -> Study:
     """Return the study that made records belong to."""
     context = RECIPES["places"].context
-    named = objectives or {"dice": DiceObjective(), "memory": MemoryObjective(budget=3 * 2**30), "latency": LatencyObjective()}
+    named = objectives or {"dice": DiceObjective(), "memory": MemoryObjective(budget=BUDGET), "latency": LatencyObjective()}
     return Study(name, Data("made"), objectives=Objectives(**named), training=Training(patch=context.patch, epochs=EPOCHS),
                  search=Search(trials=100))  # fmt: skip
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from dash import Dash, Input, Output, State, dcc, html, no_update
 from flask import Response, request
@@ -16,9 +16,14 @@ from flask import Response, request
 from search.dashboard.library import Library
 from search.dashboard.security import secure
 from search.dashboard.worker import Worker
+from search.pages.compare import compare_page
 from search.pages.elements import Element, page_element, to_html
 from search.pages.front import front_page
+from search.pages.matters import matters_page
 from search.pages.page import Asked, Page
+from search.pages.progress import progress_page
+from search.pages.studies import studies_page
+from search.pages.trial import trial_page
 from search.parts import Figure, Note
 from search.sheet import Sheet
 
@@ -36,7 +41,11 @@ INDEX = """\
 <footer hidden>{config}{scripts}</footer>
 <script defer src="/voxnas/tables.js?{version}"></script><script defer id="_dash-renderer" src="/voxnas/start.js?{version}"></script>
 </body></html>"""
-VIEWS: dict[str, tuple[str, Callable[[Sheet, Asked], Page]]] = {"front": ("Front", front_page)}
+VIEWS: dict[str, tuple[str, Callable[[Sheet, Asked], Page]]] = {
+    "front": ("Front", front_page), "progress": ("Progress", progress_page), "matters": ("What matters", matters_page),
+    "trial": ("Trial", trial_page), "compare": ("Compare", compare_page),
+}  # fmt: skip
+CARRIED = ("lasso",)  # what a link to another view of the study takes along
 
 
 @dataclass
@@ -52,18 +61,28 @@ class Shown:
         query = dict(parse_qsl(search.lstrip("?"), keep_blank_values=True))
         place = f"/study/{quote(study)}"
         sheet = self.library.sheet(study) if study else None
+        asked = Asked({**query, **({"papers": "off"} if first else {})}, self.worker.work, self.sheets, place)
+        if study and sheet is None:
+            missing = Page("Studies", (), (Note(f"There is no study {study!r} here."),))
+            return _frame("voxnas", [("/", "Studies", False)], missing, place="")
         if sheet is None:
-            text = f"There is no study {study!r} here." if study else "Choose a study."
-            return _frame("voxnas", self._studies(), Page("Studies", (), (Note(text),)), place="")
-        asked = Asked({**query, **({"papers": "off", "rows": "selected"} if first else {})}, self.worker.work)
-        page = VIEWS[view][1](sheet, asked)
+            page = Page("Studies", (), ()) if first else self._studies(asked)
+            return _frame("voxnas", [("/", "Studies", True)], page, place="/")
+        page = VIEWS[view][1](sheet, asked) if view == "front" or not first else Page(view, (), ())
         if first:
             page = Page(page.title, (), tuple(part for part in page.parts if isinstance(part, Figure))[:1])
-        links = [(f"{place}/{key}", title, key == view) for key, (title, _) in VIEWS.items()]
+        carried = urlencode({key: query[key] for key in CARRIED if key in query})
+        links = [(f"{place}/{key}" + (f"?{carried}" if carried else ""), title, key == view) for key, (title, _) in VIEWS.items()]
         return _frame(study, [*links, ("/", "Studies", False)], page, place=place)
 
-    def _studies(self) -> list[tuple[str, str, bool]]:
-        return [(f"/study/{quote(name)}/front", name, False) for name in self.library.names()]
+    def sheets(self) -> list[Sheet]:
+        """Return all studies that voxnas wrote, as they stand."""
+        return [sheet for name in self.library.names() if (sheet := self.library.sheet(name)) is not None]
+
+    def _studies(self, asked: Asked) -> Page:
+        sheets = self.sheets()
+        read = {sheet.label for sheet in sheets}
+        return studies_page(sheets, [name for name in self.library.names() if name not in read], asked)
 
     def version(self, pathname: str) -> str:
         """Return what changes when the page of an address may have changed."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 MOST_KEPT = 64  # results
@@ -24,7 +26,7 @@ class Worker:
 
     def work(self, errand: Callable[..., Any], *arguments: Any) -> Any:
         """Return what an errand gave, None while it runs. An errand's own error is raised here."""
-        key = (errand.__name__, repr(arguments))
+        key = (errand.__name__, sha256(pickle.dumps(arguments)).digest())
         with self.lock:
             if key not in self.results:
                 self._start(key, errand, arguments)

@@ -109,7 +109,8 @@ def draw_front(scene: Scene, *, selection: str = "") -> Figure:
 
 
 def _draw_2d(scene: Scene, selection: str) -> go.Figure:
-    strip = "dice" in scene.axes and any(len(scene.apart[name]) for name in STRIP)
+    priced = np.isfinite(scene.points).any(axis=1)
+    strip = scene.axes[1] == "dice" and any(priced[scene.apart[name]].any() for name in STRIP)
     figure = canvas(height=520, dragmode="lasso", hovermode="closest")
     for number, group in enumerate(scene.groups):
         _add_group(figure, scene, group, number)
@@ -165,15 +166,13 @@ def _add_apart(figure: go.Figure, scene: Scene, strip: bool) -> None:
     styles = {"stopped": ("triangle-down-open", "#CC79A7"), "over budget": ("x-thin-open", BUDGET),
               "failed": ("cross-thin-open", OTHERS)}  # fmt: skip
     for name, rows in scene.apart.items():
+        known = np.isfinite(scene.points[rows]).any(axis=1)
+        rows = rows[known]
         if not len(rows):
             continue
         columns = _columns(scene, rows, xy=True)
         if strip and name in STRIP:
-            on_strip = scene.axes.index("dice")
-            columns["xy"[on_strip]] = np.full(len(rows), float(name == "over budget"), dtype=np.float32)
-            if on_strip == 0:
-                continue
-            columns["yaxis"] = "y2"
+            columns |= {"y": np.full(len(rows), float(name == "over budget"), dtype=np.float32), "yaxis": "y2"}
         symbol, hue = styles[name]
         note = " (Dice so far)" if name == "stopped" and "dice" in scene.axes else ""
         figure.add_scattergl(

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Union
 
 from search.pages.page import Control, Page
 from search.parts import Command, Facts, Figure, Heading, Note, Part, Picture, Table
@@ -21,7 +20,7 @@ class Element:
 
     tag: str
     attributes: Mapping[str, str] = field(default_factory=dict)
-    children: Sequence[Union["Element", str]] = ()
+    children: Sequence[Element | str] = ()
 
 
 def to_html(element: Element | str) -> str:
@@ -57,7 +56,7 @@ def control_element(control: Control) -> Element:
 def part_element(part: Part, *, place: str) -> Element:
     """Return a part as an element."""
     if isinstance(part, Figure):
-        holder = {"className": "figure", "data-name": part.name, "data-figure": part.drawing, "role": "img",
+        holder = {"className": "figure wide" if part.wide else "figure", "data-name": part.name, "data-figure": part.drawing, "role": "img",
                   "aria-label": part.label, "data-lasso": part.lasso, "data-place": place}  # fmt: skip
         buttons = [Element("button", {"type": "button", "data-save": form, "aria-label": f"{part.title} as {form.upper()}"},
                            [form.upper()]) for form in ("svg", "png")]  # fmt: skip
@@ -79,5 +78,6 @@ def part_element(part: Part, *, place: str) -> Element:
     if isinstance(part, Heading):
         return Element("h2", {}, [part.text])
     if isinstance(part, Note):
-        return Element("p", {"className": "empty"}, [part.text])
+        link = [" ", Element("button", {"type": "button", "data-ask": part.ask}, [part.link])] if part.link and place else []
+        return Element("p", {"className": "empty"}, [part.text, *link])
     raise ValueError(f"no element for {part!r}")

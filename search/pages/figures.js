@@ -84,10 +84,13 @@
   }
 
   document.addEventListener("click", event => {
-    const save = event.target.closest("[data-save]"), link = event.target.closest("a[href^='/']");
+    const save = event.target.closest("[data-save]"), change = event.target.closest("[data-ask]"), link = event.target.closest("a[href^='/']");
     if (save) {
       const node = save.closest("figure").querySelector(".js-plotly-plot"), box = node.getBoundingClientRect();
       Plotly.downloadImage(node, {format: save.dataset.save, filename: node.parentElement.dataset.name, width: box.width, height: box.height, scale: 2});
+    } else if (change) {
+      const [key, value] = change.dataset.ask.split("=");
+      ask({[key]: value || null, ...(key === "lasso" ? {rows: null} : {})});
     } else if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey && event.button === 0) {
       event.preventDefault();
       navigate(link.getAttribute("href"));

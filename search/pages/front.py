@@ -87,7 +87,8 @@ def summary(sheet: Sheet) -> Facts:
 def trials_table(sheet: Sheet, rows: NDArray[np.int64], *, name: str) -> Table:
     """Return trials as a table: values in the study's order, network, reason."""
     columns = [*sheet.objectives, *(each for each in OBJECTIVES if each not in sheet.objectives)]
-    headings = ("trial", "state", *(HEADINGS[each] for each in columns), "network", "reason")
+    reasons = any(sheet.entries[row].reason for row in rows)
+    headings = ("trial", "state", *(HEADINGS[each] for each in columns), "network", *(["reason"] if reasons else []))
     found: list[list[Cell]] = []
     for row in rows:
         entry = sheet.entries[row]
@@ -96,5 +97,5 @@ def trials_table(sheet: Sheet, rows: NDArray[np.int64], *, name: str) -> Table:
         for each in columns:
             value = entry.values[OBJECTIVES.index(each)]
             cells.append((None, "") if math.isnan(value) else (value, show(each, value)))
-        found.append([*cells, entry.network, entry.reason])
+        found.append([*cells, entry.network, *([entry.reason] if reasons else [])])
     return Table(name, f"{len(found)} trials", headings, found, opens="trial")

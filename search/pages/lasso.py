@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from search.figures.study import SCALES
 from search.objectives import OBJECTIVES
+from search.pages.page import Asked
+from search.parts import Note, Part
 from search.sheet import Sheet
 
 MOST_CORNERS = 200
@@ -58,3 +60,13 @@ def read_lasso(text: str) -> Lasso | None:
     if corners.ndim != 2 or corners.shape[1] != 2 or not 3 <= len(corners) <= MOST_CORNERS or not np.isfinite(corners).all():
         return None
     return Lasso((x, y), corners)
+
+
+def filtered(sheet: Sheet, asked: Asked) -> tuple[Sheet, tuple[Part, ...]]:
+    """Return the trials inside the address's lasso, and the note that says so; all where there is no lasso."""
+    lasso = read_lasso(asked.query.get("lasso", ""))
+    if lasso is None:
+        return sheet, ()
+    inside = lasso.inside(sheet)
+    text = f"Only the {int(inside.sum())} of {len(inside)} trials inside the lasso drawn on the front."
+    return sheet.only(inside), (Note(text, ask="lasso=", link="Show all"),)

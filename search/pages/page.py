@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search.parts import Part
+from search.sheet import Sheet
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Asked:
 
     query: Mapping[str, str] = field(default_factory=dict)
     work: Work = _at_once
+    others: Callable[[], Sequence[Sheet]] = tuple  # all studies that are shown
+    place: str = ""  # the address's path up to the study; empty in a file that has no other pages
 
     def choose(self, key: str, options: Sequence[str], default: str) -> str:
         """Return the value of a key where it is one of the options."""
