@@ -214,11 +214,14 @@ def dashboard(
 
 
 @app.command()
-def report(study: StudyFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
+def report(
+    study: StudyFile, overrides: Overrides = None, runs: Runs = Path("runs"),
+    slices: Annotated[bool, typer.Option("--slices", help="With slices of patients, truth and prediction drawn.")] = False,
+) -> None:  # fmt: skip
     """Write the study's report.html: one file that needs no network."""
     from search.report import write_report
 
-    path = write_report(_look(study, overrides, runs))
+    path = write_report(_look(study, overrides, runs), slices=slices)
     print(f"{path} ({path.stat().st_size / 2**20:.1f} MiB)")
 
 

@@ -28,7 +28,8 @@ class Effect:
 def main_effects(sheet: Sheet, objective: str) -> list[Effect]:
     """Fit a linear model of all axes' choices by least squares; empty where there are too few trials for it.
 
-    The first choice is `none` where an axis has one, else the first in order.
+    The first choice is `none` where an axis has one, else the first in order; a closed axis counts as that, so that
+    what closed it keeps its own effect.
     """
     values = sheet.values[objective]
     rows = np.flatnonzero(~np.isnan(values) & (sheet.states == "trained"))
@@ -57,7 +58,7 @@ def _design(sheet: Sheet, rows: NDArray[np.int64]) -> tuple[list[NDArray[np.floa
     named: list[tuple[str, str, str]] = []
     for axis in sheet.axes:
         choices = np.array(sheet.choices(axis))[rows]
-        seen = [str(each) for each in dict.fromkeys([*map(str, sheet.axes[axis]), "not there"]) if each in choices]
+        seen = [str(each) for each in sheet.axes[axis] if str(each) in choices]
         first = "none" if "none" in seen else seen[0] if seen else ""
         for choice in seen:
             column = (choices == choice).astype(float)

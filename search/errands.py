@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from search.records import Costs, Record
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from search.show import Layer
 
 
+@lru_cache
 def preset_costs(context: Context, training: Training) -> dict[str, Costs]:
     """Price the papers' networks that can be built for a study's patch."""
     from search.costs.price import predict_costs

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.figures.canvas import OTHERS, canvas, color, part
+from search.figures.canvas import OTHERS, canvas, color, part, short
 from search.figures.study import SCALES, SYMBOLS, axis_title
 from search.objectives import HEADINGS
 from search.parts import Figure
@@ -87,7 +87,7 @@ def draw_fronts(sheets: Sequence[Sheet], *, x: str, y: str) -> Figure:
         for on_front, marker in ((False, {"size": 5, "opacity": 0.25}), (True, {"size": 11, "symbol": SYMBOLS[at % len(SYMBOLS)]})):
             rows = np.flatnonzero(sheet.comparable & (sheet.front == on_front))
             figure.add_scatter(
-                x=columns[0][rows], y=columns[1][rows], mode="markers", name=sheet.label, legendgroup=sheet.label,
+                x=columns[0][rows], y=columns[1][rows], mode="markers", name=short(sheet.label), legendgroup=sheet.label,
                 marker={**marker, "color": color(at)}, showlegend=on_front, text=sheet.numbers[rows],
                 hovertemplate=f"{sheet.label}, trial %{{text}}<br>%{{x:.4g}}, %{{y:.4g}}<extra></extra>",
             )  # fmt: skip

@@ -125,8 +125,10 @@ def _draw_2d(scene: Scene, selection: str) -> go.Figure:
     figure.update_xaxes(title=axis_title(x), zeroline=False)
     figure.update_layout(yaxis={"title": axis_title(y), "zeroline": False, "domain": [0.13, 1] if strip else [0, 1]})
     if strip:
+        named = [(float(name == "over budget"), name) for name in STRIP if priced[scene.apart[name]].any()]
+        at, names = zip(*named, strict=True)
         figure.update_layout(
-            yaxis2={"domain": [0, 0.09], "tickvals": [0, 1], "ticktext": ["failed", "over budget"], "range": [-0.7, 1.7],
+            yaxis2={"domain": [0, 0.09], "tickvals": at, "ticktext": names, "range": [-0.7, 1.7],
                     "showgrid": False, "zeroline": False, "fixedrange": True, "automargin": True},
             xaxis={"anchor": "y2"},
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -76,8 +77,9 @@ def draw_places(effects: Sequence[Effect], objective: str) -> Figure | None:
         return None
     blocks, places = sorted({block for block, _ in cells}), list(dict.fromkeys(place for _, place in cells))
     values = [[cells[block, place].mean / scale if (block, place) in cells else None for place in places] for block in blocks]
-    text = [[_cell(cells.get((block, place)), scale) for place in places] for block in blocks]
     most = max(abs(value) for row in values for value in row if value is not None) or 1.0
+    digits = max(0, 1 - math.floor(math.log10(most)))
+    text = [[_cell(cells.get((block, place)), scale, digits) for place in places] for block in blocks]
     figure = canvas(height=150 + 46 * len(blocks))
     figure.add_heatmap(
         x=places, y=blocks, z=values, zmin=-most, zmax=most, colorscale=DIVERGING, xgap=2, ygap=2, text=text,
@@ -86,15 +88,15 @@ def draw_places(effects: Sequence[Effect], objective: str) -> Figure | None:
     )  # fmt: skip
     figure.update_xaxes(title="place", showgrid=False)
     figure.update_yaxes(showgrid=False)
-    return part(figure, name="places", title=f"Block by place: change of {axis_title(objective)} against none",
+    return part(figure, name="places", title=f"Block by place: change of {axis_title(objective)} against none (ns: not told apart from 0)",
                 label=f"heat map of {len(blocks)} blocks at {len(places)} places", wide=len(places) > 5)  # fmt: skip
 
 
-def _cell(effect: Effect | None, scale: float) -> str:
+def _cell(effect: Effect | None, scale: float, digits: int) -> str:
     if effect is None:
         return ""
     mark = "" if effect.low > 0 or effect.high < 0 else " ns"
-    return f"{effect.mean / scale:+.3g}{mark}"
+    return f"{effect.mean / scale:+.{digits}f}{mark}"
 
 
 def draw_parallel(sheet: Sheet, order: Sequence[str], objective: str) -> Figure:

@@ -121,7 +121,8 @@ def draw_curves(running: Sequence[Entry], stopped: Sequence[Entry]) -> Figure:
             x=epochs, y=dice, mode="lines+markers", name=f"trial {entry.number}", line={"color": color(at), "width": 2},
             customdata=[entry.number] * len(epochs), hovertemplate="trial %{customdata}, epoch %{x}<br>Dice %{y:.4f}<extra></extra>",
         )  # fmt: skip
-    figure.update_xaxes(title="epoch", rangemode="tozero")
+    last = max((entry.curve[-1][0] for entry in (*running, *stopped)), default=0)
+    figure.update_xaxes(title="epoch", rangemode="tozero", dtick=1 if last <= 20 else None)
     figure.update_yaxes(title="Dice so far")
     title = f"{len(running)} running, {len(stopped)} stopped last"
     return part(figure, name="curves", title=f"Learning curves: {title}", label=f"learning curves, {title}")

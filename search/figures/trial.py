@@ -113,7 +113,7 @@ def draw_learning(epochs: Sequence[Epoch]) -> Figure:
                        mode="lines+markers", line={"color": ALL}, marker={"size": 6, "symbol": "diamond"})  # fmt: skip
     figure.update_xaxes(title="epoch")
     figure.update_layout(yaxis={"title": "loss"}, yaxis2={"title": "Dice", "overlaying": "y", "side": "right",
-                                                         "showgrid": False, "automargin": True})  # fmt: skip
+                                                         "showgrid": False, "automargin": True, "tickformat": ".2f"})  # fmt: skip
     last = f"{scored[-1].dice:.4f}" if scored and scored[-1].dice is not None else "none"
     return part(figure, name="learning", title="Learning curve", label=f"{len(epochs)} epochs, last Dice {last}")
 

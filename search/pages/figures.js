@@ -14,7 +14,7 @@
       hoverlabel: {...layout.hoverlabel, bgcolor: style("--paper"), bordercolor: line, font: {color: ink}},
       modebar: {bgcolor: "rgba(0,0,0,0)", color: style("--soft"), activecolor: style("--mark")}};
     for (const name of new Set([...Object.keys(layout), "xaxis", "yaxis"]))
-      if (/^[xy]axis\d*$/.test(name)) found[name] = {...axis, ...layout[name]};
+      if (/^[xy]axis\d*$/.test(name)) found[name] = {...axis, ...layout[name], title: {font: {size: 13}, ...(layout[name] || {}).title}};
     if (layout.scene) {
       found.scene = {...layout.scene};
       for (const name of ["xaxis", "yaxis", "zaxis"]) found.scene[name] = {...axis, backgroundcolor: "rgba(0,0,0,0)", ...layout.scene[name]};
@@ -75,11 +75,15 @@
     holder.dataset.drawn = String(Number(holder.dataset.drawn || 0) + 1);
     performance.mark(`drawn-${name}`);
   }
+  // What is far below is drawn when it comes near, so that the first figure doesn't wait for the others.
+  const near = new IntersectionObserver(entries => {
+    for (const entry of entries) if (entry.isIntersecting) { near.unobserve(entry.target); draw(entry.target); }
+  }, {rootMargin: "300px"});
   function drawAll() {
     const page = document.getElementById("page"), first = document.getElementById("first");
     const ready = page && page.childElementCount > 0;
     for (const holder of document.querySelectorAll(".figure[data-figure]"))
-      if (!(ready && first && first.contains(holder))) draw(holder);
+      if (!(ready && first && first.contains(holder))) (plots.has(holder.dataset.name) ? draw : each => near.observe(each))(holder);
     if (ready && first) first.remove();
   }
 
@@ -100,6 +104,7 @@
     if (event.target.matches("select[data-key]")) ask({[event.target.dataset.key]: event.target.value});
   });
   document.addEventListener("submit", event => event.preventDefault());
+  window.addEventListener("beforeprint", () => document.querySelectorAll(".figure[data-figure]").forEach(draw));
   dark.addEventListener("change", () => { for (const plot of plots.values()) plot.source = ""; drawAll(); });
   new MutationObserver(drawAll).observe(document.documentElement, {subtree: true, childList: true, attributeFilter: ["data-figure"]});
   drawAll();

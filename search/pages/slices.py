@@ -16,8 +16,8 @@ from search.training.files import WEIGHTS
 
 def slice_parts(sheet: Sheet, record: Record, asked: Asked) -> list[Part]:
     """Return the pictures, why there are none, or the link that asks for them."""
-    cases = ranked_cases(record)
-    if not cases or sheet.context is None:
+    cases, shown = ranked_cases(record), asked.choose("slices", ("shown",), "") == "shown"
+    if not cases or sheet.context is None or not (shown or asked.place):
         return []
     parts: list[Part] = [Heading("Slices of the worst, median and best case")]
     folder = sheet.folder / "trials" / f"{record.number:06d}"
@@ -26,7 +26,7 @@ def slice_parts(sheet: Sheet, record: Record, asked: Asked) -> list[Part]:
     prepared = _prepared(sheet)
     if prepared is None:
         return [*parts, Note("The study's prepared volumes are not in the runs folder, so there is nothing to draw.")]
-    if asked.choose("slices", ("shown",), "") != "shown":
+    if not shown:
         return [*parts, Note("Patients' images are drawn when you ask for them, and kept nowhere.", ask="slices=shown",
                              link="Draw them")]  # fmt: skip
     names = tuple(dict.fromkeys(cases.values()))

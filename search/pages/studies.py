@@ -35,7 +35,7 @@ def studies_page(sheets: Sequence[Sheet], unread: Sequence[str], asked: Asked) -
 def _row(sheet: Sheet) -> list[Cell]:
     counts = Counter(entry.state for entry in sheet.entries)
     ended = sum(count for state, count in counts.items() if state not in ("running", "over budget"))
-    state = "running" if counts["running"] else "done" if ended >= sheet.study.search.trials else "stopped before its end"
+    state = "running" if counts["running"] else "done" if ended >= sheet.study.search.trials else "unfinished"
     volumes = sheet.progress[2]
     volume = float(volumes[-1]) if len(volumes) and sheet.reference and not sheet.is_mixed else None
     began = min((entry.started for entry in sheet.entries), default=0.0)

@@ -43,7 +43,8 @@
   function body(state, holder) {
     const rows = chosen(state), pages = Math.max(1, Math.ceil(rows.length / PAGE));
     state.page = Math.min(state.page, pages - 1);
-    const numeric = state.headings.map((_, at) => state.rows.some(row => Array.isArray(row[at])));
+    const amount = /^([+-]?[\d.,]+(e-?\d+)?( \S{1,3})?)?$/;
+    const numeric = state.headings.map((_, at) => state.rows.length > 0 && state.rows.every(row => Array.isArray(row[at]) && amount.test(text(row[at]))));
     holder.querySelector("tbody").replaceChildren(...rows.slice(state.page * PAGE, (state.page + 1) * PAGE).map(row => {
       const line = make("tr", row[1] === "on the front" ? {class: "front"} : {}, ...row.map((cell, at) =>
         make("td", {class: numeric[at] ? "number" : "text"}, at === 0 ? link(state, cell) : text(cell))));
@@ -51,8 +52,10 @@
       return line;
     }));
     holder.querySelector(".count").textContent = `${rows.length} of ${state.rows.length}` + (pages > 1 ? `, page ${state.page + 1} of ${pages}` : "");
-    for (const [at, heading] of [...holder.querySelectorAll("th")].entries())
+    for (const [at, heading] of [...holder.querySelectorAll("th")].entries()) {
+      heading.className = numeric[at] ? "number" : "text";
       heading.setAttribute("aria-sort", at !== state.sort ? "none" : state.up ? "ascending" : "descending");
+    }
     for (const button of holder.querySelectorAll("[data-step]")) button.hidden = pages < 2;
   }
   function fill(holder) {
