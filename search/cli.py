@@ -216,7 +216,7 @@ def dashboard(
 @app.command()
 def report(
     study: StudyFile, overrides: Overrides = None, runs: Runs = Path("runs"),
-    slices: Annotated[bool, typer.Option("--slices", help="With slices of patients, truth and prediction drawn.")] = False,
+    slices: Annotated[bool, typer.Option("--slices", help="With slices of patients, masks drawn.")] = False,
 ) -> None:  # fmt: skip
     """Write the study's report.html: one file that needs no network."""
     from search.report import write_report

@@ -21,13 +21,21 @@ def ped_anova(decisions: Sequence[Mapping[str, str]], values: Sequence[float], *
     choices = {name: seen for name, seen in choices.items() if len(seen) > 1}
     if len(values) < FEWEST or not choices or len(set(values)) < 2:
         return {}
-    distributions = {name: optuna.distributions.CategoricalDistribution(seen) for name, seen in choices.items()}
+    distributions: dict[str, optuna.distributions.BaseDistribution] = {
+        name: optuna.distributions.CategoricalDistribution(seen) for name, seen in choices.items()
+    }
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study()
-    study.add_trials([
-        optuna.trial.create_trial(params={name: each[name] for name in choices}, distributions=distributions, value=-value if negate else value)
-        for each, value in zip(decisions, values, strict=True)
-    ])  # fmt: skip
+    study.add_trials(
+        [
+            optuna.trial.create_trial(
+                params={name: each[name] for name in choices},
+                distributions=distributions,
+                value=-value if negate else value,
+            )
+            for each, value in zip(decisions, values, strict=True)
+        ]
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()

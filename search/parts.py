@@ -40,7 +40,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence: why there is nothing to see, or what to know of what is seen; its link changes a key of the address."""
+    """A sentence: why there is nothing to see, or what to know of it; its link changes a key of the address."""
 
     text: str
     ask: str = ""  # KEY=VALUE; without a value the key goes

@@ -54,10 +54,17 @@ def render(looked: Look, *, slices: bool = False) -> str:
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     ways = ", ".join(f"{way} {HEADINGS[name]}" for name, way in sheet.study.directions.items())
     return template.render(
-        name=sheet.label, question=ways, sections=list(sections(sheet, slices=slices)),
-        version=importlib.metadata.version("voxnas"), style=_file("search.pages", "style.css"),
-        scripts=[_file("search.figures", "plotly.js"), _file("search.pages", "figures.js"), _file("search.pages", "tables.js")],
-    )  # fmt: skip
+        name=sheet.label,
+        question=ways,
+        sections=list(sections(sheet, slices=slices)),
+        version=importlib.metadata.version("voxnas"),
+        style=_file("search.pages", "style.css"),
+        scripts=[
+            _file("search.figures", "plotly.js"),
+            _file("search.pages", "figures.js"),
+            _file("search.pages", "tables.js"),
+        ],
+    )
 
 
 def sections(sheet: Sheet, *, slices: bool) -> Iterator[Section]:
@@ -88,7 +95,9 @@ def _planes(sheet: Sheet) -> Iterator[Part]:
 
 
 def _table(sheet: Sheet) -> Iterator[Part]:
-    yield from (part for part in front_page(sheet, Asked({"rows": "all", "papers": "off"})).parts if isinstance(part, Table))
+    yield from (
+        part for part in front_page(sheet, Asked({"rows": "all", "papers": "off"})).parts if isinstance(part, Table)
+    )
 
 
 def _chosen(sheet: Sheet) -> list[int]:
@@ -103,7 +112,9 @@ def _without_facts(parts: Sequence[Part]) -> list[Part]:
 
 
 def _section(name: str, title: str, parts: Sequence[Part]) -> Section:
-    unique = [replace(part, name=f"{name}-{part.name}") if isinstance(part, (Figure, Table)) else part for part in parts]
+    unique = [
+        replace(part, name=f"{name}-{part.name}") if isinstance(part, (Figure, Table)) else part for part in parts
+    ]
     return Section(name, title, "\n".join(to_html(part_element(part, place="")) for part in unique))
 
 

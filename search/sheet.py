@@ -113,7 +113,7 @@ class Sheet:
     @cached_property
     def comparable(self) -> NDArray[np.bool_]:
         """Which trials were trained to their end and have every objective."""
-        return ~np.isnan(self.losses).any(axis=1)
+        return np.asarray(~np.isnan(self.losses).any(axis=1))
 
     @property
     def is_mixed(self) -> bool:
@@ -271,8 +271,9 @@ class SheetReader:
         reference = self.sheet.reference if self.sheet else {}
         said = self.said or self._attribute(CONTEXT)
         self.said = said
-        keys = ("patch", "spacing", "in_channels", "classes")
-        context = Context(*(tuple(each) if isinstance(each := said[key], list) else each for key in keys)) if said else None
+        context = None
+        if said:
+            context = Context(tuple(said["patch"]), tuple(said["spacing"]), said["in_channels"], said["classes"])
         return Sheet(
             self.study, self.folder, self.url, tuple(self.entries.values()), tuple(self.confirmations.values()),
             reference or self._attribute(REFERENCE), context, tuple(said.get("labels", ())), said.get("prepared", ""),

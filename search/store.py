@@ -118,7 +118,8 @@ def read_study_names(url: str) -> list[str]:
 
             return sorted(optuna.get_all_study_names(optuna_storage(url)))
         with engine.connect() as connection:
-            return [row[0] for row in connection.execute(sql.text("SELECT study_name FROM studies ORDER BY study_name"))]
+            rows = connection.execute(sql.text("SELECT study_name FROM studies ORDER BY study_name"))
+            return [row[0] for row in rows]
 
 
 def read_study_attribute(url: str, name: str, key: str) -> Any:

@@ -24,10 +24,18 @@ from rich.table import Table
 TRIALS, REPORTED = 10_000, 1_000
 FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync",
          "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]  # fmt: skip
-EMPTY = "from dash import Dash, dcc\napp = Dash('empty')\napp.layout = dcc.Graph(figure={})\napp.run(port=PORT, debug=False)\n"
+EMPTY = """\
+from dash import Dash, dcc
+app = Dash("empty")
+app.layout = dcc.Graph(figure={})
+app.run(port=PORT, debug=False)
+"""
 # Notes when a selector first matches something, and the frame after it has been painted
-WATCH = """(() => { const look = () => { if (document.querySelector(SELECTOR)) requestAnimationFrame(() => requestAnimationFrame(() => {
-  window.painted = performance.now(); })); else requestAnimationFrame(look); }; look(); })()"""
+WATCH = """(() => {
+  const note = () => { window.painted = performance.now(); };
+  const look = () => requestAnimationFrame(document.querySelector(SELECTOR) ? () => requestAnimationFrame(note) : look);
+  look();
+})()"""
 EMPTY_PAINTED, FRONT_PAINTED, REPORT_PAINTED = ".js-plotly-plot .main-svg", ".figure[data-drawn]", ".figure[data-drawn]"
 OPTUNA_PAINTED = "#graph-pareto-front .js-plotly-plot, #plot-pareto-front .main-svg, #graph-pareto-front .main-svg"
 
@@ -61,7 +69,9 @@ def callback(base, output, inputs, state=()):
     body = {"output": output, "outputs": dict(zip(("id", "property"), output.split("."), strict=True)),
             "changedPropIds": [f"{inputs[-1][0]}.{inputs[-1][1]}"], "inputs": named,
             "state": [{"id": id_, "property": name, "value": value} for id_, name, value in state]}  # fmt: skip
-    request = urllib.request.Request(f"{base}/_dash-update-component", json.dumps(body).encode(), {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        f"{base}/_dash-update-component", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
     began = time.perf_counter()
     urllib.request.urlopen(request).read()
     return time.perf_counter() - began
@@ -91,8 +101,13 @@ def main():
         voxnas = [sys.executable, "-m", "search.cli", "dashboard", "--runs", str(runs), "--port", "8261"]
         try:
             servers.append(subprocess.Popen(voxnas, stdout=subprocess.DEVNULL))
-            servers.append(subprocess.Popen([sys.executable, "-c", EMPTY.replace("PORT", "8262")], stdout=subprocess.DEVNULL,
-                                            stderr=subprocess.DEVNULL))  # fmt: skip
+            servers.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", EMPTY.replace("PORT", "8262")],
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+            )
             base = "http://localhost:8261"
             wait_for(f"{base}/study/made/front")
             wait_for("http://localhost:8262/")
@@ -109,11 +124,21 @@ def main():
                 rows.append(("update by one trial, server", statistics.median(updates), 0.3, "s"))
                 rows.append(("server memory, peak", peak_bytes(servers[0].pid) / 2**20, 600.0, "MiB"))
                 if not asked.without_optuna:
-                    theirs = [shutil.which("optuna-dashboard", path=str(Path(sys.executable).parent)), f"sqlite:///{file}", "--port", "8263"]
+                    theirs = [
+                        shutil.which("optuna-dashboard", path=str(Path(sys.executable).parent)),
+                        f"sqlite:///{file}",
+                        "--port",
+                        "8263",
+                    ]
                     servers.append(subprocess.Popen(theirs, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
                     wait_for("http://localhost:8263/dashboard/")
-                    seconds = first_paint(browser, "http://localhost:8263/dashboard/studies/1", OPTUNA_PAINTED, timeout_s=600)
-                    rows += [("optuna-dashboard's Pareto plot", seconds, None, "s"), ("front, of a twentieth of that", paint, seconds / 20, "s")]
+                    seconds = first_paint(
+                        browser, "http://localhost:8263/dashboard/studies/1", OPTUNA_PAINTED, timeout_s=600
+                    )
+                    rows += [
+                        ("optuna-dashboard's Pareto plot", seconds, None, "s"),
+                        ("front, of a twentieth of that", paint, seconds / 20, "s"),
+                    ]
                 rows += report_rows(browser, runs, asked.repeats)
                 browser.close()
         finally:
@@ -130,7 +155,10 @@ def report_rows(browser, runs, repeats):
     write_made_study(runs, "reported", made_records(REPORTED), study=study)
     path = write_report(look_at(study, runs / "reported"))
     opened = statistics.median(first_paint(browser, path.as_uri(), REPORT_PAINTED) for _ in range(repeats))
-    return [(f"report.html of {REPORTED} trials", path.stat().st_size / 2**20, 8.0, "MiB"), ("it opens in", opened, 2.0, "s")]
+    return [
+        (f"report.html of {REPORTED} trials", path.stat().st_size / 2**20, 8.0, "MiB"),
+        ("it opens in", opened, 2.0, "s"),
+    ]
 
 
 def show(rows):

@@ -51,9 +51,14 @@ def _record(made, number, rng, forced):
     reason = {"over budget": "training memory is over the budget of 1.6 GiB", "failed": "out of memory: made",
               "stopped": "behind two thirds at epoch 3"}.get(state, "")  # fmt: skip
     measurement = Measurement(
-        state, reason, costs if state != "failed" else None, dice if state == "trained" else None,
-        cases if state == "trained" else (), epochs if state in ("trained", "stopped", "running") else (), seconds=300.0,
-    )  # fmt: skip
+        state,
+        reason,
+        costs if state != "failed" else None,
+        dice if state == "trained" else None,
+        cases if state == "trained" else (),
+        epochs if state in ("trained", "stopped", "running") else (),
+        seconds=300.0,
+    )
     started = BEGAN + timedelta(seconds=300 * number)
     ended = "" if state == "running" else (started + timedelta(seconds=300)).isoformat(timespec="seconds")
     return Record(number, made.architectures[row], tuple(made.decisions[row].items()), 0, 0, measurement,
@@ -63,9 +68,18 @@ def _record(made, number, rng, forced):
 def made_study(name: str, **objectives) -> Study:
     """Return the study that made records belong to."""
     context = RECIPES["places"].context
-    named = objectives or {"dice": DiceObjective(), "memory": MemoryObjective(budget=BUDGET), "latency": LatencyObjective()}
-    return Study(name, Data("made"), objectives=Objectives(**named), training=Training(patch=context.patch, epochs=EPOCHS),
-                 search=Search(trials=100))  # fmt: skip
+    named = objectives or {
+        "dice": DiceObjective(),
+        "memory": MemoryObjective(budget=BUDGET),
+        "latency": LatencyObjective(),
+    }
+    return Study(
+        name,
+        Data("made"),
+        objectives=Objectives(**named),
+        training=Training(patch=context.patch, epochs=EPOCHS),
+        search=Search(trials=100),
+    )
 
 
 def write_made_study(runs: Path, name: str, records, *, study: Study | None = None) -> Path:
@@ -91,7 +105,9 @@ def add_records(file: Path, records, objectives) -> None:
         for trial, record in enumerate(records, start=last + 1):
             measured = [record.measurement.value(each) for each in objectives]
             word = {"trained": "COMPLETE", "failed": "FAIL", "running": "RUNNING"}.get(record.state, "PRUNED")
-            began, ended = (text.replace("T", " ")[:19] + ".000000" if text else None for text in (record.started, record.ended))
+            began, ended = (
+                text.replace("T", " ")[:19] + ".000000" if text else None for text in (record.started, record.ended)
+            )
             trials.append((trial, record.number, 1, word, began, ended))
             attributes.append((trial, RECORD, json.dumps(record.to_values())))
             if word == "COMPLETE":
@@ -100,14 +116,29 @@ def add_records(file: Path, records, objectives) -> None:
                 choice = json.dumps(value) if isinstance(value, tuple) else value
                 kind = {"name": "CategoricalDistribution", "attributes": {"choices": _choices(records, key)}}
                 params.append((trial, key, kind["attributes"]["choices"].index(choice), json.dumps(kind)))
-        connection.executemany("INSERT INTO trials (trial_id, number, study_id, state, datetime_start, datetime_complete) VALUES (?,?,?,?,?,?)", trials)
-        connection.executemany("INSERT INTO trial_values (trial_id, objective, value, value_type) VALUES (?,?,?,?)", values)
-        connection.executemany("INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (?,?,?)", attributes)
-        connection.executemany("INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) VALUES (?,?,?,?)", params)
+        connection.executemany(
+            "INSERT INTO trials (trial_id, number, study_id, state, datetime_start, datetime_complete)"
+            " VALUES (?,?,?,?,?,?)",
+            trials,
+        )
+        connection.executemany(
+            "INSERT INTO trial_values (trial_id, objective, value, value_type) VALUES (?,?,?,?)", values
+        )
+        connection.executemany(
+            "INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (?,?,?)", attributes
+        )
+        connection.executemany(
+            "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) VALUES (?,?,?,?)", params
+        )
 
 
 def _choices(records, key, known={}):  # noqa: B006 (what was worked out once)
     if (id(records), key) not in known:
-        found = {json.dumps(value) if isinstance(value, tuple) else value for each in records for name, value in each.decisions if name == key}
+        found = {
+            json.dumps(value) if isinstance(value, tuple) else value
+            for each in records
+            for name, value in each.decisions
+            if name == key
+        }
         known[id(records), key] = sorted(found, key=str)
     return known[id(records), key]

@@ -51,10 +51,15 @@ def get(app, path, **headers):
 def page(app, path, search=""):
     """What Dash's own callback answers for an address."""
     body = {
-        "output": "page.children", "outputs": {"id": "page", "property": "children"}, "changedPropIds": ["url.pathname"],
-        "inputs": [{"id": "url", "property": "pathname", "value": path}, {"id": "url", "property": "search", "value": search},
-                   {"id": "version", "property": "data", "value": None}],
-    }  # fmt: skip
+        "output": "page.children",
+        "outputs": {"id": "page", "property": "children"},
+        "changedPropIds": ["url.pathname"],
+        "inputs": [
+            {"id": "url", "property": "pathname", "value": path},
+            {"id": "url", "property": "search", "value": search},
+            {"id": "version", "property": "data", "value": None},
+        ],
+    }
     answer = app.server.test_client().post("/_dash-update-component", json=body, headers={"Host": "localhost"})
     assert answer.status_code == 200, answer.text
     return answer.text
@@ -119,7 +124,9 @@ def test_a_token_is_compared_in_constant_time(runs, monkeypatch):
     import hmac
 
     real = hmac.compare_digest
-    monkeypatch.setattr("search.dashboard.security.hmac.compare_digest", lambda a, b: compared.append((a, b)) or real(a, b))
+    monkeypatch.setattr(
+        "search.dashboard.security.hmac.compare_digest", lambda a, b: compared.append((a, b)) or real(a, b)
+    )
     get(make_app(Library(None, runs), token=TOKEN), "/?token=guess")
     assert (b"guess", TOKEN.encode()) in compared
 
@@ -138,12 +145,16 @@ def test_the_command_serves_says_how_to_put_tls_before_it_and_is_not_in_debug_mo
     command = [sys.executable, "-m", "search.cli", "dashboard", "--runs", str(runs), "--port", "0", "--host", "0.0.0.0"]
     refused = subprocess.run(command, capture_output=True, text=True)
     assert refused.returncode == 2 and "give --token" in refused.stderr and "Traceback" not in refused.stderr
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "VOXNAS_TOKEN": TOKEN}) as server:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "VOXNAS_TOKEN": TOKEN}
+    ) as server:
         try:
             said = [server.stdout.readline() for _ in range(5)]
             port = re.search(r":(\d+)/", said[0])[1]
             assert "caddy reverse-proxy" in "".join(said) and "ssh -L" in "".join(said) and TOKEN not in "".join(said)
-            request = urllib.request.Request(f"http://127.0.0.1:{port}/_dash-layout", headers={"Authorization": f"Bearer {TOKEN}"})
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{port}/_dash-layout", headers={"Authorization": f"Bearer {TOKEN}"}
+            )
             with urllib.request.urlopen(request) as answer:
                 assert "_dash_debug" not in answer.read().decode() and answer.status == 200
         finally:
@@ -190,7 +201,7 @@ def test_a_poll_reads_what_is_new_or_was_running_and_keeps_the_rest(tmp_path):
     assert [row.number for row in asked.pop()] == [20, 21]
     assert len(later.entries) == 22 and later.entries[0] is first.entries[0]
     with sqlite3.connect(file) as connection:
-        text, = connection.execute("SELECT value_json FROM trial_user_attributes WHERE trial_id = 21").fetchone()
+        (text,) = connection.execute("SELECT value_json FROM trial_user_attributes WHERE trial_id = 21").fetchone()
         values = json.loads(text)
         values["measurement"]["epochs"].append({"number": 4, "loss": 0.5, "dice": 0.6, "seconds": 30.0})
         connection.execute("UPDATE trial_user_attributes SET value_json = ? WHERE trial_id = 21", (json.dumps(values),))
@@ -209,7 +220,11 @@ def test_a_running_writer_is_not_disturbed_and_its_trials_appear(tmp_path):
 
 def test_an_errand_runs_beside_the_server_and_its_result_is_kept():
     worker = Worker()
-    arguments = ([{"a": str(each % 2), "b": str(each % 3)} for each in range(60)], {"dice": [each % 2 + each / 600 for each in range(60)]}, ["dice"])
+    arguments = (
+        [{"a": str(each % 2), "b": str(each % 3)} for each in range(60)],
+        {"dice": [each % 2 + each / 600 for each in range(60)]},
+        ["dice"],
+    )
     try:
         assert worker.work(importances, *arguments) is None
         end = time.monotonic() + 120
@@ -229,11 +244,19 @@ def test_optuna_dashboard_opens_the_same_study(runs):
     answer, application = {}, wsgi(RDBStorage(f"sqlite:///{runs / 'made' / 'study.db'}"))
 
     def ask(path):
-        environment = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "QUERY_STRING": "after=0", "SERVER_NAME": "localhost",
-                       "SERVER_PORT": "80", "wsgi.url_scheme": "http", "wsgi.input": sys.stdin, "wsgi.errors": sys.stderr}  # fmt: skip
+        environment = {
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": path,
+            "QUERY_STRING": "after=0",
+            "SERVER_NAME": "localhost",
+            "SERVER_PORT": "80",
+            "wsgi.url_scheme": "http",
+            "wsgi.input": sys.stdin,
+            "wsgi.errors": sys.stderr,
+        }
         return json.loads(b"".join(application(environment, lambda status, headers: answer.update(status=status))))
 
-    study, = ask("/api/studies")["study_summaries"]
+    (study,) = ask("/api/studies")["study_summaries"]
     assert answer["status"].startswith("200") and study["study_name"] == "made"
     found = ask(f"/api/studies/{study['study_id']}")
     assert len(found["trials"]) == 60 and found["directions"] == ["maximize", "minimize", "minimize"]

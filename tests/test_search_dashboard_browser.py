@@ -62,7 +62,12 @@ def opened(browser, served):
         pages.append(page)
         page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: said.append(request.url) if not request.url.startswith((served[0], "data:", "blob:")) else None)
+        page.on(
+            "request",
+            lambda request: (
+                said.append(request.url) if not request.url.startswith((served[0], "data:", "blob:")) else None
+            ),
+        )
         page.goto(served[0] + path)
         page.wait_for_selector("#page > main")
         return page
@@ -100,8 +105,9 @@ def test_every_view_opens_without_complaint_and_fits(opened, size):
 def pixel(page, x, y):
     """Where a point of the front's plane is on the screen."""
     return page.evaluate(
-        """([x, y]) => { const node = document.querySelector("#page [data-name=front] .js-plotly-plot"), all = node._fullLayout;
-        const box = node.getBoundingClientRect(); return [box.left + all.xaxis._offset + all.xaxis.d2p(x), box.top + all.yaxis._offset + all.yaxis.d2p(y)]; }""",
+        """([x, y]) => { const node = document.querySelector("#page [data-name=front] .js-plotly-plot");
+        const box = node.getBoundingClientRect(), {xaxis, yaxis} = node._fullLayout;
+        return [box.left + xaxis._offset + xaxis.d2p(x), box.top + yaxis._offset + yaxis.d2p(y)]; }""",
         [x, y],
     )
 
@@ -109,9 +115,9 @@ def pixel(page, x, y):
 def test_a_click_opens_the_trial(opened):
     page = opened("/study/made/front?papers=off")
     page.wait_for_selector("#page [data-name=front][data-drawn]")
-    point = page.evaluate("""() => { const front = document.querySelector("#page [data-name=front] .js-plotly-plot").calcdata
-        .find(each => each[0].trace.name === "Pareto front"); const trace = front[0].trace;
-        return [front[0].x, front[0].y, trace._input.customdata.bdata ? trace.customdata[0] : trace.customdata[0]]; }""")
+    point = page.evaluate("""() => { const plot = document.querySelector("#page [data-name=front] .js-plotly-plot");
+        const [point] = plot.calcdata.find(each => each[0].trace.name === "Pareto front");
+        return [point.x, point.y, point.trace.customdata[0]]; }""")
     page.mouse.move(*pixel(page, *point[:2]))
     page.wait_for_selector(".hoverlayer .hovertext")
     page.mouse.click(*pixel(page, *point[:2]))
@@ -158,7 +164,8 @@ def test_controls_work_by_keyboard_and_write_the_address(opened):
     page.wait_for_selector("#page [data-name=front] .gl-container canvas")
     page.go_back()
     page.wait_for_url(lambda url: "z=" not in url)
-    unnamed = "[...document.querySelectorAll('select, input, button, [role=img]')].filter(e => !e.getAttribute('aria-label') && !e.textContent && !e.labels?.length).length"
+    unnamed = """[...document.querySelectorAll('select, input, button, [role=img]')]
+        .filter(each => !each.getAttribute('aria-label') && !each.textContent && !each.labels?.length).length"""
     assert page.evaluate(unnamed) == 0
 
 
@@ -173,7 +180,11 @@ def test_tables_sort_filter_and_download_and_figures_are_saved(opened, tmp_path)
     with page.expect_download() as saved:
         table.get_by_role("button", name="CSV").click()
     lines = saved.value.path().read_text().splitlines()
-    assert lines[0].startswith("trial,state,Dice") and 1 < len(lines) < 80 and all("residual" in line for line in lines[1:])
+    assert (
+        lines[0].startswith("trial,state,Dice")
+        and 1 < len(lines) < 80
+        and all("residual" in line for line in lines[1:])
+    )
     for form, start in (("svg", b"<svg"), ("png", b"\x89PNG")):
         with page.expect_download() as saved:
             page.locator(f"#page [data-save={form}]").first.click()
@@ -184,8 +195,11 @@ def test_tables_sort_filter_and_download_and_figures_are_saved(opened, tmp_path)
 def test_text_stands_out_from_its_ground_in_light_and_dark(opened, scheme):
     page = opened("/study/made/front?papers=off", color_scheme=scheme)
     page.wait_for_selector("#page [data-name=front][data-drawn]")
-    read = """() => { const light = text => { const [r, g, b] = text.match(/[\\d.]+/g).map(Number).map(v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-        const ground = light(getComputedStyle(document.body).backgroundColor), ink = light(getComputedStyle(document.querySelector("#page [data-name=front] .xtick text")).fill);
-        return (Math.max(ground, ink) + 0.05) / (Math.min(ground, ink) + 0.05); }"""
+    read = """() => {
+        const linear = value => (value /= 255) <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+        const light = text => { const [r, g, b] = text.match(/[\\d.]+/g).map(Number).map(linear);
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+        const tick = document.querySelector("#page [data-name=front] .xtick text");
+        const both = [light(getComputedStyle(document.body).backgroundColor), light(getComputedStyle(tick).fill)];
+        return (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05); }"""
     assert page.evaluate(read) > 4.5

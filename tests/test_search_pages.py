@@ -22,8 +22,8 @@ from search.pages.page import Asked
 from search.pages.slices import ranked_cases
 from search.pages.studies import studies_page
 from search.pages.trial import export_command, trial_page
-from search.parts import Command, Figure, Note, Table
 from search.pareto import hypervolume_curve
+from search.parts import Command, Figure, Note, Table
 from search.records import CaseDice, Costs, Latency, Measurement
 from search.report import render
 from search.sheet import SheetReader
@@ -90,7 +90,14 @@ def test_a_lasso_holds_the_trials_inside_it_on_its_own_axes(made):
     shown, notes = filtered(made, Asked({"lasso": "memory,dice:400,0.7;1000,0.7;1000,1;400,1"}))
     assert len(shown.entries) == inside.sum() and f"Only the {inside.sum()} of 150 trials" in notes[0].text
     assert lasso.path("memory", "dice").startswith("M400,0.7L") and lasso.path("latency", "dice") == ""
-    for nonsense in ("", "memory,dice:", "memory,dice:1,2", "memory,x:1,2;3,4;5,6", "memory,dice:1,inf;2,3;4,5", "memory,dice:a,b;c,d;e,f"):
+    for nonsense in (
+        "",
+        "memory,dice:",
+        "memory,dice:1,2",
+        "memory,x:1,2;3,4;5,6",
+        "memory,dice:1,inf;2,3;4,5",
+        "memory,dice:a,b;c,d;e,f",
+    ):
         assert read_lasso(nonsense) is None
 
 
@@ -112,7 +119,10 @@ def test_importance_of_a_maximised_objective_is_that_of_its_best_values():
     rng = np.random.default_rng(0)
     decisions = [{"a": str(rng.integers(3)), "b": str(rng.integers(3))} for _ in range(200)]
     # b tells the best values apart, a the worst
-    dice = [0.9 + rng.normal(0, 0.001) if each["b"] == "0" else 0.5 + 0.3 * (each["a"] == "0") * rng.random() for each in decisions]
+    dice = [
+        0.9 + rng.normal(0, 0.001) if each["b"] == "0" else 0.5 + 0.3 * (each["a"] == "0") * rng.random()
+        for each in decisions
+    ]
     best, worst = ped_anova(decisions, dice, negate=True), ped_anova(decisions, dice, negate=False)
     assert best["b"] > 0.9 and worst["a"] > best["a"]
     assert ped_anova(decisions[:5], dice[:5], negate=True) == {} and ped_anova([], [], negate=True) == {}
@@ -133,8 +143,16 @@ def test_a_random_band_is_made_of_repeats_of_the_same_question_alone(made, tmp_p
 
 def test_paired_differences_are_those_of_the_cases_that_both_have(made):
     one, other = made.fetch([0, 1])
-    shifted = replace(one, number=7, measurement=replace(one.measurement, cases=tuple(
-        CaseDice(case.case, tuple(dice - 0.1 for dice in case.dice)) for case in one.measurement.cases[:5])))  # fmt: skip
+    shifted = replace(
+        one,
+        number=7,
+        measurement=replace(
+            one.measurement,
+            cases=tuple(
+                CaseDice(case.case, tuple(dice - 0.1 for dice in case.dice)) for case in one.measurement.cases[:5]
+            ),
+        ),
+    )
     pair = paired(one, shifted)
     assert pair.cases == tuple(case.case for case in one.measurement.cases[:5])
     assert pair.mean == pytest.approx(-0.1) and pair.p == pytest.approx(2 / 2**5)
@@ -147,7 +165,9 @@ def test_the_u_has_every_layer_of_the_network_at_its_place(made):
     places = boxes(layers)
     assert sum(each.params for each in places) == record.measurement.costs.params
     assert {each.side for each in places} >= {"encoder", "bottleneck", "decoder", "head"}
-    attended = {each.side if each.side == "bottleneck" else f"{each.side}{each.level}" for each in places if each.attention}
+    attended = {
+        each.side if each.side == "bottleneck" else f"{each.side}{each.level}" for each in places if each.attention
+    }
     assert attended == set(record.architecture.attention())
     first = next(each for each in places if (each.side, each.level) == ("encoder", 0))
     assert first.output[1:] == made.context.patch
@@ -162,7 +182,9 @@ def test_a_trial_says_how_to_export_it_its_reason_and_its_spread(made):
     table = next(part for part in parts if isinstance(part, Table) and part.name == "dice")
     assert table.headings == ("case", "mean", *LABELS[1:])
     refused = next(entry for entry in made.entries if entry.state == "over budget")
-    notes = [part.text for part in trial_page(made, Asked({"trial": str(refused.number)})).parts if isinstance(part, Note)]
+    notes = [
+        part.text for part in trial_page(made, Asked({"trial": str(refused.number)})).parts if isinstance(part, Note)
+    ]
     assert f"over budget: {refused.reason}" in notes
     assert "no trial 99999" in trial_page(made, Asked({"trial": "99999"})).parts[0].text
 
@@ -172,7 +194,9 @@ def test_the_worst_the_median_and_the_best_case_are_named_once_each(made):
     cases = [CaseDice(name, (dice,)) for name, dice in (("b", 0.5), ("a", 0.2), ("c", 0.9), ("empty", None))]
     ranked = ranked_cases(replace(record, measurement=replace(record.measurement, cases=tuple(cases))))
     assert ranked == {"worst": "a", "median": "b", "best": "c"}
-    assert ranked_cases(replace(record, measurement=replace(record.measurement, cases=tuple(cases[:1])))) == {"worst": "b"}
+    assert ranked_cases(replace(record, measurement=replace(record.measurement, cases=tuple(cases[:1])))) == {
+        "worst": "b"
+    }
 
 
 def test_a_slice_shows_both_outlines_and_what_they_share_in_white():
@@ -197,16 +221,27 @@ def test_latencies_of_two_devices_are_refused_with_the_reason(made, tmp_path):
     elsewhere = [moved(record) for record in made_records(30)]
     far = sheet_of(tmp_path, elsewhere, study=made_study("far"))
     refused = studies_page([made, far], [], Asked({"x": "latency"})).parts
-    assert any(isinstance(part, Note) and "Latencies of different devices can't be compared" in part.text and "another" in part.text for part in refused)
+    assert any(
+        isinstance(part, Note)
+        and "Latencies of different devices can't be compared" in part.text
+        and "another" in part.text
+        for part in refused
+    )
     assert not any(isinstance(part, Figure) for part in refused)
     assert any(isinstance(part, Figure) for part in studies_page([made, far], [], Asked({"x": "memory"})).parts)
-    mixed = sheet_of(tmp_path, [*made_records(20), *[replace(each, number=each.number + 20) for each in elsewhere[:20]]], study=made_study("mixed"))
+    mixed = sheet_of(
+        tmp_path,
+        [*made_records(20), *[replace(each, number=each.number + 20) for each in elsewhere[:20]]],
+        study=made_study("mixed"),
+    )
     assert mixed.is_mixed and not mixed.front.any()
-    assert any("can't stand on one front" in part.text for part in front_page(mixed, Asked()).parts if isinstance(part, Note))
+    assert any(
+        "can't stand on one front" in part.text for part in front_page(mixed, Asked()).parts if isinstance(part, Note)
+    )
 
 
 def test_attributes_and_texts_are_escaped():
-    element = Element("p", {"title": "\"><script>"}, ["<b>", Element("br")])
+    element = Element("p", {"title": '"><script>'}, ["<b>", Element("br")])
     assert to_html(element) == '<p title="&quot;&gt;&lt;script&gt;">&lt;b&gt;<br></p>'
 
 

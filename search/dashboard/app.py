@@ -39,12 +39,16 @@ INDEX = """\
 <body><div id="first">{first}</div><div id="react-entry-point"></div>
 <script src="/voxnas/plotly.js?{version}"></script><script src="/voxnas/figures.js?{version}"></script>
 <footer hidden>{config}{scripts}</footer>
-<script defer src="/voxnas/tables.js?{version}"></script><script defer id="_dash-renderer" src="/voxnas/start.js?{version}"></script>
+<script defer src="/voxnas/tables.js?{version}"></script>
+<script defer id="_dash-renderer" src="/voxnas/start.js?{version}"></script>
 </body></html>"""
 VIEWS: dict[str, tuple[str, Callable[[Sheet, Asked], Page]]] = {
-    "front": ("Front", front_page), "progress": ("Progress", progress_page), "matters": ("What matters", matters_page),
-    "trial": ("Trial", trial_page), "compare": ("Compare", compare_page),
-}  # fmt: skip
+    "front": ("Front", front_page),
+    "progress": ("Progress", progress_page),
+    "matters": ("What matters", matters_page),
+    "trial": ("Trial", trial_page),
+    "compare": ("Compare", compare_page),
+}
 CARRIED = ("lasso",)  # what a link to another view of the study takes along
 
 
@@ -72,7 +76,10 @@ class Shown:
         if first:
             page = Page(page.title, (), tuple(part for part in page.parts if isinstance(part, Figure))[:1])
         carried = urlencode({key: query[key] for key in CARRIED if key in query})
-        links = [(f"{place}/{key}" + (f"?{carried}" if carried else ""), title, key == view) for key, (title, _) in VIEWS.items()]
+        links = [
+            (f"{place}/{key}" + (f"?{carried}" if carried else ""), title, key == view)
+            for key, (title, _) in VIEWS.items()
+        ]
         return _frame(study, [*links, ("/", "Studies", False)], page, place=place)
 
     def sheets(self) -> list[Sheet]:
@@ -88,7 +95,9 @@ class Shown:
         """Return what changes when the page of an address may have changed."""
         study, _ = read_path(pathname)
         sheet = self.library.sheet(study) if study else None
-        state = f"{len(sheet.entries)}-{len(sheet.confirmations)}-{id(sheet)}" if sheet else ",".join(self.library.names())
+        state = (
+            f"{len(sheet.entries)}-{len(sheet.confirmations)}-{id(sheet)}" if sheet else ",".join(self.library.names())
+        )
         return f"{study}:{state}:{self.worker.done}"
 
 
@@ -117,16 +126,22 @@ def to_dash(element: Element | str) -> Any:
     return component([to_dash(child) for child in element.children], **element.attributes)
 
 
-class Dashboard(Dash):  # type: ignore[misc]
+class Dashboard(Dash):
     """Dash with a first page that is drawn before its own scripts are loaded."""
 
     shown: Shown
 
-    def interpolate_index(self, **parts: str) -> str:
+    def interpolate_index(self, **parts: str) -> str:  # type: ignore[override]
         """Return the page that a browser loads."""
         first = self.shown.page(request.path, request.query_string.decode(), first=True)
         later = parts["scripts"].replace("<script ", "<script defer ")
-        values = {**parts, "scripts": later, "title": escape(parts["title"]), "first": to_html(first), "version": VERSION}
+        values = {
+            **parts,
+            "scripts": later,
+            "title": escape(parts["title"]),
+            "first": to_html(first),
+            "version": VERSION,
+        }
         return INDEX.format(**values)
 
 
@@ -142,7 +157,9 @@ def make_app(library: Library, *, token: str | None) -> Dashboard:
         dcc.Interval(id="tick", interval=TICK_MS),
     ])  # fmt: skip
 
-    @app.callback(Output("page", "children"), Input("url", "pathname"), Input("url", "search"), Input("version", "data"))
+    @app.callback(
+        Output("page", "children"), Input("url", "pathname"), Input("url", "search"), Input("version", "data")
+    )
     def _page(pathname: str, search: str | None, _: str | None) -> Any:
         return to_dash(shown.page(pathname or "/", search or ""))
 
@@ -158,10 +175,11 @@ def make_app(library: Library, *, token: str | None) -> Dashboard:
 def _serve_scripts(app: Dashboard) -> None:
     """Serve the page's own scripts by name, from inside the packages."""
 
-    @app.server.get("/voxnas/<name>")
-    def _script(name: str) -> Response:
+    def script(name: str) -> Response:
         if name not in SCRIPTS:
             return Response("not found", 404)
         kind = "text/css" if name.endswith(".css") else "text/javascript"
         data = importlib.resources.files(SCRIPTS[name]).joinpath(name).read_bytes()
         return Response(data, mimetype=kind, headers={"Cache-Control": "max-age=3600"})
+
+    app.server.add_url_rule("/voxnas/<name>", view_func=script)

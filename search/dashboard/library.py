@@ -58,4 +58,3 @@ def _study(url: str, name: str) -> Study | None:
         return kept_study(url, name)
     except ValidationError:  # of another version, or another program's
         return None
-

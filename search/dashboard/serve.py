@@ -24,9 +24,14 @@ def serve(database: str | None, *, runs: Path, host: str, port: int, token: str 
     try:
         server = make_server(host, port, app.server, threaded=True)
     except (OSError, SystemExit):
-        raise UserError([f"dashboard: {host}:{port} can't be used; is another dashboard there? --port takes another"]) from None
+        raise UserError(
+            [f"dashboard: {host}:{port} can't be used; is another dashboard there? --port takes another"]
+        ) from None
     named = "localhost" if is_loopback(host) else host
-    print(f"http://{named}:{server.port}/ (Ctrl-C ends it)" + ("; open it once with ?token=…" if token else ""), flush=True)
+    print(
+        f"http://{named}:{server.port}/ (Ctrl-C ends it)" + ("; open it once with ?token=…" if token else ""),
+        flush=True,
+    )
     if not is_loopback(host):
         print(TLS.format(host=host, port=server.port), flush=True)
     try:

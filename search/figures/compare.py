@@ -62,14 +62,33 @@ def draw_paired(first: int, pairs: Sequence[Paired]) -> Figure:
     for at, pair in enumerate(pairs):
         named = f"trial {pair.number}"
         spread = np.linspace(-0.22, 0.22, len(pair.differences)) if len(pair.differences) > 1 else [0.0]
-        figure.add_scatter(x=pair.differences, y=[at + each for each in spread], mode="markers", name=named,
-                           marker={"color": color(at), "size": 8, "opacity": 0.5}, text=pair.cases,
-                           hovertemplate="%{text}: %{x:+.4f}<extra></extra>", customdata=[pair.number] * len(spread))  # fmt: skip
+        figure.add_scatter(
+            x=pair.differences,
+            y=[at + each for each in spread],
+            mode="markers",
+            name=named,
+            marker={"color": color(at), "size": 8, "opacity": 0.5},
+            text=pair.cases,
+            hovertemplate="%{text}: %{x:+.4f}<extra></extra>",
+            customdata=[pair.number] * len(spread),
+        )
         if pair.low is not None and pair.high is not None:
-            figure.add_scatter(x=[pair.mean], y=[at + 0.34], mode="markers", showlegend=False, hoverinfo="x",
-                               marker={"color": color(at), "size": 11, "symbol": "diamond"},
-                               error_x={"type": "data", "symmetric": False, "color": color(at), "width": 6,
-                                        "array": [pair.high - pair.mean], "arrayminus": [pair.mean - pair.low]})  # fmt: skip
+            figure.add_scatter(
+                x=[pair.mean],
+                y=[at + 0.34],
+                mode="markers",
+                showlegend=False,
+                hoverinfo="x",
+                marker={"color": color(at), "size": 11, "symbol": "diamond"},
+                error_x={
+                    "type": "data",
+                    "symmetric": False,
+                    "color": color(at),
+                    "width": 6,
+                    "array": [pair.high - pair.mean],
+                    "arrayminus": [pair.mean - pair.low],
+                },
+            )
     figure.add_vline(x=0, line={"color": OTHERS, "dash": "dash"})
     figure.update_xaxes(title=f"Dice, difference to trial {first}", zeroline=False)
     figure.update_yaxes(tickvals=list(range(len(pairs))), ticktext=[f"trial {pair.number}" for pair in pairs],
@@ -84,13 +103,22 @@ def draw_fronts(sheets: Sequence[Sheet], *, x: str, y: str) -> Figure:
     figure = canvas(height=480, hovermode="closest")
     for at, sheet in enumerate(sheets):
         columns = [(sheet.values[name] / SCALES.get(name, 1)).astype(np.float32) for name in (x, y)]
-        for on_front, marker in ((False, {"size": 5, "opacity": 0.25}), (True, {"size": 11, "symbol": SYMBOLS[at % len(SYMBOLS)]})):
+        for on_front, marker in (
+            (False, {"size": 5, "opacity": 0.25}),
+            (True, {"size": 11, "symbol": SYMBOLS[at % len(SYMBOLS)]}),
+        ):
             rows = np.flatnonzero(sheet.comparable & (sheet.front == on_front))
             figure.add_scatter(
-                x=columns[0][rows], y=columns[1][rows], mode="markers", name=short(sheet.label), legendgroup=sheet.label,
-                marker={**marker, "color": color(at)}, showlegend=on_front, text=sheet.numbers[rows],
+                x=columns[0][rows],
+                y=columns[1][rows],
+                mode="markers",
+                name=short(sheet.label),
+                legendgroup=sheet.label,
+                marker={**marker, "color": color(at)},
+                showlegend=on_front,
+                text=sheet.numbers[rows],
                 hovertemplate=f"{sheet.label}, trial %{{text}}<br>%{{x:.4g}}, %{{y:.4g}}<extra></extra>",
-            )  # fmt: skip
+            )
     figure.update_xaxes(title=axis_title(x))
     figure.update_yaxes(title=axis_title(y))
     sizes = "; ".join(f"{sheet.label} {int(sheet.front.sum())}" for sheet in sheets)

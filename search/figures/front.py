@@ -71,7 +71,9 @@ def front_scene(
     }  # fmt: skip
     budgets = {name: limit / SCALES.get(name, 1) for name, limit in sheet.study.budgets.items() if name in axes}
     groups = tuple(_groups(sheet, by, np.flatnonzero(sheet.states == "trained")))
-    return Scene(tuple(axes), points, sheet.numbers, sheet.front, groups, apart, budgets, sheet.confirmed, placed, hover)
+    return Scene(
+        tuple(axes), points, sheet.numbers, sheet.front, groups, apart, budgets, sheet.confirmed, placed, hover
+    )
 
 
 def _groups(sheet: Sheet, by: str, rows: NDArray[np.int64]) -> list[Group]:
@@ -109,7 +111,7 @@ def draw_front(scene: Scene, *, selection: str = "") -> Figure:
 
 
 def _draw_2d(scene: Scene, selection: str) -> go.Figure:
-    priced = np.isfinite(scene.points).any(axis=1)
+    priced = np.asarray(np.isfinite(scene.points).any(axis=1))
     strip = scene.axes[1] == "dice" and any(priced[scene.apart[name]].any() for name in STRIP)
     figure = canvas(height=520, dragmode="lasso", hovermode="closest")
     for number, group in enumerate(scene.groups):
@@ -168,7 +170,7 @@ def _add_apart(figure: go.Figure, scene: Scene, strip: bool) -> None:
     styles = {"stopped": ("triangle-down-open", "#CC79A7"), "over budget": ("x-thin-open", BUDGET),
               "failed": ("cross-thin-open", OTHERS)}  # fmt: skip
     for name, rows in scene.apart.items():
-        known = np.isfinite(scene.points[rows]).any(axis=1)
+        known = np.asarray(np.isfinite(scene.points[rows]).any(axis=1))
         rows = rows[known]
         if not len(rows):
             continue
@@ -250,8 +252,13 @@ def _draw_3d(scene: Scene) -> go.Figure:
     inside = scene.points[np.isfinite(scene.points).all(axis=1)]
     for name, limit in scene.budgets.items():
         if len(inside):
-            figure.add_scatter3d(**_frame(inside, scene.axes.index(name), limit), mode="lines", hoverinfo="skip",
-                                 name=f"budget of {HEADINGS[name]}", line={"color": BUDGET, "dash": "dash"})  # fmt: skip
+            figure.add_scatter3d(
+                **_frame(inside, scene.axes.index(name), limit),
+                mode="lines",
+                hoverinfo="skip",
+                name=f"budget of {HEADINGS[name]}",
+                line={"color": BUDGET, "dash": "dash"},
+            )
     axes = dict(zip(("xaxis", "yaxis", "zaxis"), ({"title": axis_title(name)} for name in scene.axes), strict=True))
     return figure.update_layout(scene=axes)
 

@@ -49,20 +49,33 @@ def draw_effects(effects: Sequence[Effect], objective: str) -> Figure:
         if not chosen:
             continue
         figure.add_scatter(
-            x=[each.mean / scale for each in chosen], y=[_row(each) for each in chosen], mode="markers", name=name,
-            marker={"color": hue, "size": 8, "symbol": "square" if sure else "square-open"}, hoverinfo="text",
-            error_x={"type": "data", "symmetric": False, "color": hue, "thickness": 1.5, "width": 4,
-                     "array": [(each.high - each.mean) / scale for each in chosen],
-                     "arrayminus": [(each.mean - each.low) / scale for each in chosen]},
-            hovertext=[f"{each.axis}: {each.choice} against {each.against}<br>{each.mean / scale:+.4g} "
-                       f"({each.low / scale:+.4g} to {each.high / scale:+.4g})<br>{each.trials} trials" for each in chosen],
-        )  # fmt: skip
+            x=[each.mean / scale for each in chosen],
+            y=[_row(each) for each in chosen],
+            mode="markers",
+            name=name,
+            marker={"color": hue, "size": 8, "symbol": "square" if sure else "square-open"},
+            hoverinfo="text",
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "color": hue,
+                "thickness": 1.5,
+                "width": 4,
+                "array": [(each.high - each.mean) / scale for each in chosen],
+                "arrayminus": [(each.mean - each.low) / scale for each in chosen],
+            },
+            hovertext=[
+                f"{each.axis}: {each.choice} against {each.against}<br>{each.mean / scale:+.4g} "
+                f"({each.low / scale:+.4g} to {each.high / scale:+.4g})<br>{each.trials} trials"
+                for each in chosen
+            ],
+        )
     figure.add_vline(x=0, line={"color": OTHERS, "dash": "dash", "width": 1})
     figure.update_xaxes(title=f"change of {axis_title(objective)}")
     figure.update_yaxes(categoryorder="array", categoryarray=[_row(each) for each in reversed(kept)], automargin=True)
-    sure = sum(each.low > 0 or each.high < 0 for each in kept)
+    apart = sum(each.low > 0 or each.high < 0 for each in kept)
     return part(figure, name="effects", title=f"Main effects on {HEADINGS[objective]}, other axes equal (95 %)",
-                label=f"{len(kept)} main effects, {sure} told apart from zero")  # fmt: skip
+                label=f"{len(kept)} main effects, {apart} told apart from zero")  # fmt: skip
 
 
 def _row(effect: Effect) -> str:
@@ -72,11 +85,15 @@ def _row(effect: Effect) -> str:
 def draw_places(effects: Sequence[Effect], objective: str) -> Figure | None:
     """Draw what each block changes at each place, against no block there; None where no place is free."""
     scale = SCALES.get(objective, 1)
-    cells = {(each.choice, each.axis.removeprefix(ATTENTION)): each for each in effects if each.axis.startswith(ATTENTION)}
+    cells = {
+        (each.choice, each.axis.removeprefix(ATTENTION)): each for each in effects if each.axis.startswith(ATTENTION)
+    }
     if not cells:
         return None
     blocks, places = sorted({block for block, _ in cells}), list(dict.fromkeys(place for _, place in cells))
-    values = [[cells[block, place].mean / scale if (block, place) in cells else None for place in places] for block in blocks]
+    values = [
+        [cells[block, place].mean / scale if (block, place) in cells else None for place in places] for block in blocks
+    ]
     most = max(abs(value) for row in values for value in row if value is not None) or 1.0
     digits = max(0, 1 - math.floor(math.log10(most)))
     text = [[_cell(cells.get((block, place)), scale, digits) for place in places] for block in blocks]
@@ -88,8 +105,13 @@ def draw_places(effects: Sequence[Effect], objective: str) -> Figure | None:
     )  # fmt: skip
     figure.update_xaxes(title="place", showgrid=False)
     figure.update_yaxes(showgrid=False)
-    return part(figure, name="places", title=f"Block by place: change of {axis_title(objective)} against none (ns: not told apart from 0)",
-                label=f"heat map of {len(blocks)} blocks at {len(places)} places", wide=len(places) > 5)  # fmt: skip
+    return part(
+        figure,
+        name="places",
+        title=f"Block by place: change of {axis_title(objective)} against none (ns: not told apart from 0)",
+        label=f"heat map of {len(blocks)} blocks at {len(places)} places",
+        wide=len(places) > 5,
+    )
 
 
 def _cell(effect: Effect | None, scale: float, digits: int) -> str:
@@ -108,14 +130,28 @@ def draw_parallel(sheet: Sheet, order: Sequence[str], objective: str) -> Figure:
         choices = np.array(sheet.choices(axis))[rows]
         seen = [str(each) for each in dict.fromkeys([*map(str, sheet.axes[axis]), "not there"]) if each in choices]
         codes = np.array([seen.index(each) for each in choices], dtype=np.int16)
-        dimensions.append({"label": short(axis.removeprefix(ATTENTION)), "values": codes, "tickvals": list(range(len(seen))),
-                           "ticktext": [short(each) for each in seen]})  # fmt: skip
+        dimensions.append(
+            {
+                "label": short(axis.removeprefix(ATTENTION)),
+                "values": codes,
+                "tickvals": list(range(len(seen))),
+                "ticktext": [short(each) for each in seen],
+            }
+        )
     for name in sheet.objectives:
         values = (sheet.values[name][rows] / SCALES.get(name, 1)).astype(np.float32)
         dimensions.append({"label": axis_title(name), "values": values})
     figure = canvas(height=460, margin={"l": 80, "r": 60, "t": 90, "b": 30})
     shade = (sheet.values[objective][rows] / SCALES.get(objective, 1)).astype(np.float32)
-    figure.add_parcoords(dimensions=dimensions, labelangle=-25, line={"color": shade, "colorscale": "Cividis",
-                         "showscale": True, "colorbar": {"thickness": 10, "title": {"text": HEADINGS[objective]}}})  # fmt: skip
+    figure.add_parcoords(
+        dimensions=dimensions,
+        labelangle=-25,
+        line={
+            "color": shade,
+            "colorscale": "Cividis",
+            "showscale": True,
+            "colorbar": {"thickness": 10, "title": {"text": HEADINGS[objective]}},
+        },
+    )
     return part(figure, name="parallel", title="Parallel coordinates (drag along an axis to brush)", wide=True,
                 label=f"parallel coordinates of {len(rows)} trials over {len(dimensions)} axes")  # fmt: skip

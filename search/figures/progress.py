@@ -31,7 +31,7 @@ def climb(sheet: Sheet) -> Climb:
         return Climb(*(np.zeros(0),) * 4)
     grew = np.append(np.diff(volumes, prepend=0.0)[:-1] > 0, True)
     at = np.flatnonzero(grew)
-    return Climb(at + 1.0, hours[at], volumes[at], sheet.numbers[rows[at]].astype(float))
+    return Climb(at.astype(float) + 1.0, hours[at], volumes[at], sheet.numbers[rows[at]].astype(float))
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,14 @@ def draw_curves(running: Sequence[Entry], stopped: Sequence[Entry]) -> Figure:
     for at, entry in enumerate(running):
         epochs, dice = zip(*entry.curve, strict=True)
         figure.add_scatter(
-            x=epochs, y=dice, mode="lines+markers", name=f"trial {entry.number}", line={"color": color(at), "width": 2},
-            customdata=[entry.number] * len(epochs), hovertemplate="trial %{customdata}, epoch %{x}<br>Dice %{y:.4f}<extra></extra>",
-        )  # fmt: skip
+            x=epochs,
+            y=dice,
+            mode="lines+markers",
+            name=f"trial {entry.number}",
+            line={"color": color(at), "width": 2},
+            customdata=[entry.number] * len(epochs),
+            hovertemplate="trial %{customdata}, epoch %{x}<br>Dice %{y:.4f}<extra></extra>",
+        )
     last = max((entry.curve[-1][0] for entry in (*running, *stopped)), default=0)
     figure.update_xaxes(title="epoch", rangemode="tozero", dtick=1 if last <= 20 else None)
     figure.update_yaxes(title="Dice so far")

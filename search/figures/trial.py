@@ -72,10 +72,20 @@ def draw_u(places: Sequence[Box], *, name: str) -> Figure:
         x, y = at[each.side, each.level]
         size = " × ".join(map(str, each.output)) if each.output else "in training only"
         title = each.side if each.side == "bottleneck" else f"{each.side}{each.level}"
-        figure.add_shape(type="rect", x0=x - 0.44, x1=x + 0.44, y0=y - 0.4, y1=y + 0.4, layer="above",
-                         fillcolor="#F3C26B" if each.attention else "#B9D3E6", line={"color": ALL, "width": 1})  # fmt: skip
-        text = (f"<b>{title}</b> {escape(short(', '.join(each.blocks)))}<br>{size}<br>{show_count(each.params)} parameters, "
-                f"{show_bytes(each.outputs_bytes)}")  # fmt: skip
+        figure.add_shape(
+            type="rect",
+            x0=x - 0.44,
+            x1=x + 0.44,
+            y0=y - 0.4,
+            y1=y + 0.4,
+            layer="above",
+            fillcolor="#F3C26B" if each.attention else "#B9D3E6",
+            line={"color": ALL, "width": 1},
+        )
+        text = (
+            f"<b>{title}</b> {escape(short(', '.join(each.blocks)))}<br>{size}<br>"
+            f"{show_count(each.params)} parameters, {show_bytes(each.outputs_bytes)}"
+        )
         figure.add_annotation(x=x, y=y, text=text, showarrow=False, font={"size": 11, "color": "#10151b"})
         figure.add_scatter(x=[x], y=[y], mode="markers", marker={"size": 40, "opacity": 0}, hoverinfo="text",
                            hovertext=f"<b>{title}</b><br>{'<br>'.join(map(escape, each.blocks))}<br>{size}<br>"
@@ -86,8 +96,13 @@ def draw_u(places: Sequence[Box], *, name: str) -> Figure:
                          yaxis={**axis, "range": [0.5 - levels, 0.5]})  # fmt: skip
     attended = ", ".join(f"{each.side}{each.level}" for each in places if each.attention)
     title = f"Network{f' ({name})' if name else ''}: (C × D × H × W), parameters, float32 outputs of one patch"
-    return part(figure, name=f"u-{name}", title=title, wide=True,
-                label=f"U of {levels} levels, attention at {attended or 'no place'}; the table below says the same")  # fmt: skip
+    return part(
+        figure,
+        name=f"u-{name}",
+        title=title,
+        wide=True,
+        label=f"U of {levels} levels, attention at {attended or 'no place'}; the table below says the same",
+    )
 
 
 def _ways(at: dict[tuple[str, int], tuple[float, float]], levels: int) -> list[tuple[tuple[str, int], tuple[str, int]]]:
@@ -112,8 +127,17 @@ def draw_learning(epochs: Sequence[Epoch]) -> Figure:
     figure.add_scatter(x=[each.number for each in scored], y=[each.dice for each in scored], name="Dice", yaxis="y2",
                        mode="lines+markers", line={"color": ALL}, marker={"size": 6, "symbol": "diamond"})  # fmt: skip
     figure.update_xaxes(title="epoch")
-    figure.update_layout(yaxis={"title": "loss"}, yaxis2={"title": "Dice", "overlaying": "y", "side": "right",
-                                                         "showgrid": False, "automargin": True, "tickformat": ".2f"})  # fmt: skip
+    figure.update_layout(
+        yaxis={"title": "loss"},
+        yaxis2={
+            "title": "Dice",
+            "overlaying": "y",
+            "side": "right",
+            "showgrid": False,
+            "automargin": True,
+            "tickformat": ".2f",
+        },
+    )
     last = f"{scored[-1].dice:.4f}" if scored and scored[-1].dice is not None else "none"
     return part(figure, name="learning", title="Learning curve", label=f"{len(epochs)} epochs, last Dice {last}")
 
@@ -124,15 +148,27 @@ def draw_cases(cases: Sequence[CaseDice], labels: Sequence[str]) -> Figure:
     values = [[dice for dice in each.dice] for each in reversed(ordered)]
     figure = canvas(height=120 + 24 * len(ordered))
     figure.add_heatmap(
-        x=[short(label) for label in labels], y=[short(each.case) for each in reversed(ordered)], z=values, zmin=0, zmax=1,
-        colorscale="Cividis", xgap=2, ygap=1, colorbar={"title": {"text": "Dice"}, "thickness": 12},
-        text=[["" if dice is None else f"{dice:.3f}" for dice in row] for row in values], texttemplate="%{text}",
+        x=[short(label) for label in labels],
+        y=[short(each.case) for each in reversed(ordered)],
+        z=values,
+        zmin=0,
+        zmax=1,
+        colorscale="Cividis",
+        xgap=2,
+        ygap=1,
+        colorbar={"title": {"text": "Dice"}, "thickness": 12},
+        text=[["" if dice is None else f"{dice:.3f}" for dice in row] for row in values],
+        texttemplate="%{text}",
         hovertemplate="%{y}, %{x}: %{text}<extra></extra>",
-    )  # fmt: skip
+    )
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(showgrid=False)
-    return part(figure, name="cases", title="Dice by class and case",
-                label=f"Dice of {len(cases)} cases and {len(labels)} classes; the table below says the same")  # fmt: skip
+    return part(
+        figure,
+        name="cases",
+        title="Dice by class and case",
+        label=f"Dice of {len(cases)} cases and {len(labels)} classes; the table below says the same",
+    )
 
 
 def case_mean(case: CaseDice) -> float | None:

@@ -27,9 +27,7 @@ def to_html(element: Element | str) -> str:
     """Return an element as HTML, all text and attributes escaped."""
     if isinstance(element, str):
         return escape(element)
-    named = "".join(
-        f' {HTML_NAMES.get(name, name)}="{escape(value)}"' for name, value in element.attributes.items()
-    )
+    named = "".join(f' {HTML_NAMES.get(name, name)}="{escape(value)}"' for name, value in element.attributes.items())
     if element.tag in VOID:
         return f"<{element.tag}{named}>"
     inner = "".join(to_html(child) for child in element.children)
@@ -50,16 +48,31 @@ def control_element(control: Control) -> Element:
         Element("option", {"value": value, **({"selected": "selected"} if value == control.value else {})}, [text])
         for value, text in control.options
     ]
-    return Element("label", {}, [control.label, Element("select", {"data-key": control.key, "name": control.key}, options)])
+    return Element(
+        "label", {}, [control.label, Element("select", {"data-key": control.key, "name": control.key}, options)]
+    )
 
 
 def part_element(part: Part, *, place: str) -> Element:
     """Return a part as an element."""
     if isinstance(part, Figure):
-        holder = {"className": "figure wide" if part.wide else "figure", "data-name": part.name, "data-figure": part.drawing, "role": "img",
-                  "aria-label": part.label, "data-lasso": part.lasso, "data-place": place}  # fmt: skip
-        buttons = [Element("button", {"type": "button", "data-save": form, "aria-label": f"{part.title} as {form.upper()}"},
-                           [form.upper()]) for form in ("svg", "png")]  # fmt: skip
+        holder = {
+            "className": "figure wide" if part.wide else "figure",
+            "data-name": part.name,
+            "data-figure": part.drawing,
+            "role": "img",
+            "aria-label": part.label,
+            "data-lasso": part.lasso,
+            "data-place": place,
+        }
+        buttons = [
+            Element(
+                "button",
+                {"type": "button", "data-save": form, "aria-label": f"{part.title} as {form.upper()}"},
+                [form.upper()],
+            )
+            for form in ("svg", "png")
+        ]
         title = Element("figcaption", {}, [part.title, Element("span", {"className": "save"}, buttons)])
         return Element("figure", {}, [title, Element("div", holder)])
     if isinstance(part, Table):
@@ -78,6 +91,6 @@ def part_element(part: Part, *, place: str) -> Element:
     if isinstance(part, Heading):
         return Element("h2", {}, [part.text])
     if isinstance(part, Note):
-        link = [" ", Element("button", {"type": "button", "data-ask": part.ask}, [part.link])] if part.link and place else []
-        return Element("p", {"className": "empty"}, [part.text, *link])
+        button = Element("button", {"type": "button", "data-ask": part.ask}, [part.link])
+        return Element("p", {"className": "empty"}, [part.text, " ", button] if part.link and place else [part.text])
     raise ValueError(f"no element for {part!r}")

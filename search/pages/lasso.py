@@ -57,7 +57,12 @@ def read_lasso(text: str) -> Lasso | None:
         corners = np.array([[float(each) for each in point.split(",")] for point in points.split(";")], dtype=float)
     except ValueError:
         return None
-    if corners.ndim != 2 or corners.shape[1] != 2 or not 3 <= len(corners) <= MOST_CORNERS or not np.isfinite(corners).all():
+    if (
+        corners.ndim != 2
+        or corners.shape[1] != 2
+        or not 3 <= len(corners) <= MOST_CORNERS
+        or not np.isfinite(corners).all()
+    ):
         return None
     return Lasso((x, y), corners)
 

@@ -48,7 +48,9 @@ def _importances(sheet: Sheet, asked: Asked) -> dict[str, dict[str, float]] | No
     rows = np.flatnonzero(sheet.comparable)
     step = 10 ** max(0, len(str(len(rows))) - 2)
     rows = rows[: len(rows) // step * step]
-    decisions = [{name: str(value) for name, value in sheet.entries[row].decisions.items() if name in sheet.axes} for row in rows]
+    decisions = [
+        {name: str(value) for name, value in sheet.entries[row].decisions.items() if name in sheet.axes} for row in rows
+    ]
     values = {name: sheet.values[name][rows].tolist() for name in sheet.objectives}
     maximised = [name for name, way in sheet.study.directions.items() if way == "maximize"]
     found: dict[str, dict[str, float]] | None = asked.work(importances, decisions, values, maximised)

@@ -22,8 +22,25 @@ def studies_page(sheets: Sequence[Sheet], unread: Sequence[str], asked: Asked) -
     if not sheets:
         parts.append(Note("No study has run here yet; start one with `voxnas run`, and it appears."))
     else:
-        parts.append(Table("studies", f"{len(sheets)} studies", ("study", "state", "trials", "objectives", "proposer", "front",
-                           "hypervolume", "began", "last trial ended"), [_row(sheet) for sheet in sheets], opens="study"))  # fmt: skip
+        parts.append(
+            Table(
+                "studies",
+                f"{len(sheets)} studies",
+                (
+                    "study",
+                    "state",
+                    "trials",
+                    "objectives",
+                    "proposer",
+                    "front",
+                    "hypervolume",
+                    "began",
+                    "last trial ended",
+                ),
+                [_row(sheet) for sheet in sheets],
+                opens="study",
+            )
+        )
     if unread:
         parts.append(Note(f"Not written by this version of voxnas, so not shown: {', '.join(unread)}."))
     if len(sheets) > 1:
@@ -72,8 +89,14 @@ def _fronts(sheets: Sequence[Sheet], chosen: dict[str, str]) -> list[Part]:
         kinds = {device for sheet in shown for device in sheet.devices}
         if len(kinds) > 1:
             where = "; ".join(f"{sheet.label}: {', '.join(sheet.devices) or 'none'}" for sheet in shown)
-            return [Note(f"Latencies of different devices can't be compared on one picture. {where}. Choose other axes, "
-                         "or studies of one device.")]  # fmt: skip
+            return [
+                Note(
+                    f"Latencies of different devices can't be compared on one picture. {where}. Choose other axes, "
+                    "or studies of one device."
+                )
+            ]
     mixed = [sheet.label for sheet in shown if sheet.is_mixed]
-    notes: list[Part] = [Note(f"No front, latencies of several devices in one study: {', '.join(mixed)}.")] if mixed else []
+    notes: list[Part] = (
+        [Note(f"No front, latencies of several devices in one study: {', '.join(mixed)}.")] if mixed else []
+    )
     return [*notes, draw_fronts(shown, x=chosen["x"], y=chosen["y"])]

@@ -107,7 +107,9 @@ def _scores(sheet: Sheet, record: Record) -> list[Part]:
     if not measurement.cases:
         return parts
     classes = len(measurement.cases[0].dice)
-    named = sheet.labels[1:] if len(sheet.labels) == classes + 1 else [f"class {each}" for each in range(1, classes + 1)]
+    named = (
+        sheet.labels[1:] if len(sheet.labels) == classes + 1 else [f"class {each}" for each in range(1, classes + 1)]
+    )
     rows: list[list[Cell]] = []
     for case in measurement.cases:
         mean = case_mean(case)
