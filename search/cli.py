@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from search.ablation.plan import AblationPlan
     from search.front import Look
     from search.plan import Plan
 
@@ -21,6 +22,7 @@ app = typer.Typer(
     help="Architecture search and ablation for volumetric medical segmentation.",
 )  # fmt: skip
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study's YAML file.", show_default=False)]
+AblationFile = Annotated[Path, typer.Argument(metavar="FILE", help="The ablation's YAML file.", show_default=False)]
 DataRoot = Annotated[
     Optional[Path],  # noqa: UP045 (typer reads it at run time)
     typer.Option("--data", help="Folder in which the study's data folder lies [also VOXNAS_DATA].", show_default=False),
@@ -101,6 +103,23 @@ def confirm(
     """Train the front again over seeds and folds; the same command goes on where it was stopped."""
     plan = _plan(study, data, overrides, runs)
     _confirm(plan, top, seeds, folds or len(plan.folds))
+
+
+@app.command()
+def ablate(
+    file: AblationFile, data: DataRoot = None, overrides: Overrides = None, runs: Runs = Path("runs"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print arms, costs and expected time; run nothing.")] = False,
+) -> None:  # fmt: skip
+    """Run or resume an ablation, and write its tables, figures and methods paragraph."""
+    from search.ablation.load import load_ablation
+    from search.ablation.plan import make_ablation_plan
+
+    loaded = load_ablation(file, runs=runs, overrides=overrides or (), data_root=data)
+    plan = make_ablation_plan(loaded, runs=runs)
+    if dry_run:
+        pass
+    else:
+        _ablate(plan)
 
 
 @app.command()
@@ -254,6 +273,15 @@ def _confirmed(looked: Look, json: bool) -> None:
         print(confirmed_json(looked.study.name, points))
     else:
         _console().print(confirmed_table(looked.study.name, points, looked.study.directions))
+
+
+def _ablate(plan: AblationPlan) -> None:
+    from search.ablation.run import missing_count, run_ablation
+    from search.view import RunView
+
+    console, name = _console(), plan.loaded.ablation.name
+    with _stoppable(console), RunView(console, name=name, trials=missing_count(plan)) as view:
+        run_ablation(plan, view=view)
 
 
 def _survey(plan: Plan, sample: int, timed: int, json: bool) -> None:

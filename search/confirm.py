@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from search.halving import best_rows
-from search.local import View, finish_interrupted, open_driver, start
+from search.local import View, finish_interrupted, open_driver, run_wanted
 from search.lock import driver_lock
 from search.pareto import losses, pareto_front
 from search.plan import Plan
-from search.records import Record, searched
+from search.records import Record, Wanted, searched
 from search.store import read_records
 from search.study.mistakes import UserError
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """One training that confirmation asks for."""
-
-    record: Record
-    seed: int
-    fold: int
 
 
 def to_confirm(plan: Plan, records: Sequence[Record], *, top: int | None) -> list[Record]:
@@ -46,12 +36,8 @@ def wanted(plan: Plan, chosen: Sequence[Record], records: Sequence[Record], *, s
         raise UserError([f"confirm: --folds {folds}: the study has {count} folds"])
     there = {record.identity for record in records if record.state != "over budget"}
     grid = [(search.seed + 1 + seed, (own + fold) % count) for seed in range(seeds) for fold in range(folds)]
-    return [
-        Wanted(record, seed, fold)
-        for seed, fold in grid
-        for record in chosen
-        if (record.architecture.fingerprint, seed, fold) not in there
-    ]
+    asked = [Wanted(each.architecture, seed, fold, each.decisions) for seed, fold in grid for each in chosen]
+    return [each for each in asked if each.identity not in there]
 
 
 def confirm_study(plan: Plan, *, top: int | None, seeds: int, folds: int, view: View) -> int:
@@ -65,8 +51,5 @@ def confirm_study(plan: Plan, *, top: int | None, seeds: int, folds: int, view: 
         finish_interrupted(driver)
         records = driver.store.records()
         missing = wanted(plan, to_confirm(plan, records, top=top), records, seeds=seeds, folds=folds)
-        for number, each in enumerate(missing):
-            driver.run(
-                start(driver, dict(each.record.decisions), number=len(records) + number, seed=each.seed, fold=each.fold)
-            )
+        run_wanted(driver, missing)
         return len(missing)

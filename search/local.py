@@ -18,12 +18,11 @@ from search.plan import Plan, prepared_data, task_of, trial_folder
 from search.pricing import Pricer, price_table
 from search.proposers.problem import problem_of
 from search.proposers.propose import make_proposer, propose_new
-from search.records import COUNTED, Costs, Epoch, Job, Measurement, Record, searched
+from search.records import COUNTED, Costs, Epoch, Job, Measurement, Record, Wanted, searched
 from search.reference import reference_point, require_a_share
 from search.store import Store, now
 from search.training.checkpoint import WEIGHTS, drop_checkpoint
 from search.training.evaluate import evaluate
-from space.axes import Decisions
 
 OVER_BUDGET_PER_TRIAL = 20  # a space that is nearly all over budget ends the study instead of pricing for ever
 
@@ -40,8 +39,8 @@ class View(Protocol):
     def epoch(self, record: Record, epoch: Epoch) -> None:
         """An epoch ended."""
 
-    def finished(self, record: Record, front: int, hypervolume: float) -> None:
-        """A trial ended."""
+    def finished(self, record: Record, front: int, hypervolume: float | None) -> None:
+        """A trial ended; what isn't a search has no hypervolume."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,7 @@ class Driver:
             training=self.plan.training, budgets=tuple(self.plan.budgets.items()), seed=record.seed, fold=record.fold,
             device=self.device, threads=self.threads, folder=str(trial_folder(self.plan, record.number)),
             costs=record.measurement.costs or self.pricer.known_before(record.architecture),
+            surface_tolerance_mm=self.plan.study.surface_tolerance,
         )  # fmt: skip
 
     def run(self, record: Record) -> Record:
@@ -112,7 +112,8 @@ class Driver:
         if self.plan.study.keep == "front":
             self._prune(records, {each.number for each in front})
         drop_checkpoint(trial_folder(self.plan, record.number))
-        volume = hypervolume(records, self.plan.directions, self.store.reference or {})
+        reference = self.store.reference
+        volume = hypervolume(records, self.plan.directions, reference) if reference else None
         self.view.finished(record, len(front), volume)
 
     def _prune(self, records: Sequence[Record], keep: set[int]) -> None:
@@ -129,6 +130,7 @@ def run_study(plan: Plan, *, trials: int, view: View) -> Outcome:
     """
     with driver_lock(plan.folder):
         driver = open_driver(plan, view)
+        fix_reference(driver)
         finish_interrupted(driver)
         problem = problem_of(plan, reference=driver.store.reference or {}, price=driver.pricer)
         proposer = make_proposer(plan.study.search.proposer, problem)
@@ -140,8 +142,9 @@ def run_study(plan: Plan, *, trials: int, view: View) -> Outcome:
             decisions = propose_new(proposer, problem, records)
             if decisions is None:
                 return Outcome(tuple(records), "every network of the space is known now")
-            search = plan.study.search
-            driver.run(start(driver, decisions, number=len(records), seed=search.seed, fold=plan.study.data.fold))
+            architecture = plan.space.architecture(decisions)
+            seed, fold = plan.study.search.seed, plan.study.data.fold
+            run_wanted(driver, [Wanted(architecture, seed, fold, tuple(decisions.items()))])
 
 
 def _why_stop(plan: Plan, records: Sequence[Record], trials: int) -> str:
@@ -156,7 +159,7 @@ def _why_stop(plan: Plan, records: Sequence[Record], trials: int) -> str:
 
 
 def open_driver(plan: Plan, view: View) -> Driver:
-    """Prepare the data, open the store, and fix the hypervolume's reference where the study just starts."""
+    """Prepare the data and open the store."""
     executor = plan.study.executor
     prepared = prepared_data(plan, progress=view.prepared)
     store = Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
@@ -165,25 +168,30 @@ def open_driver(plan: Plan, view: View) -> Driver:
     device, threads = resolve_device(executor.device), resolve_threads(executor.threads)
     torch.set_num_threads(threads)
     pricer = Pricer(plan, device, price_table(plan, device=device, threads=threads))
-    if store.reference is None:
-        require_a_share(plan, pricer)
-        store.reference = reference_point(plan, pricer)
     return Driver(plan, store, prepared, device, threads, view, pricer)
 
 
-def start(driver: Driver, decisions: Decisions, *, number: int, seed: int, fold: int) -> Record:
+def fix_reference(driver: Driver) -> None:
+    """Fix the hypervolume's reference where the study just starts."""
+    if driver.store.reference is None:
+        require_a_share(driver.plan, driver.pricer)
+        driver.store.reference = reference_point(driver.plan, driver.pricer)
+
+
+def run_wanted(driver: Driver, wanted: Sequence[Wanted]) -> None:
+    """Train what is asked for, each as a trial of its own."""
+    number = len(driver.store.records())
+    for place, each in enumerate(wanted):
+        driver.run(start(driver, each, number=number + place))
+
+
+def start(driver: Driver, wanted: Wanted, *, number: int) -> Record:
     """Write a new running trial."""
-    plan = driver.plan
     record = Record(
-        number=number,
-        architecture=plan.space.architecture(decisions),
-        decisions=tuple(decisions.items()),
-        seed=seed,
-        fold=fold,
-        measurement=Measurement("running"),
-        started=now(),
-    )
-    choices = {name: axis.choices for name, axis in plan.space.by_name.items()}
+        number=number, architecture=wanted.architecture, decisions=wanted.decisions, seed=wanted.seed,
+        fold=wanted.fold, measurement=Measurement("running"), started=now(),
+    )  # fmt: skip
+    choices = {name: axis.choices for name, axis in driver.plan.space.by_name.items()}
     return driver.store.start(record, choices=choices)
 
 

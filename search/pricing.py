@@ -64,6 +64,11 @@ class Pricer:
 
 def price_table(plan: Plan, *, device: str, threads: int) -> PriceTable:
     """Return the table of a study's prices on a device, in the study's database."""
-    where = torch.device(device)
-    measured = Device(device_name(where), threads, precision_name(where, plan.training))
+    measured = measured_device(plan, device=device, threads=threads)
     return PriceTable(plan.url, context=plan.context, training=plan.training, device=measured)
+
+
+def measured_device(plan: Plan, *, device: str, threads: int) -> Device:
+    """Return what a study's latencies belong to on a device."""
+    where = torch.device(device)
+    return Device(device_name(where), threads, precision_name(where, plan.training))

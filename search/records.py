@@ -74,7 +74,7 @@ class Job:
 
     `training.patch` is spelled out; `budgets` are (objective, limit) in bytes, seconds or counts; `folder` is where
     the checkpoint, the weights and the epochs' log go. `costs` are those that are known already, of an interrupted
-    attempt say: they are not worked out again.
+    attempt say: they are not worked out again. With a `surface_tolerance_mm` surfaces are scored after the last epoch.
     """
 
     architecture: Architecture
@@ -87,6 +87,7 @@ class Job:
     threads: int
     folder: str
     costs: Costs | None = None
+    surface_tolerance_mm: float | None = None
 
     @property
     def patch(self) -> tuple[int, int, int]:
@@ -98,10 +99,15 @@ class Job:
 
 @dataclass(frozen=True)
 class CaseDice:
-    """Dice of one validation case, per foreground class; None where truth and mask are both empty."""
+    """Scores of one validation case, per foreground class; None where truth and mask are both empty.
+
+    `hd95_mm` and `surface_dice` are empty where the study doesn't ask for them.
+    """
 
     case: str
     dice: tuple[float | None, ...]
+    hd95_mm: tuple[float | None, ...] = ()
+    surface_dice: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,6 +139,21 @@ class Measurement:
         if objective == "dice":
             return self.dice if self.state == "trained" else None
         return self.costs.of(objective) if self.costs else None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One training that is asked for; `decisions` are those of the study's space that gave the architecture."""
+
+    architecture: Architecture
+    seed: int
+    fold: int
+    decisions: tuple[tuple[str, Value], ...] = ()
+
+    @property
+    def identity(self) -> tuple[str, int, int]:
+        """As the identity of the record that it becomes."""
+        return (self.architecture.fingerprint, self.seed, self.fold)
 
 
 @dataclass(frozen=True)

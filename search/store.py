@@ -39,6 +39,10 @@ STUDY_ATTRIBUTE = sql.text(
     "SELECT a.value_json FROM study_user_attributes a JOIN studies s ON s.study_id = a.study_id"
     " WHERE s.study_name = :name AND a.key = :key"
 )
+ALL_STUDIES = sql.text(
+    "SELECT s.study_name, a.value_json FROM studies s JOIN study_user_attributes a ON a.study_id = s.study_id"
+    " WHERE a.key = :key ORDER BY s.study_id"
+)
 
 
 def database_url(storage: str | None, run_folder: Path) -> str:
@@ -86,6 +90,17 @@ def read_study_attribute(url: str, name: str, key: str) -> Any:
     with _engine(url) as engine, engine.connect() as connection:
         text = connection.execute(STUDY_ATTRIBUTE, {"name": name, "key": key}).scalar()
     return json.loads(text) if text is not None else None
+
+
+def read_studies(url: str) -> dict[str, dict[str, Any]]:
+    """Return what each study of a database depends on, by the study's name; nothing where there is no database."""
+    try:
+        _require_database(url)
+    except UserError:
+        return {}
+    with _engine(url) as engine, engine.connect() as connection:
+        rows = connection.execute(ALL_STUDIES, {"key": STUDY})
+        return {row[0]: json.loads(row[1]) for row in rows}
 
 
 def _require_database(url: str) -> None:

@@ -95,7 +95,7 @@ def _opened(axes: tuple[Axis, ...], narrowing: Narrowing, problems: list[tuple[s
         raise ValueError("axes are opened on a base")
     opened: dict[str, Axis] = {}
     for index, name in enumerate(narrowing.open):
-        matching = [axis for axis in axes if _names(name, axis.name)]
+        matching = matching_axes(name, axes)
         if not matching:
             problems.append((f"open.{index}", _unknown(name, axes)))
             continue
@@ -169,7 +169,7 @@ def _said(
     requests = [(f"fix.{name}", name, (value,)) for name, value in fix.items()]
     requests += [(f"choices.{name}", name, tuple(values)) for name, values in choices.items()]
     for key, name, values in sorted(requests, key=lambda request: _narrowness(request[1])):
-        matching = [axis for axis in axes if _names(name, axis.name)]
+        matching = matching_axes(name, axes)
         if not matching:
             problems.append((key, _unknown(name, axes)))
         elif name in fix and name in choices and key.startswith("choices."):
@@ -192,7 +192,7 @@ def _rule(
     if not when:
         problems.append((f"forbid.{index}.when", "an empty condition forbids everything"))
     for name, said in when.items():
-        matching = [axis for axis in axes if _names(name, axis.name)]
+        matching = matching_axes(name, axes)
         values = tuple(said) if isinstance(said, (list, tuple)) else (said,)
         if not matching:
             problems.append((f"forbid.{index}.when.{name}", _unknown(name, axes)))
@@ -228,6 +228,17 @@ def _without_unreachable(axes: tuple[Axis, ...], said: Mapping[str, tuple[Value,
 def _names(name: str, axis: str) -> bool:
     head, _, place = axis.partition("@")
     return name in (axis, head, f"{head}@{re.sub('[0-9]+$', 's', place)}")
+
+
+def matching_axes(name: str, axes: Sequence[Axis]) -> list[Axis]:
+    """Return the axes that a name stands for: an axis, an axis at every place, or a group's."""
+    return [axis for axis in axes if _names(name, axis.name)]
+
+
+def overlaid(fix: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fixed axes with changes laid over: what a change names holds also where `fix` names it more narrowly."""
+    kept = {name: value for name, value in fix.items() if not any(_names(change, name) for change in changes)}
+    return {**kept, **changes}
 
 
 def _narrowness(name: str) -> int:
