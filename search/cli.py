@@ -108,7 +108,7 @@ def confirm(
 @app.command()
 def ablate(
     file: AblationFile, data: DataRoot = None, overrides: Overrides = None, runs: Runs = Path("runs"),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print arms, costs and expected time; run nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print arms, costs, expected time; run nothing.")] = False,
 ) -> None:  # fmt: skip
     """Run or resume an ablation, and write its tables, figures and methods paragraph."""
     from search.ablation.load import load_ablation
@@ -282,6 +282,20 @@ def _ablate(plan: AblationPlan) -> None:
     console, name = _console(), plan.loaded.ablation.name
     with _stoppable(console), RunView(console, name=name, trials=missing_count(plan)) as view:
         run_ablation(plan, view=view)
+    _findings(plan)
+
+
+def _findings(plan: AblationPlan) -> None:
+    from search.ablation.findings import find, write_findings
+    from search.ablation.run import ablation_device
+    from search.ablation.tables import to_rich
+
+    console, found = _console(), find(plan, ablation_device(plan))
+    for table in found.tables:
+        console.print(to_rich(table))
+    console.print(found.methods, highlight=False)
+    for path in write_findings(plan, found):
+        print(path)
 
 
 def _survey(plan: Plan, sample: int, timed: int, json: bool) -> None:

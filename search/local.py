@@ -163,6 +163,7 @@ def open_driver(plan: Plan, view: View) -> Driver:
     executor = plan.study.executor
     prepared = prepared_data(plan, progress=view.prepared)
     store = Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
+    plan.folder.mkdir(parents=True, exist_ok=True)
     if not (plan.folder / "study.yaml").exists():
         shutil.copyfile(plan.loaded.file, plan.folder / "study.yaml")
     device, threads = resolve_device(executor.device), resolve_threads(executor.threads)

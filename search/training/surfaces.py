@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import torch
@@ -32,8 +33,10 @@ def surface_scores(
             continue
         pair = [torch.from_numpy(each)[None, None] for each in _around(found, there)]
         options = {"include_background": True, "spacing": list(spacing_mm)}
-        distances.append(float(compute_hausdorff_distance(*pair, percentile=95.0, **options)))
-        dices.append(float(compute_surface_dice(*pair, class_thresholds=[tolerance_mm], **options)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of MONAI's own calls
+            distances.append(float(compute_hausdorff_distance(*pair, percentile=95.0, **options)))
+            dices.append(float(compute_surface_dice(*pair, class_thresholds=[tolerance_mm], **options)))
     return tuple(distances), tuple(dices)
 
 
