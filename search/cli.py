@@ -117,7 +117,9 @@ def ablate(
     loaded = load_ablation(file, runs=runs, overrides=overrides or (), data_root=data)
     plan = make_ablation_plan(loaded, runs=runs)
     if dry_run:
-        pass
+        from search.ablation.preview import outlooks, print_outlook
+
+        print_outlook(plan, outlooks(plan), _console())
     else:
         _ablate(plan)
 

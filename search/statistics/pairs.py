@@ -83,8 +83,8 @@ def adjust(p: Mapping[str, float], *, correction: str) -> dict[str, float]:
 def power_of(differences: Sequence[float], *, shift: float, alpha: float) -> float:
     """Return how often Wilcoxon would find a true mean difference of `shift` in as many pairs, at level alpha.
 
-    The pairs are drawn from the differences that were seen, their mean taken out. Zero for a design in which even
-    unanimous pairs would not reach alpha.
+    The pairs are drawn from the differences that were seen, their mean taken out and their signs left to chance, as
+    the test's own null has it. Zero for a design in which even unanimous pairs would not reach alpha.
     """
     from scipy.stats import power, wilcoxon
 
@@ -93,8 +93,8 @@ def power_of(differences: Sequence[float], *, shift: float, alpha: float) -> flo
     apart = 1e-6 * (centred.std() or 1.0)  # so that no two are equal, and the exact distribution holds
 
     def draw(size: Any = None) -> Vector:
-        found: Vector = rng.choice(centred, size) + apart * rng.standard_normal(size) + shift
-        return found
+        found: Vector = rng.choice(centred, size) * rng.choice([-1, 1], size) + apart * rng.standard_normal(size)
+        return found + shift
 
     def test(sample: Vector, axis: int = -1) -> Vector:
         found: Vector = wilcoxon(sample, axis=axis).pvalue
