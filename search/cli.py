@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from search.ablation.plan import AblationPlan
     from search.driver import Executor
     from search.front import Look
     from search.plan import Plan
@@ -22,6 +23,7 @@ app = typer.Typer(
     help="Architecture search and ablation for volumetric medical segmentation.",
 )  # fmt: skip
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study's YAML file.", show_default=False)]
+AblationFile = Annotated[Path, typer.Argument(metavar="FILE", help="The ablation's YAML file.", show_default=False)]
 DataRoot = Annotated[
     Optional[Path],  # noqa: UP045 (typer reads it at run time)
     typer.Option("--data", help="Folder in which the study's data folder lies [also VOXNAS_DATA].", show_default=False),
@@ -127,21 +129,18 @@ def studies(
     if upgrade:
         for url in urls:
             kept.upgrade_database(url)
-    for name, change in ((rename and rename[0], "rename"), (copy and copy[0], "copy"), (delete, "delete"), (free, "free")):
-        if name is None:
-            continue
-        url = kept.database_of(name, urls)
-        if change == "rename" and rename:
-            kept.rename_study(url, *rename, runs=runs)
-            print(f"{rename[0]} is {rename[1]} now; say so in its file: name: {rename[1]}")
-        elif change == "copy" and copy:
-            kept.copy_study(url, *copy)
-        elif change == "delete":
-            if not yes:
-                typer.confirm(f"delete the study {name}, with {runs / name}?", abort=True)
-            print(kept.freed_line(name, kept.delete_study(url, name, runs=runs)))
-        else:
-            print(kept.freed_line(name, kept.free_disk(url, name, runs=runs)))
+    if rename:
+        kept.rename_study(kept.database_of(rename[0], urls), *rename, runs=runs)
+        print(f"{rename[0]} is {rename[1]} now; say so in its file: name: {rename[1]}")
+    if copy:
+        kept.copy_study(kept.database_of(copy[0], urls), *copy)
+    if delete:
+        url = kept.database_of(delete, urls)
+        if not yes:
+            typer.confirm(f"delete the study {delete}, with {runs / delete}?", abort=True)
+        print(kept.freed_line(delete, kept.delete_study(url, delete, runs=runs)))
+    if free:
+        print(kept.freed_line(free, kept.free_disk(kept.database_of(free, urls), free, runs=runs)))
     rows = [row for url in kept.find_databases(database, runs) for row in kept.list_studies(url)]
     _console().print(kept.studies_table(rows))
 
@@ -191,9 +190,29 @@ def compare(
     else:
         _console().print(compare_table(reference, sides))
     if out is not None:
-        from search.figures import draw_sides, write_figures
+        from search.figures.study import draw_sides, write_figures
 
         write_figures([draw_sides(sides)], out, title="voxnas compare")
+
+
+@app.command()
+def ablate(
+    file: AblationFile, data: DataRoot = None, overrides: Overrides = None, runs: Runs = Path("runs"),
+    executor: Kind = None, address: Address = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print arms, costs, expected time; run nothing.")] = False,
+) -> None:  # fmt: skip
+    """Run or resume an ablation, and write its tables, figures and methods paragraph."""
+    from search.ablation.load import load_ablation
+    from search.ablation.plan import make_ablation_plan
+
+    loaded = load_ablation(file, runs=runs, overrides=_executor(overrides, executor, address), data_root=data)
+    plan = make_ablation_plan(loaded, runs=runs)
+    if dry_run:
+        from search.ablation.preview import outlooks, print_outlook
+
+        print_outlook(plan, outlooks(plan), _console())
+    else:
+        _ablate(plan)
 
 
 @app.command()
@@ -407,6 +426,29 @@ def _confirmed(looked: Look, json: bool) -> None:
         print(confirmed_json(looked.study.name, points))
     else:
         _console().print(confirmed_table(looked.study.name, points, looked.study.directions))
+
+
+def _ablate(plan: AblationPlan) -> None:
+    from search.ablation.run import missing_count, run_ablation
+    from search.view import RunView
+
+    console, name = _console(), plan.loaded.ablation.name
+    with _stoppable(console), RunView(console, name=name, trials=missing_count(plan)) as view:
+        run_ablation(plan, view=view, make_executor=_make_executor)
+    _findings(plan)
+
+
+def _findings(plan: AblationPlan) -> None:
+    from search.ablation.findings import find, write_findings
+    from search.ablation.run import ablation_device
+    from search.ablation.tables import to_rich
+
+    console, found = _console(), find(plan, ablation_device(plan))
+    for table in found.tables:
+        console.print(to_rich(table))
+    console.print(found.methods, highlight=False)
+    for path in write_findings(plan, found):
+        print(path)
 
 
 def _survey(plan: Plan, sample: int, timed: int, json: bool) -> None:

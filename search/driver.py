@@ -15,7 +15,7 @@ from search.plan import Plan, prepared_data, task_of, trial_folder
 from search.pricing import Pricer
 from search.proposers.problem import problem_of
 from search.proposers.propose import make_proposer, propose_new
-from search.records import COUNTED, Epoch, Job, Measurement, Record, searched
+from search.records import COUNTED, Epoch, Job, Measurement, Record, Wanted, searched
 from search.reference import reference_point, require_a_share
 from search.store import Store, now
 from search.study.mistakes import UserError
@@ -24,7 +24,6 @@ from search.training.checkpoint import drop_checkpoint
 from search.training.evaluate import over_budget
 from search.training.files import WEIGHTS
 from search.training.pretrained import require_pretrained
-from space.axes import Decisions
 
 OVER_BUDGET_PER_TRIAL = 20  # a space that is nearly all over budget ends the study instead of pricing for ever
 
@@ -41,17 +40,8 @@ class View(Protocol):
     def epoch(self, record: Record, epoch: Epoch) -> None:
         """An epoch ended."""
 
-    def finished(self, record: Record, front: int, hypervolume: float) -> None:
-        """A trial ended."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A training that is asked for."""
-
-    decisions: Decisions
-    seed: int
-    fold: int
+    def finished(self, record: Record, front: int, hypervolume: float | None) -> None:
+        """A trial ended; what isn't a search has no hypervolume."""
 
 
 Ask = Callable[[Sequence[Record]], Wanted | str | None]  # the next training, why there is none, or None: not now
@@ -115,10 +105,9 @@ class Driver:
     def start(self, wanted: Wanted) -> Record:
         """Write a new running trial with its price; one that is over budget is told and comes back finished."""
         plan = self.plan
-        architecture = plan.space.architecture(wanted.decisions)
-        costs = self.pricer(architecture)
+        costs = self.pricer(wanted.architecture)
         record = Record(
-            number=0, architecture=architecture, decisions=tuple(wanted.decisions.items()), seed=wanted.seed,
+            number=0, architecture=wanted.architecture, decisions=wanted.decisions, seed=wanted.seed,
             fold=wanted.fold, measurement=Measurement("running", costs=costs), started=now(), driver=self.store.me,
         )  # fmt: skip
         choices = {name: axis.choices for name, axis in plan.space.by_name.items()}
@@ -141,7 +130,7 @@ class Driver:
             device=self.executor.device, threads=self.executor.threads,
             folder=str(trial_folder(self.plan, record.number)),
             costs=self.pricer.known_before(record.architecture) or record.measurement.costs,
-            timed_elsewhere=self.executor.timed_elsewhere,
+            timed_elsewhere=self.executor.timed_elsewhere, surface_tolerance_mm=self.plan.study.surface_tolerance,
         )  # fmt: skip
 
     def heard(self, record: Record, measurement: Measurement) -> Measurement:
@@ -201,7 +190,8 @@ class Driver:
         self.store.tell(record, objectives=list(self.plan.directions), budgets=self.plan.budgets)
         self.update_front()
         drop_checkpoint(trial_folder(self.plan, record.number))
-        volume = hypervolume(self.front, self.plan.directions, self.store.reference or {})
+        reference = self.store.reference
+        volume = hypervolume(self.front, self.plan.directions, reference) if reference else None
         self.view.finished(record, len(self.front), volume)
 
     def update_front(self) -> None:
@@ -229,6 +219,7 @@ def run_study(plan: Plan, *, trials: int, view: View, executor: Executor) -> Out
     """
     with driver_lock(plan):
         driver = open_driver(plan, view, executor)
+        fix_reference(driver)
         with driver.store.present():
             why = executor.run(driver, search_ask(driver, trials))
         return Outcome(tuple(driver.store.records()), why)
@@ -251,7 +242,8 @@ def search_ask(driver: Driver, trials: int) -> Ask:
         decisions = propose_new(proposer, problem, records)
         if decisions is None:
             return None if running else "every network of the space is known now"
-        return Wanted(decisions, plan.study.search.seed, plan.study.data.fold)
+        architecture, seed = plan.space.architecture(decisions), plan.study.search.seed
+        return Wanted(architecture, seed, plan.study.data.fold, tuple(decisions.items()))
 
     return ask
 
@@ -271,17 +263,20 @@ def _why_stop(plan: Plan, records: Sequence[Record], trials: int) -> str:
 
 
 def open_driver(plan: Plan, view: View, executor: Executor) -> Driver:
-    """Prepare the data, open the store, and fix the hypervolume's reference where the study just starts."""
+    """Prepare the data and open the store."""
     prepared = prepared_data(plan, progress=view.prepared)
     store = Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
     plan.folder.mkdir(parents=True, exist_ok=True)
     if not (plan.folder / "study.yaml").exists():
         shutil.copyfile(plan.loaded.file, plan.folder / "study.yaml")
-    pricer = executor.pricer(plan)
-    if store.reference is None:
-        require_pretrained(plan.space)
-        require_a_share(plan, pricer)
-        store.reference = reference_point(plan, pricer)
-    driver = Driver(plan, store, prepared, executor, view, pricer)
+    driver = Driver(plan, store, prepared, executor, view, executor.pricer(plan))
     driver.update_front()
     return driver
+
+
+def fix_reference(driver: Driver) -> None:
+    """Fix the hypervolume's reference where a study just starts, and see that its weights and budgets can be had."""
+    if driver.store.reference is None:
+        require_pretrained(driver.plan.space)
+        require_a_share(driver.plan, driver.pricer)
+        driver.store.reference = reference_point(driver.plan, driver.pricer)

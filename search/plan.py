@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from search.data.check import DataFacts, check_folder
-from search.data.folds import Fold, make_folds, read_folds
+from search.data.folds import Fold, make_folds, read_folds, share_of
 from search.data.geometry import choose_axes
 from search.data.parallel import Progress
 from search.data.prepare import Prepared, prepare
@@ -160,6 +160,12 @@ def _pick(values: tuple[Any, ...], axes: tuple[int, int, int]) -> tuple[Any, Any
 
 
 def _folds(loaded: LoadedStudy, facts: DataFacts) -> tuple[Fold, ...]:
+    share, seed = loaded.study.data.share, loaded.study.data.seed
+    folds = _whole_folds(loaded, facts)
+    return folds if share is None else tuple(share_of(fold, facts.groups, share=share, seed=seed) for fold in folds)
+
+
+def _whole_folds(loaded: LoadedStudy, facts: DataFacts) -> tuple[Fold, ...]:
     folds = loaded.study.data.folds
     if isinstance(folds, int):
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,38 +12,48 @@ import jinja2
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from search.figures import CONFIG, axis_title, draw_hypervolume, draw_plane, plane, planes
+from search.figures.study import CONFIG, axis_title, draw_hypervolume, draw_plane, plane, planes
 from search.front import Look
 from search.objectives import HEADINGS, OBJECTIVES, show
 from search.pareto import hypervolume
 from search.records import Record
 
-TEMPLATE = Path(__file__).with_name("report.html")
+TEMPLATES = Path(__file__).parent
 
 
 def write_report(looked: Look) -> Path:
     """Write the report into the run's folder, whole or not at all, and return its path."""
-    path = looked.folder / "report.html"
-    part = path.with_name(f".report.{os.getpid()}.part")
-    part.write_text(render(looked), encoding="utf-8")
+    return write_whole(looked.folder / "report.html", render(looked))
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write a file whole or not at all, and return its path."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
     part.replace(path)
     return path
 
 
 def render(looked: Look) -> str:
     """Return the report as one HTML text; every name from the study is escaped."""
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
-        study=looked.study,
-        summary=_summary(looked),
-        planes=_plane_figures(looked),
-        progress=_html(draw_hypervolume(looked)) if any(r.state == "trained" for r in looked.records) else "",
-        columns=[(name, HEADINGS[name], looked.study.directions.get(name, "")) for name in _columns(looked)],
-        rows=[_row(looked, record) for record in _ordered(looked)],
-        version=importlib.metadata.version("voxnas"),
-        plotly=get_plotlyjs(),
-    )
+    trained = any(record.state == "trained" for record in looked.records)
+    values = {
+        "name": looked.study.name,
+        "summary": _summary(looked),
+        "planes": _plane_figures(looked),
+        "progress": figure_html(draw_hypervolume(looked)) if trained else "",
+        "columns": [(name, HEADINGS[name], looked.study.directions.get(name, "")) for name in _columns(looked)],
+        "rows": [_row(looked, record) for record in _ordered(looked)],
+    }
+    return render_page("report.html", values)
+
+
+def render_page(template: str, values: Mapping[str, Any]) -> str:
+    """Return a page of the house's form; `name` is its heading, all that is not marked as HTML is escaped."""
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    shown = {**values, "version": importlib.metadata.version("voxnas"), "plotly": get_plotlyjs()}
+    return environment.get_template(template).render(shown)
 
 
 def _plane_figures(looked: Look) -> list[tuple[str, str]]:
@@ -51,11 +62,12 @@ def _plane_figures(looked: Look) -> list[tuple[str, str]]:
         points = plane(looked, x, y)
         if points:
             figure = draw_plane(points, x=x, y=y, budget=looked.study.budgets.get(x))
-            figures.append((f"{HEADINGS[y]} against {axis_title(x)}", _html(figure)))
+            figures.append((f"{HEADINGS[y]} against {axis_title(x)}", figure_html(figure)))
     return figures
 
 
-def _html(figure: go.Figure) -> str:
+def figure_html(figure: go.Figure) -> str:
+    """Return a figure as a part of a page that holds Plotly already."""
     text: str = figure.to_html(full_html=False, include_plotlyjs=False, config=CONFIG)
     return text
 

@@ -47,6 +47,10 @@ STUDY_ATTRIBUTES = sql.text(
     "SELECT a.key, a.value_json FROM study_user_attributes a JOIN studies s ON s.study_id = a.study_id"
     " WHERE s.study_name = :name AND a.key LIKE :pattern"
 )
+ALL_STUDIES = sql.text(
+    "SELECT s.study_name, a.value_json FROM studies s JOIN study_user_attributes a ON a.study_id = s.study_id"
+    " WHERE a.key = :key ORDER BY s.study_id"
+)
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,21 @@ def optuna_storage(url: str) -> optuna.storages.BaseStorage:
 def shown(url: str) -> str:
     """Write a database for people."""
     return url.removeprefix("sqlite:///")
+
+
+def read_studies(url: str) -> dict[str, dict[str, Any]]:
+    """Return what each study of a database depends on, by the study's name; nothing where there is no database."""
+    try:
+        with reading(url) as engine:
+            if engine is None:
+                import optuna
+
+                found = optuna.get_all_study_summaries(storage=optuna_storage(url))
+                return {each.study_name: each.user_attrs[STUDY] for each in found if STUDY in each.user_attrs}
+            with engine.connect() as connection:
+                return {row[0]: json.loads(row[1]) for row in connection.execute(ALL_STUDIES, {"key": STUDY})}
+    except UserError:
+        return {}
 
 
 @dataclass

@@ -9,7 +9,7 @@ import pytest
 from conftest import quiet_view
 
 from search.compare import compare_runs, look_at_run
-from search.figures import draw_sides
+from search.figures.study import draw_sides
 from search.local import run_study
 from search.pareto import hypervolume
 from search.plan import make_plan
@@ -44,7 +44,8 @@ def test_the_picture_holds_each_runs_fronts_and_curve(folders):
     figure = draw_sides(sides)
     for side in sides:
         drawn = [trace for trace in figure.data if trace.name == side.name]
-        assert [trace.mode for trace in drawn] == [*["markers"] * 4, "lines"]  # two planes, a front and the rest on each
+        # two planes, a front and the rest on each
+        assert [trace.mode for trace in drawn] == [*["markers"] * 4, "lines"]
         assert len(drawn[1].x) == len(drawn[3].x) == len(side.looked.front)
         assert len(drawn[0].x) + len(drawn[1].x) == len(side.looked.records)
         assert tuple(drawn[4].y) == tuple(volume for _, volume in side.curve)
@@ -64,5 +65,6 @@ def test_what_cannot_be_compared_is_said(folders, tmp_path):
         look_at_run(tmp_path)
     looks = [look_at_run(folder) for folder in folders]
     narrower = replace(looks[1].study, objectives=Objectives(dice=looks[1].study.objectives.dice))
-    with pytest.raises(UserError, match=r"of different objectives can't be compared: dice, memory, latency \(tiny\) and dice \("):
+    said = r"of different objectives can't be compared: dice, memory, latency \(tiny\) and dice \("
+    with pytest.raises(UserError, match=said):
         compare_runs([looks[0], replace(looks[1], study=narrower)])

@@ -133,7 +133,7 @@ def test_a_bases_block_can_be_taken_away_or_replaced():
         ("meunet", ["norm"], "open.0: 'norm' can't be opened: the units of 'me' have a form of their own"),
         ("meunet", ["width"], "open.0: 'width' can't be opened: this base spells the widths of its decoder"),
         ("unetrpp_acdc", ["skip"], "open.0: 'skip' can't be opened: UNETR.. adds"),
-        ("sau_net", ["attention", "encoder"], "open.1: 'encoder' can't be opened on a base: it makes another network"),
+        ("sau_net", ["attention", "levels"], "open.1: 'levels' can't be opened on a base: it makes another network"),
         ("sau_net", ["atention@skips"], "open.0: no axis is called 'atention@skips'; did you mean 'attention@skips'"),
         (None, ["norm"], "open: axes are opened on a base; name one under `base`"),
     ],

@@ -97,6 +97,11 @@ class Grid:
         return _triple(self.source_shape[axis] for axis in self.order)
 
     @property
+    def source_spacing(self) -> Spacing:
+        """Spacing in mm in the order of the source's axes."""
+        return tuple(self.spacing[self.order.index(axis)] for axis in range(3))  # type: ignore[return-value]
+
+    @property
     def resampled(self) -> bool:
         """Whether the two grids differ by more than the order and direction of axes."""
         return self.turned_shape != self.shape

@@ -126,7 +126,7 @@ def _run(task: Task) -> Run:
 
 
 def _write(done: Sequence[Comparison], file: Path) -> None:
-    from search.figures import draw_anytime, write_figures
+    from search.figures.study import draw_anytime, write_figures
 
     figures = []
     for compared in done:

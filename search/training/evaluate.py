@@ -190,7 +190,7 @@ def train(
         loss = _train_epoch(phase, optimiser, source, job=job, number=number, span=(first, end))
         last = number + 1 == training.epochs
         if last or (number + 1) % training.validate_every == 0:
-            cases = validate(phase.predicts, prepared, job, device=device)
+            cases = validate(phase.predicts, prepared, job, device=device, last=last)
         dice = mean_dice(cases) if cases else None
         epoch = Epoch(number + 1, loss, dice, time.perf_counter() - begun)
         epochs = (*epochs, epoch)
@@ -199,7 +199,7 @@ def train(
             yield epochs, cases
             cases = ()
     if not cases:  # the process was stopped between its last epoch and the record
-        cases = validate(network, prepared, job, device=device)
+        cases = validate(network, prepared, job, device=device, last=True)
     save_weights(Path(job.folder), network)
     drop_checkpoint(Path(job.folder))
     yield epochs, cases

@@ -1,0 +1,1 @@
+"""Numbers as Plotly figures: of a study, of an ablation."""
