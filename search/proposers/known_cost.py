@@ -169,6 +169,7 @@ class KnownCostProposer:
             if exact is not None and architecture not in taken and self._within(np.nan_to_num(exact[None]))[0]:
                 design.append(self.coded.decode(row))
                 others.append(row)
+                taken.add(architecture)
         return design or [self.coded.decode(self.coded.sample(rng, 1)[0])]
 
     def _wide(self, rng: np.random.Generator) -> Codes:
@@ -246,6 +247,7 @@ class KnownCostProposer:
             gained[best] = self._gains(surrogate, known, pool[best], costs[best])
             chosen = best[[int(np.argmax(gained[best]))]]
             found.append(self.coded.decode(pool[chosen[0]]))
+            taken.add(self.problem.architecture(found[-1]))
             if len(found) < count:
                 known = self._joined(surrogate, known, pool[chosen], costs[chosen])
                 again = np.argsort(-gained)[:REGAINED]
