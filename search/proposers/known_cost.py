@@ -7,7 +7,7 @@ and how is in `acquire`, in numbers; this file turns a study's records into them
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import moocore
@@ -305,8 +305,3 @@ def _curve(record: Record) -> Matrix:
         last = epoch.dice if epoch.dice is not None else last
         values.append(last)
     return np.array(values)
-
-
-def cost_errors(model: CostModel) -> Mapping[str, float]:
-    """Return the cost model's median relative error of each cost, by leaving one out."""
-    return {name: float(error) for name, error in zip(COSTS, model.errors, strict=True) if not np.isnan(error)}
