@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -239,12 +240,13 @@ def search_ask(driver: Driver, trials: int) -> Ask:
     proposer = make_proposer(plan.study.search.proposer, problem)
 
     def ask(records: Sequence[Record]) -> Wanted | str | None:
-        why = _why_stop(plan, records, trials)
+        own = searched(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
+        why = _why_stop(own, trials)
         if why:
             return why
-        own = searched(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
-        running = sum(record.state == "running" for record in own)
-        if running + sum(record.state in COUNTED for record in own) >= trials:
+        states = Counter(record.measurement.state for record in own)
+        running = states["running"]
+        if running + sum(states[state] for state in COUNTED) >= trials:
             return None
         decisions = propose_new(proposer, problem, records)
         if decisions is None:
@@ -254,10 +256,9 @@ def search_ask(driver: Driver, trials: int) -> Ask:
     return ask
 
 
-def _why_stop(plan: Plan, records: Sequence[Record], trials: int) -> str:
-    records = searched(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
-    counted = sum(record.state in COUNTED for record in records)
-    refused = sum(record.state == "over budget" for record in records)
+def _why_stop(records: Sequence[Record], trials: int) -> str:
+    states = Counter(record.measurement.state for record in records)
+    counted, refused = sum(states[state] for state in COUNTED), states["over budget"]
     if counted >= trials:
         return f"{trials} trials are done"
     if refused >= OVER_BUDGET_PER_TRIAL * trials:
