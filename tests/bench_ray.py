@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
-import cluster_trials
-from cluster_trials import HERE, Noted, Sleeper, Watch
-from conftest import quiet_view, write_study
+from cluster_trials import HERE, Sleeper, Watch
+from conftest import write_study
 
 TRIALS = 40
 WIDE = """\
