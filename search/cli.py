@@ -123,25 +123,11 @@ def studies(
     """List the studies of a database; rename, copy or delete one, free its disk."""
     from search import studies as kept
 
-    urls = kept.find_databases(database, runs)
-    if upgrade:
-        for url in urls:
-            kept.upgrade_database(url)
-    for name, change in ((rename and rename[0], "rename"), (copy and copy[0], "copy"), (delete, "delete"), (free, "free")):
-        if name is None:
-            continue
-        url = kept.database_of(name, urls)
-        if change == "rename" and rename:
-            kept.rename_study(url, *rename, runs=runs)
-            print(f"{rename[0]} is {rename[1]} now; say so in its file: name: {rename[1]}")
-        elif change == "copy" and copy:
-            kept.copy_study(url, *copy)
-        elif change == "delete":
-            if not yes:
-                typer.confirm(f"delete the study {name}, with {runs / name}?", abort=True)
-            print(kept.freed_line(name, kept.delete_study(url, name, runs=runs)))
-        else:
-            print(kept.freed_line(name, kept.free_disk(url, name, runs=runs)))
+    change = kept.Change(rename, copy, delete, free, upgrade)
+    if delete and not yes:
+        typer.confirm(f"delete the study {delete}, with its records and its folder?", abort=True)
+    for line in kept.change_studies(kept.find_databases(database, runs), change, runs=runs):
+        print(line)
     rows = [row for url in kept.find_databases(database, runs) for row in kept.list_studies(url)]
     _console().print(kept.studies_table(rows))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -216,6 +217,11 @@ class Driver:
                 if record.number not in on_it:
                     (trial_folder(self.plan, record.number) / WEIGHTS).unlink(missing_ok=True)
 
+    def close(self) -> None:
+        """Let the database go."""
+        self.store.close()
+        self.pricer.close()
+
     def _searched(self, records: Sequence[Record]) -> list[Record]:
         return searched(records, seed=self.plan.study.search.seed, fold=self.plan.study.data.fold)
 
@@ -228,9 +234,9 @@ def run_study(plan: Plan, *, trials: int, view: View, executor: Executor) -> Out
     """
     with driver_lock(plan):
         driver = open_driver(plan, view, executor)
-        with driver.store.present():
+        with closing(driver), driver.store.present():
             why = executor.run(driver, search_ask(driver, trials))
-        return Outcome(tuple(driver.store.records()), why)
+            return Outcome(tuple(driver.store.records()), why)
 
 
 def search_ask(driver: Driver, trials: int) -> Ask:

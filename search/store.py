@@ -104,10 +104,11 @@ def read_rows(
                 return [Row(row[0], row[1], str(row[2]) == "RUNNING", row[3]) for row in found]
     import optuna
 
-    study = optuna.load_study(study_name=name, storage=optuna_storage(url))
+    with open_storage(url) as storage:
+        trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
     return [
         Row(trial.number, trial._trial_id, not trial.state.is_finished(), json.dumps(trial.user_attrs[RECORD]))
-        for trial in study.get_trials(deepcopy=False)
+        for trial in trials
         if RECORD in trial.user_attrs and (trial.number > after or trial.number in also)
     ]
 
@@ -128,7 +129,8 @@ def read_study_attributes(url: str, name: str, pattern: str) -> dict[str, Any]:
         if engine is None:
             import optuna
 
-            attributes = optuna.load_study(study_name=name, storage=optuna_storage(url)).user_attrs
+            with open_storage(url) as storage:
+                attributes = optuna.load_study(study_name=name, storage=storage).user_attrs
             return {key: each for key, each in attributes.items() if key.startswith(pattern.rstrip("%"))}
         with engine.connect() as connection:
             rows = connection.execute(STUDY_ATTRIBUTES, {"name": name, "pattern": pattern})
@@ -156,6 +158,24 @@ def optuna_storage(url: str) -> optuna.storages.BaseStorage:
         sql.event.listen(storage.engine, "connect", tune_sqlite)
         storage.engine.dispose()  # connections made before are not tuned
     return storage
+
+
+@contextmanager
+def open_storage(url: str) -> Iterator[optuna.storages.BaseStorage]:
+    """Hold Optuna's storage at a URL open."""
+    storage = optuna_storage(url)
+    try:
+        yield storage
+    finally:
+        close_storage(storage)
+
+
+def close_storage(storage: optuna.storages.BaseStorage) -> None:
+    """Let a storage's connections go."""
+    kept: Any = getattr(storage, "_backend", storage)
+    storage.remove_session()
+    if hasattr(kept, "engine"):
+        kept.engine.dispose()
 
 
 def shown(url: str) -> str:
@@ -249,6 +269,12 @@ class Store:
     def turn(self) -> AbstractContextManager[None]:
         """Keep other drivers from asking meanwhile, so that none asks for the same or for too much."""
         return turn_to_ask(self.engine, self.url, self.study._study_id)
+
+    def close(self) -> None:
+        """Let the database go."""
+        close_storage(self.study._storage)
+        if self.engine is not None:
+            self.engine.dispose()
 
     def present(self) -> AbstractContextManager[Presence]:
         """Let others see, while this lasts, that this driver works on the study."""

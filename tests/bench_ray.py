@@ -62,6 +62,8 @@ def free_executor(plan, cluster, trial, memory_bytes=10 * 2**20):
         def keep(self, architecture, costs):
             self.known[architecture] = costs
 
+        def close(self): ...
+
     class FreeExecutor(RayExecutor):
         def pricer(self, plan):
             return FreePricer(plan, "cpu", None)
