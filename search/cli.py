@@ -125,22 +125,11 @@ def studies(
     """List the studies of a database; rename, copy or delete one, free its disk."""
     from search import studies as kept
 
-    urls = kept.find_databases(database, runs)
-    if upgrade:
-        for url in urls:
-            kept.upgrade_database(url)
-    if rename:
-        kept.rename_study(kept.database_of(rename[0], urls), *rename, runs=runs)
-        print(f"{rename[0]} is {rename[1]} now; say so in its file: name: {rename[1]}")
-    if copy:
-        kept.copy_study(kept.database_of(copy[0], urls), *copy)
-    if delete:
-        url = kept.database_of(delete, urls)
-        if not yes:
-            typer.confirm(f"delete the study {delete}, with {runs / delete}?", abort=True)
-        print(kept.freed_line(delete, kept.delete_study(url, delete, runs=runs)))
-    if free:
-        print(kept.freed_line(free, kept.free_disk(kept.database_of(free, urls), free, runs=runs)))
+    change = kept.Change(rename, copy, delete, free, upgrade)
+    if delete and not yes:
+        typer.confirm(f"delete the study {delete}, with its records and its folder?", abort=True)
+    for line in kept.change_studies(kept.find_databases(database, runs), change, runs=runs):
+        print(line)
     rows = [row for url in kept.find_databases(database, runs) for row in kept.list_studies(url)]
     _console().print(kept.studies_table(rows))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 
 from search.driver import Executor, View, open_driver
 from search.halving import best_rows
@@ -59,6 +60,6 @@ def confirm_study(plan: Plan, *, top: int | None, seeds: int, folds: int, view: 
                     return each
             return "all is confirmed"
 
-        with driver.store.present():
+        with closing(driver), driver.store.present():
             executor.run(driver, ask)
-        return len(driver.store.records()) - begun
+            return len(driver.store.records()) - begun

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -207,6 +209,11 @@ class Driver:
                 if record.number not in on_it:
                     (trial_folder(self.plan, record.number) / WEIGHTS).unlink(missing_ok=True)
 
+    def close(self) -> None:
+        """Let the database go."""
+        self.store.close()
+        self.pricer.close()
+
     def _searched(self, records: Sequence[Record]) -> list[Record]:
         return searched(records, seed=self.plan.study.search.seed, fold=self.plan.study.data.fold)
 
@@ -219,10 +226,10 @@ def run_study(plan: Plan, *, trials: int, view: View, executor: Executor) -> Out
     """
     with driver_lock(plan):
         driver = open_driver(plan, view, executor)
-        fix_reference(driver)
-        with driver.store.present():
+        with closing(driver), driver.store.present():
+            fix_reference(driver)
             why = executor.run(driver, search_ask(driver, trials))
-        return Outcome(tuple(driver.store.records()), why)
+            return Outcome(tuple(driver.store.records()), why)
 
 
 def search_ask(driver: Driver, trials: int) -> Ask:
@@ -232,12 +239,13 @@ def search_ask(driver: Driver, trials: int) -> Ask:
     proposer = make_proposer(plan.study.search.proposer, problem)
 
     def ask(records: Sequence[Record]) -> Wanted | str | None:
-        why = _why_stop(plan, records, trials)
+        own = searched(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
+        why = _why_stop(own, trials, plan.study.search.hours)
         if why:
             return why
-        own = searched(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
-        running = sum(record.state == "running" for record in own)
-        if running + sum(record.state in COUNTED for record in own) >= trials:
+        states = Counter(record.measurement.state for record in own)
+        running = states["running"]
+        if running + sum(states[state] for state in COUNTED) >= trials:
             return None
         decisions = propose_new(proposer, problem, records)
         if decisions is None:
@@ -248,13 +256,12 @@ def search_ask(driver: Driver, trials: int) -> Ask:
     return ask
 
 
-def _why_stop(plan: Plan, records: Sequence[Record], trials: int) -> str:
-    records = searched(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
-    counted = sum(record.state in COUNTED for record in records)
-    refused = sum(record.state == "over budget" for record in records)
+def _why_stop(records: Sequence[Record], trials: int, hours: float | None) -> str:
+    states = Counter(record.measurement.state for record in records)
+    counted, refused = sum(states[state] for state in COUNTED), states["over budget"]
     if counted >= trials:
         return f"{trials} trials are done"
-    hours, spent_s = plan.study.search.hours, sum(record.measurement.spent_s for record in records)
+    spent_s = sum(record.measurement.spent_s for record in records)
     if hours is not None and spent_s >= hours * 3600:
         return f"{show_seconds(spent_s)} of trials are done, of {show_seconds(hours * 3600)}"
     if refused >= OVER_BUDGET_PER_TRIAL * trials:

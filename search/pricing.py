@@ -52,6 +52,10 @@ class Pricer:
         self.table.keep(architecture, costs)
         return costs
 
+    def close(self) -> None:
+        """Let the table's database go."""
+        self.table.close()
+
     def timed(self, architecture: Architecture) -> Costs | None:
         """Return the costs with the latency measured on the study's device."""
         costs = self(architecture)

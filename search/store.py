@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,10 @@ RECORDS = (
     " JOIN studies s ON s.study_id = t.study_id"
     " JOIN trial_user_attributes a ON a.trial_id = t.trial_id AND a.key = :record"
     " WHERE s.study_name = :name AND (t.number > :after OR t.number IN :also) ORDER BY t.number"
+)
+PARAMS = sql.text(
+    "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)"
+    " VALUES (:trial, :name, :value, :text)"
 )
 STUDY_ATTRIBUTES = sql.text(
     "SELECT a.key, a.value_json FROM study_user_attributes a JOIN studies s ON s.study_id = a.study_id"
@@ -97,19 +102,24 @@ def read_rows(
     """Read the trials behind a number, and some before it."""
     if engine is not None:
         with engine.connect() as connection:
-            version = connection.execute(sql.text("SELECT schema_version FROM version_info")).scalar()
-            if version in SCHEMA_VERSIONS:
+            if has_known_tables(connection):
                 query = sql.text(RECORDS).bindparams(sql.bindparam("also", expanding=True))
                 found = connection.execute(query, {"record": RECORD, "name": name, "after": after, "also": [*also]})
                 return [Row(row[0], row[1], str(row[2]) == "RUNNING", row[3]) for row in found]
     import optuna
 
-    study = optuna.load_study(study_name=name, storage=optuna_storage(url))
+    with open_storage(url) as storage:
+        trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
     return [
         Row(trial.number, trial._trial_id, not trial.state.is_finished(), json.dumps(trial.user_attrs[RECORD]))
-        for trial in study.get_trials(deepcopy=False)
+        for trial in trials
         if RECORD in trial.user_attrs and (trial.number > after or trial.number in also)
     ]
+
+
+def has_known_tables(connection: sql.Connection) -> bool:
+    """Tell whether Optuna's tables are of a version that is read and written here directly."""
+    return connection.execute(sql.text("SELECT schema_version FROM version_info")).scalar() in SCHEMA_VERSIONS
 
 
 def read_study_attribute(url: str, name: str, key: str) -> Any:
@@ -123,7 +133,8 @@ def read_study_attributes(url: str, name: str, pattern: str) -> dict[str, Any]:
         if engine is None:
             import optuna
 
-            attributes = optuna.load_study(study_name=name, storage=optuna_storage(url)).user_attrs
+            with open_storage(url) as storage:
+                attributes = optuna.load_study(study_name=name, storage=storage).user_attrs
             return {key: each for key, each in attributes.items() if key.startswith(pattern.rstrip("%"))}
         with engine.connect() as connection:
             rows = connection.execute(STUDY_ATTRIBUTES, {"name": name, "pattern": pattern})
@@ -151,6 +162,24 @@ def optuna_storage(url: str) -> optuna.storages.BaseStorage:
         sql.event.listen(storage.engine, "connect", tune_sqlite)
         storage.engine.dispose()  # connections made before are not tuned
     return storage
+
+
+@contextmanager
+def open_storage(url: str) -> Iterator[optuna.storages.BaseStorage]:
+    """Hold Optuna's storage at a URL open."""
+    storage = optuna_storage(url)
+    try:
+        yield storage
+    finally:
+        close_storage(storage)
+
+
+def close_storage(storage: optuna.storages.BaseStorage) -> None:
+    """Let a storage's connections go."""
+    kept: Any = getattr(storage, "_backend", storage)
+    storage.remove_session()
+    if hasattr(kept, "engine"):
+        kept.engine.dispose()
 
 
 def shown(url: str) -> str:
@@ -218,6 +247,14 @@ class Store:
     def __post_init__(self) -> None:
         self.presence = Presence(self)
 
+    @cached_property
+    def is_known(self) -> bool:
+        """Whether the tables are of a version that is written here directly."""
+        if self.engine is None:
+            return False
+        with self.engine.connect() as connection:
+            return has_known_tables(connection)
+
     @property
     def reference(self) -> dict[str, float] | None:
         """The hypervolume's reference point, fixed when the study started."""
@@ -252,6 +289,12 @@ class Store:
         """Keep other drivers from asking meanwhile, so that none asks for the same or for too much."""
         return turn_to_ask(self.engine, self.url, self.study._study_id)
 
+    def close(self) -> None:
+        """Let the database go."""
+        close_storage(self.study._storage)
+        if self.engine is not None:
+            self.engine.dispose()
+
     def present(self) -> AbstractContextManager[Presence]:
         """Let others see, while this lasts, that this driver works on the study."""
         return self.presence
@@ -265,9 +308,10 @@ class Store:
             name: optuna.distributions.CategoricalDistribution([_plain(choice) for choice in choices[name]])
             for name in params
         }
+        at_once = self.is_known
         template = optuna.trial.create_trial(
-            state=optuna.trial.TrialState.RUNNING, params=params, distributions=distributions,
-            user_attrs={RECORD: record.to_values()},
+            state=optuna.trial.TrialState.RUNNING, user_attrs={RECORD: record.to_values()},
+            params={} if at_once else params, distributions={} if at_once else distributions,
         )  # fmt: skip
 
         def write() -> Record:
@@ -276,7 +320,9 @@ class Store:
             found = [each for number, each in self.kept.items() if number not in before and self._is(each, record)]
             if found:
                 return found[0]
-            self.study._storage.create_new_trial(self.study._study_id, template_trial=template)
+            trial_id = self.study._storage.create_new_trial(self.study._study_id, template_trial=template)
+            if at_once:
+                self._write_params(trial_id, params, distributions)
             self._read()
             return next(each for each in reversed(self.kept.values()) if self._is(each, record))
 
@@ -284,6 +330,19 @@ class Store:
         self.mine.add(written.number)
         self.others.discard(written.number)
         return written
+
+    def _write_params(self, trial_id: int, params: Mapping[str, Any], distributions: Mapping[str, Any]) -> None:
+        """Write all parameters by one statement; Optuna itself takes two queries for each."""
+        import optuna
+
+        rows = [
+            {"trial": trial_id, "name": name, "value": distributions[name].to_internal_repr(value),
+             "text": optuna.distributions.distribution_to_json(distributions[name])}
+            for name, value in params.items()
+        ]  # fmt: skip
+        if self.engine is not None and rows:
+            with self.engine.begin() as connection:
+                connection.execute(PARAMS, rows)
 
     def _is(self, one: Record, other: Record) -> bool:
         return replace(one, number=0) == replace(other, number=0) and one.number not in self.mine

@@ -54,6 +54,12 @@ class Sleeper(Trial):
         return fresh
 
 
+class Slow(Sleeper):
+    """A trial that takes a while."""
+
+    epoch_s = 0.5
+
+
 class Killed(Sleeper):
     """Trial 1 loses its process in its second epoch."""
 

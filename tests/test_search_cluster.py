@@ -1,7 +1,9 @@
 """Studies on a Ray cluster of two raylets: what comes of faults of a trial; and that records are the local ones."""
 
+import gc
 import os
 import time
+import warnings
 
 import cluster_trials
 import pytest
@@ -22,6 +24,7 @@ def start_cluster(*nodes):
     """Start raylets whose workers find this checkout and its tests; the first is the head."""
     from ray.cluster_utils import Cluster
 
+    os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = "5"  # noqa: SIM112 (how long a driver waits for a head)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE)])
     head, *others = nodes
     cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **head})
@@ -30,18 +33,27 @@ def start_cluster(*nodes):
     return cluster
 
 
-def disconnect():
+def stop_cluster(cluster):
+    """End a cluster and this process's connection; what Ray leaves open is closed here, where it may complain."""
     import ray
 
     ray.shutdown()
+    processes = [each.process for node in cluster.list_all_nodes() for all_of in node.all_processes.values()
+                 for each in all_of]  # fmt: skip
+    cluster.shutdown()
+    for process in processes:
+        process.wait()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        del processes
+        gc.collect()
 
 
 @pytest.fixture(scope="module")
 def cluster():
     made = start_cluster({"num_cpus": 1}, {"num_cpus": 1})
     yield made
-    disconnect()
-    made.shutdown()
+    stop_cluster(made)
 
 
 def plan_of(folder, *overrides, text=TINY):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 from search.ablation.plan import AblationPlan
 from search.ablation.results import still_wanted
@@ -26,7 +27,7 @@ def run_ablation(plan: AblationPlan, *, view: View, make_executor: Callable[[Pla
         for number, each in enumerate(plan.plans):
             executor = make_executor(each)
             driver = open_driver(each, view, executor)
-            with driver.store.present():
+            with closing(driver), driver.store.present():
                 executor.run(driver, _ask(plan, number))
 
 
