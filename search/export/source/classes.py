@@ -92,11 +92,11 @@ class Classes:
         if isinstance(part, Own):
             return self.of[part.module].name
         if isinstance(part, Weights):
-            return "weights", part.buffer, len(part.sizes)
+            return "weights", part.buffer, part.kind, len(part.sizes)
         return "same", part.path
 
     def _add(self, members: list[Module]) -> None:
-        base = type(members[0].module).__name__
+        base = type(members[0].module).__name__.lstrip("_")
         name = next(name for name in (base, *(f"{base}{n}" for n in range(2, 1000))) if name not in self.text)
         made = Class(name, members)
         for member in members:
@@ -153,7 +153,7 @@ class _Constructor:
             sizes = [
                 self._number(each, [other.sizes[index].value for other in column]) for index, each in enumerate(first.sizes)
             ]
-            inside = ", ".join(sizes) if sizes else "()"
+            inside = (", ".join(sizes) if sizes else "()") + (f", dtype={first.kind}" if first.kind else "")
             return f"torch.zeros({inside})" if first.buffer else f"nn.Parameter(torch.zeros({inside}))"
         if isinstance(first, Several):
             return self._several(column)

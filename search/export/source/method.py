@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import keyword
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -197,8 +198,9 @@ class Writer:
     def _free_name(self, index: int, node: Node, said: Named) -> str:
         until = self.last[node]
         wanted = said.names[0] if said.names else ""
-        fallback = self._fallback(node)
-        tries = [wanted] if wanted and not self._wanted_before(wanted, index, until) else []
+        fallback = self._fallback(node) if node.kind == "module" or not wanted else wanted
+        # A child's result has a second good name, its own: that of the statement then goes to who comes later
+        tries = [wanted] if wanted and not (node.kind == "module" and self._wanted_before(wanted, index, until)) else []
         tries += [fallback, *(f"{fallback}_{number}" for number in range(2, 1000))]
         name = next(name for name in tries if name not in RESERVED and self.taken.get(name, -1) <= index)
         self.taken[name] = until
@@ -242,7 +244,8 @@ class Writer:
         prefix = {"torch": "torch", "torch.nn.functional": "F", "torch._C._nn": "F", "torch.special": "torch.special"}
         if head not in prefix:
             raise NotWritable(f"{node.target} is no function that the source could name")
-        return Text(f"{prefix[head]}.{name}({self._arguments(node.args, node.kwargs)})")
+        kwargs = {key: value for key, value in node.kwargs.items() if not _is_default(node.target, key, value)}
+        return Text(f"{prefix[head]}.{name}({self._arguments(node.args, kwargs)})")
 
     def _tensor_method(self, name: str, node: Node) -> Text:
         bare = name.strip("_") if name.startswith("__") else name
@@ -374,6 +377,17 @@ class Writer:
             if isinstance(value, Tensor):
                 return self.trace.nodes[id(value)]
         raise NotWritable(f"{type(self.trace.module).__name__}.{self.trace.method} makes a tensor without an input")
+
+
+def _is_default(target: str, name: str, value: Any) -> bool:
+    """Tell whether an argument of one of torch's functions says what it is anyway."""
+    function: Any = torch.nn.functional if target.startswith("torch.nn.functional.") else None
+    function = getattr(function, target.rpartition(".")[2], None)
+    try:
+        default = inspect.signature(function).parameters[name].default
+    except (TypeError, ValueError, KeyError):
+        return False
+    return type(default) is type(value) and default == value
 
 
 def _names_kind(value: Any) -> bool:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import tokenize
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from search.export.source.trace import Node
+
+
+SHAPE = re.compile(r"#\s*(\([A-Z]\w*,[^()]*\))")
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,8 @@ def _comments(file: str) -> dict[int, str]:
     """Return the shapes that comments of a file state, by line."""
     text = Path(file).read_text(encoding="utf-8")
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
-    return {line: comment for line, comment in comments.items() if comment.startswith("(")}
+    comments = {token.start[0]: SHAPE.match(token.string) for token in tokens if token.type == tokenize.COMMENT}
+    return {line: found[1] for line, found in comments.items() if found}
 
 
 def named(calls: list[Node], index: int) -> Named:

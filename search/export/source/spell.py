@@ -47,6 +47,7 @@ class Weights:
 
     sizes: tuple[Given, ...]
     buffer: bool = False
+    kind: str = ""  # of numbers that aren't the network's precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,9 @@ def spell_leaf(module: nn.Module) -> Leaf:
     kind = type(module).__name__
     if getattr(nn, kind, None) is not type(module):
         raise NotWritable(f"torch's {kind} is no public module")
-    given = []
+    given: list[Given] = []
+    if isinstance(module, nn.Identity):
+        return Leaf(kind, ())
     for name, parameter in inspect.signature(type(module).__init__).parameters.items():
         if name in UNSPELLED and not (name == "inplace" and getattr(module, name, False)):
             continue
@@ -114,7 +117,7 @@ def body_of(module: nn.Module, called: set[nn.Module]) -> Body:
             raise NotWritable(f"{type(module).__name__} computes with {name!r}, which its weights don't hold")
         body.parts.append((name, _weights(buffer, seen, name)))
     for name, child in module._modules.items():
-        if child is not None and (holds_weights(child) or child in called):
+        if child is not None and (holds_weights(child) or not called.isdisjoint(child.modules())):
             body.parts.append((name, spell(child, seen, name, called)))
     return body
 
@@ -124,7 +127,8 @@ def _weights(value: Tensor, seen: dict[int, str], name: str) -> Spelled:
         return Same(seen[id(value)])
     seen[id(value)] = name
     sizes = tuple(Given(f"size_{axis}" if axis else "features", plain(size)) for axis, size in enumerate(value.shape))
-    return Weights(sizes, buffer=not isinstance(value, nn.Parameter))
+    kind = "" if value.is_floating_point() else str(value.dtype)
+    return Weights(sizes, not isinstance(value, nn.Parameter), kind)
 
 
 def spell(module: nn.Module, seen: dict[int, str], path: str, called: set[nn.Module]) -> Spelled:

@@ -177,7 +177,7 @@ class Tracing(TorchFunctionMode):
         """Record a function or method of torch, and run it on what it is given."""
         kwargs = kwargs or {}
         trace = self.current
-        if trace is None:
+        if trace is None or func in (torch._C._set_grad_enabled, torch.promote_types):
             return func(*args, **kwargs)
         name = _name(func)
         result = func(*map_plain(args), **map_plain(kwargs))
@@ -188,8 +188,8 @@ class Tracing(TorchFunctionMode):
             return result
         if last in ("to", "type", "float", "half") and result is args[0]:
             return result  # a cast to what it is already
-        if last == "dropout" and result is args[0]:
-            return result
+        if last == "pad" and id(args[0]) in self.parameters and not any(args[1]):
+            return args[0]
         if last in ("dropout", "dropout2d", "dropout3d") and not _given(func, args, kwargs, "training", True):
             return args[0]
         node = trace.add(

@@ -54,7 +54,8 @@ def source_of(network: nn.Module, tracing: Tracing, *, title: str) -> str:
     classes = Classes(modules)
     made = {id(each): each for each in classes.of.values()}
     reader = READER.read_text(encoding="utf-8").split("\n\n\n", 1)[1].replace("NETWORK", classes.of[network].name)
-    return "\n\n\n".join([_head(modules, title), *(_class(each, classes) for each in made.values()), reader])
+    written = "\n\n\n".join([*(_class(each, classes) for each in made.values()), reader])
+    return _head(modules, title, ordered="OrderedDict" in written) + "\n\n\n" + written
 
 
 def _written(network: nn.Module, called: set[nn.Module]) -> list[nn.Module]:
@@ -129,36 +130,41 @@ def _class(made: Class, classes: Classes) -> str:
     for method in first.methods:
         given = ", ".join(["self", *method.arguments])
         lines += ["", f"    def {method.name}({given}):"]
-        lines += [f"        {line}" for line in method.lines]
+        lines += [f"        {line}" for each in method.lines for line in _broken(each)]
     return "\n".join(lines)
 
 
 def _broken(line: str) -> list[str]:
-    """Break a long constructor call after the commas of its outermost list."""
-    if len(line) + 8 <= WIDTH or "(" not in line:
+    """Break a long line after the commas of its first long list."""
+    code, mark, comment = line.partition("  # ")
+    found = _long_list(code) if len(code) + 8 > WIDTH else None
+    if found is None:
         return [line]
-    opening = next(index for index, sign in enumerate(line) if sign in "([{" and _is_last_opening(line, index))
-    depth, parts, start = 0, [], opening + 1
-    for index in range(opening + 1, len(line)):
-        sign = line[index]
-        if sign in "([{":
-            depth += 1
-        elif sign in ")]}":
-            if depth == 0:
-                parts.append(line[start:index])
-                inner = [piece for part in parts for piece in _broken(part.strip() + ",")]
-                return [line[: opening + 1], *(f"    {piece}" for piece in inner), line[index:]]
-            depth -= 1
-        elif sign == "," and depth == 0:
-            parts.append(line[start:index])
-            start = index + 1
-    return [line]
+    start, commas, end = found
+    bounds = [start, *commas, end]
+    parts = [code[first:last].strip(", ") for first, last in zip(bounds, bounds[1:], strict=False)]
+    inner = [piece for part in parts if part for piece in _broken(part + ",")]
+    return [code[:start], *(f"    {piece}" for piece in inner), code[end:] + mark + comment]
 
 
-def _is_last_opening(line: str, index: int) -> bool:
-    """Tell whether a bracket holds more than one item, or a single item that is no bracket."""
-    inside = line[index + 1 :].lstrip()
-    return inside[:1] not in "([{"
+def _long_list(code: str) -> tuple[int, list[int], int] | None:
+    """Return where the first bracket with much inside begins, its commas, and where it ends."""
+    for start, sign in enumerate(code, start=1):
+        if sign not in "([{" or code[start : start + 1] in "([{)]}":
+            continue
+        depth, commas = 0, []
+        for index in range(start, len(code)):
+            if code[index] in ")]}":
+                if depth == 0:
+                    if index - start > WIDTH // 3:
+                        return start, commas, index
+                    break
+                depth -= 1
+            elif code[index] in "([{":
+                depth += 1
+            elif code[index] == "," and depth == 0:
+                commas.append(index)
+    return None
 
 
 def _docstring(kind: type) -> list[str]:
@@ -171,7 +177,7 @@ def _docstring(kind: type) -> list[str]:
     return [f'"""{lines[0]}"""'] if len(lines) == 1 else [f'"""{lines[0]}', *lines[1:], '"""']
 
 
-def _head(modules: list[Module], title: str) -> str:
+def _head(modules: list[Module], title: str, *, ordered: bool) -> str:
     """Say what the file is, and from which sources its classes come."""
     sources: dict[str, None] = {}
     for each in modules:
@@ -179,5 +185,6 @@ def _head(modules: list[Module], title: str) -> str:
             if paragraph.startswith("Source"):
                 sources[" ".join(paragraph.split())] = None
     said = [textwrap.fill(paragraph, WIDTH) for paragraph in (title, *sources)]
-    imports = ["import json", "from collections import OrderedDict", "", "import torch", "import torch.nn.functional as F", "from torch import nn"]
+    imports = ["import json", *(["from collections import OrderedDict"] if ordered else []), ""]
+    imports += ["import torch", "import torch.nn.functional as F", "from torch import nn"]
     return '"""' + "\n\n".join(said) + '\n"""\n\n' + "\n".join(imports)
