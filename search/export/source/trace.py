@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from search.export.source.tracked import Argument, Attribute, Size, origin_of, plain, tracked
 
 COMPUTED_IN = torch.float16  # of the trace: what is cast to float32 stands out, and what is cast back
+SILENT = (torch._C._set_grad_enabled, torch.promote_types, torch._assert)
 UNRECORDED = {
     "dtype", "device", "layout", "is_cuda", "is_mkldnn", "is_quantized", "is_sparse", "is_meta", "requires_grad", "grad",
     "grad_fn", "is_nested", "is_mps", "is_xla", "is_cpu", "itemsize", "names", "is_leaf", "ndim",
@@ -177,7 +178,7 @@ class Tracing(TorchFunctionMode):
         """Record a function or method of torch, and run it on what it is given."""
         kwargs = kwargs or {}
         trace = self.current
-        if trace is None or func in (torch._C._set_grad_enabled, torch.promote_types):
+        if trace is None or func in SILENT:
             return func(*args, **kwargs)
         name = _name(func)
         result = func(*map_plain(args), **map_plain(kwargs))

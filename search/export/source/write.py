@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
+from search.costs.fake import fake_tensors
 from search.export.source.classes import Class, Classes, Module
 from search.export.source.method import Method, Writer
 from search.export.source.spell import body_of, holds_weights
@@ -26,7 +26,7 @@ def write_source(build: Callable[[], nn.Module], path: Path, *, shape: tuple[int
 
     `build` is called under fake tensors: nothing is computed. Raises NotWritable.
     """
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+    with fake_tensors(), torch.no_grad():
         network = build().eval()
         for tensor in (*network.parameters(), *network.buffers()):
             if tensor.is_floating_point():
