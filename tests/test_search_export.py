@@ -21,8 +21,11 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff
 from search.data.geometry import mask_from_logits, read_volume, to_grid
 from search.data.phantom import write_phantom
 from search.data.prepare import prepare
-from search.export import export, export_trial
-from search.export.model import FILES
+from search.export import export, export_trained
+from search.export.card import Origin
+from search.export.choose import Choice
+from search.export.model import BUNDLE, FILES
+from search.export.trained import Trained
 from search.plan import make_plan
 from search.records import CaseDice, Costs, Job, Latency, Measurement, Record, Task
 from search.store import Store
@@ -102,10 +105,14 @@ def study(tmp_path_factory):
     return made_study(tmp_path_factory.mktemp("study"))
 
 
+def origin_of(study, folder: Path | None = None) -> Origin:
+    trained = Trained((folder or study.folder,), "trained on fold 1 of 2", study.record.measurement.cases)
+    return Origin(Choice(study.record, WHY, ("trial 9 would give more",)), trained, study.plan, study.prepared)
+
+
 @pytest.fixture(scope="module")
 def exported(study):
-    arguments = dict(plan=study.plan, prepared=study.prepared, folder=study.folder)
-    return export_trial(study.record, out=study.root / "model", why=WHY, **arguments)
+    return export_trained(origin_of(study), study.root / "model")
 
 
 def predict(exported, *arguments) -> subprocess.CompletedProcess[str]:
@@ -384,18 +391,14 @@ def test_weights_load_strictly_into_the_architecture_that_is_written(exported, s
         assert torch.equal(network(x), study.network(x))
 
 
-def arguments_of(study, **changes):
-    return {"plan": study.plan, "prepared": study.prepared, "folder": study.folder, "why": WHY, **changes}
-
-
 def test_what_is_no_export_is_never_replaced(study, tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match=r"holds files that are no export \(mine.txt\)"):
-        export_trial(study.record, out=tmp_path / "notes", **arguments_of(study))
+        export_trained(origin_of(study), tmp_path / "notes")
     with pytest.raises(UserError, match="is a file; name a folder"):
-        export_trial(study.record, out=tmp_path / "file", **arguments_of(study))
+        export_trained(origin_of(study), tmp_path / "file")
     assert (tmp_path / "notes" / "mine.txt").read_text() == "mine"
 
 
@@ -403,15 +406,15 @@ def test_an_export_with_files_of_the_user_is_not_replaced(exported, study, tmp_p
     shutil.copytree(exported.folder, tmp_path / "model")
     (tmp_path / "model" / "mask.nii.gz").touch()
     with pytest.raises(UserError, match=r"no export \(mask.nii.gz\)"):
-        export_trial(study.record, out=tmp_path / "model", **arguments_of(study))
+        export_trained(origin_of(study), tmp_path / "model")
 
 
 def test_weights_that_are_gone_or_damaged_are_named(study, tmp_path):
     with pytest.raises(UserError, match="trial 0: its weights are gone: .*`keep: all`"):
-        export_trial(study.record, out=tmp_path / "model", **arguments_of(study, folder=tmp_path))
+        export_trained(origin_of(study, tmp_path), tmp_path / "model")
     (tmp_path / "best.safetensors").write_bytes(b"half")
     with pytest.raises(UserError, match="best.safetensors can't be loaded"):
-        export_trial(study.record, out=tmp_path / "model", **arguments_of(study, folder=tmp_path))
+        export_trained(origin_of(study, tmp_path), tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
@@ -433,9 +436,8 @@ def test_an_export_that_fails_its_proof_is_deleted_and_the_earlier_one_stays(exp
     shutil.copytree(exported.folder, tmp_path / "model")
     other = build(study.record.architecture, study.plan.context)
     save_weights(tmp_path / "trial", other)
-    arguments = arguments_of(study, folder=tmp_path / "trial")
     with pytest.raises(UserError, match="failed its proof and was deleted: logits differ by up to"):
-        export_trial(study.record, out=tmp_path / "model", **arguments)
+        export_trained(origin_of(study, tmp_path / "trial"), tmp_path / "model")
     assert {entry.name for entry in tmp_path.iterdir()} == {"model", "trial"}
     assert {entry.name for entry in (tmp_path / "model").iterdir()} == set(FILES)
 
@@ -447,7 +449,7 @@ def test_a_predict_that_breaks_fails_the_proof_with_its_last_line(quick, exporte
 
     quick.setattr("search.export.model.write_pt2", broken)
     with pytest.raises(UserError, match="was deleted: predict.py ended with 2: .*model.pt2: can't be loaded"):
-        export_trial(study.record, out=tmp_path / "model", **arguments_of(study))
+        export_trained(origin_of(study), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -115,7 +115,9 @@ def _compare(
         top = np.sort(from_grid(expected.logits, prepared.case(expected.case.name).grid)[:, differing], axis=0)
         if count > DIFFERING_SHARE * mask.size or float((top[-1] - top[-2]).max()) > allowed:
             raise failed(form, f"{count} of {mask.size} voxels have another label")
-    indices = np.searchsorted(values, mask).astype(np.uint8) if count else expected.mask
+    index_of = np.zeros(256, dtype=np.uint8)
+    index_of[values] = np.arange(len(values))
+    indices = index_of[mask]
     pairs = zip(_dice(indices, expected, values), _dice(expected.mask, expected, values), strict=True)
     worst = max((abs(one - other) for one, other in pairs), default=0.0)
     if worst > DICE_DIFFERENCE:
@@ -132,7 +134,7 @@ def _predicted(
 ) -> tuple[str, list[tuple[NDArray[Any], NDArray[np.float32]]]]:
     """Run predict.py on the cases' own files; return what it says, and each mask's values and logits."""
     masks, logits = scratch / "masks", scratch / "logits"
-    inputs = [_named(case, f"case{number}", scratch) for number, case in enumerate(cases)]
+    inputs = [link_case(case, f"case{number}", scratch) for number, case in enumerate(cases)]
     command = [
         sys.executable, "-I", "-B", str(ISOLATED), str(folder / "predict.py"), *map(str, inputs),
         "--out", str(masks), "--logits", str(logits), "--form", form,
@@ -153,8 +155,8 @@ def _predicted(
     return ended.stdout, found
 
 
-def _named(case: Case, name: str, scratch: Path) -> Path:
-    """Link a case's files under nnU-Net's names; return the first."""
+def link_case(case: Case, name: str, scratch: Path) -> Path:
+    """Link a case's files into a folder under another name, nnU-Net's where there are several; return the first."""
     links = []
     for number, file in enumerate(case.images):
         suffix = ".nii.gz" if file.endswith(".gz") else ".nii"

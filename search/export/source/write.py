@@ -21,8 +21,8 @@ READER = Path(__file__).with_name("reader.py")
 WIDTH = 116
 
 
-def write_source(build: Callable[[], nn.Module], path: Path, *, shape: tuple[int, ...], title: str) -> None:
-    """Write the network that `build` makes, as it runs on an image of `shape` (B, C, D, H, W).
+def write_source(build: Callable[[], nn.Module], path: Path, *, shape: tuple[int, ...], title: str) -> str:
+    """Write the network that `build` makes, as it runs on an image of `shape` (B, C, D, H, W); return its class.
 
     `build` is called under fake tensors: nothing is computed. Raises NotWritable.
     """
@@ -35,11 +35,13 @@ def write_source(build: Callable[[], nn.Module], path: Path, *, shape: tuple[int
         with installed(tracing, network):
             forward = type(network).forward.__get__(network)
             tracing.run(network, "forward", forward, (torch.zeros(shape, dtype=COMPUTED_IN),), {})
-    path.write_text(source_of(network, tracing, title=title), encoding="utf-8")
+    text, name = source_of(network, tracing, title=title)
+    path.write_text(text, encoding="utf-8")
+    return name
 
 
-def source_of(network: nn.Module, tracing: Tracing, *, title: str) -> str:
-    """Return the text of `model.py`."""
+def source_of(network: nn.Module, tracing: Tracing, *, title: str) -> tuple[str, str]:
+    """Return the text of `model.py`, and the name of the network's class."""
     called = {module for module, _ in tracing.traces} | {
         node.args[0] for trace in tracing.traces.values() for node in trace.calls if node.kind == "module"
     }
@@ -55,7 +57,8 @@ def source_of(network: nn.Module, tracing: Tracing, *, title: str) -> str:
     made = {id(each): each for each in classes.of.values()}
     reader = READER.read_text(encoding="utf-8").split("\n\n\n", 1)[1].replace("NETWORK", classes.of[network].name)
     written = "\n\n\n".join([*(_class(each, classes) for each in made.values()), reader])
-    return _head(modules, title, ordered="OrderedDict" in written) + "\n\n\n" + written
+    head = _head(modules, title, ordered="OrderedDict" in written)
+    return head + "\n\n\n" + written, classes.of[network].name
 
 
 def _written(network: nn.Module, called: set[nn.Module]) -> list[nn.Module]:
