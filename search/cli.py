@@ -120,10 +120,9 @@ def export(
     pick: Annotated[
         str, typer.Option(help="knee, best, cheapest:dice>=0.85, under:memory=4GiB,latency=30ms, or a trial's number.")
     ] = "knee",
-    retrain: Annotated[Retrain | None, typer.Option(help="Train the pick again on all cases.", show_default=False)] = None,
+    retrain: Annotated[Retrain | None, typer.Option(help="Train it again on all cases.", show_default=False)] = None,
     ensemble: Annotated[
-        Ensemble | None, typer.Option(help="Pack one network of each fold, training those that are missing.",
-                                      show_default=False)
+        Ensemble | None, typer.Option(help="Pack one of each fold; missing ones are trained.", show_default=False)
     ] = None,
     data: DataRoot = None, overrides: Overrides = None, runs: Runs = Path("runs"),
 ) -> None:  # fmt: skip
@@ -134,6 +133,18 @@ def export(
         raise UserError(["export: --retrain full trains one network and --ensemble folds packs several; choose one"])
     plan = _plan(study, data, overrides, runs)
     _export(plan, pick, out, retrain or ensemble or "trial")
+
+
+@app.command(name="import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="An export's folder, or a checkpoint's file.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
+    preset: Annotated[str | None, typer.Option(help="The paper's network that it is of.", show_default=False)] = None,
+) -> None:
+    """Take over weights to start trainings from (`training.init`): an export's, or the authors' released ones."""
+    from search.importing import import_weights
+
+    print(import_weights(source, out, preset=preset))
 
 
 @app.command()

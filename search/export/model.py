@@ -15,15 +15,13 @@ from typing import Any
 from torch import nn
 
 from search.data import geometry
-from search.data.prepare import Prepared
 from search.data.read import Case
-from search.export.bundle import check_bundle, write_bundle
-from search.export.bundle.write import Described
+from search.export.bundle import Described, NoBundle, check_bundle, write_bundle
 from search.export.card import Origin, model_card
 from search.export.choose import choose
 from search.export.forms import FILES as FORM_FILES
 from search.export.forms import Forms, write_forms
-from search.export.proof import Proof, expect, prove
+from search.export.proof import Expected, Proof, expect, prove
 from search.export.trained import Packing, pack, trained_network
 from search.local import View
 from search.plan import Plan, prepared_data, task_of
@@ -60,8 +58,8 @@ class Exported:
     def __str__(self) -> str:
         total = sum(size for _, size in self.sizes_bytes)
         written = f"{self.folder}: {len(self.sizes_bytes)} files, {show_bytes(total)}, in {self.seconds:.1f} s"
-        proved = [f"proved {proof}" for proof in (*self.proofs, self.bundle) if proof]
-        return "\n".join([*self.why, written, *self.forms.lines, *proved])
+        proved = [f"proved {proof}" for proof in self.proofs]
+        return "\n".join([*self.why, written, *self.forms.lines, *proved, self.bundle])
 
 
 def export(plan: Plan, pick: str, out: Path, *, packing: Packing = "trial", view: View) -> Exported:
@@ -94,10 +92,7 @@ def export_trained(origin: Origin, out: Path) -> Exported:
         forms = _write_files(beside, network, origin)
         expected = expect(network, _proof_cases(origin), prepared=origin.prepared, job=_job(origin))
         proofs = tuple(prove(beside, form, expected, prepared=origin.prepared) for form in forms.there)
-        bundle = ""
-        if forms.source:
-            folder = write_bundle(beside, network, _described(origin, forms))
-            bundle = check_bundle(folder, expected, label_values=origin.prepared.label_values)
+        bundle = _bundle(beside, network, _described(origin, forms), expected)
         names = [path.relative_to(beside).as_posix() for path in sorted(beside.rglob("*")) if path.is_file()]
         hashes = {name: _sha256(beside / name) for name in names}
         card = model_card(origin, forms=forms, proofs=(*map(str, proofs), bundle), peaks=_peaks(proofs), hashes=hashes)
@@ -110,6 +105,15 @@ def export_trained(origin: Origin, out: Path) -> Exported:
     sizes = tuple((name, (final / name).stat().st_size) for name in (*names, CARD))
     why = (origin.choice.why, *origin.choice.neighbours, origin.trained.how)
     return Exported(out, why, sizes, forms, proofs, bundle, time.perf_counter() - began)
+
+
+def _bundle(beside: Path, network: nn.Module, said: Described, expected: list[Expected]) -> str:
+    """Write and prove the bundle; return what was found, or why it isn't there."""
+    try:
+        folder = write_bundle(beside, network, said)
+    except NoBundle as error:
+        return f"bundle/ is not there: {error}"
+    return check_bundle(folder, expected)
 
 
 def _peaks(proofs: tuple[Proof, ...]) -> dict[str, int]:

@@ -35,11 +35,12 @@ PEAK = re.compile(r"peak memory (\d+) MiB")
 
 @dataclass(frozen=True)
 class Expected:
-    """What voxnas makes of a case: logits on the network's grid, class indices on the file's, Dice per class."""
+    """What voxnas makes of a case: logits on the network's grid; class indices, label values, truth on the file's."""
 
     case: Case
     logits: NDArray[np.float32]
     mask: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
     truth: NDArray[np.uint8]
 
 
@@ -72,7 +73,9 @@ def expect(network: nn.Module, cases: Sequence[Case], *, prepared: Prepared, job
         grid = prepared.case(case.name).grid
         batch = torch.from_numpy(np.array(open_case(prepared, case.name)[0]))[None]
         logits = window_logits(network, batch, job=job)[0].numpy()
-        found.append(Expected(case, logits, mask_from_logits(logits, grid), open_truth(prepared, case.name)[0]))
+        mask = mask_from_logits(logits, grid)
+        labels = np.array(prepared.label_values, dtype=np.uint8)[mask]
+        found.append(Expected(case, logits, mask, labels, open_truth(prepared, case.name)[0]))
     return found
 
 
@@ -109,7 +112,7 @@ def _compare(
     allowed = TOLERANCE * max(1.0, float(np.abs(expected.logits).max()))
     if not apart <= allowed:
         raise failed(form, f"logits differ by up to {apart:.3g}, allowed are {allowed:.3g}")
-    differing = mask != values[expected.mask]
+    differing = mask != expected.labels
     count = int(differing.sum())
     if count:
         top = np.sort(from_grid(expected.logits, prepared.case(expected.case.name).grid)[:, differing], axis=0)

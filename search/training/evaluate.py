@@ -23,6 +23,7 @@ from search.objectives import HEADINGS, show
 from search.records import CaseDice, Costs, Epoch, Job, Measurement
 from search.study.units import show_seconds
 from search.training.checkpoint import REASON, drop_checkpoint, load_checkpoint, save_checkpoint, save_weights
+from search.training.initial import NothingFits, start_from
 from search.training.patches import PatchSource
 from search.training.pretrained import Unavailable, start_from_pretrained
 from search.training.schemes import Phase, make_phases, phase_at, training_step
@@ -65,7 +66,7 @@ def evaluate(job: Job, on_epoch: OnEpoch = lambda epoch: None, on_priced: OnPric
         measurement = _evaluate(job, on_epoch, on_priced, started)
     except Refused as error:
         measurement = Measurement("failed", f"can't be built: {error}")
-    except (Diverged, TimeoutError, Unavailable) as error:
+    except (Diverged, TimeoutError, Unavailable, NothingFits) as error:
         measurement = Measurement("failed", str(error))
     except torch.OutOfMemoryError as error:
         measurement = Measurement("failed", f"out of memory: {str(error).splitlines()[0]}")
@@ -87,6 +88,7 @@ def _evaluate(job: Job, on_epoch: OnEpoch, on_priced: OnPriced, started: float) 
     seed_everything(job.seed)
     network = build(job.architecture, context)
     start_from_pretrained(network, job.architecture)
+    start_from(network, job.training.init)
     network = lay_out(network).to(device)
     prepared = load_prepared(Path(job.task.prepared))
     try:

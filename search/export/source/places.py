@@ -12,7 +12,6 @@ from pathlib import Path
 
 from search.export.source.trace import Node
 
-
 SHAPE = re.compile(r"#\s*(\([A-Z]\w*,[^()]*\))")
 
 
