@@ -113,7 +113,8 @@ def _read(path: Path) -> State:
 def _state_in(loaded: Any, path: Path) -> State:
     """Find the state dict in what a checkpoint holds."""
     for candidate in (loaded, *(loaded.get(name) for name in NESTED if isinstance(loaded, Mapping))):
-        if isinstance(candidate, Mapping) and candidate and all(isinstance(each, Tensor) for each in candidate.values()):
+        values = list(candidate.values()) if isinstance(candidate, Mapping) else []
+        if values and all(isinstance(each, Tensor) for each in values):
             return dict(candidate)
     raise UserError([f"{path}: holds no state dict (tried: the file itself, {', '.join(NESTED)})"])
 

@@ -288,7 +288,8 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(program, tm
     assert "there is no folder" in wrong(program, capsys, image, "--out", tmp_path / "no" / "mask.nii")
     (tmp_path / "file").touch()
     assert "can't be made (File exists)" in wrong(program, capsys, image, "--out", tmp_path / "file")
-    assert "can't be made (No such file or directory)" in wrong(program, capsys, image, "--out", tmp_path / "no" / "masks")
+    said = wrong(program, capsys, image, "--out", tmp_path / "no" / "masks")
+    assert "can't be made (No such file or directory)" in said
     assert "it is a folder" in wrong(program, capsys, image, "--out", tmp_path / "folder.nii")
     assert "it is the image itself" in wrong(program, capsys, image, "--out", image)
     monkeypatch.setattr(program.os, "access", lambda path, mode: False)

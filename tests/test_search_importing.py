@@ -27,7 +27,8 @@ def acdc():
     preset = PRESETS["unetrpp_acdc"]
     with torch.device("meta"):
         network = build(preset.architecture, preset.context)
-    state = {name: torch.full(value.shape, float(index)) for index, (name, value) in enumerate(network.state_dict().items())}
+    shapes = {name: value.shape for name, value in network.state_dict().items()}
+    state = {name: torch.full(shape, float(index)) for index, (name, shape) in enumerate(shapes.items())}
     return state, to_released(state, preset.architecture)
 
 

@@ -126,10 +126,10 @@ def _usage(origin: Origin, forms: Forms) -> str:
     return (
         "```\npip install -r requirements.txt\n"
         f"python predict.py {image} --out MASK.nii.gz\npython predict.py FOLDER --out MASKS\n```\n\n"
-        f"Input: {len(channels)} channel{'s' if several else ''} ({', '.join(channels)}) in any orientation and spacing: "
-        "NIfTI, or .mha, .nrrd (with SimpleITK), or DICOM series (with pydicom). Output: labels on the input's grid and "
-        "affine, their names in the header. `predict.py --help` lists the options; it ends with 0, with 1 where some "
-        "inputs failed, with 2 where nothing could be done, and a line on stderr for each.\n\n"
+        f"Input: {len(channels)} channel{'s' if several else ''} ({', '.join(channels)}) in any orientation and "
+        "spacing: NIfTI, or .mha, .nrrd (with SimpleITK), or DICOM series (with pydicom). Output: labels on the "
+        "input's grid and affine, their names in the header. `predict.py --help` lists the options; it ends with 0, with 1 "
+        "where some inputs failed, with 2 where nothing could be done, and a line on stderr for each.\n\n"
         f"Forms (`--form`), each fed with windows of the training patch:\n\n{said}\n\n"
         "`bundle/` is the same as a MONAI bundle; its docs/README.md says how it is run."
     )
@@ -151,11 +151,12 @@ def _dice(origin: Origin) -> str:
         known = [value for case in cases if (value := case.dice[index]) is not None]
         low, high = interval(known) if known else (None, None)
         between = f"{low:.4f} to {high:.4f}" if low is not None and high is not None else "-"
-        spread = [f"{value:.4f}" for value in ((float(np.mean(known)), min(known), max(known)) if known else [math.nan] * 3)]
+        numbers = (float(np.mean(known)), min(known), max(known)) if known else (math.nan,) * 3
+        spread = [f"{value:.4f}" for value in numbers]
         rows.append((name, spread[0], between, *spread[1:], str(len(known))))
     return (
-        f"Mean over classes, then cases: **{mean_dice(cases):.4f}**. Measured on whole volumes, on their own grids, each "
-        "case by a network that was not trained on it.\n\n"
+        f"Mean over classes, then cases: **{mean_dice(cases):.4f}**. Measured on whole volumes, on their own grids, "
+        "each case by a network that was not trained on it.\n\n"
         + _table(("class", "mean", "95 % interval", "lowest", "highest", "cases"), rows)
     )
 
@@ -192,8 +193,8 @@ def _limits(origin: Origin) -> str:
     return (
         "* **Not a medical device.** For research. No regulator has cleared it; no diagnosis or treatment "
         "may rest on it.\n"
-        "* The Dice above is that of validation cases, on which this network was also chosen among others: expect less on "
-        "new data. No external test set.\n"
+        "* The Dice above is that of validation cases, on which this network was also chosen among others: expect "
+        "less on new data. No external test set.\n"
         "* Volumes unlike the data set's (scanner, protocol, field of view, anatomy, spacing) are not "
         "covered, and predict.py does not notice them.\n"
         "* predict.py computes in float32 on a CPU, in float16 on a GPU (`--precision float32` for the other)."

@@ -78,7 +78,8 @@ def _cheapest(
     fit = [record for record in front if (record.measurement.dice or 0.0) >= enough]
     if not fit:
         best_dice = max((record.measurement.dice or 0.0 for record in front), default=0.0)
-        raise UserError([f"--pick: no network of the front has a Dice of {enough:g} or more; the best has {best_dice:.4f}"])
+        said = f"no network of the front has a Dice of {enough:g} or more; the best has {best_dice:.4f}"
+        raise UserError([f"--pick: {said}"])
     record = min(fit, key=lambda each: losses([each], {name: directions[name] for name in costs})[0].tolist())
     cost = show(costs[0], record.measurement.value(costs[0]))
     why = f"the cheapest of {len(fit)} with a Dice of {enough:g} or more on {size}: {HEADINGS[costs[0]]} {cost}"
@@ -105,7 +106,8 @@ def _under(pick: str, front: Sequence[Record], directions: Mapping[str, str], si
         raise UserError([f"--pick: no network of the front has {said}"])
     record = best(fit, directions)
     name = "dice" if "dice" in directions else next(iter(directions))
-    return record, f"the best of {len(fit)} with {said} on {size}: {HEADINGS[name]} {show(name, record.measurement.value(name))}"
+    value = show(name, record.measurement.value(name))
+    return record, f"the best of {len(fit)} with {said} on {size}: {HEADINGS[name]} {value}"
 
 
 def _within(record: Record, name: str, limit: float) -> bool:

@@ -188,7 +188,7 @@ def _described(origin: Origin, forms: Forms) -> Described:
     return Described(
         name=prepared.name, network=forms.source, licence=prepared.licence, channels=prepared.channels,
         labels=prepared.labels, patch=plan.context.patch, overlap=plan.training.overlap,
-        description=f"Segments {labels}. {origin.record.architecture.describe()}. See the model card beside this bundle.",
+        description=f"Segments {labels}. {origin.record.architecture.describe()}. The model card says more.",
     )  # fmt: skip
 
 

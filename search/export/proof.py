@@ -60,8 +60,8 @@ class Proof:
     def __str__(self) -> str:
         same = "all the same" if not self.differing_voxels else f"{self.differing_voxels} at ties differ"
         return (
-            f"{self.form}: {', '.join(self.cases)} in a process without voxnas: {self.voxels:,} voxels, {same}; logits "
-            f"within {self.max_logit_difference:.1e}, Dice within {self.max_dice_difference:.1e}; {self.seconds:.1f} s, "
+            f"{self.form}: {', '.join(self.cases)} in a process without voxnas: {self.voxels:,} voxels, {same}; "
+            f"logits within {self.max_logit_difference:.1e}, Dice within {self.max_dice_difference:.1e}; {self.seconds:.1f} s, "
             f"peak memory {show_bytes(self.peak_bytes)}"
         )
 
@@ -88,7 +88,8 @@ def prove(folder: Path, form: str, expected: Sequence[Expected], *, prepared: Pr
         began = time.perf_counter()
         said, found = _predicted(folder, form, [each.case for each in expected], Path(scratch))
         seconds = time.perf_counter() - began
-        apart = [_compare(each, *masks, form=form, prepared=prepared) for each, masks in zip(expected, found, strict=True)]
+        pairs = zip(expected, found, strict=True)
+        apart = [_compare(each, *masks, form=form, prepared=prepared) for each, masks in pairs]
     return Proof(
         form,
         tuple(each.case.name for each in expected),

@@ -82,8 +82,8 @@ def pack(packing: Packing, plan: Plan, record: Record, records: Sequence[Record]
         return _folds(plan, record, records, view=view)
     known = {case.case: case for each in _same(record, records) for case in each.measurement.cases}
     if packing == "full":
-        count = len(plan.dataset.cases)
-        return Trained((_train_on_all(plan, record, view=view),), f"trained again on all {count} cases", tuple(known.values()))
+        how = f"trained again on all {len(plan.dataset.cases)} cases"
+        return Trained((_train_on_all(plan, record, view=view),), how, tuple(known.values()))
     fold = plan.folds[record.fold]
     how = (
         f"trained on fold {record.fold + 1} of {len(plan.folds)}: {len(fold.train)} cases, validated on "
@@ -140,7 +140,8 @@ def _folds(plan: Plan, record: Record, records: Sequence[Record], *, view: View)
                     begun = start(driver, dict(record.decisions), number=number, seed=seed, fold=fold)
                     ended = driver.run(begun)
                     if ended.state != "trained":
-                        raise UserError([f"--ensemble folds: fold {fold + 1} {ended.state}: {ended.measurement.reason}"])
+                        said = f"fold {fold + 1} {ended.state}: {ended.measurement.reason}"
+                        raise UserError([f"--ensemble folds: {said}"])
                     found[fold] = ended
     members = [found[fold] for fold in range(len(plan.folds))]
     cases = {case.case: case for each in members for case in each.measurement.cases}

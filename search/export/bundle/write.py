@@ -59,8 +59,8 @@ def write_bundle(export: Path, network: nn.Module, said: Described) -> Path:
         (folder / name).mkdir(parents=True)
     for name in SCRIPTS:
         shutil.copyfile(export / name, folder / "scripts" / name)
-    (folder / "scripts" / "__init__.py").write_text('"""Scripts of this bundle."""\n', encoding="utf-8")
-    shutil.copyfile(HERE / "scripts" / "segment.py", folder / "scripts" / "segment.py")
+    for name in ("__init__.py", "segment.py"):
+        shutil.copyfile(HERE / "scripts" / name, folder / "scripts" / name)
     shutil.copyfile(HERE / SCHEMA, folder / "configs" / SCHEMA)
     shutil.copyfile(export / "preprocessing.json", folder / "configs" / "preprocessing.json")
     torch.save({name: value.clone() for name, value in network.state_dict().items()}, folder / "models" / "model.pt")
@@ -121,7 +121,9 @@ def _inference(said: Described, *, class_name: str) -> dict[str, Any]:
             "_target_": "SlidingWindowInferer", "roi_size": list(said.patch), "sw_batch_size": 1,
             "overlap": said.overlap, "mode": "gaussian",
         },
-        "postprocessing": {"_target_": "scripts.segment.WriteMask", "settings": "@settings", "output_dir": "@output_dir"},
+        "postprocessing": {
+            "_target_": "scripts.segment.WriteMask", "settings": "@settings", "output_dir": "@output_dir",
+        },
         "evaluator": {
             "_target_": "scripts.segment.Segmenter", "device": "@device", "dataset": "@dataset",
             "network": "@network", "inferer": "@inferer", "postprocessing": "@postprocessing",
@@ -136,11 +138,12 @@ def _readme(said: Described) -> str:
     return (
         f"# {said.name}\n\n{said.description}\n\nIn this folder, with MONAI, nibabel and jsonschema (the last for "
         "`verify_metadata`):\n\n```\n"
-        f"python -m monai.bundle run --config_file {CONFIG} --meta_file {META} --dataset_dir FOLDER --output_dir MASKS\n"
+        f"python -m monai.bundle run --config_file {CONFIG} --meta_file {META} --dataset_dir FOLDER "
+        "--output_dir MASKS\n"
         f"python -m monai.bundle verify_metadata --meta_file {META} --filepath configs/{SCHEMA}\n"
         f"python -m monai.bundle verify_net_in_out network_def --config_file {CONFIG} --meta_file {META}\n```\n\n"
-        f"`configs/{SCHEMA}` is written after MONAI's bundle specification and travels with the bundle, so that nothing "
-        "is downloaded. Not a medical device.\n"
+        f"`configs/{SCHEMA}` is written after MONAI's bundle specification and travels with the bundle, so that "
+        "nothing is downloaded. Not a medical device.\n"
     )
 
 

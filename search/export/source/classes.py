@@ -150,9 +150,8 @@ class _Constructor:
         if isinstance(first, Same):
             return "self." + first.path
         if isinstance(first, Weights):
-            sizes = [
-                self._number(each, [other.sizes[index].value for other in column]) for index, each in enumerate(first.sizes)
-            ]
+            columns = [[other.sizes[index].value for other in column] for index in range(len(first.sizes))]
+            sizes = [self._number(each, values) for each, values in zip(first.sizes, columns, strict=True)]
             inside = (", ".join(sizes) if sizes else "()") + (f", dtype={first.kind}" if first.kind else "")
             return f"torch.zeros({inside})" if first.buffer else f"nn.Parameter(torch.zeros({inside}))"
         if isinstance(first, Several):
@@ -160,8 +159,9 @@ class _Constructor:
         if isinstance(first, Own):
             made = self.classes.of[first.module]
             rows = [made.values(each.module) for each in column]
+            columns = [[row[index] for row in rows] for index in range(len(made.arguments))]
             given = [
-                self._number(Given(name, None), [row[index] for row in rows]) for index, name in enumerate(made.arguments)
+                self._number(Given(name, None), values) for name, values in zip(made.arguments, columns, strict=True)
             ]
             return f"{made.name}({', '.join(given)})"
         return self._leaf(column)

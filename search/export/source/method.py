@@ -16,8 +16,8 @@ from search.export.source.trace import COMPUTED_IN, Node, NotWritable, Trace
 from search.export.source.tracked import Argument, Attribute, Operation, Size, origin_of
 
 INFIX = {
-    "add": "+", "sub": "-", "mul": "*", "div": "/", "true_divide": "/", "matmul": "@", "floor_divide": "//", "pow": "**",
-    "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "remainder": "%",
+    "add": "+", "sub": "-", "mul": "*", "div": "/", "true_divide": "/", "matmul": "@", "floor_divide": "//",
+    "pow": "**", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "remainder": "%",
 }  # fmt: skip
 PROPERTIES = {"T", "mT", "H", "mH", "real", "imag", "data"}
 RESERVED = {"self", "torch", "nn", "F", *keyword.kwlist}
@@ -312,8 +312,8 @@ class Writer:
         if isinstance(first, Attribute) and first.index == 0:
             whole = getattr(first.module, first.name)
             same = [
-                isinstance(origin, Attribute) and (origin.module, origin.name, origin.index) == (first.module, first.name, n)
-                for n, origin in enumerate(origins[: len(whole)])
+                isinstance(each, Attribute) and (each.module, each.name, each.index) == (first.module, first.name, n)
+                for n, each in enumerate(origins[: len(whole)])
             ]
             if all(same) and len(same) == len(whole):
                 return self._attribute(first.module, first.name), len(whole)
@@ -340,7 +340,9 @@ class Writer:
             if len(items) == 1 and items[0].startswith("*"):
                 return Text(items[0][1:])
             inside = ", ".join(items)
-            return Text(f"[{inside}]") if isinstance(value, list) else Text(f"({inside},)" if len(items) == 1 else f"({inside})")
+            if isinstance(value, list):
+                return Text(f"[{inside}]")
+            return Text(f"({inside},)" if len(items) == 1 else f"({inside})")
         if isinstance(value, dict):
             return Text("{" + ", ".join(f"{key!r}: {self._value(part).code}" for key, part in value.items()) + "}")
         if isinstance(value, torch.dtype) and value == COMPUTED_IN:

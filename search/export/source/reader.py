@@ -25,8 +25,9 @@ def read_safetensors(path):
             kind, count = KINDS[each["dtype"]], torch.Size(each["shape"]).numel()
             if end - first != count * kind.itemsize or start + end > len(data):
                 raise ValueError(f"{name} is cut off")
-            flat = torch.frombuffer(data, dtype=kind, count=count, offset=start + first) if count else torch.empty(0, dtype=kind)
-            tensors[name] = flat.reshape(each["shape"])
+            if count:
+                flat = torch.frombuffer(data, dtype=kind, count=count, offset=start + first)
+            tensors[name] = flat.reshape(each["shape"]) if count else torch.empty(each["shape"], dtype=kind)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: is no whole safetensors file ({error})") from error
     return tensors

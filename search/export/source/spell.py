@@ -139,9 +139,8 @@ def spell(module: nn.Module, seen: dict[int, str], path: str, called: set[nn.Mod
     if is_leaf(module):
         return spell_leaf(module)
     if type(module) in (nn.Sequential, nn.ModuleList, nn.ModuleDict):
-        parts = tuple(
-            (name, spell(child, seen, f"{path}.{name}", called)) for name, child in module._modules.items() if child is not None
-        )
+        children = [(name, child) for name, child in module._modules.items() if child is not None]
+        parts = tuple((name, spell(child, seen, f"{path}.{name}", called)) for name, child in children)
         return Several(type(module).__name__, parts)
     return Own(module)
 

@@ -24,8 +24,8 @@ from search.export.source.tracked import Argument, Attribute, Size, origin_of, p
 COMPUTED_IN = torch.float16  # of the trace: what is cast to float32 stands out, and what is cast back
 SILENT = (torch._C._set_grad_enabled, torch.promote_types, torch._assert)
 UNRECORDED = {
-    "dtype", "device", "layout", "is_cuda", "is_mkldnn", "is_quantized", "is_sparse", "is_meta", "requires_grad", "grad",
-    "grad_fn", "is_nested", "is_mps", "is_xla", "is_cpu", "itemsize", "names", "is_leaf", "ndim",
+    "dtype", "device", "layout", "is_cuda", "is_mkldnn", "is_quantized", "is_sparse", "is_meta", "requires_grad",
+    "grad", "grad_fn", "is_nested", "is_mps", "is_xla", "is_cpu", "itemsize", "names", "is_leaf", "ndim",
 }  # fmt: skip
 UNRECORDED_METHODS = {"dim", "ndimension", "is_contiguous", "stride", "is_floating_point", "is_complex", "element_size"}
 IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
@@ -100,7 +100,8 @@ def _struct_fields(result: Any) -> tuple[str, ...]:
     if type(result).__module__ != "torch.return_types":
         return ()
     names = [name for name in dir(type(result)) if not name.startswith(("_", "n_")) and name not in ("count", "index")]
-    return tuple(sorted(names, key=lambda name: next(i for i, part in enumerate(result) if part is getattr(result, name))))
+    places = {id(part): place for place, part in enumerate(result)}
+    return tuple(sorted(names, key=lambda name: places[id(getattr(result, name))]))
 
 
 class Tracing(TorchFunctionMode):

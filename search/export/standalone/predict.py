@@ -4,11 +4,11 @@
 predict.py IMAGE.nii.gz --out MASK.nii.gz
 predict.py FOLDER --out FOLDER_OF_MASKS
 
-An input is a NIfTI file (3D, or 4D with the channels last), a .mha, .mhd or .nrrd file (with SimpleITK), a folder of one
-DICOM series (with pydicom), or a folder of such. Several channels are one 4D file or one file each: `FIRST --channel
-SECOND ...` in the order of preprocessing.json, or nnU-Net's names, CASE_0000, CASE_0001, ... The mask has the image's
-grid and affine and the data set's label values. Exit codes: 0 all done; 1 some inputs failed, each with a line that says
-why, the others are done; 2 nothing could be done.
+An input is a NIfTI file (3D, or 4D with the channels last), a .mha, .mhd or .nrrd file (with SimpleITK), a folder of
+one DICOM series (with pydicom), or a folder of such. Several channels are one 4D file or one file each: `FIRST
+--channel SECOND ...` in the order of preprocessing.json, or nnU-Net's names, CASE_0000, CASE_0001, ... The mask has the
+image's grid and affine and the data set's label values. Exit codes: 0 all done; 1 some inputs failed, each with a line
+that says why, the others are done; 2 nothing could be done.
 """
 
 from __future__ import annotations

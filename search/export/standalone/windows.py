@@ -79,7 +79,8 @@ def logit_slabs(
             weights[:, there, across] += weight[:, here]
             done()
         finished = depth if following is None else following - first
-        yield from _without_padding(first, sums[:, :finished, :, inside] / weights[:finished, :, inside], windows, image)
+        slab = sums[:, :finished, :, inside] / weights[:finished, :, inside]
+        yield from _without_padding(first, slab, windows, image)
         for held in (sums, weights[None]):
             held[:, : depth - finished] = held[:, finished:]
             held[:, depth - finished :] = 0

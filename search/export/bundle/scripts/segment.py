@@ -18,7 +18,8 @@ import volumes  # type: ignore[import-not-found]  # noqa: E402
 
 def settings(bundle_root: str) -> dict[str, Any]:
     """Return how volumes reach the network, and what its classes mean."""
-    found: dict[str, Any] = json.loads((Path(bundle_root) / "configs" / "preprocessing.json").read_text(encoding="utf-8"))
+    text = (Path(bundle_root) / "configs" / "preprocessing.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)
     return found
 
 
