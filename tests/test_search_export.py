@@ -129,12 +129,13 @@ def program(exported):
     spec = importlib.util.spec_from_file_location("exported_predict", exported.folder / "predict.py")
     module = importlib.util.module_from_spec(spec)
     before = list(sys.path)
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     loaded = module.forms.load("source", device="cpu", precision="auto", threads=1)
     module.forms.load = lambda *_, **__: loaded
     yield module
     sys.path[:] = before
-    for name in ("forms", "geometry", "model", "volumes", "windows"):
+    for name in ("forms", "geometry", "model", "volumes", "windows", "exported_predict"):
         sys.modules.pop(name, None)
 
 

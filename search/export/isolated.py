@@ -1,7 +1,7 @@
 """Run an exported `predict.py` in a process that has neither voxnas nor what voxnas is made with.
 
-`python -I -B isolated.py DIR/predict.py ARGUMENTS...`: started by its path in a fresh process. With `--allow monai -m
-monai.bundle ARGUMENTS...` it runs MONAI instead, and lets it have what it is made with.
+`python -I -B isolated.py DIR/predict.py ARGUMENTS...`: started by its path in a fresh process. With `--monai
+ARGUMENTS... --then ARGUMENTS...` it runs `monai.bundle` instead, once or more, and lets it have what it is made with.
 """
 
 from __future__ import annotations
@@ -50,10 +50,12 @@ def isolate(absent: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:4] == ["--allow", "monai", "-m"]:
+    if sys.argv[1] == "--monai":
         isolate(OURS)
-        sys.argv = sys.argv[4:]
-        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        commands = " ".join(sys.argv[2:]).split(" --then ")
+        for command in commands:
+            sys.argv = ["monai.bundle", *command.split()]
+            runpy.run_module("monai.bundle", run_name="__main__")
     else:
         isolate(ABSENT)
         sys.argv = sys.argv[1:]
