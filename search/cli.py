@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
@@ -46,6 +46,8 @@ Address = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--address", help="The Ray cluster, as auto or HOST:PORT [the file's].", show_default=False),
 ]
+Retrain = Literal["full"]
+Ensemble = Literal["folds"]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -216,12 +218,34 @@ def report(study: StudyFile, overrides: Overrides = None, runs: Runs = Path("run
 @app.command()
 def export(
     study: StudyFile, out: Annotated[Path, typer.Option("--out", help="Folder to write the model to.")],
-    pick: Annotated[str, typer.Option("--pick", help="knee, best, or a trial's number.")] = "knee",
+    pick: Annotated[
+        str, typer.Option(help="knee, best, cheapest:dice>=0.85, under:memory=4GiB,latency=30ms, or a trial's number.")
+    ] = "knee",
+    retrain: Annotated[Retrain | None, typer.Option(help="Train it again on all cases.", show_default=False)] = None,
+    ensemble: Annotated[
+        Ensemble | None, typer.Option(help="Pack one of each fold; missing ones are trained.", show_default=False)
+    ] = None,
     data: DataRoot = None, overrides: Overrides = None, runs: Runs = Path("runs"),
 ) -> None:  # fmt: skip
     """Write one network as a folder that runs without voxnas, and prove that it does."""
+    from search.study.mistakes import UserError
+
+    if retrain and ensemble:
+        raise UserError(["export: --retrain full trains one network and --ensemble folds packs several; choose one"])
     plan = _plan(study, data, overrides, runs)
-    _export(plan, pick, out)
+    _export(plan, pick, out, retrain or ensemble or "trial")
+
+
+@app.command(name="import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="An export's folder, or a checkpoint's file.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
+    preset: Annotated[str | None, typer.Option(help="The paper's network that it is of.", show_default=False)] = None,
+) -> None:
+    """Take over weights to start trainings from (`training.init`): an export's, or the authors' released ones."""
+    from search.importing import import_weights
+
+    print(import_weights(source, out, preset=preset))
 
 
 @app.command()
@@ -281,7 +305,7 @@ def demo(runs: Runs = Path("runs")) -> None:
     _run(plan, plan.study.search.trials)
     front(file, None, runs, json=False)
     report(file, None, runs)
-    _export(plan, "knee", plan.folder / "export")
+    _export(plan, "knee", plan.folder / "export", "trial")
 
 
 def _console() -> Console:
@@ -456,11 +480,14 @@ def _survey(plan: Plan, sample: int, timed: int, json: bool) -> None:
         _console().print(costs_table(spreads, budgets=plan.budgets))
 
 
-def _export(plan: Plan, pick: str, out: Path) -> None:
+def _export(plan: Plan, pick: str, out: Path, packing: Literal["trial", "full", "folds"]) -> None:
     from search.export import export as export_model
+    from search.view import RunView
 
-    exported = export_model(plan, pick, out)
-    _console().print(str(exported), highlight=False, soft_wrap=True)
+    console = _console()
+    with _stoppable(console), RunView(console, name=f"export {plan.study.name}", trials=0) as view:
+        exported = export_model(plan, pick, out, packing=packing, view=view)
+    console.print(str(exported), highlight=False, soft_wrap=True)
 
 
 def _show(name: str | None, every: bool) -> None:

@@ -120,7 +120,7 @@ def make_plan(loaded: LoadedStudy, *, runs: Path, progress: Progress | None = No
     space = narrow_space(context, loaded.study.space.narrowing())
     if all(len(axis.choices) == 1 for axis in space.axes):
         raise UserError(["space: nothing is left to choose after `fix`, so no objective can differ; open an axis"])
-    training = replace(loaded.study.training, patch=patch)
+    training = replace(loaded.study.training, patch=patch, init=_initial_weights(loaded))
     return Plan(loaded, dataset, facts, folds, training, context, space, runs)
 
 
@@ -157,6 +157,17 @@ def trial_folder(plan: Plan, number: int) -> Path:
 
 def _pick(values: tuple[Any, ...], axes: tuple[int, int, int]) -> tuple[Any, Any, Any]:
     return values[axes[0]], values[axes[1]], values[axes[2]]
+
+
+def _initial_weights(loaded: LoadedStudy) -> str | None:
+    """Return the path of the weights that trainings start from, looked up beside the study's file, then here."""
+    named = loaded.study.training.init
+    if named is None:
+        return None
+    from search.training.initial import weights_file
+
+    beside = loaded.file.parent / named
+    return str(weights_file(beside if beside.exists() else Path(named)).resolve())
 
 
 def _folds(loaded: LoadedStudy, facts: DataFacts) -> tuple[Fold, ...]:

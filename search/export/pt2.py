@@ -50,7 +50,7 @@ def write_pt2(
     faults = []
     for example, axes, tried in ((generous, (0, 2, 3, 4), others), (patch, (0,), [])):
         try:
-            with _quiet():
+            with quiet():
                 program = _export(network, torch.empty(2, in_channels, *example), axes)
                 shapes = [(1, in_channels, *size) for size in (patch, *tried)]
                 shapes.append((2, in_channels, *patch))
@@ -111,7 +111,7 @@ def _times(sizes: tuple[int, ...]) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep torch's remarks on its own insides from the user."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

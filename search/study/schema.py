@@ -160,6 +160,7 @@ class Training:
     overlap: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.5
     validate_every: Whole = 1
     deadline: Seconds | None = None
+    init: str | None = None  # weights to start from, as `voxnas import` writes them
 
 
 @dataclass(frozen=True)

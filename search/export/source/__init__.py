@@ -1,0 +1,5 @@
+"""A network's own source: its classes as this one network runs them, written out from a trace of each."""
+
+from search.export.source.write import NotWritable, write_source
+
+__all__ = ["NotWritable", "write_source"]
