@@ -10,7 +10,6 @@ from typing import Any
 
 from search.ablation.arms import BASE, Asked, asked_arms
 from search.ablation.schema import SURFACE_METRICS, Ablation
-from search.export.choose import choose
 from search.front import look
 from search.study.load import ANY_CONTEXT, LoadedStudy, find_data, load_study
 from search.study.mistakes import Mistake, UserError, nearest
@@ -126,6 +125,8 @@ def _base(ablation: Ablation, source: Source, runs: Path, mistakes: list[Mistake
         return PRESETS[base.preset].architecture
     if base.study is None:
         return None
+    from search.export.choose import choose  # its package loads torch
+
     file = Path(source.file).parent / base.study
     try:
         looked = look(load_study(file, need_data=False), runs=runs)
