@@ -14,20 +14,21 @@ from search.figures.study import DOMINATED, FRONT, LAYOUT, LINE, SCALES, axis_ti
 from search.statistics.ranks import Ranks
 
 ROW = 34  # pixels of an arm in a forest plot, a heat map and a critical-difference diagram
-OTHER = "#5b6675"
+OTHER, ONCE = "#5b6675", "#56B4E9"
+HOLDS, ALONE, OPEN = "told apart", "over the cases alone †", "not told apart"
 DIVERGING = [[0.0, "#E69F00"], [0.5, "#FFFFFF"], [1.0, "#56B4E9"]]  # light enough for dark text
 WIDEST = 34  # letters of an arm's name that a figure shows
 
 
 @dataclass(frozen=True)
 class Whisker:
-    """An arm's line of a forest plot; `holds` tells whether it is told apart from the baseline."""
+    """An arm's line of a forest plot; `kind` says whether it is told apart from the baseline, and by what."""
 
     arm: str
     difference: float
     low: float
     high: float
-    holds: bool
+    kind: str
     text: str
 
 
@@ -42,18 +43,18 @@ def whiskers(summary: Summary, metric: str) -> list[Whisker]:
                 f"<b>{escape(line.arm)}</b><br>{signed(pairs.difference, digits)} ({signed(pairs.low, digits)} to "
                 f"{signed(pairs.high, digits)})<br>p {show_p(effect.adjusted)}, {pairs.units} units<br>{verdict}"
             )
-            holds = effect.adjusted < summary.design.alpha
-            found.append(Whisker(line.arm, pairs.difference, pairs.low, pairs.high, holds, text))
+            kind = ALONE if "†" in verdict else HOLDS if effect.adjusted < summary.design.alpha else OPEN
+            found.append(Whisker(line.arm, pairs.difference, pairs.low, pairs.high, kind, text))
     return found
 
 
 def draw_forest(lines: list[Whisker], *, metric: str, baseline: str) -> go.Figure:
     """Draw mean paired differences with their intervals, the baseline as a line at zero."""
     figure = go.Figure(layout={**LAYOUT, "height": 130 + ROW * len(lines), "showlegend": True})
-    for name, holds, color in (("told apart", True, FRONT), ("not told apart", False, DOMINATED)):
-        chosen = [each for each in lines if each.holds == holds]
+    for kind, color in ((HOLDS, FRONT), (ALONE, ONCE), (OPEN, DOMINATED)):
+        chosen = [each for each in lines if each.kind == kind]
         figure.add_scatter(
-            x=[each.difference for each in chosen], y=[_short(each.arm) for each in chosen], name=name, mode="markers",
+            x=[each.difference for each in chosen], y=[_short(each.arm) for each in chosen], name=kind, mode="markers",
             marker={"color": color, "size": 11, "symbol": "square"}, showlegend=bool(chosen),
             error_x={
                 "type": "data", "symmetric": False, "color": color, "thickness": 2, "width": 5,
