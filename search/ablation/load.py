@@ -111,8 +111,8 @@ def load_ablation(
 
 def _draft(source: Source) -> Ablation | None:
     """Read what the arms need alone, so that their mistakes are said beside those of other sections."""
-    kept = {key: source.values[key] for key in ("base", "arms", "baseline") if key in source.values}
-    values = {"name": "draft", "data": {"path": "."}, **kept}
+    values: dict[str, Any] = {"name": "draft", "data": {"path": "."}}
+    values |= {key: source.values[key] for key in ("base", "arms", "baseline") if key in source.values}
     return read_as(Ablation, Source(source.file, values, source.places))[0]
 
 
