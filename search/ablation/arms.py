@@ -67,8 +67,7 @@ def asked_arms(ablation: Ablation) -> tuple[list[Asked], list[tuple[Path_, str]]
 def _removed(arms: Arms, problems: list[tuple[Path_, str]]) -> Iterable[Asked]:
     for number, key in enumerate(arms.remove):
         place: Path_ = ("arms", "remove", number)
-        gone = _absent(key, place, problems)
-        yield Asked(f"no {key}", ((key, gone),), place)
+        yield Asked(f"no {key}", tuple(_without(key, place, problems).items()), place)
 
 
 def _replaced(arms: Arms) -> Iterable[Asked]:
@@ -83,7 +82,9 @@ def _added(arms: Arms, problems: list[tuple[Path_, str]]) -> Iterable[Asked]:
         return
     keys = list(arms.add)
     places: list[Path_] = [("arms", "add", key if isinstance(arms.add, dict) else n) for n, key in enumerate(keys)]
-    bare = {key: _absent(key, place, problems) for key, place in zip(keys, places, strict=True)}
+    bare: dict[str, Any] = {}
+    for key, place in zip(keys, places, strict=True):
+        bare |= _without(key, place, problems)
     yield Asked(BARE, tuple(bare.items()), ("arms", "add"))
     for key, place in zip(keys, places, strict=True):
         others = {other: gone for other, gone in bare.items() if other != key}
@@ -109,19 +110,22 @@ def _values(said: Any) -> tuple[Any, ...]:
     return tuple(said) if isinstance(said, list) else (said,)
 
 
-def _absent(key: str, place: Path_, problems: list[tuple[Path_, str]]) -> Any:
-    """Return the value of an axis under which its component isn't there."""
+def _without(key: str, place: Path_, problems: list[tuple[Path_, str]]) -> dict[str, Any]:
+    """Return the axis at the value under which its component isn't there; nothing where that is a problem.
+
+    A name that no axis has is left for the space to refuse.
+    """
     axes = matching_axes(key, full_axes("each"))
     choices = axes[0].choices if axes else ()
     for gone in ABSENT:
         if any(choice == gone and type(choice) is type(gone) for choice in choices):
-            return gone
+            return {key: gone}
     if axes:
         shown = ", ".join(str(choice) for choice in choices)
         problems.append((place, f"{key!r} is not a component that can be left out (choices: {shown})"))
     elif key.startswith(SECTIONS):
         problems.append((place, f"{key!r} is a setting, which can't be left out; give it values under `replace`"))
-    return None
+    return {} if axes or key.startswith(SECTIONS) else {key: None}
 
 
 def _name(changes: Mapping[str, Any]) -> str:

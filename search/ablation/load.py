@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from search.ablation.arms import BASE, Asked, asked_arms
 from search.ablation.schema import SURFACE_METRICS, Ablation
-from search.export.choose import choose
 from search.front import look
 from search.study.load import ANY_CONTEXT, LoadedStudy, find_data, load_study
 from search.study.mistakes import Mistake, UserError, nearest
@@ -66,7 +65,7 @@ class LoadedAblation:
         surface = set(ablation.metrics) & set(SURFACE_METRICS)
         study = Study(
             name=ablation.name + (f"/{setting.name}" if setting.changes else ""),
-            data=replace(setting.data, fold=ablation.trained_folds[0]), training=setting.training,
+            data=setting.data, training=setting.training,
             objectives=OBJECTIVES, search=Search(seed=ablation.seeds[0]), executor=ablation.executor,
             storage=storage, surface_tolerance=ablation.surface_tolerance if surface else None,
         )  # fmt: skip
@@ -94,20 +93,27 @@ def load_ablation(
     ablation, mistakes = read_as(Ablation, source)
     folder, missing = find_data(source, file, data_root)
     mistakes += source.mistakes + missing
-    if ablation is None or folder is None:
-        refuse(mistakes)
-        raise ValueError(f"{file} gave neither an ablation nor a mistake")
-    asked, problems = asked_arms(ablation)
-    mistakes += [source.mistake(path, message) for path, message in problems]
-    if ablation.baseline not in [each.name for each in asked]:
-        hint = nearest(ablation.baseline, [each.name for each in asked])
-        mistakes.append(source.mistake(("baseline",), f"no arm is called {ablation.baseline!r}{hint}"))
-    base = _base(ablation, source, runs, mistakes)
-    settings = _settings(source, asked, mistakes)
-    for each in asked:
-        mistakes += _network_mistakes(ablation, base, each, source)
+    drafted = ablation or _draft(source)
+    if drafted is not None:
+        asked, problems = asked_arms(drafted)
+        mistakes += [source.mistake(path, message) for path, message in problems]
+        base = _base(drafted, source, runs, mistakes)
+        settings = _settings(source, asked, mistakes)
+        mistakes += [wrong for each in asked for wrong in _network_mistakes(drafted, base, each, source)]
+        if drafted.baseline not in [each.name for each in asked]:
+            hint = nearest(drafted.baseline, [each.name for each in asked])
+            mistakes.append(source.mistake(("baseline",), f"no arm is called {drafted.baseline!r}{hint}"))
     refuse(mistakes)
+    if ablation is None or folder is None:
+        raise ValueError(f"{file} gave neither an ablation nor a mistake")
     return LoadedAblation(ablation, file, folder, tuple(asked), tuple(settings), base)
+
+
+def _draft(source: Source) -> Ablation | None:
+    """Read what the arms need alone, so that their mistakes are said beside those of other sections."""
+    values: dict[str, Any] = {"name": "draft", "data": {"path": "."}}
+    values |= {key: source.values[key] for key in ("base", "arms", "baseline") if key in source.values}
+    return read_as(Ablation, Source(source.file, values, source.places))[0]
 
 
 def complete(ablation: Ablation, base: Architecture | None, asked: Asked, context: Context) -> Architecture:
@@ -126,6 +132,8 @@ def _base(ablation: Ablation, source: Source, runs: Path, mistakes: list[Mistake
         return PRESETS[base.preset].architecture
     if base.study is None:
         return None
+    from search.export.choose import choose  # its package loads torch
+
     file = Path(source.file).parent / base.study
     try:
         looked = look(load_study(file, need_data=False), runs=runs)

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 def render(plan: AblationPlan, found: Findings) -> str:
     """Return the report as one HTML text."""
     summary = found.summary
+    effects = [line.effects[summary.primary] for line in summary.lines if summary.primary in line.effects]
+    verdicts = [summary.verdict(effect, summary.primary) for effect in effects]
     tiles = [
         ("arms", str(len(plan.distinct))), ("trainings", str(len(found.results))), ("missing", str(len(found.missing))),
         ("baseline", summary.design.baseline), ("primary metric", TITLES[summary.primary]),
-        ("told apart", str(sum(summary.primary in line.effects
-                               and line.effects[summary.primary].adjusted < summary.design.alpha
-                               for line in summary.lines))),
+        ("told apart", str(sum(word in ("better", "worse") for word in verdicts))),
+        ("over the cases alone", str(sum("†" in word for word in verdicts))),
     ]  # fmt: skip
     values = {
         "name": plan.loaded.ablation.name, "tiles": tiles, "methods": found.methods, "figures": _figures(found),

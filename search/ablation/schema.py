@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from search.study.schema import STRICT, Data, Executor, Index, Name, Positive, PresetName, Training
 
@@ -26,7 +26,14 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-Several = Annotated[tuple[Index, ...], BeforeValidator(_counted), Field(min_length=1)]
+def _paired(metrics: tuple[str, ...]) -> tuple[str, ...]:
+    if not set(metrics) & set(CASE_METRICS):
+        raise ValueError(f"one of {', '.join(CASE_METRICS)} is needed, to pair the arms case by case")
+    return metrics
+
+
+Several = Annotated[tuple[Index, ...], BeforeValidator(_counted), Field(min_length=1), AfterValidator(_distinct)]
+Metrics = Annotated[tuple[Metric, ...], AfterValidator(_distinct), AfterValidator(_paired)]
 
 
 @dataclass(frozen=True)
@@ -75,19 +82,13 @@ class Ablation:
     seeds: Several = (0, 1, 2)
     folds: Several | None = None
     baseline: str = "base"
-    metrics: tuple[Metric, ...] = ("dice", "memory", "latency")
+    metrics: Metrics = ("dice", "memory", "latency")
     surface_tolerance: Positive = 1.0
     correction: Correction = "holm"
     alpha: Annotated[float, Field(gt=0, lt=0.5, strict=True)] = 0.05
     retries: Annotated[int, Field(ge=0, le=10, strict=True)] = 1
     executor: Executor = field(default_factory=Executor)
     storage: str | None = None
-
-    def __post_init__(self) -> None:
-        for values in (self.seeds, self.folds or (), self.metrics):
-            _distinct(values)
-        if not self.case_metrics:
-            raise ValueError(f"metrics: one of {', '.join(CASE_METRICS)} is needed, to pair the arms case by case")
 
     @property
     def case_metrics(self) -> tuple[str, ...]:

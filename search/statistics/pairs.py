@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 CONFIDENCE = 0.95
 RESAMPLES = 9999
 POWER = 0.8
-SIMULATED = 2000  # repetitions behind a computed power
-STEPS = 12  # halvings of the bracket of a detectable difference
+SIMULATED = 1000  # repetitions behind a computed power
+STEPS = 10  # halvings of the bracket of a detectable difference
 Vector = NDArray[np.float64]
 
 
