@@ -103,7 +103,7 @@ def submit(
 @app.command()
 def status(
     study: StudyFile, overrides: Overrides = None, runs: Runs = Path("runs"), json: AsJson = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every two seconds until the study ends.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every two seconds until it ends.")] = False,
 ) -> None:  # fmt: skip
     """Show who works on the study: machines, running trials, queue, failures with their reasons, time left."""
     _status(study, overrides, runs, json, watch)

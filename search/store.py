@@ -7,6 +7,7 @@ and all records are read by one query. `read_records` needs SQLAlchemy alone, so
 from __future__ import annotations
 
 import json
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -38,6 +39,7 @@ RECORD = "voxnas:record"
 STUDY = "voxnas:study"
 REFERENCE = "voxnas:hypervolume_reference"
 SCHEMA_VERSIONS = (12,)  # of Optuna's tables; another version is read through Optuna itself
+MAKING_TRIES = 5
 RECORDS = (
     "SELECT t.number, t.trial_id, t.state, a.value_json FROM trials t"
     " JOIN studies s ON s.study_id = t.study_id"
@@ -114,8 +116,19 @@ def read_rows(
 
 
 def has_known_tables(connection: sql.Connection) -> bool:
-    """Tell whether Optuna's tables are of a version that is read and written here directly."""
-    return connection.execute(sql.text("SELECT schema_version FROM version_info")).scalar() in SCHEMA_VERSIONS
+    """Tell whether Optuna's tables are of a version that is read and written here directly.
+
+    Raises UserError where they are not there (yet): reading never makes them, which a driver may be about to do.
+    """
+    try:
+        version = connection.execute(sql.text("SELECT schema_version FROM version_info")).scalar()
+    except (sql.exc.OperationalError, sql.exc.ProgrammingError) as error:
+        if "version_info" not in str(error):
+            raise
+        version = None
+    if version is None:
+        raise UserError([f"nothing has run yet in {shown(str(connection.engine.url))}; start with `voxnas run`"])
+    return version in SCHEMA_VERSIONS
 
 
 def read_study_attribute(url: str, name: str, key: str) -> Any:
@@ -211,7 +224,7 @@ class Store:
 
         if url.startswith("sqlite"):
             Path(sql.make_url(url).database or "").parent.mkdir(parents=True, exist_ok=True)
-        storage = patiently(lambda: optuna_storage(url), url=url)
+        storage = patiently(lambda: _made_by_one(url), url=url)
         study = optuna.create_study(
             study_name=name, storage=storage, directions=optuna_directions(directions), load_if_exists=True
         )
@@ -376,6 +389,16 @@ class Store:
             if not self.presence.is_alive(self.kept[number].driver):
                 return self.kept[number]
         return None
+
+
+def _made_by_one(url: str) -> optuna.storages.BaseStorage:
+    """Return Optuna's storage; where another driver makes its tables at this moment, once they are there."""
+    for _ in range(MAKING_TRIES):
+        try:
+            return optuna_storage(url)
+        except (sql.exc.IntegrityError, sql.exc.ProgrammingError):
+            time.sleep(1.0)
+    return optuna_storage(url)
 
 
 def optuna_directions(directions: Mapping[str, str]) -> list[optuna.study.StudyDirection]:

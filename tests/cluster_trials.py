@@ -41,7 +41,12 @@ class Sleeper(Trial):
             file.write_text(str(len(epochs)))
             if len(epochs) < job.training.epochs:
                 yield Measurement("running", costs=job.costs, epochs=epochs)
-        yield Measurement("trained", costs=job.costs, epochs=epochs, dice=0.5 + int(Path(job.folder).name) / 100)
+        yield self.done(job)
+
+    def done(self, job):
+        epochs = tuple(Epoch(number + 1, 1.0, 0.5, self.epoch_s) for number in range(job.training.epochs))
+        dice = 0.5 + int(Path(job.folder).name) % 50 / 100
+        return Measurement("trained", costs=job.costs, epochs=epochs, dice=dice)
 
     def before(self, job, epoch):
         """Fault to inject before an epoch."""
