@@ -2,19 +2,23 @@
 
 import gc
 import os
+import threading
 import time
 import warnings
+from dataclasses import replace
 
 import cluster_trials
+import psutil
 import pytest
 from cluster_trials import HERE, Watch
 from conftest import STUDY, quiet_view, write_study
 
+import search.local
 from search.cluster.executor import RayExecutor
 from search.driver import run_study
 from search.plan import make_plan
 from search.store import read_records
-from search.study import load_study
+from search.study import UserError, load_study
 
 ROOT = HERE.parent
 TINY = STUDY.replace("epochs: 2", "epochs: 3")
@@ -57,6 +61,7 @@ def cluster():
 
 
 def plan_of(folder, *overrides, text=TINY):
+    folder.mkdir(exist_ok=True)
     made = write_study(folder, text) if not (folder / "tiny.yaml").exists() else None
     file = made.file if made else folder / "tiny.yaml"
     return make_plan(load_study(file, overrides=overrides), runs=folder / "runs")
@@ -135,3 +140,75 @@ def test_out_of_memory_is_tried_once_alone_and_then_over_budget(tmp_path, cluste
     assert records[1].measurement.reason == "alone on its device, out of memory: no more (6.0 GiB held)"
     assert records[1].measurement.measured_memory.reserved_bytes == 6 * 2**30
     assert records[1].measurement.costs.params > 0
+
+
+def plain(records):
+    """What of records does not depend on clocks and machines."""
+    return [
+        (record.number, record.decisions, record.state, record.measurement.dice, record.measurement.cases,
+         [(epoch.number, epoch.loss, epoch.dice) for epoch in record.measurement.epochs],
+         replace(record.measurement.costs, latency=None), record.measurement.measured_memory)
+        for record in records
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_one_worker_gives_the_records_of_the_local_executor(tmp_path, cluster):
+    text = STUDY.replace("proposer: random", "proposer: known-cost, halving: {min_epochs: 1, reduction: 2.0}")
+    text = text.replace("threads: 1", "threads: 1, workers: 1")
+    here, there = (plan_of(tmp_path / name, text=text) for name in ("here", "there"))
+    local = search.local.run_study(here, trials=4, view=quiet_view())
+    far = run_study(there, trials=4, view=quiet_view(), executor=RayExecutor(there, address=cluster.address))
+    assert plain(far.records) == plain(local.records)
+    assert {"trained", "stopped"} == {record.state for record in far.records}
+    assert all(record.measurement.costs.latency for record in far.records if record.state == "trained")
+    for record in far.records:
+        assert not (there.folder / "trials" / f"{record.number:06d}" / "last.pt").exists()
+    kept = {path.parent.name for path in there.folder.glob("trials/*/best.safetensors")}
+    assert kept == {path.parent.name for path in here.folder.glob("trials/*/best.safetensors")}
+
+
+@pytest.mark.slow
+def test_a_real_training_outlives_its_process_and_half_a_checkpoint_and_ends_in_nan(tmp_path, cluster):
+    text = STUDY.replace("epochs: 2, steps_per_epoch: 4", "epochs: 6, steps_per_epoch: 6")
+    plan = plan_of(tmp_path, "executor.workers=1", f"executor.storage_path={tmp_path / 'storage'}", text=text)
+    checkpoint = tmp_path / "storage" / "tiny" / "trials" / "000000" / "last.pt"
+
+    def harm():
+        wait_for(checkpoint.exists)
+        for process in psutil.process_iter(["name", "cmdline"]):
+            if "ray::Trial" in " ".join(process.info["cmdline"] or ()):
+                process.kill()
+        whole = checkpoint.read_bytes()
+        checkpoint.write_bytes(whole[: len(whole) // 2])
+
+    thread = threading.Thread(target=harm)
+    thread.start()
+    run_study(plan, trials=1, view=quiet_view(), executor=RayExecutor(plan, address=cluster.address))
+    thread.join()
+    (record,) = outcomes(plan)
+    assert record.state == "trained" and len(record.measurement.epochs) == 6 and len(record.attempts) == 1
+    assert (plan.folder / "trials" / "000000" / "best.safetensors").exists()  # brought back from the storage
+    wild = plan_of(tmp_path, "name=wild", "training.learning_rate=1e30", "training.clip_gradient=1e30")
+    run_study(wild, trials=2, view=quiet_view(), executor=RayExecutor(wild, address=cluster.address))
+    assert {(each.state, each.measurement.fault) for each in outcomes(wild)} == {("failed", "not a number")}
+
+
+def test_nothing_answers_at_an_address(tmp_path, monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(UserError, match="no Ray cluster at 'nowhere': .*; start one with `ray start --head`, or name"):
+        RayExecutor(plan_of(tmp_path), address="nowhere")
+
+
+def test_a_latency_is_measured_on_what_the_study_names(cluster):
+    from search.cluster.probe import probe_options
+
+    lent = {"CPU": 8.0, "GPU": 2.0, "latency_probe": 1.0, "accelerator_type:A100": 1.0}
+    assert probe_options(None, lent, gpu=True) == {"num_cpus": 0, "resources": {"latency_probe": 1.0}}
+    assert probe_options("A100", lent, gpu=True)["num_gpus"] == 1
+    assert probe_options(None, {"CPU": 8.0, "GPU": 2.0}, gpu=True) == {"num_cpus": 0, "num_gpus": 1}
+    with pytest.raises(UserError, match="executor.latency_on: 'H100' is not in the cluster, which has A100, latency_p"):
+        probe_options("H100", lent, gpu=True)
