@@ -2,10 +2,13 @@
 
 import gc
 import os
+import subprocess
+import sys
 import threading
 import time
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import cluster_trials
 import psutil
@@ -109,6 +112,7 @@ def test_a_lost_process_goes_on_from_its_checkpoint_and_the_attempt_is_kept(tmp_
     assert not records[0].attempts and not records[2].attempts
     assert {len(record.measurement.epochs) for record in records} == {3}
     assert {record.measurement.costs.latency.median_s for record in records} == {0.01}
+    assert {record.measurement.versions for record in records} == {(("imported", ""),)}  # neither torch nor monai
     assert not list(plan.folder.glob("tune*"))
     again = run(plan, cluster, "Killed")
     assert again.records == tuple(records)
@@ -212,3 +216,54 @@ def test_a_latency_is_measured_on_what_the_study_names(cluster):
     assert probe_options(None, {"CPU": 8.0, "GPU": 2.0}, gpu=True) == {"num_cpus": 0, "num_gpus": 1}
     with pytest.raises(UserError, match="executor.latency_on: 'H100' is not in the cluster, which has A100, latency_p"):
         probe_options("H100", lent, gpu=True)
+
+
+def test_cards_of_one_machine_are_locked_apart(monkeypatch):
+    import torch
+
+    from search.costs.latency import physical_name
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert physical_name(torch.device("cuda:0")) == "cuda3" and physical_name(torch.device("cpu")) == "cpu"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert physical_name(torch.device("cuda:1")) == "cuda1"
+
+
+@pytest.mark.slow
+def test_real_volumes_on_two_workers(tmp_path, cluster, shared_data):
+    loaded = load_study(ROOT / "studies" / "hippocampus.yaml", data_root=shared_data, overrides=[
+        "training.epochs=1", "training.steps_per_epoch=2", "search.proposer=random", "executor.threads=1",
+        "executor.device=cpu", "space.fix.width_cap=32",
+    ])  # fmt: skip
+    plan = make_plan(loaded, runs=tmp_path)
+    run_study(plan, trials=2, view=quiet_view(), executor=RayExecutor(plan, address=cluster.address))
+    records = outcomes(plan)
+    assert sum(record.state == "trained" for record in records) == 2
+    for record in records:
+        if record.state == "trained":
+            assert {case.case for case in record.measurement.cases} == set(plan.fold.validation)
+
+
+@pytest.mark.slow
+def test_a_submitted_study_runs_on_the_head(tmp_path, monkeypatch):
+    made = write_study(tmp_path, STUDY.replace("epochs: 2", "epochs: 1"))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    head = start_cluster({"num_cpus": 2, "include_dashboard": True, "dashboard_port": 28265})
+    try:
+        where = ["--runs", str(made.runs), "--data", str(made.data), "--trials", "1"]
+        command = [sys.executable, "-m", "search.cli", "submit", str(made.file), "--address"]
+        done = subprocess.run(
+            [*command, "http://127.0.0.1:28265", *where, "--follow"], capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "tiny runs as raysubmit_" in done.stdout and "1 trials are done (1 trained)" in done.stdout
+        nobody = subprocess.run([*command, "http://127.0.0.1:9", *where], capture_output=True, text=True)
+        assert nobody.returncode == 2 and "the head at http://127.0.0.1:9 did not take the study" in nobody.stderr
+        relative = subprocess.run(
+            [*command, "http://127.0.0.1:28265", "--runs", "runs"], capture_output=True, text=True
+        )
+        assert relative.returncode == 2 and "name a folder that the cluster's machines share" in relative.stderr
+    finally:
+        stop_cluster(head)
+    (record,) = read_records(f"sqlite:///{made.runs / 'tiny' / 'study.db'}", "tiny")
+    assert record.state == "trained"
