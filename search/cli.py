@@ -121,7 +121,7 @@ def studies(
     runs: Runs = Path("runs"),
 ) -> None:  # fmt: skip
     """List the studies of a database; rename, copy or delete one, free its disk."""
-    from search import studies as kept
+    from search.store import studies as kept
 
     change = kept.Change(rename, copy, delete, free, upgrade)
     if delete and not yes:

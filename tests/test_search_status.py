@@ -14,7 +14,7 @@ from test_search_store import CHOICES, DIRECTIONS, DONE, record
 from search.records import Epoch, Measurement
 from search.status import status_json, study_status
 from search.store import Store, read_records
-from search.studies import Change, change_studies, find_databases, list_studies
+from search.store.studies import Change, change_studies, find_databases, list_studies
 from search.study import UserError, load_study
 from space.architecture import Architecture
 

@@ -89,10 +89,16 @@ def _repeat(once: Callable[[], float], repeats: int, most_seconds: float) -> lis
 
 @contextmanager
 def device_lock(device: torch.device, *, exclusive: bool) -> Iterator[None]:
-    """Hold a device on this machine: shared while an epoch trains, alone while a latency is measured."""
+    """Hold a device on this machine: shared while an epoch trains, alone while a latency is measured.
+
+    Who waits to be alone keeps the gate, so that trainings that follow on each other don't keep it out for ever.
+    """
     path = Path(tempfile.gettempdir()) / f"voxnas-{os.getuid()}-{physical_name(device)}.lock"
-    with path.open("w") as file:
+    with path.with_suffix(".gate").open("w") as gate, path.open("w") as file:
+        fcntl.flock(gate, fcntl.LOCK_EX)
         fcntl.flock(file, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        if not exclusive:
+            fcntl.flock(gate, fcntl.LOCK_UN)
         yield
 
 

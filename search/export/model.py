@@ -69,7 +69,7 @@ def export(plan: Plan, pick: str, out: Path) -> Exported:
     """
     record, why = choose(pick, read_records(plan.url, plan.study.name), plan.directions)
     # Refuses a changed file, which would give the network another patch, spacing or fold than its own
-    Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
+    Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity()).close()
     folder = trial_folder(plan, record.number)
     return export_trial(record, plan=plan, prepared=prepared_data(plan), folder=folder, out=out, why=why)
 
