@@ -5,7 +5,10 @@ Without one, workers write into the run's folder itself, which all machines then
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from pyarrow import fs
 
 from search.records import Job
 
-SCRATCH = Path(tempfile.gettempdir()) / "voxnas"
+SCRATCH = Path(tempfile.gettempdir()) / f"voxnas-{os.getuid()}"
 PARTIAL = ".part"
 WHOLE = "whole"  # written last: prepared volumes without it were cut off on their way
 
@@ -29,14 +32,16 @@ class Mirror:
         if self.storage is None:
             return job
         here = SCRATCH / self._place(job.folder)
+        shutil.rmtree(here, ignore_errors=True)  # of another attempt, or of another study of this name
         self._down(self._place(job.folder), here)
         prepared = Path(job.task.prepared)
         if not prepared.is_dir():
             prepared = SCRATCH / "cache" / prepared.name
             if not prepared.is_dir():
-                part = prepared.with_name(prepared.name + PARTIAL)
+                part = prepared.with_name(f"{prepared.name}.{os.getpid()}{PARTIAL}")
                 self._down(f"cache/{prepared.name}", part)
-                part.rename(prepared)
+                with suppress(OSError):  # another trial on this machine was quicker
+                    part.rename(prepared)
         return replace(job, folder=str(here), task=replace(job.task, prepared=str(prepared)))
 
     def keep(self, job: Job) -> None:
