@@ -248,7 +248,8 @@ def test_real_volumes_on_two_workers(tmp_path, cluster, shared_data):
 def test_a_submitted_study_runs_on_the_head(tmp_path, monkeypatch):
     made = write_study(tmp_path, STUDY.replace("epochs: 2", "epochs: 1"))
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    head = start_cluster({"num_cpus": 2, "include_dashboard": True, "dashboard_port": 28265})
+    ports = {"dashboard_port": 28265, "dashboard_agent_listen_port": 28266}
+    head = start_cluster({"num_cpus": 2, "include_dashboard": True, **ports})
     try:
         where = ["--runs", str(made.runs), "--data", str(made.data), "--trials", "1"]
         command = [sys.executable, "-m", "search.cli", "submit", str(made.file), "--address"]
