@@ -107,7 +107,7 @@ def submit(
 @app.command()
 def status(
     study: StudyFile, overrides: Overrides = None, runs: Runs = Path("runs"), json: AsJson = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every two seconds, to the end.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every two seconds until it ends.")] = False,
 ) -> None:  # fmt: skip
     """Show who works on the study: machines, running trials, queue, failures with their reasons, time left."""
     _status(study, overrides, runs, json, watch)
@@ -125,7 +125,7 @@ def studies(
     runs: Runs = Path("runs"),
 ) -> None:  # fmt: skip
     """List the studies of a database; rename, copy or delete one, free its disk."""
-    from search import studies as kept
+    from search.store import studies as kept
 
     change = kept.Change(rename, copy, delete, free, upgrade)
     if delete and not yes:

@@ -13,9 +13,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
-from cluster_trials import HERE, Sleeper, Watch
+from cluster_trials import HERE, Noted, Sleeper, Watch
 from conftest import write_study
 
 TRIALS = 40
@@ -103,7 +104,7 @@ def run(plan, executor, trials):
 
 
 def bench_platform(folder):
-    from test_search_cluster import disconnect, start_cluster
+    from test_search_cluster import start_cluster, stop_cluster
 
     cluster = start_cluster({"num_cpus": 1}, {"num_cpus": 1})
     plan = wide_plan(folder)
@@ -122,8 +123,7 @@ def bench_platform(folder):
     print(f"platform: seconds a trial that trains nothing, 2 workers, {parameters:.0f} parameters a trial")
     for title, seconds in rows:
         print(f"  {title:58} {seconds:6.3f} s" + ("  (limit 0.150 s)" if seconds is ours else ""))
-    disconnect()
-    cluster.shutdown()
+    stop_cluster(cluster)
 
 
 def tune_alone(folder, searcher, reuse):
@@ -214,21 +214,25 @@ def fill(plan, records):
         dice, memory = rng.random(), rng.randrange(10**6, 10**9)
         done = Measurement("trained", costs=Costs(1, 1, memory, 1, latency), dice=dice,
                            epochs=(Epoch(1, 0.5, dice, 1.0),), seconds=1.0)  # fmt: skip
-        record = Record(number, plan.space.architecture(decisions), tuple(decisions.items()), 0, 0, done, "2026", "2026")
+        network = plan.space.architecture(decisions)
+        record = Record(number, network, tuple(decisions.items()), 0, 0, done, "2026", "2026")
         trials.append((number + 1, number, 1, "COMPLETE", "2026-01-01 00:00:00", "2026-01-01 00:00:01"))
         attributes.append((number + 1, RECORD, json.dumps(record.to_values())))
         values += [(number + 1, 0, dice, "FINITE"), (number + 1, 1, float(memory), "FINITE")]
         for name in decisions:
-            choices = [json.dumps(each) if isinstance(each, tuple) else each for each in plan.space.by_name[name].choices]
+            axis = plan.space.by_name[name]
+            choices = [json.dumps(each) if isinstance(each, tuple) else each for each in axis.choices]
             text = json.dumps({"name": "CategoricalDistribution", "attributes": {"choices": choices}})
             params.append((number + 1, name, 0.0, text))
     with sqlite3.connect(plan.folder / "study.db") as database:
-        database.executemany("INSERT INTO trials (trial_id, number, study_id, state, datetime_start, datetime_complete)"
-                             " VALUES (?, ?, ?, ?, ?, ?)", trials)  # fmt: skip
-        database.executemany("INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (?, ?, ?)", attributes)
-        database.executemany("INSERT INTO trial_values (trial_id, objective, value, value_type) VALUES (?, ?, ?, ?)", values)
-        database.executemany("INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)"
-                             " VALUES (?, ?, ?, ?)", params)  # fmt: skip
+        for table, columns, rows in (
+            ("trials", "trial_id, number, study_id, state, datetime_start, datetime_complete", trials),
+            ("trial_user_attributes", "trial_id, key, value_json", attributes),
+            ("trial_values", "trial_id, objective, value, value_type", values),
+            ("trial_params", "trial_id, param_name, param_value, distribution_json", params),
+        ):
+            marks = ", ".join("?" * len(columns.split(",")))
+            database.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)
     return len(params) / records
 
 
@@ -280,7 +284,7 @@ print(json.dumps({"ready": ready, "ask": p95(asks), "tell": p95(tells), "rss": r
 
 
 def driver_limits(folder, records):
-    """Measure, in a process of its own, a driver on so many records: seconds until ready, of an ask, of a tell; bytes."""
+    """Measure, in a process of its own, a driver on so many records: seconds until ready, to ask, to tell; bytes."""
     plan = wide_plan(folder, text=WIDE)
     parameters = fill(plan, records)
     command = [sys.executable, "-c", MEASURE, str(plan.loaded.file), str(plan.runs), str(HERE)]
@@ -298,6 +302,81 @@ def bench_driver(folder):
     print(f"  ask, 95th        {found['ask']:7.3f} s    (limit 0.1 s)")
     print(f"  tell, 95th       {found['tell']:7.3f} s    (limit 0.05 s)")
     print(f"  memory           {found['rss'] / 2**20:7.0f} MiB  (limit 500 MiB beyond imports)")
+
+
+class Night(Sleeper):
+    """Sleeps 30 to 180 s, and tells when, and whether torch or monai came with it."""
+
+    def progress(self, job):
+        begun = time.time()
+        time.sleep(30 + int(Path(job.folder).name) * 37 % 151)
+        with open("/proc/self/status") as file:
+            rss = next(int(line.split()[1]) for line in file if line.startswith("VmRSS")) * 1024
+        imported = sorted({"torch", "monai"} & set(sys.modules))
+        row = {"begun": begun, "ended": time.time(), "pid": os.getpid(), "imported": imported, "rss": rss}
+        file = Path(job.folder).parent / "nights.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a") as lines:
+            lines.write(json.dumps(row) + "\n")
+        yield self.done(job)
+
+
+def busy_share(rows, workers, ramp_s):
+    """The share of workers that slept, from the ramp-up's end to the moment when no more trials were left to start."""
+    first = min(row["begun"] for row in rows)
+    begin, end = first + ramp_s, max(row["begun"] for row in rows)
+    slept = sum(max(0.0, min(row["ended"], end) - max(row["begun"], begin)) for row in rows)
+    return slept / (workers * (end - begin)) if end > begin else 0.0
+
+
+def bench_busy(folder, workers=64, trials=320):
+    from test_search_cluster import start_cluster, stop_cluster
+
+    cluster = start_cluster({"num_cpus": 0}, *[{"num_cpus": workers // 2, "memory": workers * 2**31}] * 2)
+    plan = wide_plan(folder)
+    run(plan, free_executor(plan, cluster, Night), trials)
+    rows = [json.loads(line) for line in (plan.folder / "trials" / "nights.jsonl").read_text().splitlines()]
+    last_first = sorted(row["begun"] for row in rows)[workers - 1]
+    ramp_s = last_first - min(row["begun"] for row in rows)
+    processes = Counter(row["pid"] for row in rows)
+    print(f"busy: {workers} pretended workers, {trials} trials of 30 to 180 s")
+    print(f"  ramp-up          {ramp_s:7.1f} s")
+    print(f"  busy after it    {busy_share(rows, workers, ramp_s):7.3f}    (limit 0.9)")
+    print(f"  processes        {len(processes):7d}    (restarted {len(processes) - workers})")
+    print(f"  memory a worker  {statistics.mean(row['rss'] for row in rows) / 2**20:7.0f} MiB,"
+          f" imports torch or monai: {sorted({name for row in rows for name in row['imported']}) or 'neither'}")
+    stop_cluster(cluster)
+
+
+def most_at_once(notes):
+    """The most trials, and the most bytes of their predictions, that each card had at a time; lines of `Noted`."""
+    cards, found = {}, {}
+    for line in notes:
+        card, share, begun, memory = line.split()
+        cards.setdefault(card, []).append((float(begun), float(share), int(memory)))
+    for card, rows in cards.items():
+        at_once = [[other for other in rows if other[0] <= row[0] < other[0] + Noted.epoch_s] for row in rows]
+        found[card] = (
+            max(len(each) for each in at_once),
+            max(sum(other[2] for other in each) for each in at_once),
+            max(sum(other[1] for other in each) for each in at_once),
+        )
+    return found
+
+
+def bench_packing(folder, trials=40):
+    from test_search_cluster import start_cluster, stop_cluster
+
+    card = {"num_cpus": 8, "num_gpus": 1, "memory": 2**35, "resources": {"gpu_memory": 16 * 2**30}}
+    cluster = start_cluster({"num_cpus": 0}, card, card)
+    plan = wide_plan(folder, "executor.device=auto")
+    run(plan, free_executor(plan, cluster, Noted, memory_bytes=2 * 2**30), trials)
+    found = most_at_once((plan.folder / "trials" / "notes").read_text().splitlines())
+    print(f"packing: {trials} trials predicted at 2 GiB on 2 pretended GPUs of 16 GiB")
+    for card, (most, predicted, share) in sorted(found.items()):
+        print(f"  card {card}: {most} at a time (limit 3), {predicted / 2**30:.1f} GiB predicted, shares {share:g}")
+    stop_cluster(cluster)
+    return found
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The cluster files that people start from: they parse, fit their schemas, ask for what they can have, and keep a token."""
+"""The cluster files that people start from: they parse, fit their schemas, and let nobody in without a token."""
 
 import json
 import re

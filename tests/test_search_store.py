@@ -96,7 +96,7 @@ def test_looking_at_nothing_says_how_to_begin(tmp_path):
 def test_another_schema_is_read_through_optuna(url, tmp_path, monkeypatch):
     store = open_store(url)
     started = store.start(record(), choices=CHOICES)
-    monkeypatch.setattr("search.store.SCHEMA_VERSIONS", ())
+    monkeypatch.setattr("search.store.tables.SCHEMA_VERSIONS", ())
     assert read_records(url, "s") == [started]
 
 

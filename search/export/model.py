@@ -71,7 +71,7 @@ def export(plan: Plan, pick: str, out: Path, *, packing: Packing = "trial", view
     records = read_records(plan.url, plan.study.name)
     choice = choose(pick, records, plan.directions)
     # Refuses a changed file, which would give the network another patch, spacing or fold than its own
-    Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
+    Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity()).close()
     _require_free(out.expanduser().resolve(), out)
     trained = pack(packing, plan, choice.record, records, view=view)
     return export_trained(Origin(choice, trained, plan, prepared_data(plan)), out)
