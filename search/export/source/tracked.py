@@ -110,4 +110,4 @@ for _kind in (TrackedInt, TrackedFloat):
         ("add", "+"), ("sub", "-"), ("mul", "*"), ("floordiv", "//"), ("truediv", "/"), ("mod", "%"),
     ):  # fmt: skip
         _define(_kind, _name, _symbol)
-    _kind.__neg__ = lambda self: _combine("-", operator.neg, self)  # type: ignore[attr-defined, method-assign]
+    _kind.__neg__ = lambda self: _combine("-", operator.neg, self)  # type: ignore[method-assign]

@@ -94,7 +94,7 @@ def _program(path: Path, device: str) -> Any:
 
 
 def _onnx(path: Path, device: str, threads: int | None) -> tuple[Network, str]:
-    import onnxruntime  # type: ignore[import-not-found]
+    import onnxruntime
 
     there = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     if device == "cuda" and not there:
