@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from search.costs.fake import fake_tensors
-from search.export.source.classes import Class, Classes, Module
+from search.export.source.classes import Class, Module, group
 from search.export.source.method import Method, Writer
 from search.export.source.spell import body_of, holds_weights
 from search.export.source.trace import COMPUTED_IN, NotWritable, Trace, Tracing, installed, is_leaf
@@ -52,13 +52,13 @@ def source_of(network: nn.Module, tracing: Tracing, *, title: str) -> tuple[str,
             for module, name in method.attributes:
                 read.setdefault(module, {})[name] = None
     for each in modules:
-        each._attributes = list(read.get(each.module, ()))
-    classes = Classes(modules)
-    made = {id(each): each for each in classes.of.values()}
-    reader = READER.read_text(encoding="utf-8").split("\n\n\n", 1)[1].replace("NETWORK", classes.of[network].name)
-    written = "\n\n\n".join([*(_class(each, classes) for each in made.values()), reader])
+        each.attributes = list(read.get(each.module, ()))
+    classes = group(modules)
+    made = {id(each): each for each in classes.values()}
+    reader = READER.read_text(encoding="utf-8").split("\n\n\n", 1)[1].replace("NETWORK", classes[network].name)
+    written = "\n\n\n".join([*(_class(each) for each in made.values()), reader])
     head = _head(modules, title, ordered="OrderedDict" in written)
-    return head + "\n\n\n" + written, classes.of[network].name
+    return head + "\n\n\n" + written, classes[network].name
 
 
 def _written(network: nn.Module, called: set[nn.Module]) -> list[nn.Module]:
@@ -122,14 +122,14 @@ def _paths(module: nn.Module) -> Callable[[Any], str]:
     return path
 
 
-def _class(made: Class, classes: Classes) -> str:
+def _class(made: Class) -> str:
     first = made.members[0]
     kind = type(first.module)
     lines = [f"class {made.name}({first.base}):"]
     lines += [f"    {line}" if line else "" for line in _docstring(kind)]
     arguments = "".join(f", {name}" for name in made.arguments)
     lines += ["", f"    def __init__(self{arguments}) -> None:"]
-    lines += [f"        {line}" for each in classes.text[made.name] for line in _broken(each)]
+    lines += [f"        {line}" for each in made.lines for line in _broken(each)]
     for method in first.methods:
         given = ", ".join(["self", *method.arguments])
         lines += ["", f"    def {method.name}({given}):"]
