@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -21,11 +22,30 @@ READER = Path(__file__).with_name("reader.py")
 WIDTH = 116
 
 
-def write_source(build: Callable[[], nn.Module], path: Path, *, shape: tuple[int, ...], title: str) -> str:
-    """Write the network that `build` makes, as it runs on an image of `shape` (B, C, D, H, W); return its class.
+@dataclass(frozen=True)
+class Source:
+    """What was written: the network's class, and whether it is the same at every size that was tried."""
 
-    `build` is called under fake tensors: nothing is computed. Raises NotWritable.
+    network: str
+    sizes: Literal["any", "patch"]
+
+
+def write_source(
+    build: Callable[[], nn.Module], path: Path, *, in_channels: int, sizes: Sequence[tuple[int, ...]], title: str
+) -> Source:
+    """Write the network that `build` makes, as it runs on images of the first of `sizes` (D, H, W).
+
+    At the others the same text must come out, or the source is for the first alone. `build` is called under fake
+    tensors: nothing is computed. Raises NotWritable.
     """
+    text, name = _traced(build, (2, in_channels, *sizes[0]), title)
+    same = all(_traced(build, (1, in_channels, *size), title)[0] == text for size in sizes[1:])
+    path.write_text(text, encoding="utf-8")
+    return Source(name, "any" if same else "patch")
+
+
+def _traced(build: Callable[[], nn.Module], shape: tuple[int, ...], title: str) -> tuple[str, str]:
+    """Return the text of a network traced on an image of this shape, and the name of its class."""
     with fake_tensors(), torch.no_grad():
         network = build().eval()
         for tensor in (*network.parameters(), *network.buffers()):
@@ -35,9 +55,7 @@ def write_source(build: Callable[[], nn.Module], path: Path, *, shape: tuple[int
         with installed(tracing, network):
             forward = type(network).forward.__get__(network)
             tracing.run(network, "forward", forward, (torch.zeros(shape, dtype=COMPUTED_IN),), {})
-    text, name = source_of(network, tracing, title=title)
-    path.write_text(text, encoding="utf-8")
-    return name
+    return source_of(network, tracing, title=title)
 
 
 def source_of(network: nn.Module, tracing: Tracing, *, title: str) -> tuple[str, str]:
