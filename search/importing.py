@@ -53,7 +53,7 @@ def import_weights(source: Path, out: Path, *, preset: str | None = None) -> Imp
         raise UserError([f"--preset: {preset!r} is no paper's network{nearest(preset, list(PRESETS))}"])
     if source.is_dir():
         architecture, state = _exported(source)
-        network, left = architecture.describe(), ()
+        network, left = architecture.describe(), list[str]()
     else:
         found, state, left = _released(_read(source), source, preset)
         architecture, network = found.architecture, found.name

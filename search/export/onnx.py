@@ -43,6 +43,8 @@ def write_onnx(network: nn.Module, path: Path, *, in_channels: int, patch: Tripl
                 network, (example,), dynamo=True, opset_version=OPSET, verbose=False,
                 input_names=["image"], output_names=["logits"], dynamic_shapes=({0: Dim.DYNAMIC},),
             )  # fmt: skip
+            if program is None:
+                raise NoOnnx("torch wrote nothing")
             _forget_origins(program)
             program.save(path, external_data=False)
         worst = max(difference(_session(path), network, (batch, in_channels, *patch)) for batch in (1, 2))

@@ -316,7 +316,7 @@ def installed(tracing: Tracing, network: nn.Module) -> Iterator[None]:
             for name in _public_methods(type(module)):
                 _report_method(tracing, module, name)
     exporting = torch.compiler._is_exporting_flag
-    nn.Module.__call__ = call  # type: ignore[method-assign, assignment]
+    nn.Module.__call__ = call  # type: ignore[method-assign]
     torch.compiler._is_exporting_flag = True  # the blocks then take their plain ways, without hand-written gradients
     try:
         with tracing:

@@ -96,7 +96,7 @@ def _module(module: nn.Module, tracing: Tracing, called: set[nn.Module]) -> Modu
     for (owner, _), trace in tracing.traces.items():
         if owner is module and not sequential:
             methods.append(_method(trace, path))
-    if sequential and list(module._modules) == [str(index) for index in range(len(module))]:
+    if sequential and list(module._modules) == [str(index) for index in range(len(module._modules))]:
         base = "nn.Sequential"
     elif sequential:
         raise NotWritable(f"{type(module).__name__} is a Sequential with names of its own")
@@ -173,7 +173,8 @@ def _long_list(code: str) -> tuple[int, list[int], int] | None:
     for start, sign in enumerate(code, start=1):
         if sign not in "([{" or code[start : start + 1] in "([{)]}":
             continue
-        depth, commas = 0, []
+        depth = 0
+        commas: list[int] = []
         for index in range(start, len(code)):
             if code[index] in ")]}":
                 if depth == 0:
@@ -202,10 +203,11 @@ def _head(modules: list[Module], title: str, *, ordered: bool) -> str:
     """Say what the file is, and from which sources its classes come."""
     sources: dict[str, None] = {}
     for each in modules:
-        for paragraph in inspect.cleandoc(inspect.getmodule(type(each.module)).__doc__ or "").split("\n\n"):  # type: ignore[union-attr]
+        for paragraph in inspect.cleandoc(inspect.getmodule(type(each.module)).__doc__ or "").split("\n\n"):
             if paragraph.startswith("Source"):
                 sources[" ".join(paragraph.split())] = None
     said = [textwrap.fill(paragraph, WIDTH) for paragraph in (title, *sources)]
-    imports = ["import json", *(["from collections import OrderedDict"] if ordered else []), ""]
+    imports = ["import json", *(["from collections import OrderedDict"] if ordered else [])]
+    imports += ["from os import PathLike", ""]
     imports += ["import torch", "import torch.nn.functional as F", "from torch import nn"]
     return '"""' + "\n\n".join(said) + '\n"""\n\n' + "\n".join(imports)
