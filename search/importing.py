@@ -53,7 +53,7 @@ def import_weights(source: Path, out: Path, *, preset: str | None = None) -> Imp
         raise UserError([f"--preset: {preset!r} is no paper's network{nearest(preset, list(PRESETS))}"])
     if source.is_dir():
         architecture, state = _exported(source)
-        network, left = architecture.describe(), ()
+        network, left = architecture.describe(), list[str]()
     else:
         found, state, left = _released(_read(source), source, preset)
         architecture, network = found.architecture, found.name
@@ -122,19 +122,37 @@ def _state_in(loaded: Any, path: Path) -> State:
 def _released(state: State, file: Path, preset: str | None) -> tuple[Preset, State, list[str]]:
     """Return the paper's network that a released state dict fits, its weights by our names, and what is left out."""
     tried = [PRESETS[preset]] if preset else [each for each in PRESETS.values() if _has_names(each)]
-    best: tuple[int, Preset, State] | None = None
-    for each in tried:
-        ours = _ours(state, each)
-        wanted = _shapes(each.architecture, each.context)
-        fitting = {name: value for name, value in ours.items() if wanted.get(name) == tuple(value.shape)}
-        if fitting and (best is None or len(fitting) > best[0]):
-            best = (len(fitting), each, fitting)
-    if best is None:
+    fits = [_fit(state, each) for each in tried]
+    best = max(range(len(tried)), key=lambda index: len(fits[index][0]))
+    if not fits[best][0]:
         names = ", ".join(each.name for each in tried)
         raise UserError([f"{file}: none of its weights fit by name and shape (tried: {names}); name one with --preset"])
-    count, found, fitting = best
-    left = sorted(set(_ours(state, found)) - set(fitting)) or sorted(state)[: max(0, len(state) - count)]
-    return found, fitting, left if len(state) > count else []
+    return tried[best], *fits[best]
+
+
+def _fit(state: State, preset: Preset) -> tuple[State, list[str]]:
+    """Return what of a state dict fits a paper's network, by our names, and the names of the rest."""
+    wanted = _shapes(preset.architecture, preset.context)
+    fitting: State = {}
+    left: list[str] = []
+    for name, tensor in state.items():
+        ours = _our_name(name, tensor, preset)
+        if ours and wanted.get(ours[0]) == tuple(ours[1].shape):
+            fitting[ours[0]] = ours[1]
+        else:
+            left.append(name)
+    return fitting, left
+
+
+def _our_name(name: str, tensor: Tensor, preset: Preset) -> tuple[str, Tensor] | None:
+    """Return a tensor as our network has it: a released name's, or the name's own where it is ours already."""
+    bare = name.removeprefix(WRAPPERS[0])
+    for candidate in (bare, bare.removeprefix(WRAPPERS[1])) if _has_names(preset) else ():
+        try:
+            return next(iter(from_released({candidate: tensor}, preset.architecture).items()))
+        except ValueError:  # no name of the table
+            continue
+    return bare, tensor
 
 
 def _has_names(preset: Preset) -> bool:
@@ -142,19 +160,3 @@ def _has_names(preset: Preset) -> bool:
         return bool(released_prefixes(preset.architecture))
     except ValueError:
         return False
-
-
-def _ours(state: State, preset: Preset) -> State:
-    """Rename what is known of a state dict; a state dict of our own names stays as it is."""
-    plain = {name.removeprefix(WRAPPERS[0]): tensor for name, tensor in state.items()}
-    if not _has_names(preset):
-        return plain
-    ours: State = {}
-    for name, tensor in plain.items():
-        for candidate in (name, name.removeprefix(WRAPPERS[1])):
-            try:
-                ours.update(from_released({candidate: tensor}, preset.architecture))
-                break
-            except ValueError:
-                continue
-    return ours or plain

@@ -24,7 +24,8 @@ class UNet(nn.Module):
     """A U-shaped segmentation network: encoder levels, bottleneck, skips and decoder levels.
 
     An `Architecture` spells it out. Shape: (B, in_channels, D, H, W) to logits (B, classes, D, H, W), any D, H, W;
-    strides round sizes up and maps grow back to their skip's size, so odd sizes need no padding. `supervised` gives the training outputs.
+    strides round sizes up and maps grow back to their skip's size, so odd sizes need no padding. `supervised` gives
+    the training outputs.
     After a stem logits grow back linearly. The second network of a cascade takes the first ones' one-hot predictions
     as its input's last channels.
     """

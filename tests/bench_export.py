@@ -95,7 +95,8 @@ def speed(data: Path, folder: Path, *, threads: int) -> None:
     save_weights(folder / "trial", network)
     record = Record(0, architecture, tuple(decisions.items()), 0, 0, Measurement("trained"), "", "")
     trained = Trained((folder / "trial",), "fresh weights", ())
-    exported = export_trained(Origin(Choice(record, "the only one"), trained, plan, prepared_data(plan)), folder / "out")
+    origin = Origin(Choice(record, "the only one"), trained, plan, prepared_data(plan))
+    exported = export_trained(origin, folder / "out")
     print(exported)
     image = Path(plan.dataset.cases[0].images[0])
     array, _ = to_grid(read_volume(image), prepared_data(plan).preprocessing)
@@ -114,8 +115,8 @@ def speed(data: Path, folder: Path, *, threads: int) -> None:
         windows, start = (statistics.median(getattr(run, name) for run in runs) for name in ("windows_s", "start_s"))
         peak = max(run.peak_bytes for run in runs)
         print(
-            f"  {proof.form:7} windows {windows:6.2f} s ({windows / monai_s:4.2f} x MONAI), start and files {start:5.2f} s, "
-            f"peak {peak / 2**20:5.0f} MiB ({peak / proof.peak_bytes:4.2f} x the card's)"
+            f"  {proof.form:7} windows {windows:6.2f} s ({windows / monai_s:4.2f} x MONAI), start and files "
+            f"{start:5.2f} s, peak {peak / 2**20:5.0f} MiB ({peak / proof.peak_bytes:4.2f} x the card's)"
         )
 
 

@@ -89,6 +89,13 @@ def test_a_pick_that_names_no_trained_network_is_refused(pick, message):
         choose(pick, RECORDS, DIRECTIONS)
 
 
+def test_one_way_of_packing_is_chosen(tmp_path):
+    from search.cli import export
+
+    with pytest.raises(UserError, match="--retrain full trains one network and --ensemble folds packs several"):
+        export(tmp_path / "no.yaml", out=tmp_path / "out", retrain="full", ensemble="folds")
+
+
 def test_an_empty_study_has_nothing_to_export():
     with pytest.raises(UserError, match="the study has no trials yet"):
         choose("0", [], DIRECTIONS)

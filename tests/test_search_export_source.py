@@ -41,13 +41,14 @@ def lively(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
-def written(architecture: Architecture, context: Context, folder: Path, *, count: int = 1):
-    """The network, its model.py as a module, and what that loads."""
+def written(architecture: Architecture, context: Context, folder: Path, *, count: int = 1, sizes=()):
+    """The network, its model.py as a module, and what that loads; the source is the same at all sizes."""
     network = lively(fresh_network(architecture, context, count=count))
-    write_source(
+    done = write_source(
         lambda: fresh_network(architecture, context, count=count), folder / "model.py",
-        shape=(2, context.in_channels, *context.patch), title="A network.",
+        in_channels=context.in_channels, sizes=sizes or [context.patch], title="A network.",
     )  # fmt: skip
+    assert done.sizes == "any"
     save_file_apart(network, folder / "weights.safetensors")
     spec = importlib.util.spec_from_file_location("written_model", folder / "model.py")
     module = importlib.util.module_from_spec(spec)
@@ -64,7 +65,7 @@ def apart(one: nn.Module, other: nn.Module, shape: tuple[int, ...]) -> float:
 
 def check(architecture: Architecture, context: Context, folder: Path, *, sizes: list[tuple[int, ...]]) -> str:
     """Compare at the patch and at other sizes; return the source."""
-    network, _, loaded = written(architecture, context, folder)
+    network, _, loaded = written(architecture, context, folder, sizes=[context.patch, *sizes])
     for size in [context.patch, *sizes]:
         assert apart(loaded, network, (1, context.in_channels, *size)) < TOLERANCE, architecture.describe()
     return (folder / "model.py").read_text()
@@ -187,5 +188,16 @@ def test_what_cannot_be_written_is_said(tmp_path):
             return self.conv(x) * self.table[:, None, None, None]
 
     with pytest.raises(NotWritable, match="Hidden computes with 'table', which its weights don't hold"):
-        write_source(Hidden, tmp_path / "model.py", shape=(1, 1, 2, 2, 2), title="A network.")
+        write_source(Hidden, tmp_path / "model.py", in_channels=1, sizes=[(2, 2, 2)], title="A network.")
     assert not (tmp_path / "model.py").exists()
+
+
+def test_a_network_that_branches_on_the_size_is_for_its_patch_alone(tmp_path):
+    class Branching(nn.Module):
+        def forward(self, x):
+            return x * 2 if x.shape[2] > 3 else x + 1
+
+    for sizes, said in (([(5, 4, 4), (7, 4, 4)], "any"), ([(5, 4, 4), (2, 4, 4)], "patch")):
+        done = write_source(Branching, tmp_path / "model.py", in_channels=1, sizes=sizes, title="A network.")
+        assert (done.network, done.sizes) == ("Branching", said)
+        assert "return x * 2" in (tmp_path / "model.py").read_text()

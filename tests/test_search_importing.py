@@ -49,8 +49,19 @@ def test_a_head_of_other_classes_is_left_out_and_named(acdc, tmp_path):
     changed = {**theirs, "out1.conv.conv.weight": torch.zeros(9, 16, 1, 1, 1), "out1.conv.conv.bias": torch.zeros(9)}
     torch.save(changed, tmp_path / "other.pt")
     done = import_weights(tmp_path / "other.pt", tmp_path / "start.safetensors", preset="unetrpp_acdc")
-    assert done.left_out == ("heads.0.bias", "heads.0.weight")
+    assert done.left_out == ("out1.conv.conv.weight", "out1.conv.conv.bias")
     assert done.tensors == len(ours) - 2
+
+
+def test_csams_encoder_is_taken_from_a_whole_networks_checkpoint(tmp_path):
+    preset = PRESETS["csam_unet"]
+    with torch.device("meta"):
+        ours = build(preset.architecture, preset.context).state_dict()
+    encoder = {f"encoder.{name}": torch.ones(1).expand(value.shape) for name, value in
+               to_released(ours, preset.architecture).items()}  # fmt: skip
+    torch.save({**encoder, "decoder.up.0.weight": torch.zeros(2)}, tmp_path / "csam.pth")
+    done = import_weights(tmp_path / "csam.pth", tmp_path / "start.safetensors")
+    assert (done.network, done.tensors, done.left_out) == ("csam_unet", len(encoder), ("decoder.up.0.weight",))
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):

@@ -137,7 +137,7 @@ def _base(ablation: Ablation, source: Source, runs: Path, mistakes: list[Mistake
     file = Path(source.file).parent / base.study
     try:
         looked = look(load_study(file, need_data=False), runs=runs)
-        return choose(str(base.pick), looked.records, looked.study.directions)[0].architecture
+        return choose(str(base.pick), looked.records, looked.study.directions).record.architecture
     except UserError as error:
         mistakes += [source.mistake(("base", "study"), str(each)) for each in error.mistakes]
         return None

@@ -282,7 +282,8 @@ def labels_of(plane: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return the index of the largest of K values at each place, the first one on a tie: (K, ...) to uint8 (...)."""
     if np.isnan(plane).any():
         raise ValueError("NaN among the values to compare: no class can be chosen")
-    return plane.argmax(axis=0).astype(np.uint8)
+    labels: NDArray[np.uint8] = plane.argmax(axis=0).astype(np.uint8)
+    return labels
 
 
 @dataclass(frozen=True)
@@ -312,10 +313,11 @@ def source_planes(
     needs.
     """
     strip = strip or strips(grid, 1)[0]
-    arrived = ((first + offset, slab[:, offset]) for first, slab in slabs for offset in range(slab.shape[1]))
+    arrived = ((begin + offset, slab[:, offset]) for begin, slab in slabs for offset in range(slab.shape[1]))
     lower, upper, share = _between(grid.shape[0], grid.turned_shape[0])
-    along = [weights[strip.rows] for weights in _between(grid.shape[1], grid.turned_shape[1])]
-    rows = (along[0] - strip.needed.start, along[1] - strip.needed.start, along[2])
+    first, second, between = _between(grid.shape[1], grid.turned_shape[1])
+    within, start = strip.rows, strip.needed.start
+    rows = (first[within] - start, second[within] - start, between[within])
     number, held = -1, {}
     for plane, (one, other) in enumerate(zip(lower.tolist(), upper.tolist(), strict=True)):
         while number < other:

@@ -128,8 +128,8 @@ def _usage(origin: Origin, forms: Forms) -> str:
         f"python predict.py {image} --out MASK.nii.gz\npython predict.py FOLDER --out MASKS\n```\n\n"
         f"Input: {len(channels)} channel{'s' if several else ''} ({', '.join(channels)}) in any orientation and "
         "spacing: NIfTI, or .mha, .nrrd (with SimpleITK), or DICOM series (with pydicom). Output: labels on the "
-        "input's grid and affine, their names in the header. `predict.py --help` lists the options; it ends with 0, with 1 "
-        "where some inputs failed, with 2 where nothing could be done, and a line on stderr for each.\n\n"
+        "input's grid and affine, their names in the header. `predict.py --help` lists the options; it ends with 0, "
+        "with 1 where some inputs failed, with 2 where nothing could be done, and a line on stderr for each.\n\n"
         f"Forms (`--form`), each fed with windows of the training patch:\n\n{said}\n\n"
         "`bundle/` is the same as a MONAI bundle; its docs/README.md says how it is run."
     )

@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import nn
 
 from search.export.onnx import NoOnnx, Onnx, write_onnx
-from search.export.pt2 import Pt2, write_pt2
-from search.export.source import NotWritable, write_source
+from search.export.pt2 import Pt2, other_sizes, write_pt2
+from search.export.source import NotWritable, Source, write_source
 from search.export.trained import fresh_network
 from space.architecture import Architecture
 from space.canonical import Context
@@ -23,7 +23,7 @@ class Forms:
     """What was written: the source's class, what the others take, and why a form is absent."""
 
     pt2: Pt2
-    source: str = ""
+    source: Source | None = None
     onnx: Onnx | None = None
     absent: tuple[tuple[str, str], ...] = ()
 
@@ -37,7 +37,8 @@ class Forms:
         """What each form is, a line each."""
         said = []
         if self.source:
-            said.append(f"model.py: the network's source, class {self.source}")
+            size = "any size" if self.source.sizes == "any" else "the training patch alone"
+            said.append(f"model.py is the network's source, class {self.source.network}, for any batch and {size}")
         said.append(f"model.pt2 takes {self.pt2.note}")
         if self.onnx:
             said.append(f"model.onnx takes {self.onnx.note}")
@@ -49,15 +50,15 @@ def write_forms(
 ) -> Forms:
     """Write every form that applies; `network` is in eval mode, of `count` trainings. Raises UserError."""
     absent: list[tuple[str, str]] = []
-    source, onnx = "", None
+    source, onnx = None, None
+    channels, patch = context.in_channels, context.patch
     try:
         source = write_source(
             lambda: fresh_network(architecture, context, count=count), folder / FILES["source"],
-            shape=(2, context.in_channels, *context.patch), title=title,
+            in_channels=channels, sizes=[patch, *other_sizes(patch, architecture.strides)], title=title,
         )  # fmt: skip
     except NotWritable as error:
         absent.append(("source", str(error)))
-    channels, patch = context.in_channels, context.patch
     pt2 = write_pt2(network, folder / FILES["pt2"], in_channels=channels, patch=patch, strides=architecture.strides)
     try:
         onnx = write_onnx(network, folder / FILES["onnx"], in_channels=channels, patch=patch)

@@ -25,7 +25,7 @@ from search.export.forms import Forms, write_forms
 from search.export.proof import Expected, Proof, expect, prove
 from search.export.trained import Packing, pack, trained_network
 from search.plan import Plan, prepared_data, task_of
-from search.records import Job
+from search.records import Job, searched
 from search.store import Store, read_records
 from search.study.mistakes import UserError
 from search.study.units import show_bytes
@@ -69,7 +69,10 @@ def export(plan: Plan, pick: str, out: Path, *, packing: Packing = "trial", view
     are gone, `out` can't be used, or the proof fails.
     """
     records = read_records(plan.url, plan.study.name)
-    choice = choose(pick, records, plan.directions)
+    # Confirmations are on no front; one is exported where its own number asks for it
+    own = searched(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
+    named = pick.isdecimal() and int(pick) not in {record.number for record in own}
+    choice = choose(pick, records if named else own, plan.directions)
     # Refuses a changed file, which would give the network another patch, spacing or fold than its own
     Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity()).close()
     _require_free(out.expanduser().resolve(), out)
@@ -184,9 +187,9 @@ def _title(origin: Origin) -> str:
 
 def _described(origin: Origin, forms: Forms) -> Described:
     prepared, plan = origin.prepared, origin.plan
-    labels = ", ".join(prepared.labels[1:])
+    labels, network = ", ".join(prepared.labels[1:]), forms.source.network if forms.source else ""
     return Described(
-        name=prepared.name, network=forms.source, licence=prepared.licence, channels=prepared.channels,
+        name=prepared.name, network=network, licence=prepared.licence, channels=prepared.channels,
         labels=prepared.labels, patch=plan.context.patch, overlap=plan.training.overlap,
         description=f"Segments {labels}. {origin.record.architecture.describe()}. The model card says more.",
     )  # fmt: skip

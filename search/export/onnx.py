@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,10 +39,14 @@ def write_onnx(network: nn.Module, path: Path, *, in_channels: int, patch: Tripl
     try:
         with quiet(), torch.no_grad():
             example = torch.zeros(2, in_channels, *patch)
-            torch.onnx.export(
-                network, (example,), path, dynamo=True, opset_version=OPSET, external_data=False, verbose=False,
+            program = torch.onnx.export(
+                network, (example,), dynamo=True, opset_version=OPSET, verbose=False,
                 input_names=["image"], output_names=["logits"], dynamic_shapes=({0: Dim.DYNAMIC},),
             )  # fmt: skip
+            if program is None:
+                raise NoOnnx("torch wrote nothing")
+            _forget_origins(program)
+            program.save(path, external_data=False)
         worst = max(difference(_session(path), network, (batch, in_channels, *patch)) for batch in (1, 2))
     except Exception as error:  # the exporter, its optimiser and onnxruntime share no error class
         path.unlink(missing_ok=True)
@@ -51,6 +56,14 @@ def write_onnx(network: nn.Module, path: Path, *, in_channels: int, patch: Tripl
         raise NoOnnx(f"its logits differ by {worst:.3g}")
     size = " x ".join(str(length) for length in patch)
     return Onnx(f"any batch of patches of {size}; opset {OPSET}", worst)
+
+
+def _forget_origins(program: Any) -> None:
+    """Take out what only a file's maker needs: the source lines and paths of each operation."""
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
 
 
 def _session(path: Path) -> nn.Module:

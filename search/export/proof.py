@@ -61,8 +61,8 @@ class Proof:
         same = "all the same" if not self.differing_voxels else f"{self.differing_voxels} at ties differ"
         return (
             f"{self.form}: {', '.join(self.cases)} in a process without voxnas: {self.voxels:,} voxels, {same}; "
-            f"logits within {self.max_logit_difference:.1e}, Dice within {self.max_dice_difference:.1e}; {self.seconds:.1f} s, "
-            f"peak memory {show_bytes(self.peak_bytes)}"
+            f"logits within {self.max_logit_difference:.1e}, Dice within {self.max_dice_difference:.1e}; "
+            f"{self.seconds:.1f} s, peak memory {show_bytes(self.peak_bytes)}"
         )
 
 

@@ -127,7 +127,7 @@ class Writer:
     def write(self) -> Method:
         """Return the method's text."""
         for name, value in self.trace.inputs:
-            node = self._input_node(name, value)
+            node = self.trace.nodes.get(id(value)) if isinstance(value, Tensor) else None
             self.taken[name] = self.last.get(node, -1) if node else len(self.trace.calls)
         pending: list[Node] = []
         for index, node in enumerate(self.trace.calls):
@@ -148,9 +148,6 @@ class Writer:
             self._flush(pending)
         self.method.lines.append(f"return {self._value(self.trace.output).code}")
         return self.method
-
-    def _input_node(self, name: str, value: Any) -> Node | None:
-        return self.trace.nodes.get(id(value)) if isinstance(value, Tensor) else None
 
     def _pending_in(self, pending: list[Node], value: Any) -> list[Node]:
         return [root(node) for node in nodes_in(value) if root(node) in pending]
@@ -369,6 +366,8 @@ class Writer:
             return Text(text if origin.index is None else f"{text}[{origin.index}]")
         if isinstance(origin, Argument):
             return Text(origin.text)
+        if origin.symbol.isidentifier():
+            return Text(f"{origin.symbol}({self._arguments(origin.operands, {})})")
         parts = [self._value(operand).operand for operand in origin.operands]
         code = f"{parts[0]} {origin.symbol} {parts[1]}" if len(parts) == 2 else f"{origin.symbol}{parts[0]}"
         return Text(code, atom=False)

@@ -1,6 +1,7 @@
 """The end of every `model.py`: the network with its weights. NETWORK stands for its class."""
 
 import json
+from os import PathLike
 
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ NETWORK = nn.Module
 KINDS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 
 
-def read_safetensors(path):
+def read_safetensors(path: str | PathLike[str]) -> dict[str, torch.Tensor]:
     """Return the tensors of a .safetensors file by name; ValueError where it is damaged."""
     with open(path, "rb") as file:
         data = bytearray(file.read())
@@ -19,7 +20,7 @@ def read_safetensors(path):
         length = int.from_bytes(data[:8], "little")
         described = json.loads(data[8 : 8 + length])
         described.pop("__metadata__", None)
-        start, tensors = 8 + length, {}
+        start, tensors = 8 + length, dict[str, torch.Tensor]()
         for name, each in described.items():
             first, end = each["data_offsets"]
             kind, count = KINDS[each["dtype"]], torch.Size(each["shape"]).numel()
@@ -33,7 +34,7 @@ def read_safetensors(path):
     return tensors
 
 
-def load_network(path):
+def load_network(path: str | PathLike[str]) -> nn.Module:
     """Return the network with the weights of a .safetensors file, in eval mode."""
     with torch.device("meta"):
         network = NETWORK()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from search.export.source.tracked import Argument, Attribute, Size, origin_of, plain, tracked
+from search.export.source.tracked import Argument, Attribute, Size, larger, origin_of, plain, tracked
 
 COMPUTED_IN = torch.float16  # of the trace: what is cast to float32 stands out, and what is cast back
 SILENT = (torch._C._set_grad_enabled, torch.promote_types, torch._assert)
@@ -62,7 +62,6 @@ class Trace:
     output: Any = None
     nodes: dict[int, Node] = field(default_factory=dict)
     alive: list[Any] = field(default_factory=list)  # an id stands for a tensor only while that lives
-    attributes: dict[tuple[nn.Module, str], None] = field(default_factory=dict)
     base: FrameType | None = None
 
     def bind(self, tensor: Tensor, node: Node) -> None:
@@ -142,10 +141,12 @@ class Tracing(TorchFunctionMode):
         try:
             result = function(*bound.args, **bound.kwargs)
             trace.output = self.replaced(trace, result)
+            if is_dynamic(result) and origin_of(result) is not None:
+                raise NotWritable(f"{type(module).__name__}.{method} returns a size")
         finally:
             self.stack.pop()
             trace.base = None
-        return plain_sizes(result)
+        return result
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -157,7 +158,7 @@ class Tracing(TorchFunctionMode):
             self.stack.pop()
 
     def replaced(self, trace: Trace, value: Any) -> Any:
-        """Return a nested value with nodes in place of tensors; what is neither known nor plain is refused."""
+        """Return a nested value with nodes in place of tensors; a tensor that nothing gave is refused."""
         if isinstance(value, Tensor):
             node = trace.nodes.get(id(value))
             if node is None and id(value) in self.parameters:
@@ -167,8 +168,8 @@ class Tracing(TorchFunctionMode):
                 raise NotWritable(f"{type(trace.module).__name__}.{trace.method} uses a tensor from nowhere")
             return node
         if isinstance(value, (tuple, list)):
-            return type(value)(self.replaced(trace, part) for part in value) if type(value) in (tuple, list) else tuple(
-                self.replaced(trace, part) for part in value)  # fmt: skip
+            kind = list if isinstance(value, list) else tuple
+            return kind(self.replaced(trace, part) for part in value)
         if isinstance(value, dict):
             return {key: self.replaced(trace, part) for key, part in value.items()}
         if isinstance(value, slice):
@@ -181,6 +182,8 @@ class Tracing(TorchFunctionMode):
         trace = self.current
         if trace is None or func in SILENT:
             return func(*args, **kwargs)
+        if func is torch.sym_max:
+            return larger(*args)
         name = _name(func)
         result = func(*map_plain(args), **map_plain(kwargs))
         head, _, last = name.rpartition(".")
@@ -268,13 +271,6 @@ def map_plain(value: Any) -> Any:
     return plain(value)
 
 
-def plain_sizes(result: Any) -> Any:
-    """Return what a method gave, with numbers that its caller must take as constants refused."""
-    if origin_of(result) is not None and is_dynamic(result):
-        raise NotWritable("a method returns a size")
-    return result
-
-
 def _input(trace: Trace, name: str, value: Any) -> Any:
     """Bind an argument; return it with its numbers coming from the argument itself."""
     node = Node("input", name)
@@ -320,7 +316,7 @@ def installed(tracing: Tracing, network: nn.Module) -> Iterator[None]:
             for name in _public_methods(type(module)):
                 _report_method(tracing, module, name)
     exporting = torch.compiler._is_exporting_flag
-    nn.Module.__call__ = call  # type: ignore[method-assign, assignment]
+    nn.Module.__call__ = call  # type: ignore[method-assign]
     torch.compiler._is_exporting_flag = True  # the blocks then take their plain ways, without hand-written gradients
     try:
         with tracing:

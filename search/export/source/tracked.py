@@ -76,6 +76,11 @@ def plain(value: Any) -> Any:
     return float(value) if isinstance(value, TrackedFloat) else value
 
 
+def larger(one: Any, other: Any) -> Any:
+    """Return the larger of two numbers, as a number that depends on both."""
+    return _combine("max", max, one, other)
+
+
 def _combine(symbol: str, function: Callable[..., Any], *operands: Any) -> Any:
     """Compute; the result is tracked where an operand is dynamic. What a module was built with is folded."""
     if any(not isinstance(each, (int, float)) for each in operands):
@@ -110,4 +115,4 @@ for _kind in (TrackedInt, TrackedFloat):
         ("add", "+"), ("sub", "-"), ("mul", "*"), ("floordiv", "//"), ("truediv", "/"), ("mod", "%"),
     ):  # fmt: skip
         _define(_kind, _name, _symbol)
-    _kind.__neg__ = lambda self: _combine("-", operator.neg, self)  # type: ignore[attr-defined, method-assign]
+    _kind.__neg__ = lambda self: _combine("-", operator.neg, self)  # type: ignore[method-assign]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from search.costs.abstract import AbstractTensors
-from search.export.source.classes import Class, Classes, Module
+from search.export.source.classes import Class, Module, group
 from search.export.source.method import Method, Writer
 from search.export.source.spell import body_of, holds_weights
 from search.export.source.trace import COMPUTED_IN, NotWritable, Trace, Tracing, installed, is_leaf
@@ -21,11 +22,30 @@ READER = Path(__file__).with_name("reader.py")
 WIDTH = 116
 
 
-def write_source(build: Callable[[], nn.Module], path: Path, *, shape: tuple[int, ...], title: str) -> str:
-    """Write the network that `build` makes, as it runs on an image of `shape` (B, C, D, H, W); return its class.
+@dataclass(frozen=True)
+class Source:
+    """What was written: the network's class, and whether it is the same at every size that was tried."""
 
-    `build` is called under abstract tensors: nothing is computed. Raises NotWritable.
+    network: str
+    sizes: Literal["any", "patch"]
+
+
+def write_source(
+    build: Callable[[], nn.Module], path: Path, *, in_channels: int, sizes: Sequence[tuple[int, ...]], title: str
+) -> Source:
+    """Write the network that `build` makes, as it runs on images of the first of `sizes` (D, H, W).
+
+    At the others the same text must come out, or the source is for the first alone. `build` is called under
+    abstract tensors: nothing is computed. Raises NotWritable.
     """
+    text, name = _traced(build, (2, in_channels, *sizes[0]), title)
+    same = all(_traced(build, (1, in_channels, *size), title)[0] == text for size in sizes[1:])
+    path.write_text(text, encoding="utf-8")
+    return Source(name, "any" if same else "patch")
+
+
+def _traced(build: Callable[[], nn.Module], shape: tuple[int, ...], title: str) -> tuple[str, str]:
+    """Return the text of a network traced on an image of this shape, and the name of its class."""
     with AbstractTensors(), torch.no_grad():
         network = build().eval()
         for tensor in (*network.parameters(), *network.buffers()):
@@ -35,9 +55,7 @@ def write_source(build: Callable[[], nn.Module], path: Path, *, shape: tuple[int
         with installed(tracing, network):
             forward = type(network).forward.__get__(network)
             tracing.run(network, "forward", forward, (torch.zeros(shape, dtype=COMPUTED_IN),), {})
-        text, name = source_of(network, tracing, title=title)
-    path.write_text(text, encoding="utf-8")
-    return name
+        return source_of(network, tracing, title=title)
 
 
 def source_of(network: nn.Module, tracing: Tracing, *, title: str) -> tuple[str, str]:
@@ -52,13 +70,13 @@ def source_of(network: nn.Module, tracing: Tracing, *, title: str) -> tuple[str,
             for module, name in method.attributes:
                 read.setdefault(module, {})[name] = None
     for each in modules:
-        each._attributes = list(read.get(each.module, ()))
-    classes = Classes(modules)
-    made = {id(each): each for each in classes.of.values()}
-    reader = READER.read_text(encoding="utf-8").split("\n\n\n", 1)[1].replace("NETWORK", classes.of[network].name)
-    written = "\n\n\n".join([*(_class(each, classes) for each in made.values()), reader])
+        each.attributes = list(read.get(each.module, ()))
+    classes = group(modules)
+    made = {id(each): each for each in classes.values()}
+    reader = READER.read_text(encoding="utf-8").split("\n\n\n", 1)[1].replace("NETWORK", classes[network].name)
+    written = "\n\n\n".join([*(_class(each) for each in made.values()), reader])
     head = _head(modules, title, ordered="OrderedDict" in written)
-    return head + "\n\n\n" + written, classes.of[network].name
+    return head + "\n\n\n" + written, classes[network].name
 
 
 def _written(network: nn.Module, called: set[nn.Module]) -> list[nn.Module]:
@@ -78,7 +96,7 @@ def _module(module: nn.Module, tracing: Tracing, called: set[nn.Module]) -> Modu
     for (owner, _), trace in tracing.traces.items():
         if owner is module and not sequential:
             methods.append(_method(trace, path))
-    if sequential and list(module._modules) == [str(index) for index in range(len(module))]:
+    if sequential and list(module._modules) == [str(index) for index in range(len(module._modules))]:
         base = "nn.Sequential"
     elif sequential:
         raise NotWritable(f"{type(module).__name__} is a Sequential with names of its own")
@@ -122,14 +140,14 @@ def _paths(module: nn.Module) -> Callable[[Any], str]:
     return path
 
 
-def _class(made: Class, classes: Classes) -> str:
+def _class(made: Class) -> str:
     first = made.members[0]
     kind = type(first.module)
     lines = [f"class {made.name}({first.base}):"]
     lines += [f"    {line}" if line else "" for line in _docstring(kind)]
     arguments = "".join(f", {name}" for name in made.arguments)
     lines += ["", f"    def __init__(self{arguments}) -> None:"]
-    lines += [f"        {line}" for each in classes.text[made.name] for line in _broken(each)]
+    lines += [f"        {line}" for each in made.lines for line in _broken(each)]
     for method in first.methods:
         given = ", ".join(["self", *method.arguments])
         lines += ["", f"    def {method.name}({given}):"]
@@ -155,7 +173,8 @@ def _long_list(code: str) -> tuple[int, list[int], int] | None:
     for start, sign in enumerate(code, start=1):
         if sign not in "([{" or code[start : start + 1] in "([{)]}":
             continue
-        depth, commas = 0, []
+        depth = 0
+        commas: list[int] = []
         for index in range(start, len(code)):
             if code[index] in ")]}":
                 if depth == 0:
@@ -184,10 +203,11 @@ def _head(modules: list[Module], title: str, *, ordered: bool) -> str:
     """Say what the file is, and from which sources its classes come."""
     sources: dict[str, None] = {}
     for each in modules:
-        for paragraph in inspect.cleandoc(inspect.getmodule(type(each.module)).__doc__ or "").split("\n\n"):  # type: ignore[union-attr]
+        for paragraph in inspect.cleandoc(inspect.getmodule(type(each.module)).__doc__ or "").split("\n\n"):
             if paragraph.startswith("Source"):
                 sources[" ".join(paragraph.split())] = None
     said = [textwrap.fill(paragraph, WIDTH) for paragraph in (title, *sources)]
-    imports = ["import json", *(["from collections import OrderedDict"] if ordered else []), ""]
+    imports = ["import json", *(["from collections import OrderedDict"] if ordered else [])]
+    imports += ["from os import PathLike", ""]
     imports += ["import torch", "import torch.nn.functional as F", "from torch import nn"]
     return '"""' + "\n\n".join(said) + '\n"""\n\n' + "\n".join(imports)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 FOLDER = Path(__file__).resolve().parent
-FILES = {"source": "weights.safetensors", "pt2": "model.pt2", "onnx": "model.onnx"}
+FILES = {"source": "model.py", "pt2": "model.pt2", "onnx": "model.onnx"}
 Network = Callable[["np.ndarray[Any, Any]"], "np.ndarray[Any, Any]"]
 
 
@@ -51,7 +51,7 @@ class _TorchNetwork:
         if form == "source":
             import model  # type: ignore[import-not-found]  # the file beside this one
 
-            self.network = model.load_network(path).to(device)
+            self.network = model.load_network(path.with_name("weights.safetensors")).to(device)
             for parameter in self.network.parameters():
                 if parameter.dim() == 5:  # convolutions take a third to a half less time on CPUs
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
@@ -94,7 +94,7 @@ def _program(path: Path, device: str) -> Any:
 
 
 def _onnx(path: Path, device: str, threads: int | None) -> tuple[Network, str]:
-    import onnxruntime  # type: ignore[import-not-found]
+    import onnxruntime
 
     there = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     if device == "cuda" and not there:

@@ -142,7 +142,7 @@ def segment(work: Work, network: Any, settings: dict[str, Any], options: argpars
     if shares is not None:
         parts = np.stack([geometry.turn_back(part, grid) for part in shares], axis=-1)
         geometry.save_like(work.probabilities, parts, volume)
-    if logits is not None:
+    if work.logits and logits is not None:
         _save_array(work.logits, logits)
     found = np.bincount(mask.ravel(), minlength=classes)[1:]
     counts = ", ".join(f"{name} {count}" for name, count in zip(settings["labels"][1:], found, strict=True))
@@ -174,8 +174,9 @@ def _kept(slabs: Iterator[Any], logits: np.ndarray[Any, Any], rows: slice) -> It
 
 
 def _softmax(plane: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    grown = np.exp(plane - plane.max(axis=0))
-    return grown / grown.sum(axis=0)
+    grown: np.ndarray[Any, Any] = np.exp(plane - plane.max(axis=0))
+    grown /= grown.sum(axis=0)
+    return grown
 
 
 def _peak_bytes() -> int:

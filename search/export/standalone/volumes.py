@@ -121,9 +121,9 @@ def _read_other(path: Path) -> Any:
 
 
 def _read_itk(path: Path) -> Any:
-    import SimpleITK  # type: ignore[import-not-found]
+    import SimpleITK
 
-    image = SimpleITK.ReadImage(str(path))
+    image: Any = SimpleITK.ReadImage(str(path))
     if image.GetDimension() != 3:
         raise ValueError(f"{path}: has {image.GetDimension()} axes, but a volume has 3")
     values = SimpleITK.GetArrayFromImage(image)  # (Z, Y, X) or (Z, Y, X, C)
@@ -135,7 +135,7 @@ def _read_itk(path: Path) -> Any:
 
 
 def _read_dicom(folder: Path) -> Any:
-    import pydicom  # type: ignore[import-not-found]
+    import pydicom
 
     read = [pydicom.dcmread(entry) for entry in sorted(folder.iterdir()) if entry.is_file() and _is_dicom(entry)]
     slices = [each for each in read if "PixelData" in each and "ImagePositionPatient" in each]

@@ -65,12 +65,12 @@ def logit_slabs(
     depth, height, width = windows.patch
     top, bottom = rows.start + windows.before[1], rows.stop + windows.before[1]
     down = [start for start in windows.starts[1] if start < bottom and start + height > top]
-    sums, weights = None, np.zeros((depth, bottom - top, windows.padded[2]), dtype=np.float32)
+    sums, weights = np.zeros(0, dtype=np.float32), np.zeros((depth, bottom - top, windows.padded[2]), dtype=np.float32)
     inside = slice(windows.before[2], windows.before[2] + image.shape[3])
     for first, following in itertools.zip_longest(windows.starts[0], windows.starts[0][1:]):
         for start, left in itertools.product(down, windows.starts[2]):
             logits = network(padded[:, first : first + depth, start : start + height, left : left + width])
-            if sums is None:
+            if not len(sums):
                 sums = np.zeros((len(logits), *weights.shape), dtype=np.float32)
             there = slice(max(start, top) - top, min(start + height, bottom) - top)
             here = slice(max(start, top) - start, min(start + height, bottom) - start)
