@@ -207,11 +207,31 @@ def ablate(
 
 
 @app.command()
-def report(study: StudyFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
+def dashboard(
+    database: Annotated[str | None, typer.Argument(help="A URL or a file [all of the runs folder].")] = None,
+    runs: Runs = Path("runs"),
+    host: Annotated[str, typer.Option(help="Another than this machine's own needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8050,
+    token: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--token", envvar="VOXNAS_TOKEN", help="What who looks must know.", show_default=False),
+    ] = None,
+) -> None:  # fmt: skip
+    """Show studies in the browser, live: fronts, progress, what matters, each trial."""
+    from search.dashboard.serve import serve
+
+    serve(database, runs=runs, host=host, port=port, token=token)
+
+
+@app.command()
+def report(
+    study: StudyFile, overrides: Overrides = None, runs: Runs = Path("runs"),
+    slices: Annotated[bool, typer.Option("--slices", help="With slices of patients, truth and prediction drawn.")] = False,
+) -> None:  # fmt: skip
     """Write the study's report.html: one file that needs no network."""
     from search.report import write_report
 
-    path = write_report(_look(study, overrides, runs))
+    path = write_report(_look(study, overrides, runs), slices=slices)
     print(f"{path} ({path.stat().st_size / 2**20:.1f} MiB)")
 
 

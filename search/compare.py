@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter
 from rich.table import Table
 
 from search.database import database_url
-from search.front import Look, look_at
+from search.front import Look, kept_study, look_at
 from search.objectives import HEADINGS, show
 from search.pareto import comparable, hypervolume_curve
-from search.store import STUDY, read_study_attribute
-from search.study import Study, UserError, load_study
+from search.study import UserError, load_study
 
 
 @dataclass(frozen=True)
@@ -49,12 +47,10 @@ def look_at_run(folder: Path) -> Look:
     if not file.exists():
         raise UserError([f"{folder} is not the folder of a run: it holds no study.yaml"])
     storage = load_study(file, need_data=False).study.storage
-    values = read_study_attribute(database_url(storage, folder), folder.name, STUDY)
-    if values is None:
+    study = kept_study(database_url(storage, folder), folder.name, storage=storage)
+    if study is None:
         raise UserError([f"{folder}: the study's database knows no study {folder.name!r}"])
-    values["data"].pop("cases")
-    values["objectives"] = {name: each for name, each in values["objectives"].items() if each is not None}
-    looked = look_at(TypeAdapter(Study).validate_python({**values, "storage": storage}), folder)
+    looked = look_at(study, folder)
     if not looked.reference:
         raise UserError([f"{folder}: the study was stopped before its first trial; go on with `voxnas run`"])
     return looked

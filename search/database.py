@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import sqlalchemy as sql
 
@@ -65,6 +66,20 @@ def make_engine(url: str) -> sql.Engine:
     if url.startswith("sqlite"):
         sql.event.listen(engine, "connect", tune_sqlite)
     return engine
+
+
+def make_reader(url: str) -> sql.Engine:
+    """Return what connects for reading alone: the database itself refuses to be written."""
+    if not url.startswith("sqlite"):
+        engine = sql.create_engine(url, pool_pre_ping=True)
+        sql.event.listen(engine, "connect", _forbid_writing)
+        return engine
+    file = quote(str(Path(sql.make_url(url).database or "").resolve()))
+    return sql.create_engine(f"sqlite:///file:{file}?mode=ro&uri=true", connect_args={"timeout": 30})
+
+
+def _forbid_writing(connection: Any, _: Any) -> None:
+    connection.read_only = True
 
 
 def tune_sqlite(connection: Any, _: Any) -> None:

@@ -6,7 +6,8 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Protocol
 
 from search.data.prepare import Prepared
@@ -276,6 +277,7 @@ def open_driver(plan: Plan, view: View, executor: Executor) -> Driver:
     plan.folder.mkdir(parents=True, exist_ok=True)
     if not (plan.folder / "study.yaml").exists():
         shutil.copyfile(plan.loaded.file, plan.folder / "study.yaml")
+    store.keep_context({**asdict(plan.context), "labels": plan.dataset.labels, "prepared": Path(prepared.folder).name})
     driver = Driver(plan, store, prepared, executor, view, executor.pricer(plan))
     driver.update_front()
     return driver

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
 from rich.table import Table
 
 from search.confirmed import Confirmed, confirmed_front
@@ -14,7 +15,7 @@ from search.objectives import HEADINGS, OBJECTIVES, show
 from search.pareto import hypervolume, pareto_front
 from search.plan import run_folder
 from search.records import Record, searched
-from search.store import REFERENCE, read_records, read_study_attribute
+from search.store import REFERENCE, STUDY, read_records, read_study_attribute
 from search.study import LoadedStudy, Study, UserError
 
 
@@ -33,6 +34,16 @@ class Look:
 def look(loaded: LoadedStudy, *, runs: Path) -> Look:
     """Read a study's records. Raises UserError where nothing has run yet."""
     return look_at(loaded.study, run_folder(runs, loaded.study))
+
+
+def kept_study(url: str, name: str, *, storage: str | None = None) -> Study | None:
+    """Return a study as its database keeps it, overrides included; None where none was started there."""
+    values = read_study_attribute(url, name, STUDY)
+    if values is None:
+        return None
+    values["data"].pop("cases", None)
+    values["objectives"] = {key: each for key, each in values["objectives"].items() if each is not None}
+    return TypeAdapter(Study).validate_python({**values, "storage": storage})
 
 
 def look_at(study: Study, folder: Path) -> Look:

@@ -76,14 +76,28 @@ def hypervolume_curve(
 ) -> list[tuple[int, float]]:
     """Return (trial number, hypervolume so far) after each trained record, in the order of their end."""
     chosen = sorted(comparable(records, directions), key=lambda record: (record.ended, record.number))
-    points = losses(chosen, directions)
-    return [(record.number, _share(points[: count + 1], directions, reference)) for count, record in enumerate(chosen)]
+    volumes = volumes_so_far(losses(chosen, directions), worst_losses(reference, directions))
+    return [(record.number, volume) for record, volume in zip(chosen, volumes, strict=True)]
+
+
+def volumes_so_far(points: Matrix, worst: Matrix) -> list[float]:
+    """Return the hypervolume after each row of losses; worked out anew only where a row joins the front."""
+    front, share, found = np.empty((0, len(worst))), 0.0, []
+    for point in points:
+        if (point < worst).all() and not (front <= point).all(axis=1).any():
+            front = np.vstack([front[~(point <= front).all(axis=1)], point])
+            share = volume(front, worst)
+        found.append(share)
+    return found
 
 
 def _share(points: Matrix, directions: Mapping[str, str], reference: Mapping[str, float]) -> float:
-    return volume(
-        points, np.array([1.0 - reference[name] if name == "dice" else reference[name] for name in directions])
-    )
+    return volume(points, worst_losses(reference, directions))
+
+
+def worst_losses(reference: Mapping[str, float], directions: Mapping[str, str]) -> Matrix:
+    """Return a hypervolume's reference as losses."""
+    return np.array([1.0 - reference[name] if name == "dice" else reference[name] for name in directions])
 
 
 def volume(points: Matrix, worst: Matrix) -> float:

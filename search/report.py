@@ -1,120 +1,107 @@
-"""report.html: one offline file with the front, its hypervolume and the table of trials."""
+"""report.html: one offline file with the dashboard's figures and tables, to send to a colleague."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import os
-from collections.abc import Mapping
+import importlib.resources
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import jinja2
-import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
+import numpy as np
 
-from search.figures.study import CONFIG, axis_title, draw_hypervolume, draw_plane, plane, planes
+from search.database import database_url
 from search.front import Look
-from search.objectives import HEADINGS, OBJECTIVES, show
-from search.pareto import hypervolume
-from search.records import Record
+from search.objectives import HEADINGS
+from search.page import write_whole
+from search.pages.compare import compare_page
+from search.pages.elements import part_element, to_html
+from search.pages.front import front_page
+from search.pages.matters import matters_page
+from search.pages.page import Asked
+from search.pages.progress import progress_page
+from search.pages.trial import trial_page
+from search.parts import Facts, Figure, Part, Table
+from search.sheet import Sheet, SheetReader
 
-TEMPLATES = Path(__file__).parent
-
-
-def write_report(looked: Look) -> Path:
-    """Write the report into the run's folder, whole or not at all, and return its path."""
-    return write_whole(looked.folder / "report.html", render(looked))
-
-
-def write_whole(path: Path, text: str) -> Path:
-    """Write a file whole or not at all, and return its path."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-    return path
+TEMPLATE = Path(__file__).with_name("report.html")
 
 
-def render(looked: Look) -> str:
+@dataclass(frozen=True)
+class Section:
+    """A part of the report under its heading."""
+
+    id: str
+    title: str
+    html: str
+
+
+def write_report(looked: Look, *, slices: bool = False) -> Path:
+    """Write the report into the run's folder, whole or not at all, and return its path; patients' slices if asked."""
+    return write_whole(looked.folder / "report.html", render(looked, slices=slices))
+
+
+def render(looked: Look, *, slices: bool = False) -> str:
     """Return the report as one HTML text; every name from the study is escaped."""
-    trained = any(record.state == "trained" for record in looked.records)
-    values = {
-        "name": looked.study.name,
-        "summary": _summary(looked),
-        "planes": _plane_figures(looked),
-        "progress": figure_html(draw_hypervolume(looked)) if trained else "",
-        "columns": [(name, HEADINGS[name], looked.study.directions.get(name, "")) for name in _columns(looked)],
-        "rows": [_row(looked, record) for record in _ordered(looked)],
-    }
-    return render_page("report.html", values)
+    url = database_url(looked.study.storage, looked.folder)
+    sheet = SheetReader(looked.study, looked.folder, url).read()
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    ways = ", ".join(f"{way} {HEADINGS[name]}" for name, way in sheet.study.directions.items())
+    return template.render(
+        name=sheet.label, question=ways, sections=list(sections(sheet, slices=slices)),
+        version=importlib.metadata.version("voxnas"), style=_file("search.pages", "style.css"),
+        scripts=[_file("search.figures", "plotly.js"), _file("search.pages", "figures.js"), _file("search.pages", "tables.js")],
+    )  # fmt: skip
 
 
-def render_page(template: str, values: Mapping[str, Any]) -> str:
-    """Return a page of the house's form; `name` is its heading, all that is not marked as HTML is escaped."""
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    shown = {**values, "version": importlib.metadata.version("voxnas"), "plotly": get_plotlyjs()}
-    return environment.get_template(template).render(shown)
+def sections(sheet: Sheet, *, slices: bool) -> Iterator[Section]:
+    """Yield what the report shows: the dashboard's pages, and the pages of the trials that stand for the front."""
+    yield _section("front", "Pareto front", [*_planes(sheet), *_table(sheet)])
+    if sheet.front.any():
+        yield _section("progress", "Progress", _without_facts(progress_page(sheet, Asked()).parts))
+        yield _section("matters", "What matters", matters_page(sheet, Asked()).parts)
+        yield _section("compare", "Compare", compare_page(sheet, Asked()).parts)
+    for number in _chosen(sheet):
+        asked = Asked({"trial": str(number), **({"slices": "shown"} if slices else {})})
+        yield _section(f"trial-{number}-page", f"Trial {number}", trial_page(sheet, asked).parts)
 
 
-def _plane_figures(looked: Look) -> list[tuple[str, str]]:
-    figures = []
-    for x, y in planes(looked):
-        points = plane(looked, x, y)
-        if points:
-            figure = draw_plane(points, x=x, y=y, budget=looked.study.budgets.get(x))
-            figures.append((f"{HEADINGS[y]} against {axis_title(x)}", figure_html(figure)))
-    return figures
+def _planes(sheet: Sheet) -> Iterator[Part]:
+    """Yield the front on each plane of an objective and the first, and in space where there are three."""
+    up = "dice" if "dice" in sheet.objectives else sheet.objectives[0]
+    across = [name for name in sheet.objectives if name != up] or ["memory"]
+    queries = [{"x": name, "y": up} for name in across]
+    if len(across) > 1:
+        queries.append({"x": across[0], "y": across[1], "z": up})
+    for at, query in enumerate(queries):
+        for part in front_page(sheet, Asked({**query, "rows": "front"})).parts:
+            if isinstance(part, Figure):
+                yield replace(part, name=f"front-{at}")
+            elif at == 0 and not isinstance(part, Table):
+                yield part
 
 
-def figure_html(figure: go.Figure) -> str:
-    """Return a figure as a part of a page that holds Plotly already."""
-    text: str = figure.to_html(full_html=False, include_plotlyjs=False, config=CONFIG)
-    return text
+def _table(sheet: Sheet) -> Iterator[Part]:
+    yield from (part for part in front_page(sheet, Asked({"rows": "all", "papers": "off"})).parts if isinstance(part, Table))
 
 
-def _columns(looked: Look) -> list[str]:
-    return [*looked.study.directions, *(name for name in OBJECTIVES if name not in looked.study.directions)]
+def _chosen(sheet: Sheet) -> list[int]:
+    """Return the trials with the best first objective, at the front's middle, and with the least of the next."""
+    rows = np.flatnonzero(sheet.front)
+    rows = rows[np.argsort(sheet.losses[rows, 0])]
+    return [int(number) for number in dict.fromkeys(sheet.numbers[rows[[0, len(rows) // 2, -1]]])] if len(rows) else []
 
 
-def _summary(looked: Look) -> list[tuple[str, str]]:
-    states = [record.state for record in looked.records]
-    volume = hypervolume(looked.records, looked.study.directions, looked.reference)
-    corner = ", ".join(f"{HEADINGS[name]} {show(name, value)}" for name, value in looked.reference.items())
-    latencies = [
-        record.measurement.costs.latency
-        for record in looked.records
-        if record.measurement.costs and record.measurement.costs.latency
-    ]
-    lines: list[tuple[str, str]] = [(state, str(states.count(state))) for state in dict.fromkeys(states)]
-    lines += [("on the front", str(len(looked.front))), ("hypervolume", f"{volume:.4f}")]
-    if corner:
-        lines.append(("its reference", corner))
-    if latencies:
-        last = latencies[-1]
-        lines.append(("latency on", f"{last.device}, {last.threads} threads, {last.precision}"))
-    return lines
+def _without_facts(parts: Sequence[Part]) -> list[Part]:
+    return [part for part in parts if not isinstance(part, Facts)]
 
 
-def _ordered(looked: Look) -> list[Record]:
-    """Return the front first, then the other trials by number."""
-    front = [record.number for record in looked.front]
-    return [*looked.front, *(record for record in looked.records if record.number not in front)]
+def _section(name: str, title: str, parts: Sequence[Part]) -> Section:
+    unique = [replace(part, name=f"{name}-{part.name}") if isinstance(part, (Figure, Table)) else part for part in parts]
+    return Section(name, title, "\n".join(to_html(part_element(part, place="")) for part in unique))
 
 
-def _row(looked: Look, record: Record) -> dict[str, Any]:
-    latency = record.measurement.costs.latency if record.measurement.costs else None
-    cells = []
-    for name in _columns(looked):
-        value = record.measurement.value(name)
-        note = f"interquartile range {show('latency', latency.iqr_s)}" if name == "latency" and latency else ""
-        if name == "latency" and latency and not latency.settled:
-            note += "; spread too wide, repeat on an idle machine"
-        cells.append({"text": show(name, value), "sort": "" if value is None else repr(value), "note": note})
-    return {
-        "number": record.number,
-        "front": record.number in {each.number for each in looked.front},
-        "state": record.state,
-        "cells": cells,
-        "network": record.architecture.describe(),
-        "reason": record.measurement.reason,
-    }
+def _file(package: str, name: str) -> str:
+    return importlib.resources.files(package).joinpath(name).read_text(encoding="utf-8")

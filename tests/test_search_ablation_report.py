@@ -10,7 +10,7 @@ from search.ablation.cases import read_cases
 from search.ablation.summary import Design, summarise
 from search.ablation.tables import signed, tables, to_html, to_latex, to_markdown
 from search.figures.ablation import ALONE, OPEN, draw_classes, draw_forest, draw_ranks, whiskers
-from search.report import figure_html, render_page
+from search.page import figure_html, render_page
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",

@@ -11,8 +11,8 @@ from search.ablation.plan import AblationPlan
 from search.ablation.results import Missing, Result, results_of
 from search.ablation.summary import Design, Summary, summarise
 from search.ablation.tables import Table, tables, to_csv, to_latex, to_markdown
+from search.page import write_whole
 from search.prices import Device
-from search.report import write_whole
 from search.statistics.scores import Score
 from search.study import UserError
 

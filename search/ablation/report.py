@@ -8,7 +8,7 @@ from search.ablation.plan import AblationPlan
 from search.ablation.tables import TITLES, to_html
 from search.figures.ablation import draw_classes, draw_costs, draw_forest, draw_ranks, placed, whiskers
 from search.objectives import HEADINGS
-from search.report import figure_html, render_page
+from search.page import figure_html, render_page
 
 if TYPE_CHECKING:
     from search.ablation.findings import Findings

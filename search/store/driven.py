@@ -18,6 +18,7 @@ from search.database import GRPC, make_engine, patiently, shared_by_drivers, tur
 from search.presence import Presence, driver_name
 from search.records import Record
 from search.store.tables import (
+    CONTEXT,
     RECORD,
     REFERENCE,
     STUDY,
@@ -103,6 +104,11 @@ class Store:
         self.study.set_user_attr(REFERENCE, dict(point))
 
     _reference: dict[str, float] | None = field(default=None, init=False)
+
+    def keep_context(self, values: Mapping[str, Any]) -> None:
+        """Write down what the study's networks are built for, its classes, and what its prepared data is called."""
+        if CONTEXT not in self.study.user_attrs:
+            self.study.set_user_attr(CONTEXT, json.loads(json.dumps(values)))
 
     def records(self) -> list[Record]:
         """Return all records, in the order of their numbers; read what is new."""

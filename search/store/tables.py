@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sql
 
-from search.database import GRPC, make_engine, require_database, tune_sqlite
+from search.database import GRPC, make_reader, require_database, tune_sqlite
 from search.records import Record
 from search.study.mistakes import UserError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 RECORD = "voxnas:record"
 STUDY = "voxnas:study"
 REFERENCE = "voxnas:hypervolume_reference"
+CONTEXT = "voxnas:context"  # what the networks are built for, for who looks at them without the data
 SCHEMA_VERSIONS = (12,)  # of Optuna's tables; another version is read through Optuna itself
 MAKING_TRIES = 5
 RECORDS = (
@@ -73,7 +74,7 @@ def reading(url: str) -> Iterator[sql.Engine | None]:
         yield None
         return
     require_database(url)
-    engine = make_engine(url)
+    engine = make_reader(url)
     try:
         yield engine
     finally:
@@ -134,6 +135,18 @@ def read_study_attributes(url: str, name: str, pattern: str) -> dict[str, Any]:
         with engine.connect() as connection:
             rows = connection.execute(STUDY_ATTRIBUTES, {"name": name, "pattern": pattern})
             return {row[0]: json.loads(row[1]) for row in rows}
+
+
+def read_study_names(url: str) -> list[str]:
+    """Return the names of a database's studies."""
+    with reading(url) as engine:
+        if engine is None:
+            import optuna
+
+            with open_storage(url) as storage:
+                return sorted(optuna.get_all_study_names(storage))
+        with engine.connect() as connection:
+            return [row[0] for row in connection.execute(sql.text("SELECT study_name FROM studies ORDER BY study_name"))]
 
 
 def read_studies(url: str) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""`voxnas dashboard`: the pages of a study, live; the only room that knows Dash."""

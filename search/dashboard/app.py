@@ -1,0 +1,167 @@
+"""The Dash application: the address is the state, a page follows from it, and a tick asks whether anything changed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.resources
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlencode
+
+from dash import Dash, Input, Output, State, dcc, html, no_update
+from flask import Response, request
+
+from search.dashboard.library import Library
+from search.dashboard.security import secure
+from search.dashboard.worker import Worker
+from search.pages.compare import compare_page
+from search.pages.elements import Element, page_element, to_html
+from search.pages.front import front_page
+from search.pages.matters import matters_page
+from search.pages.page import Asked, Page
+from search.pages.progress import progress_page
+from search.pages.studies import studies_page
+from search.pages.trial import trial_page
+from search.parts import Figure, Note
+from search.sheet import Sheet
+
+TICK_MS = 2000
+VERSION = importlib.metadata.version("voxnas")
+SCRIPTS = {"plotly.js": "search.figures", "figures.js": "search.pages", "tables.js": "search.pages",
+           "style.css": "search.pages", "start.js": "search.dashboard"}  # fmt: skip
+INDEX = """\
+<!DOCTYPE html>
+<html lang="en"><head>{metas}<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>{favicon}{css}<link rel="stylesheet" href="/voxnas/style.css?{version}">
+<link rel="preload" as="script" href="/voxnas/plotly.js?{version}"></head>
+<body><div id="first">{first}</div><div id="react-entry-point"></div>
+<script src="/voxnas/plotly.js?{version}"></script><script src="/voxnas/figures.js?{version}"></script>
+<footer hidden>{config}{scripts}</footer>
+<script defer src="/voxnas/tables.js?{version}"></script><script defer id="_dash-renderer" src="/voxnas/start.js?{version}"></script>
+</body></html>"""
+VIEWS: dict[str, tuple[str, Callable[[Sheet, Asked], Page]]] = {
+    "front": ("Front", front_page), "progress": ("Progress", progress_page), "matters": ("What matters", matters_page),
+    "trial": ("Trial", trial_page), "compare": ("Compare", compare_page),
+}  # fmt: skip
+CARRIED = ("lasso",)  # what a link to another view of the study takes along
+
+
+@dataclass
+class Shown:
+    """What pages are made from."""
+
+    library: Library
+    worker: Worker = field(default_factory=Worker)
+
+    def page(self, pathname: str, search: str, *, first: bool = False) -> Element:
+        """Return the whole page of an address; the `first` one has no more than its first figure."""
+        study, view = read_path(pathname)
+        query = dict(parse_qsl(search.lstrip("?"), keep_blank_values=True))
+        place = f"/study/{quote(study)}"
+        sheet = self.library.sheet(study) if study else None
+        asked = Asked({**query, **({"papers": "off"} if first else {})}, self.worker.work, self.sheets, place)
+        if study and sheet is None:
+            missing = Page("Studies", (), (Note(f"There is no study {study!r} here."),))
+            return _frame("voxnas", [("/", "Studies", False)], missing, place="")
+        if sheet is None:
+            page = Page("Studies", (), ()) if first else self._studies(asked)
+            return _frame("voxnas", [("/", "Studies", True)], page, place="/")
+        page = VIEWS[view][1](sheet, asked) if view == "front" or not first else Page(view, (), ())
+        if first:
+            page = Page(page.title, (), tuple(part for part in page.parts if isinstance(part, Figure))[:1])
+        carried = urlencode({key: query[key] for key in CARRIED if key in query})
+        links = [(f"{place}/{key}" + (f"?{carried}" if carried else ""), title, key == view) for key, (title, _) in VIEWS.items()]
+        return _frame(study, [*links, ("/", "Studies", False)], page, place=place)
+
+    def sheets(self) -> list[Sheet]:
+        """Return all studies that voxnas wrote, as they stand."""
+        return [sheet for name in self.library.names() if (sheet := self.library.sheet(name)) is not None]
+
+    def _studies(self, asked: Asked) -> Page:
+        sheets = self.sheets()
+        read = {sheet.label for sheet in sheets}
+        return studies_page(sheets, [name for name in self.library.names() if name not in read], asked)
+
+    def version(self, pathname: str) -> str:
+        """Return what changes when the page of an address may have changed."""
+        study, _ = read_path(pathname)
+        sheet = self.library.sheet(study) if study else None
+        state = f"{len(sheet.entries)}-{len(sheet.confirmations)}-{id(sheet)}" if sheet else ",".join(self.library.names())
+        return f"{study}:{state}:{self.worker.done}"
+
+
+def read_path(pathname: str) -> tuple[str, str]:
+    """Read /study/NAME/VIEW; empty names where it is another path."""
+    parts = [unquote(each) for each in pathname.split("/")]
+    if len(parts) < 3 or parts[1] != "study":
+        return "", ""
+    view = parts[3] if len(parts) > 3 else ""
+    return parts[2], view if view in VIEWS else "front"
+
+
+def _frame(title: str, links: list[tuple[str, str, bool]], page: Page, *, place: str) -> Element:
+    anchors = [
+        Element("a", {"href": href, **({"aria-current": "page"} if here else {})}, [text]) for href, text, here in links
+    ]
+    header = Element("header", {}, [Element("h1", {}, [title]), Element("nav", {"aria-label": "views"}, anchors)])
+    return Element("main", {}, [header, page_element(page, place=place)])
+
+
+def to_dash(element: Element | str) -> Any:
+    """Return an element as one of Dash's own."""
+    if isinstance(element, str):
+        return element
+    component = getattr(html, element.tag.capitalize())
+    return component([to_dash(child) for child in element.children], **element.attributes)
+
+
+class Dashboard(Dash):  # type: ignore[misc]
+    """Dash with a first page that is drawn before its own scripts are loaded."""
+
+    shown: Shown
+
+    def interpolate_index(self, **parts: str) -> str:
+        """Return the page that a browser loads."""
+        first = self.shown.page(request.path, request.query_string.decode(), first=True)
+        later = parts["scripts"].replace("<script ", "<script defer ")
+        values = {**parts, "scripts": later, "title": escape(parts["title"]), "first": to_html(first), "version": VERSION}
+        return INDEX.format(**values)
+
+
+def make_app(library: Library, *, token: str | None) -> Dashboard:
+    """Return the application over the studies of a library."""
+    app = Dashboard("voxnas", title="voxnas", update_title="", assets_folder="", include_assets_files=False,
+                    enable_mcp=False, add_log_handler=False)  # fmt: skip
+    app.shown = shown = Shown(library)
+    secure(app.server, token)
+    _serve_scripts(app)
+    app.layout = html.Div([
+        dcc.Location(id="url", refresh=False), dcc.Store(id="version"), html.Div(id="page"),
+        dcc.Interval(id="tick", interval=TICK_MS),
+    ])  # fmt: skip
+
+    @app.callback(Output("page", "children"), Input("url", "pathname"), Input("url", "search"), Input("version", "data"))
+    def _page(pathname: str, search: str | None, _: str | None) -> Any:
+        return to_dash(shown.page(pathname or "/", search or ""))
+
+    @app.callback(Output("version", "data"), Input("tick", "n_intervals"), State("url", "pathname"),
+                  State("version", "data"), prevent_initial_call=True)  # fmt: skip
+    def _tick(_: int, pathname: str, before: str | None) -> Any:
+        now = shown.version(pathname or "/")
+        return no_update if now == before else now
+
+    return app
+
+
+def _serve_scripts(app: Dashboard) -> None:
+    """Serve the page's own scripts by name, from inside the packages."""
+
+    @app.server.get("/voxnas/<name>")
+    def _script(name: str) -> Response:
+        if name not in SCRIPTS:
+            return Response("not found", 404)
+        kind = "text/css" if name.endswith(".css") else "text/javascript"
+        data = importlib.resources.files(SCRIPTS[name]).joinpath(name).read_bytes()
+        return Response(data, mimetype=kind, headers={"Cache-Control": "max-age=3600"})

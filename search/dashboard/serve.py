@@ -1,0 +1,37 @@
+"""Serves the dashboard: on this machine alone, or to whoever has the token."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from werkzeug.serving import make_server
+
+from search.dashboard.app import make_app
+from search.dashboard.library import Library
+from search.dashboard.security import TLS, check_access, is_loopback
+from search.store.studies import find_databases
+from search.study import UserError
+
+
+def serve(database: str | None, *, runs: Path, host: str, port: int, token: str | None) -> None:
+    """Serve until it is interrupted; say where. Raises UserError where others could look without a token."""
+    check_access(host, token)
+    if database is not None:
+        find_databases(database, runs)
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    app = make_app(Library(database, runs), token=token)
+    try:
+        server = make_server(host, port, app.server, threaded=True)
+    except (OSError, SystemExit):
+        raise UserError([f"dashboard: {host}:{port} can't be used; is another dashboard there? --port takes another"]) from None
+    named = "localhost" if is_loopback(host) else host
+    print(f"http://{named}:{server.port}/ (Ctrl-C ends it)" + ("; open it once with ?token=…" if token else ""), flush=True)
+    if not is_loopback(host):
+        print(TLS.format(host=host, port=server.port), flush=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        app.shown.worker.close()

@@ -1,0 +1,34 @@
+"""How much each axis matters for an objective: Optuna's PED-ANOVA over trials that are known already."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import optuna
+
+FEWEST = 10  # trials from which a share can be told
+
+
+def ped_anova(decisions: Sequence[Mapping[str, str]], values: Sequence[float], *, negate: bool) -> dict[str, float]:
+    """Return each axis's share, the largest first; for axes that every trial decided, with two choices or more.
+
+    The evaluator asks what makes a value low, so that a maximised objective is to be negated. Empty where there are
+    too few trials.
+    """
+    names = [name for name in decisions[0] if all(name in each for each in decisions)] if decisions else []
+    choices = {name: sorted({each[name] for each in decisions}) for name in names}
+    choices = {name: seen for name, seen in choices.items() if len(seen) > 1}
+    if len(values) < FEWEST or not choices or len(set(values)) < 2:
+        return {}
+    distributions = {name: optuna.distributions.CategoricalDistribution(seen) for name, seen in choices.items()}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study()
+    study.add_trials([
+        optuna.trial.create_trial(params={name: each[name] for name in choices}, distributions=distributions, value=-value if negate else value)
+        for each, value in zip(decisions, values, strict=True)
+    ])  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+        return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))

@@ -1,0 +1,113 @@
+"""Made studies of any size, written into a database at once: real networks and costs, a Dice of a known character."""
+
+import json
+import sqlite3
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+
+from search.records import CaseDice, Costs, Epoch, Latency, Measurement, Record
+from search.simulate.synthetic import RECIPES, synthetic_table
+from search.store import RECORD, Store
+from search.study.schema import (
+    Data,
+    DiceObjective,
+    LatencyObjective,
+    MemoryObjective,
+    Objectives,
+    Search,
+    Study,
+    Training,
+)
+
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+LABELS = ("background", "left ventricle", "right ventricle", "myocardium")
+EPOCHS = 9
+BUDGET = 1600 * 2**20
+STATES = {"trained": 1, "over budget": 2, "failed": 3, "stopped": 2, "running": 0}  # Optuna's: the latter as text
+
+
+def made_records(count: int, *, seed: int = 0, table: str = "places", first: int = 0, state: str | None = None):
+    """Return records of random networks of a made table, four fifths of them trained."""
+    made, rng = synthetic_table(table), np.random.default_rng(seed)
+    return [_record(made, number, rng, state) for number in range(first, first + count)]
+
+
+def _record(made, number, rng, forced):
+    row = int(rng.integers(len(made.decisions)))
+    known = made.costs[row]
+    state = forced or str(rng.choice(["trained", "failed", "stopped"], p=[0.88, 0.02, 0.1]))
+    if forced is None and known.memory_bytes > BUDGET:
+        state = "over budget"
+    latency = Latency(known.latency.median_s * float(rng.normal(1, 0.02)), 1e-4, 30, True, "a device", 2, "float32")
+    costs = Costs(known.params, known.macs, known.memory_bytes, known.inference_memory_bytes, latency)
+    dice = float(np.clip(made.truth[row] + rng.normal(0, 0.004), 0.01, 0.99))
+    epochs = tuple(Epoch(each, 1 - dice * each / EPOCHS, dice * (1 - 0.6 ** each), 30.0)
+                   for each in range(1, 1 + (EPOCHS if state == "trained" else 3)))  # fmt: skip
+    cases = tuple(CaseDice(f"case_{each}", tuple(float(np.clip(dice + rng.normal(0, 0.03), 0, 1)) for _ in LABELS[1:]))
+                  for each in range(8))  # fmt: skip
+    reason = {"over budget": "training memory is over the budget of 1.6 GiB", "failed": "out of memory: made",
+              "stopped": "behind two thirds at epoch 3"}.get(state, "")  # fmt: skip
+    measurement = Measurement(
+        state, reason, costs if state != "failed" else None, dice if state == "trained" else None,
+        cases if state == "trained" else (), epochs if state in ("trained", "stopped", "running") else (), seconds=300.0,
+    )  # fmt: skip
+    started = BEGAN + timedelta(seconds=300 * number)
+    ended = "" if state == "running" else (started + timedelta(seconds=300)).isoformat(timespec="seconds")
+    return Record(number, made.architectures[row], tuple(made.decisions[row].items()), 0, 0, measurement,
+                  started.isoformat(timespec="seconds"), ended)  # fmt: skip
+
+
+def made_study(name: str, **objectives) -> Study:
+    """Return the study that made records belong to."""
+    context = RECIPES["places"].context
+    named = objectives or {"dice": DiceObjective(), "memory": MemoryObjective(budget=BUDGET), "latency": LatencyObjective()}
+    return Study(name, Data("made"), objectives=Objectives(**named), training=Training(patch=context.patch, epochs=EPOCHS),
+                 search=Search(trials=100))  # fmt: skip
+
+
+def write_made_study(runs: Path, name: str, records, *, study: Study | None = None) -> Path:
+    """Write a study with its records; return its database."""
+    study = study or made_study(name)
+    file = runs / name / "study.db"
+    values = {key: each for key, each in asdict(study).items() if key not in ("executor", "keep", "storage")}
+    store = Store.open(f"sqlite:///{file}", name, directions=study.directions, values=values)
+    costs = [each.measurement.costs for each in records if each.measurement.costs]
+    store.reference = {each: 0.0 if each == "dice" else 1.2 * max((cost.of(each) for cost in costs), default=1.0)
+                       for each in study.directions}  # fmt: skip
+    store.keep_context({**asdict(RECIPES["places"].context), "labels": LABELS})
+    store.engine.dispose()
+    add_records(file, records, list(study.directions))
+    return file
+
+
+def add_records(file: Path, records, objectives) -> None:
+    """Write records as finished trials straight into Optuna's tables."""
+    with sqlite3.connect(file) as connection:
+        last = connection.execute("SELECT COALESCE(MAX(trial_id), 0) FROM trials").fetchone()[0]
+        trials, params, values, attributes = [], [], [], []
+        for trial, record in enumerate(records, start=last + 1):
+            measured = [record.measurement.value(each) for each in objectives]
+            word = {"trained": "COMPLETE", "failed": "FAIL", "running": "RUNNING"}.get(record.state, "PRUNED")
+            began, ended = (text.replace("T", " ")[:19] + ".000000" if text else None for text in (record.started, record.ended))
+            trials.append((trial, record.number, 1, word, began, ended))
+            attributes.append((trial, RECORD, json.dumps(record.to_values())))
+            if word == "COMPLETE":
+                values += [(trial, at, value, "FINITE") for at, value in enumerate(measured)]
+            for key, value in record.decisions:
+                choice = json.dumps(value) if isinstance(value, tuple) else value
+                kind = {"name": "CategoricalDistribution", "attributes": {"choices": _choices(records, key)}}
+                params.append((trial, key, kind["attributes"]["choices"].index(choice), json.dumps(kind)))
+        connection.executemany("INSERT INTO trials (trial_id, number, study_id, state, datetime_start, datetime_complete) VALUES (?,?,?,?,?,?)", trials)
+        connection.executemany("INSERT INTO trial_values (trial_id, objective, value, value_type) VALUES (?,?,?,?)", values)
+        connection.executemany("INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (?,?,?)", attributes)
+        connection.executemany("INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) VALUES (?,?,?,?)", params)
+
+
+def _choices(records, key, known={}):  # noqa: B006 (what was worked out once)
+    if (id(records), key) not in known:
+        found = {json.dumps(value) if isinstance(value, tuple) else value for each in records for name, value in each.decisions if name == key}
+        known[id(records), key] = sorted(found, key=str)
+    return known[id(records), key]

@@ -1,0 +1,239 @@
+"""The dashboard's server without a browser: who may look, what is escaped, what is read, what a poll costs."""
+
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import replace
+
+import pytest
+from made_study import add_records, made_records, made_study, write_made_study
+
+from search.dashboard.app import make_app, read_path
+from search.dashboard.library import Library
+from search.dashboard.security import check_access, is_loopback
+from search.dashboard.worker import Worker
+from search.errands import importances
+from search.records import Measurement
+from search.sheet import SheetReader
+from search.study import UserError
+from space.architecture import Architecture
+
+TOKEN = "a-long-and-secret-token"
+VIEWS = ("front", "progress", "matters", "trial", "compare")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    write_made_study(folder, "made", made_records(60))
+    write_made_study(folder, "empty", [])
+    write_made_study(folder, "failed", made_records(3, state="failed"))
+    write_made_study(folder, "one", made_records(1, state="trained"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def app(runs):
+    made = make_app(Library(None, runs), token=None)
+    yield made
+    made.shown.worker.close()
+
+
+def get(app, path, **headers):
+    return app.server.test_client().get(path, headers={"Host": "localhost", **headers})
+
+
+def page(app, path, search=""):
+    """What Dash's own callback answers for an address."""
+    body = {
+        "output": "page.children", "outputs": {"id": "page", "property": "children"}, "changedPropIds": ["url.pathname"],
+        "inputs": [{"id": "url", "property": "pathname", "value": path}, {"id": "url", "property": "search", "value": search},
+                   {"id": "version", "property": "data", "value": None}],
+    }  # fmt: skip
+    answer = app.server.test_client().post("/_dash-update-component", json=body, headers={"Host": "localhost"})
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+@pytest.mark.parametrize("study", ["made", "empty", "failed", "one"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_of_every_study_answers(app, study, view):
+    assert get(app, f"/study/{study}/{view}").status_code == 200
+    assert "main" in page(app, f"/study/{study}/{view}").lower()
+
+
+def test_an_address_reopens_a_view_and_nonsense_in_it_counts_as_not_given(app):
+    assert '"value": "latency"' in page(app, "/study/made/front", "?x=latency").replace('":"', '": "')
+    said = page(app, "/study/made/front", "?x=nonsense&color=__class__&lasso=memory,dice:1,nan;2,3;4,5&z=../../etc")
+    assert "nonsense" not in said and "__class__" not in said
+    assert read_path("/study/a%2F..%2Fb/front") == ("a/../b", "front")
+
+
+@pytest.mark.parametrize("name", ["..", "..%2F..", "made%2F..%2Fmade", "%2Fetc%2Fpasswd", "a b", "made%00"])
+def test_a_name_can_not_leave_the_runs_folder(app, name):
+    assert "There is no study" in page(app, f"/study/{name}/trial")
+    answer = get(app, f"/voxnas/{name}")
+    assert answer.status_code == 404 or answer.text.startswith("<!DOCTYPE html>")  # Dash's page for any other path
+
+
+def test_every_answer_carries_headers_that_forbid_inline_and_foreign_scripts(app):
+    for path in ("/", "/study/made/front", "/voxnas/figures.js", "/_dash-layout"):
+        headers = get(app, path).headers
+        policy = dict(each.strip().split(" ", 1) for each in headers["Content-Security-Policy"].split(";"))
+        assert policy["script-src"] == "'self'" and policy["default-src"] == "'none'"
+        assert headers["X-Content-Type-Options"] == "nosniff" and headers["X-Frame-Options"] == "DENY"
+    html = get(app, "/study/made/front").text
+    scripts = re.findall(r"<script\b([^>]*)>([^<]*)", html)
+    assert all("src=" in attributes or "application/json" in attributes for attributes, _ in scripts)
+    assert "https://" not in re.sub(r"data-figure=\"[^\"]*\"", "", html)  # nothing from elsewhere
+
+
+def test_without_a_token_only_this_machine_is_answered(app):
+    assert get(app, "/", Host="localhost:8050").status_code == 200
+    assert get(app, "/", Host="127.0.0.1").status_code == 200
+    for host in ("evil.example", "evil.example:8050", "127.0.0.1.evil.example"):  # a name that was made to lead here
+        assert get(app, "/", Host=host).status_code == 403
+
+
+def test_with_a_token_nothing_is_answered_without_it(runs):
+    app = make_app(Library(None, runs), token=TOKEN)
+    for path in ("/", "/study/made/front", "/_dash-layout", "/_dash-dependencies", "/voxnas/plotly.js"):
+        assert get(app, path, Host="study.example").status_code == 401
+    assert get(app, "/?token=wrong").status_code == 401
+    assert get(app, "/", Authorization=f"Bearer {TOKEN}").status_code == 200
+    client = app.server.test_client()
+    moved = client.get(f"/study/made/front?x=latency&token={TOKEN}")
+    assert moved.status_code == 302 and moved.headers["Location"].endswith("/study/made/front?x=latency")
+    cookie = moved.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
+    assert client.get("/study/made/front").status_code == 200
+
+
+def test_a_token_is_compared_in_constant_time(runs, monkeypatch):
+    compared = []
+    import hmac
+
+    real = hmac.compare_digest
+    monkeypatch.setattr("search.dashboard.security.hmac.compare_digest", lambda a, b: compared.append((a, b)) or real(a, b))
+    get(make_app(Library(None, runs), token=TOKEN), "/?token=guess")
+    assert (b"guess", TOKEN.encode()) in compared
+
+
+def test_another_host_needs_a_token_that_can_not_be_guessed():
+    assert is_loopback("127.0.0.1") and is_loopback("::1") and not is_loopback("0.0.0.0")
+    check_access("127.0.0.1", None)
+    check_access("0.0.0.0", TOKEN)
+    with pytest.raises(UserError, match="--host 0.0.0.0 lets others look; give --token, or VOXNAS_TOKEN"):
+        check_access("0.0.0.0", None)
+    with pytest.raises(UserError, match="a token of 3 letters can be guessed"):
+        check_access("0.0.0.0", "abc")
+
+
+def test_the_command_serves_says_how_to_put_tls_before_it_and_is_not_in_debug_mode(runs):
+    command = [sys.executable, "-m", "search.cli", "dashboard", "--runs", str(runs), "--port", "0", "--host", "0.0.0.0"]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 2 and "give --token" in refused.stderr and "Traceback" not in refused.stderr
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "VOXNAS_TOKEN": TOKEN}) as server:
+        try:
+            said = [server.stdout.readline() for _ in range(5)]
+            port = re.search(r":(\d+)/", said[0])[1]
+            assert "caddy reverse-proxy" in "".join(said) and "ssh -L" in "".join(said) and TOKEN not in "".join(said)
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/_dash-layout", headers={"Authorization": f"Bearer {TOKEN}"})
+            with urllib.request.urlopen(request) as answer:
+                assert "_dash_debug" not in answer.read().decode() and answer.status == 200
+        finally:
+            server.terminate()
+
+
+def test_names_from_a_study_are_escaped(tmp_path):
+    mark = "<img src=x onerror=alert(1)>"
+    records = made_records(12, state="trained")
+    worst = replace(
+        records[0], measurement=Measurement("failed", f"</script>{mark}"),
+        architecture=Architecture.of({**dict(records[0].architecture.entries), "encoder": mark}),
+        decisions=(*records[0].decisions, ("axis" + mark, mark)),
+    )  # fmt: skip
+    records[1] = replace(records[1], decisions=(*records[1].decisions, ("axis" + mark, "plain")))
+    write_made_study(tmp_path, "made", [worst, *records[1:]])
+    app = make_app(Library(None, tmp_path), token=None)
+    for view in VIEWS:
+        html = get(app, f"/study/made/{view}?color=axis{mark}&trial=0&rows=all").text
+        assert mark not in html
+    figure = re.search(r'data-figure="([^"]*)"', get(app, f"/study/made/front?color=axis{mark}").text)[1]
+    assert "<img" not in figure
+
+
+def test_the_database_refuses_to_be_written_by_who_looks(runs):
+    file = runs / "made" / "study.db"
+    reader = SheetReader(made_study("made"), file.parent, f"sqlite:///{file}")
+    import sqlalchemy as sql
+
+    with reader.engine.connect() as connection, pytest.raises(sql.exc.OperationalError, match="readonly database"):
+        connection.execute(sql.text("DELETE FROM trials"))
+
+
+def test_a_poll_reads_what_is_new_or_was_running_and_keeps_the_rest(tmp_path):
+    running = made_records(1, first=20, state="running")
+    file = write_made_study(tmp_path, "made", [*made_records(20), *running])
+    reader = SheetReader(made_study("made"), file.parent, f"sqlite:///{file}")
+    first, asked = reader.read(), []
+    rows = reader._rows
+    reader._rows = lambda **which: asked.append(rows(**which)) or asked[-1]
+    assert reader.read() is first and [row.number for row in asked.pop()] == [20]
+    add_records(file, made_records(1, first=21, state="trained"), list(first.study.directions))
+    later = reader.read()
+    assert [row.number for row in asked.pop()] == [20, 21]
+    assert len(later.entries) == 22 and later.entries[0] is first.entries[0]
+    with sqlite3.connect(file) as connection:
+        text, = connection.execute("SELECT value_json FROM trial_user_attributes WHERE trial_id = 21").fetchone()
+        values = json.loads(text)
+        values["measurement"]["epochs"].append({"number": 4, "loss": 0.5, "dice": 0.6, "seconds": 30.0})
+        connection.execute("UPDATE trial_user_attributes SET value_json = ? WHERE trial_id = 21", (json.dumps(values),))
+    assert len(reader.read().entries[20].curve) == 4
+
+
+def test_a_running_writer_is_not_disturbed_and_its_trials_appear(tmp_path):
+    file = write_made_study(tmp_path, "made", made_records(5))
+    reader = SheetReader(made_study("made"), file.parent, f"sqlite:///{file}")
+    with sqlite3.connect(file) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("UPDATE trials SET state = 'FAIL' WHERE trial_id = 1")
+        assert len(reader.read().entries) == 5
+        writer.commit()
+
+
+def test_an_errand_runs_beside_the_server_and_its_result_is_kept():
+    worker = Worker()
+    arguments = ([{"a": str(each % 2), "b": str(each % 3)} for each in range(60)], {"dice": [each % 2 + each / 600 for each in range(60)]}, ["dice"])
+    try:
+        assert worker.work(importances, *arguments) is None
+        end = time.monotonic() + 120
+        while (found := worker.work(importances, *arguments)) is None and time.monotonic() < end:
+            time.sleep(0.2)
+        assert found["dice"]["a"] > 0.9 and worker.done == 1
+        assert worker.work(importances, *arguments) is found
+    finally:
+        worker.close()
+
+
+def test_optuna_dashboard_opens_the_same_study(runs):
+    pytest.importorskip("optuna_dashboard")
+    from optuna.storages import RDBStorage
+    from optuna_dashboard import wsgi
+
+    answer, application = {}, wsgi(RDBStorage(f"sqlite:///{runs / 'made' / 'study.db'}"))
+
+    def ask(path):
+        environment = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "QUERY_STRING": "after=0", "SERVER_NAME": "localhost",
+                       "SERVER_PORT": "80", "wsgi.url_scheme": "http", "wsgi.input": sys.stdin, "wsgi.errors": sys.stderr}  # fmt: skip
+        return json.loads(b"".join(application(environment, lambda status, headers: answer.update(status=status))))
+
+    study, = ask("/api/studies")["study_summaries"]
+    assert answer["status"].startswith("200") and study["study_name"] == "made"
+    found = ask(f"/api/studies/{study['study_id']}")
+    assert len(found["trials"]) == 60 and found["directions"] == ["maximize", "minimize", "minimize"]

@@ -1,0 +1,191 @@
+"""The dashboard in a real browser: every view, both sizes, click, lasso, live update, saved figures and tables."""
+
+import os
+import shutil
+import threading
+from dataclasses import replace
+
+import pytest
+from made_study import add_records, made_records, made_study, write_made_study
+from werkzeug.serving import make_server
+
+from search.dashboard.app import make_app
+from search.dashboard.library import Library
+from search.study.schema import Search
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]  # fmt: skip
+LONG = "a-study-whose-name.goes-on-for-64-letters_as-the-file-allows-it"
+DESK, PHONE = (1280, 800), (390, 844)
+PATIENCE_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not CHROMIUM:
+        pytest.skip("no Chromium on the path, and CHROMIUM names none")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The address of a dashboard over made studies, and their folder."""
+    runs = tmp_path_factory.mktemp("runs")
+    write_made_study(runs, "made", [*made_records(80), *made_records(1, first=80, state="running")])
+    repeats = replace(made_study("random"), search=Search(proposer="random", trials=20))
+    write_made_study(runs, "random", made_records(20, seed=1), study=repeats)
+    write_made_study(runs, "failed", made_records(3, state="failed"))
+    write_made_study(runs, LONG, made_records(1, state="trained"))
+    app = make_app(Library(None, runs), token=None)
+    server = make_server("127.0.0.1", 0, app.server, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://localhost:{server.port}", runs
+    server.shutdown()
+    app.shown.worker.close()
+
+
+@pytest.fixture
+def opened(browser, served):
+    """What opens an address and keeps what the page complained of; none may be left at the end."""
+    said, pages = [], []
+
+    def open_page(path, size=DESK, **context):
+        page = browser.new_page(viewport={"width": size[0], "height": size[1]}, **context)
+        page.set_default_timeout(PATIENCE_MS)
+        pages.append(page)
+        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: said.append(request.url) if not request.url.startswith((served[0], "data:", "blob:")) else None)
+        page.goto(served[0] + path)
+        page.wait_for_selector("#page > main")
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert said == []
+
+
+def walk(page, path):
+    """Follow a link of the page's own, as a click does, without loading the page anew."""
+    page.evaluate("path => dash_clientside.set_props('url', {pathname: path, search: ''})", path)
+    page.wait_for_function("path => location.pathname === path", arg=path)
+    page.wait_for_timeout(300)
+    page.wait_for_selector("#page > main")
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_every_view_opens_without_complaint_and_fits(opened, size):
+    page = opened("/study/made/front", size)
+    for study, views in (("made", ("progress", "matters", "trial", "compare")), ("failed", ("front", "matters")),
+                         (LONG, ("front", "trial"))):  # fmt: skip
+        for view in views:
+            walk(page, f"/study/{study}/{view}")
+            if study == "made":
+                page.wait_for_selector("#page .figure[data-drawn]")
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), view
+    walk(page, "/")
+    page.wait_for_selector("#page .figure[data-name=fronts][data-drawn]")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert page.locator("[data-title*='loud'], [data-title*='hare']").count() == 0  # no button that uploads the chart
+
+
+def pixel(page, x, y):
+    """Where a point of the front's plane is on the screen."""
+    return page.evaluate(
+        """([x, y]) => { const node = document.querySelector("#page [data-name=front] .js-plotly-plot"), all = node._fullLayout;
+        const box = node.getBoundingClientRect(); return [box.left + all.xaxis._offset + all.xaxis.d2p(x), box.top + all.yaxis._offset + all.yaxis.d2p(y)]; }""",
+        [x, y],
+    )
+
+
+def test_a_click_opens_the_trial(opened):
+    page = opened("/study/made/front?papers=off")
+    page.wait_for_selector("#page [data-name=front][data-drawn]")
+    point = page.evaluate("""() => { const front = document.querySelector("#page [data-name=front] .js-plotly-plot").calcdata
+        .find(each => each[0].trace.name === "Pareto front"); const trace = front[0].trace;
+        return [front[0].x, front[0].y, trace._input.customdata.bdata ? trace.customdata[0] : trace.customdata[0]]; }""")
+    page.mouse.move(*pixel(page, *point[:2]))
+    page.wait_for_selector(".hoverlayer .hovertext")
+    page.mouse.click(*pixel(page, *point[:2]))
+    page.wait_for_url(f"**/study/made/trial?trial={point[2]}")
+    page.wait_for_selector(f"#page dd:text-is('{point[2]}')")
+
+
+def test_a_lasso_filters_the_other_views_and_its_link_reopens_it(opened, served):
+    page = opened("/study/made/front?papers=off")
+    page.wait_for_selector("#page [data-name=front][data-drawn]")
+    corners = [pixel(page, x, y) for x, y in ((400, 0.97), (400, 0.75), (1000, 0.75), (1000, 0.97), (400, 0.97))]
+    page.mouse.move(*corners[0])
+    page.mouse.down()
+    for corner in corners[1:]:
+        page.mouse.move(*corner, steps=4)
+    page.mouse.up()
+    page.wait_for_url("**lasso=memory*")
+    table = page.locator("#page .table[data-name=trials] .bar strong")
+    page.wait_for_function("() => !document.querySelector('#page .table strong').textContent.startsWith('81')")
+    chosen = int(table.text_content().split()[0])
+    assert 0 < chosen < 80
+    link = page.url.removeprefix(served[0])
+    page.get_by_role("link", name="Progress").click()
+    page.wait_for_selector(f"#page p:has-text('Only the {chosen} of 81 trials')")
+    again = opened(link)
+    again.wait_for_selector(f"#page .table[data-name=trials] strong:has-text('{chosen} trials')")
+
+
+def test_a_trial_that_ends_while_one_looks_appears(opened, served):
+    runs = served[1]
+    page = opened("/study/random/front?papers=off")
+    before = page.locator("#page dl div:has(dt:text-is('trained')) dd")
+    trained = int(before.text_content())
+    add_records(runs / "random" / "study.db", made_records(1, first=20, state="trained"), ["dice", "memory", "latency"])
+    page.wait_for_selector(f"#page dl div:has(dt:text-is('trained')) dd:text-is('{trained + 1}')")
+
+
+def test_controls_work_by_keyboard_and_write_the_address(opened):
+    page = opened("/study/made/front?papers=off")
+    page.get_by_label("across").focus()
+    page.get_by_label("across").select_option("latency")
+    page.wait_for_url("**x=latency*")
+    page.get_by_label("third axis").select_option("memory")
+    page.wait_for_selector("#page [data-name=front] .gl-container canvas")
+    page.go_back()
+    page.wait_for_url(lambda url: "z=" not in url)
+    unnamed = "[...document.querySelectorAll('select, input, button, [role=img]')].filter(e => !e.getAttribute('aria-label') && !e.textContent && !e.labels?.length).length"
+    assert page.evaluate(unnamed) == 0
+
+
+def test_tables_sort_filter_and_download_and_figures_are_saved(opened, tmp_path):
+    page = opened("/study/made/front?papers=off&rows=all")
+    table = page.locator("#page .table[data-name=trials]")
+    table.get_by_role("button", name="Dice", exact=True).click()
+    table.get_by_role("button", name="Dice", exact=True).click()
+    shown = [float(text) for text in table.locator("tbody tr td:nth-child(3)").all_text_contents() if text]
+    assert shown == sorted(shown, reverse=True) and len(shown) > 10
+    table.get_by_role("searchbox").fill("residual csam")
+    with page.expect_download() as saved:
+        table.get_by_role("button", name="CSV").click()
+    lines = saved.value.path().read_text().splitlines()
+    assert lines[0].startswith("trial,state,Dice") and 1 < len(lines) < 80 and all("residual" in line for line in lines[1:])
+    for form, start in (("svg", b"<svg"), ("png", b"\x89PNG")):
+        with page.expect_download() as saved:
+            page.locator(f"#page [data-save={form}]").first.click()
+        assert saved.value.path().read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground_in_light_and_dark(opened, scheme):
+    page = opened("/study/made/front?papers=off", color_scheme=scheme)
+    page.wait_for_selector("#page [data-name=front][data-drawn]")
+    read = """() => { const light = text => { const [r, g, b] = text.match(/[\\d.]+/g).map(Number).map(v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+        const ground = light(getComputedStyle(document.body).backgroundColor), ink = light(getComputedStyle(document.querySelector("#page [data-name=front] .xtick text")).fill);
+        return (Math.max(ground, ink) + 0.05) / (Math.min(ground, ink) + 0.05); }"""
+    assert page.evaluate(read) > 4.5

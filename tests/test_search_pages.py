@@ -1,0 +1,218 @@
+"""The numbers behind the dashboard's figures, without a browser and without Plotly where they allow it."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_study import LABELS, made_records, made_study, write_made_study
+
+from search.effects import main_effects
+from search.errands import layers_of, preset_costs
+from search.figures.compare import paired
+from search.figures.front import front_scene
+from search.figures.progress import climb, random_band
+from search.figures.trial import boxes
+from search.front import look_at
+from search.importance import ped_anova
+from search.pages.elements import Element, to_html
+from search.pages.front import front_page
+from search.pages.lasso import filtered, read_lasso
+from search.pages.page import Asked
+from search.pages.slices import ranked_cases
+from search.pages.studies import studies_page
+from search.pages.trial import export_command, trial_page
+from search.pareto import hypervolume_curve
+from search.parts import Command, Figure, Note, Table
+from search.records import CaseDice, Costs, Latency, Measurement
+from search.report import render
+from search.sheet import SheetReader
+from search.slices import outline, png
+from search.study.schema import Search
+
+
+def sheet_of(folder, records, *, study=None):
+    study = study or made_study("made")
+    file = write_made_study(folder, study.name, records, study=study)
+    return SheetReader(study, folder / study.name, f"sqlite:///{file}").read()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return sheet_of(tmp_path_factory.mktemp("runs"), made_records(150))
+
+
+def test_a_sheet_has_the_front_and_the_hypervolume_that_records_have(made):
+    looked = look_at(made.study, made.folder)
+    assert sorted(made.numbers[made.front]) == sorted(record.number for record in looked.front)
+    rows, hours, volumes = made.progress
+    curve = dict(hypervolume_curve(looked.records, looked.study.directions, looked.reference))
+    found = {int(made.numbers[row]): volume for row, volume in zip(rows, volumes, strict=True)}
+    assert all(found[number] == pytest.approx(volume) for number, volume in curve.items())
+    assert hours[-1] == pytest.approx(sum(entry.spent_s for entry in made.entries) / 3600)
+    steps = climb(made)
+    assert steps.volumes[-1] == volumes[-1] and len(steps.trials) < len(rows)
+
+
+def test_what_no_front_may_hold_is_apart_and_a_stopped_trial_shows_its_dice_so_far(made):
+    scene = front_scene(made, ("memory", "dice"))
+    for state, rows in scene.apart.items():
+        assert {made.entries[row].state for row in rows} <= {state} and not scene.front[rows].any()
+    row = scene.apart["stopped"][0]
+    assert scene.points[row, 1] == pytest.approx(made.entries[row].curve[-1][1])
+    assert np.isnan(scene.points[scene.apart["over budget"], 1]).all()
+    assert scene.budgets == {"memory": 1600.0}
+
+
+def test_colours_go_by_the_choices_of_an_axis_and_the_rare_share_one(made):
+    scene = front_scene(made, ("memory", "dice"), by="attention@skip0")
+    assert [group.name for group in scene.groups] == ["csam", "isa", "none"]
+    assert sum(len(group.rows) for group in scene.groups) == (made.states == "trained").sum()
+    entries = [replace(entry, decisions={**entry.decisions, "many": at % 12}) for at, entry in enumerate(made.entries)]
+    groups = front_scene(replace(made, entries=tuple(entries)), ("memory", "dice"), by="many").groups
+    assert len(groups) == 8 and groups[-1].name == "others"
+
+
+def test_papers_networks_stand_at_their_costs(made):
+    costs = preset_costs(made.context, made.study.training)
+    assert "unetrpp_acdc" in costs and all(isinstance(each, Costs) for each in costs.values())
+    scene = front_scene(made, ("memory", "dice"), presets=costs)
+    assert scene.presets["unetrpp_acdc"][0] == pytest.approx(costs["unetrpp_acdc"].memory_bytes / 2**20)
+    assert math.isnan(scene.presets["unetrpp_acdc"][1])
+
+
+def test_a_lasso_holds_the_trials_inside_it_on_its_own_axes(made):
+    lasso = read_lasso("memory,dice:400,0.7;1000,0.7;1000,1;400,1")
+    inside = lasso.inside(made)
+    for entry, held in zip(made.entries, inside, strict=True):
+        dice = entry.dice_so_far if entry.state == "stopped" else entry.values[0]
+        assert held == (400 < entry.values[1] / 2**20 < 1000 and 0.7 < dice < 1.0)
+    shown, notes = filtered(made, Asked({"lasso": "memory,dice:400,0.7;1000,0.7;1000,1;400,1"}))
+    assert len(shown.entries) == inside.sum() and f"Only the {inside.sum()} of 150 trials" in notes[0].text
+    assert lasso.path("memory", "dice").startswith("M400,0.7L") and lasso.path("latency", "dice") == ""
+    for nonsense in ("", "memory,dice:", "memory,dice:1,2", "memory,x:1,2;3,4;5,6", "memory,dice:1,inf;2,3;4,5", "memory,dice:a,b;c,d;e,f"):
+        assert read_lasso(nonsense) is None
+
+
+def test_main_effects_find_what_was_put_in(made):
+    entries = [
+        replace(entry, state="trained", values=(0.5 + 0.2 * (entry.decisions["width"] == 32), *entry.values[1:]))
+        for entry in made.entries
+    ]
+    effects = {(each.axis, each.choice): each for each in main_effects(replace(made, entries=tuple(entries)), "dice")}
+    wide = effects["width", "32"]
+    assert wide.against == "16" and wide.mean == pytest.approx(0.2, abs=1e-6)
+    assert effects["repeats", "2"].mean == pytest.approx(0.0, abs=1e-6)
+    assert effects["attention@skip0", "csam"].against == "none"
+    noisy = {(each.axis, each.choice): each for each in main_effects(made, "dice")}
+    assert all(each.low < each.mean < each.high for each in noisy.values())
+
+
+def test_importance_of_a_maximised_objective_is_that_of_its_best_values():
+    rng = np.random.default_rng(0)
+    decisions = [{"a": str(rng.integers(3)), "b": str(rng.integers(3))} for _ in range(200)]
+    # b tells the best values apart, a the worst
+    dice = [0.9 + rng.normal(0, 0.001) if each["b"] == "0" else 0.5 + 0.3 * (each["a"] == "0") * rng.random() for each in decisions]
+    best, worst = ped_anova(decisions, dice, negate=True), ped_anova(decisions, dice, negate=False)
+    assert best["b"] > 0.9 and worst["a"] > best["a"]
+    assert ped_anova(decisions[:5], dice[:5], negate=True) == {} and ped_anova([], [], negate=True) == {}
+
+
+def test_a_random_band_is_made_of_repeats_of_the_same_question_alone(made, tmp_path):
+    def other(name, **changes):
+        study = replace(made_study(name), search=Search(proposer="random"), **changes)
+        return sheet_of(tmp_path, made_records(30, seed=len(name)), study=study)
+
+    repeats = [other("random-1"), other("random-22")]
+    longer = other("longer", training=replace(made.study.training, epochs=99))
+    band = random_band(made, [made, *repeats, longer], hours=False)
+    assert band.repeats == 2 and (band.low <= band.middle).all() and (band.middle <= band.high).all()
+    assert band.at[-1] == 30 and band.high[-1] <= 1.0
+    assert random_band(made, [made, longer], hours=True) is None
+
+
+def test_paired_differences_are_those_of_the_cases_that_both_have(made):
+    one, other = made.fetch([0, 1])
+    shifted = replace(one, number=7, measurement=replace(one.measurement, cases=tuple(
+        CaseDice(case.case, tuple(dice - 0.1 for dice in case.dice)) for case in one.measurement.cases[:5])))  # fmt: skip
+    pair = paired(one, shifted)
+    assert pair.cases == tuple(case.case for case in one.measurement.cases[:5])
+    assert pair.mean == pytest.approx(-0.1) and pair.p == pytest.approx(2 / 2**5)
+    assert paired(one, replace(other, measurement=Measurement("failed"))) is None
+
+
+def test_the_u_has_every_layer_of_the_network_at_its_place(made):
+    record = made.fetch([int(made.numbers[made.front][0])])[0]
+    layers = layers_of(record.architecture, made.context)
+    places = boxes(layers)
+    assert sum(each.params for each in places) == record.measurement.costs.params
+    assert {each.side for each in places} >= {"encoder", "bottleneck", "decoder", "head"}
+    attended = {each.side if each.side == "bottleneck" else f"{each.side}{each.level}" for each in places if each.attention}
+    assert attended == set(record.architecture.attention())
+    first = next(each for each in places if (each.side, each.level) == ("encoder", 0))
+    assert first.output[1:] == made.context.patch
+
+
+def test_a_trial_says_how_to_export_it_its_reason_and_its_spread(made):
+    trained = next(entry.number for entry in made.entries if entry.state == "trained")
+    parts = trial_page(made, Asked({"trial": str(trained)})).parts
+    assert export_command(made, trained) in [part.line for part in parts if isinstance(part, Command)]
+    facts = dict(parts[0].pairs)
+    assert "half the interquartile range of 30" in facts["latency"] and facts["latency on"].startswith("a device")
+    table = next(part for part in parts if isinstance(part, Table) and part.name == "dice")
+    assert table.headings == ("case", "mean", *LABELS[1:])
+    refused = next(entry for entry in made.entries if entry.state == "over budget")
+    notes = [part.text for part in trial_page(made, Asked({"trial": str(refused.number)})).parts if isinstance(part, Note)]
+    assert f"over budget: {refused.reason}" in notes
+    assert "no trial 99999" in trial_page(made, Asked({"trial": "99999"})).parts[0].text
+
+
+def test_the_worst_the_median_and_the_best_case_are_named_once_each(made):
+    record = made.fetch([0])[0]
+    cases = [CaseDice(name, (dice,)) for name, dice in (("b", 0.5), ("a", 0.2), ("c", 0.9), ("empty", None))]
+    ranked = ranked_cases(replace(record, measurement=replace(record.measurement, cases=tuple(cases))))
+    assert ranked == {"worst": "a", "median": "b", "best": "c"}
+    assert ranked_cases(replace(record, measurement=replace(record.measurement, cases=tuple(cases[:1])))) == {"worst": "b"}
+
+
+def test_a_slice_shows_both_outlines_and_what_they_share_in_white():
+    labels = np.zeros((9, 11), np.uint8)
+    labels[2:6, 3:8] = 1
+    assert outline(labels).sum() == 14 and not outline(labels)[3:5, 4:7].any()
+    import io
+
+    from PIL import Image
+
+    image = np.random.default_rng(0).normal(size=(9, 11)).astype(np.float32)
+    drawn = np.asarray(Image.open(io.BytesIO(png(image, labels, labels))))
+    assert drawn.shape[0] >= 297 and (drawn == 255).all(axis=2).any()
+
+
+def test_latencies_of_two_devices_are_refused_with_the_reason(made, tmp_path):
+    def moved(record):
+        costs = record.measurement.costs
+        latency = costs and Latency(**{**vars(costs.latency), "device": "another"})
+        return replace(record, measurement=replace(record.measurement, costs=costs and replace(costs, latency=latency)))
+
+    elsewhere = [moved(record) for record in made_records(30)]
+    far = sheet_of(tmp_path, elsewhere, study=made_study("far"))
+    refused = studies_page([made, far], [], Asked({"x": "latency"})).parts
+    assert any(isinstance(part, Note) and "Latencies of different devices can't be compared" in part.text and "another" in part.text for part in refused)
+    assert not any(isinstance(part, Figure) for part in refused)
+    assert any(isinstance(part, Figure) for part in studies_page([made, far], [], Asked({"x": "memory"})).parts)
+    mixed = sheet_of(tmp_path, [*made_records(20), *[replace(each, number=each.number + 20) for each in elsewhere[:20]]], study=made_study("mixed"))
+    assert mixed.is_mixed and not mixed.front.any()
+    assert any("can't stand on one front" in part.text for part in front_page(mixed, Asked()).parts if isinstance(part, Note))
+
+
+def test_attributes_and_texts_are_escaped():
+    element = Element("p", {"title": "\"><script>"}, ["<b>", Element("br")])
+    assert to_html(element) == '<p title="&quot;&gt;&lt;script&gt;">&lt;b&gt;<br></p>'
+
+
+def test_a_report_is_small_has_every_section_and_no_patient(made):
+    text = render(look_at(made.study, made.folder))
+    assert len(text) < 8 * 2**20
+    for title in ("Pareto front", "Progress", "What matters", "Compare"):
+        assert f">{title}</h2>" in text
+    assert "data:image/png" not in text and "http" not in text.split("<script>")[0]
