@@ -12,6 +12,7 @@ from blocks.conv import UnetResBlock
 
 PROJECTIONS = ("shared", "separate", "raw")
 ORDERS = ("released", "corrected")
+BRANCHES = ("both", "spatial", "channel")
 Triple = tuple[int, int, int]
 
 
@@ -26,7 +27,8 @@ class EPA(nn.Module):
     Lung (two), both with the halves' output projections concatenated; "raw" the Tumor form (one parameter EF
     without bias, the two attentions summed). `order`: "released" keeps the published order of the spatial
     attention's tokens, which mixes tokens and features and which the authors' weights need; "corrected" puts
-    each token in its place.
+    each token in its place. `branches`: "both", or one of the two attentions alone, its output projection then as
+    wide as the channels; what only the other needs is not made.
 
     Ours never makes k, v_CA or v_SA: with the Gram matrix G = x^T x the norms are diag(Wq G Wq^T), the
     channel logits Wq G Wk^T, and the channel attention one matrix on x; k_p = (E x) Wk^T. The spatial
@@ -35,35 +37,50 @@ class EPA(nn.Module):
     """
 
     def __init__(
-        self, channels: int, *, tokens: int, projection: int, heads: int, projections: str = "shared",
-        order: str = "released", dropout: float = 0.0,
+        self, channels: int, *, tokens: int, heads: int, projection: int | None = None, projections: str = "shared",
+        order: str = "released", dropout: float = 0.0, branches: str = "both",
     ) -> None:  # fmt: skip
         super().__init__()
-        _check_options(channels, tokens=tokens, projection=projection, heads=heads)
+        if branches not in BRANCHES:
+            raise ValueError(f"unknown branches {branches!r}; choose from {', '.join(BRANCHES)}")
+        spatial, channel = branches != "channel", branches != "spatial"
+        _check_options(channels, tokens=tokens, projection=projection if spatial else 1, heads=heads)
         if projections not in PROJECTIONS:
             raise ValueError(f"unknown projections {projections!r}; choose from {', '.join(PROJECTIONS)}")
         if order not in ORDERS:
             raise ValueError(f"unknown order {order!r}; choose from {', '.join(ORDERS)}")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout is a probability below 1, got {dropout}")
-        if projections != "raw" and channels % 2:
+        if projections != "raw" and branches == "both" and channels % 2:
             raise ValueError(f"EPA joins two halves of the channels: their number must be even, got {channels}")
         self.channels, self.tokens, self.heads = channels, tokens, heads
-        self.projections, self.order, self.dropout = projections, order, dropout
-        self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
-        self.temperature2 = nn.Parameter(torch.ones(heads, 1, 1))
-        self.qkvv = nn.Linear(channels, 4 * channels, bias=False)
-        if projections == "raw":
+        self.projections, self.order, self.dropout, self.branches = projections, order, dropout, branches
+        if channel:
+            self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
+        if spatial:
+            self.temperature2 = nn.Parameter(torch.ones(heads, 1, 1))
+        self.qkvv = nn.Linear(channels, (2 + spatial + channel) * channels, bias=False)
+        if spatial:
+            self._make_projections(tokens, projection)
+        if projections != "raw":
+            width = channels // 2 if branches == "both" else channels
+            if spatial:
+                self.out_proj = nn.Linear(channels, width)
+            if channel:
+                self.out_proj2 = nn.Linear(channels, width)
+
+    def _make_projections(self, tokens: int, projection: int) -> None:
+        if self.projections == "raw":
             bound = projection**-0.5
             self.EF = nn.Parameter(torch.empty(tokens, projection).uniform_(-bound, bound))
         else:
             self.E = nn.Linear(tokens, projection)
-            self.F = self.E if projections == "shared" else nn.Linear(tokens, projection)
-            self.out_proj = nn.Linear(channels, channels // 2)
-            self.out_proj2 = nn.Linear(channels, channels // 2)
+            self.F = self.E if self.projections == "shared" else nn.Linear(tokens, projection)
 
     def token_weights(self) -> tuple[Tensor, ...]:
-        """The token projections' weights, each (P, N); one where keys and values share it."""
+        """The token projections' weights, each (P, N); one where keys and values share it, none without them."""
+        if self.branches == "channel":
+            return ()
         if self.projections == "raw":
             return (self.EF.t(),)
         return (self.E.weight,) if self.projections == "shared" else (self.E.weight, self.F.weight)
@@ -76,13 +93,27 @@ class EPA(nn.Module):
 
     def attend(self, x: Tensor, token_weights: tuple[Tensor, ...]) -> Tensor:
         """As `forward`, at any N, with token projections of that N in place of the block's own."""
+        queries, channel_map = self._fold(x)  # (B, C, C) each: what maps x to the normalised q and to x_CA
+        if self.branches != "spatial" and self.projections != "raw":
+            channel_map = self.out_proj2.weight.to(channel_map.dtype) @ channel_map  # (B, C/2 or C, C)
+        maps = {"both": [queries, channel_map], "spatial": [queries], "channel": [channel_map]}[self.branches]
+        z = x @ torch.cat(maps, dim=1).transpose(1, 2).to(x.dtype)  # (B, N, what the maps give)
+        if self.branches == "channel":
+            return z if self.projections == "raw" else z + self.out_proj2.bias
+        query, channel = z.split([self.channels, z.shape[2] - self.channels], dim=2)
+        space = self._attend_space(x, query, token_weights)
+        if self.projections != "raw":
+            space = self.out_proj(space)
+        if self.branches == "spatial":
+            return space
+        if self.projections == "raw":
+            return channel + space
+        return torch.cat([space, channel + self.out_proj2.bias], dim=2)
+
+    def _attend_space(self, x: Tensor, query: Tensor, token_weights: tuple[Tensor, ...]) -> Tensor:
+        """x_SA (B, N, C) from the queries (B, N, C)."""
         batch, tokens, channels = x.shape
         keys, values = self._project(x, token_weights)  # (B, heads, P, d) each
-        queries, channel_map = self._fold(x)  # (B, C, C) each: what maps x to the normalised q and to x_CA
-        if self.projections != "raw":
-            channel_map = self.out_proj2.weight.to(channel_map.dtype) @ channel_map  # (B, C/2, C)
-        z = x @ torch.cat([queries, channel_map], dim=1).transpose(1, 2).to(x.dtype)  # (B, N, C + C or C/2)
-        query, channel = z.split([channels, channel_map.shape[1]], dim=2)
         query = query.unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, heads, N, d)
         dropout = self.dropout if self.training else 0.0
         space = F.scaled_dot_product_attention(
@@ -90,14 +121,16 @@ class EPA(nn.Module):
         )  # (B, heads, N, d)
         to_tokens = (0, 3, 1, 2) if self.order == "released" else (0, 2, 1, 3)
         # Flat first: from four axes straight to three, an exported file would refuse grids whose N divides C.
-        space = space.permute(to_tokens).flatten(1).reshape(batch, tokens, channels)
-        if self.projections == "raw":
-            return channel + space
-        return torch.cat([self.out_proj(space), channel + self.out_proj2.bias], dim=2)
+        return space.permute(to_tokens).flatten(1).reshape(batch, tokens, channels)
+
+    def _weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The maps to q, k, v_CA and v_SA; a branch alone has one v."""
+        query, key, *values = self.qkvv.weight.split(self.channels)
+        return query, key, values[0], values[-1]
 
     def _project(self, x: Tensor, token_weights: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """k_p and v_p: the tokens' sums first, then the small projections of the features."""
-        _, key_weight, _, value_weight = self.qkvv.weight.chunk(4)
+        _, key_weight, _, value_weight = self._weights()
         sums = [torch.bmm(weight.to(x.dtype).expand(x.shape[0], -1, -1), x) for weight in token_weights]  # (B, P, C)
         keys, values = F.linear(sums[0], key_weight), F.linear(sums[-1], value_weight)
         if self.projections != "raw":
@@ -107,25 +140,36 @@ class EPA(nn.Module):
     def _fold(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, C) each: temperature2 * Wq / |q|, and the channel attention as one map of x's features.
 
-        In float32 at least: the norms are differences of the Gram matrix's large entries.
+        In float32 at least: the norms are differences of the Gram matrix's large entries. Of a branch that isn't
+        there, the map is empty.
         """
-        heads = self.heads
         with torch.autocast(x.device.type, enabled=False):
             wide = torch.promote_types(x.dtype, torch.float32)
-            weight_q, weight_k, weight_v, _ = self.qkvv.weight.to(wide).chunk(4)
+            weight_q, weight_k, weight_v, _ = (weight.to(wide) for weight in self._weights())
             x = x.to(wide)
             gram = x.transpose(1, 2) @ x  # (B, C, C)
             q_gram = weight_q @ gram
             q_norm = _norm_of_square((q_gram * weight_q).sum(dim=2))  # (B, C)
-            k_norm = _norm_of_square(((weight_k @ gram) * weight_k).sum(dim=2))
-            logits = q_gram.unflatten(1, (heads, -1)) @ weight_k.unflatten(0, (heads, -1)).transpose(1, 2)
-            logits = logits / q_norm.view(-1, heads, q_norm.shape[1] // heads, 1)
-            logits = logits / k_norm.view(-1, heads, 1, k_norm.shape[1] // heads)
-            attention = (logits * self.temperature.to(wide)).softmax(dim=3)  # (B, heads, d, d)
-            attention = F.dropout(attention, self.dropout, self.training)
-            channel_map = (attention @ weight_v.unflatten(0, (heads, -1))).flatten(1, 2)  # (B, C, C)
-            scale = self.temperature2.to(wide).expand(-1, q_norm.shape[1] // heads, 1).reshape(-1)
-            return weight_q * (scale / q_norm)[:, :, None], channel_map
+            queries = channel_map = q_gram[:, :0]
+            if self.branches != "spatial":
+                k_norm = _norm_of_square(((weight_k @ gram) * weight_k).sum(dim=2))
+                channel_map = self._channel_attention(q_gram, weight_k, q_norm, k_norm) @ weight_v.unflatten(
+                    0, (self.heads, -1)
+                )  # (B, heads, d, C)
+                channel_map = channel_map.flatten(1, 2)  # (B, C, C)
+            if self.branches != "channel":
+                scale = self.temperature2.to(wide).expand(-1, q_norm.shape[1] // self.heads, 1).reshape(-1)
+                queries = weight_q * (scale / q_norm)[:, :, None]
+            return queries, channel_map
+
+    def _channel_attention(self, q_gram: Tensor, weight_k: Tensor, q_norm: Tensor, k_norm: Tensor) -> Tensor:
+        """(B, heads, d, d): softmax of the normalised queries' products with the keys, over the features."""
+        heads = self.heads
+        logits = q_gram.unflatten(1, (heads, -1)) @ weight_k.unflatten(0, (heads, -1)).transpose(1, 2)
+        logits = logits / q_norm.view(-1, heads, q_norm.shape[1] // heads, 1)
+        logits = logits / k_norm.view(-1, heads, 1, k_norm.shape[1] // heads)
+        attention = (logits * self.temperature.to(logits.dtype)).softmax(dim=3)
+        return F.dropout(attention, self.dropout, self.training)
 
 
 class EPABlock(nn.Module):
@@ -139,8 +183,8 @@ class EPABlock(nn.Module):
     """
 
     def __init__(
-        self, channels: int, *, grid: Triple, projection: int, heads: int, projections: str = "shared",
-        order: str = "released", residual_units: int = 1, dropout: float = 0.0,
+        self, channels: int, *, grid: Triple, heads: int, projection: int | None = None, projections: str = "shared",
+        order: str = "released", residual_units: int = 1, dropout: float = 0.0, branches: str = "both",
     ) -> None:  # fmt: skip
         super().__init__()
         if len(grid) != 3 or min(grid) < 1:
@@ -151,7 +195,7 @@ class EPABlock(nn.Module):
         self.grid = tuple(grid)
         tokens = grid[0] * grid[1] * grid[2]
         self.epa_block = EPA(channels, tokens=tokens, projection=projection, heads=heads, projections=projections,
-                             order=order, dropout=dropout)  # fmt: skip
+                             order=order, dropout=dropout, branches=branches)  # fmt: skip
         self.norm = nn.LayerNorm(channels)
         self.gamma = nn.Parameter(torch.full((channels,), 1e-6))
         self.pos_embed = nn.Parameter(torch.zeros(1, tokens, channels))
@@ -183,8 +227,8 @@ def _norm_of_square(square: Tensor) -> Tensor:
     return square.clamp_min(1e-24).sqrt()
 
 
-def _check_options(channels: int, *, tokens: int, projection: int, heads: int) -> None:
+def _check_options(channels: int, *, tokens: int, projection: int | None, heads: int) -> None:
     if heads < 1 or channels < 1 or channels % heads:
         raise ValueError(f"EPA's heads must divide its channels, got {heads} heads and {channels} channels")
-    if projection < 1 or projection > tokens:
+    if projection is None or projection < 1 or projection > tokens:
         raise ValueError(f"EPA's projection is from 1 to its number of tokens, got {projection} and {tokens} tokens")

@@ -6,13 +6,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from search.ablation.plan import AblationPlan
     from search.driver import Executor
     from search.front import Look
     from search.plan import Plan
@@ -22,6 +23,7 @@ app = typer.Typer(
     help="Architecture search and ablation for volumetric medical segmentation.",
 )  # fmt: skip
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study's YAML file.", show_default=False)]
+AblationFile = Annotated[Path, typer.Argument(metavar="FILE", help="The ablation's YAML file.", show_default=False)]
 DataRoot = Annotated[
     Optional[Path],  # noqa: UP045 (typer reads it at run time)
     typer.Option("--data", help="Folder in which the study's data folder lies [also VOXNAS_DATA].", show_default=False),
@@ -44,6 +46,8 @@ Address = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--address", help="The Ray cluster, as auto or HOST:PORT [the file's].", show_default=False),
 ]
+Retrain = Literal["full"]
+Ensemble = Literal["folds"]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -103,7 +107,7 @@ def submit(
 @app.command()
 def status(
     study: StudyFile, overrides: Overrides = None, runs: Runs = Path("runs"), json: AsJson = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every two seconds, to the end.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every two seconds until it ends.")] = False,
 ) -> None:  # fmt: skip
     """Show who works on the study: machines, running trials, queue, failures with their reasons, time left."""
     _status(study, overrides, runs, json, watch)
@@ -121,27 +125,13 @@ def studies(
     runs: Runs = Path("runs"),
 ) -> None:  # fmt: skip
     """List the studies of a database; rename, copy or delete one, free its disk."""
-    from search import studies as kept
+    from search.store import studies as kept
 
-    urls = kept.find_databases(database, runs)
-    if upgrade:
-        for url in urls:
-            kept.upgrade_database(url)
-    for name, change in ((rename and rename[0], "rename"), (copy and copy[0], "copy"), (delete, "delete"), (free, "free")):
-        if name is None:
-            continue
-        url = kept.database_of(name, urls)
-        if change == "rename" and rename:
-            kept.rename_study(url, *rename, runs=runs)
-            print(f"{rename[0]} is {rename[1]} now; say so in its file: name: {rename[1]}")
-        elif change == "copy" and copy:
-            kept.copy_study(url, *copy)
-        elif change == "delete":
-            if not yes:
-                typer.confirm(f"delete the study {name}, with {runs / name}?", abort=True)
-            print(kept.freed_line(name, kept.delete_study(url, name, runs=runs)))
-        else:
-            print(kept.freed_line(name, kept.free_disk(url, name, runs=runs)))
+    change = kept.Change(rename, copy, delete, free, upgrade)
+    if delete and not yes:
+        typer.confirm(f"delete the study {delete}, with its records and its folder?", abort=True)
+    for line in kept.change_studies(kept.find_databases(database, runs), change, runs=runs):
+        print(line)
     rows = [row for url in kept.find_databases(database, runs) for row in kept.list_studies(url)]
     _console().print(kept.studies_table(rows))
 
@@ -197,6 +187,26 @@ def compare(
 
 
 @app.command()
+def ablate(
+    file: AblationFile, data: DataRoot = None, overrides: Overrides = None, runs: Runs = Path("runs"),
+    executor: Kind = None, address: Address = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print arms, costs, expected time; run nothing.")] = False,
+) -> None:  # fmt: skip
+    """Run or resume an ablation, and write its tables, figures and methods paragraph."""
+    from search.ablation.load import load_ablation
+    from search.ablation.plan import make_ablation_plan
+
+    loaded = load_ablation(file, runs=runs, overrides=_executor(overrides, executor, address), data_root=data)
+    plan = make_ablation_plan(loaded, runs=runs)
+    if dry_run:
+        from search.ablation.preview import outlooks, print_outlook
+
+        print_outlook(plan, outlooks(plan), _console())
+    else:
+        _ablate(plan)
+
+
+@app.command()
 def dashboard(
     database: Annotated[str | None, typer.Argument(help="A URL or a file [all of the runs folder].")] = None,
     runs: Runs = Path("runs"),
@@ -228,12 +238,34 @@ def report(
 @app.command()
 def export(
     study: StudyFile, out: Annotated[Path, typer.Option("--out", help="Folder to write the model to.")],
-    pick: Annotated[str, typer.Option("--pick", help="knee, best, or a trial's number.")] = "knee",
+    pick: Annotated[
+        str, typer.Option(help="knee, best, cheapest:dice>=0.85, under:memory=4GiB,latency=30ms, or a trial's number.")
+    ] = "knee",
+    retrain: Annotated[Retrain | None, typer.Option(help="Train it again on all cases.", show_default=False)] = None,
+    ensemble: Annotated[
+        Ensemble | None, typer.Option(help="Pack one of each fold; missing ones are trained.", show_default=False)
+    ] = None,
     data: DataRoot = None, overrides: Overrides = None, runs: Runs = Path("runs"),
 ) -> None:  # fmt: skip
     """Write one network as a folder that runs without voxnas, and prove that it does."""
+    from search.study.mistakes import UserError
+
+    if retrain and ensemble:
+        raise UserError(["export: --retrain full trains one network and --ensemble folds packs several; choose one"])
     plan = _plan(study, data, overrides, runs)
-    _export(plan, pick, out)
+    _export(plan, pick, out, retrain or ensemble or "trial")
+
+
+@app.command(name="import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="An export's folder, or a checkpoint's file.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
+    preset: Annotated[str | None, typer.Option(help="The paper's network that it is of.", show_default=False)] = None,
+) -> None:
+    """Take over weights to start trainings from (`training.init`): an export's, or the authors' released ones."""
+    from search.importing import import_weights
+
+    print(import_weights(source, out, preset=preset))
 
 
 @app.command()
@@ -293,7 +325,7 @@ def demo(runs: Runs = Path("runs")) -> None:
     _run(plan, plan.study.search.trials)
     front(file, None, runs, json=False)
     report(file, None, runs)
-    _export(plan, "knee", plan.folder / "export")
+    _export(plan, "knee", plan.folder / "export", "trial")
 
 
 def _console() -> Console:
@@ -429,6 +461,29 @@ def _confirmed(looked: Look, json: bool) -> None:
         _console().print(confirmed_table(looked.study.name, points, looked.study.directions))
 
 
+def _ablate(plan: AblationPlan) -> None:
+    from search.ablation.run import missing_count, run_ablation
+    from search.view import RunView
+
+    console, name = _console(), plan.loaded.ablation.name
+    with _stoppable(console), RunView(console, name=name, trials=missing_count(plan)) as view:
+        run_ablation(plan, view=view, make_executor=_make_executor)
+    _findings(plan)
+
+
+def _findings(plan: AblationPlan) -> None:
+    from search.ablation.findings import find, write_findings
+    from search.ablation.run import ablation_device
+    from search.ablation.tables import to_rich
+
+    console, found = _console(), find(plan, ablation_device(plan))
+    for table in found.tables:
+        console.print(to_rich(table))
+    console.print(found.methods, highlight=False)
+    for path in write_findings(plan, found):
+        print(path)
+
+
 def _survey(plan: Plan, sample: int, timed: int, json: bool) -> None:
     from search.devices import resolve_device, resolve_threads
     from search.survey import axes_table, costs_table, refused_shares, sample_costs, size_lines, survey_json
@@ -445,11 +500,14 @@ def _survey(plan: Plan, sample: int, timed: int, json: bool) -> None:
         _console().print(costs_table(spreads, budgets=plan.budgets))
 
 
-def _export(plan: Plan, pick: str, out: Path) -> None:
+def _export(plan: Plan, pick: str, out: Path, packing: Literal["trial", "full", "folds"]) -> None:
     from search.export import export as export_model
+    from search.view import RunView
 
-    exported = export_model(plan, pick, out)
-    _console().print(str(exported), highlight=False, soft_wrap=True)
+    console = _console()
+    with _stoppable(console), RunView(console, name=f"export {plan.study.name}", trials=0) as view:
+        exported = export_model(plan, pick, out, packing=packing, view=view)
+    console.print(str(exported), highlight=False, soft_wrap=True)
 
 
 def _show(name: str | None, every: bool) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 
-from search.driver import Executor, View, Wanted, open_driver
+from search.driver import Executor, View, open_driver
 from search.halving import best_rows
 from search.lock import driver_lock
 from search.pareto import losses, pareto_front
 from search.plan import Plan
-from search.records import Record, searched
+from search.records import Record, Wanted, searched
 from search.store import read_records
 from search.study.mistakes import UserError
 
@@ -36,12 +37,8 @@ def wanted(plan: Plan, chosen: Sequence[Record], records: Sequence[Record], *, s
         raise UserError([f"confirm: --folds {folds}: the study has {count} folds"])
     there = {record.identity for record in records if record.state != "over budget"}
     grid = [(search.seed + 1 + seed, (own + fold) % count) for seed in range(seeds) for fold in range(folds)]
-    return [
-        Wanted(dict(record.decisions), seed, fold)
-        for seed, fold in grid
-        for record in chosen
-        if (record.architecture.fingerprint, seed, fold) not in there
-    ]
+    asked = [Wanted(each.architecture, seed, fold, each.decisions) for seed, fold in grid for each in chosen]
+    return [each for each in asked if each.identity not in there]
 
 
 def confirm_study(plan: Plan, *, top: int | None, seeds: int, folds: int, view: View, executor: Executor) -> int:
@@ -58,12 +55,11 @@ def confirm_study(plan: Plan, *, top: int | None, seeds: int, folds: int, view: 
             if not chosen:  # not before interrupted trials had their chance to be on the front
                 chosen.extend(to_confirm(plan, records, top=top))
             for each in wanted(plan, chosen, records, seeds=seeds, folds=folds):
-                identity = (plan.space.architecture(each.decisions).fingerprint, each.seed, each.fold)
-                if identity not in asked:  # what turns out to be over budget is not asked for again
-                    asked.add(identity)
+                if each.identity not in asked:  # what turns out to be over budget is not asked for again
+                    asked.add(each.identity)
                     return each
             return "all is confirmed"
 
-        with driver.store.present():
+        with closing(driver), driver.store.present():
             executor.run(driver, ask)
-        return len(driver.store.records()) - begun
+            return len(driver.store.records()) - begun

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +18,7 @@ from search.plan import Plan, prepared_data, task_of, trial_folder
 from search.pricing import Pricer
 from search.proposers.problem import problem_of
 from search.proposers.propose import make_proposer, propose_new
-from search.records import COUNTED, Epoch, Job, Measurement, Record, searched
+from search.records import COUNTED, Epoch, Job, Measurement, Record, Wanted, searched
 from search.reference import reference_point, require_a_share
 from search.store import Store, now
 from search.study.mistakes import UserError
@@ -25,7 +27,6 @@ from search.training.checkpoint import drop_checkpoint
 from search.training.evaluate import over_budget
 from search.training.files import WEIGHTS
 from search.training.pretrained import require_pretrained
-from space.axes import Decisions
 
 OVER_BUDGET_PER_TRIAL = 20  # a space that is nearly all over budget ends the study instead of pricing for ever
 
@@ -42,17 +43,8 @@ class View(Protocol):
     def epoch(self, record: Record, epoch: Epoch) -> None:
         """An epoch ended."""
 
-    def finished(self, record: Record, front: int, hypervolume: float) -> None:
-        """A trial ended."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A training that is asked for."""
-
-    decisions: Decisions
-    seed: int
-    fold: int
+    def finished(self, record: Record, front: int, hypervolume: float | None) -> None:
+        """A trial ended; what isn't a search has no hypervolume."""
 
 
 Ask = Callable[[Sequence[Record]], Wanted | str | None]  # the next training, why there is none, or None: not now
@@ -116,10 +108,9 @@ class Driver:
     def start(self, wanted: Wanted) -> Record:
         """Write a new running trial with its price; one that is over budget is told and comes back finished."""
         plan = self.plan
-        architecture = plan.space.architecture(wanted.decisions)
-        costs = self.pricer(architecture)
+        costs = self.pricer(wanted.architecture)
         record = Record(
-            number=0, architecture=architecture, decisions=tuple(wanted.decisions.items()), seed=wanted.seed,
+            number=0, architecture=wanted.architecture, decisions=wanted.decisions, seed=wanted.seed,
             fold=wanted.fold, measurement=Measurement("running", costs=costs), started=now(), driver=self.store.me,
         )  # fmt: skip
         choices = {name: axis.choices for name, axis in plan.space.by_name.items()}
@@ -142,7 +133,7 @@ class Driver:
             device=self.executor.device, threads=self.executor.threads,
             folder=str(trial_folder(self.plan, record.number)),
             costs=self.pricer.known_before(record.architecture) or record.measurement.costs,
-            timed_elsewhere=self.executor.timed_elsewhere,
+            timed_elsewhere=self.executor.timed_elsewhere, surface_tolerance_mm=self.plan.study.surface_tolerance,
         )  # fmt: skip
 
     def heard(self, record: Record, measurement: Measurement) -> Measurement:
@@ -202,7 +193,8 @@ class Driver:
         self.store.tell(record, objectives=list(self.plan.directions), budgets=self.plan.budgets)
         self.update_front()
         drop_checkpoint(trial_folder(self.plan, record.number))
-        volume = hypervolume(self.front, self.plan.directions, self.store.reference or {})
+        reference = self.store.reference
+        volume = hypervolume(self.front, self.plan.directions, reference) if reference else None
         self.view.finished(record, len(self.front), volume)
 
     def update_front(self) -> None:
@@ -218,6 +210,11 @@ class Driver:
                 if record.number not in on_it:
                     (trial_folder(self.plan, record.number) / WEIGHTS).unlink(missing_ok=True)
 
+    def close(self) -> None:
+        """Let the database go."""
+        self.store.close()
+        self.pricer.close()
+
     def _searched(self, records: Sequence[Record]) -> list[Record]:
         return searched(records, seed=self.plan.study.search.seed, fold=self.plan.study.data.fold)
 
@@ -230,9 +227,10 @@ def run_study(plan: Plan, *, trials: int, view: View, executor: Executor) -> Out
     """
     with driver_lock(plan):
         driver = open_driver(plan, view, executor)
-        with driver.store.present():
+        with closing(driver), driver.store.present():
+            fix_reference(driver)
             why = executor.run(driver, search_ask(driver, trials))
-        return Outcome(tuple(driver.store.records()), why)
+            return Outcome(tuple(driver.store.records()), why)
 
 
 def search_ask(driver: Driver, trials: int) -> Ask:
@@ -242,28 +240,29 @@ def search_ask(driver: Driver, trials: int) -> Ask:
     proposer = make_proposer(plan.study.search.proposer, problem)
 
     def ask(records: Sequence[Record]) -> Wanted | str | None:
-        why = _why_stop(plan, records, trials)
+        own = searched(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
+        why = _why_stop(own, trials, plan.study.search.hours)
         if why:
             return why
-        own = searched(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
-        running = sum(record.state == "running" for record in own)
-        if running + sum(record.state in COUNTED for record in own) >= trials:
+        states = Counter(record.measurement.state for record in own)
+        running = states["running"]
+        if running + sum(states[state] for state in COUNTED) >= trials:
             return None
         decisions = propose_new(proposer, problem, records)
         if decisions is None:
             return None if running else "every network of the space is known now"
-        return Wanted(decisions, plan.study.search.seed, plan.study.data.fold)
+        architecture, seed = plan.space.architecture(decisions), plan.study.search.seed
+        return Wanted(architecture, seed, plan.study.data.fold, tuple(decisions.items()))
 
     return ask
 
 
-def _why_stop(plan: Plan, records: Sequence[Record], trials: int) -> str:
-    records = searched(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
-    counted = sum(record.state in COUNTED for record in records)
-    refused = sum(record.state == "over budget" for record in records)
+def _why_stop(records: Sequence[Record], trials: int, hours: float | None) -> str:
+    states = Counter(record.measurement.state for record in records)
+    counted, refused = sum(states[state] for state in COUNTED), states["over budget"]
     if counted >= trials:
         return f"{trials} trials are done"
-    hours, spent_s = plan.study.search.hours, sum(record.measurement.spent_s for record in records)
+    spent_s = sum(record.measurement.spent_s for record in records)
     if hours is not None and spent_s >= hours * 3600:
         return f"{show_seconds(spent_s)} of trials are done, of {show_seconds(hours * 3600)}"
     if refused >= OVER_BUDGET_PER_TRIAL * trials:
@@ -272,18 +271,21 @@ def _why_stop(plan: Plan, records: Sequence[Record], trials: int) -> str:
 
 
 def open_driver(plan: Plan, view: View, executor: Executor) -> Driver:
-    """Prepare the data, open the store, and fix the hypervolume's reference where the study just starts."""
+    """Prepare the data and open the store."""
     prepared = prepared_data(plan, progress=view.prepared)
     store = Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
     plan.folder.mkdir(parents=True, exist_ok=True)
     if not (plan.folder / "study.yaml").exists():
         shutil.copyfile(plan.loaded.file, plan.folder / "study.yaml")
     store.keep_context({**asdict(plan.context), "labels": plan.dataset.labels, "prepared": Path(prepared.folder).name})
-    pricer = executor.pricer(plan)
-    if store.reference is None:
-        require_pretrained(plan.space)
-        require_a_share(plan, pricer)
-        store.reference = reference_point(plan, pricer)
-    driver = Driver(plan, store, prepared, executor, view, pricer)
+    driver = Driver(plan, store, prepared, executor, view, executor.pricer(plan))
     driver.update_front()
     return driver
+
+
+def fix_reference(driver: Driver) -> None:
+    """Fix the hypervolume's reference where a study just starts, and see that its weights and budgets can be had."""
+    if driver.store.reference is None:
+        require_pretrained(driver.plan.space)
+        require_a_share(driver.plan, driver.pricer)
+        driver.store.reference = reference_point(driver.plan, driver.pricer)

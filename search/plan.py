@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from search.data.check import DataFacts, check_folder
-from search.data.folds import Fold, make_folds, read_folds
+from search.data.folds import Fold, make_folds, read_folds, share_of
 from search.data.geometry import choose_axes
 from search.data.parallel import Progress
 from search.data.prepare import Prepared, prepare
@@ -120,7 +120,7 @@ def make_plan(loaded: LoadedStudy, *, runs: Path, progress: Progress | None = No
     space = narrow_space(context, loaded.study.space.narrowing())
     if all(len(axis.choices) == 1 for axis in space.axes):
         raise UserError(["space: nothing is left to choose after `fix`, so no objective can differ; open an axis"])
-    training = replace(loaded.study.training, patch=patch)
+    training = replace(loaded.study.training, patch=patch, init=_initial_weights(loaded))
     return Plan(loaded, dataset, facts, folds, training, context, space, runs)
 
 
@@ -159,7 +159,24 @@ def _pick(values: tuple[Any, ...], axes: tuple[int, int, int]) -> tuple[Any, Any
     return values[axes[0]], values[axes[1]], values[axes[2]]
 
 
+def _initial_weights(loaded: LoadedStudy) -> str | None:
+    """Return the path of the weights that trainings start from, looked up beside the study's file, then here."""
+    named = loaded.study.training.init
+    if named is None:
+        return None
+    from search.training.initial import weights_file
+
+    beside = loaded.file.parent / named
+    return str(weights_file(beside if beside.exists() else Path(named)).resolve())
+
+
 def _folds(loaded: LoadedStudy, facts: DataFacts) -> tuple[Fold, ...]:
+    share, seed = loaded.study.data.share, loaded.study.data.seed
+    folds = _whole_folds(loaded, facts)
+    return folds if share is None else tuple(share_of(fold, facts.groups, share=share, seed=seed) for fold in folds)
+
+
+def _whole_folds(loaded: LoadedStudy, facts: DataFacts) -> tuple[Fold, ...]:
     folds = loaded.study.data.folds
     if isinstance(folds, int):
         try:

@@ -52,6 +52,10 @@ class Pricer:
         self.table.keep(architecture, costs)
         return costs
 
+    def close(self) -> None:
+        """Let the table's database go."""
+        self.table.close()
+
     def timed(self, architecture: Architecture) -> Costs | None:
         """Return the costs with the latency measured on the study's device."""
         costs = self(architecture)
@@ -66,9 +70,15 @@ class Pricer:
         return measure_latency(network, self.plan.context, self.plan.training, device=torch.device(self.device))
 
 
+
 def price_table(plan: Plan, *, device: str, threads: int, model: str | None = None) -> PriceTable:
     """Return the table of a study's prices on a device, in the study's database; `model` is that of one elsewhere."""
-    where = torch.device(device)
-    measured = Device(model or device_name(where), threads, precision_name(where, plan.training))
+    measured = measured_device(plan, device=device, threads=threads, model=model)
     url = plan.url if not plan.url.startswith(GRPC) else f"sqlite:///{plan.folder / 'prices.db'}"
     return PriceTable(url, context=plan.context, training=plan.training, device=measured)
+
+
+def measured_device(plan: Plan, *, device: str, threads: int, model: str | None = None) -> Device:
+    """Return what a study's latencies belong to on a device; `model` is that of one elsewhere."""
+    where = torch.device(device)
+    return Device(model or device_name(where), threads, precision_name(where, plan.training))

@@ -76,7 +76,8 @@ class Job:
 
     `training.patch` is spelled out; `budgets` are (objective, limit) in bytes, seconds or counts; `folder` is where
     the checkpoint, the weights and the epochs' log go. `costs` are those that are known already, of an interrupted
-    attempt say: they are not worked out again. With `timed_elsewhere` the latency is left to a probe.
+    attempt say: they are not worked out again. With a `surface_tolerance_mm` surfaces are scored after the last epoch;
+    with `timed_elsewhere` the latency is left to a probe.
     """
 
     architecture: Architecture
@@ -89,6 +90,7 @@ class Job:
     threads: int
     folder: str
     costs: Costs | None = None
+    surface_tolerance_mm: float | None = None
     timed_elsewhere: bool = False
 
     @property
@@ -101,10 +103,15 @@ class Job:
 
 @dataclass(frozen=True)
 class CaseDice:
-    """Dice of one validation case, per foreground class; None where truth and mask are both empty."""
+    """Scores of one validation case, per foreground class; None where truth and mask are both empty.
+
+    `hd95_mm` and `surface_dice` are empty where the study doesn't ask for them.
+    """
 
     case: str
     dice: tuple[float | None, ...]
+    hd95_mm: tuple[float | None, ...] = ()
+    surface_dice: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,6 +158,21 @@ class Measurement:
     def from_json(text: str) -> Measurement:
         """Read what `to_json` wrote."""
         return _MEASUREMENT.validate_json(text)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One training that is asked for; `decisions` are those of the study's space that gave the architecture."""
+
+    architecture: Architecture
+    seed: int
+    fold: int
+    decisions: tuple[tuple[str, Value], ...] = ()
+
+    @property
+    def identity(self) -> tuple[str, int, int]:
+        """As the identity of the record that it becomes."""
+        return (self.architecture.fingerprint, self.seed, self.fold)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.resources
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from search.database import database_url
 from search.front import Look
 from search.objectives import HEADINGS
+from search.page import write_whole
 from search.pages.compare import compare_page
 from search.pages.elements import part_element, to_html
 from search.pages.front import front_page
@@ -39,11 +39,7 @@ class Section:
 
 def write_report(looked: Look, *, slices: bool = False) -> Path:
     """Write the report into the run's folder, whole or not at all, and return its path; patients' slices if asked."""
-    path = looked.folder / "report.html"
-    part = path.with_name(f".report.{os.getpid()}.part")
-    part.write_text(render(looked, slices=slices), encoding="utf-8")
-    part.replace(path)
-    return path
+    return write_whole(looked.folder / "report.html", render(looked, slices=slices))
 
 
 def render(looked: Look, *, slices: bool = False) -> str:

@@ -5,29 +5,36 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from search.objectives import HEADINGS, show
 from search.plan import Plan, refusals, sample_buildable
 from search.study.units import show_count, show_seconds
-from space.axes import Axis, Space
+from space.axes import Axis, Decisions, Space
+from space.coded import Coded
 
 REFUSALS_SAMPLED = 1000
 SHOWN_CHOICES = 8
+MODELLED = 8  # networks from which the cost model's error says something
 SAMPLED = ("params", "macs", "memory", "inference_memory", "latency")
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A cost over the sampled networks, and the seconds that it took each."""
+    """A cost over the sampled networks, the seconds that it took each, and how well the others foretell one's.
+
+    `model_error` is the median relative error of the proposer's cost model where one network at a time is left out.
+    """
 
     values: tuple[float, ...]
     seconds_each: float
+    model_error: float
 
     def summary(self) -> dict[str, float]:
         """Return the least, the median and the most."""
@@ -52,8 +59,9 @@ def sample_costs(plan: Plan, *, networks: int, timed: int, device: str, threads:
         found[name].append(value)
         took[name] += time.perf_counter() - began
 
-    for number in range(networks):
-        architecture = plan.space.architecture(sample_buildable(plan.space, rng))
+    sampled = [sample_buildable(plan.space, rng) for _ in range(networks)]
+    for number, decisions in enumerate(sampled):
+        architecture = plan.space.architecture(decisions)
         began = time.perf_counter()
         params, macs = params_and_macs(architecture, context)
         found["params"].append(params)  # counted together
@@ -67,11 +75,22 @@ def sample_costs(plan: Plan, *, networks: int, timed: int, device: str, threads:
             network = build(architecture, context)
             measured = measure_latency(network, context, training, device=torch.device(device))
             clocked("latency", measured.median_s, began)
+    errors = _model_errors(plan.space, sampled, found)
     return {
-        name: Spread(tuple(values), took[name] / len(values))
+        name: Spread(tuple(values), took[name] / len(values), errors[name])
         for name, values in found.items()
         if values
     }
+
+
+def _model_errors(space: Space, sampled: Sequence[Decisions], found: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    from search.proposers.cost_model import learn_costs
+
+    coded, costs = Coded(space), np.full((len(sampled), len(SAMPLED)), np.nan)
+    for column, name in enumerate(SAMPLED):
+        costs[: len(found[name]), column] = found[name]
+    model = learn_costs(coded.similarities, coded.encode(sampled)[:, coded.free], costs)
+    return dict(zip(SAMPLED, model.errors.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -127,13 +146,14 @@ def _ranges(places: Sequence[str]) -> str:
 def costs_table(spreads: dict[str, Spread], *, budgets: dict[str, float]) -> Table:
     """Draw the spread of each cost, and the share within its budget."""
     table = Table(title=f"Costs of {len(spreads['params'].values)} random networks", title_justify="left")
-    for heading in ("cost", "least", "median", "most", "within budget", "time a network"):
+    for heading in ("cost", "least", "median", "most", "within budget", "model errs by", "time a network"):
         table.add_column(heading, justify="left" if heading == "cost" else "right", no_wrap=True)
     for name, spread in spreads.items():
         seconds = show_seconds(spread.seconds_each) if spread.seconds_each else "with MACs"
         values = [show(name, value) for value in spread.summary().values()]
         within = f"{_share_within(spread, budgets[name]):.0%}" if name in budgets else ""
-        table.add_row(HEADINGS[name], *values, within, seconds)
+        error = f"{spread.model_error:.1%}" if len(spread.values) >= MODELLED else ""
+        table.add_row(HEADINGS[name], *values, within, error, seconds)
     return table
 
 
@@ -172,7 +192,10 @@ def survey_json(plan: Plan, refused: dict[str, int], spreads: dict[str, Spread])
         "forbidden": [rule.why for rule in plan.space.rules],
         "refused": {reason: count / total for reason, count in refused.items() if reason},
         "costs": {
-            name: {**spread.summary(), "networks": len(spread.values), "seconds_each": spread.seconds_each}
+            name: {
+                **spread.summary(), "networks": len(spread.values), "seconds_each": spread.seconds_each,
+                "model_error": spread.model_error if len(spread.values) >= MODELLED else None,
+            }
             for name, spread in spreads.items()
         },
     }

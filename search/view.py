@@ -26,7 +26,7 @@ class RunView:
         self.lines: list[tuple[str, ...]] = []
         self.running: dict[int, tuple[Record, Epoch | None]] = {}
         self.epochs = 0
-        self.front, self.volume, self.counted = 0, 0.0, 0
+        self.counted, self.summary = 0, ""
         self.seconds: list[float] = []
         self.begun = time.monotonic()
 
@@ -68,9 +68,9 @@ class RunView:
         dice = "" if epoch.dice is None else f", Dice {epoch.dice:.4f}"
         self._show(f"trial {record.number}: epoch {epoch.number}/{self.epochs}, loss {epoch.loss:.4f}{dice}")
 
-    def finished(self, record: Record, front: int, hypervolume: float) -> None:
+    def finished(self, record: Record, front: int, hypervolume: float | None) -> None:
         """Show a finished trial."""
-        self.front, self.volume = front, hypervolume
+        self.summary = f"front {front}" + ("" if hypervolume is None else f", hypervolume {hypervolume:.4f}")
         measurement = record.measurement
         if record.state in COUNTED:
             self.counted += 1
@@ -79,7 +79,7 @@ class RunView:
         self.lines.append((str(record.number), *outcome(record), show_seconds(measurement.seconds)))
         what = "; ".join(part for part in outcome(record) if part)
         left = f"; about {show_seconds(self._left())} left" if self._left() else ""
-        self._show(f"trial {record.number}: {what}; front {front}, hypervolume {hypervolume:.4f}{left}")
+        self._show(f"trial {record.number}: {what}; {self.summary}{left}")
 
     def _left(self) -> float:
         if not self.seconds:
@@ -109,7 +109,7 @@ class RunView:
             parts.append(Text(f"  epoch {done}/{self.epochs}{loss}{dice}"))
             parts.append(ProgressBar(total=self.epochs, completed=done))
         left = f", about {show_seconds(self._left())} left" if self._left() else ""
-        parts.append(Text(f"front {self.front}, hypervolume {self.volume:.4f}{left}"))
+        parts.append(Text(f"{self.summary or 'front 0'}{left}"))
         return Group(*parts)  # type: ignore[arg-type]
 
 

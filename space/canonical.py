@@ -16,6 +16,7 @@ PLAIN_ENTRIES = (
     "stages", "expansion", "cascade.first", "cascade.join", "pretrained",
 )  # fmt: skip
 UNWRITTEN: dict[str, Value] = {"stages": "single", "pretrained": False}
+UNWRITTEN_OPTIONS: dict[str, Value] = {"epa.branches": "both"}
 GATES = ("semantic", "positional", "slice")
 
 
@@ -152,6 +153,20 @@ def _settle_place(values: dict[str, Value], place: str, decided: Decisions, *, d
         values.pop(f"joint.axes@{place}", None)  # a gate looks nowhere else
     elif block == "joint" and depth == 1:
         values[f"joint.axes@{place}"] = "plane"  # all there is of the volume
+    elif block == "epa":
+        _settle_branches(values, place)
+
+
+def _settle_branches(values: dict[str, Value], place: str) -> None:
+    """Write nothing of EPA's branches where both are there, and nothing of the spatial one where it isn't."""
+    branches = values.get(f"epa.branches@{place}", UNWRITTEN_OPTIONS["epa.branches"])
+    if branches == UNWRITTEN_OPTIONS["epa.branches"]:
+        values.pop(f"epa.branches@{place}", None)
+    elif branches == "channel":
+        values.pop(f"epa.projection@{place}", None)
+        values.pop(f"epa.order@{place}", None)
+        if values.get(f"epa.projections@{place}") == "separate":
+            values[f"epa.projections@{place}"] = "shared"  # there is none to share
 
 
 def _width(decided: Mapping[str, Value], level: int) -> int:

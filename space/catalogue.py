@@ -15,6 +15,7 @@ BLOCKS = ("none", "isa", "csam", "joint", "epa")
 GROUPS = ("encoders", "bottleneck", "skips", "decoders")
 When = tuple[tuple[str, tuple[Value, ...]], ...]
 Option = tuple[str, tuple[Value, ...], str, When]  # name, choices, meaning, conditions on the block's other options
+SPATIAL: When = (("branches", ("both", "spatial")),)
 
 BLOCK_OPTIONS: dict[str, tuple[Option, ...]] = {
     "isa": (("shared", (True, False), "one convolution for both neighbours, or one each", ()),),
@@ -29,11 +30,12 @@ BLOCK_OPTIONS: dict[str, tuple[Option, ...]] = {
         ("axes", ("plane", "volume"), "self-attention within a slice, or over all", (("mode", ("joint", "self")),)),
     ),
     "epa": (
+        ("branches", ("both", "spatial", "channel"), "both attentions, or one alone", ()),
         ("blocks", (1, 2, 3), "how many, one after the other", ()),
-        ("projection", (64, 32, 16), "tokens that keys and values are projected to", ()),
+        ("projection", (64, 32, 16), "tokens that keys and values are projected to", SPATIAL),
         ("heads", (4, 2, 8, 1), "attention heads", ()),
         ("projections", ("shared", "separate", "raw"), "token projections of keys and values", ()),
-        ("order", ("released", "corrected"), "order of the spatial attention's tokens", ()),
+        ("order", ("released", "corrected"), "order of the spatial attention's tokens", SPATIAL),
         ("residual_units", (1, 2), "convolution units after the attention", ()),
         ("dropout", (0.0, 0.1), "dropout of the attention maps", ()),
     ),

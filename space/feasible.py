@@ -42,10 +42,11 @@ def _why_not_block(architecture: Architecture, place: str, sizes: tuple[Triple, 
         if attended > MOST_ATTENDED:
             return f"joint at {place} has {attended} tokens ({_size(size)}) that meet each other, over {MOST_ATTENDED}"
     if block == "epa":
-        heads, projection = options["heads"], options["projection"]
+        heads, projection = options["heads"], options.get("projection", 0)  # a channel branch alone projects none
         if channels % heads:
             return f"epa at {place} has {channels} channels, which its {heads} heads don't divide"
-        if options.get("projections", "shared") != "raw" and channels % 2:
+        joined = options.get("projections", "shared") != "raw" and options.get("branches", "both") == "both"
+        if joined and channels % 2:
             return f"epa at {place} has {channels} channels: it joins two halves of them"
         if projection > tokens:
             return f"epa at {place} has {tokens} tokens ({_size(size)}), too few to project to {projection}"

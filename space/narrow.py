@@ -10,8 +10,8 @@ from typing import Any
 
 from space.architecture import Architecture, Value, freeze
 from space.axes import Axis, DecisionError, Rule, Space
-from space.canonical import BASE, Context
-from space.catalogue import BLOCK_OPTIONS, ENCODERS, full_axes
+from space.canonical import BASE, UNWRITTEN_OPTIONS, Context
+from space.catalogue import BLOCK_OPTIONS, ENCODERS, OWN, full_axes
 from space.timm_facts import PREFIX, is_timm, timm_stages
 
 NUMBERS: dict[str, tuple[float, float]] = {
@@ -19,7 +19,7 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "expansion": (1.0, 4.0), "epa.blocks": (1, 8), "epa.projection": (1, 4096), "epa.heads": (1, 64),
     "epa.dropout": (0.0, 0.9),
 }  # fmt: skip
-OPENABLE_UNITS = ("repeats", "kernels", "norm", "activation", "dropout")  # where a base's entries say them
+OPENABLE_UNITS = ("encoder", "repeats", "kernels", "norm", "activation", "dropout")  # where a base's entries say them
 OPENABLE = (
     "stages", "expansion", "cascade.first", "cascade.join", "cascade.levels", "width", "growth", "width_cap",
     "upsampling", "skip", "deep_supervision", *OPENABLE_UNITS,
@@ -74,7 +74,9 @@ def narrow_space(context: Context, narrowing: Narrowing) -> Space:
 
 
 def _encoders(narrowing: Narrowing) -> tuple[Value, ...]:
-    """Return the encoders that a study chooses among."""
+    """Return the encoders that a study chooses among; over a base, the units that one can stand for another."""
+    if narrowing.base:
+        return OWN
     if "encoder" in narrowing.fix:
         return (freeze_or_text(narrowing.fix["encoder"]),)
     return tuple(freeze_or_text(each) for each in narrowing.choices.get("encoder", ENCODERS))
@@ -95,7 +97,7 @@ def _opened(axes: tuple[Axis, ...], narrowing: Narrowing, problems: list[tuple[s
         raise ValueError("axes are opened on a base")
     opened: dict[str, Axis] = {}
     for index, name in enumerate(narrowing.open):
-        matching = [axis for axis in axes if _names(name, axis.name)]
+        matching = matching_axes(name, axes)
         if not matching:
             problems.append((f"open.{index}", _unknown(name, axes)))
             continue
@@ -118,7 +120,7 @@ def _cannot_open(name: str, base: Architecture) -> str:
         return ""
     if name not in OPENABLE:
         return f"{name!r} can't be opened on a base: it makes another network; choose it under `choices`, without base"
-    if name in OPENABLE_UNITS and base.get(name) is None:
+    if name in OPENABLE_UNITS and (base.get(name) is None or (name == "encoder" and base["encoder"] not in OWN)):
         return f"{name!r} can't be opened: the units of {base['encoder']!r} have a form of their own"
     if name in ("width", "growth", "width_cap") and base.get("decoder_channels") is not None:
         return f"{name!r} can't be opened: this base spells the widths of its decoder"
@@ -157,7 +159,7 @@ def _own(name: str, base: Architecture) -> Value:
     found = base.get(name)
     if found is None and at and not place[-1].isdigit():
         found = next((value for key, value in base.entries if key.startswith(f"{head}@{place[:-1]}")), None)
-    return freeze_or_text(found)
+    return freeze_or_text(UNWRITTEN_OPTIONS.get(head) if found is None else found)
 
 
 def _said(
@@ -169,7 +171,7 @@ def _said(
     requests = [(f"fix.{name}", name, (value,)) for name, value in fix.items()]
     requests += [(f"choices.{name}", name, tuple(values)) for name, values in choices.items()]
     for key, name, values in sorted(requests, key=lambda request: _narrowness(request[1])):
-        matching = [axis for axis in axes if _names(name, axis.name)]
+        matching = matching_axes(name, axes)
         if not matching:
             problems.append((key, _unknown(name, axes)))
         elif name in fix and name in choices and key.startswith("choices."):
@@ -192,7 +194,7 @@ def _rule(
     if not when:
         problems.append((f"forbid.{index}.when", "an empty condition forbids everything"))
     for name, said in when.items():
-        matching = [axis for axis in axes if _names(name, axis.name)]
+        matching = matching_axes(name, axes)
         values = tuple(said) if isinstance(said, (list, tuple)) else (said,)
         if not matching:
             problems.append((f"forbid.{index}.when.{name}", _unknown(name, axes)))
@@ -228,6 +230,17 @@ def _without_unreachable(axes: tuple[Axis, ...], said: Mapping[str, tuple[Value,
 def _names(name: str, axis: str) -> bool:
     head, _, place = axis.partition("@")
     return name in (axis, head, f"{head}@{re.sub('[0-9]+$', 's', place)}")
+
+
+def matching_axes(name: str, axes: Sequence[Axis]) -> list[Axis]:
+    """Return the axes that a name stands for: an axis, an axis at every place, or a group's."""
+    return [axis for axis in axes if _names(name, axis.name)]
+
+
+def overlaid(fix: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fixed axes with changes laid over: what a change names holds also where `fix` names it more narrowly."""
+    kept = {name: value for name, value in fix.items() if not any(_names(change, name) for change in changes)}
+    return {**kept, **changes}
 
 
 def _narrowness(name: str) -> int:

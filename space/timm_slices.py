@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import timm
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -54,4 +57,5 @@ def make_timm(name: str, in_channels: int, *, levels: int, pretrained: bool) -> 
 def _missing(length: int, multiple: int) -> int:
     """Return how many pixels a side lacks to the next multiple of the stride that isn't below SMALLEST."""
     enough = -(-SMALLEST // multiple) * multiple
-    return max(-length % multiple, enough - length)
+    missing: Any = torch.sym_max(-length % multiple, enough - length)  # a plain max would fix the side in a trace
+    return missing  # type: ignore[no-any-return]

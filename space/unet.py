@@ -21,10 +21,11 @@ SUPERVISED_LEVELS = 3  # with deep supervision: full resolution and at most two 
 
 
 class UNet(nn.Module):
-    """A U-shaped segmentation network, spelled out by an `Architecture`.
+    """A U-shaped segmentation network: encoder levels, bottleneck, skips and decoder levels.
 
-    Shape: (B, in_channels, D, H, W) to logits (B, classes, D, H, W), any D, H, W; strides round sizes up and
-    maps grow back to their skip's size, so odd sizes need no padding. `supervised` gives the training outputs.
+    An `Architecture` spells it out. Shape: (B, in_channels, D, H, W) to logits (B, classes, D, H, W), any D, H, W;
+    strides round sizes up and maps grow back to their skip's size, so odd sizes need no padding. `supervised` gives
+    the training outputs.
     After a stem logits grow back linearly. The second network of a cascade takes the first ones' one-hot predictions
     as its input's last channels.
     """
@@ -127,7 +128,8 @@ class UNet(nn.Module):
         """Return the decoder's map at each level, full resolution first."""
         if not self.prediction_levels:
             return self.decode(self.encode(x))
-        image, predictions = x[:, : self.image_channels], x[:, self.image_channels :]
+        image = x[:, : self.image_channels]
+        predictions = x[:, self.image_channels :]
         return self.decode(self.encode(image), predictions=predictions)
 
 

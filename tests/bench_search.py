@@ -1,11 +1,12 @@
 """The numbers that the search has to reach: known-cost against every other proposer on made tables.
 
-Run: make bench-search (hours on two cores, nearly all of them Optuna's Gaussian process; --quick leaves that and TPE
-out and takes about 15 minutes). Limits are those of the last column.
+Run: make bench-search. All of it in one call, hours on two cores, nearly all of them Optuna's Gaussian process:
+--without gp,tpe leaves proposers out, --tables names some tables. Limits are those of the last column.
 """
 
 import argparse
 import math
+import os
 import time
 
 import numpy as np
@@ -17,30 +18,59 @@ from search.proposers.propose import PROPOSERS
 from search.records import Measurement, Record
 from search.simulate.call import Task, all_runs
 from search.simulate.clock import Rules, problem_of_table, simulate
-from search.simulate.compare import Comparison, best_ratio, comparison
+from search.simulate.compare import OURS, best_ratio, comparison
 from search.simulate.show import comparison_tables
 from search.simulate.synthetic import RECIPES, synthetic_table
 from search.study.schema import Halving
 
 SLOW = ("gp", "tpe")
 MOST = 400  # trainings of a run of ours or of a quick rival
-SLOW_MOST = 80  # of a slow one: more than 2.5 times what ours needs, so that a run cut off there decides the ratio
+SLOW_MOST = 3  # of a slow one, over ours' median: what is cut off there needs three times as many or more
 HALVING = Halving(min_epochs=9, reduction=3.0)  # of 27 epochs: earlier the made curves say little about their ends
+LIMIT, UNSEEN_LIMIT, HOURS_LIMIT, WITHIN = 0.4, 0.5, 0.35, 0.8
 
 
-def compared(name, proposers, *, seeds, jobs, halving=None):
-    runs = {}
-    for proposer in proposers:
-        enough = 0.99 if proposer == "known-cost" and halving is None else 0.95
-        most = SLOW_MOST if proposer in SLOW else MOST
-        rules = Rules(trainings=most, enough=enough, halving=halving)
-        runs[proposer] = list(all_runs([Task(name, None, proposer, seed, rules) for seed in range(seeds)], jobs))
+def runs_of(name, proposers, *, options, most, halving):
+    """Run proposers, each from the same seeds; only ours goes on to 99 %."""
+    tasks = [
+        Task(name, None, proposer, seed, Rules(trainings=most[proposer], halving=halving,
+                                               enough=0.99 if proposer == OURS and not halving else 0.95))
+        for proposer in proposers for seed in range(options.seeds)
+    ]  # fmt: skip
+    runs = {proposer: [] for proposer in proposers}
+    for task, run in zip(tasks, all_runs(tasks, options.jobs), strict=True):
+        runs[task.proposer].append(run)
+    return runs
+
+
+def compared(name, rivals, *, options, halving=None):
+    ours = runs_of(name, [OURS], options=options, most={OURS: MOST}, halving=halving)
+    needed = float(np.median([run.trainings_to(0.95) for run in ours[OURS]]))
+    most = {rival: math.ceil(min(MOST, SLOW_MOST * needed)) if rival in SLOW else MOST for rival in rivals}
+    runs = ours | runs_of(name, rivals, options=options, most=most, halving=halving)
     return comparison(synthetic_table(name), runs, rules=Rules(trainings=MOST, halving=halving))
 
 
-def within_tenth(comparison: Comparison) -> int:
-    ours = [run for run in comparison.runs if run.proposer == "known-cost"]
-    return sum(run.trainings_to(0.99) <= comparison.size / 10 for run in ours)
+def rows_of(name, rivals, *, options, console):
+    """Compare on one table and return what the last table says of it: (what, number, limit)."""
+    unseen = RECIPES[name].unseen
+    made = compared(name, rivals, options=options)
+    for each in comparison_tables(made):
+        console.print(each)
+    within = sum(run.trainings_to(0.99) <= made.size / 10 for run in made.runs if run.proposer == OURS)
+    needed = options.seeds if name == "additive" else math.ceil(WITHIN * options.seeds)
+    rows = [
+        ("trainings to 95 %, over the best other's", f"{best_ratio(made):.2f}", UNSEEN_LIMIT if unseen else LIMIT),
+        ("largest p, Holm", f"{max(rival.p for rival in made.rivals):.2g}", 0.05),
+        ("runs to 99 % within a tenth of the table", str(within), f">= {needed}"),
+    ]
+    if unseen:
+        halved = compared(name, rivals, options=options, halving=HALVING)
+        for each in comparison_tables(halved):
+            console.print(each)
+        hours = f"{best_ratio(halved, hours=True):.2f}"
+        rows.append(("hours to 95 %, over the best other's, all with halving", hours, HOURS_LIMIT))
+    return rows
 
 
 def ask_seconds(count):
@@ -60,37 +90,35 @@ def ask_seconds(count):
     return max(took)
 
 
+def speed_rows():
+    """Return what asks cost, and what that leaves of many workers' time."""
+    rules = Rules(workers=1024, trainings=3072, enough=1.1)
+    busy = simulate(synthetic_table("network"), OURS, seed=0, rules=rules).busy
+    return [
+        ("utilisation of 1,024 workers, trainings of unequal length", f"{busy:.3f}", ">= 0.95"),
+        *((f"seconds of an ask at {count:,} records", f"{ask_seconds(count):.2f}", limit)
+          for count, limit in ((1_000, 1.0), (10_000, 3.0))),
+    ]  # fmt: skip
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--without", default="", help="proposers, with commas")
+    parser.add_argument("--tables", default=",".join(RECIPES))
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
-    proposers = [name for name in PROPOSERS if not (options.quick and name in SLOW)]
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes that runs go to side by side
+    rivals = [name for name in PROPOSERS if name not in (OURS, *options.without.split(","))]
     console, grid = Console(width=170), Grid(title=f"{options.seeds} seeds each", title_justify="left")
     for heading in ("table", "what", "number", "limit"):
         grid.add_column(heading)
-    for name, recipe in RECIPES.items():
-        made = compared(name, proposers, seeds=options.seeds, jobs=options.jobs)
-        for each in comparison_tables(made):
-            console.print(each)
-        kind = f"{name} (unseen)" if recipe.unseen else name
-        limit, runs = (0.5, 0.8) if recipe.unseen else (0.4, 0.8)
-        grid.add_row(kind, "trainings to 95 %, over the best other's", f"{best_ratio(made):.2f}", f"<= {limit}")
-        worst = max((rival.p for rival in made.rivals), default=math.nan)
-        grid.add_row(kind, "largest p, Holm", f"{worst:.2g}", "< 0.05")
-        needed = options.seeds if name == "additive" else math.ceil(runs * options.seeds)
-        grid.add_row(kind, "runs to 99 % within a tenth of the table", str(within_tenth(made)), f">= {needed}")
-        if recipe.unseen:
-            halved = compared(name, proposers, seeds=options.seeds, jobs=options.jobs, halving=HALVING)
-            ratio = best_ratio(halved, hours=True)
-            grid.add_row(kind, "hours to 95 %, over the best other's, all with halving", f"{ratio:.2f}", "<= 0.35")
-    busy = simulate(
-        synthetic_table("network"), "known-cost", seed=0, rules=Rules(workers=1024, trainings=3072, enough=1.1)
-    ).busy
-    grid.add_row("network", "utilisation of 1,024 workers", f"{busy:.3f}", ">= 0.95")
-    for count, limit in ((1_000, 1.0), (10_000, 3.0)):
-        grid.add_row("network", f"seconds of an ask at {count:,} records", f"{ask_seconds(count):.2f}", f"< {limit}")
+    sections = {name: rows_of(name, rivals, options=options, console=console) for name in options.tables.split(",")}
+    sections["network, speed"] = speed_rows()
+    for name, rows in sections.items():
+        kind = f"{name} (unseen)" if name in RECIPES and RECIPES[name].unseen else name
+        for what, number, limit in rows:
+            grid.add_row(kind, what, number, limit if isinstance(limit, str) else f"<= {limit}")
     console.print(grid)
 
 

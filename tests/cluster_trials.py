@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -41,7 +42,13 @@ class Sleeper(Trial):
             file.write_text(str(len(epochs)))
             if len(epochs) < job.training.epochs:
                 yield Measurement("running", costs=job.costs, epochs=epochs)
-        yield Measurement("trained", costs=job.costs, epochs=epochs, dice=0.5 + int(Path(job.folder).name) / 100)
+        yield self.done(job)
+
+    def done(self, job):
+        epochs = tuple(Epoch(number + 1, 1.0, 0.5, self.epoch_s) for number in range(job.training.epochs))
+        dice = 0.5 + int(Path(job.folder).name) % 50 / 100
+        imported = ",".join(sorted({"torch", "monai"} & set(sys.modules)))
+        return Measurement("trained", costs=job.costs, epochs=epochs, dice=dice, versions=(("imported", imported),))
 
     def before(self, job, epoch):
         """Fault to inject before an epoch."""
@@ -52,6 +59,12 @@ class Sleeper(Trial):
         fresh = not mark.exists()
         mark.touch()
         return fresh
+
+
+class Slow(Sleeper):
+    """A trial that takes a while."""
+
+    epoch_s = 0.5
 
 
 class Killed(Sleeper):
@@ -100,9 +113,9 @@ class Wrong(Sleeper):
 
 
 class Noted(Sleeper):
-    """Notes when it was where, on which card."""
+    """Notes when it was where, on which card; longer than the start of a process, or the first ones do it all."""
 
-    epoch_s = 1.0
+    epoch_s = 20.0
 
     def before(self, job, epoch):
         import ray

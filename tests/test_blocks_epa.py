@@ -148,3 +148,34 @@ def test_other_mistakes_are_named():
     block = EPABlock(16, grid=(1, 1, 1), projection=1, heads=4)
     with pytest.raises(ValueError, match=r"more than 1 value per channel, got the shape \(1, 16, 1, 1, 1\)"):
         block(torch.zeros(1, 16, 1, 1, 1))
+
+
+@pytest.mark.parametrize("projections", ["shared", "separate", "raw"])
+def test_a_branch_alone_is_that_branch_of_both(projections):
+    options = {"tokens": 30, "heads": 2, "projections": projections, "order": "corrected"}
+    both = EPA(8, projection=7, **options)
+    space = EPA(8, projection=7, branches="spatial", **options)
+    channel = EPA(8, branches="channel", **options)
+    query, key, of_channel, of_space = both.qkvv.weight.detach().chunk(4)
+    with torch.no_grad():
+        space.qkvv.weight.copy_(torch.cat([query, key, of_space]))
+        channel.qkvv.weight.copy_(torch.cat([query, key, of_channel]))
+        for alone, name in ((space, "out_proj"), (channel, "out_proj2")):
+            if projections != "raw":  # alone as wide as the channels: the first half of them is that of both
+                getattr(alone, name).weight[:4].copy_(getattr(both, name).weight)
+                getattr(alone, name).bias[:4].copy_(getattr(both, name).bias)
+        for name, value in space.state_dict().items():
+            if name.partition(".")[0] in ("E", "F", "EF"):
+                value.copy_(both.state_dict()[name])
+    x = torch.randn(2, 30, 8)
+    if projections == "raw":
+        torch.testing.assert_close(space(x) + channel(x), both(x))
+    else:
+        torch.testing.assert_close(torch.cat([space(x)[..., :4], channel(x)[..., :4]], dim=2), both(x))
+    made = [sum(value.numel() for value in block.parameters()) for block in (both, space, channel)]
+    assert made[2] < made[1] < made[0]
+
+
+def test_a_branch_that_is_not_known_is_refused():
+    with pytest.raises(ValueError, match="unknown branches 'all'; choose from both, spatial, channel"):
+        EPA(8, tokens=30, projection=7, heads=2, branches="all")

@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ONLY = {  # package: files that may know it
-    "optuna": ("search/store.py", "search/studies.py", "search/importance.py", "search/proposers/"),
-    "plotly": ("search/figures/", "search/report.py"),
+    "optuna": ("search/store/", "search/importance.py", "search/proposers/"),
+    "plotly": ("search/figures/", "search/page.py"),
     "ray": ("search/cluster/",),
     "dash": ("search/dashboard/",),
     "typer": ("search/cli.py",),

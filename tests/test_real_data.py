@@ -57,7 +57,7 @@ def test_a_short_study_learns_and_its_export_gives_the_same_mask_on_an_unseen_vo
     plan = make_plan(loaded, runs=tmp_path / "runs")
     (record,) = run_study(plan, trials=1, view=quiet_view()).records
     assert record.state == "trained" and record.measurement.dice > 0.6
-    exported = export(plan, "best", tmp_path / "model")
+    exported = export(plan, "best", tmp_path / "model", view=quiet_view())
     out = tmp_path / "mask.nii.gz"
     image = source / "imagesTr" / f"{unseen}.nii.gz"
     command = [sys.executable, exported.folder / "predict.py", image, "--out", out, "--device", "cpu"]

@@ -9,48 +9,43 @@ import time
 
 import pytest
 from cluster_trials import HERE
-from test_search_cluster import TINY, disconnect, outcomes, plan_of, run, start_cluster, states, wait_for
+from test_search_cluster import TINY, outcomes, plan_of, run, start_cluster, states, stop_cluster, wait_for
 
 from search.store import read_records
 from search.study import UserError
 
-SLOW = TINY.replace("epochs: 3", "epochs: 40")
+SLOW = TINY.replace("epochs: 3", "epochs: 20")
 
 
 @pytest.fixture(scope="module")
 def cluster():
     made = start_cluster({"num_cpus": 1}, {"num_cpus": 1})
     yield made
-    disconnect()
-    made.shutdown()
-
-
-def command(plan, cluster, trials, trial="Sleeper"):
-    return [sys.executable, str(HERE / "cluster_study.py"), str(plan.loaded.file), str(plan.runs), cluster.address,
-            str(trials), trial]  # fmt: skip
+    stop_cluster(made)
 
 
 def started(plan, cluster, *, trials=3):
-    """Start a driver of its own process and wait until a trial is done and another has done some epochs."""
-    driver = subprocess.Popen(command(plan, cluster, trials), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    def under_way():
-        assert driver.poll() is None, driver.communicate()
-        return states(plan).count("trained") >= 1 and any(
-            record.state == "running" and len(record.measurement.epochs) > 3
-            for record in read_records(plan.url, plan.study.name)
-        )
-
-    wait_for(under_way)
+    """Start a driver of its own process and wait until two trials have done some epochs."""
+    command = [sys.executable, str(HERE / "cluster_study.py"), str(plan.loaded.file), str(plan.runs), cluster.address,
+               str(trials), "Slow"]  # fmt: skip
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: driver.poll() is not None or under_way(plan))
+    assert driver.poll() is None, driver.communicate()
     return driver
 
 
-def ends(plan, cluster, *, trials=3):
+def under_way(plan):
+    if not states(plan):
+        return False
+    return sum(len(record.measurement.epochs) >= 2 for record in read_records(plan.url, plan.study.name)) >= 2
+
+
+def ends(plan, cluster, *, trials=3, trial="Sleeper"):
     """Give the same command again, and check what it leaves."""
-    run(plan, cluster, "Sleeper", trials=trials)
+    run(plan, cluster, trial, trials=trials)
     records = outcomes(plan)
     assert [record.state for record in records] == ["trained"] * trials
-    assert {len(record.measurement.epochs) for record in records} == {40}
+    assert {len(record.measurement.epochs) for record in records} == {20}
     return records
 
 
@@ -59,8 +54,8 @@ def ends(plan, cluster, *, trials=3):
 def test_the_driver_is_ended(tmp_path, cluster, how):
     plan = plan_of(tmp_path, text=SLOW)
     driver = started(plan, cluster)
-    second = subprocess.run(command(plan, cluster, 3), capture_output=True, text=True)
-    assert second.returncode == 2 and f"tiny is being run already, by process {driver.pid} on" in second.stderr
+    with pytest.raises(UserError, match=f"tiny is being run already, by process {driver.pid} on "):
+        run(plan, cluster, "Sleeper")
     driver.send_signal(how)
     out, err = driver.communicate(timeout=60)
     assert driver.returncode == (130 if how == signal.SIGTERM else -how), err
@@ -81,20 +76,18 @@ def test_a_machine_is_lost(tmp_path):
         lost = []
 
         def lose():
-            wait_for(lambda: len(states(plan)) >= 2 and "running" in states(plan))
-            time.sleep(2)
+            wait_for(lambda: under_way(plan))
             cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)  # SIGKILL
             lost.append(True)
 
         thread = threading.Thread(target=lose)
         thread.start()
-        records = ends(plan, cluster)
+        records = ends(plan, cluster, trial="Slow")
         thread.join()
         attempts = [attempt for record in records for attempt in record.attempts]
         assert lost and len(attempts) == 1 and "was lost" in attempts[0], attempts
     finally:
-        disconnect()
-        cluster.shutdown()
+        stop_cluster(cluster)
 
 
 @pytest.mark.slow
@@ -111,14 +104,13 @@ def test_the_head_is_ended(tmp_path, how):
     begun = time.monotonic()
     driver.communicate(timeout=120)
     assert driver.returncode != 0 and time.monotonic() - begun < 120
-    first.shutdown()
+    stop_cluster(first)
     second = start_cluster({"num_cpus": 1}, {"num_cpus": 1})
     try:
         records = ends(plan, second)
         assert sum(len(record.attempts) for record in records) in (1, 2)
     finally:
-        disconnect()
-        second.shutdown()
+        stop_cluster(second)
 
 
 @pytest.fixture
@@ -139,9 +131,26 @@ def test_the_storage_is_full(tmp_path, cluster, small_disk):
     trials.parent.mkdir(parents=True)
     trials.symlink_to(small_disk, target_is_directory=True)
     filler = small_disk / "filler"
-    threading.Timer(8.0, lambda: filler.write_bytes(bytes(shutil.disk_usage(small_disk).free))).start()
+
+    def fill():
+        wait_for(lambda: under_way(plan))
+        filler.write_bytes(bytes(shutil.disk_usage(small_disk).free))
+
+    thread = threading.Thread(target=fill)
+    thread.start()
     with pytest.raises(UserError, match="trial . stopped: .*No space left on device.* the same command goes on"):
-        run(plan, cluster, "Sleeper", trials=12)
+        run(plan, cluster, "Slow")
+    thread.join()
     filler.unlink()
-    records = ends(plan, cluster, trials=12)
+    records = ends(plan, cluster)
     assert any("No space left on device" in attempt for record in records for attempt in record.attempts)
+
+
+@pytest.mark.slow
+def test_small_trials_share_cards_and_never_exceed_them(tmp_path):
+    from bench_ray import bench_packing
+
+    found = bench_packing(tmp_path, trials=24)
+    assert len(found) == 2
+    for most, predicted_bytes, share in found.values():
+        assert most >= 3 and predicted_bytes <= 16 * 2**30 and share <= 1.0

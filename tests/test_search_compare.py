@@ -44,7 +44,7 @@ def test_the_picture_holds_each_runs_fronts_and_curve(folders):
     figure = draw_sides(sides)
     for side in sides:
         drawn = [trace for trace in figure.data if trace.name == side.name]
-        assert [trace.mode for trace in drawn] == [*["markers"] * 4, "lines"]  # two planes, a front and the rest on each
+        assert [trace.mode for trace in drawn] == [*["markers"] * 4, "lines"]  # two planes
         assert len(drawn[1].x) == len(drawn[3].x) == len(side.looked.front)
         assert len(drawn[0].x) + len(drawn[1].x) == len(side.looked.records)
         assert tuple(drawn[4].y) == tuple(volume for _, volume in side.curve)
@@ -64,5 +64,6 @@ def test_what_cannot_be_compared_is_said(folders, tmp_path):
         look_at_run(tmp_path)
     looks = [look_at_run(folder) for folder in folders]
     narrower = replace(looks[1].study, objectives=Objectives(dice=looks[1].study.objectives.dice))
-    with pytest.raises(UserError, match=r"of different objectives can't be compared: dice, memory, latency \(tiny\) and dice \("):
+    message = r"of different objectives can't be compared: dice, memory, latency \(tiny\) and dice \("
+    with pytest.raises(UserError, match=message):
         compare_runs([looks[0], replace(looks[1], study=narrower)])

@@ -16,18 +16,22 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from conftest import quiet_view
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 
 from search.data.geometry import mask_from_logits, read_volume, to_grid
 from search.data.phantom import write_phantom
 from search.data.prepare import prepare
-from search.export import export, export_trial
-from search.export.model import FILES
+from search.export import export, export_trained
+from search.export.card import Origin
+from search.export.choose import Choice
+from search.export.model import BUNDLE, FILES
+from search.export.trained import Trained
 from search.plan import make_plan
 from search.records import CaseDice, Costs, Job, Latency, Measurement, Record, Task
 from search.store import Store
 from search.study import UserError, load_study
-from search.training.checkpoint import load_weights, save_weights
+from search.training.checkpoint import load_weights, save_file_apart, save_weights
 from search.training.validation import segment, window_logits
 from space.build import build
 
@@ -102,10 +106,14 @@ def study(tmp_path_factory):
     return made_study(tmp_path_factory.mktemp("study"))
 
 
+def origin_of(study, folder: Path | None = None) -> Origin:
+    trained = Trained((folder or study.folder,), "trained on fold 1 of 2", study.record.measurement.cases)
+    return Origin(Choice(study.record, WHY, ("trial 9 would give more",)), trained, study.plan, study.prepared)
+
+
 @pytest.fixture(scope="module")
 def exported(study):
-    arguments = dict(plan=study.plan, prepared=study.prepared, folder=study.folder)
-    return export_trial(study.record, out=study.root / "model", why=WHY, **arguments)
+    return export_trained(origin_of(study), study.root / "model")
 
 
 def predict(exported, *arguments) -> subprocess.CompletedProcess[str]:
@@ -121,12 +129,14 @@ def program(exported):
     spec = importlib.util.spec_from_file_location("exported_predict", exported.folder / "predict.py")
     module = importlib.util.module_from_spec(spec)
     before = list(sys.path)
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    network = module.load_network(exported.folder / "model.pt2", "cpu")
-    module.load_network = lambda path, device: network
+    loaded = module.forms.load("source", device="cpu", precision="auto", threads=1)
+    module.forms.load = lambda *_, **__: loaded
     yield module
     sys.path[:] = before
-    sys.modules.pop("geometry", None)
+    for name in ("forms", "geometry", "model", "volumes", "windows", "exported_predict"):
+        sys.modules.pop(name, None)
 
 
 def values_of(path: Path) -> np.ndarray:
@@ -141,17 +151,18 @@ def expected_mask(study, image: Path) -> np.ndarray:
 
 
 def test_the_folder_holds_what_it_promises_and_the_card_names_every_file(exported):
-    assert {entry.name for entry in exported.folder.iterdir()} == set(FILES)
+    assert {entry.name for entry in exported.folder.iterdir()} == {*FILES, BUNDLE}
     card = (exported.folder / "MODEL_CARD.md").read_text()
     for name in set(FILES) - {"MODEL_CARD.md"}:
         assert f"| {name} | `" in card
-    said_of_study = (WHY, "CC0", "Fold 1 of 2", "a slow CPU", "12.3 ms", "CSAM", "200 ring")
+    said_of_study = (WHY, "CC0", "fold 1 of 2", "a slow CPU", "12.3 ms", "CSAM", "200 ring")
     for said in (*said_of_study, "Not a medical device"):
         assert said in card
-    assert "| core | 0.4000 | 0.4000 | 0.4000 | 2 |" in card
-    assert "| ring | nan | nan | nan | 0 |" in card
+    assert "| core | 0.4000 | 0.4000 to 0.4000 | 0.4000 | 0.4000 | 2 |" in card
+    assert "| ring | nan | - | nan | nan | 0 |" in card
     assert os.access(exported.folder / "predict.py", os.X_OK)
-    assert f"proved on {exported.proof}" in str(exported)
+    assert f"proved {exported.proofs[2]}" in str(exported)
+    assert "trial 9 would give more" in card and "trial 9 would give more" in str(exported)
 
 
 def test_no_path_of_this_machine_is_in_the_export(exported, study):
@@ -162,9 +173,12 @@ def test_no_path_of_this_machine_is_in_the_export(exported, study):
 
 
 def test_the_proof_found_every_voxel_the_same(exported):
-    assert exported.proof.differing_voxels == 0
-    assert exported.proof.max_logit_difference < 1e-4
-    assert exported.pt2.sizes == "any"
+    assert [proof.form for proof in exported.proofs] == ["source", "pt2", "onnx"]
+    for proof in exported.proofs:
+        assert (proof.differing_voxels, len(proof.cases), proof.max_dice_difference) == (0, 3, 0.0)
+        assert proof.max_logit_difference < 1e-4
+    assert exported.forms.pt2.sizes == "any"
+    assert exported.bundle.startswith("bundle: 3 cases by `monai.bundle run`, 0 of ")
 
 
 def test_predict_gives_the_mask_that_voxnas_gives(exported, study, tmp_path):
@@ -234,12 +248,12 @@ def test_turned_axes_turn_the_mask_with_them(program, study, tmp_path):
 def test_nnunet_names_stand_for_their_channels(program, tmp_path):
     for number in range(3):
         (tmp_path / f"case_{number:04d}.nii.gz").touch()
-    files = [tmp_path / f"case_{number:04d}.nii.gz" for number in range(3)]
-    assert program.channel_files(tmp_path / "case.nii.gz", [], channels=3) == files
-    assert program.channel_files(files[0], [], channels=3) == files
-    assert program.channel_files(files[0], [], channels=1) == files[:1]
-    assert program.channel_files(files[0], files[2:], channels=3) == [files[0], files[2]]
-    assert program.channel_files(tmp_path / "case.nii.gz", [], channels=1) == files[:1]
+    files = tuple(tmp_path / f"case_{number:04d}.nii.gz" for number in range(3))
+    find = program.volumes.find_cases
+    for given in (tmp_path / "case.nii.gz", files[0], tmp_path):
+        assert [(case.name, case.files) for case in find([given], channels=3)] == [("case", files)]
+    assert [case.files for case in find([files[0]], channels=1)] == [files[:1]]
+    assert [case.name for case in find([tmp_path], channels=1)] == ["case_0000", "case_0001", "case_0002"]
 
 
 def wrong(program, capsys, *arguments) -> str:
@@ -273,10 +287,10 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(program, tm
     image = noise(tmp_path / "image.nii.gz", (21, 19, 3))
     (tmp_path / "folder.nii").mkdir()
     assert "there is no folder" in wrong(program, capsys, image, "--out", tmp_path / "no" / "mask.nii")
-    assert "must end in .nii.gz or .nii" in wrong(program, capsys, image, "--out", tmp_path / "mask.png")
-    assert "must end in .npy" in wrong(
-        program, capsys, image, "--out", tmp_path / "mask.nii", "--logits", tmp_path / "logits"
-    )
+    (tmp_path / "file").touch()
+    assert "can't be made (File exists)" in wrong(program, capsys, image, "--out", tmp_path / "file")
+    said = wrong(program, capsys, image, "--out", tmp_path / "no" / "masks")
+    assert "can't be made (No such file or directory)" in said
     assert "it is a folder" in wrong(program, capsys, image, "--out", tmp_path / "folder.nii")
     assert "it is the image itself" in wrong(program, capsys, image, "--out", image)
     monkeypatch.setattr(program.os, "access", lambda path, mode: False)
@@ -326,8 +340,8 @@ def test_a_network_moves_whole_to_another_device(exported):
 def test_a_gpu_that_is_not_there_is_named(program, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="--device cuda: torch sees no CUDA device here; use --device cpu"):
-        program.choose_device("cuda", None)
-    assert program.choose_device("auto", None) == "cpu"
+        program.forms.choose_device("cuda")
+    assert program.forms.choose_device("auto") == "cpu"
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.9])
@@ -340,23 +354,34 @@ def test_the_sliding_window_is_monais(program, shape, overlap):
     mix = torch.nn.Conv3d(2, 3, 3, padding=1).requires_grad_(False)
     inferer = SlidingWindowInferer(patch, sw_batch_size=1, overlap=overlap, mode="gaussian")
     expected = inferer(torch.from_numpy(image)[None], mix)[0]
-    found = program.window_logits(mix, image, patch=list(patch), overlap=overlap, device="cpu")
-    assert torch.equal(found, expected)
+    cuts = program.windows.cut(shape, list(patch), overlap)
+
+    def run(window):
+        return mix(torch.from_numpy(np.ascontiguousarray(window))[None])[0].numpy()
+
+    for rows in (slice(0, shape[1]), slice(shape[1] // 2, shape[1] // 2 + 2)):
+        slabs = program.windows.logit_slabs(run, image, cuts, rows, done=lambda: None)
+        firsts, parts = zip(*((first, slab.copy()) for first, slab in slabs), strict=True)
+        found = np.concatenate(parts, axis=1)
+        assert firsts[0] == 0 and found.shape == (3, shape[0], rows.stop - rows.start, shape[2])
+        assert np.allclose(found, expected[:, :, rows].numpy(), atol=2e-6)
 
 
 def test_predict_imports_only_what_its_requirements_name(exported):
     import ast
 
     names = set()
-    for file in ("predict.py", "geometry.py"):
-        for node in ast.walk(ast.parse((exported.folder / file).read_text())):
+    own = {path.stem for path in exported.folder.glob("*.py")}
+    for file in exported.folder.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 names.add(node.module.partition(".")[0])
-    assert names - set(sys.stdlib_module_names) == {"torch", "numpy", "nibabel", "geometry"}
-    required = (exported.folder / "requirements.txt").read_text().split()
-    assert {line.partition(">=")[0] for line in required} == {"torch", "numpy", "nibabel"}
+    optional = {"onnxruntime", "SimpleITK", "pydicom"}
+    assert names - set(sys.stdlib_module_names) - own - optional == {"torch", "numpy", "nibabel"}
+    required = (exported.folder / "requirements.txt").read_text().splitlines()
+    assert {line.partition(">=")[0] for line in required if line[0] != "#"} == {"torch", "numpy", "nibabel"}
 
 
 def test_the_isolated_process_has_no_voxnas(tmp_path):
@@ -384,18 +409,14 @@ def test_weights_load_strictly_into_the_architecture_that_is_written(exported, s
         assert torch.equal(network(x), study.network(x))
 
 
-def arguments_of(study, **changes):
-    return {"plan": study.plan, "prepared": study.prepared, "folder": study.folder, "why": WHY, **changes}
-
-
 def test_what_is_no_export_is_never_replaced(study, tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match=r"holds files that are no export \(mine.txt\)"):
-        export_trial(study.record, out=tmp_path / "notes", **arguments_of(study))
+        export_trained(origin_of(study), tmp_path / "notes")
     with pytest.raises(UserError, match="is a file; name a folder"):
-        export_trial(study.record, out=tmp_path / "file", **arguments_of(study))
+        export_trained(origin_of(study), tmp_path / "file")
     assert (tmp_path / "notes" / "mine.txt").read_text() == "mine"
 
 
@@ -403,56 +424,57 @@ def test_an_export_with_files_of_the_user_is_not_replaced(exported, study, tmp_p
     shutil.copytree(exported.folder, tmp_path / "model")
     (tmp_path / "model" / "mask.nii.gz").touch()
     with pytest.raises(UserError, match=r"no export \(mask.nii.gz\)"):
-        export_trial(study.record, out=tmp_path / "model", **arguments_of(study))
+        export_trained(origin_of(study), tmp_path / "model")
 
 
 def test_weights_that_are_gone_or_damaged_are_named(study, tmp_path):
     with pytest.raises(UserError, match="trial 0: its weights are gone: .*`keep: all`"):
-        export_trial(study.record, out=tmp_path / "model", **arguments_of(study, folder=tmp_path))
+        export_trained(origin_of(study, tmp_path), tmp_path / "model")
     (tmp_path / "best.safetensors").write_bytes(b"half")
     with pytest.raises(UserError, match="best.safetensors can't be loaded"):
-        export_trial(study.record, out=tmp_path / "model", **arguments_of(study, folder=tmp_path))
+        export_trained(origin_of(study, tmp_path), tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
 @pytest.fixture
 def quick(monkeypatch, exported):
-    """torch.export's work taken from an export that is there."""
+    """The exporters' work taken from an export that is there; no bundle."""
     from search.export import model
 
-    def copied(network, path, **_):
-        shutil.copyfile(exported.folder / "model.pt2", path)
-        return exported.pt2
+    def copied(network, folder, **_):
+        for name in ("model.py", "model.pt2", "model.onnx"):
+            shutil.copyfile(exported.folder / name, folder / name)
+        return replace(exported.forms, absent=(("pt2", "not tried"), ("onnx", "not tried")))
 
-    monkeypatch.setattr(model, "write_pt2", copied)
+    monkeypatch.setattr(model, "write_forms", copied)
+    monkeypatch.setattr(model, "_bundle", lambda *_: "")
     return monkeypatch
 
 
-@pytest.mark.usefixtures("quick")
-def test_an_export_that_fails_its_proof_is_deleted_and_the_earlier_one_stays(exported, study, tmp_path):
+def test_an_export_that_fails_its_proof_is_deleted_and_the_earlier_one_stays(quick, exported, study, tmp_path):
     shutil.copytree(exported.folder, tmp_path / "model")
     other = build(study.record.architecture, study.plan.context)
     save_weights(tmp_path / "trial", other)
-    arguments = arguments_of(study, folder=tmp_path / "trial")
-    with pytest.raises(UserError, match="failed its proof and was deleted: logits differ by up to"):
-        export_trial(study.record, out=tmp_path / "model", **arguments)
+    quick.setattr("search.export.model.save_file_apart", lambda network, path: save_file_apart(study.network, path))
+    with pytest.raises(UserError, match="failed its proof and was deleted: form source: logits differ by up to"):
+        export_trained(origin_of(study, tmp_path / "trial"), tmp_path / "model")
     assert {entry.name for entry in tmp_path.iterdir()} == {"model", "trial"}
-    assert {entry.name for entry in (tmp_path / "model").iterdir()} == set(FILES)
+    assert {entry.name for entry in (tmp_path / "model").iterdir()} == {*FILES, BUNDLE}
 
 
 def test_a_predict_that_breaks_fails_the_proof_with_its_last_line(quick, exported, study, tmp_path):
-    def broken(network, path, **_):
-        path.write_bytes(b"no program")
-        return exported.pt2
+    def broken(network, folder, **_):
+        (folder / "model.py").write_text("def load_network(path):\n    raise ValueError('no network')\n")
+        return replace(exported.forms, absent=(("pt2", "not tried"), ("onnx", "not tried")))
 
-    quick.setattr("search.export.model.write_pt2", broken)
-    with pytest.raises(UserError, match="was deleted: predict.py ended with 2: .*model.pt2: can't be loaded"):
-        export_trial(study.record, out=tmp_path / "model", **arguments_of(study))
+    quick.setattr("search.export.model.write_forms", broken)
+    with pytest.raises(UserError, match="was deleted: form source: predict.py ended with 2: predict.py: no network"):
+        export_trained(origin_of(study), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_study_is_exported_by_rule_and_an_earlier_export_replaced(quick, exported, study, tmp_path):
-    quick.setattr("search.export.model.prove", lambda *_, **__: exported.proof)
+    quick.setattr("search.export.model.prove", lambda *_, **__: exported.proofs[0])
     plan = study.plan
     store = Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
     choices = {name: axis.choices for name, axis in plan.space.by_name.items()}
@@ -460,13 +482,13 @@ def test_a_study_is_exported_by_rule_and_an_earlier_export_replaced(quick, expor
     started = store.start(running, choices=choices)
     assert started.number == 0
     store.tell(study.record, objectives=list(plan.directions), budgets=plan.budgets)
-    first = export(plan, "knee", tmp_path / "out")
+    first = export(plan, "knee", tmp_path / "out", view=quiet_view())
     assert str(first).startswith("trial 0, the knee of a front of 1 network: nearest to the best Dice and ")
     card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
-    export(plan, "0", tmp_path / "out")
+    export(plan, "0", tmp_path / "out", view=quiet_view())
     assert (tmp_path / "out" / "MODEL_CARD.md").read_text() != card
     assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
     study.file.write_text(STUDY.replace("overlap: 0.4", "overlap: 0.3"))
     changed = make_plan(load_study(study.file, data_root=study.root), runs=study.root / "runs")
     with pytest.raises(UserError, match="training.overlap: the study began with 0.4, the file now says 0.3"):
-        export(changed, "best", tmp_path / "out")
+        export(changed, "best", tmp_path / "out", view=quiet_view())

@@ -34,32 +34,37 @@ RECORDS = [
     [
         ("knee", 1, "the knee of a front of 3 networks: nearest to the best Dice and training memory at"),
         ("best", 2, "the best of a front of 3 networks: the highest Dice, 0.8500"),
+        ("cheapest:dice>=0.75", 1, "the cheapest of 2 with a Dice of 0.75 or more on a front of 3 networks: train"),
+        ("cheapest:dice>=0.4", 0, "training memory 100 B, Dice 0.5000"),
+        ("under:memory=0.5KB", 1, "the best of 2 with training memory up to 500 B on a front of 3 networks: Dice 0.8"),
+        ("under:memory=1GiB,latency=1s", 2, "with training memory up to 1.0 GiB and latency up to 1"),
         ("0", 0, "asked for by its number; it stands on the front of 3"),
         ("3", 3, "it is not on the front: trial 1 is better in Dice and training memory taken together"),
     ],
 )
 def test_a_pick_names_a_trial_and_says_why(pick, number, why):
-    chosen, said = choose(pick, RECORDS, DIRECTIONS)
+    choice = choose(pick, RECORDS, DIRECTIONS)
+    chosen, said = choice.record, choice.why
     assert chosen.number == number
     assert said.startswith(f"trial {number}, ") and why in said
 
 
 def test_the_best_without_dice_is_the_first_objectives():
-    chosen, said = choose("best", RECORDS[:4], {"memory": "minimize"})
-    assert chosen.number == 0
-    assert "the best of a front of 1 network: the lowest training memory, 100 B" in said
+    choice = choose("best", RECORDS[:4], {"memory": "minimize"})
+    assert choice.record.number == 0
+    assert "the best of a front of 1 network: the lowest training memory, 100 B" in choice.why
 
 
 def test_a_twin_of_a_front_network_is_told_so():
     twins = [RECORDS[1], RECORDS[6]]
-    said = {choose(str(twin.number), twins, DIRECTIONS)[1].partition("; ")[2] for twin in twins}
+    said = {choose(str(twin.number), twins, DIRECTIONS).why.partition("; ")[2] for twin in twins}
     assert said == {"it stands on the front of 1", "it equals a network of the front"}
 
 
 def test_a_number_is_taken_though_latencies_of_two_devices_make_no_front():
     mixed = [record(0, 0.5, 100), record(1, 0.6, 90, device="cuda:0")]
-    chosen, said = choose("1", mixed, {"dice": "maximize", "latency": "minimize"})
-    assert chosen.number == 1 and "its place on the front is not known" in said
+    choice = choose("1", mixed, {"dice": "maximize", "latency": "minimize"})
+    assert choice.record.number == 1 and "its place on the front is not known" in choice.why
     with pytest.raises(UserError, match="latencies of different devices"):
         choose("knee", mixed, {"dice": "maximize", "latency": "minimize"})
 
@@ -68,6 +73,11 @@ def test_a_number_is_taken_though_latencies_of_two_devices_make_no_front():
     ("pick", "message"),
     [
         ("kne", r"'kne' is neither a trial's number nor a rule; did you mean 'knee'\? \(allowed: knee, b"),
+        ("cheapest:dice>=0.9", "no network of the front has a Dice of 0.9 or more; the best has 0.8500"),
+        ("cheapest:dice>0.9", "'cheapest:dice>0.9' doesn't fit the form cheapest:dice>=0.85"),
+        ("cheapest", "'cheapest' is neither a trial's number nor a rule.*cheapest:dice>=0.85"),
+        ("under:memory=10B", "no network of the front has training memory up to 10 B"),
+        ("under:memory=much,dice=3", "--pick: memory: 'much' is not a size.*\n.*'dice=3' is no limit such as"),
         ("-1", "--pick: '-1' is neither a trial's number nor a rule"),
         ("99", "--pick: there is no trial 99; the study has trials 0 to 6"),
         ("4", r"--pick: trial 4 has no trained network: it is over budget \(memory 9 GiB is over the budget"),
@@ -79,8 +89,24 @@ def test_a_pick_that_names_no_trained_network_is_refused(pick, message):
         choose(pick, RECORDS, DIRECTIONS)
 
 
+def test_one_way_of_packing_is_chosen(tmp_path):
+    from search.cli import export
+
+    with pytest.raises(UserError, match="--retrain full trains one network and --ensemble folds packs several"):
+        export(tmp_path / "no.yaml", out=tmp_path / "out", retrain="full", ensemble="folds")
+
+
 def test_an_empty_study_has_nothing_to_export():
     with pytest.raises(UserError, match="the study has no trials yet"):
         choose("0", [], DIRECTIONS)
     with pytest.raises(UserError, match="the front is empty"):
         choose("knee", [], DIRECTIONS)
+
+
+def test_the_neighbours_on_the_front_are_told_with_what_they_would_give():
+    said = choose("1", RECORDS, DIRECTIONS).neighbours
+    assert said == (
+        "trial 2 would give Dice 0.8500 (+0.0500), training memory 1000 B (x 5.00)",
+        "trial 0 would give Dice 0.5000 (-0.3000), training memory 100 B (x 0.50)",
+    )
+    assert choose("3", RECORDS, DIRECTIONS).neighbours == ()

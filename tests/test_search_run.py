@@ -131,7 +131,10 @@ def test_a_trial_recorded_but_not_told_is_told_on_resume(tmp_path):
 @pytest.mark.parametrize(
     ("wanted", "budgeted", "message"),
     [
-        ("memory: minimize", "memory: {budget: 1 KiB}", "memory: 0.0% of 12 random networks meet the budget of 1.0 KiB"),
+        (
+            "memory: minimize", "memory: {budget: 1 KiB}",
+            "memory: 0.0% of 12 random networks meet the budget of 1.0 KiB",
+        ),  # fmt: skip
         ("budget: 60 s", "budget: 0.001 ms", "latency: 0.0% of 12 random networks meet the budget of 0.0 ms"),
     ],
 )
@@ -153,7 +156,8 @@ def test_what_is_over_budget_is_told_with_the_reason_and_not_trained(tmp_path):
     looked = replace(look(load_study(made.file), runs=made.runs), records=over, front=())
     assert json.loads(front_json(looked))["front"] == []
     html = render(looked)
-    assert "No trial has been trained to its end yet" in html and "parameters" in html and "is over the budget of" in html
+    assert "No trial has been trained to its end yet" in html
+    assert "parameters" in html and "is over the budget of" in html
 
 
 @pytest.mark.parametrize("proposer", PROPOSERS)

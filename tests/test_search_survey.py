@@ -46,6 +46,13 @@ def test_json_holds_the_same_in_plain_units(made, monkeypatch, capsys):
     memory = values["costs"]["memory"]
     assert memory["networks"] == 4 and memory["least"] <= memory["median"] <= memory["most"]
     assert "latency" not in values["costs"] and memory["seconds_each"] > 0
+    assert memory["model_error"] is None  # four say nothing
+
+
+def test_the_error_of_the_cost_model_is_shown(made, monkeypatch, capsys):
+    call(made, monkeypatch, "--sample", "12", "--timed", "0", "--json")
+    errors = [cost["model_error"] for cost in json.loads(capsys.readouterr().out)["costs"].values()]
+    assert len(errors) == 4 and all(0 < error < 0.5 for error in errors)
 
 
 def test_like_axes_of_several_places_are_one_row():

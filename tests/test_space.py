@@ -133,7 +133,7 @@ def test_a_bases_block_can_be_taken_away_or_replaced():
         ("meunet", ["norm"], "open.0: 'norm' can't be opened: the units of 'me' have a form of their own"),
         ("meunet", ["width"], "open.0: 'width' can't be opened: this base spells the widths of its decoder"),
         ("unetrpp_acdc", ["skip"], "open.0: 'skip' can't be opened: UNETR.. adds"),
-        ("sau_net", ["attention", "encoder"], "open.1: 'encoder' can't be opened on a base: it makes another network"),
+        ("sau_net", ["attention", "levels"], "open.1: 'levels' can't be opened on a base: it makes another network"),
         ("sau_net", ["atention@skips"], "open.0: no axis is called 'atention@skips'; did you mean 'attention@skips'"),
         (None, ["norm"], "open: axes are opened on a base; name one under `base`"),
     ],
@@ -231,3 +231,25 @@ def test_an_architecture_is_described_in_a_line():
     described = space.architecture(space.complete(partial)).describe()
     assert described == "plain x2 16-32-64; isa(shared) at bottleneck; csam(semantic+slice) at skip0"
     assert space.architecture(space.complete({})).describe() == "plain x2 16-32-64; no attention"
+
+
+def test_epa_alone_in_a_branch_is_written_and_both_are_not():
+    fix = {"attention@bottleneck": "epa", "levels": 3, "width": 8, "epa.projection": 16, "epa.heads": 2}
+    made = {}
+    for branches in ("both", "spatial", "channel"):
+        space = narrow(CUBIC, fix={**fix, "epa.branches": branches}, choices={})
+        made[branches] = space.architecture(space.complete({}))
+    assert made["both"].get("epa.branches@bottleneck") is None
+    assert made["spatial"]["epa.branches@bottleneck"] == "spatial"
+    assert made["channel"].get("epa.projection@bottleneck") is None
+    sizes = [sum(value.numel() for value in build(each, CUBIC).parameters()) for each in made.values()]
+    assert sizes[2] < sizes[1] < sizes[0]
+
+
+def test_units_of_a_papers_network_can_be_others_of_the_same_form():
+    base = PRESETS["sau_net"].architecture
+    space = narrow_space(CUBIC, Narrowing(fix={"encoder": "plain"}, base=base, open=("encoder",)))
+    plain = space.architecture(space.complete({}))
+    assert {name for name, value in plain.entries if base.get(name) != value} == {"encoder"}
+    with pytest.raises(DecisionError, match="the units of 'csam' have a form of their own"):
+        narrow_space(CUBIC, Narrowing(base=PRESETS["csam_unet"].architecture, open=("encoder",)))

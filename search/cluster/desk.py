@@ -1,4 +1,4 @@
-"""What one run on a cluster holds, and the thin adapters through which Tune asks it, reports to it and obeys it."""
+"""What one run on a cluster holds: trials in flight, to be tried again, or waiting for a latency; and what to do."""
 
 from __future__ import annotations
 
@@ -12,14 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray import tune
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search import Searcher
 
 from search.cluster.mirror import Mirror
 from search.cluster.packing import Need, Node, has_room, request
 from search.cluster.probe import Probes
-from search.cluster.trial import MEASUREMENT
 from search.driver import Ask, Driver
 from search.plan import trial_folder
 from search.records import Latency, Measurement, Record
@@ -27,6 +23,7 @@ from search.store import now
 from search.study.units import show_bytes, show_seconds
 from space.architecture import Architecture
 
+FINISHED = "FINISHED"  # Tune's word for: no more trials
 MAX_LOSSES = 3  # a trial whose process is lost more often than that has failed
 GRACE_S, GRACE = 5.0, 0.1  # after its deadline a trial has this long to say so itself, then its process is ended
 STARVED_S = 60.0  # no probe found its device free for so long: let the trials drain first
@@ -48,7 +45,7 @@ class Flight:
 
 @dataclass
 class Desk:
-    """The state of one run: trials in flight by Tune's names, those to try again, those that wait for a latency."""
+    """The state of one run on a cluster. Tune's hooks call it, by Tune's names of trials; it calls the driver."""
 
     driver: Driver
     ask: Ask
@@ -90,7 +87,7 @@ class Desk:
         with self.guarded():
             self.take_latencies()
             if self.over:
-                return str(Searcher.FINISHED)
+                return FINISHED
             if not self._has_room():
                 return None
             found = self.again.pop(0) if self.again else self.driver.next(self.ask)
@@ -100,7 +97,7 @@ class Desk:
                 return self._place(name, found)
             # there is no more; or not now, and a probe may need what idle actors hold
             self.pausing = found is not None or (bool(self.waiting) and not self.flying)
-        return str(Searcher.FINISHED) if self.over else None
+        return FINISHED if self.over else None
 
     def _has_room(self) -> bool:
         if time.monotonic() - self.looked_at > NODES_S:
@@ -130,8 +127,8 @@ class Desk:
             self.probes.start(record.architecture)
         memory = job.costs.memory_bytes if job.costs else 0
         need = Need(memory, driver.executor.threads, driver.executor.device != "cpu", flight.alone)
-        nodes = self.seen_nodes if driver.plan.study.executor.workers is None else []
-        flight.asked = request(need, nodes or self.seen_nodes, [each.asked for each in self.flying.values()])
+        grows = driver.plan.study.executor.workers is not None
+        flight.asked = request(need, self.seen_nodes, [each.asked for each in self.flying.values()], grows=grows)
         self.flying[name] = flight
         return {"job": job, "resources": flight.asked, "storage": self.mirror.storage}
 
@@ -255,75 +252,3 @@ def how_lost(trial: Any) -> str:
     place = re.search(r"pid: (\d+).*? ip: (\S+)", said)
     where = f"process {place[1]} on {place[2]} was lost: " if place else "its process was lost: "
     return where + (found[1] if found else said)[:300].strip()
-
-
-class AskDesk(Searcher):  # type: ignore[misc]
-    """Tune's Searcher: asks the desk, tells it; argument names are Tune's."""
-
-    def __init__(self, desk: Desk) -> None:
-        super().__init__()
-        self.desk = desk
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the next job, FINISHED, or None for not now."""
-        return self.desk.take(trial_id)
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Hand in what came of a trial."""
-        told = result.get(MEASUREMENT) if result and not error else None
-        self.desk.ended(trial_id, Measurement.from_json(told) if told else None)
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the store remembers."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the store remembers."""
-
-
-class AskHalving(FIFOScheduler):  # type: ignore[misc]
-    """Tune's TrialScheduler: first come, first served, and stopped where the driver's rule says so."""
-
-    def __init__(self, desk: Desk) -> None:
-        super().__init__()
-        self.desk = desk
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Ask whether a trial goes on after an epoch."""
-        stops = self.desk.heard(trial.trial_id, Measurement.from_json(result[MEASUREMENT]))
-        return str(TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)
-
-
-class FollowTrials(tune.Callback):  # type: ignore[misc]
-    """Tune's Callback: what neither Searcher nor Scheduler hears of."""
-
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
-
-    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Look after latencies and hanging trials."""
-        with self.desk.guarded():
-            self.desk.take_latencies()
-            self.desk.end_overdue()
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial has its process."""
-        self.desk.begun(trial)
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A process was lost."""
-        self.desk.lost(trial)
-
-
-class StopWhenBroken(tune.Stopper):  # type: ignore[misc]
-    """Tune's Stopper: stops all at once on an error of the driver, or when it is told to end."""
-
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Trials are stopped by the scheduler alone."""
-        return False
-
-    def stop_all(self) -> bool:
-        """Stop everything."""
-        return self.desk.broken is not None or self.desk.told.is_set()

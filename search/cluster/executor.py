@@ -16,7 +16,8 @@ from typing import Any
 import ray
 from ray import tune
 
-from search.cluster.desk import MAX_LOSSES, AskDesk, AskHalving, Desk, Flight, FollowTrials, StopWhenBroken
+from search.cluster.desk import MAX_LOSSES, Desk, Flight
+from search.cluster.hooks import AskDesk, AskHalving, FollowTrials, StopWhenBroken
 from search.cluster.mirror import Mirror
 from search.cluster.nodes import lending_nodes, lent_resources
 from search.cluster.packing import default_threads

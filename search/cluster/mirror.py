@@ -5,7 +5,10 @@ Without one, workers write into the run's folder itself, which all machines then
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +16,9 @@ from pyarrow import fs
 
 from search.records import Job
 
-SCRATCH = Path(tempfile.gettempdir()) / "voxnas"
+SCRATCH = Path(tempfile.gettempdir()) / f"voxnas-{os.getuid()}"
 PARTIAL = ".part"
+WHOLE = "whole"  # written last: prepared volumes without it were cut off on their way
 
 
 @dataclass(frozen=True)
@@ -27,15 +31,17 @@ class Mirror:
         """Return the job with folders of this machine, its checkpoint and its prepared volumes brought here."""
         if self.storage is None:
             return job
-        here = SCRATCH / Path(job.folder).parent.parent.name / Path(job.folder).name
+        here = SCRATCH / self._place(job.folder)
+        shutil.rmtree(here, ignore_errors=True)  # of another attempt, or of another study of this name
         self._down(self._place(job.folder), here)
         prepared = Path(job.task.prepared)
         if not prepared.is_dir():
             prepared = SCRATCH / "cache" / prepared.name
             if not prepared.is_dir():
-                part = prepared.with_name(prepared.name + PARTIAL)
+                part = prepared.with_name(f"{prepared.name}.{os.getpid()}{PARTIAL}")
                 self._down(f"cache/{prepared.name}", part)
-                part.rename(prepared)
+                with suppress(OSError):  # another trial on this machine was quicker
+                    part.rename(prepared)
         return replace(job, folder=str(here), task=replace(job.task, prepared=str(prepared)))
 
     def keep(self, job: Job) -> None:
@@ -65,10 +71,11 @@ class Mirror:
             return
         system, root = self._root()
         there = f"{root}/cache/{prepared.name}"
-        if system.get_file_info(there).type == fs.FileType.NotFound:
-            fs.copy_files(
-                str(prepared), there, source_filesystem=fs.LocalFileSystem(), destination_filesystem=system
-            )
+        if system.get_file_info(f"{there}/{WHOLE}").type == fs.FileType.NotFound:
+            system.create_dir(there, recursive=True)
+            fs.copy_files(str(prepared), there, source_filesystem=fs.LocalFileSystem(), destination_filesystem=system)
+            with system.open_output_stream(f"{there}/{WHOLE}") as mark:
+                mark.write(b"")
 
     def _down(self, place: str, here: Path) -> None:
         system, root = self._root()

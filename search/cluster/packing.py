@@ -40,12 +40,12 @@ class Need:
     alone: bool = False
 
 
-def request(need: Need, nodes: Sequence[Node], flying: Sequence[Request]) -> dict[str, float]:
-    """Return what to ask Ray for. Raises UserError where no machine could ever give it."""
+def request(need: Need, nodes: Sequence[Node], flying: Sequence[Request], *, grows: bool = False) -> dict[str, float]:
+    """Return what to ask Ray for. Raises UserError where no machine of a cluster that doesn't grow can give it."""
     asked = _on_card(need, nodes, flying) if need.gpu else _on_cpu(need, nodes)
-    if nodes and not any(holds(node, asked) for node in nodes):
+    if not grows and not any(holds(node, asked) for node in nodes):
         words = ", ".join(f"{_show(name, value)} {name}" for name, value in asked.items())
-        largest = max(nodes, key=lambda node: (node.gpus, node.cpus, node.memory_bytes))
+        largest = max(nodes, key=lambda node: (node.gpus, node.cpus, node.memory_bytes), default=Node(0, 0))
         raise UserError(
             [f"a trial asks for {words}, more than any machine of the cluster has (the largest: {largest.cpus:g} CPU, "
              f"{show_bytes(largest.memory_bytes)} memory, {largest.gpus:g} GPU); lower executor.threads, or add one"]
@@ -62,8 +62,8 @@ def _on_cpu(need: Need, nodes: Sequence[Node]) -> dict[str, float]:
 
 def _on_card(need: Need, nodes: Sequence[Node], flying: Sequence[Request]) -> dict[str, float]:
     kinds = {node.kind: node.gpu_bytes for node in nodes if node.gpus}
-    if not kinds:
-        raise UserError(["executor.device: no machine of the cluster lends a GPU"])
+    if not kinds:  # none yet: the first that comes is taken whole
+        return {"CPU": float(need.threads), "GPU": 1.0, "memory": 2.0 * GIB}
     wanted = CUDA_BYTES + need.memory_bytes * MARGIN
     roomy = {kind: size for kind, size in kinds.items() if size >= wanted} or {max(kinds, key=lambda k: kinds[k]): 0.0}
     kind = max(roomy, key=lambda each: (_free(each, nodes, flying), -roomy[each]))

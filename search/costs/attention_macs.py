@@ -59,12 +59,16 @@ def joint_macs(block: Any, shape: Shape) -> int:
 
 
 def epa_macs(block: Any, shape: Shape) -> int:
-    """The four maps, two token projections, four products of the two attentions, the output projections."""
+    """The four maps, two token projections, four products of the two attentions, the output projections.
+
+    A branch alone has three maps, and its own two products.
+    """
     batch, tokens, channels = shape
-    projection = block.token_weights()[0].shape[0]
-    within_heads = channels // block.heads
-    each = 4 * channels**2 + 2 * channels * projection  # q, k, v, v; k and v to fewer tokens
-    each += 2 * channels * within_heads + 2 * channels * projection  # over channels, over tokens
+    each = block.qkvv.out_features * channels  # q, k, v, v
+    if block.branches != "channel":
+        each += 4 * channels * block.token_weights()[0].shape[0]  # k and v to fewer tokens, two products over tokens
+    if block.branches != "spatial":
+        each += 2 * channels * (channels // block.heads)  # two products over channels
     if block.projections != "raw":
         each += channels**2
     return int(batch * tokens * each)

@@ -13,7 +13,7 @@ from search.database import require_database
 from search.front import kept_study
 from search.sheet import Sheet, SheetReader
 from search.store import read_study_names
-from search.studies import find_databases
+from search.store.studies import find_databases
 from search.study import Study, UserError
 from search.study.schema import NAME_PATTERN
 

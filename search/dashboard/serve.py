@@ -10,7 +10,7 @@ from werkzeug.serving import make_server
 from search.dashboard.app import make_app
 from search.dashboard.library import Library
 from search.dashboard.security import TLS, check_access, is_loopback
-from search.studies import find_databases
+from search.store.studies import find_databases
 from search.study import UserError
 
 

@@ -40,6 +40,14 @@ def make_folds(groups: Mapping[str, str], *, folds: int, seed: int) -> tuple[Fol
     return tuple(_fold(set(groups) - set(part), set(part)) for part in parts)
 
 
+def share_of(fold: Fold, groups: Mapping[str, str], *, share: float, seed: int) -> Fold:
+    """Keep a share of a fold's training groups, at least one; a smaller share of one seed lies within a larger."""
+    names = sorted(_groups(set(fold.train), groups))
+    random.Random(seed).shuffle(names)
+    kept = set(names[: max(1, round(share * len(names)))])
+    return Fold(tuple(case for case in fold.train if groups[case] in kept), fold.validation)
+
+
 def read_folds(path: str | Path, groups: Mapping[str, str]) -> tuple[Fold, ...]:
     """Read folds from nnU-Net's `splits_final.json`, a list of {"train": [...], "val": [...]}.
 

@@ -1,7 +1,7 @@
 """From a volume on disk to the network's grid and back: reading, axes, spacing, intensities, writing.
 
 The one implementation for training and deployment: an exported model carries a copy of this very file beside
-its `predict.py`. So it imports numpy, nibabel and (inside functions) torch, and nothing of voxnas.
+its `predict.py`. So it imports numpy and nibabel, and nothing of voxnas.
 
 Two grids: the **source** grid is the file's, `(X, Y, Z)` in any orientation; the **network** grid is
 `(D, H, W)`: RAS directions, through-plane axis first, target spacing. Resampling is linear on every axis with
@@ -12,22 +12,18 @@ small; a target several times coarser than the data would alias.
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import nibabel
 import numpy as np
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import io_orientation
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    import torch
-
-    Logits = NDArray[Any] | torch.Tensor
 
 _T = TypeVar("_T")
 Triple = tuple[int, int, int]
@@ -95,6 +91,11 @@ class Grid:
     def turned_shape(self) -> Triple:
         """Size in (D, H, W) before resampling."""
         return _triple(self.source_shape[axis] for axis in self.order)
+
+    @property
+    def source_spacing(self) -> Spacing:
+        """Spacing in mm in the order of the source's axes."""
+        return tuple(self.spacing[self.order.index(axis)] for axis in range(3))  # type: ignore[return-value]
 
     @property
     def resampled(self) -> bool:
@@ -216,8 +217,7 @@ def to_grid(volume: Volume, preprocessing: Preprocessing) -> tuple[NDArray[np.fl
     grid = grid_of(volume.data.shape[1:], volume.affine, preprocessing)
     result = np.empty((channels, *grid.shape), dtype=np.float32)
     for index, rule in enumerate(rules):
-        channel = turn(normalise(volume.data[index], rule), grid)
-        result[index] = _resize(_tensor(channel), grid.shape).numpy()
+        result[index] = _resize(turn(normalise(volume.data[index], rule), grid), grid.shape)
     return result, grid
 
 
@@ -256,45 +256,109 @@ def label_to_grid(label: NDArray[Any], grid: Grid) -> NDArray[np.uint8]:
     if not grid.resampled:
         return np.ascontiguousarray(turned, dtype=np.uint8)
     present = np.unique(turned)
-    shares = (_resize(_tensor(turned == value), grid.shape) for value in present)
+    shares = (_resize((turned == value).astype(np.float32), grid.shape) for value in present)
     return present.astype(np.uint8)[_first_largest(shares)]
 
 
-def from_grid(values: Logits, grid: Grid) -> NDArray[np.float32]:
+def from_grid(values: NDArray[Any], grid: Grid) -> NDArray[np.float32]:
     """Return logits or probabilities (K, D, H, W) resampled linearly to the source grid, (K, X, Y, Z)."""
     if tuple(values.shape[1:]) != grid.shape:
         raise ValueError(f"values of size {tuple(values.shape[1:])} on a grid of size {grid.shape}")
-    resized = (_resize(_tensor(part), grid.turned_shape).cpu().numpy() for part in values)
-    return np.stack([turn_back(part, grid) for part in resized])
+    planes = np.stack([plane for _, plane in source_planes([(0, values)], grid)], axis=1)
+    return np.stack([turn_back(part, grid) for part in planes])
 
 
-def mask_from_logits(logits: Logits, grid: Grid) -> NDArray[np.uint8]:
-    """Return the class index of the largest logit on the source grid: (K, D, H, W) to uint8 (X, Y, Z).
-
-    Logits are resampled, then compared, one class after the other: three volumes in memory, whatever K.
-    """
+def mask_from_logits(logits: NDArray[Any], grid: Grid) -> NDArray[np.uint8]:
+    """Return the class index of the largest logit on the source grid: (K, D, H, W) to uint8 (X, Y, Z)."""
     if tuple(logits.shape[1:]) != grid.shape or not 2 <= len(logits) <= 256:
         raise ValueError(f"logits of shape {tuple(logits.shape)}, wanted 2 to 256 classes on {grid.shape}")
-    return turn_back(_first_largest(_resize(_tensor(part), grid.turned_shape) for part in logits), grid)
+    mask = np.empty(grid.turned_shape, dtype=np.uint8)
+    for number, plane in source_planes([(0, logits)], grid):
+        mask[number] = labels_of(plane)
+    return turn_back(mask, grid)
 
 
-def write_mask(path: str | os.PathLike[str], mask: NDArray[np.uint8], volume: Volume) -> None:
-    """Write a mask (X, Y, Z) as uint8 NIfTI where `volume` lies; the file appears whole or not at all."""
+def labels_of(plane: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the index of the largest of K values at each place, the first one on a tie: (K, ...) to uint8 (...)."""
+    if np.isnan(plane).any():
+        raise ValueError("NaN among the values to compare: no class can be chosen")
+    labels: NDArray[np.uint8] = plane.argmax(axis=0).astype(np.uint8)
+    return labels
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A part of the planes of the source grid: rows of its H, and the rows of the network grid that they need."""
+
+    rows: slice
+    needed: slice
+
+
+def strips(grid: Grid, count: int) -> list[Strip]:
+    """Cut the planes (H, W) of the source grid, turned, into about so many strips along H."""
+    lower, upper, _ = _between(grid.shape[1], grid.turned_shape[1])
+    edges = np.unique(np.linspace(0, grid.turned_shape[1], count + 1).round().astype(int)).tolist()
+    return [
+        Strip(slice(first, end), slice(int(lower[first]), int(upper[end - 1]) + 1))
+        for first, end in zip(edges, edges[1:], strict=False)
+    ]
+
+
+def source_planes(
+    slabs: Iterable[tuple[int, NDArray[Any]]], grid: Grid, strip: Strip | None = None
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield (number, plane (K, H, W)) of the turned source grid, resampled linearly; two planes in memory.
+
+    `slabs` are (first slice, values (K, d, h, W)) of the network grid, slice after slice; of a strip the rows that it
+    needs.
+    """
+    strip = strip or strips(grid, 1)[0]
+    arrived = ((begin + offset, slab[:, offset]) for begin, slab in slabs for offset in range(slab.shape[1]))
+    lower, upper, share = _between(grid.shape[0], grid.turned_shape[0])
+    first, second, between = _between(grid.shape[1], grid.turned_shape[1])
+    within, start = strip.rows, strip.needed.start
+    rows = (first[within] - start, second[within] - start, between[within])
+    number, held = -1, {}
+    for plane, (one, other) in enumerate(zip(lower.tolist(), upper.tolist(), strict=True)):
+        while number < other:
+            number, values = next(arrived)
+            whole = _blend(np.asarray(values, dtype=np.float32), 1, rows)
+            held[number] = _blend(whole, 2, _between(grid.shape[2], grid.turned_shape[2]))
+            held.pop(number - 2, None)
+        weight = share[plane]
+        yield plane, held[one] if weight == 0 else held[one] * (1 - weight) + held[other] * weight
+
+
+def write_mask(
+    path: str | os.PathLike[str], mask: NDArray[np.uint8], volume: Volume, labels: Sequence[tuple[int, str]] = ()
+) -> None:
+    """Write a mask (X, Y, Z) as uint8 NIfTI where `volume` lies, its labels' names in a header extension."""
+    if mask.shape != volume.data.shape[1:]:
+        raise ValueError(f"{path}: the mask has shape {mask.shape}, its volume {volume.data.shape[1:]}")
+    save_like(path, np.asarray(mask, dtype=np.uint8), volume, labels)
+
+
+def save_like(
+    path: str | os.PathLike[str], values: NDArray[Any], volume: Volume, labels: Sequence[tuple[int, str]] = ()
+) -> None:
+    """Write values (X, Y, Z) or (X, Y, Z, K) as NIfTI where `volume` lies; the file appears whole or not at all."""
     path = Path(path)
     suffix = next((suffix for suffix in (".nii.gz", ".nii") if path.name.endswith(suffix)), None)
     if suffix is None:
         raise ValueError(f"{path}: a mask's name ends in .nii.gz or .nii")
-    if mask.shape != volume.data.shape[1:]:
-        raise ValueError(f"{path}: the mask has shape {mask.shape}, its volume {volume.data.shape[1:]}")
     kind = nibabel.Nifti2Image if isinstance(volume.header, nibabel.Nifti2Header) else nibabel.Nifti1Image
     header = kind.header_class()
-    header.set_data_dtype(np.uint8)
-    header.set_data_shape(mask.shape)
+    header.set_data_dtype(values.dtype)
+    header.set_data_shape(values.shape)
     header["pixdim"][:4] = volume.header["pixdim"][:4]
     for field in PLACE_FIELDS.split():
         header[field] = volume.header[field]
-    image = kind(np.asarray(mask, dtype=np.uint8), volume.affine, header)
+    image = kind(values, volume.affine, header)
     image.header.set_slope_inter(1, 0)
+    if labels:
+        image.header.set_intent("label")
+        named = json.dumps({"labels": {str(value): name for value, name in labels}})
+        image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", named.encode()))
     beside = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
     try:
         nibabel.save(image, beside)
@@ -303,38 +367,49 @@ def write_mask(path: str | os.PathLike[str], mask: NDArray[np.uint8], volume: Vo
         beside.unlink(missing_ok=True)
 
 
-def _first_largest(parts: Iterable[torch.Tensor]) -> NDArray[np.uint8]:
-    """Return at each voxel the index of the largest of equally shaped tensors, the first one on a tie."""
-    import torch
-
+def _first_largest(parts: Iterable[NDArray[np.float32]]) -> NDArray[np.intp]:
+    """Return at each voxel the index of the largest of equally shaped arrays, the first one on a tie."""
     remaining = iter(parts)
-    best = next(remaining).clone()
-    index = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
+    best = next(remaining).copy()
+    index = np.zeros(best.shape, dtype=np.intp)
     for number, part in enumerate(remaining, start=1):
         index[part > best] = number
-        torch.maximum(best, part, out=best)
-    if bool(torch.isnan(best).any()):
-        raise ValueError("NaN among the values to compare: no class can be chosen")
-    result: NDArray[np.uint8] = index.cpu().numpy()
+        np.maximum(best, part, out=best)
+    return index
+
+
+def _resize(values: NDArray[np.float32], shape: Triple) -> NDArray[np.float32]:
+    """Resample (D, H, W) to another size linearly; the values themselves where the size is the same."""
+    for axis, (size, wanted) in enumerate(zip(values.shape, shape, strict=True)):
+        values = _blend(values, axis, _between(size, wanted))
+    return values
+
+
+def _between(size: int, wanted: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """Return for each of `wanted` places the two of `size` that it lies between, and the share of the second.
+
+    Edges lie on edges; beyond the outermost centres values stay what they are there.
+    """
+    places = np.clip((np.arange(wanted) + 0.5) * (size / wanted) - 0.5, 0, size - 1)
+    lower = np.floor(places).astype(np.intp)
+    upper = np.minimum(lower + 1, size - 1)
+    return lower, upper, (places - lower).astype(np.float32)
+
+
+def _blend(
+    values: NDArray[np.float32], axis: int, between: tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """Resample along one axis."""
+    lower, upper, share = between
+    if not share.any():
+        return values if len(lower) == values.shape[axis] else values.take(lower, axis)
+    share = share.reshape([-1 if each == axis else 1 for each in range(values.ndim)])
+    result = values.take(upper, axis)
+    first = values.take(lower, axis)
+    result -= first
+    result *= share
+    result += first
     return result
-
-
-def _resize(values: torch.Tensor, shape: Triple) -> torch.Tensor:
-    """Resample (D, H, W) to another size linearly; the very same tensor where the size is the same."""
-    from torch.nn.functional import interpolate
-
-    if tuple(values.shape) == shape:
-        return values
-    return interpolate(values[None, None], size=shape, mode="trilinear", align_corners=False)[0, 0]
-
-
-def _tensor(values: Logits) -> torch.Tensor:
-    """Return a float32 tensor; from numpy a copy, since arrays may be read-only or run backwards."""
-    import torch
-
-    if isinstance(values, torch.Tensor):
-        return values.detach().float()
-    return torch.from_numpy(np.array(values, dtype=np.float32, order="C"))
 
 
 def _directions(grid: Grid) -> tuple[slice, ...]:

@@ -1,5 +1,5 @@
 """Export: one trained network as a folder that runs without voxnas, proved before it appears."""
 
-from search.export.model import Exported, export, export_trial
+from search.export.model import Exported, export, export_trained
 
-__all__ = ["Exported", "export", "export_trial"]
+__all__ = ["Exported", "export", "export_trained"]

@@ -9,40 +9,62 @@ from importlib.metadata import version
 
 import numpy as np
 
+from search.confirmed import interval
 from search.data.prepare import Prepared
-from search.export.proof import Proof
-from search.export.pt2 import Pt2
+from search.export.choose import Choice
+from search.export.forms import Forms
+from search.export.trained import Trained
 from search.plan import Plan
 from search.records import Record
 from search.study.units import show_bytes, show_count, show_seconds
+from search.training.validation import mean_dice
+from space.timm_facts import is_timm
 
 SOURCES = {
     "isa": 'ISA: Zhang, Yuan, Wang, Zhang, "SAU-Net", MIDL 2020',
-    "csam": 'CSAM: Hung et al., "CSAM: A 2.5D Cross-Slice Attention Module", WACV 2024',
+    "csam": 'CSAM: Hung et al., "CSAM: A 2.5D Cross-Slice Attention Module", WACV 2024 (released code: MIT)',
+    "joint": "Joint attention: Zhang, Dong, Li, ISBI 2022 (a reading of a closed paper)",
+    "epa": "UNETR++: Shaker et al., IEEE TMI 2024 (released code: Apache-2.0)",
+    "unetrpp": "UNETR++: Shaker et al., IEEE TMI 2024 (released code: Apache-2.0)",
+    "me": "meU-net: Wang, Blackie, Miguel-Aliaga, Bai, MIDL 2022, PMLR 172",
+    "two-patch": "meU-net: Wang, Blackie, Miguel-Aliaga, Bai, MIDL 2022, PMLR 172",
+    "cascade": "meU-net: Wang, Blackie, Miguel-Aliaga, Bai, MIDL 2022, PMLR 172",
+    "dense": "SAU-Net: Zhang, Yuan, Wang, Zhang, MIDL 2020",
 }
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an export comes from: the trial, why that one, its study and its data."""
+    """Where an export comes from: the trial and why that one, its weights, its study and its data."""
 
-    record: Record
-    why: str
+    choice: Choice
+    trained: Trained
     plan: Plan
     prepared: Prepared
 
+    @property
+    def record(self) -> Record:
+        """The trial."""
+        return self.choice.record
 
-def model_card(origin: Origin, *, pt2: Pt2, proof: Proof, hashes: Mapping[str, str]) -> str:
-    """Return the card as Markdown; `hashes` are SHA-256 by file name."""
+
+def model_card(
+    origin: Origin, *, forms: Forms, proofs: Sequence[str], peaks: Mapping[str, int], hashes: Mapping[str, str]
+) -> str:
+    """Return the card as Markdown; `peaks` are predict.py's bytes by form, `hashes` SHA-256 by file name."""
     classes = ", ".join(origin.prepared.labels[1:])
+    proved = "\n".join(f"* {proof}." for proof in proofs if proof)
     sections = [
         f"# {origin.prepared.name}: segmentation of {classes}",
         _about(origin),
-        "## How to run it", _usage(origin, pt2),
+        "## Intended use", _intended(origin),
+        "## How to run it", _usage(origin, forms),
         "## Data", _data(origin),
+        "## Training", _training(origin),
         "## Dice", _dice(origin),
-        "## Costs", _costs(origin),
-        "## Proof", f"Compared with the trained network in voxnas, in float32 on the CPU: {proof}.",
+        "## Costs", _costs(origin, peaks),
+        "## Place on the front", _place(origin),
+        "## Proof", f"Compared with the trained network in voxnas, in float32 on the CPU:\n\n{proved}",
         "## Limits", _limits(origin),
         "## Licences", _licences(origin),
         "## Files", _table(("file", "SHA-256"), [(name, f"`{digest}`") for name, digest in hashes.items()]),
@@ -56,10 +78,38 @@ def _about(origin: Origin) -> str:
     return (
         "A convolutional network that labels every voxel of a volume, found by architecture search with "
         f"voxnas in the study `{origin.plan.study.name}`.\n\n"
-        f"* Chosen: {origin.why}.\n"
+        f"* Chosen: {origin.choice.why}.\n"
+        f"* Weights: {origin.trained.how}.\n"
         f"* Architecture `{record.architecture.fingerprint}`: {record.architecture.describe()}.\n"
         f"* Labels: {_labels(origin)}."
     )
+
+
+def _intended(origin: Origin) -> str:
+    classes, channels = ", ".join(origin.prepared.labels[1:]), ", ".join(origin.prepared.channels)
+    return (
+        f"Research on the segmentation of {classes} in volumes like those of {origin.prepared.name} ({channels}): "
+        "measuring, annotating with a person's correction, comparing methods. Not diagnosis, not treatment, not "
+        "volumes of another kind."
+    )
+
+
+def _training(origin: Origin) -> str:
+    training, epochs = origin.plan.training, origin.record.measurement.epochs
+    last = f" The last epoch's loss was {epochs[-1].loss:.4f}." if epochs else ""
+    start = origin.plan.training.init
+    return (
+        f"{training.epochs} epochs of {training.steps_per_epoch} steps, batch {training.batch}, patches of "
+        f"{_times(origin.plan.context.patch)} voxels; {training.optimiser}, learning rate {training.learning_rate:g} "
+        f"({training.schedule}), weight decay {training.weight_decay:g}; seed {origin.record.seed}."
+        f"{f' Started from `{start}`.' if start else ''}{last}"
+    )
+
+
+def _place(origin: Origin) -> str:
+    said = origin.choice.neighbours
+    beside = "\n".join(f"* {each}." for each in said) if said else "No other network stands beside it."
+    return f"{origin.choice.why[:1].upper()}{origin.choice.why[1:]}. Its neighbours on the front:\n\n{beside}"
 
 
 def _labels(origin: Origin) -> str:
@@ -67,49 +117,51 @@ def _labels(origin: Origin) -> str:
     return ", ".join(f"{value} {name}" for value, name in pairs)
 
 
-def _usage(origin: Origin, pt2: Pt2) -> str:
+def _usage(origin: Origin, forms: Forms) -> str:
     channels = origin.prepared.channels
     several = len(channels) > 1
     more = "".join(f" --channel {name}.nii.gz" for name in channels[1:])
     image = f"{channels[0] if several else 'IMAGE'}.nii.gz{more}"
+    said = "\n".join(f"* {line}." for line in forms.lines)
     return (
         "```\npip install -r requirements.txt\n"
-        f"python predict.py {image} --out MASK.nii.gz\n```\n\n"
-        f"Input: NIfTI of {len(channels)} channel{'s' if several else ''} ({', '.join(channels)}) in any "
-        "orientation and spacing. Output: labels on the input's grid and affine. `predict.py --help` lists "
-        "the options; it ends with code 2 and a line on stderr where it can't do its work.\n\n"
-        f"`model.pt2` takes (B, {len(channels)}, D, H, W) in float32, prepared as preprocessing.json says, "
-        f"and gives logits (B, {len(origin.prepared.labels)}, D, H, W): {pt2.note}. predict.py feeds it "
-        "windows of the training patch."
+        f"python predict.py {image} --out MASK.nii.gz\npython predict.py FOLDER --out MASKS\n```\n\n"
+        f"Input: {len(channels)} channel{'s' if several else ''} ({', '.join(channels)}) in any orientation and "
+        "spacing: NIfTI, or .mha, .nrrd (with SimpleITK), or DICOM series (with pydicom). Output: labels on the "
+        "input's grid and affine, their names in the header. `predict.py --help` lists the options; it ends with 0, "
+        "with 1 where some inputs failed, with 2 where nothing could be done, and a line on stderr for each.\n\n"
+        f"Forms (`--form`), each fed with windows of the training patch:\n\n{said}\n\n"
+        "`bundle/` is the same as a MONAI bundle; its docs/README.md says how it is run."
     )
 
 
 def _data(origin: Origin) -> str:
-    plan, fold = origin.plan, origin.plan.folds[origin.record.fold]
+    plan = origin.plan
     return (
-        f"{origin.prepared.name} (licence: {origin.prepared.licence}), {len(plan.dataset.cases)} labelled "
-        f"cases. Fold {origin.record.fold + 1} of {len(plan.folds)}: trained on {len(fold.train)} cases, "
-        f"validated on {len(fold.validation)}; cases of one group are never on both sides. Network grid "
-        f"(D, H, W): patches of {_times(plan.context.patch)} voxels of {_times(plan.context.spacing)} mm."
+        f"{origin.prepared.name} (licence: {origin.prepared.licence}), {len(plan.dataset.cases)} labelled cases in "
+        f"{len(plan.folds)} folds; cases of one group are never on both sides. Weights: {origin.trained.how}. Network "
+        f"grid (D, H, W): patches of {_times(plan.context.patch)} voxels of {_times(plan.context.spacing)} mm."
     )
 
 
 def _dice(origin: Origin) -> str:
-    cases, names = origin.record.measurement.cases, origin.prepared.labels[1:]
+    cases, names = origin.trained.estimate, origin.prepared.labels[1:]
     rows = []
     for index, name in enumerate(names):
         known = [value for case in cases if (value := case.dice[index]) is not None]
-        spread = (float(np.mean(known)), min(known), max(known)) if known else ()
-        rows.append((name, *(f"{value:.4f}" for value in spread or [math.nan] * 3), str(len(known))))
-    dice = origin.record.measurement.dice
-    overall = "" if dice is None else f"Mean over classes, then cases: **{dice:.4f}**. "
+        low, high = interval(known) if known else (None, None)
+        between = f"{low:.4f} to {high:.4f}" if low is not None and high is not None else "-"
+        numbers = (float(np.mean(known)), min(known), max(known)) if known else (math.nan,) * 3
+        spread = [f"{value:.4f}" for value in numbers]
+        rows.append((name, spread[0], between, *spread[1:], str(len(known))))
     return (
-        f"{overall}Measured on whole volumes of the validation cases, on their own grids.\n\n"
-        + _table(("class", "mean", "lowest", "highest", "cases"), rows)
+        f"Mean over classes, then cases: **{mean_dice(cases):.4f}**. Measured on whole volumes, on their own grids, "
+        "each case by a network that was not trained on it.\n\n"
+        + _table(("class", "mean", "95 % interval", "lowest", "highest", "cases"), rows)
     )
 
 
-def _costs(origin: Origin) -> str:
+def _costs(origin: Origin, peaks: Mapping[str, int]) -> str:
     costs = origin.record.measurement.costs
     if costs is None:
         return "Not recorded."
@@ -125,6 +177,10 @@ def _costs(origin: Origin) -> str:
         spread = f"{show_seconds(seen.median_s)} (interquartile range {show_seconds(seen.iqr_s)})"
         where = f"on {seen.device}, {seen.threads} threads, {seen.precision}"
         rows.append(("latency of one patch", f"{spread} {where}"))
+    for form, peak in peaks.items():
+        rows.append((f"peak memory of predict.py, form {form}, on the proof's cases", show_bytes(peak)))
+    if len(origin.trained.folders) > 1:
+        rows.append(("networks, each at these costs", str(len(origin.trained.folders))))
     return _table(("cost", "value"), rows)
 
 
@@ -137,22 +193,24 @@ def _limits(origin: Origin) -> str:
     return (
         "* **Not a medical device.** For research. No regulator has cleared it; no diagnosis or treatment "
         "may rest on it.\n"
-        "* The Dice above is that of the validation cases, on which this network was also chosen among "
-        "others: expect less on new data. One training with one seed; no external test set.\n"
+        "* The Dice above is that of validation cases, on which this network was also chosen among others: expect "
+        "less on new data. No external test set.\n"
         "* Volumes unlike the data set's (scanner, protocol, field of view, anatomy, spacing) are not "
         "covered, and predict.py does not notice them.\n"
-        "* predict.py computes in float32; on a GPU with torch's defaults, which may round convolutions."
+        "* predict.py computes in float32 on a CPU, in float16 on a GPU (`--precision float32` for the other)."
         f"{other}\n"
-        f"* predict.py holds {len(origin.prepared.labels)} float32 volumes of the network grid in memory, "
-        "and some of the input's."
+        "* predict.py holds the image, and slab after slab of the logits; `--max-memory` cuts planes into strips."
     )
 
 
 def _licences(origin: Origin) -> str:
-    used = sorted(set(origin.record.architecture.attention().values()))
-    papers = "".join(f"\n* {SOURCES[block]}." for block in used if block in SOURCES)
+    architecture = origin.record.architecture
+    used = [*architecture.attention().values(), architecture["encoder"], architecture.get("stages", "single")]
+    papers = "".join(f"\n* {said}." for said in dict.fromkeys(SOURCES[each] for each in used if each in SOURCES))
+    if is_timm(architecture["encoder"]):
+        papers += f"\n* Encoder: {architecture['encoder']} of timm (Wightman), Apache-2.0; its source is in model.py."
     return (
-        "* predict.py and geometry.py: Apache-2.0 (voxnas).\n"
+        "* All Python files: Apache-2.0 (voxnas).\n"
         f"* Weights: learnt from {origin.prepared.name}, whose licence is: {origin.prepared.licence}. Its "
         f"terms may bind what is made from it.{papers}"
     )

@@ -1,6 +1,7 @@
 """Run an exported `predict.py` in a process that has neither voxnas nor what voxnas is made with.
 
-`python -I -B isolated.py DIR/predict.py ARGUMENTS...`: started by its path in a fresh process.
+`python -I -B isolated.py DIR/predict.py ARGUMENTS...`: started by its path in a fresh process. With `--monai
+ARGUMENTS... --then ARGUMENTS...` it runs `monai.bundle` instead, once or more, and lets it have what it is made with.
 """
 
 from __future__ import annotations
@@ -19,22 +20,28 @@ ABSENT = (
 )  # fmt: skip
 
 
+OURS = ("blocks", "space", "search", "timm", "safetensors")
+
+
 class Absence(MetaPathFinder):
-    """Finds nothing where ABSENT is looked for, and says so instead of asking the next finder."""
+    """Finds nothing where absent packages are looked for, and says so instead of asking the next finder."""
+
+    def __init__(self, absent: Sequence[str]) -> None:
+        self.absent = absent
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Raise for an absent package, leave every other to the usual finders."""
-        if fullname.partition(".")[0] in ABSENT:
+        if fullname.partition(".")[0] in self.absent:
             raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
         return None
 
 
-def isolate() -> None:
-    """Make the packages of ABSENT impossible to import, and try each; SystemExit where one can be."""
-    sys.meta_path.insert(0, Absence())
-    for name in ABSENT:
+def isolate(absent: Sequence[str]) -> None:
+    """Make packages impossible to import, and try each; SystemExit where one can be."""
+    sys.meta_path.insert(0, Absence(absent))
+    for name in absent:
         try:
             importlib.import_module(name)
         except ModuleNotFoundError:
@@ -43,6 +50,13 @@ def isolate() -> None:
 
 
 if __name__ == "__main__":
-    isolate()
-    sys.argv = sys.argv[1:]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    if sys.argv[1] == "--monai":
+        isolate(OURS)
+        commands = " ".join(sys.argv[2:]).split(" --then ")
+        for command in commands:
+            sys.argv = ["monai.bundle", *command.split()]
+            runpy.run_module("monai.bundle", run_name="__main__")
+    else:
+        isolate(ABSENT)
+        sys.argv = sys.argv[1:]
+        runpy.run_path(sys.argv[0], run_name="__main__")

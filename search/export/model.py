@@ -12,32 +12,35 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from torch import nn
 
 from search.data import geometry
-from search.data.prepare import Prepared
 from search.data.read import Case
+from search.driver import View
+from search.export.bundle import Described, NoBundle, check_bundle, write_bundle
 from search.export.card import Origin, model_card
 from search.export.choose import choose
-from search.export.proof import Proof, prove
-from search.export.pt2 import Pt2, write_pt2
-from search.plan import Plan, prepared_data, task_of, trial_folder
-from search.records import Job, Record
+from search.export.forms import FILES as FORM_FILES
+from search.export.forms import Forms, write_forms
+from search.export.proof import Expected, Proof, expect, prove
+from search.export.trained import Packing, pack, trained_network
+from search.plan import Plan, prepared_data, task_of
+from search.records import Job, searched
 from search.store import Store, read_records
 from search.study.mistakes import UserError
 from search.study.units import show_bytes
-from search.training.checkpoint import load_weights
-from search.training.files import WEIGHTS
-from space.build import build
+from search.training.checkpoint import save_file_apart
 
 CARD = "MODEL_CARD.md"
+STANDALONE = ("predict.py", "forms.py", "volumes.py", "windows.py")
 FILES = (
-    "model.pt2", "weights.safetensors", "architecture.json", "preprocessing.json", "requirements.txt",
-    "predict.py", "geometry.py", CARD,
+    *FORM_FILES.values(), "weights.safetensors", "architecture.json", "preprocessing.json", "requirements.txt",
+    *STANDALONE, "geometry.py", CARD,
 )  # fmt: skip
+BUNDLE = "bundle"
 BYCATCH = ("__pycache__",)  # what running predict.py may leave beside it
 LOWEST = {"numpy": "2.0", "nibabel": "5.3"}
+PROOF_CASES = 3
 
 
 @dataclass(frozen=True)
@@ -45,60 +48,79 @@ class Exported:
     """What was written, and how it was proved; as text, the lines that a user reads."""
 
     folder: Path
-    why: str
+    why: tuple[str, ...]
     sizes_bytes: tuple[tuple[str, int], ...]
-    pt2: Pt2
-    proof: Proof
+    forms: Forms
+    proofs: tuple[Proof, ...]
+    bundle: str
     seconds: float
 
     def __str__(self) -> str:
         total = sum(size for _, size in self.sizes_bytes)
-        return (
-            f"{self.why}\n"
-            f"{self.folder}: {len(self.sizes_bytes)} files, {show_bytes(total)}, in {self.seconds:.1f} s\n"
-            f"model.pt2 takes {self.pt2.note}\n"
-            f"proved on {self.proof}"
-        )
+        written = f"{self.folder}: {len(self.sizes_bytes)} files, {show_bytes(total)}, in {self.seconds:.1f} s"
+        proved = [f"proved {proof}" for proof in self.proofs]
+        return "\n".join([*self.why, written, *self.forms.lines, *proved, self.bundle])
 
 
-def export(plan: Plan, pick: str, out: Path) -> Exported:
+def export(plan: Plan, pick: str, out: Path, *, packing: Packing = "trial", view: View) -> Exported:
     """Choose a trial of a study that has run, write its network to `out`, and prove it.
 
     Raises UserError where the pick names no trained network, the study's file has changed since, the weights
     are gone, `out` can't be used, or the proof fails.
     """
-    record, why = choose(pick, read_records(plan.url, plan.study.name), plan.directions)
+    records = read_records(plan.url, plan.study.name)
+    # Confirmations are on no front; one is exported where its own number asks for it
+    own = searched(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
+    named = pick.isdecimal() and int(pick) not in {record.number for record in own}
+    choice = choose(pick, records if named else own, plan.directions)
     # Refuses a changed file, which would give the network another patch, spacing or fold than its own
-    Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
-    folder = trial_folder(plan, record.number)
-    return export_trial(record, plan=plan, prepared=prepared_data(plan), folder=folder, out=out, why=why)
+    Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity()).close()
+    _require_free(out.expanduser().resolve(), out)
+    trained = pack(packing, plan, choice.record, records, view=view)
+    return export_trained(Origin(choice, trained, plan, prepared_data(plan)), out)
 
 
-def export_trial(record: Record, *, plan: Plan, prepared: Prepared, folder: Path, out: Path, why: str) -> Exported:
-    """Write the network whose weights lie in `folder` to `out`, which appears proved or not at all.
+def export_trained(origin: Origin, out: Path) -> Exported:
+    """Write a trained network to `out`, which appears proved or not at all.
 
     An earlier export at `out` is replaced; a folder that holds anything else is refused. Raises UserError.
     """
     began = time.perf_counter()
     final = out.expanduser().resolve()
     _require_free(final, out)
-    origin = Origin(record, why, plan, prepared)
-    network = _trained_network(origin, folder)
+    network = trained_network(origin.record, origin.trained, origin.plan.context)
     beside = final.with_name(f".{final.name}.{os.getpid()}.part")
     try:
         beside.mkdir(parents=True)
-        pt2 = _write_files(beside, network, origin, folder)
-        job = _job(origin, folder)
-        proof = prove(beside, network, _proof_case(origin), prepared=prepared, job=job)
-        hashes = {name: _sha256(beside / name) for name in FILES if name != CARD}
-        (beside / CARD).write_text(model_card(origin, pt2=pt2, proof=proof, hashes=hashes), encoding="utf-8")
+        forms = _write_files(beside, network, origin)
+        expected = expect(network, _proof_cases(origin), prepared=origin.prepared, job=_job(origin))
+        proofs = tuple(prove(beside, form, expected, prepared=origin.prepared) for form in forms.there)
+        bundle = _bundle(beside, network, _described(origin, forms), expected)
+        names = [path.relative_to(beside).as_posix() for path in sorted(beside.rglob("*")) if path.is_file()]
+        hashes = {name: _sha256(beside / name) for name in names}
+        card = model_card(origin, forms=forms, proofs=(*map(str, proofs), bundle), peaks=_peaks(proofs), hashes=hashes)
+        (beside / CARD).write_text(card, encoding="utf-8")
         _put_in_place(beside, final)
     except OSError as error:
         raise UserError([f"--out {out}: can't be written: {error}"]) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    sizes = tuple((name, (final / name).stat().st_size) for name in FILES)
-    return Exported(out, why, sizes, pt2, proof, time.perf_counter() - began)
+    sizes = tuple((name, (final / name).stat().st_size) for name in (*names, CARD))
+    why = (origin.choice.why, *origin.choice.neighbours, origin.trained.how)
+    return Exported(out, why, sizes, forms, proofs, bundle, time.perf_counter() - began)
+
+
+def _bundle(beside: Path, network: nn.Module, said: Described, expected: list[Expected]) -> str:
+    """Write and prove the bundle; return what was found, or why it isn't there."""
+    try:
+        folder = write_bundle(beside, network, said)
+    except NoBundle as error:
+        return f"bundle/ is not there: {error}"
+    return check_bundle(folder, expected)
+
+
+def _peaks(proofs: tuple[Proof, ...]) -> dict[str, int]:
+    return {proof.form: proof.peak_bytes for proof in proofs}
 
 
 def _require_free(final: Path, out: Path) -> None:
@@ -107,60 +129,70 @@ def _require_free(final: Path, out: Path) -> None:
     if not final.is_dir():
         raise UserError([f"--out {out}: is a file; name a folder"])
     inside = {entry.name for entry in final.iterdir()}
-    foreign = sorted(inside - {*FILES, *BYCATCH})
+    foreign = sorted(inside - {*FILES, BUNDLE, *BYCATCH})
     if foreign or (inside and CARD not in inside):
         named = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
         what = named or "no model card"
         raise UserError([f"--out {out}: holds files that are no export ({what}); name another folder"])
 
 
-def _trained_network(origin: Origin, folder: Path) -> nn.Module:
-    number = origin.record.number
-    if not (folder / WEIGHTS).is_file():
-        hint = "only those of the front are kept (`keep: all` in the study file keeps them for later runs)"
-        raise UserError([f"trial {number}: its weights are gone: {hint}"])
-    network = build(origin.record.architecture, origin.plan.context).eval()
-    try:
-        load_weights(folder, network)
-    except (RuntimeError, OSError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError([f"trial {number}: {folder / WEIGHTS} can't be loaded: {reason}"]) from error
-    return network
-
-
-def _job(origin: Origin, folder: Path) -> Job:
+def _job(origin: Origin) -> Job:
     """Return the job as far as inference needs it: on the CPU, in float32."""
     plan, record = origin.plan, origin.record
     return Job(
         architecture=record.architecture, task=task_of(plan, origin.prepared),
         training=replace(plan.training, precision="float32"), budgets=(), seed=record.seed, fold=record.fold,
-        device="cpu", threads=1, folder=str(folder),
+        device="cpu", threads=1, folder="",
     )  # fmt: skip
 
 
-def _proof_case(origin: Origin) -> Case:
-    """Return a case that the network was not trained on."""
-    name = origin.plan.folds[origin.record.fold].validation[0]
-    return next(case for case in origin.plan.dataset.cases if case.name == name)
+def _proof_cases(origin: Origin) -> list[Case]:
+    """Return three cases, those first that the trial was not trained on."""
+    fold = origin.plan.folds[origin.record.fold]
+    names = [*fold.validation, *fold.train][:PROOF_CASES]
+    return [next(case for case in origin.plan.dataset.cases if case.name == name) for name in names]
 
 
-def _write_files(beside: Path, network: nn.Module, origin: Origin, folder: Path) -> Pt2:
-    """Write all but the model card."""
-    context = origin.plan.context
-    pt2 = write_pt2(
-        network, beside / "model.pt2", in_channels=context.in_channels, patch=context.patch,
-        strides=origin.record.architecture.strides,
+def _write_files(beside: Path, network: nn.Module, origin: Origin) -> Forms:
+    """Write all but the model card and the bundle."""
+    record, here = origin.record, Path(__file__).parent / "standalone"
+    save_file_apart(network, beside / "weights.safetensors")
+    forms = write_forms(
+        network, beside, architecture=record.architecture, context=origin.plan.context,
+        count=len(origin.trained.folders), title=_title(origin),
     )  # fmt: skip
-    shutil.copyfile(folder / WEIGHTS, beside / "weights.safetensors")
     _write_json(beside / "architecture.json", _architecture(origin, network))
     _write_json(beside / "preprocessing.json", _preprocessing(origin))
     # An older torch may not read model.pt2
     lowest = {"torch": ".".join(version("torch").split(".")[:2]), **LOWEST}
-    (beside / "requirements.txt").write_text("".join(f"{name}>={least}\n" for name, least in lowest.items()))
-    shutil.copyfile(Path(__file__).with_name("predict.py"), beside / "predict.py")
+    other = ["# or, in place of torch, for --form onnx: onnxruntime>=1.20"] if forms.onnx else []
+    lines = [*(f"{name}>={least}" for name, least in lowest.items()), *other]
+    (beside / "requirements.txt").write_text("\n".join(lines) + "\n")
+    for name in STANDALONE:
+        shutil.copyfile(here / name, beside / name)
     (beside / "predict.py").chmod(0o755)
     shutil.copyfile(Path(geometry.__file__), beside / "geometry.py")
-    return pt2
+    return forms
+
+
+def _title(origin: Origin) -> str:
+    labels = ", ".join(origin.prepared.labels[1:])
+    return (
+        f"The network of this folder as source: {origin.prepared.name}, segmentation of {labels}.\n\n"
+        f"{origin.record.architecture.describe()}. Input (B, {origin.plan.context.in_channels}, D, H, W), prepared as "
+        f"preprocessing.json says; output logits (B, {origin.plan.context.classes}, D, H, W). "
+        '`load_network("weights.safetensors")` gives it with its weights.'
+    )
+
+
+def _described(origin: Origin, forms: Forms) -> Described:
+    prepared, plan = origin.prepared, origin.plan
+    labels, network = ", ".join(prepared.labels[1:]), forms.source.network if forms.source else ""
+    return Described(
+        name=prepared.name, network=network, licence=prepared.licence, channels=prepared.channels,
+        labels=prepared.labels, patch=plan.context.patch, overlap=plan.training.overlap,
+        description=f"Segments {labels}. {origin.record.architecture.describe()}. The model card says more.",
+    )  # fmt: skip
 
 
 def _architecture(origin: Origin, network: nn.Module) -> dict[str, Any]:
@@ -172,6 +204,7 @@ def _architecture(origin: Origin, network: nn.Module) -> dict[str, Any]:
         "fingerprint": record.architecture.fingerprint,
         "description": record.architecture.describe(),
         "architecture": dict(record.architecture.entries),
+        "networks": len(origin.trained.folders),
         "in_channels": context.in_channels,
         "classes": context.classes,
         "patch": context.patch,
@@ -183,7 +216,7 @@ def _architecture(origin: Origin, network: nn.Module) -> dict[str, Any]:
 
 
 def _preprocessing(origin: Origin) -> dict[str, Any]:
-    prepared, plan = origin.prepared, origin.plan
+    prepared, plan, costs = origin.prepared, origin.plan, origin.record.measurement.costs
     return {
         **prepared.preprocessing.to_json(),
         "channels": prepared.channels,
@@ -192,6 +225,7 @@ def _preprocessing(origin: Origin) -> dict[str, Any]:
         "patch": plan.context.patch,
         "overlap": plan.training.overlap,
         "window": "gaussian",
+        "window_bytes": costs.inference_memory_bytes if costs else 0,
     }
 
 

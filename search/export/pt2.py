@@ -44,13 +44,13 @@ def write_pt2(
     """
     factors = tuple(math.prod(along) for along in zip(*strides, strict=True))
     generous = tuple(factor * times for factor, times in zip(factors, EXAMPLE_MULTIPLES, strict=True))
-    others = _other_sizes(patch, factors)
+    others = other_sizes(patch, strides)
     free = f"any batch and any size (tried at {', '.join(_times(size) for size in (patch, *others))})"
     only = f"any batch, but only the training patch, {_times(patch)}: its operations depend on the size"
     faults = []
     for example, axes, tried in ((generous, (0, 2, 3, 4), others), (patch, (0,), [])):
         try:
-            with _quiet():
+            with quiet():
                 program = _export(network, torch.empty(2, in_channels, *example), axes)
                 shapes = [(1, in_channels, *size) for size in (patch, *tried)]
                 shapes.append((2, in_channels, *patch))
@@ -80,8 +80,9 @@ def _export(network: nn.Module, example: Tensor, axes: tuple[int, ...]) -> Expor
     return program
 
 
-def _other_sizes(patch: Triple, factors: tuple[int, ...]) -> list[tuple[int, ...]]:
+def other_sizes(patch: Triple, strides: tuple[Triple, ...]) -> list[tuple[int, ...]]:
     """Return sizes of every kind: about half the patch, two odd ones, a whole multiple of the strides."""
+    factors = [math.prod(along) for along in zip(*strides, strict=True)]
     odd = tuple((length | 1) + 2 for length in patch)
     whole = tuple((-(-length // factor) + 1) * factor for length, factor in zip(patch, factors, strict=True))
     return [tuple(-(-length // 2) for length in patch), odd, tuple(length + 2 for length in odd), whole]
@@ -111,7 +112,7 @@ def _times(sizes: tuple[int, ...]) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep torch's remarks on its own insides from the user."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -21,6 +21,7 @@ CONFIG: dict[str, Any] = {
     "displaylogo": False, "showSendToCloud": False, "plotlyServerURL": "", "responsive": True,
     "toImageButtonOptions": {"format": "svg"},
 }  # fmt: skip
+NO_BAR_IN_PICTURES = "@media (hover: none) { .modebar { display: none } }"  # made by a browser without a mouse
 FRONT, DOMINATED, LINE = (
     "#0072B2",
     "#9AA5B1",
@@ -165,7 +166,8 @@ def write_figures(figures: Sequence[go.Figure], file: Path, *, title: str) -> No
         figure.to_html(full_html=False, include_plotlyjs=number == 0, config=CONFIG)
         for number, figure in enumerate(figures)
     ]
-    file.write_text(f"<!doctype html><meta charset='utf-8'><title>{escape(title)}</title>" + "\n".join(parts))
+    head = f"<!doctype html><meta charset='utf-8'><title>{escape(title)}</title><style>{NO_BAR_IN_PICTURES}</style>"
+    file.write_text(head + "\n".join(parts))
 
 
 def planes(looked: Look) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ and how is in `acquire`, in numbers; this file turns a study's records into them
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import moocore
@@ -169,6 +169,7 @@ class KnownCostProposer:
             if exact is not None and architecture not in taken and self._within(np.nan_to_num(exact[None]))[0]:
                 design.append(self.coded.decode(row))
                 others.append(row)
+                taken.add(architecture)
         return design or [self.coded.decode(self.coded.sample(rng, 1)[0])]
 
     def _wide(self, rng: np.random.Generator) -> Codes:
@@ -246,6 +247,7 @@ class KnownCostProposer:
             gained[best] = self._gains(surrogate, known, pool[best], costs[best])
             chosen = best[[int(np.argmax(gained[best]))]]
             found.append(self.coded.decode(pool[chosen[0]]))
+            taken.add(self.problem.architecture(found[-1]))
             if len(found) < count:
                 known = self._joined(surrogate, known, pool[chosen], costs[chosen])
                 again = np.argsort(-gained)[:REGAINED]
@@ -303,8 +305,3 @@ def _curve(record: Record) -> Matrix:
         last = epoch.dice if epoch.dice is not None else last
         values.append(last)
     return np.array(values)
-
-
-def cost_errors(model: CostModel) -> Mapping[str, float]:
-    """Return the cost model's median relative error of each cost, by leaving one out."""
-    return {name: float(error) for name, error in zip(COSTS, model.errors, strict=True) if not np.isnan(error)}

@@ -31,7 +31,7 @@ class OptunaProposer:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.problem, self.name = problem, name
-        self.tries = 3 if name == "gp" else 30  # a Gaussian process takes a second an ask, and insists
+        self.tries = 1 if name == "gp" else 30  # a Gaussian process takes a second an ask, and insists
         self.study = optuna.create_study(directions=optuna_directions(problem.directions), sampler=self._sampler(0))
         self.axes = [axis for axis in problem.space.axes if len(axis.choices) > 1]
         self.told: set[int] = set()

@@ -88,7 +88,7 @@ class Objectives:
 
 @dataclass(frozen=True)
 class Data:
-    """Where the volumes are, and how they are brought to one grid and split."""
+    """Where the volumes are, how they are brought to one grid and split, and what share of a fold is trained on."""
 
     __pydantic_config__ = STRICT
     path: str
@@ -98,6 +98,7 @@ class Data:
     folds: Annotated[int, Field(ge=2, le=100, strict=True)] | Annotated[str, Field(strict=True)] = 5
     fold: Index = 0
     seed: Index = 0
+    share: Annotated[float, Field(gt=0, le=1, strict=True)] | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,7 @@ class Training:
     overlap: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.5
     validate_every: Whole = 1
     deadline: Seconds | None = None
+    init: str | None = None  # weights to start from, as `voxnas import` writes them
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,10 @@ class Executor:
 
 @dataclass(frozen=True)
 class Study:
-    """One study file, checked."""
+    """One study file, checked.
+
+    With `surface_tolerance`, in mm, validation also gives hd95 and the surface Dice at this tolerance.
+    """
 
     __pydantic_config__ = STRICT
     name: Name
@@ -215,6 +220,7 @@ class Study:
     search: Search = field(default_factory=Search)
     executor: Executor = field(default_factory=Executor)
     storage: str | None = None
+    surface_tolerance: Positive | None = None
     keep: Literal["front", "all"] = "front"
 
     @property

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
-from search.study.mistakes import Mistake, UserError
+from search.study.mistakes import Mistake, UserError, nearest
 
 Path_ = tuple[str | int, ...]
 PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
@@ -40,6 +40,7 @@ class Source:
 def read_source(file: Path, overrides: Sequence[str] = ()) -> Source:
     """Read a file and lay `key.path=value` overrides over it; values are YAML too.
 
+    A file may hold named sets of overrides under `scales`; the one that `scale` names is laid over it first.
     Raises UserError where the file can't be read or isn't YAML; duplicate keys are collected in `mistakes`.
     """
     source = Source(str(file))
@@ -55,6 +56,10 @@ def read_source(file: Path, overrides: Sequence[str] = ()) -> Source:
     source.values = _plain(root, (), source) if root is not None else {}
     for override in overrides:
         _lay_over(override, source)
+    if _lay_scale(source):
+        for override in overrides:  # what the command line says holds over what the scale says
+            _lay_over(override, source)
+    source.values.pop("scale", None)
     return source
 
 
@@ -112,11 +117,16 @@ def _mark(node: Node, source: Source) -> str:
 def _lay_over(override: str, source: Source) -> None:
     dotted, equals, text = override.partition("=")
     place = f"--set {dotted}"
-    path = tuple(dotted.strip().split("."))
+    path: Path_ = tuple(dotted.strip().split("."))
     if not equals or not all(path):
         source.mistakes.append(Mistake(f"--set {override}", "", "write it as key.path=value"))
         return
-    node = _compose(text, place)
+    node, overlay = _compose(text, place), Source(place)
+    lay(source, path, _plain(node, (), overlay) if node is not None else None, place=place)
+
+
+def lay(source: Source, path: Path_, value: Any, *, place: str) -> None:
+    """Lay one value over a source's, as said at `place`; mappings on the way are made where they are missing."""
     holder: Any = source.values
     for part in path[:-1]:
         inner = holder.setdefault(part, {})
@@ -126,9 +136,22 @@ def _lay_over(override: str, source: Source) -> None:
             source.mistakes.append(Mistake(place, "", f"{part!r} holds {inner!r}, which has no keys"))
             return
         holder = inner
-    known = [key for key in source.places if key[: len(path)] == path]
-    for key in known:
+    for key in [key for key in source.places if key[: len(path)] == path]:
         del source.places[key]
-    overlay = Source(place)
-    holder[path[-1]] = _plain(node, (), overlay) if node is not None else None
+    holder[path[-1]] = value
     source.places[path] = place
+
+
+def _lay_scale(source: Source) -> bool:
+    """Lay the scale's overrides over the file and take its scales away; tell whether it asked for one."""
+    scale, scales = source.values.get("scale"), source.values.pop("scales", None) or {}
+    if scale is None:
+        return False
+    known = [str(name) for name in scales] if isinstance(scales, dict) else []
+    if scale not in known or not isinstance(scales[scale], dict):
+        hint = nearest(scale, known) if known else "; the file has no `scales`"
+        source.mistakes.append(source.mistake(("scale",), f"{scale!r} is no scale of this file{hint}"))
+        return False
+    for dotted, value in scales[scale].items():
+        lay(source, tuple(dotted.split(".")), value, place=source.place(("scales", scale, dotted)))
+    return True

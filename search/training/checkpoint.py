@@ -65,9 +65,14 @@ def load_checkpoint(job: Job, network: nn.Module) -> tuple[tuple[Epoch, ...], di
 
 
 def save_weights(folder: Path, network: nn.Module) -> None:
-    """Write the trained weights, tensors that share memory cloned apart."""
+    """Write the trained weights."""
+    save_file_apart(network, folder / WEIGHTS)
+
+
+def save_file_apart(network: nn.Module, path: Path) -> None:
+    """Write a network's weights as safetensors, tensors that share memory cloned apart (it refuses them)."""
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
-    _replace(folder / WEIGHTS, lambda part: save_file(tensors, part))
+    _replace(path, lambda part: save_file(tensors, part))
 
 
 def load_weights(folder: Path, network: nn.Module) -> None:

@@ -25,6 +25,7 @@ from search.records import CaseDice, Costs, Epoch, Job, MeasuredMemory, Measurem
 from search.study.units import show_seconds
 from search.training.checkpoint import drop_checkpoint, load_checkpoint, save_checkpoint, save_weights
 from search.training.files import REASON
+from search.training.initial import NothingFits, start_from
 from search.training.patches import PatchSource
 from search.training.pretrained import Unavailable, start_from_pretrained
 from search.training.schemes import Phase, make_phases, phase_at, training_step
@@ -77,7 +78,7 @@ def _caught(job: Job, started: float) -> Iterator[Measurement]:
         failed = Measurement("failed", str(error), fault="not a number")
     except TimeoutError as error:
         failed = Measurement("failed", str(error), fault="deadline")
-    except Unavailable as error:
+    except (Unavailable, NothingFits) as error:
         failed = Measurement("failed", str(error), fault="error")
     except (torch.OutOfMemoryError, MemoryError) as error:
         failed = _out_of_memory(job, error)
@@ -124,6 +125,7 @@ def _progress(job: Job, started: float) -> Iterator[Measurement]:
     seed_everything(job.seed)
     network = build(job.architecture, context)
     start_from_pretrained(network, job.architecture)
+    start_from(network, job.training.init)
     network = lay_out(network).to(device)
     prepared = load_prepared(Path(job.task.prepared))
     for epochs, cases in train(network, prepared, job, started=started):
@@ -190,7 +192,7 @@ def train(
         loss = _train_epoch(phase, optimiser, source, job=job, number=number, span=(first, end))
         last = number + 1 == training.epochs
         if last or (number + 1) % training.validate_every == 0:
-            cases = validate(phase.predicts, prepared, job, device=device)
+            cases = validate(phase.predicts, prepared, job, device=device, last=last)
         dice = mean_dice(cases) if cases else None
         epoch = Epoch(number + 1, loss, dice, time.perf_counter() - begun)
         epochs = (*epochs, epoch)
@@ -199,7 +201,7 @@ def train(
             yield epochs, cases
             cases = ()
     if not cases:  # the process was stopped between its last epoch and the record
-        cases = validate(network, prepared, job, device=device)
+        cases = validate(network, prepared, job, device=device, last=True)
     save_weights(Path(job.folder), network)
     drop_checkpoint(Path(job.folder))
     yield epochs, cases

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,15 +17,25 @@ from search.data.geometry import mask_from_logits
 from search.data.prepare import Prepared, open_case, open_truth
 from search.records import CaseDice, Job
 from search.training.step import LAYOUT, autocast
+from search.training.surfaces import surface_scores
 
 
-def validate(network: nn.Module, prepared: Prepared, job: Job, *, device: torch.device) -> tuple[CaseDice, ...]:
-    """Segment every validation case and score it per foreground class."""
+def validate(
+    network: nn.Module, prepared: Prepared, job: Job, *, device: torch.device, last: bool
+) -> tuple[CaseDice, ...]:  # fmt: skip
+    """Segment every validation case and score it per foreground class; surfaces, where asked for, the last time."""
     network.eval()
-    found = []
+    found, classes = [], len(job.task.classes)
     for case in job.task.validation:
         mask, truth = segment(network, prepared, case, job=job, device=device)
-        found.append(CaseDice(case, case_dice(mask, truth, classes=len(job.task.classes))))
+        scores = CaseDice(case, case_dice(mask, truth, classes=classes))
+        if last and job.surface_tolerance_mm is not None:
+            distances, dices = surface_scores(
+                mask, truth, classes=classes, spacing_mm=prepared.case(case).grid.source_spacing,
+                tolerance_mm=job.surface_tolerance_mm,
+            )  # fmt: skip
+            scores = replace(scores, hd95_mm=distances, surface_dice=dices)
+        found.append(scores)
     return tuple(found)
 
 

@@ -1,171 +1,41 @@
-"""An Optuna storage as a list of Records: the only file that knows its tables and attribute names.
-
-A trial's architecture is written at once, as a running trial made from a template; a Record is one JSON attribute,
-and all records are read by one query. `read_records` needs SQLAlchemy alone, so that looking at a study is quick.
-"""
+"""One study as its driver sees and writes it: records kept in memory, each change written through Optuna."""
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sql
 
-from search.database import (
-    GRPC,
-    make_engine,
-    make_reader,
-    patiently,
-    require_database,
-    shared_by_drivers,
-    tune_sqlite,
-    turn_to_ask,
-)
+from search.database import GRPC, make_engine, patiently, shared_by_drivers, turn_to_ask
 from search.presence import Presence, driver_name
 from search.records import Record
+from search.store.tables import (
+    CONTEXT,
+    RECORD,
+    REFERENCE,
+    STUDY,
+    close_storage,
+    has_known_tables,
+    read_rows,
+    storage_made_by_one,
+)
 from search.study.mistakes import UserError
 
 if TYPE_CHECKING:
     import optuna
 
-RECORD = "voxnas:record"
-STUDY = "voxnas:study"
-REFERENCE = "voxnas:hypervolume_reference"
-CONTEXT = "voxnas:context"  # what the networks are built for, for who looks at them without the data
-SCHEMA_VERSIONS = (12,)  # of Optuna's tables; another version is read through Optuna itself
-RECORDS = (
-    "SELECT t.number, t.trial_id, t.state, a.value_json FROM trials t"
-    " JOIN studies s ON s.study_id = t.study_id"
-    " JOIN trial_user_attributes a ON a.trial_id = t.trial_id AND a.key = :record"
-    " WHERE s.study_name = :name AND (t.number > :after OR t.number IN :also) ORDER BY t.number"
+PARAMS = sql.text(
+    "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)"
+    " VALUES (:trial, :name, :value, :text)"
 )
-STUDY_ATTRIBUTES = sql.text(
-    "SELECT a.key, a.value_json FROM study_user_attributes a JOIN studies s ON s.study_id = a.study_id"
-    " WHERE s.study_name = :name AND a.key LIKE :pattern"
-)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A trial as the tables have it: `open` while Optuna holds it to be running."""
-
-    number: int
-    trial_id: int
-    open: bool
-    text: str
-
-    @property
-    def record(self) -> Record:
-        """The record, under the number that the trial got."""
-        return Record.from_values({**json.loads(self.text), "number": self.number})
-
-
-def read_records(url: str, name: str) -> list[Record]:
-    """Read all records of a study by one query, in the order of their numbers.
-
-    Raises UserError where there is no such database or study.
-    """
-    with reading(url) as engine:
-        return [row.record for row in read_rows(url, name, engine=engine)]
-
-
-@contextmanager
-def reading(url: str) -> Iterator[sql.Engine | None]:
-    """Hold a database open for reading; None behind a proxy, where all goes through Optuna."""
-    if url.startswith(GRPC):
-        yield None
-        return
-    require_database(url)
-    engine = make_reader(url)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
-
-
-def read_rows(
-    url: str, name: str, *, engine: sql.Engine | None, after: int = -1, also: Sequence[int] = ()
-) -> list[Row]:
-    """Read the trials behind a number, and some before it."""
-    if engine is not None:
-        with engine.connect() as connection:
-            version = connection.execute(sql.text("SELECT schema_version FROM version_info")).scalar()
-            if version in SCHEMA_VERSIONS:
-                query = sql.text(RECORDS).bindparams(sql.bindparam("also", expanding=True))
-                found = connection.execute(query, {"record": RECORD, "name": name, "after": after, "also": [*also]})
-                return [Row(row[0], row[1], str(row[2]) == "RUNNING", row[3]) for row in found]
-    import optuna
-
-    study = optuna.load_study(study_name=name, storage=optuna_storage(url))
-    return [
-        Row(trial.number, trial._trial_id, not trial.state.is_finished(), json.dumps(trial.user_attrs[RECORD]))
-        for trial in study.get_trials(deepcopy=False)
-        if RECORD in trial.user_attrs and (trial.number > after or trial.number in also)
-    ]
-
-
-def read_study_names(url: str) -> list[str]:
-    """Return the names of a database's studies."""
-    with reading(url) as engine:
-        if engine is None:
-            import optuna
-
-            return sorted(optuna.get_all_study_names(optuna_storage(url)))
-        with engine.connect() as connection:
-            rows = connection.execute(sql.text("SELECT study_name FROM studies ORDER BY study_name"))
-            return [row[0] for row in rows]
-
-
-def read_study_attribute(url: str, name: str, key: str) -> Any:
-    """Return a study's attribute, None where it was never written."""
-    return read_study_attributes(url, name, key).get(key)
-
-
-def read_study_attributes(url: str, name: str, pattern: str) -> dict[str, Any]:
-    """Return those attributes of a study whose names are like an SQL pattern."""
-    with reading(url) as engine:
-        if engine is None:
-            import optuna
-
-            attributes = optuna.load_study(study_name=name, storage=optuna_storage(url)).user_attrs
-            return {key: each for key, each in attributes.items() if key.startswith(pattern.rstrip("%"))}
-        with engine.connect() as connection:
-            rows = connection.execute(STUDY_ATTRIBUTES, {"name": name, "pattern": pattern})
-            return {row[0]: json.loads(row[1]) for row in rows}
-
-
-def optuna_storage(url: str) -> optuna.storages.BaseStorage:
-    """Return Optuna's storage at a URL. Raises UserError where its tables are of another version."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if url.startswith(GRPC):
-        host, _, port = url.removeprefix(GRPC).rpartition(":")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.storages.GrpcStorageProxy(host=host, port=int(port))
-    try:
-        storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": not url.startswith("sqlite")})
-    except RuntimeError as error:
-        if "table schema" not in str(error):
-            raise
-        mend = f"voxnas studies {shown(url)} --upgrade"
-        raise UserError([f"{shown(url)} was written by an older version; `{mend}` brings it up to date"]) from None
-    if url.startswith("sqlite"):
-        sql.event.listen(storage.engine, "connect", tune_sqlite)
-        storage.engine.dispose()  # connections made before are not tuned
-    return storage
-
-
-def shown(url: str) -> str:
-    """Write a database for people."""
-    return url.removeprefix("sqlite:///")
 
 
 @dataclass
@@ -196,7 +66,7 @@ class Store:
 
         if url.startswith("sqlite"):
             Path(sql.make_url(url).database or "").parent.mkdir(parents=True, exist_ok=True)
-        storage = patiently(lambda: optuna_storage(url), url=url)
+        storage = patiently(lambda: storage_made_by_one(url), url=url)
         study = optuna.create_study(
             study_name=name, storage=storage, directions=optuna_directions(directions), load_if_exists=True
         )
@@ -212,6 +82,14 @@ class Store:
 
     def __post_init__(self) -> None:
         self.presence = Presence(self)
+
+    @cached_property
+    def is_known(self) -> bool:
+        """Whether the tables are of a version that is written here directly."""
+        if self.engine is None:
+            return False
+        with self.engine.connect() as connection:
+            return has_known_tables(connection)
 
     @property
     def reference(self) -> dict[str, float] | None:
@@ -252,6 +130,12 @@ class Store:
         """Keep other drivers from asking meanwhile, so that none asks for the same or for too much."""
         return turn_to_ask(self.engine, self.url, self.study._study_id)
 
+    def close(self) -> None:
+        """Let the database go."""
+        close_storage(self.study._storage)
+        if self.engine is not None:
+            self.engine.dispose()
+
     def present(self) -> AbstractContextManager[Presence]:
         """Let others see, while this lasts, that this driver works on the study."""
         return self.presence
@@ -265,9 +149,10 @@ class Store:
             name: optuna.distributions.CategoricalDistribution([_plain(choice) for choice in choices[name]])
             for name in params
         }
+        at_once = self.is_known
         template = optuna.trial.create_trial(
-            state=optuna.trial.TrialState.RUNNING, params=params, distributions=distributions,
-            user_attrs={RECORD: record.to_values()},
+            state=optuna.trial.TrialState.RUNNING, user_attrs={RECORD: record.to_values()},
+            params={} if at_once else params, distributions={} if at_once else distributions,
         )  # fmt: skip
 
         def write() -> Record:
@@ -276,7 +161,9 @@ class Store:
             found = [each for number, each in self.kept.items() if number not in before and self._is(each, record)]
             if found:
                 return found[0]
-            self.study._storage.create_new_trial(self.study._study_id, template_trial=template)
+            trial_id = self.study._storage.create_new_trial(self.study._study_id, template_trial=template)
+            if at_once:
+                self._write_params(trial_id, params, distributions)
             self._read()
             return next(each for each in reversed(self.kept.values()) if self._is(each, record))
 
@@ -284,6 +171,19 @@ class Store:
         self.mine.add(written.number)
         self.others.discard(written.number)
         return written
+
+    def _write_params(self, trial_id: int, params: Mapping[str, Any], distributions: Mapping[str, Any]) -> None:
+        """Write all parameters by one statement; Optuna itself takes two queries for each."""
+        import optuna
+
+        rows = [
+            {"trial": trial_id, "name": name, "value": distributions[name].to_internal_repr(value),
+             "text": optuna.distributions.distribution_to_json(distributions[name])}
+            for name, value in params.items()
+        ]  # fmt: skip
+        if self.engine is not None and rows:
+            with self.engine.begin() as connection:
+                connection.execute(PARAMS, rows)
 
     def _is(self, one: Record, other: Record) -> bool:
         return replace(one, number=0) == replace(other, number=0) and one.number not in self.mine

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from search.database import database_url, make_engine, require_database
 from search.lock import hold_lock
 from search.pareto import pareto_front
 from search.records import searched
-from search.store import STUDY, optuna_storage, read_records, read_study_attribute, shown
+from search.store import STUDY, close_storage, open_storage, read_records, read_study_attribute, shown
 from search.study.mistakes import UserError, nearest
 from search.study.units import show_bytes
 from search.training.files import LAST, WEIGHTS
@@ -38,6 +38,41 @@ class Listed:
     ended: str
 
 
+@dataclass(frozen=True)
+class Change:
+    """What is to be done: (name, new name), (name, target database), a name, a name, whether to upgrade first."""
+
+    rename: tuple[str, str] | None = None
+    copy: tuple[str, str] | None = None
+    delete: str | None = None
+    free: str | None = None
+    upgrade: bool = False
+
+
+def change_studies(urls: Sequence[str], change: Change, *, runs: Path) -> list[str]:
+    """Do it, and say what was done."""
+    said = []
+    if change.upgrade:
+        for url in urls:
+            upgrade_database(url)
+            said.append(f"{shown(url)} is up to date")
+    if change.copy:
+        name, target = change.copy
+        copy_study(database_of(name, urls), name, target)
+        said.append(f"{name} is also in {target}")
+    if change.free:
+        freed = free_disk(database_of(change.free, urls), change.free, runs=runs)
+        said.append(f"{change.free}: {show_bytes(freed)} freed")
+    if change.delete:
+        freed = delete_study(database_of(change.delete, urls), change.delete, runs=runs)
+        said.append(f"{change.delete} is deleted: {show_bytes(freed)} freed")
+    if change.rename:
+        name, new = change.rename
+        rename_study(database_of(name, urls), name, new, runs=runs)
+        said.append(f"{name} is {new} now; say so in its file: name: {new}")
+    return said
+
+
 def find_databases(named: str | None, runs: Path) -> list[str]:
     """Return the URL that a file's name or a URL stands for, or those of all studies of a runs folder.
 
@@ -55,13 +90,8 @@ def find_databases(named: str | None, runs: Path) -> list[str]:
 
 def list_studies(url: str) -> list[Listed]:
     """Return the studies of a database. Raises UserError where its tables are of another version."""
-    optuna_storage(url)
-    engine = make_engine(url)
-    try:
-        with engine.connect() as connection:
-            rows = connection.execute(STUDIES).all()
-    finally:
-        engine.dispose()
+    with open_storage(url), _connected(url) as connection:
+        rows = connection.execute(STUDIES).all()
     found = []
     for name, began, ended in rows:
         states = Counter[str](record.state for record in read_records(url, name))
@@ -92,18 +122,11 @@ def rename_study(url: str, name: str, new: str, *, runs: Path) -> str:
     """Give a study and its folder another name; return the database's URL after that."""
     if new in [each.name for each in list_studies(url)] or (runs / new).exists():
         raise UserError([f"studies: there is a study {new!r} already"])
-    with hold_lock(url, runs / name, name):
-        import optuna
-
-        storage = optuna_storage(url)
+    with hold_lock(url, runs / name, name), open_storage(url) as storage, _connected(url) as connection:
         values = read_study_attribute(url, name, STUDY)
-        if values:
-            optuna.load_study(study_name=name, storage=storage).set_user_attr(STUDY, {**values, "name": new})
-        engine = make_engine(url)
-        with engine.begin() as connection:
-            update = sql.text("UPDATE studies SET study_name = :new WHERE study_name = :name")
-            connection.execute(update, {"new": new, "name": name})
-        engine.dispose()
+        storage.set_study_user_attr(storage.get_study_id_from_name(name), STUDY, {**values, "name": new})
+        update = sql.text("UPDATE studies SET study_name = :new WHERE study_name = :name")
+        connection.execute(update, {"new": new, "name": name})
     own = f"sqlite:///{runs / name / 'study.db'}"
     if (runs / name).is_dir():
         (runs / name).rename(runs / new)
@@ -115,12 +138,10 @@ def copy_study(url: str, name: str, target: str) -> None:
     import optuna
 
     to = database_url(target if "://" in target else f"sqlite:///{target}", Path())
-    storage = optuna_storage(to)
-    if name in [each.name for each in list_studies(to)]:
-        raise UserError([f"studies: {shown(to)} has a study {name!r} already"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        optuna.copy_study(from_study_name=name, from_storage=optuna_storage(url), to_storage=storage)
+    with open_storage(url) as storage, open_storage(to) as copies:
+        if name in [each.name for each in list_studies(to)]:
+            raise UserError([f"studies: {shown(to)} has a study {name!r} already"])
+        optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=copies)
 
 
 def delete_study(url: str, name: str, *, runs: Path) -> int:
@@ -130,7 +151,8 @@ def delete_study(url: str, name: str, *, runs: Path) -> int:
     folder = runs / name
     freed = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
     with hold_lock(url, folder, name):
-        optuna.delete_study(study_name=name, storage=optuna_storage(url))
+        with open_storage(url) as storage:
+            optuna.delete_study(study_name=name, storage=storage)
         if folder.is_dir():
             shutil.rmtree(folder)
     return freed
@@ -162,11 +184,20 @@ def _vacuum(url: str) -> int:
     if not file:
         return 0
     before = Path(file).stat().st_size
-    engine = make_engine(url)
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    with _connected(url) as connection:
         connection.execute(sql.text("VACUUM"))
-    engine.dispose()
     return max(0, before - Path(file).stat().st_size)
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[sql.Connection]:
+    """Hold a connection on which each statement is written at once."""
+    engine = make_engine(url)
+    try:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            yield connection
+    finally:
+        engine.dispose()
 
 
 def upgrade_database(url: str) -> None:
@@ -174,9 +205,8 @@ def upgrade_database(url: str) -> None:
     import optuna
 
     require_database(url)
-    optuna.storages.RDBStorage(url, skip_compatibility_check=True).upgrade()
+    storage = optuna.storages.RDBStorage(url, skip_compatibility_check=True)
+    storage.upgrade()
+    close_storage(storage)
 
 
-def freed_line(name: str, freed: int) -> str:
-    """Say what was freed."""
-    return f"{name}: {show_bytes(freed)} freed"

@@ -1,0 +1,138 @@
+"""The arms that an ablation file asks for, as changes of its base; nothing of data is known yet.
+
+remove   one component a time taken out: a place's attention, a switch, a rate
+replace  one axis a time through the values named
+add      a bare base without any of the components, and each alone put back (or in, with the value named)
+grid     the product of axes
+list     spelled out, each under its own name
+
+A key is an axis (`attention@skips`, `csam.slice`), a key of `training`, or `data.share`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from search.ablation.schema import Ablation, Arms
+from search.study.source import Path_
+from space.catalogue import full_axes
+from space.narrow import matching_axes
+
+BASE = "base"
+BARE = "bare"
+SECTIONS = ("training.", "data.")
+SHARE = "data.share"  # the one key of data that an arm may change
+ABSENT: tuple[Any, ...] = ("none", False, 0.0, "single")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An arm as the file asks for it: what it changes of the base, and where the file says so."""
+
+    name: str
+    changes: tuple[tuple[str, Any], ...]
+    place: Path_
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it changes of training and data, by dotted key."""
+        return {key: value for key, value in self.changes if key.startswith(SECTIONS)}
+
+    @property
+    def axes(self) -> dict[str, Any]:
+        """What it changes of the network."""
+        return {key: value for key, value in self.changes if not key.startswith(SECTIONS)}
+
+
+def asked_arms(ablation: Ablation) -> tuple[list[Asked], list[tuple[Path_, str]]]:
+    """Return the base and all arms, and what can't be said (path in the file, message)."""
+    problems: list[tuple[Path_, str]] = []
+    arms = ablation.arms
+    asked = [Asked(BASE, (), ("base",))]
+    for made in (_removed(arms, problems), _replaced(arms), _added(arms, problems), _grid(arms), _listed(arms)):
+        asked += made
+    if len(asked) == 1:
+        problems.append((("arms",), "no arm is asked for; name some under remove, replace, add, grid or list"))
+    for number, each in enumerate(asked):
+        if each.name in [other.name for other in asked[:number]]:
+            problems.append((each.place, f"two arms are called {each.name!r}"))
+        wrong = [key for key in each.settings if key.startswith("data.") and key != SHARE]
+        problems += [(each.place, f"{key!r} is not for arms to change; of data only {SHARE} is") for key in wrong]
+    return asked, problems
+
+
+def _removed(arms: Arms, problems: list[tuple[Path_, str]]) -> Iterable[Asked]:
+    for number, key in enumerate(arms.remove):
+        place: Path_ = ("arms", "remove", number)
+        yield Asked(f"no {key}", tuple(_without(key, place, problems).items()), place)
+
+
+def _replaced(arms: Arms) -> Iterable[Asked]:
+    for key, values in arms.replace.items():
+        for value in values:
+            yield Asked(_name({key: value}), ((key, value),), ("arms", "replace", key))
+
+
+def _added(arms: Arms, problems: list[tuple[Path_, str]]) -> Iterable[Asked]:
+    """Yield the base without any of the components, and each of them alone."""
+    if not arms.add:
+        return
+    keys = list(arms.add)
+    places: list[Path_] = [("arms", "add", key if isinstance(arms.add, dict) else n) for n, key in enumerate(keys)]
+    bare: dict[str, Any] = {}
+    for key, place in zip(keys, places, strict=True):
+        bare |= _without(key, place, problems)
+    yield Asked(BARE, tuple(bare.items()), ("arms", "add"))
+    for key, place in zip(keys, places, strict=True):
+        others = {other: gone for other, gone in bare.items() if other != key}
+        values = _values(arms.add[key]) if isinstance(arms.add, dict) else (None,)
+        for value in values:
+            put: dict[str, Any] = {} if value is None else {key: value}
+            yield Asked(f"{BARE} + {_name(put) if put else key}", tuple({**others, **put}.items()), place)
+
+
+def _grid(arms: Arms) -> Iterable[Asked]:
+    if arms.grid:
+        for values in product(*arms.grid.values()):
+            changes = dict(zip(arms.grid, values, strict=True))
+            yield Asked(_name(changes), tuple(changes.items()), ("arms", "grid"))
+
+
+def _listed(arms: Arms) -> Iterable[Asked]:
+    for name, changes in arms.list.items():
+        yield Asked(name, tuple(changes.items()), ("arms", "list", name))
+
+
+def _values(said: Any) -> tuple[Any, ...]:
+    return tuple(said) if isinstance(said, list) else (said,)
+
+
+def _without(key: str, place: Path_, problems: list[tuple[Path_, str]]) -> dict[str, Any]:
+    """Return the axis at the value under which its component isn't there; nothing where that is a problem.
+
+    A name that no axis has is left for the space to refuse.
+    """
+    axes = matching_axes(key, full_axes("each"))
+    choices = axes[0].choices if axes else ()
+    for gone in ABSENT:
+        if any(choice == gone and type(choice) is type(gone) for choice in choices):
+            return {key: gone}
+    if axes:
+        shown = ", ".join(str(choice) for choice in choices)
+        problems.append((place, f"{key!r} is not a component that can be left out (choices: {shown})"))
+    elif key.startswith(SECTIONS):
+        problems.append((place, f"{key!r} is a setting, which can't be left out; give it values under `replace`"))
+    return {} if axes or key.startswith(SECTIONS) else {key: None}
+
+
+def _name(changes: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} = {_shown(value)}" for key, value in changes.items())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "x".join(str(each) for each in value)
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)

@@ -1,0 +1,43 @@
+"""Every case x seed x fold of an ablation, as scores and as a Parquet file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from search.ablation.results import Result
+from search.records import CaseDice
+from search.statistics.scores import Score
+
+
+def scores_of(
+    results: Sequence[Result], *, metrics: Sequence[str], labels: Sequence[str], units: Mapping[str, str]
+) -> list[Score]:  # fmt: skip
+    """Return every class of every case that the results scored; `units` names each case's patient, or the case."""
+    return [
+        Score(each.arm, each.seed, each.fold, case.case, units[case.case], metric, label, value)
+        for each in results
+        for case in each.record.measurement.cases
+        for metric in metrics
+        for label, value in zip(labels, _values(case, metric), strict=True)
+    ]
+
+
+def _values(case: CaseDice, metric: str) -> tuple[float | None, ...]:
+    return {"dice": case.dice, "hd95": case.hd95_mm, "surface_dice": case.surface_dice}[metric]
+
+
+def write_cases(scores: Sequence[Score], file: Path) -> None:
+    """Write scores as Parquet, a row each."""
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.Table.from_pylist([asdict(each) for each in scores]), file)
+
+
+def read_cases(file: Path) -> list[Score]:
+    """Read what `write_cases` wrote."""
+    from pyarrow import parquet
+
+    return [Score(**row) for row in parquet.read_table(file).to_pylist()]

@@ -1,0 +1,184 @@
+"""From an ablation file and its overrides to checked arms, or to every mistake in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search.ablation.arms import BASE, Asked, asked_arms
+from search.ablation.schema import SURFACE_METRICS, Ablation
+from search.front import look
+from search.study.load import ANY_CONTEXT, LoadedStudy, find_data, load_study
+from search.study.mistakes import Mistake, UserError, nearest
+from search.study.reading import read_as, refuse
+from search.study.schema import (
+    Data,
+    DiceObjective,
+    LatencyObjective,
+    MemoryObjective,
+    Objectives,
+    Search,
+    Study,
+    Training,
+)  # fmt: skip
+from search.study.source import Path_, Source, lay, read_source
+from space.architecture import Architecture
+from space.axes import DecisionError
+from space.canonical import Context
+from space.narrow import Narrowing, narrow_space, overlaid
+from space.presets import PRESETS
+
+OBJECTIVES = Objectives(DiceObjective(), MemoryObjective(), latency=LatencyObjective())  # whatever the file shows
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The training and data of some arms; `changes` are those that tell it from the base's, by dotted key."""
+
+    changes: tuple[tuple[str, Any], ...]
+    data: Data
+    training: Training
+
+    @property
+    def name(self) -> str:
+        """What tells it from the base's setting, empty for that."""
+        return ",".join(f"{key}={value}" for key, value in sorted(self.changes)).replace(" ", "").replace("/", "_")
+
+
+@dataclass(frozen=True)
+class LoadedAblation:
+    """An ablation, its file, its arms and their settings, the base's network where it is one by itself."""
+
+    ablation: Ablation
+    file: Path
+    data_folder: Path
+    asked: tuple[Asked, ...]
+    settings: tuple[Setting, ...]
+    base: Architecture | None
+
+    def study(self, setting: Setting, *, storage: str) -> LoadedStudy:
+        """Return what the arms of a setting are trained as: a study of the ablation's database."""
+        ablation = self.ablation
+        surface = set(ablation.metrics) & set(SURFACE_METRICS)
+        study = Study(
+            name=ablation.name + (f"/{setting.name}" if setting.changes else ""),
+            data=setting.data, training=setting.training,
+            objectives=OBJECTIVES, search=Search(seed=ablation.seeds[0]), executor=ablation.executor,
+            storage=storage, surface_tolerance=ablation.surface_tolerance if surface else None,
+        )  # fmt: skip
+        return LoadedStudy(study, self.file, self.data_folder)
+
+    def setting_of(self, asked: Asked) -> Setting:
+        """Return the setting that an arm is trained in."""
+        wanted = tuple(sorted(asked.settings.items()))
+        return next(each for each in self.settings if each.changes == wanted)
+
+    def architecture(self, asked: Asked, context: Context) -> Architecture:
+        """Complete an arm's network for this data. Raises DecisionError."""
+        return complete(self.ablation, self.base, asked, context)
+
+
+def load_ablation(
+    file: Path, *, runs: Path, overrides: Sequence[str] = (), data_root: Path | None = None
+) -> LoadedAblation:
+    """Read and check an ablation file, as `load_study` does a study's; a base from a study is read from its records.
+
+    Raises UserError with every mistake that can be seen without opening the data.
+    """
+    source = read_source(file, overrides)
+    source.values.setdefault("name", file.stem)
+    ablation, mistakes = read_as(Ablation, source)
+    folder, missing = find_data(source, file, data_root)
+    mistakes += source.mistakes + missing
+    drafted = ablation or _draft(source)
+    if drafted is not None:
+        asked, problems = asked_arms(drafted)
+        mistakes += [source.mistake(path, message) for path, message in problems]
+        base = _base(drafted, source, runs, mistakes)
+        settings = _settings(source, asked, mistakes)
+        mistakes += [wrong for each in asked for wrong in _network_mistakes(drafted, base, each, source)]
+        if drafted.baseline not in [each.name for each in asked]:
+            hint = nearest(drafted.baseline, [each.name for each in asked])
+            mistakes.append(source.mistake(("baseline",), f"no arm is called {drafted.baseline!r}{hint}"))
+    refuse(mistakes)
+    if ablation is None or folder is None:
+        raise ValueError(f"{file} gave neither an ablation nor a mistake")
+    return LoadedAblation(ablation, file, folder, tuple(asked), tuple(settings), base)
+
+
+def _draft(source: Source) -> Ablation | None:
+    """Read what the arms need alone, so that their mistakes are said beside those of other sections."""
+    values: dict[str, Any] = {"name": "draft", "data": {"path": "."}}
+    values |= {key: source.values[key] for key in ("base", "arms", "baseline") if key in source.values}
+    return read_as(Ablation, Source(source.file, values, source.places))[0]
+
+
+def complete(ablation: Ablation, base: Architecture | None, asked: Asked, context: Context) -> Architecture:
+    """Spell an arm's network out: the base's axes, its changes over them, the rest each axis's first choice.
+
+    Over a network of its own (`base`) only what is named changes. Raises DecisionError.
+    """
+    fix = overlaid(ablation.base.axes, asked.axes)
+    space = narrow_space(context, Narrowing(fix=fix, base=base, open=tuple(fix) if base else ()))
+    return space.architecture(space.complete({}))
+
+
+def _base(ablation: Ablation, source: Source, runs: Path, mistakes: list[Mistake]) -> Architecture | None:
+    base = ablation.base
+    if base.preset:
+        return PRESETS[base.preset].architecture
+    if base.study is None:
+        return None
+    from search.export.choose import choose  # its package loads torch
+
+    file = Path(source.file).parent / base.study
+    try:
+        looked = look(load_study(file, need_data=False), runs=runs)
+        return choose(str(base.pick), looked.records, looked.study.directions).record.architecture
+    except UserError as error:
+        mistakes += [source.mistake(("base", "study"), str(each)) for each in error.mistakes]
+        return None
+
+
+def _settings(source: Source, asked: Sequence[Asked], mistakes: list[Mistake]) -> list[Setting]:
+    """Return the distinct settings, the base's first; those that the sections' own checks refuse become mistakes."""
+    found: dict[tuple[tuple[str, Any], ...], Setting] = {}
+    for each in asked:
+        changes = tuple(sorted(each.settings.items()))
+        if changes in found:
+            continue
+        changed = deepcopy(source)
+        for key, value in changes:
+            lay(changed, tuple(key.split(".")), value, place=source.place(each.place))
+        read, wrong = read_as(Ablation, changed)
+        mistakes += wrong
+        if read:
+            found[changes] = Setting(changes, read.data, read.training)
+    return list(found.values())
+
+
+def _network_mistakes(
+    ablation: Ablation, base: Architecture | None, asked: Asked, source: Source
+) -> list[Mistake]:  # fmt: skip
+    """Check an arm's axes and values, whatever the data; what the base's own axes say wrong points at the base."""
+    try:
+        complete(ablation, base, asked, ANY_CONTEXT)
+    except DecisionError as error:
+        names = list(overlaid(ablation.base.axes, asked.axes))
+        said = dict.fromkeys((_axis_of(key, names), message) for key, message in error.problems)
+        return [source.mistake(_where(axis, asked), message) for axis, message in said]
+    return []
+
+
+def _axis_of(key: str, names: Sequence[str]) -> str:
+    kind, _, rest = key.partition(".")
+    return names[int(rest)] if kind == "open" else rest
+
+
+def _where(axis: str, asked: Asked) -> Path_:
+    if axis not in asked.axes:
+        return (BASE, "axes", axis)
+    return (*asked.place, axis) if asked.place[1] in ("list", "grid") else asked.place

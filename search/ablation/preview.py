@@ -1,0 +1,130 @@
+"""`voxnas ablate --dry-run`: the arms, what each changes, its costs, and how long it would all take."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from search.ablation.plan import AblationPlan, Arm
+from search.ablation.results import results_of, still_wanted
+from search.ablation.run import ablation_device
+from search.costs.memory import run_training_steps
+from search.costs.price import predict_costs
+from search.data.geometry import choose_axes
+from search.devices import resolve_device
+from search.objectives import HEADINGS, show
+from search.plan import Plan
+from search.records import Costs, Record
+from search.study.units import show_seconds
+from search.training.step import lay_out
+from space.build import Network, build
+
+SHOWN = ("params", "macs", "memory", "inference_memory")
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A distinct arm's costs, its trainings still to do, and the seconds of one: measured, or expected."""
+
+    arm: Arm
+    costs: Costs
+    left: int
+    each_s: float
+    measured: bool
+
+
+def outlooks(plan: AblationPlan) -> list[Outlook]:
+    """Price every distinct arm; a training's time is that of its own epochs, or of a first step where none ran yet."""
+    here = ablation_device(plan)
+    results, _ = results_of(plan, here)
+    left = [each for number in range(len(plan.plans)) for each in _left(plan, number)]
+    found = []
+    for arm in plan.distinct:
+        records = [each.record for each in results if each.arm == arm.name]
+        own = plan.plans[arm.plan]
+        costs = _known_costs(records) or predict_costs(arm.architecture, own.context, own.training)
+        seconds = _recorded_s(records) or _expected_s(arm, own, device=resolve_device(own.study.executor.device))
+        found.append(Outlook(arm, costs, left.count((arm.plan, arm.architecture)), seconds, bool(records)))
+    return found
+
+
+def _left(plan: AblationPlan, number: int) -> list[tuple[int, object]]:
+    return [(number, each.architecture) for each in still_wanted(plan, number, ablation_device(plan))]
+
+
+def _known_costs(records: Sequence[Record]) -> Costs | None:
+    return next((record.measurement.costs for record in records if record.measurement.costs), None)
+
+
+def _recorded_s(records: Sequence[Record]) -> float:
+    """Return the mean seconds of trainings that were done; 0 where there are none."""
+    seconds = [sum(epoch.seconds for epoch in record.measurement.epochs) for record in records]
+    return sum(seconds) / len(seconds) if seconds else 0.0
+
+
+def _expected_s(arm: Arm, plan: Plan, *, device: str) -> float:
+    """Time one step of each phase and one patch, and count a training's steps and windows."""
+    training, where = plan.training, torch.device(device)
+    network = lay_out(build(arm.architecture, plan.context)).to(where)
+    run_training_steps(network, plan.context, training, device=where)  # the first is slower than all others
+    begun = time.perf_counter()
+    run_training_steps(network, plan.context, training, device=where)
+    step_s = time.perf_counter() - begun
+    patch_s = _patch_s(network, plan, where)
+    validations = max(1, training.epochs // training.validate_every)
+    cases = len(plan.fold.validation)
+    return training.epochs * training.steps_per_epoch * step_s + validations * cases * _windows(plan) * patch_s
+
+
+def _patch_s(network: Network, plan: Plan, device: torch.device) -> float:
+    """Time one patch, the second."""
+    patch = torch.zeros(1, plan.context.in_channels, *plan.context.patch, device=device)
+    with torch.inference_mode():
+        for _ in range(2):
+            begun = time.perf_counter()
+            network.eval()(patch)
+    return time.perf_counter() - begun
+
+
+def _windows(plan: Plan) -> int:
+    """Count the overlapping windows of a median volume."""
+    count, facts = 1, plan.facts
+    for axis, window, target in zip(
+        choose_axes(facts.spacing_median), plan.context.patch, plan.context.spacing, strict=True
+    ):
+        size = facts.shape_median[axis] * facts.spacing_median[axis] / target
+        count *= 1 + math.ceil(max(0.0, size - window) / max(1.0, window * (1 - plan.training.overlap)))
+    return count
+
+
+def print_outlook(plan: AblationPlan, found: Sequence[Outlook], console: Console) -> None:
+    """Print the arms with their changes and costs, and the time that is expected."""
+    ablation = plan.loaded.ablation
+    table = Table(title=f"{ablation.name}: {len(plan.arms)} arms, {len(plan.distinct)} of them distinct",
+                  title_justify="left", box=box.SIMPLE_HEAD)  # fmt: skip
+    for heading in ("arm", "changes", *(HEADINGS[name] for name in SHOWN), "to train", "each about", "network"):
+        table.add_column(heading, justify="left" if heading in ("arm", "changes", "network") else "right")
+    for arm in plan.arms:
+        changes = ", ".join(f"{key}: {value}" for key, value in arm.changes) or "nothing"
+        outlook = next((each for each in found if each.arm is arm), None)
+        if outlook is None:
+            table.add_row(arm.name, changes, *[""] * (len(SHOWN) + 2), f"the same as {arm.same_as}")
+            continue
+        costs = [show(name, outlook.costs.of(name)) for name in SHOWN]
+        table.add_row(arm.name, changes, *costs, str(outlook.left), show_seconds(outlook.each_s),
+                      arm.architecture.describe())  # fmt: skip
+    console.print(table)
+    left, total = sum(each.left for each in found), sum(each.left * each.each_s for each in found)
+    guessed = "" if all(each.measured for each in found) else ", from a first step of each arm that has not run yet"
+    console.print(
+        f"{len(ablation.seeds)} seeds x {len(ablation.trained_folds)} folds; baseline {plan.baseline.name}; to train: "
+        f"{left}, about {show_seconds(total)}{guessed}.",
+        highlight=False,
+    )

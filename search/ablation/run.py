@@ -1,0 +1,63 @@
+"""Run or resume an ablation: the trainings that are missing, through the store and the driver of studies."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing
+
+from search.ablation.plan import AblationPlan
+from search.ablation.results import still_wanted
+from search.devices import resolve_device, resolve_threads
+from search.driver import Ask, Executor, View, open_driver
+from search.lock import driver_lock
+from search.plan import Plan
+from search.prices import Device
+from search.pricing import measured_device
+from search.records import Record, Wanted
+
+
+def run_ablation(plan: AblationPlan, *, view: View, make_executor: Callable[[Plan], Executor]) -> None:
+    """Train what is missing of every arm; what was interrupted goes on first, what failed is tried again.
+
+    What fails every time stays missing: it doesn't end the rest, and the next run tries it again. Raises UserError
+    where another driver runs the ablation, or where its data or training changed.
+    """
+    with driver_lock(plan.plans[0]):
+        for number, each in enumerate(plan.plans):
+            executor = make_executor(each)
+            driver = open_driver(each, view, executor)
+            with closing(driver), driver.store.present():
+                executor.run(driver, _ask(plan, number))
+
+
+def _ask(plan: AblationPlan, number: int) -> Ask:
+    """Return what asks for the trainings of a setting that are missing, those first that were tried least often."""
+    tries, device = Counter[tuple[str, int, int]](), ablation_device(plan)
+
+    def ask(records: Sequence[Record]) -> Wanted | str | None:
+        running = {record.identity for record in records if record.state == "running"}
+        left = [
+            each for each in still_wanted(plan, number, device)
+            if each.identity not in running and tries[each.identity] <= plan.loaded.ablation.retries
+        ]  # fmt: skip
+        if not left:
+            return None if running else "all is trained"
+        least = min(left, key=lambda each: tries[each.identity])
+        tries[least.identity] += 1
+        return least
+
+    return ask
+
+
+def missing_count(plan: AblationPlan) -> int:
+    """Return how many trainings are still to be done."""
+    return sum(len(still_wanted(plan, number, ablation_device(plan))) for number in range(len(plan.plans)))
+
+
+def ablation_device(plan: AblationPlan) -> Device:
+    """Return what the ablation's latencies belong to."""
+    executor = plan.loaded.ablation.executor
+    return measured_device(
+        plan.plans[0], device=resolve_device(executor.device), threads=resolve_threads(executor.threads)
+    )

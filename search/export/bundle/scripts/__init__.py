@@ -1,0 +1,1 @@
+"""Scripts of a MONAI bundle: run with MONAI, never with voxnas."""

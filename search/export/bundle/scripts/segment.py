@@ -1,0 +1,87 @@
+"""What this bundle's inference.json is made of: cases of a folder, volumes to the network's grid, masks back."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.transforms import Transform
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import geometry  # type: ignore[import-not-found]  # noqa: E402  # the files beside this one
+import numpy as np  # noqa: E402
+import volumes  # type: ignore[import-not-found]  # noqa: E402
+
+
+def settings(bundle_root: str) -> dict[str, Any]:
+    """Return how volumes reach the network, and what its classes mean."""
+    text = (Path(bundle_root) / "configs" / "preprocessing.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def cases(folder: str, *, channels: int) -> list[dict[str, Any]]:
+    """Return the volumes of a folder."""
+    return [{"case": case} for case in volumes.find_cases([Path(folder)], channels=channels)]
+
+
+def best_device() -> str:
+    """Return the first GPU, or the CPU where there is none."""
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def with_weights(network: Any, bundle_root: str, device: str) -> Any:
+    """Return the network with this bundle's weights, in eval mode."""
+    network.load_state_dict(torch.load(Path(bundle_root) / "models" / "model.pt", weights_only=True))
+    return network.to(device).eval()
+
+
+class ReadVolume(Transform):  # type: ignore[misc]
+    """Read a case and bring it to the network's grid: adds `image` (C, D, H, W), `volume` and `grid`."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.preprocessing = geometry.Preprocessing.from_json(settings)
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Return the data with what was read."""
+        volume = volumes.read_case(data["case"])
+        image, grid = geometry.to_grid(volume, self.preprocessing)
+        return {**data, "image": torch.from_numpy(image), "volume": volume, "grid": grid}
+
+
+class WriteMask(Transform):  # type: ignore[misc]
+    """Write the labels of `pred` (K, D, H, W) on the volume's own grid; adds `mask`, its path."""
+
+    def __init__(self, settings: dict[str, Any], *, output_dir: str) -> None:
+        self.settings, self.folder = settings, Path(output_dir)
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Return the data with the mask's path."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        classes = geometry.mask_from_logits(data["pred"].float().cpu().numpy(), data["grid"])
+        values = np.array(self.settings["label_values"], dtype=np.uint8)
+        path = self.folder / f"{data['case'].name}.nii.gz"
+        named = list(zip(self.settings["label_values"], self.settings["labels"], strict=True))
+        geometry.write_mask(path, values[classes], data["volume"], named)
+        return {**data, "mask": path}
+
+
+class Segmenter:
+    """Runs the network over a data set: what the bundle calls its evaluator."""
+
+    def __init__(self, *, device: Any, dataset: Any, network: Any, inferer: Any, postprocessing: Any) -> None:
+        self.device, self.dataset, self.network = torch.device(device), dataset, network
+        self.inferer, self.postprocessing = inferer, postprocessing
+
+    def run(self) -> list[Path]:
+        """Segment every case; return the masks' paths."""
+        masks = []
+        for data in self.dataset:
+            with torch.inference_mode():
+                pred = self.inferer(data["image"][None].to(self.device), self.network)[0]
+            masks.append(self.postprocessing({**data, "pred": pred})["mask"])
+            print(masks[-1])
+        return masks

@@ -1,0 +1,79 @@
+"""How the sources that a trace ran through name its values, and the shapes that their comments state."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from search.export.source.trace import Node
+
+SHAPE = re.compile(r"#\s*(\([A-Z]\w*,[^()]*\))")
+
+
+@dataclass(frozen=True)
+class Named:
+    """Names that a statement gives its value (several for a tuple's parts), and the shape in its comment."""
+
+    names: tuple[str, ...] = ()
+    comment: str = ""
+
+
+@lru_cache
+def _statements(file: str) -> dict[int, ast.stmt]:
+    """Return the innermost statement of each line of a file."""
+    found: dict[int, ast.stmt] = {}
+    for node in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.stmt):
+            for line in range(node.lineno, (node.end_lineno or node.lineno) + 1):
+                if line not in found or found[line].lineno <= node.lineno:
+                    found[line] = node
+    return found
+
+
+@lru_cache
+def _comments(file: str) -> dict[int, str]:
+    """Return the shapes that comments of a file state, by line."""
+    text = Path(file).read_text(encoding="utf-8")
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    comments = {token.start[0]: SHAPE.match(token.string) for token in tokens if token.type == tokenize.COMMENT}
+    return {line: found[1] for line, found in comments.items() if found}
+
+
+def named(calls: list[Node], index: int) -> Named:
+    """Return what the statement whose last operation is `calls[index]` calls its value."""
+    following = calls[index + 1].frames if index + 1 < len(calls) else []
+    for frame, instruction, file, line in calls[index].frames:
+        statement = _statements(file).get(line)
+        if statement is None or _goes_on(following, frame, instruction, statement):
+            return Named()
+        if isinstance(statement, ast.Return):
+            continue
+        return _of_statement(statement, file)
+    return Named()
+
+
+def _goes_on(following: list[tuple[int, int, str, int]], frame: int, instruction: int, statement: ast.stmt) -> bool:
+    """Tell whether the next operation comes from the same run of the statement."""
+    for other, later, file, line in following:
+        if other == frame:
+            return later >= instruction and _statements(file).get(line) is statement
+    return False
+
+
+def _of_statement(statement: ast.stmt, file: str) -> Named:
+    comment = _comments(file).get(statement.end_lineno or statement.lineno, "")
+    target: ast.expr | None = None
+    if isinstance(statement, ast.Assign):
+        target = statement.targets[0]
+    elif isinstance(statement, (ast.AugAssign, ast.AnnAssign)):
+        target = statement.target
+    if isinstance(target, ast.Name):
+        return Named((target.id,), comment)
+    if isinstance(target, ast.Tuple) and all(isinstance(each, ast.Name) for each in target.elts):
+        return Named(tuple(each.id for each in target.elts if isinstance(each, ast.Name)), comment)
+    return Named()

@@ -1,0 +1,116 @@
+"""The network of this folder in one of its forms, as a function of one window: (C, D, H, W) to logits (K, D, H, W)."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FOLDER = Path(__file__).resolve().parent
+FILES = {"source": "model.py", "pt2": "model.pt2", "onnx": "model.onnx"}
+Network = Callable[["np.ndarray[Any, Any]"], "np.ndarray[Any, Any]"]
+
+
+def load(form: str, *, device: str, precision: str, threads: int | None) -> tuple[Network, str]:
+    """Return the network and the device that it runs on; ValueError where the form or the device isn't there."""
+    path = FOLDER / FILES[form]
+    if not path.is_file():
+        raise ValueError(f"--form {form}: this folder has no {path.name}")
+    if form == "onnx":
+        return _onnx(path, device, threads)
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    device = choose_device(device)
+    half = device == "cuda" and precision in ("auto", "float16")
+    return _TorchNetwork(form, path, device, half=half).run, device
+
+
+def choose_device(named: str) -> str:
+    """Return `cpu` or `cuda`; `auto` takes a GPU where there is one."""
+    import torch
+
+    there = torch.cuda.is_available()
+    if named == "cuda" and not there:
+        raise ValueError("--device cuda: torch sees no CUDA device here; use --device cpu")
+    return "cuda" if named != "cpu" and there else "cpu"
+
+
+class _TorchNetwork:
+    """model.py with its weights, or model.pt2; in half precision until a window leaves its range."""
+
+    def __init__(self, form: str, path: Path, device: str, *, half: bool) -> None:
+        import torch
+
+        self.torch, self.device, self.half, self.form = torch, device, half, form
+        if form == "source":
+            import model  # type: ignore[import-not-found]  # the file beside this one
+
+            self.network = model.load_network(path.with_name("weights.safetensors")).to(device)
+            for parameter in self.network.parameters():
+                if parameter.dim() == 5:  # convolutions take a third to a half less time on CPUs
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+            self.network.to(torch.float16 if half else torch.float32)
+        else:
+            self.network = _program(path, device)
+
+    def run(self, window: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Compute one window's logits."""
+        logits = self._logits(window)
+        if self.half and not bool(self.torch.isfinite(logits).all()):
+            print("predict.py: half precision overflows here; going on in float32", file=sys.stderr)
+            self.half = False
+            if self.form == "source":
+                self.network.float()
+            logits = self._logits(window)
+        return logits.float().cpu().numpy()[0]  # type: ignore[no-any-return]
+
+    def _logits(self, window: np.ndarray[Any, Any]) -> Any:
+        torch = self.torch
+        batch = torch.from_numpy(np.ascontiguousarray(window))[None].to(self.device)  # (1, C, D, H, W)
+        batch = batch.contiguous(memory_format=torch.channels_last_3d)
+        with torch.inference_mode():
+            if self.form == "source":
+                return self.network(batch.half() if self.half else batch)
+            with torch.autocast(self.device, torch.float16, enabled=self.half):
+                return self.network(batch)
+
+
+def _program(path: Path, device: str) -> Any:
+    import torch
+    from torch.export.passes import move_to_device_pass
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, about its own insides
+        try:
+            return move_to_device_pass(torch.export.load(path), device).module()
+        except Exception as error:  # zipfile, torch's archive and its schema share no error class
+            raise ValueError(f"{path}: can't be loaded ({type(error).__name__}: {error})") from error
+
+
+def _onnx(path: Path, device: str, threads: int | None) -> tuple[Network, str]:
+    import onnxruntime
+
+    there = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if device == "cuda" and not there:
+        raise ValueError("--device cuda: this onnxruntime has no CUDA provider; use --device cpu")
+    device = "cuda" if there and device != "cpu" else "cpu"
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 3
+    providers = [*(["CUDAExecutionProvider"] if device == "cuda" else []), "CPUExecutionProvider"]
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # onnxruntime's errors share no class of its own
+        raise ValueError(f"{path}: can't be loaded ({type(error).__name__}: {error})") from error
+    name = session.get_inputs()[0].name
+
+    def run(window: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return session.run(None, {name: np.ascontiguousarray(window)[None]})[0][0]  # type: ignore[no-any-return]
+
+    return run, device

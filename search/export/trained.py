@@ -1,0 +1,166 @@
+"""Which trained weights an export packs: the trial's own, a training on all cases, or one of each fold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from search.devices import resolve_device, resolve_threads
+from search.driver import View, open_driver
+from search.local import LocalExecutor
+from search.lock import driver_lock
+from search.plan import Plan, prepared_data, task_of, trial_folder
+from search.records import CaseDice, Job, Measurement, Record, Wanted
+from search.study.mistakes import UserError
+from search.training.checkpoint import load_weights
+from search.training.evaluate import evaluate
+from search.training.files import WEIGHTS
+from space.architecture import Architecture
+from space.build import build
+from space.canonical import Context
+
+Packing = Literal["trial", "full", "folds"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Folders with weights of one architecture, how they were trained, and what their Dice is estimated from.
+
+    `estimate` holds each case's Dice by a network that was not trained on it.
+    """
+
+    folders: tuple[Path, ...]
+    how: str
+    estimate: tuple[CaseDice, ...]
+
+
+class Ensemble(nn.Module):
+    """Several trainings of one network: the mean of their logits."""
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (B, in_channels, D, H, W) to logits (B, classes, D, H, W)."""
+        total: Tensor = self.networks[0](x)
+        for network in list(self.networks)[1:]:
+            total = total + network(x)  # (B, classes, D, H, W)
+        return total / len(self.networks)
+
+
+def fresh_network(architecture: Architecture, context: Context, *, count: int) -> nn.Module:
+    """Return what an export of so many trainings runs, with fresh weights."""
+    networks = [build(architecture, context) for _ in range(count)]
+    return networks[0] if count == 1 else Ensemble(networks)
+
+
+def trained_network(record: Record, trained: Trained, context: Context) -> nn.Module:
+    """Return the network with its weights, in eval mode. Raises UserError where they are gone or damaged."""
+    networks = []
+    for folder in trained.folders:
+        if not (folder / WEIGHTS).is_file():
+            hint = "only those of the front are kept (`keep: all` in the study file keeps them for later runs)"
+            raise UserError([f"trial {record.number}: its weights are gone: {hint}"])
+        network = build(record.architecture, context).eval()
+        try:
+            load_weights(folder, network)
+        except (RuntimeError, OSError, SafetensorError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError([f"trial {record.number}: {folder / WEIGHTS} can't be loaded: {reason}"]) from error
+        networks.append(network)
+    return networks[0] if len(networks) == 1 else Ensemble(networks).eval()
+
+
+def pack(packing: Packing, plan: Plan, record: Record, records: Sequence[Record], *, view: View) -> Trained:
+    """Find or train the weights. Raises UserError where a training fails."""
+    if packing == "folds":
+        return _folds(plan, record, records, view=view)
+    known = {case.case: case for each in _same(record, records) for case in each.measurement.cases}
+    if packing == "full":
+        how = f"trained again on all {len(plan.dataset.cases)} cases"
+        return Trained((_train_on_all(plan, record, view=view),), how, tuple(known.values()))
+    fold = plan.folds[record.fold]
+    how = (
+        f"trained on fold {record.fold + 1} of {len(plan.folds)}: {len(fold.train)} cases, validated on "
+        f"{len(fold.validation)}"
+    )
+    return Trained((trial_folder(plan, record.number),), how, record.measurement.cases)
+
+
+def _same(record: Record, records: Sequence[Record]) -> list[Record]:
+    """Return the trained records of the same architecture, the record itself last: its scores count."""
+    fingerprint = record.architecture.fingerprint
+    others = [each for each in records if each.architecture.fingerprint == fingerprint and each.state == "trained"]
+    return [*(each for each in others if each.number != record.number), record]
+
+
+def _train_on_all(plan: Plan, record: Record, *, view: View) -> Path:
+    """Train the architecture on all cases, or go on; what has been trained is not trained again."""
+    folder = plan.folder / "exports" / f"full-{record.architecture.fingerprint}"
+    if (folder / WEIGHTS).is_file():
+        return folder
+    prepared = prepared_data(plan, progress=view.prepared)
+    task = replace(task_of(plan, prepared), train=tuple(case.name for case in prepared.cases), validation=())
+    executor = plan.study.executor
+    job = Job(
+        architecture=record.architecture, task=task, training=plan.training, budgets=(), seed=record.seed,
+        fold=record.fold, device=resolve_device(executor.device), threads=resolve_threads(executor.threads),
+        folder=str(folder), costs=record.measurement.costs,
+    )  # fmt: skip
+    view.started(record, plan.training.epochs)
+
+    def told(measurement: Measurement) -> None:
+        if measurement.epochs:
+            view.epoch(record, measurement.epochs[-1])
+
+    threads = torch.get_num_threads()
+    try:
+        measurement = evaluate(job, told)
+    finally:
+        torch.set_num_threads(threads)
+    if measurement.state != "trained":
+        raise UserError([f"--retrain full: the training {measurement.state}: {measurement.reason}"])
+    return folder
+
+
+def _folds(plan: Plan, record: Record, records: Sequence[Record], *, view: View) -> Trained:
+    """Return one training of each fold, those that are missing done now."""
+    found = _by_fold(plan, record, records)
+    seed, missing = plan.study.search.seed + 1, [fold for fold in range(len(plan.folds)) if fold not in found]
+    if missing:
+        left = [Wanted(record.architecture, seed, fold, record.decisions) for fold in missing]
+        with driver_lock(plan):
+            executor = LocalExecutor(plan)
+            driver = open_driver(plan, view, executor)
+            with closing(driver), driver.store.present():
+                executor.run(driver, lambda _: left.pop(0) if left else "all folds are trained")
+                ended = {each.fold: each for each in _same(record, driver.store.records()) if each.seed == seed}
+        for fold in missing:
+            if fold not in ended:
+                raise UserError([f"--ensemble folds: the training on fold {fold + 1} failed; `voxnas status` says why"])
+        found.update({fold: ended[fold] for fold in missing})
+    members = [found[fold] for fold in range(len(plan.folds))]
+    cases = {case.case: case for each in members for case in each.measurement.cases}
+    trials = ", ".join(str(each.number) for each in members)
+    return Trained(
+        tuple(trial_folder(plan, each.number) for each in members),
+        f"{len(members)} networks, one of each fold (trials {trials}), their logits averaged",
+        tuple(cases.values()),
+    )
+
+
+def _by_fold(plan: Plan, record: Record, records: Sequence[Record]) -> dict[int, Record]:
+    """Return a trained record of each fold that has its weights still."""
+    return {
+        each.fold: each
+        for each in _same(record, records)
+        if (trial_folder(plan, each.number) / WEIGHTS).is_file() and each.fold < len(plan.folds)
+    }

@@ -1,0 +1,293 @@
+"""Ablation files: arms, mistakes, equal arms; runs that resume, retry, share; what is written."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import TinyRun, quiet_view, write_study
+
+from search.ablation.arms import asked_arms
+from search.ablation.cases import read_cases
+from search.ablation.findings import find, write_findings
+from search.ablation.load import load_ablation
+from search.ablation.plan import make_ablation_plan
+from search.ablation.preview import outlooks
+from search.ablation.results import results_of
+from search.ablation.run import ablation_device, missing_count, run_ablation
+from search.store import read_records
+from search.study import UserError
+from space.presets import PRESETS
+
+AXES = """\
+    {encoder: plain, levels: 3, width: 2, growth: 2.0, width_cap: 16, kernels: auto, norm: instance, activation: relu,
+     dropout: 0.0, downsampling: strided, upsampling: linear, skip: concat, deep_supervision: false, repeats: 1,
+     attention: none, attention@bottleneck: isa, stages: single, stem_stride: 1}
+"""
+ABLATION = f"""\
+name: parts
+data: {{path: phantom, folds: 3}}
+base:
+  axes:
+{AXES}
+arms:
+  remove: [attention@bottleneck, attention@skips]
+  list:
+    half the data, longer: {{data.share: 0.5, training.epochs: 2}}
+seeds: 2
+folds: [0, 1]
+metrics: [dice, hd95, memory, latency]
+training: {{patch: [5, 24, 24], batch: 1, epochs: 1, steps_per_epoch: 3, precision: float32}}
+executor: {{device: cpu, threads: 1}}
+"""
+COMMAND = [sys.executable, "-m", "search.cli", "ablate"]
+
+
+def write_ablation(folder: Path, text: str = ABLATION) -> TinyRun:
+    made = write_study(folder)
+    file = folder / "parts.yaml"
+    file.write_text(text)
+    return replace(made, file=file)
+
+
+def plan_of(made: TinyRun, *overrides: str):
+    return make_ablation_plan(load_ablation(made.file, runs=made.runs, overrides=overrides), runs=made.runs)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    made = write_ablation(tmp_path_factory.mktemp("ablation"))
+    plan = plan_of(made)
+    run_ablation(plan, view=quiet_view())
+    return made, plan
+
+
+def names(text: str, tmp_path: Path) -> dict[str, dict[str, object]]:
+    made = write_ablation(tmp_path, ABLATION.partition("arms:")[0] + text + "training: {patch: [5, 24, 24]}\n")
+    loaded = load_ablation(made.file, runs=made.runs)
+    return {each.name: dict(each.changes) for each in asked_arms(loaded.ablation)[0]}
+
+
+def test_each_kind_of_arm_changes_the_base_as_it_says(tmp_path):
+    arms = names(
+        "arms:\n  remove: [attention@bottleneck, deep_supervision]\n  replace: {width: [4, 8]}\n"
+        "  add: [attention@bottleneck, attention@skips]\n  grid: {norm: [batch, group], repeats: [1, 2]}\n"
+        "  list: {wide and deep: {width: 4, levels: 4}}\n",
+        tmp_path,
+    )
+    assert list(arms) == [
+        "base", "no attention@bottleneck", "no deep_supervision", "width = 4", "width = 8",
+        "bare", "bare + attention@bottleneck", "bare + attention@skips",
+        "norm = batch, repeats = 1", "norm = batch, repeats = 2", "norm = group, repeats = 1",
+        "norm = group, repeats = 2", "wide and deep",
+    ]  # fmt: skip
+    assert arms["no deep_supervision"] == {"deep_supervision": False}
+    assert arms["bare"] == {"attention@bottleneck": "none", "attention@skips": "none"}
+    assert arms["bare + attention@bottleneck"] == {"attention@skips": "none"}  # as the base has it
+    assert arms["wide and deep"] == {"width": 4, "levels": 4}
+    valued = names("arms:\n  add: {attention@skips: [isa, joint]}\n", tmp_path / "valued")
+    assert valued["bare + attention@skips = joint"] == {"attention@skips": "joint"}
+
+
+BAD = """\
+name: bad
+data: {path: phantom}
+base: {axes: {widht: 8, norm: instance}}
+arms:
+  remove: [width, csam.semntic]
+  replace: {norm: [batsh], training.epochs: [many]}
+  list: {a: {data.seed: 1}, b: {attention@skips: cbam}}
+baseline: bass
+metrics: [memory]
+seeds: [1, 1]
+correction: helm
+"""
+
+
+def test_every_mistake_comes_at_once_with_its_place(tmp_path):
+    made = write_ablation(tmp_path, BAD)
+    with pytest.raises(UserError) as error:
+        load_ablation(made.file, runs=made.runs)
+    said = [str(each).replace(f"{tmp_path}/", "") for each in error.value.mistakes]
+    assert len(said) == 11
+    for part in (
+        "parts.yaml:3:15: base.axes.widht: no axis is called 'widht'; did you mean 'width'?",
+        "parts.yaml:5:12: arms.remove.0: 'width' is not a component that can be left out",
+        "arms.remove.1: no axis is called 'csam.semntic'; did you mean 'csam.semantic'?",
+        "arms.replace.norm: 'batsh' is not a choice; did you mean 'batch'?",
+        "training.epochs: input should be a valid integer, not 'many'",
+        "arms.list.a: 'data.seed' is not for arms to change; of data only data.share is",
+        "arms.list.b.attention@skips: 'cbam' is not a choice; did you mean 'csam'?",
+        "parts.yaml:8:1: baseline: no arm is called 'bass'; did you mean 'base'?",
+        "parts.yaml:9:1: metrics: one of dice, hd95, surface_dice is needed, to pair the arms case by case",
+        "parts.yaml:10:1: seeds: [1, 1] names one twice",
+        "parts.yaml:11:1: correction: 'helm' is not known; did you mean 'holm'?",
+    ):
+        assert any(part in each for each in said), (part, said)
+
+
+def test_a_scale_is_laid_over_the_file_and_the_command_line_over_both(tmp_path):
+    made = write_ablation(tmp_path, ABLATION + "scales: {small: {seeds: 1, training.epochs: 3, base.axes.width: 4}}\n")
+    whole, small = (load_ablation(made.file, runs=made.runs, overrides=each) for each in ([], ["scale=small"]))
+    assert whole.ablation.seeds == (0, 1) and whole.ablation.training.epochs == 1
+    assert small.ablation.seeds == (0,) and small.ablation.training.epochs == 3
+    assert small.ablation.base.axes["width"] == 4
+    both = load_ablation(made.file, runs=made.runs, overrides=["scale=small", "training.epochs=2"])
+    assert both.ablation.training.epochs == 2
+    with pytest.raises(UserError, match="scale: 'smal' is no scale of this file; did you mean 'small'"):
+        load_ablation(made.file, runs=made.runs, overrides=["scale=smal"])
+
+
+def test_arms_on_a_papers_network_change_what_they_name_and_nothing_else(tmp_path):
+    text = ABLATION.replace(f"  axes:\n{AXES}", "  preset: csam_unet\n  axes: {width: 16}\n")
+    text = text.replace("[attention@bottleneck, attention@skips]", "[csam.slice]").replace("[5, 24, 24]", "[5, 32, 32]")
+    plan = plan_of(write_ablation(tmp_path, text))
+    base, cut = plan.arms[0].architecture, plan.arms[1].architecture
+    own = PRESETS["csam_unet"].architecture
+    assert {**dict(own.entries), "channels": (16, 32, 64, 128, 256)} == dict(base.entries)
+    changed = {name for name, value in cut.entries if base.get(name) != value}
+    assert changed == {f"csam.slice@{place}" for place in ("skip0", "skip1", "skip2", "skip3", "bottleneck")}
+
+
+def test_a_base_of_a_studys_front_is_read_from_its_records(tiny_run, tmp_path):
+    text = ABLATION.replace(f"  axes:\n{AXES}", f"  study: {tiny_run.file}\n  pick: best\n")
+    made = write_ablation(tmp_path, text.replace("[attention@bottleneck, attention@skips]", "[attention@bottleneck]"))
+    loaded = load_ablation(made.file, runs=tiny_run.runs)
+    known = {each.architecture for each in read_records(f"sqlite:///{tiny_run.runs}/tiny/study.db", "tiny")}
+    assert loaded.base in known
+    with pytest.raises(UserError, match="base.study: nothing has run yet"):
+        load_ablation(made.file, runs=tmp_path / "nowhere")
+
+
+def test_arms_that_cannot_be_built_are_all_named_before_anything_runs(tmp_path):
+    text = ABLATION.replace("remove: [attention@bottleneck, attention@skips]",
+                            "replace: {levels: [6], attention@skips: [csam]}")  # fmt: skip
+    with pytest.raises(UserError, match=r"(?s)arm 'levels = 6' can't be built: .*arm 'attention@skips = csam' can't"):
+        plan_of(write_ablation(tmp_path, text))
+    with pytest.raises(UserError, match="folds: 7 is not one of the 3 folds, numbered from 0"):
+        plan_of(write_ablation(tmp_path / "folds", ABLATION), "folds=[7]")
+
+
+def test_equal_arms_run_once_and_a_second_run_has_nothing_to_do(finished):
+    made, plan = finished
+    assert [arm.same_as for arm in plan.arms] == ["", "", "base", ""]
+    assert missing_count(plan) == 0
+    records = read_records(plan.plans[0].url, "parts")
+    assert len(records) == 2 * 2 * 2 and all(each.state == "trained" for each in records)
+    assert len({each.identity for each in records}) == len(records)
+    run_ablation(plan, view=quiet_view())
+    assert len(read_records(plan.plans[0].url, "parts")) == len(records)
+    more = plan_of(made, "seeds=3")
+    assert missing_count(more) == 3 * 2  # the third seed's alone
+
+
+def test_half_the_data_is_half_of_each_folds_training_cases(finished):
+    _, plan = finished
+    whole, half = plan.plans
+    for one, other in zip(whole.folds, half.folds, strict=True):
+        assert len(other.train) == 2 and set(other.train) < set(one.train) and other.validation == one.validation
+    assert half.training.epochs == 2 and half.study.name == "parts/data.share=0.5,training.epochs=2"
+
+
+def test_what_was_found_is_written_in_every_form(finished):
+    made, plan = finished
+    found = find(plan, ablation_device(plan))
+    paths = {path.name: path for path in write_findings(plan, found)}
+    assert set(paths) == {"table.md", "table.tex", "table.csv", "methods.txt", "report.html", "cases.parquet"}
+    scores = read_cases(paths["cases.parquet"])
+    assert tuple(scores) == found.scores and len(scores) == 3 * 2 * 4 * 2 * 2  # arms, seeds, cases, metrics, classes
+    assert {each.arm for each in scores} == {"base", "no attention@bottleneck", "half the data, longer"}
+    rows = list(csv.DictReader(paths["table.csv"].read_text().splitlines()))
+    assert len({len(row) for row in rows}) == 1 and None not in rows[0]
+    dice = {row["arm"]: row for row in rows if row["metric"] == "dice"}
+    memory = {row["arm"]: row for row in rows if row["metric"] == "memory"}
+    assert dice["base"]["difference"] == "" and int(dice["no attention@bottleneck"]["units"]) == 4
+    saved = float(memory["no attention@bottleneck"]["mean"]) - float(memory["base"]["mean"])
+    assert saved < 0 and float(memory["no attention@bottleneck"]["difference"]) == pytest.approx(saved)
+    tex = paths["table.tex"].read_text()
+    assert all(rule in tex for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"no attention@bottleneck"))
+    assert "| no attention@skips |  | = base |" in paths["table.md"].read_text()
+    said = paths["methods.txt"].read_text()
+    for part in ("6 volumes", "3 folds; folds 0 and 1 validated, 4 volumes in all", "seeds 0 and 1: 12 trainings",
+                 "Holm's method", "a linear mixed model", "float32", "statsmodels"):  # fmt: skip
+        assert part in said, part
+
+
+def test_the_dry_run_tells_costs_and_time_of_what_ran_and_of_what_did_not(finished):
+    made, plan = finished
+    known = outlooks(plan)
+    assert [each.left for each in known] == [0, 0, 0] and all(each.measured and each.each_s > 0 for each in known)
+    other = outlooks(plan_of(made, "name=other", "training.learning_rate=0.001", "arms.list={}"))
+    assert [each.left for each in other] == [4, 4] and not any(each.measured for each in other)
+    assert all(0 < each.each_s < 60 for each in other) and other[1].costs.params < other[0].costs.params
+
+
+def test_results_are_shared_where_all_that_is_learnt_agrees(finished):
+    made, plan = finished
+    twin = plan_of(made, "name=twin", "training.validate_every=5")
+    assert missing_count(twin) == 0
+    results, missing = results_of(twin, ablation_device(twin))
+    assert {each.source for each in results} == {"parts", "parts/data.share=0.5,training.epochs=2"} and not missing
+    assert "12 of them taken over from parts" in find(twin, ablation_device(twin)).methods
+    assert missing_count(plan_of(made, "name=other", "training.learning_rate=0.001")) == 12
+    assert missing_count(plan_of(made, "name=other", "surface_tolerance=2.0")) == 12
+    assert missing_count(plan_of(made, "name=other", "executor.threads=2")) == 12
+
+
+def test_a_failed_training_is_tried_again_and_reported_and_ends_nothing(tmp_path):
+    made = write_ablation(tmp_path, ABLATION.replace("half the data, longer: {data.share: 0.5, training.epochs: 2}",
+                                                     "wild: {training.learning_rate: 1.0e+30}"))  # fmt: skip
+    plan = plan_of(made, "seeds=1", "folds=[0]", "retries=2", "training.epochs=2")
+    run_ablation(plan, view=quiet_view())
+    wild = read_records(plan.plans[1].url, plan.plans[1].study.name)
+    assert [each.state for each in wild] == ["failed"] * 3
+    found = find(plan, ablation_device(plan))
+    assert [each.arm for each in found.summary.lines] == ["base", "no attention@bottleneck"]
+    (note,) = [note for note in found.tables[0].notes if note.startswith("missing")]
+    assert note.startswith("missing: wild, seed 0, fold 0: failed (3 times): the loss became nan")
+    assert "1 trainings are missing" in found.methods
+
+
+def test_kill_9_in_the_middle_loses_and_repeats_nothing(tmp_path):
+    made = write_ablation(tmp_path)
+    command = [*COMMAND, str(made.file), "--runs", str(made.runs), "--set", "seeds=1"]
+    url = f"sqlite:///{made.runs}/parts/study.db"
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 300
+    while time.monotonic() < end and not (made.runs / "parts/trials/000001").exists():
+        time.sleep(0.02)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    begun = [each.number for each in read_records(url, "parts")]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "160"})
+    assert done.returncode == 0, done.stderr
+    assert "Dice against base" in done.stdout and "Data: Phantom" in done.stdout
+    records = read_records(url, "parts")
+    assert [each.state for each in records] == ["trained"] * 4
+    assert begun == [each.number for each in records][: len(begun)] and len({each.identity for each in records}) == 4
+
+
+def test_a_mistake_ends_the_verb_with_code_2(tmp_path):
+    made = write_ablation(tmp_path, ABLATION.replace("seeds: 2", "seds: 2"))
+    done = subprocess.run([*COMMAND, str(made.file)], capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "seds: unknown key; did you mean 'seeds'?" in done.stderr
+
+
+ABLATIONS = sorted((Path(__file__).parents[1] / "studies" / "ablations").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("scale", [[], ["scale=small"]], ids=["whole", "small"])
+@pytest.mark.parametrize("file", ABLATIONS, ids=lambda file: file.stem)
+def test_every_shipped_ablation_says_what_was_asked_and_found_and_is_sound(file, scale, shared_data, tmp_path):
+    head = file.read_text().splitlines()
+    for word in ("# Question:", "# Found:", "# Run:", "# Time:"):
+        assert any(line.startswith(word) for line in head[:16]), word
+    loaded = load_ablation(file, runs=tmp_path, overrides=scale, data_root=shared_data)
+    plan = make_ablation_plan(loaded, runs=tmp_path)
+    assert len(plan.distinct) > 2 and plan.baseline in plan.distinct

@@ -1,0 +1,67 @@
+"""What an export packs: a trial's weights, a training on all cases, one network of each fold."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from conftest import quiet_view
+
+from search.export.trained import Ensemble, Trained, pack, trained_network
+from search.plan import make_plan
+from search.store import read_records
+from search.study import UserError, load_study
+from search.training.checkpoint import load_weights
+
+
+@pytest.fixture(scope="module")
+def study(tiny_run, tmp_path_factory):
+    """The tiny study, to be written to."""
+    root = tmp_path_factory.mktemp("packed")
+    shutil.copytree(tiny_run.file.parent, root, dirs_exist_ok=True)
+    plan = make_plan(load_study(root / tiny_run.file.name, data_root=root), runs=root / "runs")
+    records = read_records(plan.url, plan.study.name)
+    kept = [each for each in records if (plan.folder / "trials" / f"{each.number:06d}" / "best.safetensors").exists()]
+    return plan, kept[0], records
+
+
+def test_a_trial_is_packed_with_its_own_scores(study):
+    plan, record, records = study
+    trained = pack("trial", plan, record, records, view=quiet_view())
+    assert trained.how == "trained on fold 1 of 3: 4 cases, validated on 2"
+    assert trained.estimate == record.measurement.cases and len(trained.folders) == 1
+
+
+def test_a_training_on_all_cases_keeps_the_cross_validated_estimate_and_is_done_once(study):
+    plan, record, records = study
+    trained = pack("full", plan, record, records, view=quiet_view())
+    assert trained.how == "trained again on all 6 cases"
+    assert trained.estimate == record.measurement.cases
+    network = trained_network(record, trained, plan.context)
+    again = pack("full", plan, record, records, view=quiet_view())
+    assert again.folders == trained.folders
+    own = trained_network(record, pack("trial", plan, record, records, view=quiet_view()), plan.context)
+    pairs = zip(network.parameters(), own.parameters(), strict=True)
+    assert any(not torch.equal(one, other) for one, other in pairs)
+
+
+def test_an_ensemble_trains_the_folds_that_are_missing_and_scores_every_case_unseen(study):
+    plan, record, records = study
+    trained = pack("folds", plan, record, records, view=quiet_view())
+    assert len(trained.folders) == 3
+    assert trained.how.startswith("3 networks, one of each fold (trials ")
+    assert {case.case for case in trained.estimate} == {case.name for case in plan.dataset.cases}
+    network = trained_network(record, trained, plan.context)
+    assert isinstance(network, Ensemble)
+    for folder, member in zip(trained.folders, network.networks, strict=True):
+        load_weights(folder, member)
+    now = read_records(plan.url, plan.study.name)
+    assert len(now) == len(records) + 2
+    assert pack("folds", plan, record, now, view=quiet_view()) == trained
+
+
+def test_weights_that_are_gone_are_named(study, tmp_path):
+    plan, record, _ = study
+    with pytest.raises(UserError, match=f"trial {record.number}: its weights are gone: .*`keep: all`"):
+        trained_network(record, Trained((tmp_path,), "", ()), plan.context)
