@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -43,7 +43,8 @@ def kept_study(url: str, name: str, *, storage: str | None = None) -> Study | No
         return None
     values["data"].pop("cases", None)
     values["objectives"] = {key: each for key, each in values["objectives"].items() if each is not None}
-    return TypeAdapter(Study).validate_python({**values, "storage": storage})
+    study = TypeAdapter(Study).validate_python({**values, "name": "study", "storage": storage})
+    return replace(study, name=name)  # an ablation's settings have names that no file could give
 
 
 def look_at(study: Study, folder: Path) -> Look:

@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 from search.figures.study import CONFIG
 
 TEMPLATES = Path(__file__).parent
+FINDINGS = "findings.json"  # what an ablation leaves for the dashboard in its folder
 
 
 def write_whole(path: Path, text: str) -> Path:

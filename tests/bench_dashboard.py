@@ -63,10 +63,12 @@ def wait_for(url, patience_s=120):
             time.sleep(0.2)
 
 
-def callback(base, output, inputs, state=()):
+def callback(base, outputs, inputs, state=()):
     """Do what the page does after a tick; return the seconds that the server took."""
+    written = [dict(zip(("id", "property"), each.split("."), strict=True)) for each in outputs]
     named = [{"id": id_, "property": name, "value": value} for id_, name, value in inputs]
-    body = {"output": output, "outputs": dict(zip(("id", "property"), output.split("."), strict=True)),
+    body = {"output": outputs[0] if len(outputs) == 1 else f"..{'...'.join(outputs)}..",
+            "outputs": written[0] if len(outputs) == 1 else written,
             "changedPropIds": [f"{inputs[-1][0]}.{inputs[-1][1]}"], "inputs": named,
             "state": [{"id": id_, "property": name, "value": value} for id_, name, value in state]}  # fmt: skip
     request = urllib.request.Request(
@@ -84,8 +86,8 @@ def peak_bytes(pid):
 def update_seconds(base, file, number):
     add_records(file, made_records(1, seed=number, first=number, state="trained"), ["dice", "memory", "latency"])
     address = (("url", "pathname", "/study/made/front"), ("url", "search", ""))
-    tick = callback(base, "version.data", (("tick", "n_intervals", number),), (address[0], ("version", "data", None)))
-    return tick + callback(base, "page.children", (*address, ("version", "data", str(number))))
+    tick = callback(base, ["version.data"], (("tick", "n_intervals", number),), (address[0], ("drawn", "data", None)))
+    return tick + callback(base, ["page.children", "drawn.data"], (*address, ("version", "data", str(number))))
 
 
 def main():

@@ -20,6 +20,10 @@ from search.ablation.plan import make_ablation_plan
 from search.ablation.preview import outlooks
 from search.ablation.results import results_of
 from search.ablation.run import ablation_device, missing_count, run_ablation
+from search.pages.ablations import ablations_page
+from search.pages.page import Asked
+from search.parts import Figure, Table
+from search.sheet import SheetReader
 from search.store import read_records
 from search.study import UserError
 from space.presets import PRESETS
@@ -198,7 +202,13 @@ def test_what_was_found_is_written_in_every_form(finished):
     made, plan = finished
     found = find(plan, ablation_device(plan))
     paths = {path.name: path for path in write_findings(plan, found)}
-    assert set(paths) == {"table.md", "table.tex", "table.csv", "methods.txt", "report.html", "cases.parquet"}
+    named = {"table.md", "table.tex", "table.csv", "methods.txt", "report.html", "findings.json", "cases.parquet"}
+    assert set(paths) == named
+    own = plan.plans[0]
+    page = ablations_page(SheetReader(own.study, plan.folder, own.url).read(), Asked())
+    shown = [part for part in page.parts if isinstance(part, Table)]
+    assert [each.title for each in shown] == [table.title for table in found.tables]
+    assert any(isinstance(part, Figure) and "paired differences" in part.title for part in page.parts)
     scores = read_cases(paths["cases.parquet"])
     assert tuple(scores) == found.scores and len(scores) == 3 * 2 * 4 * 2 * 2  # arms, seeds, cases, metrics, classes
     assert {each.arm for each in scores} == {"base", "no attention@bottleneck", "half the data, longer"}

@@ -24,7 +24,7 @@ from search.study import UserError
 from space.architecture import Architecture
 
 TOKEN = "a-long-and-secret-token"
-VIEWS = ("front", "progress", "matters", "trial", "compare")
+VIEWS = ("front", "progress", "matters", "trial", "compare", "ablations")
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +51,8 @@ def get(app, path, **headers):
 def page(app, path, search=""):
     """What Dash's own callback answers for an address."""
     body = {
-        "output": "page.children",
-        "outputs": {"id": "page", "property": "children"},
+        "output": "..page.children...drawn.data..",
+        "outputs": [{"id": "page", "property": "children"}, {"id": "drawn", "property": "data"}],
         "changedPropIds": ["url.pathname"],
         "inputs": [
             {"id": "url", "property": "pathname", "value": path},

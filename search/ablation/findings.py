@@ -11,7 +11,7 @@ from search.ablation.plan import AblationPlan
 from search.ablation.results import Missing, Result, results_of
 from search.ablation.summary import Design, Summary, summarise
 from search.ablation.tables import Table, tables, to_csv, to_latex, to_markdown
-from search.page import write_whole
+from search.page import FINDINGS, write_whole
 from search.prices import Device
 from search.statistics.scores import Score
 from search.study import UserError
@@ -55,7 +55,7 @@ def find(plan: AblationPlan, device: Device) -> Findings:
 
 def write_findings(plan: AblationPlan, found: Findings) -> list[Path]:
     """Write tables (Markdown, LaTeX, CSV), cases (Parquet), the methods paragraph and the report; return the paths."""
-    from search.ablation.report import render
+    from search.ablation.report import render, to_json
 
     folder = plan.folder
     texts = {
@@ -64,6 +64,7 @@ def write_findings(plan: AblationPlan, found: Findings) -> list[Path]:
         "table.csv": to_csv(found.summary),
         "methods.txt": found.methods,
         REPORT: render(plan, found),
+        FINDINGS: to_json(plan, found),
     }
     paths = [write_whole(folder / name, text) for name, text in texts.items()]
     write_cases(found.scores, folder / CASES)

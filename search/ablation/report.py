@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from search.ablation.plan import AblationPlan
 from search.ablation.tables import TITLES, to_html
@@ -14,19 +16,24 @@ if TYPE_CHECKING:
     from search.ablation.findings import Findings
 
 
-def render(plan: AblationPlan, found: Findings) -> str:
-    """Return the report as one HTML text."""
+def tiles(plan: AblationPlan, found: Findings) -> list[tuple[str, str]]:
+    """Return the ablation in a few terms with their values."""
     summary = found.summary
     effects = [line.effects[summary.primary] for line in summary.lines if summary.primary in line.effects]
     verdicts = [summary.verdict(effect, summary.primary) for effect in effects]
-    tiles = [
+    return [
         ("arms", str(len(plan.distinct))), ("trainings", str(len(found.results))), ("missing", str(len(found.missing))),
         ("baseline", summary.design.baseline), ("primary metric", TITLES[summary.primary]),
         ("told apart", str(sum(word in ("better", "worse") for word in verdicts))),
         ("over the cases alone", str(sum("†" in word for word in verdicts))),
     ]  # fmt: skip
+
+
+def render(plan: AblationPlan, found: Findings) -> str:
+    """Return the report as one HTML text."""
+    drawn = [(title, figure_html(figure)) for title, figure in figures(found)]
     values = {
-        "name": plan.loaded.ablation.name, "tiles": tiles, "methods": found.methods, "figures": _figures(found),
+        "name": plan.loaded.ablation.name, "tiles": tiles(plan, found), "methods": found.methods, "figures": drawn,
         "tables": [(table.title, to_html(table), table.notes) for table in found.tables],
         "arms": [(arm.name, arm.same_as, arm.architecture.describe(), plan.loaded.settings[arm.plan].name)
                  for arm in plan.arms],
@@ -34,23 +41,30 @@ def render(plan: AblationPlan, found: Findings) -> str:
     return render_page("ablation/report.html", values)
 
 
-def _figures(found: Findings) -> list[tuple[str, str]]:
-    """Return (title, figure) of all there is enough to draw."""
+def to_json(plan: AblationPlan, found: Findings) -> str:
+    """Return what the dashboard shows of an ablation: terms, figures, tables, methods."""
+    drawn = [(title, figure.to_json()) for title, figure in figures(found)]
+    tables = [asdict(table) for table in found.tables]
+    return json.dumps({"tiles": tiles(plan, found), "figures": drawn, "tables": tables, "methods": found.methods})
+
+
+def figures(found: Findings) -> list[tuple[str, Any]]:
+    """Return (title, Plotly's figure) of all there is enough to draw."""
     summary, design = found.summary, found.summary.design
-    figures = []
+    drawn = []
     for metric in design.case_metrics:
         lines = whiskers(summary, metric)
         if lines:
             title = f"{TITLES[metric]}: paired differences, 95 % intervals"
-            figures.append((title, draw_forest(lines, metric=metric, baseline=design.baseline)))
+            drawn.append((title, draw_forest(lines, metric=metric, baseline=design.baseline)))
     for cost in design.cost_metrics:
         figure = draw_costs(placed(summary, cost), cost=cost, metric=summary.primary, baseline=design.baseline)
-        figures.append((f"{TITLES[summary.primary]} against {HEADINGS[cost]}", figure))
+        drawn.append((f"{TITLES[summary.primary]} against {HEADINGS[cost]}", figure))
     if summary.classes:
         title = f"{TITLES[summary.primary]} by class: difference to {design.baseline}"
-        figures.append((title, draw_classes(summary.classes, metric=summary.primary)))
+        drawn.append((title, draw_classes(summary.classes, metric=summary.primary)))
     if summary.ranks:
         p = summary.ranks.p
         title = f"Critical difference (Friedman p {'< 0.0001' if p < 0.0001 else f'= {p:.2g}'}; bars: not told apart)"
-        figures.append((title, draw_ranks(summary.ranks)))
-    return [(title, figure_html(figure)) for title, figure in figures]
+        drawn.append((title, draw_ranks(summary.ranks)))
+    return drawn

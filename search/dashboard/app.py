@@ -16,6 +16,8 @@ from flask import Response, request
 from search.dashboard.library import Library
 from search.dashboard.security import secure
 from search.dashboard.worker import Worker
+from search.page import FINDINGS
+from search.pages.ablations import ablations_page
 from search.pages.compare import compare_page
 from search.pages.elements import Element, page_element, to_html
 from search.pages.front import front_page
@@ -48,6 +50,7 @@ VIEWS: dict[str, tuple[str, Callable[[Sheet, Asked], Page]]] = {
     "matters": ("What matters", matters_page),
     "trial": ("Trial", trial_page),
     "compare": ("Compare", compare_page),
+    "ablations": ("Ablations", ablations_page),
 }
 CARRIED = ("lasso",)  # what a link to another view of the study takes along
 
@@ -63,7 +66,7 @@ class Shown:
         """Return the whole page of an address; the `first` one has no more than its first figure."""
         study, view = read_path(pathname)
         query = dict(parse_qsl(search.lstrip("?"), keep_blank_values=True))
-        place = f"/study/{quote(study)}"
+        place = f"/study/{quote(study, safe='')}"
         sheet = self.library.sheet(study) if study else None
         asked = Asked({**query, **({"papers": "off"} if first else {})}, self.worker.work, self.sheets, place)
         if study and sheet is None:
@@ -95,10 +98,11 @@ class Shown:
         """Return what changes when the page of an address may have changed."""
         study, _ = read_path(pathname)
         sheet = self.library.sheet(study) if study else None
-        state = (
-            f"{len(sheet.entries)}-{len(sheet.confirmations)}-{id(sheet)}" if sheet else ",".join(self.library.names())
-        )
-        return f"{study}:{state}:{self.worker.done}"
+        if sheet is None:
+            return f"{study}:{','.join(self.library.names())}"
+        findings = sheet.folder / FINDINGS
+        written = findings.stat().st_mtime_ns if findings.exists() else 0
+        return f"{study}:{len(sheet.entries)}-{id(sheet)}-{written}:{self.worker.done}"
 
 
 def read_path(pathname: str) -> tuple[str, str]:
@@ -153,18 +157,18 @@ def make_app(library: Library, *, token: str | None) -> Dashboard:
     secure(app.server, token)
     _serve_scripts(app)
     app.layout = html.Div([
-        dcc.Location(id="url", refresh=False), dcc.Store(id="version"), html.Div(id="page"),
+        dcc.Location(id="url", refresh=False), dcc.Store(id="version"), dcc.Store(id="drawn"), html.Div(id="page"),
         dcc.Interval(id="tick", interval=TICK_MS),
     ])  # fmt: skip
 
-    @app.callback(
-        Output("page", "children"), Input("url", "pathname"), Input("url", "search"), Input("version", "data")
-    )
-    def _page(pathname: str, search: str | None, _: str | None) -> Any:
-        return to_dash(shown.page(pathname or "/", search or ""))
+    @app.callback(Output("page", "children"), Output("drawn", "data"), Input("url", "pathname"), Input("url", "search"),
+                  Input("version", "data"))  # fmt: skip
+    def _page(pathname: str, search: str | None, _: str | None) -> tuple[Any, str]:
+        version = shown.version(pathname or "/")
+        return to_dash(shown.page(pathname or "/", search or "")), version
 
     @app.callback(Output("version", "data"), Input("tick", "n_intervals"), State("url", "pathname"),
-                  State("version", "data"), prevent_initial_call=True)  # fmt: skip
+                  State("drawn", "data"), prevent_initial_call=True)  # fmt: skip
     def _tick(_: int, pathname: str, before: str | None) -> Any:
         now = shown.version(pathname or "/")
         return no_update if now == before else now

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,6 @@ from search.sheet import Sheet, SheetReader
 from search.store import read_study_names
 from search.store.studies import find_databases
 from search.study import Study, UserError
-from search.study.schema import NAME_PATTERN
 
 
 @dataclass
@@ -45,9 +43,11 @@ class Library:
         return reader.read()
 
     def _open(self, name: str) -> SheetReader | None:
-        url = self.names().get(name) if re.fullmatch(NAME_PATTERN, name) else None  # it becomes part of a path
-        study = None if url is None else _study(url, name)
-        if url is None or study is None:
+        url, runs = self.names().get(name), self.runs.resolve()
+        if url is None or runs not in (runs / name).resolve().parents:  # a database may hold any name
+            return None
+        study = _study(url, name)
+        if study is None:
             return None
         self.readers[name] = SheetReader(study, self.runs / name, url)
         return self.readers[name]

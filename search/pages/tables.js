@@ -2,7 +2,7 @@
 (() => {
   "use strict";
   const PAGE = 50;
-  const states = new WeakMap();  // holder → what its user chose
+  const states = new Map();  // name → what its user chose: that outlives the element that holds the table
   const make = (tag, attributes = {}, ...children) => {
     const node = document.createElement(tag);
     for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
@@ -59,8 +59,8 @@
     for (const button of holder.querySelectorAll("[data-step]")) button.hidden = pages < 2;
   }
   function fill(holder) {
-    const state = {sort: null, up: false, filter: "", page: 0, ...states.get(holder), ...JSON.parse(holder.dataset.table), source: holder.dataset.table};
-    states.set(holder, state);
+    const state = {sort: null, up: false, filter: "", page: 0, ...states.get(holder.dataset.name), ...JSON.parse(holder.dataset.table), source: holder.dataset.table, holder};
+    states.set(holder.dataset.name, state);
     const again = () => body(state, holder);
     const filter = make("input", {type: "search", placeholder: "filter", "aria-label": `filter ${holder.dataset.name}`});
     filter.value = state.filter;
@@ -82,8 +82,8 @@
   }
   function fillAll() {
     for (const holder of document.querySelectorAll(".table[data-table]")) {
-      const state = states.get(holder);
-      if (!state || state.source !== holder.dataset.table) fill(holder);
+      const state = states.get(holder.dataset.name);
+      if (!state || state.holder !== holder || state.source !== holder.dataset.table) fill(holder);
     }
   }
   window.addEventListener("trial", event => { const row = document.getElementById(`trial-${event.detail}`); if (row) row.scrollIntoView({block: "center"}); });

@@ -146,7 +146,8 @@ def read_study_names(url: str) -> list[str]:
             with open_storage(url) as storage:
                 return sorted(optuna.get_all_study_names(storage))
         with engine.connect() as connection:
-            return [row[0] for row in connection.execute(sql.text("SELECT study_name FROM studies ORDER BY study_name"))]
+            rows = connection.execute(sql.text("SELECT study_name FROM studies ORDER BY study_name"))
+            return [row[0] for row in rows]
 
 
 def read_studies(url: str) -> dict[str, dict[str, Any]]:
