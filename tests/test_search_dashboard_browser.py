@@ -112,6 +112,13 @@ def pixel(page, x, y):
     )
 
 
+def inside(page, x, y):
+    """Where a share of the front's plane is on the screen, from its lower left corner."""
+    ranges = page.evaluate("""() => { const {xaxis, yaxis} = document.querySelector(
+        "#page [data-name=front] .js-plotly-plot")._fullLayout; return [xaxis.range, yaxis.range]; }""")
+    return pixel(page, *(low + share * (high - low) for (low, high), share in zip(ranges, (x, y), strict=True)))
+
+
 def test_a_click_opens_the_trial(opened):
     page = opened("/study/made/front?papers=off")
     page.wait_for_selector("#page [data-name=front][data-drawn]")
@@ -128,13 +135,13 @@ def test_a_click_opens_the_trial(opened):
 def test_a_lasso_filters_the_other_views_and_its_link_reopens_it(opened, served):
     page = opened("/study/made/front?papers=off")
     page.wait_for_selector("#page [data-name=front][data-drawn]")
-    corners = [pixel(page, x, y) for x, y in ((400, 0.97), (400, 0.75), (1000, 0.75), (1000, 0.97), (400, 0.97))]
+    corners = [inside(page, x, y) for x, y in ((0.05, 0.95), (0.05, 0.4), (0.6, 0.4), (0.6, 0.95), (0.05, 0.95))]
     page.mouse.move(*corners[0])
     page.mouse.down()
     for corner in corners[1:]:
         page.mouse.move(*corner, steps=4)
     page.mouse.up()
-    page.wait_for_url("**lasso=memory*")
+    page.wait_for_function("() => location.search.includes('lasso=memory')")
     table = page.locator("#page .table[data-name=trials] .bar strong")
     page.wait_for_function("() => !document.querySelector('#page .table strong').textContent.startsWith('81')")
     chosen = int(table.text_content().split()[0])

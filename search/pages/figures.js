@@ -53,8 +53,11 @@
       if (holder().place) navigate(`${holder().place}/trial?trial=${number}`);
       else window.dispatchEvent(new CustomEvent("trial", {detail: number}));
     });
+    let drawing = false;  // a lasso is being drawn: a selection that comes with a figure is told as selected too
+    node.on("plotly_selecting", () => { drawing = true; });
     node.on("plotly_selected", event => {
-      if (!holder().lasso || !holder().place || !event) return;
+      if (!drawing || !holder().lasso || !holder().place || !event) return;
+      drawing = false;
       const path = corners(event);
       if (path.length > 2) ask({lasso: `${holder().lasso}:${path.map(point => point.join(",")).join(";")}`, rows: null});
     });
