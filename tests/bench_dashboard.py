@@ -46,7 +46,7 @@ def first_paint(browser, url, selector, *, timeout_s=120):
     page = context.new_page()
     page.add_init_script(WATCH.replace("SELECTOR", json.dumps(selector)))
     page.goto(url, wait_until="commit")
-    page.wait_for_function("window.painted", timeout=timeout_s * 1000)
+    page.wait_for_function("() => window.painted", timeout=timeout_s * 1000)
     seconds = page.evaluate("window.painted") / 1000
     context.close()
     return seconds
