@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 KEY := $(shell { cat pyproject.toml constraints.txt; $(PYTHON) --version; } | sha256sum | cut -c1-16)
 READY := $(VENV)/.ready-$(KEY)
 
-.PHONY: demo test test-fast lint link bench-training bench-blocks bench-startup bench-search bench-memory bench-latency bench-presets constraints
+.PHONY: demo test test-fast lint link bench-training bench-blocks bench-startup bench-search bench-memory bench-latency bench-presets bench-ray constraints
 
 demo: link
 	$(BIN)/voxnas demo
@@ -36,6 +36,9 @@ bench-latency: link
 
 bench-presets: link
 	$(BIN)/python tests/bench_presets.py
+
+bench-ray: link
+	$(BIN)/python tests/bench_ray.py
 
 bench-blocks: link
 	$(BIN)/python tests/bench_blocks.py

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from search.ablation.plan import AblationPlan
+    from search.driver import Executor
     from search.front import Look
     from search.plan import Plan
 
@@ -37,6 +38,14 @@ Overrides = Annotated[
     ),
 ]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder in which the studies' own folders lie.")]
+Kind = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--executor", help="local, or ray [the file's executor.kind].", show_default=False),
+]
+Address = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--address", help="The Ray cluster, as auto or HOST:PORT [the file's].", show_default=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -70,10 +79,59 @@ def space(
 def run(
     study: StudyFile, data: DataRoot = None, overrides: Overrides = None, runs: Runs = Path("runs"),
     trials: Annotated[int | None, typer.Option(min=1, help="Trainings in all [the file's search.trials].")] = None,
+    executor: Kind = None, address: Address = None,
 ) -> None:  # fmt: skip
     """Run the study, or go on with it; Ctrl-C stops it, the same command goes on."""
-    plan = _plan(study, data, overrides, runs)
+    plan = _plan(study, data, _executor(overrides, executor, address), runs)
     _run(plan, trials or plan.study.search.trials)
+
+
+@app.command()
+def submit(
+    study: StudyFile, address: Annotated[str, typer.Option("--address", help="The head's dashboard, http://HEAD:8265.")],
+    runs: Annotated[Path, typer.Option("--runs", help="Folder of the cluster for the studies' own folders.")],
+    data: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--data", help="Folder of the cluster in which the study's data folder lies.", show_default=False),
+    ] = None,
+    overrides: Overrides = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trainings in all [the file's search.trials].")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Print what the run prints until it ends.")] = False,
+) -> None:  # fmt: skip
+    """Send the study to a Ray cluster, which runs it as a job; sent again, it goes on."""
+    _submit(study, address, runs, _options(data, overrides, trials), follow)
+
+
+@app.command()
+def status(
+    study: StudyFile, overrides: Overrides = None, runs: Runs = Path("runs"), json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every two seconds until it ends.")] = False,
+) -> None:  # fmt: skip
+    """Show who works on the study: machines, running trials, queue, failures with their reasons, time left."""
+    _status(study, overrides, runs, json, watch)
+
+
+@app.command()
+def studies(
+    database: Annotated[str | None, typer.Argument(help="A URL or a file [all of the runs folder].")] = None,
+    rename: Annotated[tuple[str, str] | None, typer.Option("--rename", metavar="NAME NEW")] = None,
+    copy: Annotated[tuple[str, str] | None, typer.Option("--copy", metavar="NAME DATABASE")] = None,
+    delete: Annotated[str | None, typer.Option("--delete", metavar="NAME", help="Its records and its folder.")] = None,
+    free: Annotated[str | None, typer.Option("--free", metavar="NAME", help="Its files that nothing needs.")] = None,
+    upgrade: Annotated[bool, typer.Option("--upgrade", help="Bring an older database up to date.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask before deleting.")] = False,
+    runs: Runs = Path("runs"),
+) -> None:  # fmt: skip
+    """List the studies of a database; rename, copy or delete one, free its disk."""
+    from search.store import studies as kept
+
+    change = kept.Change(rename, copy, delete, free, upgrade)
+    if delete and not yes:
+        typer.confirm(f"delete the study {delete}, with its records and its folder?", abort=True)
+    for line in kept.change_studies(kept.find_databases(database, runs), change, runs=runs):
+        print(line)
+    rows = [row for url in kept.find_databases(database, runs) for row in kept.list_studies(url)]
+    _console().print(kept.studies_table(rows))
 
 
 @app.command()
@@ -99,22 +157,24 @@ def confirm(
     top: Annotated[int | None, typer.Option(min=1, help="So many of the front [all of it].")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each fold, from seeds of their own.")] = 1,
     folds: Annotated[int | None, typer.Option(min=1, help="Folds, the study's own first [all].")] = None,
+    executor: Kind = None, address: Address = None,
 ) -> None:  # fmt: skip
     """Train the front again over seeds and folds; the same command goes on where it was stopped."""
-    plan = _plan(study, data, overrides, runs)
+    plan = _plan(study, data, _executor(overrides, executor, address), runs)
     _confirm(plan, top, seeds, folds or len(plan.folds))
 
 
 @app.command()
 def ablate(
     file: AblationFile, data: DataRoot = None, overrides: Overrides = None, runs: Runs = Path("runs"),
+    executor: Kind = None, address: Address = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print arms, costs, expected time; run nothing.")] = False,
 ) -> None:  # fmt: skip
     """Run or resume an ablation, and write its tables, figures and methods paragraph."""
     from search.ablation.load import load_ablation
     from search.ablation.plan import make_ablation_plan
 
-    loaded = load_ablation(file, runs=runs, overrides=overrides or (), data_root=data)
+    loaded = load_ablation(file, runs=runs, overrides=_executor(overrides, executor, address), data_root=data)
     plan = make_ablation_plan(loaded, runs=runs)
     if dry_run:
         from search.ablation.preview import outlooks, print_outlook
@@ -224,13 +284,73 @@ def _look(study: Path, overrides: list[str] | None, runs: Path) -> Look:
     return look(load_study(study, overrides=overrides or (), need_data=False), runs=runs)
 
 
+def _executor(overrides: list[str] | None, kind: str | None, address: str | None) -> list[str]:
+    """Say what the options of an executor say as overrides of the study's file."""
+    named = {"executor.kind": kind, "executor.address": address}
+    return [*(overrides or ()), *(f"{key}={value}" for key, value in named.items() if value is not None)]
+
+
+def _options(data: Path | None, overrides: list[str] | None, trials: int | None) -> list[str]:
+    """Write options of `voxnas run` as they are written on its command line."""
+    named = {"--data": data, "--trials": trials}
+    given = [part for name, value in named.items() if value is not None for part in (name, str(value))]
+    return [*given, *(part for override in overrides or () for part in ("--set", override))]
+
+
+def _submit(study: Path, address: str, runs: Path, options: list[str], follow: bool) -> None:
+    from search.cluster import submit as sending
+    from search.study import UserError, load_study
+
+    overrides = [value for option, value in zip(options[:-1], options[1:], strict=True) if option == "--set"]
+    loaded = load_study(study, overrides=overrides, need_data=False)
+    sent = sending.submit(loaded, address=address, runs=runs, options=options)
+    print(f"{loaded.study.name} runs as {sent.job}; `ray job logs --address {address} {sent.job}` shows what it prints")
+    if follow:
+        ended = sending.follow(sent)
+        if ended != "SUCCEEDED":
+            raise UserError([f"submit: {sent.job} ended as {ended}"])
+
+
+def _status(study: Path, overrides: list[str] | None, runs: Path, json: bool, watch: bool) -> None:
+    from search.status import status_json, status_view, study_status
+    from search.study import load_study
+
+    loaded = load_study(study, overrides=overrides or (), need_data=False)
+    if json:
+        print(status_json(study_status(loaded, runs=runs)))
+    elif not watch:
+        _console().print(status_view(study_status(loaded, runs=runs)))
+    else:
+        import time
+
+        from rich.live import Live
+
+        with Live(console=_console(), auto_refresh=False) as live:
+            while True:
+                now = study_status(loaded, runs=runs)
+                live.update(status_view(now), refresh=True)
+                if now.is_over:
+                    break
+                time.sleep(2)
+
+
+def _make_executor(plan: Plan) -> Executor:
+    if plan.study.executor.kind == "ray":
+        from search.cluster.executor import RayExecutor
+
+        return RayExecutor(plan, address=plan.study.executor.address)
+    from search.local import LocalExecutor
+
+    return LocalExecutor(plan)
+
+
 def _run(plan: Plan, trials: int) -> None:
-    from search.local import run_study
+    from search.driver import run_study
     from search.view import RunView
 
     console = _console()
     with _stoppable(console), RunView(console, name=plan.study.name, trials=trials) as view:
-        outcome = run_study(plan, trials=trials, view=view)
+        outcome = run_study(plan, trials=trials, view=view, executor=_make_executor(plan))
     states = [record.state for record in outcome.records]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     console.print(f"{outcome.why} ({counts})", highlight=False)
@@ -261,7 +381,7 @@ def _confirm(plan: Plan, top: int | None, seeds: int, folds: int) -> None:
 
     console = _console()
     with _stoppable(console), RunView(console, name=f"confirm {plan.study.name}", trials=0) as view:
-        done = confirm_study(plan, top=top, seeds=seeds, folds=folds, view=view)
+        done = confirm_study(plan, top=top, seeds=seeds, folds=folds, view=view, executor=_make_executor(plan))
     console.print(f"{done} trainings done", highlight=False)
     _confirmed(look(plan.loaded, runs=plan.runs), json=False)
 
@@ -283,7 +403,7 @@ def _ablate(plan: AblationPlan) -> None:
 
     console, name = _console(), plan.loaded.ablation.name
     with _stoppable(console), RunView(console, name=name, trials=missing_count(plan)) as view:
-        run_ablation(plan, view=view)
+        run_ablation(plan, view=view, make_executor=_make_executor)
     _findings(plan)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 
+from search.driver import Executor, View, open_driver
 from search.halving import best_rows
-from search.local import View, finish_interrupted, open_driver, run_wanted
 from search.lock import driver_lock
 from search.pareto import losses, pareto_front
 from search.plan import Plan
@@ -40,16 +41,25 @@ def wanted(plan: Plan, chosen: Sequence[Record], records: Sequence[Record], *, s
     return [each for each in asked if each.identity not in there]
 
 
-def confirm_study(plan: Plan, *, top: int | None, seeds: int, folds: int, view: View) -> int:
+def confirm_study(plan: Plan, *, top: int | None, seeds: int, folds: int, view: View, executor: Executor) -> int:
     """Train what is missing, resuming what was interrupted; return how many trainings were done now.
 
     Raises UserError where nothing has run, where the front is empty, and where another driver runs the study.
     """
     read_records(plan.url, plan.study.name)  # says so where there is nothing yet
-    with driver_lock(plan.folder):
-        driver = open_driver(plan, view)
-        finish_interrupted(driver)
-        records = driver.store.records()
-        missing = wanted(plan, to_confirm(plan, records, top=top), records, seeds=seeds, folds=folds)
-        run_wanted(driver, missing)
-        return len(missing)
+    with driver_lock(plan):
+        driver = open_driver(plan, view, executor)
+        begun, chosen, asked = len(driver.store.records()), list[Record](), set[tuple[str, int, int]]()
+
+        def ask(records: Sequence[Record]) -> Wanted | str:
+            if not chosen:  # not before interrupted trials had their chance to be on the front
+                chosen.extend(to_confirm(plan, records, top=top))
+            for each in wanted(plan, chosen, records, seeds=seeds, folds=folds):
+                if each.identity not in asked:  # what turns out to be over budget is not asked for again
+                    asked.add(each.identity)
+                    return each
+            return "all is confirmed"
+
+        with closing(driver), driver.store.present():
+            executor.run(driver, ask)
+            return len(driver.store.records()) - begun

@@ -9,11 +9,12 @@ from pathlib import Path
 from rich.table import Table
 
 from search.confirmed import Confirmed, confirmed_front
+from search.database import database_url
 from search.objectives import HEADINGS, OBJECTIVES, show
 from search.pareto import hypervolume, pareto_front
 from search.plan import run_folder
 from search.records import Record, searched
-from search.store import REFERENCE, database_url, read_records, read_study_attribute
+from search.store import REFERENCE, read_records, read_study_attribute
 from search.study import LoadedStudy, Study, UserError
 
 

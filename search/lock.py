@@ -1,29 +1,44 @@
-"""One driver a study: a second one is refused with the first's host and process."""
+"""One driver for one study, where its database can't keep two drivers apart."""
 
 from __future__ import annotations
 
 import fcntl
-import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from search.database import lock_file, shared_by_drivers
+from search.plan import Plan
+from search.presence import driver_name
 from search.study.mistakes import UserError
 
 
 @contextmanager
-def driver_lock(folder: Path) -> Iterator[None]:
-    """Hold `driver.lock` in the run's folder; the system frees it when the process ends, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "driver.lock").open("a+") as file:
+def driver_lock(plan: Plan) -> Iterator[None]:
+    """Hold a study's lock, so that no other driver runs it."""
+    with hold_lock(plan.url, plan.folder, plan.study.name):
+        yield
+
+
+@contextmanager
+def hold_lock(url: str, folder: Path, name: str) -> Iterator[None]:
+    """Hold a lock beside the study's database; the system frees it when the process ends, however it ends.
+
+    PostgreSQL keeps several drivers apart by itself; there the lock is no one's.
+    """
+    if shared_by_drivers(url):
+        yield
+        return
+    path = lock_file(url, folder, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "another process"
-            raise UserError([f"{folder.name} is being run already, by {holder}"]) from None
+            raise UserError([f"{name} is being run already, by {holder}"]) from None
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.write(driver_name())
         file.flush()
         yield

@@ -15,8 +15,8 @@ from search.data.geometry import choose_axes
 from search.data.parallel import Progress
 from search.data.prepare import Prepared, prepare
 from search.data.read import DataError, Dataset
+from search.database import database_url
 from search.records import Task
-from search.store import database_url
 from search.study import LoadedStudy, Study, UserError
 from search.study.schema import Training
 from space.axes import Decisions, Space

@@ -12,8 +12,8 @@ from typing import Any
 import sqlalchemy as sql
 from pydantic import TypeAdapter
 
+from search.database import make_engine, patiently
 from search.records import Costs, Latency
-from search.store import tune_sqlite
 from search.study.schema import Training
 from space.architecture import Architecture
 from space.canonical import Context
@@ -58,6 +58,9 @@ class PriceTable:
         if costs.latency:
             measured = Device(costs.latency.device, costs.latency.threads, costs.latency.precision)
             rows[self._key(architecture, asdict(measured))] = json.dumps(asdict(costs.latency))
+        patiently(lambda: self._write(rows), url=self.url)
+
+    def _write(self, rows: dict[str, str]) -> None:
         with self._engine.begin() as connection:
             for key, value in rows.items():
                 connection.execute(TABLE.delete().where(TABLE.c.key == key))
@@ -69,13 +72,14 @@ class PriceTable:
 
     @cached_property
     def _engine(self) -> sql.Engine:
-        engine = sql.create_engine(self.url)
-        if self.url.startswith("sqlite"):
-            sql.event.listen(engine, "connect", tune_sqlite)
+        engine = make_engine(self.url)
         TABLE.create(engine, checkfirst=True)
         return engine
 
     def _read(self, key: str) -> str | None:
+        return patiently(lambda: self._select(key), url=self.url)
+
+    def _select(self, key: str) -> str | None:
         with self._engine.connect() as connection:
             found: str | None = connection.execute(sql.select(TABLE.c.value).where(TABLE.c.key == key)).scalar()
         return found

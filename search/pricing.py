@@ -8,9 +8,10 @@ import torch
 
 from search.costs.latency import device_name, measure_latency
 from search.costs.price import predict_costs
+from search.database import GRPC
 from search.plan import Plan
 from search.prices import Device, PriceTable
-from search.records import Costs
+from search.records import Costs, Latency
 from search.training.step import precision_name
 from space.architecture import Architecture
 from space.build import Refused, build
@@ -51,24 +52,32 @@ class Pricer:
         self.table.keep(architecture, costs)
         return costs
 
+    def close(self) -> None:
+        """Let the table's database go."""
+        self.table.close()
+
     def timed(self, architecture: Architecture) -> Costs | None:
         """Return the costs with the latency measured on the study's device."""
         costs = self(architecture)
         if costs is None or costs.latency is not None:
             return costs
-        network = build(architecture, self.plan.context)
-        latency = measure_latency(network, self.plan.context, self.plan.training, device=torch.device(self.device))
-        self.keep(architecture, replace(costs, latency=latency))
+        self.keep(architecture, replace(costs, latency=self.measure(architecture)))
         return self.known[architecture]
 
+    def measure(self, architecture: Architecture) -> Latency:
+        """Measure the latency on the study's device, here."""
+        network = build(architecture, self.plan.context)
+        return measure_latency(network, self.plan.context, self.plan.training, device=torch.device(self.device))
 
-def price_table(plan: Plan, *, device: str, threads: int) -> PriceTable:
-    """Return the table of a study's prices on a device, in the study's database."""
-    measured = measured_device(plan, device=device, threads=threads)
-    return PriceTable(plan.url, context=plan.context, training=plan.training, device=measured)
+
+def price_table(plan: Plan, *, device: str, threads: int, model: str | None = None) -> PriceTable:
+    """Return the table of a study's prices on a device, in the study's database; `model` is that of one elsewhere."""
+    measured = measured_device(plan, device=device, threads=threads, model=model)
+    url = plan.url if not plan.url.startswith(GRPC) else f"sqlite:///{plan.folder / 'prices.db'}"
+    return PriceTable(url, context=plan.context, training=plan.training, device=measured)
 
 
-def measured_device(plan: Plan, *, device: str, threads: int) -> Device:
-    """Return what a study's latencies belong to on a device."""
+def measured_device(plan: Plan, *, device: str, threads: int, model: str | None = None) -> Device:
+    """Return what a study's latencies belong to on a device; `model` is that of one elsewhere."""
     where = torch.device(device)
-    return Device(device_name(where), threads, precision_name(where, plan.training))
+    return Device(model or device_name(where), threads, precision_name(where, plan.training))

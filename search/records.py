@@ -14,6 +14,8 @@ from space.architecture import Architecture, Value, freeze
 
 State = Literal["running", "trained", "stopped", "over budget", "failed"]
 
+Fault = Literal["", "error", "not a number", "memory", "deadline", "lost", "storage"]
+
 COUNTED: tuple[State, ...] = ("trained", "stopped", "failed")  # what a study's number of trials counts
 
 
@@ -74,7 +76,8 @@ class Job:
 
     `training.patch` is spelled out; `budgets` are (objective, limit) in bytes, seconds or counts; `folder` is where
     the checkpoint, the weights and the epochs' log go. `costs` are those that are known already, of an interrupted
-    attempt say: they are not worked out again. With a `surface_tolerance_mm` surfaces are scored after the last epoch.
+    attempt say: they are not worked out again. With `timed_elsewhere` the latency is left to a probe. With a
+    `surface_tolerance_mm` surfaces are scored after the last epoch.
     """
 
     architecture: Architecture
@@ -88,6 +91,7 @@ class Job:
     folder: str
     costs: Costs | None = None
     surface_tolerance_mm: float | None = None
+    timed_elsewhere: bool = False
 
     @property
     def patch(self) -> tuple[int, int, int]:
@@ -122,7 +126,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What evaluating a job gave; `reason` says why a job was not trained to its end."""
+    """What evaluating a job gave; `reason` says why it was not trained to its end, `fault` what kind of failure."""
 
     state: State
     reason: str = ""
@@ -133,12 +137,22 @@ class Measurement:
     measured_memory: MeasuredMemory | None = None
     seconds: float = 0.0
     versions: tuple[tuple[str, str], ...] = ()
+    fault: Fault = ""
 
     def value(self, objective: str) -> float | None:
         """Return an objective's value; the Dice of a network that was not trained to its end is None."""
         if objective == "dice":
             return self.dice if self.state == "trained" else None
         return self.costs.of(objective) if self.costs else None
+
+    def to_json(self) -> str:
+        """Write it for another process. Raises ValueError at NaN or infinity."""
+        return json.dumps(asdict(self), allow_nan=False)
+
+    @staticmethod
+    def from_json(text: str) -> Measurement:
+        """Read what `to_json` wrote."""
+        return _MEASUREMENT.validate_json(text)
 
 
 @dataclass(frozen=True)
@@ -158,7 +172,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Record:
-    """One trial as the study's database keeps it."""
+    """One trial as the study's database keeps it; `driver` is the process that gave it out last."""
 
     number: int
     architecture: Architecture
@@ -169,6 +183,7 @@ class Record:
     started: str
     ended: str = ""
     attempts: tuple[str, ...] = field(default=())
+    driver: str = ""
 
     @property
     def state(self) -> State:
@@ -206,6 +221,7 @@ class Record:
             started=values["started"],
             ended=values["ended"],
             attempts=tuple(values["attempts"]),
+            driver=values.get("driver", ""),
         )
 
 

@@ -18,15 +18,14 @@ LAST_SHOWN = 8  # finished trials in the live table
 
 
 class RunView:
-    """Follows a study: the trial that runs, its epochs and Dice so far, the front, the time left."""
+    """Follows a study: the trials that run, their epochs and Dice so far, the front, the time left."""
 
     def __init__(self, console: Console, *, name: str, trials: int) -> None:
         self.console, self.name, self.trials = console, name, trials
         self.live = Live(console=console, refresh_per_second=4, transient=False) if console.is_terminal else None
         self.lines: list[tuple[str, ...]] = []
-        self.running: Record | None = None
+        self.running: dict[int, tuple[Record, Epoch | None]] = {}
         self.epochs = 0
-        self.last: Epoch | None = None
         self.counted, self.summary = 0, ""
         self.seconds: list[float] = []
         self.begun = time.monotonic()
@@ -40,7 +39,7 @@ class RunView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.live:
-            self.running = None
+            self.running.clear()
             self.live.update(self._table())
             self.live.__exit__(kind, error, trace)
 
@@ -58,13 +57,14 @@ class RunView:
 
     def started(self, record: Record, epochs: int) -> None:
         """Show the trial that starts."""
-        self.running, self.epochs, self.last = record, epochs, None
+        self.epochs = epochs
+        self.running[record.number] = (record, None)
         self.begun = time.monotonic()
         self._show(f"trial {record.number}: {record.architecture.describe()}")
 
     def epoch(self, record: Record, epoch: Epoch) -> None:
         """Show an epoch's loss and Dice."""
-        self.last = epoch
+        self.running[record.number] = (record, epoch)
         dice = "" if epoch.dice is None else f", Dice {epoch.dice:.4f}"
         self._show(f"trial {record.number}: epoch {epoch.number}/{self.epochs}, loss {epoch.loss:.4f}{dice}")
 
@@ -75,7 +75,7 @@ class RunView:
         if record.state in COUNTED:
             self.counted += 1
             self.seconds.append(measurement.seconds)
-        self.running = None
+        self.running.pop(record.number, None)
         self.lines.append((str(record.number), *outcome(record), show_seconds(measurement.seconds)))
         what = "; ".join(part for part in outcome(record) if part)
         left = f"; about {show_seconds(self._left())} left" if self._left() else ""
@@ -86,7 +86,7 @@ class RunView:
             return 0.0
         spent = time.monotonic() - self.begun if self.running else 0.0
         each = sum(self.seconds) / len(self.seconds)
-        return max(0.0, each * (self.trials - self.counted) - min(spent, each))
+        return max(0.0, each * (self.trials - self.counted) / max(1, len(self.running)) - min(spent, each))
 
     def _show(self, line: str) -> None:
         if self.live:
@@ -101,11 +101,11 @@ class RunView:
         for number, state, dice, memory, latency, network, took in self.lines[-LAST_SHOWN:]:
             table.add_row(number, state, dice, memory, latency, network, took)
         parts: list[object] = [table]
-        if self.running:
-            done = self.last.number if self.last else 0
-            dice = "" if self.last is None or self.last.dice is None else f"  Dice so far {self.last.dice:.4f}"
-            loss = f"  loss {self.last.loss:.4f}" if self.last else ""
-            parts.append(Text(f"trial {self.running.number}  {self.running.architecture.describe()}", no_wrap=True))
+        for record, last in self.running.values():
+            done = last.number if last else 0
+            dice = "" if last is None or last.dice is None else f"  Dice so far {last.dice:.4f}"
+            loss = f"  loss {last.loss:.4f}" if last else ""
+            parts.append(Text(f"trial {record.number}  {record.architecture.describe()}", no_wrap=True))
             parts.append(Text(f"  epoch {done}/{self.epochs}{loss}{dice}"))
             parts.append(ProgressBar(total=self.epochs, completed=done))
         left = f", about {show_seconds(self._left())} left" if self._left() else ""

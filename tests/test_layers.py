@@ -9,9 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ONLY = {  # package: files that may know it
-    "optuna": ("search/store.py", "search/proposers/"),
+    "optuna": ("search/store/", "search/proposers/"),
     "plotly": ("search/figures/", "search/report.py", "search/ablation/report.py"),
-    "ray": ("search/cluster.py",),
+    "ray": ("search/cluster/",),
     "dash": ("search/dashboard/",),
     "typer": ("search/cli.py",),
 }

@@ -14,7 +14,7 @@ from conftest import quiet_view, write_study
 from search.confirm import confirm_study, to_confirm, wanted
 from search.confirmed import case_means, confirmed_front, confirmed_table, interval, paired_p
 from search.front import confirmed, look
-from search.local import run_study
+from search.local import LocalExecutor, run_study
 from search.plan import make_plan
 from search.records import CaseDice, Costs, Measurement, Record, searched
 from search.store import read_records
@@ -86,9 +86,9 @@ def test_confirming_trains_what_is_missing_once_and_leaves_the_search_alone(fini
     before = look(plan.loaded, runs=made.runs)
     with pytest.raises(UserError, match="nothing of tiny was confirmed yet; start with `voxnas confirm`"):
         confirmed(before)
-    assert confirm_study(plan, top=1, seeds=1, folds=2, view=quiet_view()) == 2
-    assert confirm_study(plan, top=1, seeds=1, folds=2, view=quiet_view()) == 0
-    assert confirm_study(plan, top=1, seeds=2, folds=2, view=quiet_view()) == 2
+    assert confirm_study(plan, top=1, seeds=1, folds=2, view=quiet_view(), executor=LocalExecutor(plan)) == 2
+    assert confirm_study(plan, top=1, seeds=1, folds=2, view=quiet_view(), executor=LocalExecutor(plan)) == 0
+    assert confirm_study(plan, top=1, seeds=2, folds=2, view=quiet_view(), executor=LocalExecutor(plan)) == 2
     after = look(plan.loaded, runs=made.runs)
     assert (after.records, after.front) == (before.records, before.front)
     assert {(each.seed, each.fold) for each in after.confirmations} == {(1, 0), (1, 1), (2, 0), (2, 1)}
@@ -102,7 +102,7 @@ def test_confirming_trains_what_is_missing_once_and_leaves_the_search_alone(fini
 
 def test_the_verbs_show_the_confirmed_front(finished):
     made, plan = finished
-    confirm_study(plan, top=1, seeds=1, folds=2, view=quiet_view())
+    confirm_study(plan, top=1, seeds=1, folds=2, view=quiet_view(), executor=LocalExecutor(plan))
     where = ["--runs", str(made.runs), "--set", "training.epochs=1"]
     environment = {**os.environ, "COLUMNS": "160"}
     shown = subprocess.run(

@@ -8,11 +8,12 @@ import torch
 from conftest import STUDY, quiet_view, write_study
 
 from search.costs.memory import CPU, measure_training_memory, training_memory_bytes
-from search.local import open_driver, start
+from search.local import open_driver
 from search.lock import driver_lock
 from search.plan import make_plan
+from search.records import Wanted
 from search.study import load_study
-from search.training.evaluate import context_of, evaluate
+from search.training.evaluate import context_of, evaluate, progress
 from search.training.schemes import make_phases, phase_at
 from space.build import build
 
@@ -26,13 +27,14 @@ def driver(tmp_path_factory):
                                       "cascade.first: [[1.5], [1.0, 1.5]], ")  # fmt: skip
     made = write_study(tmp_path_factory.mktemp("schemes"), text)
     plan = make_plan(load_study(made.file), runs=made.runs)
-    with driver_lock(plan.folder):
+    with driver_lock(plan):
         yield open_driver(plan, quiet_view())
 
 
 def job_of(driver, folder, **decisions):
     space = driver.plan.space
-    record = start(driver, space.complete(decisions), number=0, seed=0, fold=0)
+    complete = space.complete(decisions)
+    record = driver.start(Wanted(space.architecture(complete), seed=0, fold=0, decisions=tuple(complete.items())))
     job = driver.job(record)
     return replace(job, folder=str(folder), training=replace(job.training, epochs=4, validate_every=2))
 
@@ -45,13 +47,7 @@ def test_a_scheme_trains_validates_and_goes_on_as_if_it_had_not_been_stopped(dri
     assert [epoch.dice is not None for epoch in whole.epochs] == [False, True, False, True]
     cut = job_of(driver, tmp_path / "cut", stages=stages)
     for last in (1, 3):  # within the first network's epochs, and within the second's
-
-        def stop(epoch, last=last):
-            if epoch.number == last:
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            evaluate(cut, stop)
+        next(so_far for so_far in progress(cut) if len(so_far.epochs) == last)
     went_on = evaluate(cut)
     assert [e.loss for e in went_on.epochs] == pytest.approx([e.loss for e in whole.epochs], rel=1e-3)
     assert went_on.dice == pytest.approx(whole.dice, abs=1e-2)

@@ -1,28 +1,49 @@
-"""Run or resume an ablation: the trainings that are missing, through the store and the driver of studies."""
+"""Run or resume an ablation: the trainings that are missing, through the store, driver and executors of studies."""
 
 from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing
 
 from search.ablation.plan import AblationPlan
 from search.ablation.results import still_wanted
 from search.devices import resolve_device, resolve_threads
-from search.local import View, finish_interrupted, open_driver, run_wanted
+from search.driver import Ask, Executor, View, open_driver
 from search.lock import driver_lock
+from search.plan import Plan
 from search.prices import Device
 from search.pricing import measured_device
+from search.records import Record, Wanted
 
 
-def run_ablation(plan: AblationPlan, *, view: View) -> None:
+def run_ablation(plan: AblationPlan, *, view: View, make_executor: Callable[[Plan], Executor]) -> None:
     """Train what is missing of every arm; what was interrupted goes on first, what failed is tried again.
 
     What fails every time stays missing: it doesn't end the rest, and the next run tries it again. Raises UserError
     where another driver runs the ablation, or where its data or training changed.
     """
-    with driver_lock(plan.folder):
+    with driver_lock(plan.plans[0]):
         for number, each in enumerate(plan.plans):
-            driver = open_driver(each, view)
-            finish_interrupted(driver)
-            for _ in range(1 + plan.loaded.ablation.retries):
-                run_wanted(driver, still_wanted(plan, number, ablation_device(plan)))
+            executor = make_executor(each)
+            driver = open_driver(each, view, executor)
+            with closing(driver), driver.store.present():
+                executor.run(driver, _ask(plan, number))
+
+
+def _ask(plan: AblationPlan, number: int) -> Ask:
+    """Return what asks for a setting's missing trainings, each at most once more than it may be retried."""
+    device, tries = ablation_device(plan), Counter[tuple[str, int, int]]()
+
+    def ask(records: Sequence[Record]) -> Wanted | str | None:
+        running = {record.identity for record in records if record.state == "running"}
+        for each in still_wanted(plan, number, device):
+            if each.identity not in running and tries[each.identity] <= plan.loaded.ablation.retries:
+                tries[each.identity] += 1
+                return each
+        return None if running else "all is trained"
+
+    return ask
 
 
 def missing_count(plan: AblationPlan) -> int:

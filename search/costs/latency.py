@@ -89,11 +89,26 @@ def _repeat(once: Callable[[], float], repeats: int, most_seconds: float) -> lis
 
 @contextmanager
 def device_lock(device: torch.device, *, exclusive: bool) -> Iterator[None]:
-    """Hold a device on this machine: shared while an epoch trains, alone while a latency is measured."""
-    path = Path(tempfile.gettempdir()) / f"voxnas-{os.getuid()}-{str(device).replace(':', '')}.lock"
-    with path.open("w") as file:
+    """Hold a device on this machine: shared while an epoch trains, alone while a latency is measured.
+
+    Who waits to be alone keeps the gate, so that trainings that follow on each other don't keep it out for ever.
+    """
+    path = Path(tempfile.gettempdir()) / f"voxnas-{os.getuid()}-{physical_name(device)}.lock"
+    with path.with_suffix(".gate").open("w") as gate, path.open("w") as file:
+        fcntl.flock(gate, fcntl.LOCK_EX)
         fcntl.flock(file, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        if not exclusive:
+            fcntl.flock(gate, fcntl.LOCK_UN)
         yield
+
+
+def physical_name(device: torch.device) -> str:
+    """Name a device of this machine as all its processes do: each may see but some of the cards, numbered from 0."""
+    index = device.index or 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    if device.type == "cuda" and index < len(visible) and visible[index]:
+        return f"cuda{visible[index]}"
+    return f"cuda{index}" if device.type == "cuda" else device.type
 
 
 @lru_cache

@@ -27,7 +27,8 @@ from search.records import Job, Record
 from search.store import Store, read_records
 from search.study.mistakes import UserError
 from search.study.units import show_bytes
-from search.training.checkpoint import WEIGHTS, load_weights
+from search.training.checkpoint import load_weights
+from search.training.files import WEIGHTS
 from space.build import build
 
 CARD = "MODEL_CARD.md"
@@ -68,7 +69,7 @@ def export(plan: Plan, pick: str, out: Path) -> Exported:
     """
     record, why = choose(pick, read_records(plan.url, plan.study.name), plan.directions)
     # Refuses a changed file, which would give the network another patch, spacing or fold than its own
-    Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
+    Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity()).close()
     folder = trial_folder(plan, record.number)
     return export_trial(record, plan=plan, prepared=prepared_data(plan), folder=folder, out=out, why=why)
 

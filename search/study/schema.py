@@ -185,12 +185,21 @@ class Search:
 
 @dataclass(frozen=True)
 class Executor:
-    """Where trials run; `threads` is the one setting for training and for latency."""
+    """Where trials run; `threads` is the one setting for training and for latency.
+
+    On a Ray cluster also its address, the most trials at a time (what the cluster has room for), where checkpoints
+    go (the run's folder, which all machines then share), and the resource or kind of card that latencies are
+    measured on.
+    """
 
     __pydantic_config__ = STRICT
-    kind: Literal["local"] = "local"
+    kind: Literal["local", "ray"] = "local"
     device: Annotated[str, Field(pattern=DEVICE_PATTERN)] = "auto"
     threads: Whole | None = None
+    address: str = "auto"
+    workers: Whole | None = None
+    storage_path: str | None = None
+    latency_on: str | None = None
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from search.records import Epoch, Job
-
-LAST, WEIGHTS, EPOCHS, REASON = "last.pt", "best.safetensors", "epochs.jsonl", "reason.txt"
+from search.training.files import EPOCHS, LAST, WEIGHTS
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:

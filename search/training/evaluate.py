@@ -1,13 +1,14 @@
-"""evaluate: Job to Measurement. Price, refuse what is over budget, train, validate on whole volumes."""
+"""evaluate: Job to Measurement, at once or step by step: price, refuse what is over budget, train, validate."""
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import math
 import platform
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,9 +21,10 @@ from search.costs.memory import measure_training_memory
 from search.costs.price import predict_costs
 from search.data.prepare import Prepared, load_prepared
 from search.objectives import HEADINGS, show
-from search.records import CaseDice, Costs, Epoch, Job, Measurement
+from search.records import CaseDice, Costs, Epoch, Job, MeasuredMemory, Measurement
 from search.study.units import show_seconds
-from search.training.checkpoint import REASON, drop_checkpoint, load_checkpoint, save_checkpoint, save_weights
+from search.training.checkpoint import drop_checkpoint, load_checkpoint, save_checkpoint, save_weights
+from search.training.files import REASON
 from search.training.patches import PatchSource
 from search.training.pretrained import Unavailable, start_from_pretrained
 from search.training.schemes import Phase, make_phases, phase_at, training_step
@@ -31,20 +33,12 @@ from search.training.validation import mean_dice, validate
 from space.build import Network, Refused, build
 from space.canonical import Context
 
-OnEpoch = Callable[[Epoch], str | None]  # returns why the training should stop here, if it should
-OnPriced = Callable[[Costs], None]
+FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_HOST_MEMORY = "DefaultCPUAllocator"  # torch raises a bare RuntimeError where the machine's memory is exhausted
 
 
 class Diverged(RuntimeError):
     """A loss that is no longer a number."""
-
-
-class Stopped(Exception):
-    """A training that was told to stop before its last epoch; carries what it had."""
-
-    def __init__(self, reason: str, epochs: tuple[Epoch, ...]):
-        super().__init__(reason)
-        self.reason, self.epochs = reason, epochs
 
 
 def context_of(job: Job) -> Context:
@@ -52,73 +46,109 @@ def context_of(job: Job) -> Context:
     return Context(job.patch, job.task.spacing_mm, job.task.in_channels, len(job.task.classes))
 
 
-def evaluate(job: Job, on_epoch: OnEpoch = lambda epoch: None, on_priced: OnPriced = lambda costs: None) -> Measurement:
-    """Price the job's architecture, and train and validate it unless it is over budget.
+def evaluate(job: Job, hear: Callable[[Measurement], object] = lambda so_far: None) -> Measurement:
+    """Price the job's architecture, and train and validate it unless it is over budget; `hear` what is known so far."""
+    for measurement in progress(job):
+        if measurement.state == "running":
+            hear(measurement)
+    return measurement
 
-    Goes on from the checkpoint in `job.folder` if there is one. Faults of the training itself (a loss that is not
-    a number, memory exhausted, the deadline) come back as a failed Measurement with the reason, also written to
-    `reason.txt`; interrupts pass through.
+
+def progress(job: Job) -> Iterator[Measurement]:
+    """Yield what is known so far, state `running`: once it is priced, and after each epoch; last the outcome.
+
+    Goes on from the checkpoint in `job.folder` if there is one; whoever stops asking stops the training. Faults of
+    the training itself (a loss that is not a number, memory exhausted, the deadline) and a full disk come back as a
+    failed Measurement with the reason, also written to `reason.txt`; other errors and interrupts pass through.
     """
     started = time.perf_counter()
     torch.set_num_threads(job.threads)
+    for measurement in _caught(job, started):
+        yield replace(measurement, seconds=time.perf_counter() - started, versions=versions())
+
+
+def _caught(job: Job, started: float) -> Iterator[Measurement]:
     try:
-        measurement = _evaluate(job, on_epoch, on_priced, started)
+        yield from _progress(job, started)
+        return
     except Refused as error:
-        measurement = Measurement("failed", f"can't be built: {error}")
-    except (Diverged, TimeoutError, Unavailable) as error:
-        measurement = Measurement("failed", str(error))
-    except torch.OutOfMemoryError as error:
-        measurement = Measurement("failed", f"out of memory: {str(error).splitlines()[0]}")
-    if measurement.state == "failed":
-        folder = Path(job.folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / REASON).write_text(measurement.reason + "\n")
-    return replace(measurement, seconds=time.perf_counter() - started, versions=versions())
+        failed = Measurement("failed", f"can't be built: {error}", fault="error")
+    except Diverged as error:
+        failed = Measurement("failed", str(error), fault="not a number")
+    except TimeoutError as error:
+        failed = Measurement("failed", str(error), fault="deadline")
+    except Unavailable as error:
+        failed = Measurement("failed", str(error), fault="error")
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        failed = _out_of_memory(job, error)
+    except RuntimeError as error:
+        if NO_HOST_MEMORY not in str(error):
+            raise
+        failed = _out_of_memory(job, error)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        failed = Measurement("failed", f"no space is left for {job.folder}: {error}", fault="storage")
+    if failed.fault != "storage":
+        write_reason(job, failed.reason)
+    yield failed
 
 
-def _evaluate(job: Job, on_epoch: OnEpoch, on_priced: OnPriced, started: float) -> Measurement:
+def _out_of_memory(job: Job, error: BaseException) -> Measurement:
+    device = torch.device(job.device)
+    held = None
+    if device.type == "cuda":
+        held = MeasuredMemory(torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device))
+        torch.cuda.empty_cache()
+    said = str(error).strip().splitlines() or ["the machine's memory is exhausted"]
+    return Measurement("failed", f"out of memory: {said[0]}", measured_memory=held, fault="memory")
+
+
+def write_reason(job: Job, reason: str) -> None:
+    """Leave a failed job's reason in its folder."""
+    folder = Path(job.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / REASON).write_text(reason + "\n")
+
+
+def _progress(job: Job, started: float) -> Iterator[Measurement]:
     device, context = torch.device(job.device), context_of(job)
     costs = price(job, context, device)
-    over = over_budget(costs, job)
+    over = over_budget(costs, job.budgets)
     if over:
-        return Measurement("over budget", over, costs)
-    on_priced(costs)
+        yield Measurement("over budget", over, costs)
+        return
+    yield Measurement("running", costs=costs)
     measured = measure_training_memory(job.architecture, context, job.training, device=device)
+    so_far = Measurement("running", costs=costs, measured_memory=measured)
     seed_everything(job.seed)
     network = build(job.architecture, context)
     start_from_pretrained(network, job.architecture)
     network = lay_out(network).to(device)
     prepared = load_prepared(Path(job.task.prepared))
-    try:
-        epochs, cases = train(network, prepared, job, on_epoch=on_epoch, started=started)
-    except Stopped as stop:
-        return Measurement("stopped", stop.reason, costs, epochs=stop.epochs, measured_memory=measured)
-    return Measurement(
-        "trained",
-        costs=costs,
-        dice=mean_dice(cases),
-        cases=cases,
-        epochs=epochs,
-        measured_memory=measured,
-    )
+    for epochs, cases in train(network, prepared, job, started=started):
+        if len(epochs) < job.training.epochs:
+            yield replace(so_far, epochs=epochs)
+        else:
+            yield replace(so_far, state="trained", dice=mean_dice(cases), cases=cases, epochs=epochs)
 
 
 def price(job: Job, context: Context, device: torch.device) -> Costs:
     """Predict what needs no device, and measure the latency unless that breaks a budget already.
 
-    What the job brings with it is not worked out again.
+    What the job brings with it is not worked out again; a latency that is measured elsewhere is left open.
     """
     costs = job.costs or predict_costs(job.architecture, context, job.training)
-    if costs.latency or over_budget(costs, job):
+    if costs.latency or job.timed_elsewhere or over_budget(costs, job.budgets):
         return costs
     network = build(job.architecture, context)
     return replace(costs, latency=measure_latency(network, context, job.training, device=device))
 
 
-def over_budget(costs: Costs, job: Job) -> str:
+def over_budget(costs: Costs, budgets: Sequence[tuple[str, float]]) -> str:
     """Say which budget the costs break, with the number and the limit; empty where none."""
     broken = []
-    for objective, limit in job.budgets:
+    for objective, limit in budgets:
         value = costs.of(objective)
         if value is not None and value > limit:
             broken.append(
@@ -135,9 +165,9 @@ def seed_everything(seed: int) -> None:
 
 
 def train(
-    network: Network, prepared: Prepared, job: Job, *, on_epoch: OnEpoch, started: float
-) -> tuple[tuple[Epoch, ...], tuple[CaseDice, ...]]:
-    """Train to the last epoch, a checkpoint each; keep the last weights; return the epochs and the final scores."""
+    network: Network, prepared: Prepared, job: Job, *, started: float
+) -> Iterator[tuple[tuple[Epoch, ...], tuple[CaseDice, ...]]]:
+    """Train to the last epoch, a checkpoint each; yield the epochs so far and their scores, last with weights kept."""
     device, training = torch.device(job.device), job.training
     phases = make_phases(network, patch=job.patch, training=training)
     if len(phases) > training.epochs:
@@ -165,16 +195,14 @@ def train(
         epoch = Epoch(number + 1, loss, dice, time.perf_counter() - begun)
         epochs = (*epochs, epoch)
         save_checkpoint(job, network, optimiser, epochs=epochs)
-        why = on_epoch(epoch)
-        if why and not last:
-            raise Stopped(why, epochs)
         if not last:
+            yield epochs, cases
             cases = ()
     if not cases:  # the process was stopped between its last epoch and the record
         cases = validate(network, prepared, job, device=device, last=True)
     save_weights(Path(job.folder), network)
     drop_checkpoint(Path(job.folder))
-    return epochs, cases
+    yield epochs, cases
 
 
 def _train_epoch(

@@ -1,0 +1,25 @@
+"""An Optuna storage as a list of Records: the only room that knows its tables and attribute names.
+
+A trial's architecture is written at once, as a running trial made from a template; a Record is one JSON attribute,
+and all records are read by one query.
+"""
+
+from search.store.driven import Store, excesses, now, optuna_directions
+from search.store.tables import (
+    RECORD,
+    REFERENCE,
+    STUDY,
+    close_storage,
+    open_storage,
+    read_records,
+    read_studies,
+    read_study_attribute,
+    read_study_attributes,
+    reading,
+    shown,
+)
+
+__all__ = [
+    "RECORD", "REFERENCE", "STUDY", "Store", "close_storage", "excesses", "now", "open_storage", "optuna_directions",
+    "read_records", "read_studies", "read_study_attribute", "read_study_attributes", "reading", "shown",
+]  # fmt: skip

@@ -1,0 +1,269 @@
+"""Studies on a Ray cluster of two raylets: what comes of faults of a trial; and that records are the local ones."""
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import cluster_trials
+import psutil
+import pytest
+from cluster_trials import HERE, Watch
+from conftest import STUDY, quiet_view, write_study
+
+import search.local
+from search.cluster.executor import RayExecutor
+from search.driver import run_study
+from search.plan import make_plan
+from search.store import read_records
+from search.study import UserError, load_study
+
+ROOT = HERE.parent
+TINY = STUDY.replace("epochs: 2", "epochs: 3")
+
+
+def start_cluster(*nodes):
+    """Start raylets whose workers find this checkout and its tests; the first is the head."""
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = "5"  # noqa: SIM112 (how long a driver waits for a head)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE)])
+    head, *others = nodes
+    cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **head})
+    for node in others:
+        cluster.add_node(**node)
+    return cluster
+
+
+def stop_cluster(cluster):
+    """End a cluster and this process's connection; what Ray leaves open is closed here, where it may complain."""
+    import ray
+
+    ray.shutdown()
+    processes = [each.process for node in cluster.list_all_nodes() for all_of in node.all_processes.values()
+                 for each in all_of]  # fmt: skip
+    cluster.shutdown()
+    for process in processes:
+        process.wait()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        del processes
+        gc.collect()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    made = start_cluster({"num_cpus": 1}, {"num_cpus": 1})
+    yield made
+    stop_cluster(made)
+
+
+def plan_of(folder, *overrides, text=TINY):
+    folder.mkdir(exist_ok=True)
+    made = write_study(folder, text) if not (folder / "tiny.yaml").exists() else None
+    file = made.file if made else folder / "tiny.yaml"
+    return make_plan(load_study(file, overrides=overrides), runs=folder / "runs")
+
+
+def run(plan, cluster, trial, *, trials=3):
+    executor = RayExecutor(
+        plan, address=cluster.address, trial=getattr(cluster_trials, trial), stopwatch=Watch
+    )
+    return run_study(plan, trials=trials, view=quiet_view(), executor=executor)
+
+
+def outcomes(plan):
+    """Check what holds after every fault, and return the records: none twice, none running, Optuna agrees."""
+    records = read_records(plan.url, plan.study.name)
+    assert [record.number for record in records] == list(range(len(records)))
+    assert len({record.identity for record in records}) == len(records)
+    assert "running" not in {record.state for record in records}
+    return records
+
+
+def wait_for(done, seconds=120.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := done():
+            return found
+        time.sleep(0.1)
+    raise TimeoutError
+
+
+def states(plan):
+    try:
+        return [record.state for record in read_records(plan.url, plan.study.name)]
+    except Exception:  # the database is not there yet
+        return []
+
+
+def test_a_lost_process_goes_on_from_its_checkpoint_and_the_attempt_is_kept(tmp_path, cluster):
+    plan = plan_of(tmp_path)
+    assert run(plan, cluster, "Killed").why == "3 trials are done"
+    records = outcomes(plan)
+    assert [record.state for record in records] == ["trained"] * 3
+    (attempt,) = records[1].attempts
+    assert "was lost" in attempt and "went on from its last checkpoint" in attempt
+    assert not records[0].attempts and not records[2].attempts
+    assert {len(record.measurement.epochs) for record in records} == {3}
+    assert {record.measurement.costs.latency.median_s for record in records} == {0.01}
+    assert {record.measurement.versions for record in records} == {(("imported", ""),)}  # neither torch nor monai
+    assert not list(plan.folder.glob("tune*"))
+    again = run(plan, cluster, "Killed")
+    assert again.records == tuple(records)
+
+
+def test_faults_are_told_apart(tmp_path, cluster):
+    plan = plan_of(tmp_path, "training.deadline=3 s")
+    for name, fault, said in (
+        ("Wrong", "error", "ZeroDivisionError: one over nothing"),
+        ("Hanging", "deadline", "the deadline of 3.0 s passed and nothing was heard; its process was ended"),
+        ("AlwaysKilled", "lost", "its process was lost 4 times"),
+    ):
+        plan = plan_of(tmp_path, "training.deadline=3 s", f"name={name}")
+        run(plan, cluster, name)
+        records = outcomes(plan)
+        assert [record.state for record in records] == ["trained", "failed", "trained"]
+        assert records[1].measurement.fault == fault and said in records[1].measurement.reason
+        assert len(records[1].attempts) == (3 if fault == "lost" else 0)
+
+
+def test_out_of_memory_is_tried_once_alone_and_then_over_budget(tmp_path, cluster):
+    plan = plan_of(tmp_path)
+    run(plan, cluster, "Hungry", trials=3)
+    records = outcomes(plan)
+    assert [record.state for record in records] == ["trained", "over budget", "trained", "trained"]
+    for record in records[:2]:
+        (attempt,) = record.attempts
+        assert "out of memory: no more (6.0 GiB held); tried again alone" in attempt
+    assert records[1].measurement.reason == "alone on its device, out of memory: no more (6.0 GiB held)"
+    assert records[1].measurement.measured_memory.reserved_bytes == 6 * 2**30
+    assert records[1].measurement.costs.params > 0
+
+
+def plain(records):
+    """What of records does not depend on clocks and machines."""
+    return [
+        (record.number, record.decisions, record.state, record.measurement.dice, record.measurement.cases,
+         [(epoch.number, epoch.loss, epoch.dice) for epoch in record.measurement.epochs],
+         replace(record.measurement.costs, latency=None), record.measurement.measured_memory)
+        for record in records
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_one_worker_gives_the_records_of_the_local_executor(tmp_path, cluster):
+    text = STUDY.replace("proposer: random", "proposer: known-cost, halving: {min_epochs: 1, reduction: 2.0}")
+    text = text.replace("threads: 1", "threads: 1, workers: 1")
+    here, there = (plan_of(tmp_path / name, text=text) for name in ("here", "there"))
+    local = search.local.run_study(here, trials=4, view=quiet_view())
+    far = run_study(there, trials=4, view=quiet_view(), executor=RayExecutor(there, address=cluster.address))
+    assert plain(far.records) == plain(local.records)
+    assert {"trained", "stopped"} == {record.state for record in far.records}
+    assert all(record.measurement.costs.latency for record in far.records if record.state == "trained")
+    for record in far.records:
+        assert not (there.folder / "trials" / f"{record.number:06d}" / "last.pt").exists()
+    kept = {path.parent.name for path in there.folder.glob("trials/*/best.safetensors")}
+    assert kept == {path.parent.name for path in here.folder.glob("trials/*/best.safetensors")}
+
+
+@pytest.mark.slow
+def test_a_real_training_outlives_its_process_and_half_a_checkpoint_and_ends_in_nan(tmp_path, cluster):
+    text = STUDY.replace("epochs: 2, steps_per_epoch: 4", "epochs: 6, steps_per_epoch: 6")
+    plan = plan_of(tmp_path, "executor.workers=1", f"executor.storage_path={tmp_path / 'storage'}", text=text)
+    checkpoint = tmp_path / "storage" / "tiny" / "trials" / "000000" / "last.pt"
+
+    def harm():
+        wait_for(checkpoint.exists)
+        for process in psutil.process_iter(["name", "cmdline"]):
+            if "ray::Trial" in " ".join(process.info["cmdline"] or ()):
+                process.kill()
+        whole = checkpoint.read_bytes()
+        checkpoint.write_bytes(whole[: len(whole) // 2])
+
+    thread = threading.Thread(target=harm)
+    thread.start()
+    run_study(plan, trials=1, view=quiet_view(), executor=RayExecutor(plan, address=cluster.address))
+    thread.join()
+    (record,) = outcomes(plan)
+    assert record.state == "trained" and len(record.measurement.epochs) == 6 and len(record.attempts) == 1
+    assert (plan.folder / "trials" / "000000" / "best.safetensors").exists()  # brought back from the storage
+    wild = plan_of(tmp_path, "name=wild", "training.learning_rate=1e30", "training.clip_gradient=1e30")
+    run_study(wild, trials=2, view=quiet_view(), executor=RayExecutor(wild, address=cluster.address))
+    assert {(each.state, each.measurement.fault) for each in outcomes(wild)} == {("failed", "not a number")}
+
+
+def test_nothing_answers_at_an_address(tmp_path, monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(UserError, match="no Ray cluster at 'nowhere': .*; start one with `ray start --head`, or name"):
+        RayExecutor(plan_of(tmp_path), address="nowhere")
+
+
+def test_a_latency_is_measured_on_what_the_study_names(cluster):
+    from search.cluster.probe import probe_options
+
+    lent = {"CPU": 8.0, "GPU": 2.0, "latency_probe": 1.0, "accelerator_type:A100": 1.0}
+    assert probe_options(None, lent, gpu=True) == {"num_cpus": 0, "resources": {"latency_probe": 1.0}}
+    assert probe_options("A100", lent, gpu=True)["num_gpus"] == 1
+    assert probe_options(None, {"CPU": 8.0, "GPU": 2.0}, gpu=True) == {"num_cpus": 0, "num_gpus": 1}
+    with pytest.raises(UserError, match="executor.latency_on: 'H100' is not in the cluster, which has A100, latency_p"):
+        probe_options("H100", lent, gpu=True)
+
+
+def test_cards_of_one_machine_are_locked_apart(monkeypatch):
+    import torch
+
+    from search.costs.latency import physical_name
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert physical_name(torch.device("cuda:0")) == "cuda3" and physical_name(torch.device("cpu")) == "cpu"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert physical_name(torch.device("cuda:1")) == "cuda1"
+
+
+@pytest.mark.slow
+def test_real_volumes_on_two_workers(tmp_path, cluster, shared_data):
+    loaded = load_study(ROOT / "studies" / "hippocampus.yaml", data_root=shared_data, overrides=[
+        "training.epochs=1", "training.steps_per_epoch=2", "search.proposer=random", "executor.threads=1",
+        "executor.device=cpu", "space.fix.width_cap=32",
+    ])  # fmt: skip
+    plan = make_plan(loaded, runs=tmp_path)
+    run_study(plan, trials=2, view=quiet_view(), executor=RayExecutor(plan, address=cluster.address))
+    records = outcomes(plan)
+    assert sum(record.state == "trained" for record in records) == 2
+    for record in records:
+        if record.state == "trained":
+            assert {case.case for case in record.measurement.cases} == set(plan.fold.validation)
+
+
+@pytest.mark.slow
+def test_a_submitted_study_runs_on_the_head(tmp_path, monkeypatch):
+    made = write_study(tmp_path, STUDY.replace("epochs: 2", "epochs: 1"))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    head = start_cluster({"num_cpus": 2, "include_dashboard": True, "dashboard_port": 28265})
+    try:
+        where = ["--runs", str(made.runs), "--data", str(made.data), "--trials", "1"]
+        command = [sys.executable, "-m", "search.cli", "submit", str(made.file), "--address"]
+        done = subprocess.run(
+            [*command, "http://127.0.0.1:28265", *where, "--follow"], capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "tiny runs as raysubmit_" in done.stdout and "1 trials are done (1 trained)" in done.stdout
+        nobody = subprocess.run([*command, "http://127.0.0.1:9", *where], capture_output=True, text=True)
+        assert nobody.returncode == 2 and "the head at http://127.0.0.1:9 did not take the study" in nobody.stderr
+        relative = subprocess.run(
+            [*command, "http://127.0.0.1:28265", "--runs", "runs"], capture_output=True, text=True
+        )
+        assert relative.returncode == 2 and "name a folder that the cluster's machines share" in relative.stderr
+    finally:
+        stop_cluster(head)
+    (record,) = read_records(f"sqlite:///{made.runs / 'tiny' / 'study.db'}", "tiny")
+    assert record.state == "trained"

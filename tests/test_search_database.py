@@ -1,0 +1,97 @@
+"""Which databases a study may name, and what is said where one can't be had."""
+
+
+import pytest
+import sqlalchemy as sql
+from test_search_store import CHOICES, DIRECTIONS, DONE, record
+
+from search import database
+from search.database import database_url, is_outage, patiently
+from search.presence import DRIVER, is_present
+from search.store import Store, read_records, read_study_attributes
+from search.study import UserError
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql+psycopg://me:secret@host/db", "storage: leave the password out of the URL; PGPASSWORD or"),
+        ("postgresql+psycopg://host/db?password=secret", "storage: leave the password out of the URL"),
+        ("mysql://host/db", "storage: 'mysql' is not supported; write sqlite:///FILE, postgresql"),
+        ("postgres", "storage: 'postgres' is not the URL of a database, as sqlite:///FILE"),
+        ("grpc://host", "storage: 'grpc://host' should be grpc://HOST:PORT"),
+    ],
+)
+def test_a_database_that_can_not_be_is_refused(tmp_path, url, said):
+    with pytest.raises(UserError, match="storage") as error:
+        database_url(url, tmp_path)
+    assert said in str(error.value) and "secret" not in str(error.value)
+
+
+def test_an_outage_is_sat_out_and_a_long_one_ends_the_run(monkeypatch, tmp_path):
+    url = f"postgresql+psycopg://nobody@/none?host={tmp_path}"
+    engine, tries = database.make_engine(url), []
+
+    def work():
+        tries.append(1)
+        if len(tries) < 3:
+            engine.connect()
+        return "back"
+
+    monkeypatch.setattr(database, "RETRY_S", 0.01)
+    assert patiently(work, url=url) == "back" and len(tries) == 3
+    monkeypatch.setattr(database, "OUTAGE_S", 0.05)
+    with pytest.raises(UserError, match="the study's database can't be reached: .*connect"):
+        patiently(engine.connect, url=url)
+    with pytest.raises(ZeroDivisionError):
+        patiently(lambda: 1 // 0, url=url)
+
+
+def test_sqlite_has_no_outages_but_may_be_full():
+    full = sql.exc.OperationalError("INSERT", {}, Exception("database or disk is full"))
+    assert not is_outage(full, "sqlite:///study.db")
+
+    def write():
+        raise full
+
+    with pytest.raises(UserError, match="the disk of the study's database is full; the same command goes on"):
+        patiently(write, url="sqlite:///study.db")
+
+
+def test_a_driver_says_that_it_is_there_until_it_ends(tmp_path):
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    store = Store.open(url, "s", directions=DIRECTIONS, values={"a": 1})
+    with store.present() as presence:
+        (beat,) = read_study_attributes(url, "s", DRIVER + "%").values()
+        assert is_present(beat)
+        assert not is_present({**beat, "pid": 2**22 + 1})
+        assert not is_present({**beat, "host": "elsewhere", "at": "2026-01-01T00:00:00+00:00"})
+        assert not presence.is_alive("process 1 on elsewhere")  # the lock says so for SQLite
+    (beat,) = read_study_attributes(url, "s", DRIVER + "%").values()
+    assert not is_present(beat)
+
+
+def test_a_study_behind_optunas_proxy_is_the_same(tmp_path):
+    import optuna
+    from optuna.storages._grpc.server import make_server
+
+    behind = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'behind.db'}")
+    server = make_server(behind, "127.0.0.1", 38471)
+    server.start()
+    try:
+        url = database_url("grpc://127.0.0.1:38471", tmp_path)
+        store = Store.open(url, "s", directions=DIRECTIONS, values={"a": 1})
+        store.reference = {"dice": 0.0, "memory": 10.0}
+        first = store.start(record(), choices=CHOICES)
+        told = first.told(DONE, ended="then")
+        store.tell(told, objectives=list(DIRECTIONS), budgets={})
+        second = store.start(record(), choices=CHOICES)
+        assert second.number == 1 and store.records() == read_records(url, "s") == [told, second]
+        with store.present():
+            assert [is_present(each) for each in read_study_attributes(url, "s", DRIVER + "%").values()] == [True]
+        again = Store.open(url, "s", directions=DIRECTIONS, values={"a": 1})
+        assert again.reference == store.reference and again.left_behind() == second
+        assert store.study.trials[0].params == {"width": 8, "tied": True}
+    finally:
+        server.stop(0).wait()
+        behind.engine.dispose()

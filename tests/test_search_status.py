@@ -1,0 +1,146 @@
+"""`voxnas status` and `voxnas studies`: what they show of records, and what they change of them."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from conftest import STUDY
+from test_search_store import CHOICES, DIRECTIONS, DONE, record
+
+from search.records import Epoch, Measurement
+from search.status import status_json, study_status
+from search.store import Store, read_records
+from search.store.studies import Change, change_studies, find_databases, list_studies
+from search.study import UserError, load_study
+from space.architecture import Architecture
+
+COMMAND = [sys.executable, "-m", "search.cli"]
+TRAINED = replace(DONE, costs=replace(DONE.costs, memory_bytes=4000))
+
+
+def fill(folder, name="tiny"):
+    """A study with one trained trial, one that failed, one that runs, and one whose driver is gone."""
+    store = Store.open(f"sqlite:///{folder / 'runs' / name / 'study.db'}", name, directions=DIRECTIONS, values={
+        "name": name, "search": {"seed": 0}, "data": {"fold": 0},
+        "objectives": {"dice": {"direction": "maximize"}, "memory": {"direction": "minimize"}},
+    })  # fmt: skip
+
+    def start(number, driver=store.me):
+        network = Architecture.of({"encoder": "plain", "repeats": 1, "channels": (8, 16 + number)})
+        made = replace(record(width=CHOICES["width"][number % 2]), fold=0, driver=driver, architecture=network)
+        return store.start(made, choices=CHOICES)
+
+    store.tell(start(0).told(TRAINED, ended="then"), objectives=list(DIRECTIONS), budgets={})
+    failed = Measurement("failed", "the loss became nan in epoch 2", fault="not a number")
+    store.tell(start(1).told(failed, ended="then"), objectives=list(DIRECTIONS), budgets={})
+    running = start(2)
+    epochs = (Epoch(1, 0.5, 0.31, 1.0), Epoch(2, 0.4, None, 1.0))
+    so_far = Measurement("running", epochs=epochs)
+    store.update(replace(running, measurement=so_far, attempts=("process 7 was lost; went on",)))
+    start(3, driver="process 1 on elsewhere")
+    store.presence.show(machines=2, cpus=16.0, gpus=4.0, used_cpus=3.0, used_gpus=0.5, running=1, queued=1, probes=0,
+                        waiting=0)  # fmt: skip
+    return store
+
+
+@pytest.fixture
+def study(tmp_path):
+    file = tmp_path / "tiny.yaml"
+    file.write_text(STUDY.replace("search: {proposer: random, trials: 3}", "search: {proposer: random, trials: 6}"))
+    return file
+
+
+def test_a_status_tells_who_works_on_what_and_what_failed_and_why(tmp_path, study):
+    store = fill(tmp_path)
+    with store.present():
+        status = study_status(load_study(study, need_data=False), runs=tmp_path / "runs")
+        assert status.counts == {"trained": 1, "failed": 1, "running": 2} and status.planned == 6
+        assert status.failures == {"the loss became nan in epoch 2": 1} and status.attempts == {"process 7 was lost": 1}
+        mine, lost = status.running
+        assert (mine.epoch, mine.dice, mine.lost) == (2, 0.31, False) and (lost.epoch, lost.lost) == (0, True)
+        assert status.left_s == pytest.approx(3.5 * 4 / 2) and not status.is_over
+        assert json.loads(status_json(status))["drivers"][0]["machines"] == 2
+        shown = subprocess.run(
+            [*COMMAND, "status", str(study), "--runs", str(tmp_path / "runs")], capture_output=True, text=True,
+            env={**os.environ, "COLUMNS": "200"},
+        ).stdout  # fmt: skip
+    for words in (
+        "tiny: 2 of 6 trials (1 trained, 1 failed, 2 running); about 7.0 s left",
+        f"driver: process {os.getpid()} on",
+        "1 trials on 2 machines, 3 of 16 CPUs and 0.5 of 4 GPUs in use; 1 queued",
+        "0.3100", "process 1 on elsewhere (gone)", "1 x the loss became nan in epoch 2", "1 x process 7 was lost",
+    ):  # fmt: skip
+        assert words in shown, shown
+
+
+def test_watching_ends_with_the_study(tmp_path, study):
+    store = fill(tmp_path)
+    for each in store.records():
+        if each.state == "running":
+            store.tell(each.told(TRAINED, ended="then"), objectives=list(DIRECTIONS), budgets={})
+    command = [*COMMAND, "status", str(study), "--set", "search.trials=4", "--runs", str(tmp_path / "runs"), "--watch"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "tiny: 4 of 4 trials" in done.stdout and "no driver works on it" in done.stdout
+
+
+def test_studies_are_listed_renamed_copied_freed_and_deleted(tmp_path):
+    runs = tmp_path / "runs"
+    fill(tmp_path).close()
+    (url,) = find_databases(None, runs)
+    (listed,) = list_studies(url)
+    assert listed.name == "tiny" and listed.states == {"trained": 1, "failed": 1, "running": 2}
+    for number, file in ((0, "best.safetensors"), (0, "last.pt"), (1, "best.safetensors"), (2, "last.pt")):
+        path = runs / "tiny" / "trials" / f"{number:06d}" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(5000))
+    (said,) = change_studies([url], Change(free="tiny"), runs=runs)
+    assert float(said.removeprefix("tiny: ").partition(" ")[0]) >= 9.7 and said.endswith(" KiB freed")
+    left = {f"{path.parent.name}/{path.name}" for path in runs.rglob("*") if path.stat().st_size == 5000}
+    assert left == {"000000/best.safetensors", "000002/last.pt"}
+    records = read_records(url, "tiny")
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    change_studies([url], Change(copy=("tiny", other)), runs=runs)
+    assert read_records(other, "tiny") == records
+    change_studies([url], Change(rename=("tiny", "small")), runs=runs)
+    (url,) = find_databases(None, runs)
+    assert url.endswith("small/study.db") and read_records(url, "small") == records
+    with pytest.raises(UserError, match="studies: there is no study 'smal'; did you mean 'small'"):
+        change_studies([url], Change(delete="smal"), runs=runs)
+    change_studies([url], Change(delete="small"), runs=runs)
+    with pytest.raises(UserError, match=r"studies: no \*/study.db in .*; name a database, or the folder with --runs"):
+        find_databases(None, runs)
+
+
+def test_a_study_is_not_deleted_unasked_nor_while_it_runs(tmp_path):
+    fill(tmp_path).close()
+    command = [*COMMAND, "studies", "--delete", "tiny", "--runs", str(tmp_path / "runs")]
+    asked = subprocess.run(command, capture_output=True, text=True, input="n\n")
+    assert asked.returncode == 1 and "delete the study tiny" in asked.stdout
+    from search.lock import hold_lock
+
+    folder = tmp_path / "runs" / "tiny"
+    with hold_lock(f"sqlite:///{folder / 'study.db'}", folder, "tiny"):
+        held = subprocess.run([*command, "--yes"], capture_output=True, text=True)
+        assert held.returncode == 2 and "tiny is being run already" in held.stderr
+    done = subprocess.run([*command, "--yes"], capture_output=True, text=True)
+    assert not folder.exists() and "tiny is deleted" in done.stdout
+
+
+def test_an_older_database_is_refused_with_the_command_that_mends_it(tmp_path):
+    runs = tmp_path / "runs"
+    fill(tmp_path).close()
+    (url,) = find_databases(None, runs)
+    records = read_records(url, "tiny")
+    with sqlite3.connect(runs / "tiny" / "study.db") as database:  # as Optuna 3.1 left it
+        database.execute("UPDATE alembic_version SET version_num = 'v3.0.0.d'")
+    with pytest.raises(UserError, match="was written by an older version; `voxnas studies .*study.db --upgrade`"):
+        list_studies(url)
+    command = [*COMMAND, "studies", str(runs / "tiny" / "study.db"), "--upgrade", "--runs", str(runs)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and "is up to date" in done.stdout, done.stderr
+    assert read_records(url, "tiny") == records and list_studies(url)[0].name == "tiny"
