@@ -144,3 +144,13 @@ def test_the_storage_is_full(tmp_path, cluster, small_disk):
     filler.unlink()
     records = ends(plan, cluster)
     assert any("No space left on device" in attempt for record in records for attempt in record.attempts)
+
+
+@pytest.mark.slow
+def test_small_trials_share_cards_and_never_exceed_them(tmp_path):
+    from bench_ray import bench_packing
+
+    found = bench_packing(tmp_path, trials=24)
+    assert len(found) == 2
+    for most, predicted_bytes, share in found.values():
+        assert most >= 3 and predicted_bytes <= 16 * 2**30 and share <= 1.0

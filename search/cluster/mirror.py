@@ -15,6 +15,7 @@ from search.records import Job
 
 SCRATCH = Path(tempfile.gettempdir()) / "voxnas"
 PARTIAL = ".part"
+WHOLE = "whole"  # written last: prepared volumes without it were cut off on their way
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Mirror:
         """Return the job with folders of this machine, its checkpoint and its prepared volumes brought here."""
         if self.storage is None:
             return job
-        here = SCRATCH / Path(job.folder).parent.parent.name / Path(job.folder).name
+        here = SCRATCH / self._place(job.folder)
         self._down(self._place(job.folder), here)
         prepared = Path(job.task.prepared)
         if not prepared.is_dir():
@@ -65,10 +66,11 @@ class Mirror:
             return
         system, root = self._root()
         there = f"{root}/cache/{prepared.name}"
-        if system.get_file_info(there).type == fs.FileType.NotFound:
-            fs.copy_files(
-                str(prepared), there, source_filesystem=fs.LocalFileSystem(), destination_filesystem=system
-            )
+        if system.get_file_info(f"{there}/{WHOLE}").type == fs.FileType.NotFound:
+            system.create_dir(there, recursive=True)
+            fs.copy_files(str(prepared), there, source_filesystem=fs.LocalFileSystem(), destination_filesystem=system)
+            with system.open_output_stream(f"{there}/{WHOLE}") as mark:
+                mark.write(b"")
 
     def _down(self, place: str, here: Path) -> None:
         system, root = self._root()

@@ -6,11 +6,15 @@ import asyncio
 import shlex
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from search.study import LoadedStudy, UserError
+
+STARTING_TRIES = 30  # a head that has just started takes no jobs for some seconds
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,25 @@ def submit(loaded: LoadedStudy, *, address: str, runs: Path, options: Sequence[s
             if isinstance(folds, str):
                 (Path(folder) / folds).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(loaded.file.parent / folds, Path(folder) / folds)
-            job = client.submit_job(entrypoint=shlex.join(entry), runtime_env={"working_dir": folder})
+            job = _send(client, shlex.join(entry), folder)
     except ImportError:
         raise UserError(["submit needs Ray's job client: pip install 'voxnas[cluster]'"]) from None
     except (ConnectionError, RuntimeError) as error:
         said = str(error).strip().splitlines()[0]
         raise UserError([f"submit: the head at {address} did not take the study: {said}"]) from None
-    return Sent(address, str(job))
+    return Sent(address, job)
+
+
+def _send(client: Any, entry: str, folder: str) -> str:
+    """Submit, again and again while the head is still starting."""
+    for _ in range(STARTING_TRIES):
+        try:
+            return str(client.submit_job(entrypoint=entry, runtime_env={"working_dir": folder}))
+        except RuntimeError as error:
+            if "No available agent" not in str(error):
+                raise
+            time.sleep(2.0)
+    return str(client.submit_job(entrypoint=entry, runtime_env={"working_dir": folder}))
 
 
 def follow(sent: Sent) -> str:
