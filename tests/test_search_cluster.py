@@ -56,13 +56,6 @@ def stop_cluster(cluster):
         gc.collect()
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    made = start_cluster({"num_cpus": 1}, {"num_cpus": 1})
-    yield made
-    stop_cluster(made)
-
-
 def plan_of(folder, *overrides, text=TINY):
     folder.mkdir(exist_ok=True)
     made = write_study(folder, text) if not (folder / "tiny.yaml").exists() else None
