@@ -79,7 +79,7 @@ def outcomes(plan):
     return records
 
 
-def wait_for(done, seconds=120.0):
+def wait_for(done, seconds=400.0):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := done():
