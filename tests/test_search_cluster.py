@@ -167,7 +167,7 @@ def test_one_worker_gives_the_records_of_the_local_executor(tmp_path, cluster):
 
 @pytest.mark.slow
 def test_a_real_training_outlives_its_process_and_half_a_checkpoint_and_ends_in_nan(tmp_path, cluster):
-    text = STUDY.replace("epochs: 2, steps_per_epoch: 4", "epochs: 60, steps_per_epoch: 2")
+    text = STUDY.replace("epochs: 2, steps_per_epoch: 4", "epochs: 30, steps_per_epoch: 2")
     plan = plan_of(tmp_path, "executor.workers=1", f"executor.storage_path={tmp_path / 'storage'}", text=text)
     checkpoint = tmp_path / "storage" / "tiny" / "trials" / "000000" / "last.pt"
 
@@ -184,7 +184,7 @@ def test_a_real_training_outlives_its_process_and_half_a_checkpoint_and_ends_in_
     run_study(plan, trials=1, view=quiet_view(), executor=RayExecutor(plan, address=cluster.address))
     thread.join()
     (record,) = outcomes(plan)
-    assert record.state == "trained" and len(record.measurement.epochs) == 60 and len(record.attempts) == 1
+    assert record.state == "trained" and len(record.measurement.epochs) == 30 and len(record.attempts) == 1
     assert (plan.folder / "trials" / "000000" / "best.safetensors").exists()  # brought back from the storage
     wild = plan_of(tmp_path, "name=wild", "training.epochs=2", *(
         f"training.{key}=1e30" for key in ("learning_rate", "clip_gradient")
