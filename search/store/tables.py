@@ -166,22 +166,6 @@ def read_study_names(url: str) -> list[str]:
             return [row[0] for row in rows]
 
 
-def read_studies(url: str) -> dict[str, dict[str, Any]]:
-    """Return what each study of a database depends on, by the study's name; nothing where there is no database."""
-    try:
-        with reading(url) as engine:
-            if engine is None:
-                import optuna
-
-                with open_storage(url) as storage:
-                    found = optuna.get_all_study_summaries(storage=storage)
-                return {each.study_name: each.user_attrs[STUDY] for each in found if STUDY in each.user_attrs}
-            with engine.connect() as connection:
-                return {row[0]: json.loads(row[1]) for row in connection.execute(ALL_STUDIES, {"key": STUDY})}
-    except UserError:
-        return {}
-
-
 def optuna_storage(url: str) -> optuna.storages.BaseStorage:
     """Return Optuna's storage at a URL. Raises UserError where its tables are of another version."""
     import optuna
