@@ -7,9 +7,9 @@ from pathlib import Path
 
 from search.ablation.load import LoadedAblation
 from search.data.parallel import Progress
+from search.database import database_url
 from search.plan import Plan, make_plan
 from search.records import Wanted
-from search.database import database_url
 from search.study import UserError
 from space.architecture import Architecture
 from space.feasible import why_not
