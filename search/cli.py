@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from search.ablation.plan import AblationPlan
-    from search.driver import Executor
-    from search.front import Look
-    from search.plan import Plan
+from search import verbs
 
 app = typer.Typer(
     name="voxnas", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -59,10 +51,10 @@ def check(
     """Read the study and its data, say what would run and what is wrong; run nothing."""
     from search.preview import print_costs, print_plan
 
-    plan = _plan(study, data, overrides, runs)
-    print_plan(plan, _console())
+    plan = verbs.load_plan(study, data, overrides, runs)
+    print_plan(plan, verbs.open_console())
     if costs:
-        print_costs(plan, _console())
+        print_costs(plan, verbs.open_console())
 
 
 @app.command()
@@ -73,8 +65,8 @@ def space(
     json: AsJson = False,
 ) -> None:  # fmt: skip
     """Show the study's search space: axes, conditions, size, what is refused, what networks cost."""
-    plan = _plan(study, data, overrides, runs)
-    _survey(plan, sample, timed, json)
+    plan = verbs.load_plan(study, data, overrides, runs)
+    verbs.survey_space(plan, sample, timed, json)
 
 
 @app.command()
@@ -84,8 +76,8 @@ def run(
     executor: Kind = None, address: Address = None,
 ) -> None:  # fmt: skip
     """Run the study, or go on with it; Ctrl-C stops it, the same command goes on."""
-    plan = _plan(study, data, _executor(overrides, executor, address), runs)
-    _run(plan, trials or plan.study.search.trials)
+    plan = verbs.load_plan(study, data, verbs.with_executor(overrides, executor, address), runs)
+    verbs.run_trials(plan, trials or plan.study.search.trials)
 
 
 @app.command()
@@ -101,7 +93,7 @@ def submit(
     follow: Annotated[bool, typer.Option("--follow", help="Print what the run prints until it ends.")] = False,
 ) -> None:  # fmt: skip
     """Send the study to a Ray cluster, which runs it as a job; sent again, it goes on."""
-    _submit(study, address, runs, _options(data, overrides, trials), follow)
+    verbs.submit_study(study, address, runs, verbs.run_options(data, overrides, trials), follow)
 
 
 @app.command()
@@ -110,7 +102,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Show it anew every two seconds until it ends.")] = False,
 ) -> None:  # fmt: skip
     """Show who works on the study: machines, running trials, queue, failures with their reasons, time left."""
-    _status(study, overrides, runs, json, watch)
+    verbs.show_status(study, overrides, runs, json, watch)
 
 
 @app.command()
@@ -133,7 +125,7 @@ def studies(
     for line in kept.change_studies(kept.find_databases(database, runs), change, runs=runs):
         print(line)
     rows = [row for url in kept.find_databases(database, runs) for row in kept.list_studies(url)]
-    _console().print(kept.studies_table(rows))
+    verbs.open_console().print(kept.studies_table(rows))
 
 
 @app.command()
@@ -144,13 +136,13 @@ def front(
     """Show the study's Pareto front."""
     from search.front import front_json, front_table
 
-    looked = _look(study, overrides, runs)
+    looked = verbs.load_look(study, overrides, runs)
     if confirmed:
-        _confirmed(looked, json)
+        verbs.show_confirmed(looked, json)
     elif json:
         print(front_json(looked))
     else:
-        _console().print(front_table(looked))
+        verbs.open_console().print(front_table(looked))
 
 
 @app.command()
@@ -162,8 +154,8 @@ def confirm(
     executor: Kind = None, address: Address = None,
 ) -> None:  # fmt: skip
     """Train the front again over seeds and folds; the same command goes on where it was stopped."""
-    plan = _plan(study, data, _executor(overrides, executor, address), runs)
-    _confirm(plan, top, seeds, folds or len(plan.folds))
+    plan = verbs.load_plan(study, data, verbs.with_executor(overrides, executor, address), runs)
+    verbs.confirm_front(plan, top, seeds, folds or len(plan.folds))
 
 
 @app.command()
@@ -179,7 +171,7 @@ def compare(
     if json:
         print(compare_json(reference, sides))
     else:
-        _console().print(compare_table(reference, sides))
+        verbs.open_console().print(compare_table(reference, sides))
     if out is not None:
         from search.figures.study import draw_sides, write_figures
 
@@ -196,14 +188,14 @@ def ablate(
     from search.ablation.load import load_ablation
     from search.ablation.plan import make_ablation_plan
 
-    loaded = load_ablation(file, runs=runs, overrides=_executor(overrides, executor, address), data_root=data)
+    loaded = load_ablation(file, runs=runs, overrides=verbs.with_executor(overrides, executor, address), data_root=data)
     plan = make_ablation_plan(loaded, runs=runs)
     if dry_run:
         from search.ablation.preview import outlooks, print_outlook
 
-        print_outlook(plan, outlooks(plan), _console())
+        print_outlook(plan, outlooks(plan), verbs.open_console())
     else:
-        _ablate(plan)
+        verbs.run_arms(plan)
 
 
 @app.command()
@@ -231,7 +223,7 @@ def report(
     """Write the study's report.html: one file that needs no network."""
     from search.report import write_report
 
-    path = write_report(_look(study, overrides, runs), slices=slices)
+    path = write_report(verbs.load_look(study, overrides, runs), slices=slices)
     print(f"{path} ({path.stat().st_size / 2**20:.1f} MiB)")
 
 
@@ -252,8 +244,8 @@ def export(
 
     if retrain and ensemble:
         raise UserError(["export: --retrain full trains one network and --ensemble folds packs several; choose one"])
-    plan = _plan(study, data, overrides, runs)
-    _export(plan, pick, out, retrain or ensemble or "trial")
+    plan = verbs.load_plan(study, data, overrides, runs)
+    verbs.export_network(plan, pick, out, retrain or ensemble or "trial")
 
 
 @app.command(name="import")
@@ -274,7 +266,7 @@ def show(
     every: Annotated[bool, typer.Option("--all", help="All of them, one line each.")] = False,
 ) -> None:
     """Show the papers' networks: shapes, parameters, MACs, and where attention sits."""
-    _show(name, every)
+    verbs.show_networks(name, every)
 
 
 @app.command()
@@ -312,7 +304,7 @@ def simulate(
         tables=only.split(",") if only else None, synthetic=synthetic, file=table, proposers=proposers.split(","),
         seeds=seeds, workers=workers, trainings=trainings, enough=enough, halving=halving, jobs=jobs,
     )  # fmt: skip
-    run_call(call, console=_console(), figure=figure, as_json=json)
+    run_call(call, console=verbs.open_console(), figure=figure, as_json=json)
 
 
 @app.command()
@@ -321,207 +313,11 @@ def demo(runs: Runs = Path("runs")) -> None:
     from search.demo import demo_study
 
     file, root = demo_study(runs)
-    plan = _plan(file, root, None, runs)
-    _run(plan, plan.study.search.trials)
+    plan = verbs.load_plan(file, root, None, runs)
+    verbs.run_trials(plan, plan.study.search.trials)
     front(file, None, runs, json=False)
     report(file, None, runs)
-    _export(plan, "knee", plan.folder / "export", "trial")
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 160)
-
-
-def _plan(study: Path, data: Path | None, overrides: list[str] | None, runs: Path) -> Plan:
-    from search.plan import make_plan
-    from search.study import load_study
-
-    return make_plan(load_study(study, overrides=overrides or (), data_root=data), runs=runs)
-
-
-def _look(study: Path, overrides: list[str] | None, runs: Path) -> Look:
-    from search.front import look
-    from search.study import load_study
-
-    return look(load_study(study, overrides=overrides or (), need_data=False), runs=runs)
-
-
-def _executor(overrides: list[str] | None, kind: str | None, address: str | None) -> list[str]:
-    """Say what the options of an executor say as overrides of the study's file."""
-    named = {"executor.kind": kind, "executor.address": address}
-    return [*(overrides or ()), *(f"{key}={value}" for key, value in named.items() if value is not None)]
-
-
-def _options(data: Path | None, overrides: list[str] | None, trials: int | None) -> list[str]:
-    """Write options of `voxnas run` as they are written on its command line."""
-    named = {"--data": data, "--trials": trials}
-    given = [part for name, value in named.items() if value is not None for part in (name, str(value))]
-    return [*given, *(part for override in overrides or () for part in ("--set", override))]
-
-
-def _submit(study: Path, address: str, runs: Path, options: list[str], follow: bool) -> None:
-    from search.cluster import submit as sending
-    from search.study import UserError, load_study
-
-    overrides = [value for option, value in zip(options[:-1], options[1:], strict=True) if option == "--set"]
-    loaded = load_study(study, overrides=overrides, need_data=False)
-    sent = sending.submit(loaded, address=address, runs=runs, options=options)
-    print(f"{loaded.study.name} runs as {sent.job}; `ray job logs --address {address} {sent.job}` shows what it prints")
-    if follow:
-        ended = sending.follow(sent)
-        if ended != "SUCCEEDED":
-            raise UserError([f"submit: {sent.job} ended as {ended}"])
-
-
-def _status(study: Path, overrides: list[str] | None, runs: Path, json: bool, watch: bool) -> None:
-    from search.status import status_json, status_view, study_status
-    from search.study import load_study
-
-    loaded = load_study(study, overrides=overrides or (), need_data=False)
-    if json:
-        print(status_json(study_status(loaded, runs=runs)))
-    elif not watch:
-        _console().print(status_view(study_status(loaded, runs=runs)))
-    else:
-        import time
-
-        from rich.live import Live
-
-        with Live(console=_console(), auto_refresh=False) as live:
-            while True:
-                now = study_status(loaded, runs=runs)
-                live.update(status_view(now), refresh=True)
-                if now.is_over:
-                    break
-                time.sleep(2)
-
-
-def _make_executor(plan: Plan) -> Executor:
-    if plan.study.executor.kind == "ray":
-        from search.cluster.executor import RayExecutor
-
-        return RayExecutor(plan, address=plan.study.executor.address)
-    from search.local import LocalExecutor
-
-    return LocalExecutor(plan)
-
-
-def _run(plan: Plan, trials: int) -> None:
-    from search.driver import run_study
-    from search.view import RunView
-
-    console = _console()
-    with _stoppable(console), RunView(console, name=plan.study.name, trials=trials) as view:
-        outcome = run_study(plan, trials=trials, view=view, executor=_make_executor(plan))
-    states = [record.state for record in outcome.records]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    console.print(f"{outcome.why} ({counts})", highlight=False)
-
-
-@contextmanager
-def _stoppable(console: Console) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM stop what runs inside, and say how to go on."""
-    import shlex
-    import signal
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        again = shlex.join(["voxnas", *sys.argv[1:]])
-        console.print(f"stopped; go on with: {again}", highlight=False, soft_wrap=True)
-        raise typer.Exit(130) from None
-
-
-def _confirm(plan: Plan, top: int | None, seeds: int, folds: int) -> None:
-    from search.confirm import confirm_study
-    from search.front import look
-    from search.view import RunView
-
-    console = _console()
-    with _stoppable(console), RunView(console, name=f"confirm {plan.study.name}", trials=0) as view:
-        done = confirm_study(plan, top=top, seeds=seeds, folds=folds, view=view, executor=_make_executor(plan))
-    console.print(f"{done} trainings done", highlight=False)
-    _confirmed(look(plan.loaded, runs=plan.runs), json=False)
-
-
-def _confirmed(looked: Look, json: bool) -> None:
-    from search.confirmed import confirmed_json, confirmed_table
-    from search.front import confirmed
-
-    points = confirmed(looked)
-    if json:
-        print(confirmed_json(looked.study.name, points))
-    else:
-        _console().print(confirmed_table(looked.study.name, points, looked.study.directions))
-
-
-def _ablate(plan: AblationPlan) -> None:
-    from search.ablation.run import missing_count, run_ablation
-    from search.view import RunView
-
-    console, name = _console(), plan.loaded.ablation.name
-    with _stoppable(console), RunView(console, name=name, trials=missing_count(plan)) as view:
-        run_ablation(plan, view=view, make_executor=_make_executor)
-    _findings(plan)
-
-
-def _findings(plan: AblationPlan) -> None:
-    from search.ablation.findings import find, write_findings
-    from search.ablation.run import ablation_device
-    from search.ablation.tables import to_rich
-
-    console, found = _console(), find(plan, ablation_device(plan))
-    for table in found.tables:
-        console.print(to_rich(table))
-    console.print(found.methods, highlight=False)
-    for path in write_findings(plan, found):
-        print(path)
-
-
-def _survey(plan: Plan, sample: int, timed: int, json: bool) -> None:
-    from search.devices import resolve_device, resolve_threads
-    from search.survey import axes_table, costs_table, refused_shares, sample_costs, size_lines, survey_json
-
-    executor, refused = plan.study.executor, refused_shares(plan)
-    device, threads = resolve_device(executor.device), resolve_threads(executor.threads)
-    if not json:
-        _console().print(axes_table(plan.space))
-        print("\n".join(size_lines(plan, refused)))
-    spreads = sample_costs(plan, networks=sample, timed=timed, device=device, threads=threads)
-    if json:
-        print(survey_json(plan, refused, spreads))
-    else:
-        _console().print(costs_table(spreads, budgets=plan.budgets))
-
-
-def _export(plan: Plan, pick: str, out: Path, packing: Literal["trial", "full", "folds"]) -> None:
-    from search.export import export as export_model
-    from search.view import RunView
-
-    console = _console()
-    with _stoppable(console), RunView(console, name=f"export {plan.study.name}", trials=0) as view:
-        exported = export_model(plan, pick, out, packing=packing, view=view)
-    console.print(str(exported), highlight=False, soft_wrap=True)
-
-
-def _show(name: str | None, every: bool) -> None:
-    from search.study.mistakes import UserError
-
-    if every == (name is not None):
-        raise UserError(["show: name one network, or give --all alone"])
-    from search.show import find_preset, layer_table, layers, summaries, summary_table
-
-    if name is None:
-        _console().print(summary_table(summaries()))
-    else:
-        preset = find_preset(name)
-        _console().print(layer_table(preset, layers(preset.architecture, preset.context)))
+    verbs.export_network(plan, "knee", plan.folder / "export", "trial")
 
 
 def main() -> None:

@@ -154,9 +154,14 @@ def turn_to_ask(engine: sql.Engine | None, url: str, study_id: int) -> Iterator[
     if engine is None or not shared_by_drivers(url):
         yield
         return
-    with patiently(engine.connect, url=url) as connection:
-        key = {"one": ASK_LOCK, "two": study_id}
+    key = {"one": ASK_LOCK, "two": study_id}
+
+    def take() -> sql.Connection:
+        connection = engine.connect()
         connection.execute(sql.text("SELECT pg_advisory_lock(:one, :two)"), key)
+        return connection
+
+    with patiently(take, url=url) as connection:
         try:
             yield
         finally:

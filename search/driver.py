@@ -37,6 +37,9 @@ class View(Protocol):
     def prepared(self, done: int, total: int) -> None:
         """Volumes are being prepared."""
 
+    def known(self, records: Sequence[Record]) -> None:
+        """A search goes on behind these trials of earlier runs."""
+
     def started(self, record: Record, epochs: int) -> None:
         """A trial starts or goes on."""
 
@@ -163,7 +166,7 @@ class Driver:
         if over:
             return Measurement("over budget", over, costs, seconds=measurement.seconds, versions=measurement.versions)
         search, training = self.plan.study.search, self.plan.training
-        at_rung = measurement.state == "running" and measurement.epochs and self._searched([record])
+        at_rung = measurement.state == "running" and measurement.epochs and self.searched([record])
         if search.halving is None or not at_rung:
             return measurement
         why = why_stop(
@@ -199,7 +202,7 @@ class Driver:
 
     def update_front(self) -> None:
         """Take in what was trained since; remove the weights of trials that are not, or no longer, on the front."""
-        trained = [record for record in self._searched(self.store.records()) if record.state == "trained"]
+        trained = [record for record in self.searched() if record.state == "trained"]
         new = [record for record in trained if record.number not in self.known]
         self.known.update(record.number for record in new)
         rivals = [*self.front, *new]
@@ -215,8 +218,10 @@ class Driver:
         self.store.close()
         self.pricer.close()
 
-    def _searched(self, records: Sequence[Record]) -> list[Record]:
-        return searched(records, seed=self.plan.study.search.seed, fold=self.plan.study.data.fold)
+    def searched(self, records: Sequence[Record] | None = None) -> list[Record]:
+        """Return the search's own of some records (of all): no confirmations, no other folds."""
+        found = self.store.records() if records is None else records
+        return searched(found, seed=self.plan.study.search.seed, fold=self.plan.study.data.fold)
 
 
 def run_study(plan: Plan, *, trials: int, view: View, executor: Executor) -> Outcome:
@@ -229,6 +234,7 @@ def run_study(plan: Plan, *, trials: int, view: View, executor: Executor) -> Out
         driver = open_driver(plan, view, executor)
         with closing(driver), driver.store.present():
             fix_reference(driver)
+            view.known(driver.searched())
             why = executor.run(driver, search_ask(driver, trials))
             return Outcome(tuple(driver.store.records()), why)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -43,7 +44,7 @@ class RunView:
             self.live.update(self._table())
             self.live.__exit__(kind, error, trace)
 
-    def known(self, records: list[Record]) -> None:
+    def known(self, records: Sequence[Record]) -> None:
         """Take over what earlier runs finished."""
         self.counted = sum(record.state in COUNTED for record in records)
         self.seconds = [record.measurement.seconds for record in records if record.state == "trained"]

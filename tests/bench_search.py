@@ -25,7 +25,7 @@ from search.study.schema import Halving
 
 SLOW = ("gp", "tpe")
 MOST = 400  # trainings of a run of ours or of a quick rival
-SLOW_MOST = 3  # of a slow one, over ours' median: what is cut off there needs three times as many or more
+SLOW_MOST = 4  # of a slow one, over ours' median: what is cut off there needs four times as many or more
 HALVING = Halving(min_epochs=9, reduction=3.0)  # of 27 epochs: earlier the made curves say little about their ends
 LIMIT, UNSEEN_LIMIT, HOURS_LIMIT, WITHIN = 0.4, 0.5, 0.35, 0.8
 

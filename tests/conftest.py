@@ -63,6 +63,16 @@ def tiny_run(tmp_path_factory) -> TinyRun:
     return made
 
 
+@pytest.fixture(scope="session")
+def cluster():
+    """A Ray cluster of two raylets with a CPU each; tests that end raylets start their own."""
+    from test_search_cluster import start_cluster, stop_cluster
+
+    made = start_cluster({"num_cpus": 1}, {"num_cpus": 1})
+    yield made
+    stop_cluster(made)
+
+
 @pytest.fixture
 def shared_data() -> Path:
     """Real volumes beside the checkout, or those that VOXNAS_DATA names."""

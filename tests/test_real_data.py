@@ -29,6 +29,7 @@ STUDIES = Path(__file__).parents[1] / "studies"
 SHORT = [
     "training.epochs=2", "training.steps_per_epoch=50", "data.folds=4", "executor.device=cpu", "executor.threads=2",
     "space.choices.width=[8]", "space.choices.encoder=[plain]", "name=short",
+    "search.proposer=random",
 ]  # fmt: skip
 
 
@@ -95,7 +96,7 @@ def test_frames_of_a_patient_never_stand_on_both_sides_and_thick_slices_are_not_
 def test_the_loss_falls_on_thick_cardiac_slices(shared_data, tmp_path):
     source = shared_data / "Task27_ACDC"
     subset(source, tmp_path / "Task27_ACDC", case_names(source)[:8])
-    overrides = ["name=short", "data.folds=2", "training.batch=1", "executor.device=cpu"]
+    overrides = ["name=short", "data.folds=2", "training.batch=1", "executor.device=cpu", "search.proposer=random"]
     loaded = load_study(STUDIES / "acdc.yaml", overrides=overrides, data_root=tmp_path)
     plan = make_plan(loaded, runs=tmp_path / "runs")
     plan = replace(plan, training=replace(plan.training, epochs=2, steps_per_epoch=10, validate_every=2))

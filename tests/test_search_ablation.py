@@ -20,6 +20,7 @@ from search.ablation.plan import make_ablation_plan
 from search.ablation.preview import outlooks
 from search.ablation.results import results_of
 from search.ablation.run import ablation_device, missing_count, run_ablation
+from search.local import LocalExecutor
 from search.pages.ablations import ablations_page
 from search.pages.page import Asked
 from search.parts import Figure, Table
@@ -67,7 +68,7 @@ def plan_of(made: TinyRun, *overrides: str):
 def finished(tmp_path_factory):
     made = write_ablation(tmp_path_factory.mktemp("ablation"))
     plan = plan_of(made)
-    run_ablation(plan, view=quiet_view())
+    run_ablation(plan, view=quiet_view(), make_executor=LocalExecutor)
     return made, plan
 
 
@@ -184,7 +185,7 @@ def test_equal_arms_run_once_and_a_second_run_has_nothing_to_do(finished):
     records = read_records(plan.plans[0].url, "parts")
     assert len(records) == 2 * 2 * 2 and all(each.state == "trained" for each in records)
     assert len({each.identity for each in records}) == len(records)
-    run_ablation(plan, view=quiet_view())
+    run_ablation(plan, view=quiet_view(), make_executor=LocalExecutor)
     assert len(read_records(plan.plans[0].url, "parts")) == len(records)
     more = plan_of(made, "seeds=3")
     assert missing_count(more) == 3 * 2  # the third seed's alone
@@ -253,7 +254,7 @@ def test_a_failed_training_is_tried_again_and_reported_and_ends_nothing(tmp_path
     made = write_ablation(tmp_path, ABLATION.replace("half the data, longer: {data.share: 0.5, training.epochs: 2}",
                                                      "wild: {training.learning_rate: 1.0e+30}"))  # fmt: skip
     plan = plan_of(made, "seeds=1", "folds=[0]", "retries=2", "training.epochs=2")
-    run_ablation(plan, view=quiet_view())
+    run_ablation(plan, view=quiet_view(), make_executor=LocalExecutor)
     wild = read_records(plan.plans[1].url, plan.plans[1].study.name)
     assert [each.state for each in wild] == ["failed"] * 3
     found = find(plan, ablation_device(plan))

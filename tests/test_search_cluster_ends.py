@@ -17,13 +17,6 @@ from search.study import UserError
 SLOW = TINY.replace("epochs: 3", "epochs: 20")
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    made = start_cluster({"num_cpus": 1}, {"num_cpus": 1})
-    yield made
-    stop_cluster(made)
-
-
 def started(plan, cluster, *, trials=3):
     """Start a driver of its own process and wait until two trials have done some epochs."""
     command = [sys.executable, str(HERE / "cluster_study.py"), str(plan.loaded.file), str(plan.runs), cluster.address,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from cluster_trials import HERE
-from test_search_cluster import TINY, outcomes, plan_of, run, start_cluster, stop_cluster, wait_for
+from test_search_cluster import TINY, outcomes, plan_of, run, wait_for
 from test_search_cluster_ends import under_way
 
 from search import presence
@@ -29,13 +29,6 @@ def server():
     made.url = f"postgresql+psycopg://postgres@/postgres?host={made.get_uri().partition('host=')[2]}"
     yield made
     made.cleanup()
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    made = start_cluster({"num_cpus": 1}, {"num_cpus": 1})
-    yield made
-    stop_cluster(made)
 
 
 def other_driver(plan, cluster, trials, trial):

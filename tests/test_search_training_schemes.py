@@ -8,10 +8,10 @@ import torch
 from conftest import STUDY, quiet_view, write_study
 
 from search.costs.memory import CPU, measure_training_memory, training_memory_bytes
-from search.driver import Wanted
 from search.local import open_driver
 from search.lock import driver_lock
 from search.plan import make_plan
+from search.records import Wanted
 from search.study import load_study
 from search.training.evaluate import context_of, evaluate, progress
 from search.training.schemes import make_phases, phase_at
@@ -33,7 +33,8 @@ def driver(tmp_path_factory):
 
 def job_of(driver, folder, **decisions):
     space = driver.plan.space
-    record = driver.start(Wanted(space.complete(decisions), seed=0, fold=0))
+    complete = space.complete(decisions)
+    record = driver.start(Wanted(space.architecture(complete), seed=0, fold=0, decisions=tuple(complete.items())))
     job = driver.job(record)
     return replace(job, folder=str(folder), training=replace(job.training, epochs=4, validate_every=2))
 

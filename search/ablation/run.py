@@ -1,4 +1,4 @@
-"""Run or resume an ablation: the trainings that are missing, through the store and the driver of studies."""
+"""Run or resume an ablation: the trainings that are missing, through the store, driver and executors of studies."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def tables(summary: Summary, *, same: Sequence[tuple[str, str]]) -> tuple[Table,
 
 def _scores(summary: Summary, metric: str, same: Sequence[tuple[str, str]]) -> Table:
     design = summary.design
-    detected = any(metric in line.effects and line.effects[metric].mixed for line in summary.lines)
+    modelled = any(metric in line.effects and line.effects[metric].mixed for line in summary.lines)
     headings = (
         "arm", "trainings", f"{TITLES[metric]} {ARROWS.get(metric, '↑')}", "Δ", "95 % CI",
         f"p ({_words(design.correction)})", "effect", "p (mixed)", "least Δ", "verdict",
@@ -61,7 +61,7 @@ def _scores(summary: Summary, metric: str, same: Sequence[tuple[str, str]]) -> T
         "rank-biserial correlation; least Δ: found with a power of 0.8",
     ]
     if any("†" in row[-1] for row in rows):
-        why = "the mixed model does not confirm it" if detected else "one training an arm: its luck can't be told apart"
+        why = "the mixed model does not confirm it" if modelled else "one training an arm: its luck can't be told apart"
         notes.append(f"† over the cases alone; {why}")
     return Table(f"{TITLES[metric]} against {design.baseline}", headings, tuple(rows), tuple(notes))
 

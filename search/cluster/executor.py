@@ -111,9 +111,11 @@ class RayExecutor:
 
 
 def connect(address: str) -> None:
-    """Connect to a cluster, unless this process is connected. Raises UserError where there is none."""
+    """Connect this process to a cluster, and to it alone. Raises UserError where there is none."""
     if ray.is_initialized():
-        return
+        if address in ("auto", ray.get_runtime_context().gcs_address):
+            return
+        ray.shutdown()
     try:
         ray.init(address=address, namespace="voxnas", log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError, RuntimeError) as error:

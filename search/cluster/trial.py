@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from ray import tune
@@ -34,7 +34,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         self.setup(new_config)
         return True
 
-    def progress(self, job: Job) -> Iterator[Measurement]:
+    def progress(self, job: Job) -> Generator[Measurement, None, None]:
         """Train from the last checkpoint that storage has, and bring each new one there."""
         from search.training.evaluate import progress, write_reason
 
@@ -59,8 +59,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
 
     def cleanup(self) -> None:
         """Let go of a training that was stopped before its end."""
-        if isinstance(self.steps, Iterator) and hasattr(self.steps, "close"):
-            self.steps.close()
+        self.steps.close()
 
 
 def failure(error: Exception) -> Measurement:

@@ -24,7 +24,7 @@ from search.store.tables import (
 )
 
 __all__ = [
-    "CONTEXT", "RECORD", "REFERENCE", "STUDY", "Row", "Store", "close_storage", "excesses", "now", "open_storage", "optuna_directions",
-    "read_records", "read_rows", "read_studies", "read_study_attribute", "read_study_attributes",
+    "CONTEXT", "RECORD", "REFERENCE", "STUDY", "Row", "Store", "close_storage", "excesses", "now", "open_storage",
+    "optuna_directions", "read_records", "read_rows", "read_studies", "read_study_attribute", "read_study_attributes",
     "read_study_names", "reading", "shown",
 ]  # fmt: skip

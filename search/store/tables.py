@@ -35,6 +35,10 @@ STUDY_ATTRIBUTES = sql.text(
     "SELECT a.key, a.value_json FROM study_user_attributes a JOIN studies s ON s.study_id = a.study_id"
     " WHERE s.study_name = :name AND a.key LIKE :pattern"
 )
+ALL_STUDIES = sql.text(
+    "SELECT s.study_name, a.value_json FROM studies s JOIN study_user_attributes a ON a.study_id = s.study_id"
+    " WHERE a.key = :key ORDER BY s.study_id"
+)
 
 
 ALL_STUDIES = sql.text(
@@ -118,6 +122,18 @@ def has_known_tables(connection: sql.Connection) -> bool:
     return version in SCHEMA_VERSIONS
 
 
+def read_studies(url: str) -> dict[str, dict[str, Any]]:
+    """Return what each study of a database depends on, by the study's name; nothing where there is no database."""
+    try:
+        with reading(url) as engine:
+            if engine is None:
+                return {}  # behind a proxy nobody lists studies
+            with engine.connect() as connection:
+                return {row[0]: json.loads(row[1]) for row in connection.execute(ALL_STUDIES, {"key": STUDY})}
+    except UserError:
+        return {}
+
+
 def read_study_attribute(url: str, name: str, key: str) -> Any:
     """Return a study's attribute, None where it was never written."""
     return read_study_attributes(url, name, key).get(key)
@@ -148,22 +164,6 @@ def read_study_names(url: str) -> list[str]:
         with engine.connect() as connection:
             rows = connection.execute(sql.text("SELECT study_name FROM studies ORDER BY study_name"))
             return [row[0] for row in rows]
-
-
-def read_studies(url: str) -> dict[str, dict[str, Any]]:
-    """Return what each study of a database depends on, by the study's name; nothing where there is no database."""
-    try:
-        with reading(url) as engine:
-            if engine is None:
-                import optuna
-
-                with open_storage(url) as storage:
-                    found = optuna.get_all_study_summaries(storage=storage)
-                return {each.study_name: each.user_attrs[STUDY] for each in found if STUDY in each.user_attrs}
-            with engine.connect() as connection:
-                return {row[0]: json.loads(row[1]) for row in connection.execute(ALL_STUDIES, {"key": STUDY})}
-    except UserError:
-        return {}
 
 
 def optuna_storage(url: str) -> optuna.storages.BaseStorage:

@@ -9,8 +9,9 @@ import tokenize
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import FrameType
 
-from search.export.source.trace import Node
+from search.export.source.trace import Node, Place
 
 SHAPE = re.compile(r"#\s*(\([A-Z]\w*,[^()]*\))")
 
@@ -57,10 +58,10 @@ def named(calls: list[Node], index: int) -> Named:
     return Named()
 
 
-def _goes_on(following: list[tuple[int, int, str, int]], frame: int, instruction: int, statement: ast.stmt) -> bool:
+def _goes_on(following: list[Place], frame: FrameType, instruction: int, statement: ast.stmt) -> bool:
     """Tell whether the next operation comes from the same run of the statement."""
     for other, later, file, line in following:
-        if other == frame:
+        if other is frame:
             return later >= instruction and _statements(file).get(line) is statement
     return False
 

@@ -31,6 +31,9 @@ UNRECORDED_METHODS = {"dim", "ndimension", "is_contiguous", "stride", "is_floati
 IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 
+Place = tuple[FrameType, int, str, int]  # the frame itself: it stays, so that no later one is taken for it
+
+
 class NotWritable(ValueError):
     """A network whose source can't be written; the message says what stands in the way."""
 
@@ -47,7 +50,7 @@ class Node:
     target: str
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
-    frames: list[tuple[int, int, str, int]] = field(default_factory=list)
+    frames: list[Place] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -75,7 +78,7 @@ class Trace:
         while frame is not None and frame is not self.base:
             name = frame.f_code.co_filename
             if name != __file__ and "/torch/" not in name:
-                node.frames.append((id(frame), frame.f_lasti, name, frame.f_lineno))
+                node.frames.append((frame, frame.f_lasti, name, frame.f_lineno))
             frame = frame.f_back  # type: ignore[assignment]
         self.calls.append(node)
         return node
