@@ -1,6 +1,7 @@
 """What several test files share: a tiny finished study on made volumes."""
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,9 @@ training: {patch: [5, 24, 24], batch: 1, epochs: 2, steps_per_epoch: 4, precisio
 search: {proposer: random, trials: 3}
 executor: {device: cpu, threads: 1}
 """
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,19 @@ def tiny_run(tmp_path_factory) -> TinyRun:
     plan = make_plan(load_study(made.file), runs=made.runs)
     run_study(plan, trials=3, view=quiet_view())
     return made
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium; of one module, since what drives it holds an event loop."""
+    if not CHROMIUM:
+        pytest.skip("no Chromium on the path, and CHROMIUM names none")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="session")

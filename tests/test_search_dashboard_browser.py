@@ -1,8 +1,6 @@
 """The dashboard in a real browser: every view, both sizes, click, lasso, live update, saved figures and tables."""
 
-import os
 import re
-import shutil
 import threading
 from dataclasses import replace
 
@@ -14,24 +12,9 @@ from search.dashboard.app import make_app
 from search.dashboard.library import Library
 from search.study.schema import Search
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
-FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]  # fmt: skip
 LONG = "a-study-whose-name.goes-on-for-64-letters_as-the-file-allows-it"
 DESK, PHONE = (1280, 800), (390, 844)
 PATIENCE_MS = 60_000
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not CHROMIUM:
-        pytest.skip("no Chromium on the path, and CHROMIUM names none")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
