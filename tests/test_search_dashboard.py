@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 from made_study import add_records, made_records, made_study, write_made_study
+from werkzeug.test import Client
 
 from search.dashboard.app import make_app, read_path
 from search.dashboard.library import Library
@@ -237,26 +238,11 @@ def test_an_errand_runs_beside_the_server_and_its_result_is_kept():
 
 
 def test_optuna_dashboard_opens_the_same_study(runs):
-    pytest.importorskip("optuna_dashboard")
     from optuna.storages import RDBStorage
     from optuna_dashboard import wsgi
 
-    answer, application = {}, wsgi(RDBStorage(f"sqlite:///{runs / 'made' / 'study.db'}"))
-
-    def ask(path):
-        environment = {
-            "REQUEST_METHOD": "GET",
-            "PATH_INFO": path,
-            "QUERY_STRING": "after=0",
-            "SERVER_NAME": "localhost",
-            "SERVER_PORT": "80",
-            "wsgi.url_scheme": "http",
-            "wsgi.input": sys.stdin,
-            "wsgi.errors": sys.stderr,
-        }
-        return json.loads(b"".join(application(environment, lambda status, headers: answer.update(status=status))))
-
-    (study,) = ask("/api/studies")["study_summaries"]
-    assert answer["status"].startswith("200") and study["study_name"] == "made"
-    found = ask(f"/api/studies/{study['study_id']}")
+    client = Client(wsgi(RDBStorage(f"sqlite:///{runs / 'made' / 'study.db'}")))
+    (study,) = client.get("/api/studies").json["study_summaries"]
+    assert study["study_name"] == "made"
+    found = client.get(f"/api/studies/{study['study_id']}?after=0").json
     assert len(found["trials"]) == 60 and found["directions"] == ["maximize", "minimize", "minimize"]
