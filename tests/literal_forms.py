@@ -11,23 +11,26 @@ from blocks.joint import JointAttention
 
 
 def literal_epa(block: EPA, x: Tensor) -> Tensor:
-    """UNETR++'s equations as the paper's code writes them."""
+    """UNETR++'s equations as the paper's code writes them, or of one branch alone."""
     batch, tokens, channels = x.shape
-    parts = block.qkvv(x).reshape(batch, tokens, 4, block.heads, channels // block.heads).permute(2, 0, 3, 1, 4)
-    q, k, v_ca, v_sa = (part.transpose(-2, -1) for part in parts)
-    if block.projections == "raw":
-        k_p, v_p = k @ block.EF, v_sa @ block.EF
-    else:
-        k_p, v_p = block.E(k), block.F(v_sa)
-    q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
-    channel = (q @ k.transpose(-2, -1) * block.temperature).softmax(dim=-1) @ v_ca
-    channel = channel.permute(0, 3, 1, 2).reshape(batch, tokens, channels)
-    space = (q.transpose(-2, -1) @ k_p * block.temperature2).softmax(dim=-1) @ v_p.transpose(-2, -1)
-    order = (0, 3, 1, 2) if block.order == "released" else (0, 2, 1, 3)
-    space = space.permute(order).reshape(batch, tokens, channels)
-    if block.projections == "raw":
-        return channel + space
-    return torch.cat([block.out_proj(space), block.out_proj2(channel)], dim=-1)
+    parts = block.qkvv(x).reshape(batch, tokens, -1, block.heads, channels // block.heads).permute(2, 0, 3, 1, 4)
+    q, k, *values = (part.transpose(-2, -1) for part in parts)
+    q_n, k_n = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+    branches = []
+    if block.branches != "channel":
+        v_sa = values[-1]
+        k_p, v_p = (k @ block.EF, v_sa @ block.EF) if block.projections == "raw" else (block.E(k), block.F(v_sa))
+        space = (q_n.transpose(-2, -1) @ k_p * block.temperature2).softmax(dim=-1) @ v_p.transpose(-2, -1)
+        order = (0, 3, 1, 2) if block.order == "released" else (0, 2, 1, 3)
+        space = space.permute(order).reshape(batch, tokens, channels)
+        branches.append(space if block.projections == "raw" else block.out_proj(space))
+    if block.branches != "spatial":
+        channel = (q_n @ k_n.transpose(-2, -1) * block.temperature).softmax(dim=-1) @ values[0]
+        channel = channel.permute(0, 3, 1, 2).reshape(batch, tokens, channels)
+        branches.append(channel if block.projections == "raw" else block.out_proj2(channel))
+    if len(branches) == 2 and block.projections == "raw":
+        return branches[0] + branches[1]
+    return torch.cat(branches, dim=-1)
 
 
 def _literal_max(x: Tensor, dims: tuple[int, ...]) -> Tensor:
