@@ -86,6 +86,8 @@ class Stamps:
 
     def prepared(self, done, total): ...
 
+    def known(self, records): ...
+
     def started(self, record, epochs):
         self.running.add(record.number)
 
