@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 from search.compare import Side
 from search.front import Look
 from search.objectives import HEADINGS, show
-from search.pareto import comparable, hypervolume_curve
+from search.pareto import comparable
 from search.records import Record
 
 CONFIG: dict[str, Any] = {
@@ -77,40 +77,6 @@ def axis_title(name: str) -> str:
     """Name an objective with its unit."""
     heading = HEADINGS.get(name, name)
     return f"{heading} ({UNITS[name]})" if name in UNITS else heading
-
-
-def draw_plane(points: list[Point], *, x: str, y: str, budget: float | None) -> go.Figure:
-    """Draw trials on a plane, the front marked, a budget of x as a line."""
-    figure = go.Figure(layout=LAYOUT)
-    for name, on_front, marker in (
-        ("dominated", False, {"color": DOMINATED, "size": 8, "opacity": 0.6}),
-        ("Pareto front", True, {"color": FRONT, "size": 12, "symbol": "diamond"}),
-    ):
-        chosen = sorted((point for point in points if point.on_front == on_front), key=lambda point: point.x)
-        figure.add_scatter(
-            x=[point.x for point in chosen], y=[point.y for point in chosen], mode="markers", name=name, marker=marker,
-            hovertext=[point.text for point in chosen], hoverinfo="text", showlegend=bool(chosen),
-        )  # fmt: skip
-    limit = budget / SCALES.get(x, 1) if budget is not None else None
-    if limit is not None and points and limit <= 1.5 * max(point.x for point in points):
-        figure.add_vline(x=limit, line={"dash": "dash", "color": LINE}, annotation_text="budget")
-    figure.update_xaxes(title=axis_title(x), rangemode="tozero", automargin=True)
-    figure.update_yaxes(title=axis_title(y), automargin=True)
-    return figure
-
-
-def draw_hypervolume(looked: Look) -> go.Figure:
-    """Draw the hypervolume after each trained trial."""
-    curve = hypervolume_curve(looked.records, looked.study.directions, looked.reference)
-    figure = go.Figure(layout={**LAYOUT, "height": 320})
-    figure.add_scatter(
-        x=list(range(1, len(curve) + 1)), y=[value for _, value in curve], mode="lines+markers",
-        line={"shape": "hv", "color": FRONT}, marker={"size": 6},
-        hovertext=[f"after trial {number}: {value:.4f}" for number, value in curve], hoverinfo="text",
-    )  # fmt: skip
-    figure.update_xaxes(title="trained trials", dtick=1 if len(curve) <= 20 else None, automargin=True)
-    figure.update_yaxes(title="hypervolume", rangemode="tozero", automargin=True)
-    return figure
 
 
 def draw_anytime(curves: Sequence[tuple[str, Anytime]], *, title: str) -> go.Figure:
