@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from made_study import add_records, made_records, made_study, write_made_study
@@ -246,3 +247,29 @@ def test_optuna_dashboard_opens_the_same_study(runs):
     assert study["study_name"] == "made"
     found = client.get(f"/api/studies/{study['study_id']}?after=0").json
     assert len(found["trials"]) == 60 and found["directions"] == ["maximize", "minimize", "minimize"]
+
+
+OWNER = """
+from search.dashboard.worker import Worker
+from os import getpid
+import time
+if __name__ == "__main__":
+    worker = Worker()
+    while not (pid := worker.work(getpid)):
+        time.sleep(0.05)
+    print(pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_errands_process_ends_with_the_dashboard_even_a_killed_one(tmp_path):
+    script = tmp_path / "owner.py"
+    script.write_text(OWNER)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as owner:
+        pid = int(owner.stdout.readline())
+        assert Path(f"/proc/{pid}").exists()
+        owner.kill()
+    end = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < end, "the errands' process outlived its owner"
+        time.sleep(0.1)

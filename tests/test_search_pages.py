@@ -1,5 +1,7 @@
 """The numbers behind the dashboard's figures, without a browser and without Plotly where they allow it."""
 
+import base64
+import json
 import math
 from dataclasses import replace
 
@@ -10,11 +12,12 @@ from made_study import LABELS, made_records, made_study, write_made_study
 from search.effects import main_effects
 from search.errands import layers_of, preset_costs
 from search.figures.compare import paired
-from search.figures.front import front_scene
+from search.figures.front import draw_front, front_scene
 from search.figures.progress import climb, random_band
 from search.figures.trial import boxes
 from search.front import look_at
 from search.importance import ped_anova
+from search.pages.compare import compare_page
 from search.pages.elements import Element, to_html
 from search.pages.front import front_page
 from search.pages.lasso import filtered, read_lasso
@@ -99,6 +102,39 @@ def test_a_lasso_holds_the_trials_inside_it_on_its_own_axes(made):
         "memory,dice:a,b;c,d;e,f",
     ):
         assert read_lasso(nonsense) is None
+
+
+def test_a_lasso_leaves_its_own_front_to_choose_a_trial_and_trials_to_compare(made):
+    text = "memory,dice:400,0.7;1000,0.7;1000,1;400,1"
+    shown, _ = filtered(made, Asked({"lasso": text}))
+    offered = {str(number) for number in shown.numbers[shown.front]}
+    for page in (compare_page(made, Asked({"lasso": text})), trial_page(made, Asked({"lasso": text}))):
+        assert "trials inside the lasso" in page.parts[0].text
+        for control in page.controls:
+            assert {value for value, _ in control.options} - {""} == offered and control.value in {*offered, ""}
+    empty = Asked({"lasso": "memory,dice:1,0.1;2,0.1;2,0.2"})
+    assert "too few" in compare_page(made, empty).parts[1].text
+    assert trial_page(made, empty).parts[0].text.startswith("Only the 0 of 150 trials")
+
+
+def test_in_space_what_has_no_dice_stands_at_the_least_that_is_drawn(made):
+    costs = {"cheap": Costs(1000, 1000, 500 * 2**20, 10 * 2**20), "dear": Costs(1000, 1000, 2**45, 10 * 2**20)}
+    scene = front_scene(made, ("memory", "params", "dice"), presets=costs)
+    traces = {trace["name"]: trace for trace in json.loads(draw_front(scene).drawing)["data"]}
+    least = np.nanmin(scene.points[np.isfinite(scene.points).all(axis=1), 2])
+    for state in ("over budget", "stopped", "failed"):
+        rows = [row for row in scene.apart[state] if np.isfinite(scene.points[row]).any()]
+        found = column(traces[state]["customdata"]) if state in traces else ()
+        assert [*found] == [*scene.numbers[rows]]
+    assert np.allclose(column(traces["over budget"]["z"]), least)
+    assert traces["papers"]["text"] == ["cheap"] and column(traces["papers"]["z"])[0] == pytest.approx(least)
+
+
+def column(values):
+    """Read an array of Plotly's JSON, binary or not."""
+    if isinstance(values, dict):
+        return np.frombuffer(base64.b64decode(values["bdata"]), dtype=values["dtype"])
+    return np.array(values)
 
 
 def test_main_effects_find_what_was_put_in(made):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import threading
 from collections.abc import Callable, Hashable
@@ -42,7 +43,8 @@ class Worker:
 
     def _start(self, key: Hashable, errand: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         if self.pool is None:
-            self.pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+            context = multiprocessing.get_context("spawn")
+            self.pool = ProcessPoolExecutor(1, mp_context=context, initializer=_end_with_parent)
         while len(self.results) >= MOST_KEPT:
             self.results.pop(next(iter(self.results))).cancel()
         self.results[key] = self.pool.submit(errand, *arguments)
@@ -55,3 +57,15 @@ class Worker:
         """End the process."""
         if self.pool is not None:
             self.pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Let this process end when the one that started it ends, however it does."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
+
+
+def _exit_after(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -21,6 +21,8 @@ from search.sheet import Numbers, Sheet
 
 MOST_COLOURS = 7  # values of an axis with a colour of their own; the rarest share the last
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star", "hexagon", "pentagon")
+APART = {"stopped": ("triangle-down", "circle-open", "#CC79A7"), "over budget": ("x-thin", "x", BUDGET),
+         "failed": ("cross-thin", "cross", OTHERS)}  # fmt: skip
 STRIP = ("over budget", "failed")  # trials without a Dice, on a strip of their own
 
 
@@ -167,22 +169,24 @@ def _columns(scene: Scene, rows: NDArray[np.int64], *, xy: bool = False) -> dict
 
 
 def _add_apart(figure: go.Figure, scene: Scene, strip: bool) -> None:
-    styles = {"stopped": ("triangle-down-open", "#CC79A7"), "over budget": ("x-thin-open", BUDGET),
-              "failed": ("cross-thin-open", OTHERS)}  # fmt: skip
-    for name, rows in scene.apart.items():
-        known = np.asarray(np.isfinite(scene.points[rows]).any(axis=1))
-        rows = rows[known]
-        if not len(rows):
-            continue
+    for name, rows in _known_apart(scene):
         columns = _columns(scene, rows, xy=True)
         if strip and name in STRIP:
             columns |= {"y": np.full(len(rows), float(name == "over budget"), dtype=np.float32), "yaxis": "y2"}
-        symbol, hue = styles[name]
+        symbol, _, hue = APART[name]
         note = " (Dice so far)" if name == "stopped" and "dice" in scene.axes else ""
         figure.add_scattergl(
-            **columns, mode="markers", name=f"{name}{note}", marker={"symbol": symbol, "color": hue, "size": 7,
-            "opacity": 0.7}, hovertemplate=f"trial %{{customdata}}: {name}<br>%{{x}}<extra></extra>",
+            **columns, mode="markers", name=f"{name}{note}", marker={"symbol": f"{symbol}-open", "color": hue,
+            "size": 7, "opacity": 0.7}, hovertemplate=f"trial %{{customdata}}: {name}<br>%{{x}}<extra></extra>",
         )  # fmt: skip
+
+
+def _known_apart(scene: Scene) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Yield the trials apart of which some value is known, by state."""
+    for name, rows in scene.apart.items():
+        known = np.asarray(np.isfinite(scene.points[rows]).any(axis=1))
+        if known.any():
+            yield name, rows[known]
 
 
 def _add_confirmed(figure: go.Figure, scene: Scene) -> None:
@@ -250,6 +254,8 @@ def _draw_3d(scene: Scene) -> go.Figure:
             showlegend=bool(len(bright)),
         )  # fmt: skip
     inside = scene.points[np.isfinite(scene.points).all(axis=1)]
+    if len(inside):
+        _add_floor_3d(figure, scene, inside)
     for name, limit in scene.budgets.items():
         if len(inside):
             figure.add_scatter3d(
@@ -261,6 +267,28 @@ def _draw_3d(scene: Scene) -> go.Figure:
             )
     axes = dict(zip(("xaxis", "yaxis", "zaxis"), ({"title": axis_title(name)} for name in scene.axes), strict=True))
     return figure.update_layout(scene=axes)
+
+
+def _add_floor_3d(figure: go.Figure, scene: Scene, inside: Numbers) -> None:
+    """What has no Dice stands at the least Dice that is drawn: trials without one, and papers' networks by name."""
+    floor = np.array([inside[:, at].min() if name == "dice" else np.nan for at, name in enumerate(scene.axes)])
+    for name, rows in _known_apart(scene):
+        points = np.where(np.isnan(scene.points[rows]), floor, scene.points[rows])
+        _, symbol, hue = APART[name]
+        figure.add_scatter3d(
+            **dict(zip("xyz", points.T.astype(np.float32), strict=True)), customdata=scene.numbers[rows],
+            mode="markers", name=name, marker={"size": 3, "color": hue, "symbol": symbol}, opacity=0.7,
+            hovertemplate=f"trial %{{customdata}}: {name}<extra></extra>",
+        )  # fmt: skip
+    most = 1.5 * inside.max(axis=0)
+    placed = {name: np.where(np.isnan(at), floor, at) for name, at in scene.presets.items()}
+    placed = {name: at for name, at in placed.items() if (at <= np.where(np.isnan(floor), most, np.inf)).all()}
+    if placed:
+        figure.add_scatter3d(
+            **dict(zip("xyz", np.array([*placed.values()]).T, strict=True)), text=[*placed], mode="markers+text",
+            name="papers", textposition="top center", hoverinfo="text",
+            marker={"size": 4, "color": OTHERS, "symbol": "square-open"},
+        )  # fmt: skip
 
 
 def _frame(points: Numbers, column: int, limit: float) -> dict[str, list[float]]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from search.figures.compare import Paired, draw_paired, paired
 from search.objectives import HEADINGS, OBJECTIVES, show
+from search.pages.lasso import filtered
 from search.pages.page import Asked, Control, Page
 from search.parts import Cell, Note, Part, Table
 from search.records import Record
@@ -16,13 +17,15 @@ SLOTS = ("a", "b", "c", "d")
 
 def compare_page(sheet: Sheet, asked: Asked) -> Page:
     """Return the page of the trials that the address names; of the front's ends where it names none."""
-    controls = _controls(sheet, asked)
+    shown, notes = filtered(sheet, asked)
+    controls = _controls(sheet, shown, asked)
     numbers = list(dict.fromkeys(int(control.value) for control in controls if control.value))
     records = sheet.fetch(numbers)
     records.sort(key=lambda record: numbers.index(record.number))
     if len(records) < 2:
-        return Page("Compare", controls, (Note("Choose two to four trials; this study has too few on its front."),))
-    parts: list[Part] = [_differences(sheet, records)]
+        few = Note("Choose two to four trials; there are too few on the front.")
+        return Page("Compare", controls, (*notes, few))
+    parts: list[Part] = [*notes, _differences(sheet, records)]
     pairs = [pair for record in records[1:] if (pair := paired(records[0], record))]
     if pairs:
         parts += [draw_paired(records[0].number, pairs), _pairs_table(records[0].number, pairs)]
@@ -31,10 +34,11 @@ def compare_page(sheet: Sheet, asked: Asked) -> Page:
     return Page("Compare", controls, tuple(parts))
 
 
-def _controls(sheet: Sheet, asked: Asked) -> tuple[Control, ...]:
-    rows = np.flatnonzero(sheet.front)
-    rows = rows[np.argsort(sheet.losses[rows, 0])]
-    front = [str(number) for number in sheet.numbers[rows]]
+def _controls(sheet: Sheet, shown: Sheet, asked: Asked) -> tuple[Control, ...]:
+    """Return the slots; they offer the front of what is shown, and what the address names."""
+    rows = np.flatnonzero(shown.front)
+    rows = rows[np.argsort(shown.losses[rows, 0])]
+    front = [str(number) for number in shown.numbers[rows]]
     ends = [front[0], front[len(front) // 2], front[-1]] if len(front) > 2 else front
     trials = {str(number) for number in sheet.numbers}
     given = [asked.query[slot] for slot in SLOTS if asked.query.get(slot) in trials]

@@ -78,9 +78,21 @@
     holder.dataset.drawn = String(Number(holder.dataset.drawn || 0) + 1);
     performance.mark(`drawn-${name}`);
   }
-  // What is far below is drawn when it comes near, so that the first figure doesn't wait for the others.
+  // What is far below is drawn when it comes near, and one figure is painted before the next is begun.
+  const waiting = new Set();
+  const painted = () => new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)));  // and the page can answer
+  async function drawWaiting() {
+    while (waiting.size) {
+      const [holder] = waiting;
+      await draw(holder);
+      await painted();
+      waiting.delete(holder);
+    }
+  }
   const near = new IntersectionObserver(entries => {
-    for (const entry of entries) if (entry.isIntersecting) { near.unobserve(entry.target); draw(entry.target); }
+    const idle = waiting.size === 0;
+    for (const {isIntersecting, target} of entries) if (isIntersecting) { near.unobserve(target); waiting.add(target); }
+    if (idle) drawWaiting();
   }, {rootMargin: "300px"});
   function drawAll() {
     const page = document.getElementById("page"), first = document.getElementById("first");

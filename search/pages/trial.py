@@ -9,6 +9,7 @@ import numpy as np
 from search.errands import layers_of
 from search.figures.trial import boxes, case_mean, draw_cases, draw_learning, draw_u
 from search.objectives import HEADINGS, OBJECTIVES, show
+from search.pages.lasso import filtered
 from search.pages.page import Asked, Page
 from search.pages.slices import slice_parts
 from search.parts import Cell, Command, Facts, Note, Part, Table
@@ -19,16 +20,17 @@ from search.study.units import show_bytes, show_count, show_seconds
 
 def trial_page(sheet: Sheet, asked: Asked) -> Page:
     """Return the page of the trial that the address names, of the front's first where it names none."""
-    numbers = asked.numbers("trial") or _first(sheet)
+    shown, notes = filtered(sheet, asked)
+    numbers = asked.numbers("trial") or _first(shown) or _first(sheet)
     record = sheet.record(numbers[0]) if numbers else None
     if record is None:
         text = f"There is no trial {numbers[0]} in this study." if numbers else "This study has no trials yet."
         return Page("Trial", (), (Note(text),))
-    listed = [int(number) for number in sheet.numbers[sheet.front]]
+    listed = [int(number) for number in shown.numbers[shown.front]]
     options = sorted({*listed, record.number})
     control = asked.control("trial", "trial", [(str(each), f"trial {each}" + (" (front)" if each in listed else ""))
                                                for each in options], str(record.number))  # fmt: skip
-    parts: list[Part] = [Facts(tuple(_facts(sheet, record)))]
+    parts: list[Part] = [*notes, Facts(tuple(_facts(sheet, record)))]
     if record.measurement.reason:
         parts.append(Note(f"{record.state}: {record.measurement.reason}"))
     parts += [Note(f"An attempt was lost: {attempt}") for attempt in record.attempts]
