@@ -15,18 +15,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
 import torch
-from monai.inferers import SlidingWindowInferer
 from test_real_data import case_names, subset
 from test_search_export_source import apart, lively, written
 
-from search.data.geometry import read_volume, to_grid
 from search.export import export_trained
 from search.export.card import Origin
 from search.export.choose import Choice
@@ -36,7 +33,6 @@ from search.plan import make_plan, prepared_data, sample_buildable
 from search.records import Measurement, Record
 from search.study import load_study
 from search.training.checkpoint import save_weights
-from search.training.step import LAYOUT, lay_out
 from space.architecture import Architecture
 from space.build import build
 from space.canonical import Context
@@ -44,7 +40,7 @@ from space.narrow import narrow
 from space.presets import PRESETS
 
 STUDY = Path(__file__).parents[1] / "studies" / "acdc.yaml"
-CASES, REPEATS, POINTS = 5, 3, 20
+CASES, REPEATS, POINTS = 5, 7, 20
 WINDOWS = re.compile(r"\(([0-9.]+) s in (\d+) windows\); peak memory (\d+) MiB")
 
 
@@ -74,13 +70,29 @@ def run_predict(folder: Path, image: Path, form: str, *, threads: int, out: Path
     return Run(whole, float(windows), int(peak) << 20)
 
 
-def median_s(work: Callable[[], object]) -> float:
-    seconds = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
+MONAI = """
+import json, sys, time
+from pathlib import Path
+folder, image, threads = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+sys.path.insert(0, str(folder))
+import forms, geometry, torch, volumes
+from monai.inferers import SlidingWindowInferer
+settings = json.loads((folder / "preprocessing.json").read_text())
+network = forms.load("source", device="cpu", precision="float32", threads=threads)[0].__self__.network
+volume = volumes.read_case(volumes.find_cases([image], channels=[])[0])
+array, _ = geometry.to_grid(volume, geometry.Preprocessing.from_json(settings))
+inferer = SlidingWindowInferer(settings["patch"], sw_batch_size=1, overlap=settings["overlap"], mode="gaussian")
+began = time.perf_counter()
+with torch.inference_mode():
+    inferer(torch.from_numpy(array)[None], lambda x: network(x.contiguous(memory_format=torch.channels_last_3d)))
+print(time.perf_counter() - began)
+"""
+
+
+def run_monai(folder: Path, image: Path, *, threads: int) -> float:
+    """Return the seconds of MONAI's sliding window with the same network, in a process of its own as predict.py is."""
+    command = [sys.executable, "-c", MONAI, str(folder), str(image), str(threads)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def speed(data: Path, folder: Path, *, threads: int) -> None:
@@ -99,21 +111,23 @@ def speed(data: Path, folder: Path, *, threads: int) -> None:
     exported = export_trained(origin, folder / "out")
     print(exported)
     image = Path(plan.dataset.cases[0].images[0])
-    array, _ = to_grid(read_volume(image), prepared_data(plan).preprocessing)
-    batch = torch.from_numpy(array)[None]
-    inferer = SlidingWindowInferer(plan.context.patch, sw_batch_size=1, overlap=plan.training.overlap, mode="gaussian")
-    laid = lay_out(network)
-    with torch.inference_mode():
-        monai_s = median_s(lambda: inferer(batch, lambda x: laid(x.contiguous(memory_format=LAYOUT))))
-    print(f"\n{image.name}, {threads} threads: MONAI's sliding window {monai_s:.2f} s")
+    forms = [proof.form for proof in exported.proofs]
+    runs: dict[str, list[Run]] = {form: [] for form in forms}
+    peers = []
+    for repeat in range(-1, REPEATS):  # the first warms the files; in turn, since a shared machine's speed drifts
+        peer = run_monai(folder / "out", image, threads=threads)
+        made = {form: run_predict(folder / "out", image, form, threads=threads, out=folder / "mask.nii.gz")
+                for form in forms}  # fmt: skip
+        if repeat >= 0:
+            peers.append(peer)
+            for form in forms:
+                runs[form].append(made[form])
+    monai_s = statistics.median(peers)
+    print(f"\n{image.name}, {threads} threads, median of {REPEATS}: MONAI's sliding window {monai_s:.2f} s")
     for proof in exported.proofs:
-        run_predict(folder / "out", image, proof.form, threads=threads, out=folder / "mask.nii.gz")  # warm
-        runs = [
-            run_predict(folder / "out", image, proof.form, threads=threads, out=folder / "mask.nii.gz")
-            for _ in range(REPEATS)
-        ]
-        windows, start = (statistics.median(getattr(run, name) for run in runs) for name in ("windows_s", "start_s"))
-        peak = max(run.peak_bytes for run in runs)
+        found = runs[proof.form]
+        windows, start = (statistics.median(getattr(run, name) for run in found) for name in ("windows_s", "start_s"))
+        peak = max(run.peak_bytes for run in found)
         print(
             f"  {proof.form:7} windows {windows:6.2f} s ({windows / monai_s:4.2f} x MONAI), start and files "
             f"{start:5.2f} s, peak {peak / 2**20:5.0f} MiB ({peak / proof.peak_bytes:4.2f} x the card's)"

@@ -21,8 +21,9 @@ from search.sheet import Numbers, Sheet
 
 MOST_COLOURS = 7  # values of an axis with a colour of their own; the rarest share the last
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star", "hexagon", "pentagon")
-APART = {"stopped": ("triangle-down", "circle-open", "#CC79A7"), "over budget": ("x-thin", "x", BUDGET),
-         "failed": ("cross-thin", "cross", OTHERS)}  # fmt: skip
+# Symbols on a plane and in space, where others are drawn as characters that not every machine has a font for
+APART = {"stopped": ("triangle-down", "circle-open", "#CC79A7"), "over budget": ("x-thin", "square-open", BUDGET),
+         "failed": ("cross-thin", "diamond-open", OTHERS)}  # fmt: skip
 STRIP = ("over budget", "failed")  # trials without a Dice, on a strip of their own
 
 
@@ -126,8 +127,9 @@ def _draw_2d(scene: Scene, selection: str) -> go.Figure:
         if name in scene.budgets:
             add(**{side: scene.budgets[name]}, line={"dash": "dash", "color": BUDGET}, annotation_text="budget",
                 annotation_position="top left" if side == "x" else "top right")  # fmt: skip
-    figure.update_xaxes(title=axis_title(x), zeroline=False)
-    figure.update_layout(yaxis={"title": axis_title(y), "zeroline": False, "domain": [0.13, 1] if strip else [0, 1]})
+    figure.update_xaxes(title=axis_title(x), zeroline=False, **_autorange(x))
+    domain = [0.13, 1] if strip else [0, 1]
+    figure.update_layout(yaxis={"title": axis_title(y), "zeroline": False, "domain": domain, **_autorange(y)})
     if strip:
         named = [(float(name == "over budget"), name) for name in STRIP if priced[scene.apart[name]].any()]
         at, names = zip(*named, strict=True)
@@ -140,6 +142,11 @@ def _draw_2d(scene: Scene, selection: str) -> go.Figure:
         figure.update_layout(selections=[{"type": "path", "path": selection, "xref": "x", "yref": "y",
                                           "line": {"color": OTHERS, "dash": "dot"}}])  # fmt: skip
     return figure
+
+
+def _autorange(name: str) -> dict[str, Any]:
+    """Return how far an axis goes by itself: a Dice no further than a Dice can."""
+    return {"autorangeoptions": {"clipmin": 0, "clipmax": 1}} if name == "dice" else {}
 
 
 def _add_group(figure: go.Figure, scene: Scene, group: Group, number: int) -> None:

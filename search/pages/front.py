@@ -32,7 +32,8 @@ def front_page(sheet: Sheet, asked: Asked) -> Page:
     if chosen["papers"] == "on" and sheet.context:
         presets = asked.work(preset_costs, sheet.context, sheet.study.training)
     scene = front_scene(sheet, axes, by=chosen["color"], presets=presets)
-    parts.append(draw_front(scene, selection=lasso.path(axes[0], axes[1]) if lasso else ""))
+    if np.isfinite(scene.points).any():
+        parts.append(draw_front(scene, selection=lasso.path(axes[0], axes[1]) if lasso else ""))
     if not sheet.front.any():
         parts.append(Note("No trial has been trained to its end, so there is no front; the table says why."))
     inside = lasso.inside(sheet) if lasso else None
@@ -98,4 +99,4 @@ def trials_table(sheet: Sheet, rows: NDArray[np.int64], *, name: str) -> Table:
             value = entry.values[OBJECTIVES.index(each)]
             cells.append((None, "") if math.isnan(value) else (value, show(each, value)))
         found.append([*cells, entry.network, *([entry.reason] if reasons else [])])
-    return Table(name, f"{len(found)} trials", headings, found, opens="trial")
+    return Table(name, "1 trial" if len(found) == 1 else f"{len(found)} trials", headings, found, opens="trial")
