@@ -252,6 +252,11 @@ class SheetReader:
                 self.sheet = self._sheet()
             return self.sheet
 
+    def close(self) -> None:
+        """Close the connections; a later read opens them again."""
+        if self.engine is not None:
+            self.engine.dispose()
+
     def _rows(self, *, after: int, also: Sequence[int]) -> list[Row]:
         return read_rows(self.url, self.study.name, engine=self.engine, after=after, also=also)
 

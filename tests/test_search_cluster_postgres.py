@@ -10,12 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sql
 from cluster_trials import HERE
 from test_search_cluster import TINY, outcomes, plan_of, run, wait_for
 from test_search_cluster_ends import under_way
 
 from search import presence
-from search.store import Store, read_records, reading
+from search.store import RECORD, Store, open_storage, read_records, reading
 
 SLOW = TINY.replace("epochs: 3", "epochs: 12")
 
@@ -129,3 +130,35 @@ def test_drivers_ask_one_after_the_other(tmp_path, server):
     assert most == [1, 1]
     for store in stores:
         store.close()
+
+
+def test_the_dashboard_reads_a_study_there_while_it_grows_and_cannot_write(tmp_path, server):
+    import optuna
+    from made_study import made_records, write_made_study
+    from test_search_dashboard import VIEWS, page
+
+    from search.dashboard.app import make_app
+    from search.dashboard.library import Library
+    from search.store.studies import copy_study
+
+    file = write_made_study(tmp_path, "seen", made_records(20))
+    copy_study(f"sqlite:///{file}", "seen", server.url)
+    file.unlink()
+    library = Library(server.url, tmp_path)
+    app = make_app(library, token=None)
+    before = library.sheet("seen")
+    assert len(before.entries) == 20 and library.sheet("seen") is before
+    for view in VIEWS:
+        assert "There is no study" not in page(app, f"/study/seen/{view}")
+    (added,) = made_records(1, first=20, state="trained")
+    values = [added.measurement.value(each) for each in before.objectives]
+    attributes = {RECORD: added.to_values()}
+    state = optuna.trial.TrialState.COMPLETE
+    with open_storage(server.url) as storage:
+        study = optuna.load_study(study_name="seen", storage=storage)
+        study.add_trial(optuna.trial.create_trial(state=state, values=values, user_attrs=attributes))
+    assert library.sheet("seen").numbers[-1] == 20
+    reader = library.readers["seen"]
+    with reader.engine.connect() as connection, pytest.raises(sql.exc.DBAPIError, match="read-only"):
+        connection.exec_driver_sql("DELETE FROM trials")
+    app.shown.close()

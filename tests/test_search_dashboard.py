@@ -43,7 +43,7 @@ def runs(tmp_path_factory):
 def app(runs):
     made = make_app(Library(None, runs), token=None)
     yield made
-    made.shown.worker.close()
+    made.shown.close()
 
 
 def get(app, path, **headers):

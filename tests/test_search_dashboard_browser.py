@@ -32,7 +32,7 @@ def served(tmp_path_factory):
     thread.start()
     yield f"http://localhost:{server.port}", runs
     server.shutdown()
-    app.shown.worker.close()
+    app.shown.close()
 
 
 @pytest.fixture

@@ -85,6 +85,11 @@ class Shown:
         ]
         return _frame(study, [*links, ("/", "Studies", False)], page, place=place)
 
+    def close(self) -> None:
+        """End the process for errands, and the connections."""
+        self.worker.close()
+        self.library.close()
+
     def sheets(self) -> list[Sheet]:
         """Return all studies that voxnas wrote, as they stand."""
         return [sheet for name in self.library.names() if (sheet := self.library.sheet(name)) is not None]

@@ -42,6 +42,13 @@ class Library:
         require_database(reader.url)
         return reader.read()
 
+    def close(self) -> None:
+        """Close the connections to databases."""
+        with self.lock:
+            for reader in self.readers.values():
+                reader.close()
+            self.readers.clear()
+
     def _open(self, name: str) -> SheetReader | None:
         url, runs = self.names().get(name), self.runs.resolve()
         if url is None or runs not in (runs / name).resolve().parents:  # a database may hold any name

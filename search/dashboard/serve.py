@@ -39,4 +39,4 @@ def serve(database: str | None, *, runs: Path, host: str, port: int, token: str 
     except KeyboardInterrupt:
         pass
     finally:
-        app.shown.worker.close()
+        app.shown.close()
