@@ -15,8 +15,12 @@ import psutil
 import pytest
 from cluster_trials import HERE, Watch
 from conftest import STUDY, quiet_view, write_study
+from test_search_ablation import write_ablation
 
 import search.local
+from search.ablation.load import load_ablation
+from search.ablation.plan import make_ablation_plan
+from search.ablation.run import missing_count, run_ablation
 from search.cluster.executor import RayExecutor
 from search.driver import run_study
 from search.plan import make_plan
@@ -163,6 +167,25 @@ def test_one_worker_gives_the_records_of_the_local_executor(tmp_path, cluster):
         assert not (there.folder / "trials" / f"{record.number:06d}" / "last.pt").exists()
     kept = {path.parent.name for path in there.folder.glob("trials/*/best.safetensors")}
     assert kept == {path.parent.name for path in here.folder.glob("trials/*/best.safetensors")}
+
+
+@pytest.mark.slow
+def test_an_ablation_on_two_workers_finds_what_the_local_one_finds(tmp_path, cluster):
+    made = write_ablation(tmp_path)
+    overrides = ["seeds=1", "executor.workers=2"]
+    here, there = (
+        make_ablation_plan(load_ablation(made.file, runs=tmp_path / name, overrides=overrides), runs=tmp_path / name)
+        for name in ("here", "there")
+    )
+    run_ablation(here, view=quiet_view(), make_executor=search.local.LocalExecutor)
+    run_ablation(there, view=quiet_view(), make_executor=lambda plan: RayExecutor(plan, address=cluster.address))
+    assert missing_count(there) == 0
+    found, expected = (
+        {(plan.study.name, record.identity): (record.state, record.measurement.dice, record.measurement.cases)
+         for plan in plans.plans for record in read_records(plan.url, plan.study.name)}
+        for plans in (there, here)
+    )  # fmt: skip
+    assert len(found) == 6 and found == expected
 
 
 @pytest.mark.slow
