@@ -129,7 +129,7 @@ def test_a_lasso_filters_the_other_views_and_its_link_reopens_it(opened, served)
     page.mouse.up()
     page.wait_for_function("() => location.search.includes('lasso=memory')")
     link = page.url.removeprefix(served[0])
-    page.get_by_role("link", name="Progress").click()
+    page.locator("#page nav a[href*=lasso]", has_text="Progress").click()
     said = page.wait_for_selector("#page p:has-text('trials inside the lasso')").text_content()
     chosen = int(re.match(r"Only the (\d+) of 81 trials", said)[1])
     assert 0 < chosen < 81
