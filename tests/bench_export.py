@@ -1,7 +1,7 @@
 """How fast an export segments a Task27_ACDC volume, and whether every network comes out in every form.
 
 `make bench-export` prints predict.py's time beside MONAI's sliding window with the same network, its start, its peak
-memory beside the card's, and onnxruntime beside torch; with `--networks` also each paper's network, whole, and random
+memory beside the card's, and onnxruntime beside torch; with `--networks` also each paper's network, at full width, and random
 points of the space in each form that applies, with how far their logits are from the network's. Needs Task27_ACDC
 under VOXNAS_DATA.
 """
@@ -15,12 +15,13 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
 import torch
+from bench_presets import PATCHES, SLAB
 from test_real_data import case_names, subset
 from test_search_export_source import apart, lively, written
 
@@ -135,10 +136,11 @@ def speed(data: Path, folder: Path, *, threads: int) -> None:
 
 
 def networks() -> list[tuple[str, Architecture, Context]]:
-    """Each paper's network, and random points of the whole space."""
+    """Each paper's network at its full width, on the least patch that it takes, and random points of the whole space."""
     context = Context((6, 64, 64), (4.0, 1.0, 1.0), 1, 3)
     space = narrow(context, placement="each", fix={}, choices={})
-    found = [(name, preset.architecture, preset.context) for name, preset in PRESETS.items()]
+    found = [(name, preset.architecture, replace(preset.context, patch=PATCHES.get(name, SLAB)))
+             for name, preset in PRESETS.items()]  # fmt: skip
     for seed in range(POINTS):
         architecture = space.architecture(sample_buildable(space, Random(1000 + seed)))
         found.append((f"random {seed}", architecture, context))
