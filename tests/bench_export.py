@@ -1,9 +1,9 @@
 """How fast an export segments a Task27_ACDC volume, and whether every network comes out in every form.
 
 `make bench-export` prints predict.py's time beside MONAI's sliding window with the same network, its start, its peak
-memory beside the card's, and onnxruntime beside torch; with `--networks` also each paper's network, at full width, and random
-points of the space in each form that applies, with how far their logits are from the network's. Needs Task27_ACDC
-under VOXNAS_DATA.
+memory beside the card's, and onnxruntime beside torch; with `--networks` instead each paper's network, at its full
+width, and random points of the space in each form that applies, with how far their logits are from the network's.
+Needs Task27_ACDC under VOXNAS_DATA.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def speed(data: Path, folder: Path, *, threads: int) -> None:
 
 
 def networks() -> list[tuple[str, Architecture, Context]]:
-    """Each paper's network at its full width, on the least patch that it takes, and random points of the whole space."""
+    """Each paper's network at its full width, on a patch that takes seconds, and random points of the whole space."""
     context = Context((6, 64, 64), (4.0, 1.0, 1.0), 1, 3)
     space = narrow(context, placement="each", fix={}, choices={})
     found = [(name, preset.architecture, replace(preset.context, patch=PATCHES.get(name, SLAB)))
