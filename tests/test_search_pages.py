@@ -12,8 +12,9 @@ from made_study import LABELS, made_records, made_study, write_made_study
 from search.effects import main_effects
 from search.errands import layers_of, preset_costs
 from search.figures.compare import paired
-from search.figures.front import draw_front, front_scene
+from search.figures.front import draw_front
 from search.figures.progress import climb, random_band
+from search.figures.scene import front_scene
 from search.figures.trial import boxes
 from search.front import look_at
 from search.importance import ped_anova

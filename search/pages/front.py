@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.errands import preset_costs
-from search.figures.front import draw_front, front_scene
+from search.figures.front import draw_front
+from search.figures.scene import front_scene
 from search.objectives import HEADINGS, OBJECTIVES, show
 from search.pages.lasso import read_lasso
 from search.pages.page import Asked, Control, Page
