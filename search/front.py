@@ -37,12 +37,17 @@ def look(loaded: LoadedStudy, *, runs: Path) -> Look:
 
 
 def kept_study(url: str, name: str, *, storage: str | None = None) -> Study | None:
-    """Return a study as its database keeps it, overrides included; None where none was started there."""
+    """Return a study as its database keeps it, overrides included; None where none was started there.
+
+    Raises pydantic's ValidationError for what another version, or another program, keeps under this name.
+    """
     values = read_study_attribute(url, name, STUDY)
-    if values is None:
+    if not isinstance(values, dict):
         return None
-    values["data"].pop("cases", None)
-    values["objectives"] = {key: each for key, each in values["objectives"].items() if each is not None}
+    parts = {key: part for key, part in values.items() if isinstance(part, dict)}
+    parts.get("data", {}).pop("cases", None)
+    if "objectives" in parts:
+        values["objectives"] = {key: each for key, each in parts["objectives"].items() if each is not None}
     study = TypeAdapter(Study).validate_python({**values, "name": "study", "storage": storage})
     return replace(study, name=name)  # an ablation's settings have names that no file could give
 

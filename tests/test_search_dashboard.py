@@ -11,6 +11,7 @@ import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import pytest
 from made_study import add_records, made_records, made_study, write_made_study
 from werkzeug.test import Client
@@ -22,6 +23,7 @@ from search.dashboard.worker import Worker
 from search.errands import importances
 from search.records import Measurement
 from search.sheet import SheetReader
+from search.store import STUDY, open_storage
 from search.study import UserError
 from space.architecture import Architecture
 
@@ -179,6 +181,19 @@ def test_names_from_a_study_are_escaped(tmp_path):
         assert mark not in html
     figure = re.search(r'data-figure="([^"]*)"', get(app, f"/study/made/front?color=axis{mark}").text)[1]
     assert "<img" not in figure
+
+
+@pytest.mark.parametrize("kept", [1, [], {}, {"a": 1}, {"data": 1, "objectives": 2}, {"data": {}, "objectives": {}}])
+def test_what_another_program_keeps_beside_our_studies_is_listed_and_left_alone(tmp_path, kept):
+    file = write_made_study(tmp_path, "made", made_records(12))
+    with open_storage(f"sqlite:///{file}") as storage:
+        optuna.create_study(study_name="other", storage=storage).set_user_attr(STUDY, kept)
+    app = make_app(Library(f"sqlite:///{file}", tmp_path), token=None)
+    assert "other" in page(app, "/")
+    assert "There is no study" in page(app, "/study/other/front")
+    for view in VIEWS:
+        assert "made" in page(app, f"/study/made/{view}")
+    app.shown.close()
 
 
 def test_the_database_refuses_to_be_written_by_who_looks(runs):
