@@ -1,5 +1,6 @@
 """How often the ablations' tests err, simulated from stored case scores: of equal arms, and of a planted difference."""
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,15 @@ from search.statistics.scores import by_training, paired
 
 STORED = Path(__file__).parents[1] / "studies" / "examples" / "which_attention_small" / "cases.parquet"
 ALPHA, MOST = 0.05, 0.07
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen():
+    """Holm's correction in statsmodels collects garbage at each call: seconds where earlier tests left much to look at."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
