@@ -66,7 +66,7 @@ def test_made_tables_are_of_many_networks_each_once_and_always_the_same(name):
 
 def test_at_least_two_tables_are_kept_from_tuning_one_not_additive_one_noisy():
     unseen = {name: recipe for name, recipe in RECIPES.items() if recipe.unseen}
-    assert "trees" in unseen and unseen["noisy-network"].noise[1] > 0.01 and len(RECIPES) - len(unseen) >= 4
+    assert "bumps" in unseen and unseen["noisy-trees"].noise[1] > 0.01 and len(RECIPES) - len(unseen) >= 4
     links = [recipe.link for recipe in RECIPES.values()]
     assert links.count("share") <= len(links) / 2  # that which the surrogate assumes too
 

@@ -17,7 +17,7 @@ ALPHA, MOST = 0.05, 0.07
 
 @pytest.fixture(scope="module", autouse=True)
 def frozen():
-    """Holm's correction in statsmodels collects garbage at each call: seconds where earlier tests left much to look at."""
+    """Holm's correction in statsmodels collects garbage at each call: seconds where earlier tests left much."""
     gc.collect()
     gc.freeze()
     yield

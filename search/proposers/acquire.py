@@ -139,8 +139,8 @@ def _van_der_corput(number: int) -> float:
 def extrapolate(curves: Sequence[Matrix], stopped: Sequence[Matrix]) -> tuple[Matrix, Matrix]:
     """Return expected final Dice of stopped curves, and its deviation, from curves that went to their end.
 
-    What is still to come is regressed on what came in the last third of the epochs so far: who still climbs will
-    climb. With fewer than four whole curves it is their mean.
+    What is still to come is regressed on what came in each third of the epochs so far: who still climbs will climb,
+    and the less, the faster it came. With fewer than four whole curves it is their mean.
     """
     expected, deviation = np.empty(len(stopped)), np.full(len(stopped), UNSURE)
     for number, curve in enumerate(stopped):
@@ -150,14 +150,16 @@ def extrapolate(curves: Sequence[Matrix], stopped: Sequence[Matrix]) -> tuple[Ma
         if len(older) < 4:
             expected[number] = curve[-1] + (to_come.mean() if len(older) else 0.0)
             continue
-        line = BayesianRidge().fit([[_climb(whole, age)] for whole in older], to_come)
-        (rest,), deviation[number : number + 1] = line.predict([[_climb(curve, age)]], return_std=True)
+        line = BayesianRidge().fit([_climbs(whole, age) for whole in older], to_come)
+        (rest,), deviation[number : number + 1] = line.predict([_climbs(curve, age)], return_std=True)
         expected[number] = curve[-1] + rest
     return np.clip(expected, 0.0, 1.0), np.maximum(deviation, SUREST)
 
 
-def _climb(curve: Matrix, age: int) -> float:
-    return float(curve[age - 1] - curve[max(0, age - 1 - max(1, age // 3))])
+def _climbs(curve: Matrix, age: int) -> list[float]:
+    """Return what each third of the epochs so far added, the last third first; before it is known, Dice counts as 0."""
+    ends = np.maximum(curve[[max(0, age - 1 - back) for back in (0, age // 3, 2 * age // 3, age - 1)]], 0.0)
+    return list(ends[:-1] - ends[1:])
 
 
 def _best_and_some(loss: Matrix, most: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -25,7 +25,7 @@ from space.coded import Coded
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
 NO_LOSS = -20.0  # the logarithm of a Dice loss that plays no part
-HURRY = 0.3  # a gain counts less the longer its training takes: as its MACs to this power
+HURRY = 0.5  # a gain counts less the longer its training takes: as its MACs to this power
 DESIGN = 6  # trainings of the first design
 RANDOM, VARIED, CROSSED = 600, 300, 300  # candidates of the pool, beside all neighbours of the front
 LISTED = 3000  # candidates drawn where all networks are listed

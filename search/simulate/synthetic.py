@@ -1,4 +1,4 @@
-"""Made tables: real spaces and costs, and a Dice whose character is known: additive, by places, a network, noisy."""
+"""Made tables: real spaces and costs, and a Dice whose character is known: additive, by places, not additive, noisy."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ THICK = Context((12, 128, 128), (6.0, 1.0, 1.0), 1, 4)
 NEAR_CUBE = Context((32, 48, 32), (1.0, 1.0, 1.0), 1, 3)
 WIDE = Context((16, 96, 96), (3.0, 1.0, 1.0), 2, 3)
 MIDDLING = Context((24, 64, 64), (2.5, 1.0, 1.0), 1, 3)
+ODD = Context((20, 80, 64), (2.0, 0.8, 0.8), 1, 5)
 BLOCKS = ("none", "isa", "csam")
 RECIPES: dict[str, Recipe] = {
     "additive": Recipe(
@@ -93,14 +94,28 @@ RECIPES: dict[str, Recipe] = {
         {"levels": (3, 4), "width": (8, 12, 16, 24, 32), "growth": (2.0, 1.5), "norm": ("instance", "batch"),
          "activation": ("leakyrelu", "gelu"), "repeats": (1, 2), "attention@encoders": BLOCKS,
          "attention@bottleneck": BLOCKS, "attention@skips": BLOCKS, "attention@decoders": ("none", "isa")},
-        {"trend": 0.25, "forest": 0.75}, link="straight", unseen=True,
+        {"trend": 0.25, "forest": 0.75}, link="straight",
     ),
     "noisy-network": Recipe(
         "a random small network over decisions and places, two trainings differ by 0.5 to 2 Dice points", THICK, "each",
         {"levels": (3, 4), "width": (12, 16, 24, 32), "encoder": ("plain", "residual"), "repeats": (1, 2),
          "upsampling": ("linear", "transposed"), "attention@bottleneck": BLOCKS, "attention@skip0": BLOCKS,
          "attention@skip1": BLOCKS, "attention@skip2": BLOCKS, "attention@encoder0": BLOCKS},
-        {"trend": 0.25, "network": 0.75}, link="logistic", noise=(0.0035, 0.014), unseen=True,
+        {"trend": 0.25, "network": 0.75}, link="logistic", noise=(0.0035, 0.014),
+    ),
+    "bumps": Recipe(
+        "a random landscape of wide and narrow bumps, not additive", ODD, "tied",
+        {"levels": (3, 4, 5), "width": (8, 12, 16, 24), "kernels": ("auto", "3d"), "norm": ("instance", "batch"),
+         "encoder": ("plain", "residual"), "repeats": (1, 2), "skip": ("concat", "add"),
+         "attention@bottleneck": BLOCKS, "attention@skips": BLOCKS, "attention@encoders": ("none", "isa")},
+        {"trend": 0.25, "bumps": 0.75}, link="straight", unseen=True,
+    ),
+    "noisy-trees": Recipe(
+        "random trees over decisions and places, two trainings differ by 0.5 to 2 Dice points", MIDDLING, "each",
+        {"levels": (3, 4), "width": (8, 16, 24, 32), "growth": (2.0, 1.5), "repeats": (1, 2),
+         "activation": ("leakyrelu", "gelu"), "attention@bottleneck": BLOCKS, "attention@skip0": BLOCKS,
+         "attention@skip1": BLOCKS, "attention@skip2": BLOCKS},
+        {"trend": 0.25, "forest": 0.75}, link="logistic", noise=(0.0035, 0.014), unseen=True,
     ),
 }  # fmt: skip
 
@@ -243,6 +258,16 @@ def _forest(space: Space, decisions: Sequence[Decisions], size: Matrix, rng: np.
     return _standard(total)
 
 
+def _bumps(space: Space, decisions: Sequence[Decisions], size: Matrix, rng: np.random.Generator) -> Matrix:
+    """A sum of 60 bumps about random networks, each as wide as chance has it, by the share of choices that differ."""
+    codes = _free(space, decisions)
+    total = np.zeros(len(codes))
+    for centre in rng.integers(len(codes), size=60):
+        away = (codes != codes[centre]).mean(axis=1)
+        total += rng.standard_normal() * np.exp(-((away / rng.uniform(0.15, 0.6)) ** 2))
+    return _standard(total)
+
+
 def _free(space: Space, decisions: Sequence[Decisions]) -> NDArray[np.int64]:
     """Return the codes of the axes that have something to choose."""
     coded = Coded(space)
@@ -255,4 +280,5 @@ def _one_hot(codes: NDArray[np.int64]) -> Matrix:
 
 _PARTS = {
     "trend": _trend, "main": _main, "pairs": _pairs, "places": _places, "network": _network, "forest": _forest,
+    "bumps": _bumps,
 }  # fmt: skip
