@@ -1,6 +1,6 @@
 """The numbers that the search has to reach: known-cost against every other proposer on made tables.
 
-Run: make bench-search. All of it in one call, two hours on two cores, half of them Optuna's Gaussian process:
+Run: make bench-search. All of it in one call, hours on two cores, most of them Optuna's Gaussian process:
 --without gp leaves it out, --tables names some tables. Limits are those of the last column.
 """
 
