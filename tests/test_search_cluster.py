@@ -157,6 +157,7 @@ def plain(records):
 def test_one_worker_gives_the_records_of_the_local_executor(tmp_path, cluster):
     text = STUDY.replace("proposer: random", "proposer: known-cost, halving: {min_epochs: 1, reduction: 2.0}")
     text = text.replace("threads: 1", "threads: 1, workers: 1")
+    text = text.replace("latency: {budget: 60 s}", "latency: {direction: record, budget: 60 s}")  # no clock proposes
     here, there = (plan_of(tmp_path / name, text=text) for name in ("here", "there"))
     local = search.local.run_study(here, trials=4, view=quiet_view())
     far = run_study(there, trials=4, view=quiet_view(), executor=RayExecutor(there, address=cluster.address))
