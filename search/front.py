@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import TypeAdapter
 from rich.table import Table
 
 from search.confirmed import Confirmed, confirmed_front
@@ -17,6 +16,8 @@ from search.plan import run_folder
 from search.records import Record, searched
 from search.store import REFERENCE, STUDY, read_records, read_study_attribute
 from search.study import LoadedStudy, Study, UserError
+from search.study.reading import read_as
+from search.study.source import Source
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def look(loaded: LoadedStudy, *, runs: Path) -> Look:
 def kept_study(url: str, name: str, *, storage: str | None = None) -> Study | None:
     """Return a study as its database keeps it, overrides included; None where none was started there.
 
-    Raises pydantic's ValidationError for what another version, or another program, keeps under this name.
+    Raises UserError for what another version, or another program, keeps under this name.
     """
     values = read_study_attribute(url, name, STUDY)
     if not isinstance(values, dict):
@@ -48,7 +49,10 @@ def kept_study(url: str, name: str, *, storage: str | None = None) -> Study | No
     parts.get("data", {}).pop("cases", None)
     if "objectives" in parts:
         values["objectives"] = {key: each for key, each in parts["objectives"].items() if each is not None}
-    study = TypeAdapter(Study).validate_python({**values, "name": "study", "storage": storage})
+    source = Source(f"study {name!r} in its database", {**values, "name": "study", "storage": storage})
+    study, mistakes = read_as(Study, source)
+    if study is None:
+        raise UserError([*mistakes, f"this version of voxnas can't read study {name!r}: another one wrote it"])
     return replace(study, name=name)  # an ablation's settings have names that no file could give
 
 

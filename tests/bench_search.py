@@ -1,13 +1,18 @@
 """The numbers that the search has to reach: known-cost against every other proposer on made tables.
 
 Run: make bench-search. All of it in one call, hours on two cores, most of them Optuna's Gaussian process:
---without gp leaves it out, --tables names some tables. Limits are those of the last column.
+--without gp leaves it out, --tables names some tables, and with --keep FOLDER a call goes on where the last one was cut
+off: all runs but ours are kept there (empty it when anything but known-cost has changed). Limits are those of the last
+column.
 """
 
 import argparse
+import hashlib
 import math
 import os
+import pickle
 import time
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -37,9 +42,29 @@ def runs_of(name, proposers, *, options, most, halving):
         for proposer in proposers for seed in range(options.seeds)
     ]  # fmt: skip
     runs = {proposer: [] for proposer in proposers}
-    for task, run in zip(tasks, all_runs(tasks, options.jobs), strict=True):
+    for task, run in kept_runs(tasks, jobs=options.jobs, folder=options.keep):
         runs[task.proposer].append(run)
     return runs
+
+
+def kept_runs(tasks, *, jobs, folder):
+    """Yield each task with its run, from the folder where it is kept; ours is always run anew."""
+    if folder is None or {task.proposer for task in tasks} == {OURS}:
+        yield from zip(tasks, all_runs(tasks, jobs), strict=True)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {task: folder / f"{hashlib.sha256(repr(task).encode()).hexdigest()[:32]}.pickle" for task in tasks}
+    lacking = [task for task in tasks if not files[task].exists()]
+    made = zip(lacking, all_runs(lacking, jobs), strict=True)
+    for task in tasks:
+        if task not in lacking:
+            yield task, pickle.loads(files[task].read_bytes())
+            continue
+        _, run = next(made)
+        partial = files[task].with_suffix(".partial")
+        partial.write_bytes(pickle.dumps(run))
+        partial.rename(files[task])
+        yield task, run
 
 
 def compared(name, rivals, *, limit, options, halving=None):
@@ -107,6 +132,7 @@ def main():
     parser.add_argument("--tables", default=",".join(RECIPES))
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes that runs go to side by side
     rivals = [name for name in PROPOSERS if name not in (OURS, *options.without.split(","))]

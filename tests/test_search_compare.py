@@ -1,8 +1,11 @@
 """Runs side by side: one reference, hypervolume over hours, the picture and the verb."""
 
 import json
+import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -67,3 +70,17 @@ def test_what_cannot_be_compared_is_said(folders, tmp_path):
     message = r"of different objectives can't be compared: dice, memory, latency \(tiny\) and dice \("
     with pytest.raises(UserError, match=message):
         compare_runs([looks[0], replace(looks[1], study=narrower)])
+
+
+def test_a_run_of_another_version_is_said_with_what_differs(folders, tmp_path):
+    folder = tmp_path / "tiny"
+    shutil.copytree(folders[0], folder)
+    with closing(sqlite3.connect(folder / "study.db")) as database, database:
+        ((text,),) = database.execute("SELECT value_json FROM study_user_attributes WHERE key = 'voxnas:study'")
+        text = json.dumps({**json.loads(text), "search": {"sampler": "tpe"}})
+        database.execute("UPDATE study_user_attributes SET value_json = ? WHERE key = 'voxnas:study'", (text,))
+    with pytest.raises(UserError) as told:
+        look_at_run(folder)
+    unknown, version = map(str, told.value.mistakes)
+    assert unknown.startswith("study 'tiny' in its database: search.sampler: unknown key")
+    assert version == "this version of voxnas can't read study 'tiny': another one wrote it"

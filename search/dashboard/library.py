@@ -6,8 +6,6 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from search.database import require_database
 from search.front import kept_study
 from search.sheet import Sheet, SheetReader
@@ -63,5 +61,5 @@ class Library:
 def _study(url: str, name: str) -> Study | None:
     try:
         return kept_study(url, name)
-    except ValidationError:  # of another version, or another program's
+    except UserError:  # of another version, or another program's
         return None
