@@ -28,7 +28,7 @@ from search.simulate.show import comparison_tables
 from search.simulate.synthetic import RECIPES, synthetic_table
 from search.study.schema import Halving
 
-SLOW = "gp"  # a second an ask: it is cut off where it needs more than ours over the limit, and then counts as there
+SLOW = ("gp", "tpe")  # up to a second an ask: cut off where they need more than ours over the limit, and counted there
 MOST = 400  # trainings of a run of ours or of any other rival
 HALVING = Halving(min_epochs=9, reduction=3.0)  # of 27 epochs: earlier the made curves say little about their ends
 LIMIT, UNSEEN_LIMIT, HOURS_LIMIT, WITHIN = 0.4, 0.5, 0.35, 0.8
@@ -70,7 +70,7 @@ def kept_runs(tasks, *, jobs, folder):
 def compared(name, rivals, *, limit, options, halving=None):
     ours = runs_of(name, [OURS], options=options, most={OURS: MOST}, halving=halving)
     needed = float(np.median([run.trainings_to(0.95) for run in ours[OURS]]))
-    most = {rival: math.ceil(min(MOST, needed / limit)) if rival == SLOW else MOST for rival in rivals}
+    most = {rival: math.ceil(min(MOST, needed / limit)) if rival in SLOW else MOST for rival in rivals}
     runs = ours | runs_of(name, rivals, options=options, most=most, halving=halving)
     return comparison(synthetic_table(name), runs, rules=Rules(trainings=MOST, halving=halving))
 
