@@ -90,7 +90,7 @@ def rows_of(name, rivals, *, options, console):
         ("runs to 99 % within a tenth of the table", str(within), f">= {needed}"),
     ]
     if unseen:
-        halved = compared(name, rivals, limit=limit, options=options, halving=HALVING)
+        halved = compared(name, rivals, limit=HOURS_LIMIT, options=options, halving=HALVING)
         for each in comparison_tables(halved):
             console.print(each)
         hours = f"{best_ratio(halved, hours=True):.2f}"
