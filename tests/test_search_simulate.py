@@ -13,7 +13,7 @@ from search.costs.price import predict_costs
 from search.pareto import volume
 from search.proposers.problem import Problem
 from search.proposers.propose import PROPOSERS, ask_new, make_proposer
-from search.simulate.clock import Rules, problem_of_table, simulate
+from search.simulate.clock import Rules, Run, Step, problem_of_table, simulate
 from search.simulate.compare import anytime, best_ratio, compare, comparison, holm, less, share_after
 from search.simulate.formulas import formula_costs
 from search.simulate.parquet import read_table, write_table
@@ -258,3 +258,14 @@ def test_options_that_do_not_fit_are_all_said(arguments, messages):
 def test_known_cost_needs_far_fewer_trainings_than_local_search(table):
     compared = compare(table, ["known-cost", "local"], seeds=6, rules=Rules(trainings=150, enough=0.95))
     assert best_ratio(compared) < 0.5 and compared.rivals[0].p < 0.05
+
+
+def test_a_rival_that_was_cut_off_before_ours_got_there_is_not_beaten(table):
+    def runs(name, trainings, share):
+        return [Run(name, seed, (Step(1.0, trainings + seed, 60.0 * trainings, share),), 0, (0.1,), 1.0)
+                for seed in range(8)]  # fmt: skip
+
+    made = comparison(table, {"known-cost": runs("known-cost", 70, 0.96), "gp": runs("gp", 50, 0.9)}, rules=Rules())
+    assert made.rivals[0].p > 0.9 and made.rivals[0].hours_p > 0.9
+    made = comparison(table, {"known-cost": runs("known-cost", 30, 0.96), "gp": runs("gp", 50, 0.9)}, rules=Rules())
+    assert made.rivals[0].p < 0.01

@@ -128,18 +128,23 @@ def _rivals(runs: Mapping[str, Sequence[Run]]) -> tuple[Rival, ...]:
     found = []
     for to in ("trainings_to", "hours_to"):
         ours = [getattr(run, to)(MAIN) for run in runs[OURS]]
-        theirs = {name: [getattr(run, to)(MAIN) for run in runs[name]] for name in others}
-        raw = {name: less(ours, theirs[name]) for name in others}
+        theirs = {name: _cut_values(runs[name], to) for name in others}
+        raw = {name: less(ours, theirs[name]) for name in others}  # a run cut off early proves nothing beyond its cut
         found.append((holm(raw), {name: _ratio(_median(ours), _cut_median(runs[name], to)) for name in others}))
     (p, ratio), (hours_p, hours_ratio) = found
     return tuple(Rival(name, ratio[name], hours_ratio[name], p[name], hours_p[name]) for name in others)
 
 
 def _cut_median(runs: Sequence[Run], to: str) -> float:
-    """A median to divide by: runs that never got there count with what they had spent when they were cut off."""
+    """A median to divide by."""
+    return _median(_cut_values(runs, to))
+
+
+def _cut_values(runs: Sequence[Run], to: str) -> list[float]:
+    """What runs needed; those that never got there count with what they had spent when they were cut off."""
     spent = [run.steps[-1].trainings if to == "trainings_to" else run.steps[-1].trained_s / 3600 for run in runs]
     values = [getattr(run, to)(MAIN) for run in runs]
-    return _median([value if math.isfinite(value) else cut for value, cut in zip(values, spent, strict=True)])
+    return [value if math.isfinite(value) else cut for value, cut in zip(values, spent, strict=True)]
 
 
 def _ratio(ours: float, theirs: float) -> float:
