@@ -139,3 +139,15 @@ def places(levels: int) -> tuple[str, ...]:
     skips = [f"skip{level}" for level in reversed(range(levels - 1))]
     up = [f"decoder{level}" for level in reversed(range(levels - 1))]
     return (*down, "bottleneck", *skips, *up)
+
+
+def level_of(place: str, levels: int) -> int:
+    """Return the level of an attention place: 0 is full resolution."""
+    return levels - 1 if place == "bottleneck" else int(place.lstrip("abcdefghijklmnopqrstuvwxyz"))
+
+
+def channels_at(architecture: Architecture, place: str) -> int:
+    """Return the channels of the map that meets an attention place."""
+    level = level_of(place, architecture.levels)
+    channels: tuple[int, ...] = architecture["channels"]
+    return architecture.decoder_channels[level] if place.startswith("decoder") else channels[level]

@@ -1,17 +1,11 @@
-"""Axes and spaces: what may be chosen, under which condition, and the pure operations on choices."""
+"""Axes and rules: what may be chosen, and under which condition."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from random import Random
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from space.architecture import Architecture, Value
-from space.canonical import Context, Decisions, canonical
-
-MOST_DRAWS = 10_000  # of one sample, before the forbidden share is called too large
-__all__ = ["Axis", "DecisionError", "Decisions", "Rule", "Space"]
+from space.architecture import Value
 
 
 @dataclass(frozen=True)
@@ -52,115 +46,3 @@ class DecisionError(ValueError):
     def __init__(self, problems: tuple[tuple[str, str], ...]):
         super().__init__("; ".join(f"{name}: {message}" for name, message in problems))
         self.problems = problems
-
-
-@dataclass(frozen=True)
-class Space:
-    """Axes in an order in which each comes after those that its condition names, and the patch they meet.
-
-    With a `base` the axes are those that a study opens on it: what isn't decided is the base's.
-    """
-
-    axes: tuple[Axis, ...]
-    context: Context
-    tied: bool = field(default=False)
-    rules: tuple[Rule, ...] = ()
-    base: Architecture | None = None
-
-    @cached_property
-    def by_name(self) -> dict[str, Axis]:
-        """The axes by name."""
-        return {axis.name: axis for axis in self.axes}
-
-    def open_axes(self, decisions: Mapping[str, Value]) -> list[Axis]:
-        """Return the axes that exist under these decisions."""
-        return [axis for axis in self.axes if axis.is_open(decisions)]
-
-    def architecture(self, decisions: Mapping[str, Value]) -> Architecture:
-        """Spell the network out; decisions must be complete."""
-        return canonical(decisions, self.context, self.base)
-
-    def forbidden(self, decisions: Mapping[str, Value]) -> str:
-        """Return why the study forbids complete decisions; empty where it doesn't."""
-        return next((rule.why for rule in self.rules if rule.forbids(decisions)), "")
-
-    def complete(self, partial: Mapping[str, Value]) -> Decisions:
-        """Fill what is not said with each axis's first choice, and drop closed axes.
-
-        Raises DecisionError for names and values that the space doesn't hold, all at once, and for decisions that
-        the study forbids.
-        """
-        problems = [(name, "no such axis in this space") for name in partial if name not in self.by_name]
-        for name, value in partial.items():
-            axis = self.by_name.get(name)
-            if axis and value not in axis.choices:
-                problems.append((name, f"{value!r} is not among {list(axis.choices)}"))
-        if problems:
-            raise DecisionError(tuple(problems))
-        decisions = self.walk(lambda axis: partial.get(axis.name, axis.choices[0]))
-        why = self.forbidden(decisions)
-        if why:
-            raise DecisionError((("forbid", why),))
-        return decisions
-
-    def sample(self, rng: Random) -> Decisions:
-        """Decide every open axis at random, evenly over its choices, until the study doesn't forbid it.
-
-        Raises DecisionError where nearly everything is forbidden.
-        """
-        for _ in range(MOST_DRAWS):
-            decisions = self.walk(lambda axis: rng.choice(axis.choices))
-            if not self.forbidden(decisions):
-                return decisions
-        raise DecisionError((("forbid", f"the rules refused {MOST_DRAWS} random networks in a row"),))
-
-    def neighbours(self, decisions: Mapping[str, Value]) -> Iterator[Decisions]:
-        """Yield every decision set that differs in exactly one decision; closed axes healed, first choices opened."""
-        for axis in self.open_axes(decisions):
-            for choice in axis.choices:
-                if choice == decisions[axis.name]:
-                    continue
-                changed = {**decisions, axis.name: choice}
-                other = self.walk(lambda each, c=changed: c.get(each.name, each.choices[0]))  # type: ignore[misc]
-                if not self.forbidden(other):
-                    yield other
-
-    def crossover(self, one: Mapping[str, Value], other: Mapping[str, Value], rng: Random) -> Decisions:
-        """Take each decision from either parent that has it open; where the study forbids the mix, `one` itself."""
-
-        def pick(axis: Axis) -> Value:
-            held = [parent[axis.name] for parent in (one, other) if axis.name in parent]
-            return rng.choice(held) if held else axis.choices[0]
-
-        child = self.walk(pick)
-        return dict(one) if self.forbidden(child) else child
-
-    def enumerate(self) -> Iterator[Decisions]:
-        """Yield every complete decision set once."""
-        return (decisions for decisions in self._extend({}, 0) if not self.forbidden(decisions))
-
-    @cached_property
-    def size(self) -> int:
-        """Exact number of complete decision sets, counted without making them."""
-        from space.count import count_decisions
-
-        return count_decisions(self.axes, self.rules)
-
-    def _extend(self, decided: Decisions, index: int) -> Iterator[Decisions]:
-        if index == len(self.axes):
-            yield dict(decided)
-            return
-        axis = self.axes[index]
-        if not axis.is_open(decided):
-            yield from self._extend(decided, index + 1)
-            return
-        for choice in axis.choices:
-            yield from self._extend({**decided, axis.name: choice}, index + 1)
-
-    def walk(self, choose: Callable[[Axis], Value]) -> Decisions:
-        """Decide the axes in their order, each open one by `choose`."""
-        decided: Decisions = {}
-        for axis in self.axes:
-            if axis.is_open(decided):
-                decided[axis.name] = choose(axis)
-        return decided

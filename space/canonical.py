@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from space.architecture import Architecture, Value, places
 from space.pooling import Triple, kernels_from_spacing, level_sizes, pooling_from_spacing
-from space.timm_facts import PREFIX, is_timm, timm_stages
+from space.timm_info import PREFIX, is_timm, timm_stages
 
 Decisions = dict[str, Value]
 BASE = "base"  # a choice of an axis that a study opens on a base: as the base has it

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from space.architecture import Value
-
-if TYPE_CHECKING:
-    from space.axes import Axis, Rule
+from space.axes import Axis, Rule
 
 Met = frozenset[int] | None  # which conditions of a rule are met; None where it can't forbid any more
 State = tuple[tuple[tuple[str, Value], ...], tuple[Met, ...]]

@@ -22,10 +22,10 @@ from blocks.meunet import MeUnit
 from blocks.norm import GroupNorm, make_activation, make_norm
 from space.architecture import Architecture
 from space.pooling import Triple
-from space.timm_facts import PREFIX, is_timm
+from space.timm_info import PREFIX, is_timm
 
 if TYPE_CHECKING:
-    from space.timm_slices import TimmSlices
+    from space.timm_encoder import TimmSlices
 
 ONE: Triple = (1, 1, 1)
 MakeUnit = Callable[[Architecture, int, int, int, Triple], nn.Module]
@@ -78,7 +78,7 @@ def backbone(architecture: Architecture, in_channels: int) -> TimmSlices | None:
     """Make what gives all levels below full resolution at once, where the encoder is one of timm's."""
     if not is_timm(architecture["encoder"]):
         return None
-    from space.timm_slices import TimmSlices  # not before: timm takes as long to load as torch
+    from space.timm_encoder import TimmSlices  # not before: timm takes as long to load as torch
 
     return TimmSlices(architecture["encoder"].removeprefix(PREFIX), in_channels, levels=architecture.levels - 1)
 

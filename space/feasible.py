@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from space.architecture import Architecture
+from space.architecture import Architecture, channels_at, level_of
 from space.canonical import Context, map_sizes
 from space.pooling import Triple
 from space.stages import why_not_stages
@@ -57,15 +57,3 @@ def _why_not_block(architecture: Architecture, place: str, sizes: tuple[Triple, 
 
 def _size(size: Triple) -> str:
     return "x".join(str(length) for length in size)
-
-
-def level_of(place: str, levels: int) -> int:
-    """Return the level of an attention place: 0 is full resolution."""
-    return levels - 1 if place == "bottleneck" else int(place.lstrip("abcdefghijklmnopqrstuvwxyz"))
-
-
-def channels_at(architecture: Architecture, place: str) -> int:
-    """Return the channels of the map that meets an attention place."""
-    level = level_of(place, architecture.levels)
-    channels: tuple[int, ...] = architecture["channels"]
-    return architecture.decoder_channels[level] if place.startswith("decoder") else channels[level]

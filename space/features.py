@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from space.architecture import Value
-from space.axes import Axis, Space
-from space.coded import is_ordered
+from space.axes import Axis
+from space.encoding import is_ordered
+from space.space import Space
 
 Matrix = NDArray[np.float64]
 

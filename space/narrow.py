@@ -9,10 +9,11 @@ from difflib import get_close_matches
 from typing import Any
 
 from space.architecture import Architecture, Value, freeze
-from space.axes import Axis, DecisionError, Rule, Space
+from space.axes import Axis, DecisionError, Rule
 from space.canonical import BASE, UNWRITTEN_OPTIONS, Context
-from space.catalogue import BLOCK_OPTIONS, ENCODERS, OWN, full_axes
-from space.timm_facts import PREFIX, is_timm, timm_stages
+from space.space import Space
+from space.timm_info import PREFIX, is_timm, timm_stages
+from space.unet_axes import BLOCK_OPTIONS, ENCODERS, OWN, full_axes
 
 NUMBERS: dict[str, tuple[float, float]] = {
     "width": (1, 1024), "growth": (1.0, 4.0), "width_cap": (1, 4096), "repeats": (1, 8), "dropout": (0.0, 0.9),

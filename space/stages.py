@@ -7,16 +7,9 @@ Source: blocks/meunet.py. `stages` is `two-patch` (with `expansion`, the expande
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from space.architecture import Architecture
 from space.canonical import Context
-
-if TYPE_CHECKING:  # what is feasible is said without loading torch
-    from torch import Tensor
-
-    from blocks.meunet import TwoPatchNetwork
-    from space.unet import UNet
 
 
 def first_architecture(architecture: Architecture, expansion: float) -> Architecture:
@@ -59,24 +52,3 @@ def why_not_stages(architecture: Architecture) -> str | None:
             return f"two-patch training needs a second level that reads the first: {architecture['encoder']} has none"
         return "two-patch training pools its first level's features: it needs downsampling max"
     return None
-
-
-def two_patch_network(network: UNet) -> TwoPatchNetwork:
-    """Return the three ways through a `two-patch` network that `blocks.meunet.two_patch_step` takes."""
-    from blocks.meunet import TwoPatchNetwork
-
-    if network.expansion is None:
-        raise ValueError("two-patch training needs a network built with stages: two-patch")
-    level = network.down[1]
-    pool, unit = level.get_submodule("0"), level.get_submodule("1")
-
-    def first_level(image: Tensor) -> Tensor:
-        features: Tensor = pool(network.attend("encoder0", network.down[0](image)))
-        return features  # (B, C, D/2, H/2, W/2): all that the expanded patch keeps of full resolution
-
-    def deeper(features: Tensor) -> Tensor:
-        x = network.attend(network.down_place(1), unit(features))
-        logits: Tensor = network.heads[1](network.decode([x, *network.encode(x, first=2)], first=1)[0])
-        return logits
-
-    return TwoPatchNetwork(whole=network, first_level=first_level, deeper=deeper)

@@ -10,10 +10,9 @@ from torch.nn import functional
 
 from blocks import BLOCKS
 from blocks.meunet import concatenate_predictions
-from space.architecture import Architecture, places
+from space.architecture import Architecture, channels_at, level_of, places
 from space.canonical import map_sizes
 from space.encoders import backbone, decoder_level, encoder_level, image_levels, start_encoder_attention
-from space.feasible import channels_at, level_of
 from space.pooling import Triple
 from space.stages import prediction_channels, prediction_levels
 

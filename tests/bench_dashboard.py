@@ -150,8 +150,8 @@ def main():
 
 
 def report_rows(browser, runs, repeats):
-    from search.front import look_at
-    from search.report import write_report
+    from search.analysis.front import look_at
+    from search.visualization.report import write_report
 
     study = made_study("reported")
     write_made_study(runs, "reported", made_records(REPORTED), study=study)

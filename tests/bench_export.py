@@ -25,15 +25,15 @@ from bench_presets import PATCHES, SLAB
 from test_real_data import case_names, subset
 from test_search_export_source import apart, lively, written
 
+from search.analysis.choose import Choice
+from search.config import load_study
 from search.export import export_trained
 from search.export.card import Origin
-from search.export.choose import Choice
 from search.export.forms import write_forms
 from search.export.trained import Trained
-from search.plan import make_plan, prepared_data, sample_buildable
-from search.records import Measurement, Record
-from search.study import load_study
+from search.runner.plan import make_plan, prepared_data, sample_buildable
 from search.training.checkpoint import save_weights
+from search.trials.records import Measurement, Record
 from space.architecture import Architecture
 from space.build import build
 from space.canonical import Context

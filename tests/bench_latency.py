@@ -7,9 +7,9 @@ import torch
 from bench_memory import DEMO, random_networks
 from scipy.stats import spearmanr
 
+from search.config.schema import Training
+from search.config.units import show_seconds
 from search.costs.latency import measure_latency
-from search.study.schema import Training
-from search.study.units import show_seconds
 from space.build import build
 
 LIMIT = 0.98

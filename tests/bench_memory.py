@@ -12,8 +12,8 @@ from random import Random
 
 import torch
 
+from search.config.schema import Training
 from search.costs.memory import inference_memory_bytes, measure_training_memory, training_memory_bytes
-from search.study.schema import Training
 from space.architecture import Architecture
 from space.canonical import Context
 from space.feasible import why_not

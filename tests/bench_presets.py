@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
-from search.plan import make_plan, prepared_data
-from search.study import load_study
-from search.study.schema import Training
-from search.training.evaluate import seed_everything
+from search.config import load_study
+from search.config.schema import Training
+from search.runner.evaluate import seed_everything
+from search.runner.plan import make_plan, prepared_data
 from search.training.patches import PatchSource
 from search.training.schemes import make_phases, training_step
 from search.training.step import LAYOUT, lay_out, make_optimiser

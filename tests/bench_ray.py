@@ -32,8 +32,8 @@ executor: {device: cpu, threads: 1}
 
 
 def wide_plan(folder, *overrides, text=WIDE):
-    from search.plan import make_plan
-    from search.study import load_study
+    from search.config import load_study
+    from search.runner.plan import make_plan
 
     made = write_study(Path(folder), text)
     return make_plan(load_study(made.file, overrides=overrides), runs=made.runs)
@@ -47,9 +47,9 @@ class Nothing(Sleeper):
 
 def free_executor(plan, cluster, trial, memory_bytes=10 * 2**20):
     """An executor whose prices are known, as those of networks that were priced before are."""
-    from search.cluster.executor import RayExecutor
-    from search.pricing import Pricer
-    from search.records import Costs, Latency
+    from search.runner.cluster.executor import RayExecutor
+    from search.runner.pricer import Pricer
+    from search.trials.records import Costs, Latency
 
     class FreePricer(Pricer):
         def __call__(self, architecture):
@@ -98,7 +98,7 @@ class Stamps:
 
 
 def run(plan, executor, trials):
-    from search.driver import run_study
+    from search.runner.driver import run_study
 
     view = Stamps()
     run_study(plan, trials=trials, view=view, executor=executor)
@@ -111,7 +111,7 @@ def bench_platform(folder):
     cluster = start_cluster({"num_cpus": 1}, {"num_cpus": 1})
     plan = wide_plan(folder)
     ours = steady_s(run(plan, free_executor(plan, cluster, Nothing), TRIALS))
-    from search.store import read_records
+    from search.storage import read_records
 
     parameters = statistics.mean(len(record.decisions) for record in read_records(plan.url, "wide"))
     rows = [("voxnas: ask, place, tell, one-write SQLite", ours)]
@@ -203,8 +203,8 @@ def fill(plan, records):
     """Write so many trained records into a study's database, by SQL: asking for them would take an hour."""
     from random import Random
 
-    from search.records import Costs, Epoch, Latency, Measurement, Record
-    from search.store import RECORD, Store
+    from search.storage import RECORD, Store
+    from search.trials.records import Costs, Epoch, Latency, Measurement, Record
 
     store = Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
     store.reference = {"dice": 0.0, "memory": 1e9}
@@ -245,18 +245,18 @@ import numpy as np
 from pathlib import Path
 from dataclasses import replace
 from bench_ray import Stamps, free_executor
-import optuna, search.local, search.cluster.executor
-from search import driver as driving
-from search.plan import make_plan
-from search.pricing import Pricer
-from search.records import Costs, Epoch, Latency, Measurement, Record
-from search.study import load_study
+import optuna, search.runner.local, search.runner.cluster.executor
+from search.runner import driver as driving
+from search.runner.plan import make_plan
+from search.runner.pricer import Pricer
+from search.trials.records import Costs, Epoch, Latency, Measurement, Record
+from search.config import load_study
 plan = make_plan(load_study(Path(sys.argv[1])), runs=Path(sys.argv[2]))
 from search.data.prepare import prepare
 driving.prepared_data(plan)
 def rss():
     return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmRSS")) * 1024
-class Local(search.local.LocalExecutor):
+class Local(search.runner.local.LocalExecutor):
     def pricer(self, plan):
         latency = Latency(0.01, 0.001, 20, True, "a device", 1, "float32")
         class Free(Pricer):

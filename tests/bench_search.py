@@ -18,15 +18,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as Grid
 
+from search.config.schema import Halving
 from search.proposers.known_cost import KnownCostProposer
 from search.proposers.propose import PROPOSERS
-from search.records import Measurement, Record
 from search.simulate.call import Task, all_runs
 from search.simulate.clock import Rules, problem_of_table, simulate
 from search.simulate.compare import OURS, best_ratio, comparison
 from search.simulate.show import comparison_tables
 from search.simulate.synthetic import RECIPES, synthetic_table
-from search.study.schema import Halving
+from search.trials.records import Measurement, Record
 
 SLOW = ("gp", "tpe")  # up to a second an ask: cut off where they need more than ours over the limit, and counted there
 MOST = 400  # trainings of a run of ours or of any other rival

@@ -16,9 +16,9 @@ def main() -> None:
         sys.path.insert(0, str(Path(__file__).parent))
         from conftest import quiet_view, write_study
 
-        from search.local import run_study
-        from search.plan import make_plan
-        from search.study import load_study
+        from search.config import load_study
+        from search.runner.local import run_study
+        from search.runner.plan import make_plan
 
         made = write_study(Path(folder))
         run_study(make_plan(load_study(made.file), runs=made.runs), trials=1, view=quiet_view())

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import torch
 
+from search.config.schema import Training
 from search.data.check import check_folder
 from search.data.phantom import write_phantom
 from search.data.prepare import prepare
-from search.records import Job, Task
-from search.study.schema import Training
-from search.training.evaluate import _train_epoch, context_of
+from search.runner.evaluate import _train_epoch, context_of
 from search.training.patches import PatchSource
 from search.training.schemes import make_phases
 from search.training.step import LAYOUT, SupervisedLoss, lay_out, make_optimiser
+from search.trials.records import Job, Task
 from space.build import build
 from space.canonical import Context
 from space.narrow import narrow

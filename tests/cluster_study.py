@@ -6,12 +6,12 @@ from pathlib import Path
 import cluster_trials
 from rich.console import Console
 
-from search.cluster.executor import RayExecutor
-from search.driver import run_study
-from search.plan import make_plan
-from search.study import load_study
-from search.study.mistakes import UserError
-from search.view import RunView
+from search.cli.progress import RunView
+from search.config import load_study
+from search.config.errors import UserError
+from search.runner.cluster.executor import RayExecutor
+from search.runner.driver import run_study
+from search.runner.plan import make_plan
 
 
 def main(file, runs, address, trials, trial):

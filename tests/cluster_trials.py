@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-from search.cluster.probe import Stopwatch
-from search.cluster.trial import Trial
-from search.records import Epoch, Latency, MeasuredMemory, Measurement
+from search.runner.cluster.latency_probe import Stopwatch
+from search.runner.cluster.trainable import Trial
+from search.trials.records import Epoch, Latency, MeasuredMemory, Measurement
 
 HERE = Path(__file__).parent
 

@@ -49,7 +49,7 @@ def write_study(folder: Path, text: str = STUDY, *, cases: int = 6) -> TinyRun:
 def quiet_view():
     from rich.console import Console
 
-    from search.view import RunView
+    from search.cli.progress import RunView
 
     return RunView(Console(quiet=True), name="tiny", trials=3)
 
@@ -57,9 +57,9 @@ def quiet_view():
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory) -> TinyRun:
     """A study that ran to its end; tests only read it."""
-    from search.local import run_study
-    from search.plan import make_plan
-    from search.study import load_study
+    from search.config import load_study
+    from search.runner.local import run_study
+    from search.runner.plan import make_plan
 
     made = write_study(tmp_path_factory.mktemp("tiny"))
     plan = make_plan(load_study(made.file), runs=made.runs)

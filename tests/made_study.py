@@ -8,10 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from search.records import CaseDice, Costs, Epoch, Latency, Measurement, Record
-from search.simulate.synthetic import RECIPES, synthetic_table
-from search.store import RECORD, Store
-from search.study.schema import (
+from search.config.schema import (
     Data,
     DiceObjective,
     LatencyObjective,
@@ -21,6 +18,9 @@ from search.study.schema import (
     Study,
     Training,
 )
+from search.simulate.synthetic import RECIPES, synthetic_table
+from search.storage import RECORD, Store
+from search.trials.records import CaseDice, Costs, Epoch, Latency, Measurement, Record
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 LABELS = ("background", "left ventricle", "right ventricle", "myocardium")

@@ -88,7 +88,7 @@ def test_versions_are_those_that_are_tested(file):
 def test_the_commands_in_the_files_are_those_of_the_command_line(verb):
     from typer.testing import CliRunner
 
-    from search.cli import app
+    from search.cli.app import app
 
     said = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
     text = "".join(file.read_text() for file in FILES.iterdir())

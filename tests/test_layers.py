@@ -1,6 +1,7 @@
 """Who may import whom, and what looking at a study must not load."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -8,39 +9,89 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ONLY = {  # package: files that may know it
-    "optuna": ("search/store/", "search/importance.py", "search/proposers/"),
-    "plotly": ("search/figures/", "search/page.py"),
-    "ray": ("search/cluster/",),
+ORDER = (  # of rooms: a room imports only from the lines above its own
+    ("blocks",),
+    ("space",),
+    ("data", "config"),
+    ("trials",),
+    ("training", "storage"),
+    ("costs", "proposers", "analysis"),
+    ("runner", "visualization"),
+    ("ablation", "export", "simulate", "dashboard"),
+    ("cli",),
+)
+RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
+LOOSE = {"search"}  # what lies at the root of search/
+ONLY = {  # package: where it may be imported
+    "optuna": ("search/storage/", "search/analysis/importance.py", "search/proposers/"),
+    "plotly": ("search/visualization/figures/", "search/visualization/html.py", "search/ablation/figures.py"),
+    "ray": ("search/runner/cluster/",),
     "dash": ("search/dashboard/",),
-    "typer": ("search/cli.py",),
+    "typer": ("search/cli/",),
+}
+OUTSIDE = {  # what a package may import beside the standard library
+    "blocks": {"torch", "timm"},
+    "space": {"torch", "timm", "numpy", "blocks"},
+}
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {
+    module_name(file): file
+    for package in ("blocks", "space", "search")
+    for file in sorted((ROOT / package).rglob("*.py"))
 }
 
 
 def imports(file: Path) -> set[str]:
+    """Return every name that a file imports, lazily or for type checking alone too."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.partition(".")[0])
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 
-FILES = sorted(file for package in ("blocks", "space", "search") for file in (ROOT / package).rglob("*.py"))
+def arrows(name: str) -> set[str]:
+    """Return the modules of ours that a module imports."""
+    found = {each if each in FILES else each.rpartition(".")[0] for each in imports(FILES[name])}
+    return (found & FILES.keys()) - {name}
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
-def test_imports_go_one_way(file):
-    name, known = str(file.relative_to(ROOT)), imports(file)
-    if name.startswith("blocks/"):
-        outside = known - sys.stdlib_module_names - {"blocks"}
-        assert outside <= {"torch", "timm"}
-    if name.startswith("space/"):
-        assert not known & {"search", "optuna", "ray", "plotly", "monai"}
+def room_of(name: str) -> str:
+    package, _, rest = name.partition(".")
+    return rest.partition(".")[0] if package == "search" and rest else package
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_go_one_way(name):
+    room = room_of(name)
+    if room not in LOOSE:
+        up = [each for each in arrows(name) if room_of(each) != room and RANK[room_of(each)] >= RANK[room]]
+        assert not up, f"{name} imports {up}, which stand above it or beside it"
+    file, packages = str(FILES[name].relative_to(ROOT)), {each.partition(".")[0] for each in imports(FILES[name])}
+    if room in OUTSIDE:
+        assert packages - sys.stdlib_module_names - {room} <= OUTSIDE[room]
     for package, allowed in ONLY.items():
-        if package in known:
-            assert name.startswith(allowed), f"{name} imports {package}"
+        if package in packages:
+            assert file.startswith(allowed), f"{file} imports {package}"
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graphlib.TopologicalSorter({name: arrows(name) for name in FILES}).prepare()
+
+
+def test_every_room_has_its_place_in_the_order():
+    rooms = {room_of(name) for name in FILES}
+    assert rooms - LOOSE == RANK.keys()
+    loose = {name for name, file in FILES.items() if file.parent == ROOT / "search" and file.name != "__init__.py"}
+    assert not loose
 
 
 @pytest.mark.parametrize("verb", ["check", "front"])

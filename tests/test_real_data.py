@@ -13,15 +13,16 @@ import torch
 from bench_presets import falls, losses
 from conftest import quiet_view
 
+from search.config import load_study
 from search.data.geometry import mask_from_logits, read_volume, to_grid
 from search.data.prepare import load_prepared
 from search.export import export
-from search.local import open_driver, run_study
-from search.plan import make_plan, prepared_data, trial_folder
-from search.study import load_study
+from search.runner.evaluate import context_of
+from search.runner.local import open_driver, run_study
+from search.runner.plan import make_plan, prepared_data
 from search.training.checkpoint import load_weights
-from search.training.evaluate import context_of
 from search.training.validation import window_logits
+from search.trials.files import trial_folder
 from space.build import build
 from space.presets import PRESETS
 
@@ -76,7 +77,7 @@ def mask_of_trained_network(plan, record, image: Path) -> np.ndarray:
     prepared = prepared_data(plan)
     job = open_driver(plan, quiet_view()).job(record)
     network = build(job.architecture, context_of(job)).eval()
-    load_weights(trial_folder(plan, record.number), network)
+    load_weights(trial_folder(plan.folder, record.number), network)
     volume = read_volume(image)
     array, grid = to_grid(volume, load_prepared(Path(prepared.folder)).preprocessing)
     logits = window_logits(network, torch.from_numpy(array)[None], job=job)

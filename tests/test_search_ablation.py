@@ -14,19 +14,20 @@ from conftest import TinyRun, quiet_view, write_study
 
 from search.ablation.arms import asked_arms
 from search.ablation.cases import read_cases
-from search.ablation.findings import find, write_findings
+from search.ablation.findings import find
 from search.ablation.load import load_ablation
 from search.ablation.plan import make_ablation_plan
 from search.ablation.preview import outlooks
+from search.ablation.report import write_findings
 from search.ablation.results import results_of
 from search.ablation.run import ablation_device, missing_count, run_ablation
-from search.local import LocalExecutor
-from search.pages.ablations import ablations_page
-from search.pages.page import Asked
-from search.parts import Figure, Table
-from search.sheet import SheetReader
-from search.store import read_records
-from search.study import UserError
+from search.analysis.snapshot import SheetReader
+from search.config import UserError
+from search.runner.local import LocalExecutor
+from search.storage import read_records
+from search.visualization.components import Figure, Table
+from search.visualization.pages.ablations import ablations_page
+from search.visualization.pages.page import Asked
 from space.presets import PRESETS
 
 AXES = """\

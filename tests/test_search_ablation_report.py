@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from search.ablation.cases import read_cases
+from search.ablation.figures import ALONE, OPEN, draw_classes, draw_forest, draw_ranks, whiskers
+from search.ablation.report import TEMPLATE
 from search.ablation.summary import Design, summarise
 from search.ablation.tables import signed, tables, to_html, to_latex, to_markdown
-from search.figures.ablation import ALONE, OPEN, draw_classes, draw_forest, draw_ranks, whiskers
-from search.page import figure_html, render_page
+from search.visualization.html import figure_html, render_page
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
@@ -62,7 +63,7 @@ def test_the_report_draws_fits_and_asks_nothing_of_the_network(summary, tmp_path
         "tables": [(each.title, to_html(each), each.notes) for each in tables(summary, same=[])],
     }  # fmt: skip
     path = tmp_path / "report.html"
-    path.write_text(render_page("ablation/report.html", values), encoding="utf-8")
+    path.write_text(render_page(TEMPLATE, values), encoding="utf-8")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": size[0], "height": size[1]})

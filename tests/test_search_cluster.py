@@ -17,15 +17,15 @@ from cluster_trials import HERE, Watch
 from conftest import STUDY, quiet_view, write_study
 from test_search_ablation import write_ablation
 
-import search.local
+import search.runner.local
 from search.ablation.load import load_ablation
 from search.ablation.plan import make_ablation_plan
 from search.ablation.run import missing_count, run_ablation
-from search.cluster.executor import RayExecutor
-from search.driver import run_study
-from search.plan import make_plan
-from search.store import read_records
-from search.study import UserError, load_study
+from search.config import UserError, load_study
+from search.runner.cluster.executor import RayExecutor
+from search.runner.driver import run_study
+from search.runner.plan import make_plan
+from search.storage import read_records
 
 ROOT = HERE.parent
 TINY = STUDY.replace("epochs: 2", "epochs: 3")
@@ -159,7 +159,7 @@ def test_one_worker_gives_the_records_of_the_local_executor(tmp_path, cluster):
     text = text.replace("threads: 1", "threads: 1, workers: 1")
     text = text.replace("latency: {budget: 60 s}", "latency: {direction: record, budget: 60 s}")  # no clock proposes
     here, there = (plan_of(tmp_path / name, text=text) for name in ("here", "there"))
-    local = search.local.run_study(here, trials=4, view=quiet_view())
+    local = search.runner.local.run_study(here, trials=4, view=quiet_view())
     far = run_study(there, trials=4, view=quiet_view(), executor=RayExecutor(there, address=cluster.address))
     assert plain(far.records) == plain(local.records)
     assert {"trained", "stopped"} == {record.state for record in far.records}
@@ -178,7 +178,7 @@ def test_an_ablation_on_two_workers_finds_what_the_local_one_finds(tmp_path, clu
         make_ablation_plan(load_ablation(made.file, runs=tmp_path / name, overrides=overrides), runs=tmp_path / name)
         for name in ("here", "there")
     )
-    run_ablation(here, view=quiet_view(), make_executor=search.local.LocalExecutor)
+    run_ablation(here, view=quiet_view(), make_executor=search.runner.local.LocalExecutor)
     run_ablation(there, view=quiet_view(), make_executor=lambda plan: RayExecutor(plan, address=cluster.address))
     assert missing_count(there) == 0
     found, expected = (
@@ -227,7 +227,7 @@ def test_nothing_answers_at_an_address(tmp_path, monkeypatch):
 
 
 def test_a_latency_is_measured_on_what_the_study_names(cluster):
-    from search.cluster.probe import probe_options
+    from search.runner.cluster.latency_probe import probe_options
 
     lent = {"CPU": 8.0, "GPU": 2.0, "latency_probe": 1.0, "accelerator_type:A100": 1.0}
     assert probe_options(None, lent, gpu=True) == {"num_cpus": 0, "resources": {"latency_probe": 1.0}}

@@ -11,8 +11,8 @@ import pytest
 from cluster_trials import HERE
 from test_search_cluster import TINY, outcomes, plan_of, run, start_cluster, states, stop_cluster, wait_for
 
-from search.store import read_records
-from search.study import UserError
+from search.config import UserError
+from search.storage import read_records
 
 SLOW = TINY.replace("epochs: 3", "epochs: 20")
 

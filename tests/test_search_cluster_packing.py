@@ -2,8 +2,8 @@
 
 import pytest
 
-from search.cluster.packing import GIB, SHARES, Need, Node, default_threads, has_room, request
-from search.study import UserError
+from search.config import UserError
+from search.runner.cluster.resources import GIB, SHARES, Need, Node, default_threads, has_room, request
 
 CPU = Node(8, 32 * GIB)
 SMALL, LARGE = Node(16, 64 * GIB, 2, "T4", 16 * GIB), Node(16, 64 * GIB, 1, "A100", 80 * GIB)

@@ -15,8 +15,7 @@ from cluster_trials import HERE
 from test_search_cluster import TINY, outcomes, plan_of, run, wait_for
 from test_search_cluster_ends import under_way
 
-from search import presence
-from search.store import RECORD, Store, open_storage, read_records, reading
+from search.storage import RECORD, Store, heartbeat, open_storage, read_records, reading
 
 SLOW = TINY.replace("epochs: 3", "epochs: 12")
 
@@ -96,11 +95,11 @@ def test_a_driver_that_was_given_up_does_not_overwrite_what_was_made_of_its_tria
         mine = one.kept[0] = record().__class__(**{**vars(mine), "driver": one.me})
         one.update(mine)
         assert two.left_behind() is None  # its driver is there
-        monkeypatch.setattr(presence, "LEASE_S", -1.0)
-        monkeypatch.setattr(two.presence, "heard_since", -1e9)
+        monkeypatch.setattr(heartbeat, "LEASE_S", -1.0)
+        monkeypatch.setattr(two.heartbeat, "heard_since", -1e9)
         left = two.left_behind()
         assert left is not None and left.number == 0
-        monkeypatch.setattr(presence, "LEASE_S", 60.0)
+        monkeypatch.setattr(heartbeat, "LEASE_S", 60.0)
         two.tell(left.told(DONE, ended="then"), objectives=list(DIRECTIONS), budgets={})
         one.tell(mine.told(DONE, ended="too late"), objectives=list(DIRECTIONS), budgets={})
     assert [each.ended for each in read_records(plan.url, "given-up")] == ["then"]
@@ -139,7 +138,7 @@ def test_the_dashboard_reads_a_study_there_while_it_grows_and_cannot_write(tmp_p
 
     from search.dashboard.app import make_app
     from search.dashboard.library import Library
-    from search.store.studies import copy_study
+    from search.storage.admin import copy_study
 
     file = write_made_study(tmp_path, "seen", made_records(20))
     copy_study(f"sqlite:///{file}", "seen", server.url)

@@ -11,13 +11,13 @@ from dataclasses import replace
 import pytest
 from conftest import quiet_view
 
-from search.compare import compare_runs, look_at_run
-from search.figures.study import draw_sides
-from search.local import run_study
-from search.pareto import hypervolume
-from search.plan import make_plan
-from search.study import UserError, load_study
-from search.study.schema import Objectives
+from search.analysis.runs import compare_runs, look_at_run
+from search.config import UserError, load_study
+from search.config.schema import Objectives
+from search.runner.local import run_study
+from search.runner.plan import make_plan
+from search.trials.pareto import hypervolume
+from search.visualization.figures.runs import draw_sides
 
 
 @pytest.fixture(scope="module")

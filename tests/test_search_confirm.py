@@ -11,14 +11,14 @@ from dataclasses import replace
 import pytest
 from conftest import quiet_view, write_study
 
-from search.confirm import confirm_study, to_confirm, wanted
-from search.confirmed import case_means, confirmed_front, confirmed_table, interval, paired_p
-from search.front import confirmed, look
-from search.local import LocalExecutor, run_study
-from search.plan import make_plan
-from search.records import CaseDice, Costs, Measurement, Record, searched
-from search.store import read_records
-from search.study import UserError, load_study
+from search.analysis.confirmation import case_means, confirmed_front, confirmed_table, interval, paired_p
+from search.analysis.front import confirmed, look
+from search.config import UserError, load_study
+from search.runner.confirm import confirm_study, to_confirm, wanted
+from search.runner.local import LocalExecutor, run_study
+from search.runner.plan import make_plan
+from search.storage import read_records
+from search.trials.records import CaseDice, Costs, Measurement, Record, searched
 from space.architecture import Architecture
 
 DIRECTIONS = {"dice": "maximize", "memory": "minimize"}

@@ -5,11 +5,11 @@ from random import Random
 import pytest
 import torch
 
+from search.config.schema import Training
 from search.costs.latency import device_lock, measure_latency
 from search.costs.live_bytes import LiveBytes
 from search.costs.memory import CPU, inference_memory_bytes, measure_training_memory, training_memory_bytes
 from search.costs.price import predict_costs
-from search.study.schema import Training
 from space.build import build
 from space.canonical import Context
 from space.feasible import why_not

@@ -15,10 +15,10 @@ from search.costs.macs import count_modules, params_and_macs
 from space.architecture import Architecture
 from space.build import build
 from space.canonical import Context
-from space.catalogue import ENCODERS
 from space.feasible import why_not
 from space.narrow import narrow
 from space.presets import PRESETS
+from space.unet_axes import ENCODERS
 
 PUBLISHED = {"unetrpp_synapse": 47.47e9, "unetrpp_acdc": 43.41e9, "unetrpp_lung": 124.98e9, "unetrpp_tumor": 72.79e9}
 SHAPE = (2, 32, 5, 7, 6)

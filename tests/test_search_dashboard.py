@@ -16,15 +16,15 @@ import pytest
 from made_study import add_records, made_records, made_study, write_made_study
 from werkzeug.test import Client
 
+from search.analysis.snapshot import SheetReader
+from search.config import UserError
 from search.dashboard.app import make_app, read_path
 from search.dashboard.library import Library
 from search.dashboard.security import check_access, is_loopback
 from search.dashboard.worker import Worker
-from search.errands import importances
-from search.records import Measurement
-from search.sheet import SheetReader
-from search.store import STUDY, open_storage
-from search.study import UserError
+from search.storage import STUDY, open_storage
+from search.trials.records import Measurement
+from search.visualization.slow_tasks import importances
 from space.architecture import Architecture
 
 TOKEN = "a-long-and-secret-token"

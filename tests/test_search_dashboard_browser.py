@@ -8,9 +8,9 @@ import pytest
 from made_study import add_records, made_records, made_study, write_made_study
 from werkzeug.serving import make_server
 
+from search.config.schema import Search
 from search.dashboard.app import make_app
 from search.dashboard.library import Library
-from search.study.schema import Search
 
 LONG = "a-study-whose-name.goes-on-for-64-letters_as-the-file-allows-it"
 DESK, PHONE = (1280, 800), (390, 844)

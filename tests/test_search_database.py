@@ -5,11 +5,10 @@ import pytest
 import sqlalchemy as sql
 from test_search_store import CHOICES, DIRECTIONS, DONE, record
 
-from search import database
-from search.database import database_url, is_outage, patiently
-from search.presence import DRIVER, is_present
-from search.store import Store, read_records, read_study_attributes
-from search.study import UserError
+from search.config import UserError
+from search.storage import Store, database, read_records, read_study_attributes
+from search.storage.database import database_url, is_outage, patiently
+from search.storage.heartbeat import DRIVER, is_present
 
 
 @pytest.mark.parametrize(
@@ -61,12 +60,12 @@ def test_sqlite_has_no_outages_but_may_be_full():
 def test_a_driver_says_that_it_is_there_until_it_ends(tmp_path):
     url = f"sqlite:///{tmp_path / 'study.db'}"
     store = Store.open(url, "s", directions=DIRECTIONS, values={"a": 1})
-    with store.present() as presence:
+    with store.present() as heartbeat:
         (beat,) = read_study_attributes(url, "s", DRIVER + "%").values()
         assert is_present(beat)
         assert not is_present({**beat, "pid": 2**22 + 1})
         assert not is_present({**beat, "host": "elsewhere", "at": "2026-01-01T00:00:00+00:00"})
-        assert not presence.is_alive("process 1 on elsewhere")  # the lock says so for SQLite
+        assert not heartbeat.is_alive("process 1 on elsewhere")  # the lock says so for SQLite
     (beat,) = read_study_attributes(url, "s", DRIVER + "%").values()
     assert not is_present(beat)
 

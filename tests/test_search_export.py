@@ -19,20 +19,20 @@ import torch
 from conftest import quiet_view
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 
+from search.analysis.choose import Choice
+from search.config import UserError, load_study
 from search.data.geometry import mask_from_logits, read_volume, to_grid
 from search.data.phantom import write_phantom
 from search.data.prepare import prepare
 from search.export import export, export_trained
 from search.export.card import Origin
-from search.export.choose import Choice
 from search.export.model import BUNDLE, FILES
 from search.export.trained import Trained
-from search.plan import make_plan
-from search.records import CaseDice, Costs, Job, Latency, Measurement, Record, Task
-from search.store import Store
-from search.study import UserError, load_study
+from search.runner.plan import make_plan
+from search.storage import Store
 from search.training.checkpoint import load_weights, save_file_apart, save_weights
 from search.training.validation import segment, window_logits
+from search.trials.records import CaseDice, Costs, Job, Latency, Measurement, Record, Task
 from space.build import build
 
 STUDY = """

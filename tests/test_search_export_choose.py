@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from search.export.choose import choose
-from search.records import Costs, Latency, Measurement, Record
-from search.study import UserError
+from search.analysis.choose import choose
+from search.config import UserError
+from search.trials.records import Costs, Latency, Measurement, Record
 from space.architecture import Architecture
 
 DIRECTIONS = {"dice": "maximize", "memory": "minimize"}
@@ -90,7 +90,7 @@ def test_a_pick_that_names_no_trained_network_is_refused(pick, message):
 
 
 def test_one_way_of_packing_is_chosen(tmp_path):
-    from search.cli import export
+    from search.cli.app import export
 
     with pytest.raises(UserError, match="--retrain full trains one network and --ensemble folds packs several"):
         export(tmp_path / "no.yaml", out=tmp_path / "out", retrain="full", ensemble="folds")

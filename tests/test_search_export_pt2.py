@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from search.config import UserError
 from search.export.pt2 import difference, write_pt2
-from search.study import UserError
 from space.build import build
 from space.canonical import Context
 from space.narrow import narrow

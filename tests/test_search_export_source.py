@@ -16,7 +16,7 @@ from torch import nn
 
 from search.export.source import NotWritable, write_source
 from search.export.trained import Ensemble, fresh_network
-from search.plan import sample_buildable
+from search.runner.plan import sample_buildable
 from search.training.checkpoint import save_file_apart
 from space.architecture import Architecture
 from space.canonical import Context

@@ -8,10 +8,10 @@ import pytest
 import torch
 from conftest import quiet_view
 
+from search.config import UserError, load_study
 from search.export.trained import Ensemble, Trained, pack, trained_network
-from search.plan import make_plan
-from search.store import read_records
-from search.study import UserError, load_study
+from search.runner.plan import make_plan
+from search.storage import read_records
 from search.training.checkpoint import load_weights
 
 

@@ -8,15 +8,15 @@ from conftest import STUDY, quiet_view, write_study
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.front import look
-from search.halving import best_rows, goes_on, rungs, why_stop
-from search.local import run_study
-from search.pareto import pareto_front
-from search.plan import make_plan
-from search.records import Costs, Epoch, Measurement, Record
-from search.store import read_records
-from search.study import UserError, load_study
-from search.study.schema import Halving
+from search.analysis.front import look
+from search.config import UserError, load_study
+from search.config.schema import Halving
+from search.runner.local import run_study
+from search.runner.plan import make_plan
+from search.storage import read_records
+from search.trials.halving import best_rows, goes_on, rungs, why_stop
+from search.trials.pareto import pareto_front
+from search.trials.records import Costs, Epoch, Measurement, Record
 from space.architecture import Architecture
 
 DIRECTIONS = {"dice": "maximize", "memory": "minimize"}

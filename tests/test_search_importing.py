@@ -10,14 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from search.importing import import_weights
-from search.study import UserError
+from search.config import UserError
+from search.export.import_weights import import_weights
 from search.training.checkpoint import save_file_apart
 from search.training.initial import NothingFits, start_from, weights_file
 from space.build import build
 from space.canonical import Context
 from space.presets import PRESETS
-from space.released import to_released
+from space.released_weights import to_released
 from space.unet import UNet
 
 

@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtri
 
-from search.pareto import volume
 from search.proposers.acquire import Evidence, extrapolate, learn_dice, spread_design
 from search.proposers.cost_model import learn_costs
 from search.proposers.gain import expected_gains
 from search.proposers.gaussian import condition, features, fit_scales, initial_scales, kernel_of
 from search.proposers.known_cost import DESIGN, TOGETHER, KnownCostProposer
-from search.records import Epoch, Measurement, Record
 from search.simulate.clock import problem_of_table
 from search.simulate.synthetic import synthetic_table
-from space.coded import Coded
+from search.trials.pareto import volume
+from search.trials.records import Epoch, Measurement, Record
+from space.encoding import Coded
 
 TABLE = synthetic_table("noisy")
 CODED = Coded(TABLE.space)

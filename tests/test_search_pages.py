@@ -9,30 +9,30 @@ import numpy as np
 import pytest
 from made_study import LABELS, made_records, made_study, write_made_study
 
-from search.effects import main_effects
-from search.errands import layers_of, preset_costs
-from search.figures.compare import paired
-from search.figures.front import draw_front
-from search.figures.progress import climb, random_band
-from search.figures.scene import front_scene
-from search.figures.trial import boxes
-from search.front import look_at
-from search.importance import ped_anova
-from search.pages.compare import compare_page
-from search.pages.elements import Element, to_html
-from search.pages.front import front_page
-from search.pages.lasso import filtered, read_lasso
-from search.pages.page import Asked
-from search.pages.slices import ranked_cases
-from search.pages.studies import studies_page
-from search.pages.trial import export_command, trial_page
-from search.pareto import hypervolume_curve
-from search.parts import Command, Figure, Note, Table
-from search.records import CaseDice, Costs, Latency, Measurement
-from search.report import render
-from search.sheet import SheetReader
-from search.slices import outline, png
-from search.study.schema import Search
+from search.analysis.front import look_at
+from search.analysis.importance import ped_anova
+from search.analysis.main_effects import main_effects
+from search.analysis.snapshot import SheetReader
+from search.config.schema import Search
+from search.trials.pareto import hypervolume_curve
+from search.trials.records import CaseDice, Costs, Latency, Measurement
+from search.visualization.components import Command, Figure, Note, Table
+from search.visualization.figures.compare import paired
+from search.visualization.figures.front import draw_front
+from search.visualization.figures.front_data import front_scene
+from search.visualization.figures.progress import climb, random_band
+from search.visualization.figures.trial import boxes
+from search.visualization.pages.compare import compare_page
+from search.visualization.pages.elements import Element, to_html
+from search.visualization.pages.front import front_page
+from search.visualization.pages.lasso import filtered, read_lasso
+from search.visualization.pages.page import Asked
+from search.visualization.pages.slices import ranked_cases
+from search.visualization.pages.studies import studies_page
+from search.visualization.pages.trial import export_command, trial_page
+from search.visualization.report import render
+from search.visualization.slice_images import outline, png
+from search.visualization.slow_tasks import layers_of, preset_costs
 
 
 def sheet_of(folder, records, *, study=None):

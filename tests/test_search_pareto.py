@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from search.pareto import best, hypervolume, hypervolume_curve, knee, pareto_front
-from search.records import Costs, Latency, Measurement, Record
-from search.study import UserError
+from search.config import UserError
+from search.trials.pareto import best, hypervolume, hypervolume_curve, knee, pareto_front
+from search.trials.records import Costs, Latency, Measurement, Record
 from space.architecture import Architecture
 
 DIRECTIONS = {"dice": "maximize", "memory": "minimize", "latency": "minimize"}

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from search.prices import Device, PriceTable
-from search.records import Costs, Latency
-from search.study.schema import Training
+from search.config.schema import Training
+from search.storage.price_cache import Device, PriceTable
+from search.trials.records import Costs, Latency
 from space.canonical import Context
 from space.narrow import narrow
 
@@ -60,14 +60,14 @@ def test_what_costs_depend_on_is_part_of_the_key(url, changed):
 
 def test_a_run_prices_a_network_once(tiny_run, monkeypatch):
     """What a finished study has priced is not predicted again by a proposer of a later run."""
-    from search.plan import make_plan
-    from search.pricing import Pricer, price_table
-    from search.store import read_records
-    from search.study import load_study
+    from search.config import load_study
+    from search.runner.plan import make_plan
+    from search.runner.pricer import Pricer, price_table
+    from search.storage import read_records
 
     plan = make_plan(load_study(tiny_run.file), runs=tiny_run.runs)
     (record, *_) = read_records(plan.url, "tiny")
-    monkeypatch.setattr("search.pricing.predict_costs", lambda *_: pytest.fail("priced again"))
+    monkeypatch.setattr("search.runner.pricer.predict_costs", lambda *_: pytest.fail("priced again"))
     pricer = Pricer(plan, "cpu", price_table(plan, device="cpu", threads=1))
     assert pricer(record.architecture) == record.measurement.costs
     assert pricer.timed(record.architecture).latency == record.measurement.costs.latency

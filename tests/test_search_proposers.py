@@ -7,16 +7,16 @@ from random import Random
 import pytest
 from conftest import STUDY, write_study
 
-from search.plan import make_plan
-from search.pricing import Pricer, price_table
+from search.config import UserError, load_study
 from search.proposers.local_search import FIRST, LocalProposer
 from search.proposers.optuna_samplers import FLAT, NAMES, OptunaProposer
 from search.proposers.propose import ask_new
-from search.records import Measurement, Record
-from search.reference import reference_point
+from search.runner.plan import make_plan
+from search.runner.pricer import Pricer, price_table
+from search.runner.reference_point import reference_point
 from search.simulate.clock import problem_of_table
 from search.simulate.synthetic import synthetic_table
-from search.study import UserError, load_study
+from search.trials.records import Measurement, Record
 
 TABLE = synthetic_table("places")  # levels open and close places
 

@@ -3,9 +3,9 @@
 
 import pytest
 
-from search.front import look
-from search.report import write_report
-from search.study import load_study
+from search.analysis.front import look
+from search.config import load_study
+from search.visualization.report import write_report
 
 
 @pytest.fixture(scope="module")

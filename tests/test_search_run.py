@@ -12,15 +12,15 @@ from dataclasses import replace
 import pytest
 from conftest import STUDY, quiet_view, write_study
 
-from search.front import front_json, look
-from search.local import run_study
-from search.plan import make_plan
-from search.pricing import Pricer, price_table
-from search.proposers.problem import problem_of
+from search.analysis.front import front_json, look
+from search.config import UserError, load_study
 from search.proposers.propose import PROPOSERS, make_proposer, propose_new
-from search.report import render
-from search.store import read_records
-from search.study import UserError, load_study
+from search.runner.driver import problem_of
+from search.runner.local import run_study
+from search.runner.plan import make_plan
+from search.runner.pricer import Pricer, price_table
+from search.storage import read_records
+from search.visualization.report import render
 
 COMMAND = [sys.executable, "-m", "search.cli"]
 

@@ -7,9 +7,10 @@ import pytest
 from rich.console import Console
 
 from search.cli import main
+from search.cli.networks import Summary, find_preset, layer_table, summary_table
+from search.config.errors import UserError
+from search.costs.layers import Layer, layers
 from search.costs.macs import params_and_macs
-from search.show import Layer, Summary, find_preset, layer_table, layers, summary_table
-from search.study.mistakes import UserError
 from space.architecture import Architecture
 from space.canonical import Context
 from space.presets import PRESETS
@@ -122,6 +123,6 @@ def test_the_verb_prints_the_table(monkeypatch, capsys):
 
 def test_other_faults_are_not_taken_for_mistakes(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["voxnas", "show", "meunet"])
-    monkeypatch.setattr("search.show.layers", lambda *_: 1 / 0)
+    monkeypatch.setattr("search.costs.layers.layers", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main()

@@ -9,8 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from search.config import UserError
+from search.config.schema import Halving, Training
 from search.costs.price import predict_costs
-from search.pareto import volume
 from search.proposers.problem import Problem
 from search.proposers.propose import PROPOSERS, ask_new, make_proposer
 from search.simulate.clock import Rules, Run, Step, problem_of_table, simulate
@@ -19,8 +20,7 @@ from search.simulate.formulas import formula_costs
 from search.simulate.parquet import read_table, write_table
 from search.simulate.show import comparison_tables, comparisons_json
 from search.simulate.synthetic import RECIPES, synthetic_table
-from search.study import UserError
-from search.study.schema import Halving, Training
+from search.trials.pareto import volume
 from space.architecture import Architecture
 
 SMALL = "noisy"
@@ -115,7 +115,7 @@ def test_a_proposer_finds_all_of_a_small_space(table, name):
 
 
 def _record(table, number, row):
-    from search.records import Measurement, Record
+    from search.trials.records import Measurement, Record
 
     measurement = Measurement("trained", costs=table.costs[row], dice=float(table.truth[row]))
     return Record(number, table.architectures[row], tuple(table.decisions[row].items()), 0, 0, measurement, "")

@@ -8,10 +8,17 @@ import pytest
 from scipy.stats import norm, ttest_ind
 from scipy.stats import t as student
 
-from search.statistics.mixed import mixed_model
-from search.statistics.pairs import adjust, bootstrap_interval, compare_pairs, detectable, power_of, signed_ranks
-from search.statistics.ranks import critical_difference, rank_arms
-from search.statistics.scores import Score, by_training, mean_and_sd, paired, per_unit
+from search.analysis.statistics.mixed import mixed_model
+from search.analysis.statistics.pairs import (
+    adjust,
+    bootstrap_interval,
+    compare_pairs,
+    detectable,
+    power_of,
+    signed_ranks,
+)
+from search.analysis.statistics.ranks import critical_difference, rank_arms
+from search.analysis.statistics.scores import Score, by_training, mean_and_sd, paired, per_unit
 
 # Depression scale, ?wilcox.test in R (Hollander and Wolfe): V = 40, one-sided p = 0.01953.
 BEFORE = [1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from search.ablation.cases import read_cases
-from search.statistics.mixed import mixed_model
-from search.statistics.pairs import adjust, detectable, signed_ranks
-from search.statistics.scores import by_training, paired
+from search.analysis.statistics.mixed import mixed_model
+from search.analysis.statistics.pairs import adjust, detectable, signed_ranks
+from search.analysis.statistics.scores import by_training, paired
 
 STORED = Path(__file__).parents[1] / "studies" / "examples" / "which_attention_small" / "cases.parquet"
 ALPHA, MOST = 0.05, 0.07

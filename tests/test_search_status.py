@@ -11,11 +11,11 @@ import pytest
 from conftest import STUDY
 from test_search_store import CHOICES, DIRECTIONS, DONE, record
 
-from search.records import Epoch, Measurement
-from search.status import status_json, study_status
-from search.store import Store, read_records
-from search.store.studies import Change, change_studies, find_databases, list_studies
-from search.study import UserError, load_study
+from search.analysis.status import status_json, study_status
+from search.config import UserError, load_study
+from search.storage import Store, read_records
+from search.storage.admin import Change, change_studies, find_databases, list_studies
+from search.trials.records import Epoch, Measurement
 from space.architecture import Architecture
 
 COMMAND = [sys.executable, "-m", "search.cli"]
@@ -42,7 +42,7 @@ def fill(folder, name="tiny"):
     so_far = Measurement("running", epochs=epochs)
     store.update(replace(running, measurement=so_far, attempts=("process 7 was lost; went on",)))
     start(3, driver="process 1 on elsewhere")
-    store.presence.show(machines=2, cpus=16.0, gpus=4.0, used_cpus=3.0, used_gpus=0.5, running=1, queued=1, probes=0,
+    store.heartbeat.show(machines=2, cpus=16.0, gpus=4.0, used_cpus=3.0, used_gpus=0.5, running=1, queued=1, probes=0,
                         waiting=0)  # fmt: skip
     return store
 
@@ -121,7 +121,7 @@ def test_a_study_is_not_deleted_unasked_nor_while_it_runs(tmp_path):
     command = [*COMMAND, "studies", "--delete", "tiny", "--runs", str(tmp_path / "runs")]
     asked = subprocess.run(command, capture_output=True, text=True, input="n\n")
     assert asked.returncode == 1 and "delete the study tiny" in asked.stdout
-    from search.lock import hold_lock
+    from search.storage.lock import hold_lock
 
     folder = tmp_path / "runs" / "tiny"
     with hold_lock(f"sqlite:///{folder / 'study.db'}", folder, "tiny"):

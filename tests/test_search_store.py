@@ -5,9 +5,9 @@ import sqlite3
 
 import pytest
 
-from search.records import CaseDice, Costs, Epoch, Latency, Measurement, Record
-from search.store import Store, excesses, read_records, read_study_attribute
-from search.study import UserError
+from search.config import UserError
+from search.storage import Store, excesses, read_records, read_study_attribute
+from search.trials.records import CaseDice, Costs, Epoch, Latency, Measurement, Record
 from space.architecture import Architecture
 
 DIRECTIONS = {"dice": "maximize", "memory": "minimize"}
@@ -96,7 +96,7 @@ def test_looking_at_nothing_says_how_to_begin(tmp_path):
 def test_another_schema_is_read_through_optuna(url, tmp_path, monkeypatch):
     store = open_store(url)
     started = store.start(record(), choices=CHOICES)
-    monkeypatch.setattr("search.store.tables.SCHEMA_VERSIONS", ())
+    monkeypatch.setattr("search.storage.reader.SCHEMA_VERSIONS", ())
     assert read_records(url, "s") == [started]
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from search.study import UserError, load_study
-from search.study.units import parse_bytes, parse_count, parse_seconds, show_bytes, show_count, show_seconds
+from search.config import UserError, load_study
+from search.config.units import parse_bytes, parse_count, parse_seconds, show_bytes, show_count, show_seconds
 
 GOOD = """\
 data: {path: volumes}

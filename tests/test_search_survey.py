@@ -7,7 +7,7 @@ import pytest
 from conftest import STUDY, write_study
 
 from search.cli import main
-from search.survey import axis_rows
+from search.cli.space_report import axis_rows
 from space.canonical import Context
 from space.narrow import narrow
 

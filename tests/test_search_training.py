@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from search.config import load_study
 from search.data.prepare import load_prepared, open_case
-from search.plan import make_plan, task_of
-from search.records import CaseDice, Job
-from search.study import load_study
+from search.runner.evaluate import context_of, evaluate, progress, train
+from search.runner.plan import make_plan, task_of
 from search.training.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
-from search.training.evaluate import context_of, evaluate, progress, train
-from search.training.files import LAST
 from search.training.patches import PatchSource
 from search.training.step import SupervisedLoss, learning_rate, make_optimiser
 from search.training.validation import case_dice, mean_dice, segment
+from search.trials.files import LAST
+from search.trials.records import CaseDice, Job
 from space.build import build
 
 

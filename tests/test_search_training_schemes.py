@@ -7,14 +7,14 @@ import pytest
 import torch
 from conftest import STUDY, quiet_view, write_study
 
+from search.config import load_study
 from search.costs.memory import CPU, measure_training_memory, training_memory_bytes
-from search.local import open_driver
-from search.lock import driver_lock
-from search.plan import make_plan
-from search.records import Wanted
-from search.study import load_study
-from search.training.evaluate import context_of, evaluate, progress
+from search.runner.driver import driver_lock
+from search.runner.evaluate import context_of, evaluate, progress
+from search.runner.local import open_driver
+from search.runner.plan import make_plan
 from search.training.schemes import make_phases, phase_at
+from search.trials.records import Wanted
 from space.build import build
 
 SCHEMES = ("two-patch", "cascade")

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from space.axes import Axis, Space
+from space.axes import Axis
 from space.canonical import Context
-from space.coded import Coded, is_ordered
+from space.encoding import Coded, is_ordered
 from space.features import Features
 from space.narrow import narrow
+from space.space import Space
 
 CONTEXT = Context((16, 32, 32), (1.0, 1.0, 1.0), 1, 3)
 SMALL = Space(

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from search.config.schema import Training
 from search.costs.abstract import AbstractTensors
 from search.costs.macs import params_and_macs
-from search.study.schema import Training
 from search.training.schemes import make_phases
 from space.architecture import Architecture
 from space.build import Refused, build
 from space.canonical import Context
-from space.catalogue import ENCODERS
 from space.feasible import why_not
 from space.narrow import narrow
+from space.unet_axes import ENCODERS
 
 THICK = Context(patch=(5, 33, 28), spacing=(8.0, 1.5, 1.5), in_channels=2, classes=3)
 CUBIC = Context(patch=(16, 16, 18), spacing=(1.0, 1.0, 1.0), in_channels=1, classes=4)

@@ -5,13 +5,13 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from blocks.meunet import expanded_patch, one_hot_predictions, two_patch_step
+from search.training.schemes import two_patch_network
 from space.architecture import Architecture
 from space.build import Refused, build
 from space.canonical import Context
 from space.encoders import dense_channels
 from space.narrow import narrow
 from space.presets import PRESETS
-from space.stages import two_patch_network
 
 PARAMETERS = {
     "unetrpp_synapse": 42_952_850,

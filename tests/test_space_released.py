@@ -12,7 +12,7 @@ from space.architecture import Architecture
 from space.build import build
 from space.canonical import Context
 from space.presets import PRESETS
-from space.released import from_released, to_released
+from space.released_weights import from_released, to_released
 
 FOLDER = Path(os.environ.get("VOXNAS_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 

@@ -5,8 +5,8 @@ from random import Random
 import pytest
 import torch
 
-from search.study.mistakes import UserError
-from search.study.schema import Training
+from search.config.errors import UserError
+from search.config.schema import Training
 from search.training.pretrained import Unavailable, fetch, require_pretrained, start_from_pretrained
 from search.training.schemes import make_phases
 from search.training.step import lay_out
@@ -14,8 +14,8 @@ from space.axes import DecisionError
 from space.build import build
 from space.canonical import Context
 from space.narrow import narrow
-from space.timm_facts import KNOWN, PREFIX, Stages, timm_stages
-from space.timm_slices import TimmSlices
+from space.timm_encoder import TimmSlices
+from space.timm_info import KNOWN, PREFIX, Stages, timm_stages
 
 each_model = pytest.mark.parametrize("name", KNOWN)
 

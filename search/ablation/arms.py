@@ -17,9 +17,9 @@ from itertools import product
 from typing import Any
 
 from search.ablation.schema import Ablation, Arms
-from search.study.source import Path_
-from space.catalogue import full_axes
+from search.config.yaml_source import Path_
 from space.narrow import matching_axes
+from space.unet_axes import full_axes
 
 BASE = "base"
 BARE = "bare"

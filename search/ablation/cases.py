@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from search.ablation.results import Result
-from search.records import CaseDice
-from search.statistics.scores import Score
+from search.analysis.statistics.scores import Score
+from search.trials.records import CaseDice
 
 
 def scores_of(

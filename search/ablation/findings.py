@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from search.ablation.cases import scores_of, write_cases
+from search.ablation.cases import scores_of
 from search.ablation.methods import methods
 from search.ablation.plan import AblationPlan
 from search.ablation.results import Missing, Result, results_of
 from search.ablation.summary import Design, Summary, summarise
-from search.ablation.tables import Table, tables, to_csv, to_latex, to_markdown
-from search.page import FINDINGS, write_whole
-from search.prices import Device
-from search.statistics.scores import Score
-from search.study import UserError
-
-CASES, REPORT = "cases.parquet", "report.html"
+from search.ablation.tables import Table, tables
+from search.analysis.statistics.scores import Score
+from search.config import UserError
+from search.storage.price_cache import Device
 
 
 @dataclass(frozen=True)
@@ -51,21 +47,3 @@ def find(plan: AblationPlan, device: Device) -> Findings:
         tuple(results), tuple(missing), tuple(scores), summary, tables(summary, same=same),
         methods(plan, summary, results),
     )  # fmt: skip
-
-
-def write_findings(plan: AblationPlan, found: Findings) -> list[Path]:
-    """Write tables (Markdown, LaTeX, CSV), cases (Parquet), the methods paragraph and the report; return the paths."""
-    from search.ablation.report import render, to_json
-
-    folder = plan.folder
-    texts = {
-        "table.md": "\n".join(to_markdown(table) for table in found.tables),
-        "table.tex": "\n".join(to_latex(table) for table in found.tables),
-        "table.csv": to_csv(found.summary),
-        "methods.txt": found.methods,
-        REPORT: render(plan, found),
-        FINDINGS: to_json(plan, found),
-    }
-    paths = [write_whole(folder / name, text) for name, text in texts.items()]
-    write_cases(found.scores, folder / CASES)
-    return [*paths, folder / CASES]

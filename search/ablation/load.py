@@ -10,11 +10,10 @@ from typing import Any
 
 from search.ablation.arms import BASE, Asked, asked_arms
 from search.ablation.schema import SURFACE_METRICS, Ablation
-from search.front import look
-from search.study.load import ANY_CONTEXT, LoadedStudy, find_data, load_study
-from search.study.mistakes import Mistake, UserError, nearest
-from search.study.reading import read_as, refuse
-from search.study.schema import (
+from search.analysis.front import look
+from search.config.errors import Mistake, UserError, nearest
+from search.config.load import ANY_CONTEXT, LoadedStudy, find_data, load_study
+from search.config.schema import (
     Data,
     DiceObjective,
     LatencyObjective,
@@ -24,7 +23,8 @@ from search.study.schema import (
     Study,
     Training,
 )  # fmt: skip
-from search.study.source import Path_, Source, lay, read_source
+from search.config.validate import read_as, refuse
+from search.config.yaml_source import Path_, Source, lay, read_source
 from space.architecture import Architecture
 from space.axes import DecisionError
 from space.canonical import Context
@@ -132,7 +132,7 @@ def _base(ablation: Ablation, source: Source, runs: Path, mistakes: list[Mistake
         return PRESETS[base.preset].architecture
     if base.study is None:
         return None
-    from search.export.choose import choose  # its package loads torch
+    from search.analysis.choose import choose  # its package loads torch
 
     file = Path(source.file).parent / base.study
     try:

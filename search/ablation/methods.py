@@ -11,8 +11,8 @@ from search.ablation.results import Result
 from search.ablation.schema import SURFACE_METRICS
 from search.ablation.summary import Summary
 from search.ablation.tables import TITLES
-from search.plan import Plan
-from search.study.units import show_seconds
+from search.config.units import show_seconds
+from search.runner.plan import Plan
 
 CORRECTIONS = {
     "holm": "corrected by Holm's method over the arms", "bonferroni": "corrected by Bonferroni's method over the arms",

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search.ablation.load import LoadedAblation
+from search.config import UserError
 from search.data.parallel import Progress
-from search.database import database_url
-from search.plan import Plan, make_plan
-from search.records import Wanted
-from search.study import UserError
+from search.runner.plan import Plan, make_plan
+from search.storage.database import database_url
+from search.trials.records import Wanted
 from space.architecture import Architecture
 from space.feasible import why_not
 

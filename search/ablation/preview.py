@@ -15,15 +15,15 @@ from rich.table import Table
 from search.ablation.plan import AblationPlan, Arm
 from search.ablation.results import results_of, still_wanted
 from search.ablation.run import ablation_device
+from search.config.units import show_seconds
 from search.costs.memory import run_training_steps
 from search.costs.price import predict_costs
 from search.data.geometry import choose_axes
-from search.devices import resolve_device
-from search.objectives import HEADINGS, show
-from search.plan import Plan
-from search.records import Costs, Record
-from search.study.units import show_seconds
+from search.runner.devices import resolve_device
+from search.runner.plan import Plan
 from search.training.step import lay_out
+from search.trials.objectives import HEADINGS, show
+from search.trials.records import Costs, Record
 from space.build import Network, build
 
 SHOWN = ("params", "macs", "memory", "inference_memory")

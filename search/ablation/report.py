@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from search.ablation.cases import write_cases
+from search.ablation.figures import draw_classes, draw_costs, draw_forest, draw_ranks, placed, whiskers
+from search.ablation.findings import Findings
 from search.ablation.plan import AblationPlan
-from search.ablation.tables import TITLES, to_html
-from search.figures.ablation import draw_classes, draw_costs, draw_forest, draw_ranks, placed, whiskers
-from search.objectives import HEADINGS
-from search.page import figure_html, render_page
+from search.ablation.tables import TITLES, to_csv, to_html, to_latex, to_markdown
+from search.trials.objectives import HEADINGS
+from search.visualization.html import FINDINGS, figure_html, render_page, write_whole
 
-if TYPE_CHECKING:
-    from search.ablation.findings import Findings
+CASES, REPORT = "cases.parquet", "report.html"
+TEMPLATE = Path(__file__).with_name("report.html")
 
 
 def tiles(plan: AblationPlan, found: Findings) -> list[tuple[str, str]]:
@@ -38,7 +41,7 @@ def render(plan: AblationPlan, found: Findings) -> str:
         "arms": [(arm.name, arm.same_as, arm.architecture.describe(), plan.loaded.settings[arm.plan].name)
                  for arm in plan.arms],
     }  # fmt: skip
-    return render_page("ablation/report.html", values)
+    return render_page(TEMPLATE, values)
 
 
 def to_json(plan: AblationPlan, found: Findings) -> str:
@@ -68,3 +71,19 @@ def figures(found: Findings) -> list[tuple[str, Any]]:
         title = f"Critical difference (Friedman p {'< 0.0001' if p < 0.0001 else f'= {p:.2g}'}; bars: not told apart)"
         drawn.append((title, draw_ranks(summary.ranks)))
     return drawn
+
+
+def write_findings(plan: AblationPlan, found: Findings) -> list[Path]:
+    """Write tables (Markdown, LaTeX, CSV), cases (Parquet), the methods paragraph and the report; return the paths."""
+    folder = plan.folder
+    texts = {
+        "table.md": "\n".join(to_markdown(table) for table in found.tables),
+        "table.tex": "\n".join(to_latex(table) for table in found.tables),
+        "table.csv": to_csv(found.summary),
+        "methods.txt": found.methods,
+        REPORT: render(plan, found),
+        FINDINGS: to_json(plan, found),
+    }
+    paths = [write_whole(folder / name, text) for name, text in texts.items()]
+    write_cases(found.scores, folder / CASES)
+    return [*paths, folder / CASES]

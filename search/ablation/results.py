@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from search.ablation.plan import AblationPlan
-from search.plan import Plan
-from search.prices import Device
-from search.records import Latency, Record, Wanted
-from search.store import read_records, read_studies
-from search.study import UserError
+from search.config import UserError
+from search.runner.plan import Plan
+from search.storage import read_records, read_studies
+from search.storage.price_cache import Device
+from search.trials.records import Latency, Record, Wanted
 
 FREE_TRAINING = ("validate_every", "deadline")  # say when to look and when to give up, not what is learnt
 FREE_DATA = ("fold",)  # a record says its own

@@ -8,13 +8,12 @@ from contextlib import closing
 
 from search.ablation.plan import AblationPlan
 from search.ablation.results import still_wanted
-from search.devices import resolve_device, resolve_threads
-from search.driver import Ask, Executor, View, open_driver
-from search.lock import driver_lock
-from search.plan import Plan
-from search.prices import Device
-from search.pricing import measured_device
-from search.records import Record, Wanted
+from search.runner.devices import resolve_device, resolve_threads
+from search.runner.driver import Ask, Executor, View, driver_lock, open_driver
+from search.runner.plan import Plan
+from search.runner.pricer import measured_device
+from search.storage.price_cache import Device
+from search.trials.records import Record, Wanted
 
 
 def run_ablation(plan: AblationPlan, *, view: View, make_executor: Callable[[Plan], Executor]) -> None:

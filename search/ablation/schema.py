@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from search.study.schema import STRICT, Data, Executor, Index, Name, Positive, PresetName, Training
+from search.config.schema import STRICT, Data, Executor, Index, Name, Positive, PresetName, Training
 
 CASE_METRICS = ("dice", "hd95", "surface_dice")  # scored case by case, so that arms are paired
 SURFACE_METRICS = ("hd95", "surface_dice")

@@ -10,12 +10,12 @@ from statistics import fmean
 import numpy as np
 
 from search.ablation.results import Missing, Result
-from search.objectives import OBJECTIVES
-from search.pareto import undominated
-from search.statistics.mixed import Mixed, mixed_model
-from search.statistics.pairs import Pairs, adjust, compare_pairs, detectable
-from search.statistics.ranks import Ranks, rank_arms
-from search.statistics.scores import Score, Scored, by_training, mean_and_sd, only, paired
+from search.analysis.statistics.mixed import Mixed, mixed_model
+from search.analysis.statistics.pairs import Pairs, adjust, compare_pairs, detectable
+from search.analysis.statistics.ranks import Ranks, rank_arms
+from search.analysis.statistics.scores import Score, Scored, by_training, mean_and_sd, only, paired
+from search.trials.objectives import OBJECTIVES
+from search.trials.pareto import undominated
 
 LOWER_IS_BETTER = ("hd95",)
 

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table as RichTable
 
 from search.ablation.summary import Effect, Line, Summary, percent
-from search.objectives import HEADINGS, show
+from search.trials.objectives import HEADINGS, show
 
 TITLES = {**HEADINGS, "hd95": "hd95 (mm)", "surface_dice": "surface Dice"}
 DIGITS = {"dice": 4, "surface_dice": 4, "hd95": 2}

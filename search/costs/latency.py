@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from search.records import Latency
-from search.study.schema import Training
+from search.config.schema import Training
 from search.training.step import LAYOUT, autocast, lay_out, precision_name
+from search.trials.records import Latency
 from space.build import Network
 from space.canonical import Context
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from search.config.schema import Training
 from search.costs.abstract import AbstractTensors
 from search.costs.live_bytes import LiveBytes
-from search.records import MeasuredMemory
-from search.study.schema import Training
 from search.training.schemes import Phase, make_phases, training_step
 from search.training.step import LAYOUT, autocast, lay_out, make_optimiser
+from search.trials.records import MeasuredMemory
 from space.architecture import Architecture
 from space.build import Network, build
 from space.canonical import Context

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from search.config.schema import Training
 from search.costs.macs import params_and_macs
 from search.costs.memory import inference_memory_bytes, training_memory_bytes
-from search.records import Costs
-from search.study.schema import Training
+from search.trials.records import Costs
 from space.architecture import Architecture
 from space.canonical import Context
 

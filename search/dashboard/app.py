@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.resources
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from dash import Dash, Input, Output, State, dcc, html, no_update
 from flask import Response, request
 
+from search.analysis.snapshot import Sheet
 from search.dashboard.library import Library
 from search.dashboard.security import secure
 from search.dashboard.worker import Worker
-from search.page import FINDINGS
-from search.pages.ablations import ablations_page
-from search.pages.compare import compare_page
-from search.pages.elements import Element, page_element, to_html
-from search.pages.front import front_page
-from search.pages.matters import matters_page
-from search.pages.page import Asked, Page
-from search.pages.progress import progress_page
-from search.pages.studies import studies_page
-from search.pages.trial import trial_page
-from search.parts import Figure, Note
-from search.sheet import Sheet
+from search.visualization.components import Figure, Note
+from search.visualization.html import ASSETS, FINDINGS
+from search.visualization.pages.ablations import ablations_page
+from search.visualization.pages.compare import compare_page
+from search.visualization.pages.elements import Element, page_element, to_html
+from search.visualization.pages.front import front_page
+from search.visualization.pages.importance import matters_page
+from search.visualization.pages.page import Asked, Page
+from search.visualization.pages.progress import progress_page
+from search.visualization.pages.studies import studies_page
+from search.visualization.pages.trial import trial_page
 
 TICK_MS = 2000
 VERSION = importlib.metadata.version("voxnas")
-SCRIPTS = {"plotly.js": "search.figures", "figures.js": "search.pages", "tables.js": "search.pages",
-           "style.css": "search.pages", "start.js": "search.dashboard"}  # fmt: skip
+SCRIPTS = {name: ASSETS / name for name in ("plotly.js", "figures.js", "tables.js", "style.css")}
+SCRIPTS["start.js"] = Path(__file__).with_name("start.js")
 INDEX = """\
 <!DOCTYPE html>
 <html lang="en"><head>{metas}<meta name="viewport" content="width=device-width, initial-scale=1">
@@ -188,7 +188,7 @@ def _serve_scripts(app: Dashboard) -> None:
         if name not in SCRIPTS:
             return Response("not found", 404)
         kind = "text/css" if name.endswith(".css") else "text/javascript"
-        data = importlib.resources.files(SCRIPTS[name]).joinpath(name).read_bytes()
+        data = SCRIPTS[name].read_bytes()
         return Response(data, mimetype=kind, headers={"Cache-Control": "max-age=3600"})
 
     app.server.add_url_rule("/voxnas/<name>", view_func=script)

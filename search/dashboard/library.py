@@ -6,12 +6,12 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from search.database import require_database
-from search.front import kept_study
-from search.sheet import Sheet, SheetReader
-from search.store import read_study_names
-from search.store.studies import find_databases
-from search.study import Study, UserError
+from search.analysis.front import kept_study
+from search.analysis.snapshot import Sheet, SheetReader
+from search.config import Study, UserError
+from search.storage import read_study_names
+from search.storage.admin import find_databases
+from search.storage.database import require_database
 
 
 @dataclass

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from flask import Flask, Response, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
 
-from search.study import UserError
+from search.config import UserError
 
 COOKIE = "voxnas_token"
 SHORTEST = 16  # letters of a token

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from werkzeug.serving import make_server
 
+from search.config import UserError
 from search.dashboard.app import make_app
 from search.dashboard.library import Library
 from search.dashboard.security import TLS, check_access, is_loopback
-from search.store.studies import find_databases
-from search.study import UserError
+from search.storage.admin import find_databases
 
 
 def serve(database: str | None, *, runs: Path, host: str, port: int, token: str | None) -> None:

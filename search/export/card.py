@@ -9,16 +9,16 @@ from importlib.metadata import version
 
 import numpy as np
 
-from search.confirmed import interval
+from search.analysis.choose import Choice
+from search.analysis.confirmation import interval
+from search.config.units import show_bytes, show_count, show_seconds
 from search.data.prepare import Prepared
-from search.export.choose import Choice
 from search.export.forms import Forms
 from search.export.trained import Trained
-from search.plan import Plan
-from search.records import Record
-from search.study.units import show_bytes, show_count, show_seconds
+from search.runner.plan import Plan
 from search.training.validation import mean_dice
-from space.timm_facts import is_timm
+from search.trials.records import Record
+from space.timm_info import is_timm
 
 SOURCES = {
     "isa": 'ISA: Zhang, Yuan, Wang, Zhang, "SAU-Net", MIDL 2020',

@@ -14,22 +14,22 @@ from typing import Any
 
 from torch import nn
 
+from search.analysis.choose import choose
+from search.config.errors import UserError
+from search.config.units import show_bytes
 from search.data import geometry
 from search.data.read import Case
-from search.driver import View
 from search.export.bundle import Described, NoBundle, check_bundle, write_bundle
 from search.export.card import Origin, model_card
-from search.export.choose import choose
 from search.export.forms import FILES as FORM_FILES
 from search.export.forms import Forms, write_forms
 from search.export.proof import Expected, Proof, expect, prove
 from search.export.trained import Packing, pack, trained_network
-from search.plan import Plan, prepared_data, task_of
-from search.records import Job, searched
-from search.store import Store, read_records
-from search.study.mistakes import UserError
-from search.study.units import show_bytes
+from search.runner.driver import View
+from search.runner.plan import Plan, prepared_data, task_of
+from search.storage import Store, read_records
 from search.training.checkpoint import save_file_apart
+from search.trials.records import Job, searched
 
 CARD = "MODEL_CARD.md"
 STANDALONE = ("predict.py", "forms.py", "volumes.py", "windows.py")

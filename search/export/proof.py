@@ -18,14 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from search.config.errors import UserError
+from search.config.units import show_bytes
 from search.data.geometry import from_grid, grid_difference, load_nifti, mask_from_logits
 from search.data.prepare import Prepared, open_case, open_truth
 from search.data.read import Case
 from search.export.pt2 import TOLERANCE
-from search.records import Job
-from search.study.mistakes import UserError
-from search.study.units import show_bytes
 from search.training.validation import case_dice, window_logits
+from search.trials.records import Job
 
 ISOLATED = Path(__file__).with_name("isolated.py")
 DIFFERING_SHARE = 1e-5  # of voxels that may differ, where their two largest logits are as good as equal

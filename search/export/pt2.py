@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from search.study.mistakes import UserError
+from search.config.errors import UserError
 from space.pooling import Triple
 
 TOLERANCE = 1e-4  # of logits, or of the largest logit where that is above 1

@@ -12,16 +12,15 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from search.devices import resolve_device, resolve_threads
-from search.driver import View, open_driver
-from search.local import LocalExecutor
-from search.lock import driver_lock
-from search.plan import Plan, prepared_data, task_of, trial_folder
-from search.records import CaseDice, Job, Measurement, Record, Wanted
-from search.study.mistakes import UserError
+from search.config.errors import UserError
+from search.runner.devices import resolve_device, resolve_threads
+from search.runner.driver import View, driver_lock, open_driver
+from search.runner.evaluate import evaluate
+from search.runner.local import LocalExecutor
+from search.runner.plan import Plan, prepared_data, task_of
 from search.training.checkpoint import load_weights
-from search.training.evaluate import evaluate
-from search.training.files import WEIGHTS
+from search.trials.files import WEIGHTS, trial_folder
+from search.trials.records import CaseDice, Job, Measurement, Record, Wanted
 from space.architecture import Architecture
 from space.build import build
 from space.canonical import Context
@@ -92,7 +91,7 @@ def pack(packing: Packing, plan: Plan, record: Record, records: Sequence[Record]
         f"trained on fold {record.fold + 1} of {len(plan.folds)}: {len(fold.train)} cases, validated on "
         f"{len(fold.validation)}"
     )
-    return Trained((trial_folder(plan, record.number),), how, record.measurement.cases)
+    return Trained((trial_folder(plan.folder, record.number),), how, record.measurement.cases)
 
 
 def _same(record: Record, records: Sequence[Record]) -> list[Record]:
@@ -151,7 +150,7 @@ def _folds(plan: Plan, record: Record, records: Sequence[Record], *, view: View)
     cases = {case.case: case for each in members for case in each.measurement.cases}
     trials = ", ".join(str(each.number) for each in members)
     return Trained(
-        tuple(trial_folder(plan, each.number) for each in members),
+        tuple(trial_folder(plan.folder, each.number) for each in members),
         f"{len(members)} networks, one of each fold (trials {trials}), their logits averaged",
         tuple(cases.values()),
     )
@@ -162,5 +161,5 @@ def _by_fold(plan: Plan, record: Record, records: Sequence[Record]) -> dict[int,
     return {
         each.fold: each
         for each in _same(record, records)
-        if (trial_folder(plan, each.number) / WEIGHTS).is_file() and each.fold < len(plan.folds)
+        if (trial_folder(plan.folder, each.number) / WEIGHTS).is_file() and each.fold < len(plan.folds)
     }

@@ -11,7 +11,7 @@ from scipy.linalg import cho_solve
 from sklearn.gaussian_process import GaussianProcessRegressor
 
 from search.proposers.gaussian import Effects, features, initial_scales
-from space.coded import Coded
+from space.encoding import Coded
 
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from search.proposers.acquire import Evidence, Scales, Surrogate, extrapolate, gains, learn_dice, spread_design
 from search.proposers.cost_model import COSTS, FIRST_PRICED, CostModel, first_rows, learn_costs
 from search.proposers.problem import Problem
-from search.records import Costs, Record
+from search.trials.records import Costs, Record
 from space.architecture import Architecture
-from space.axes import Decisions
-from space.coded import Coded
+from space.canonical import Decisions
+from space.encoding import Coded
 
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]

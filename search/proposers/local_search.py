@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from search.pareto import pareto_front
 from search.proposers.problem import Problem
-from search.records import Record
-from space.axes import Decisions
+from search.trials.pareto import pareto_front
+from search.trials.records import Record
+from space.canonical import Decisions
 
 FIRST = 8  # random networks that the archive starts from
 

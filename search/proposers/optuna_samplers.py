@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from search.proposers.problem import Problem
-from search.records import Record
-from search.store import excesses, optuna_directions
+from search.storage import excesses, optuna_directions
+from search.trials.records import Record
 from space.architecture import Architecture, Value
-from space.axes import Axis, Decisions
+from space.axes import Axis
+from space.canonical import Decisions
 
 if TYPE_CHECKING:
     import optuna

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from search.plan import Plan
-from search.records import Costs
+from search.trials.records import Costs
 from space.architecture import Architecture, Value
-from space.axes import Decisions, Space
-from space.feasible import why_not
+from space.canonical import Decisions
+from space.space import Space
 
 Price = Callable[[Architecture], Costs | None]
 
@@ -35,11 +34,3 @@ class Problem:
     def unfit(self, decisions: Mapping[str, Value], architecture: Architecture) -> str | None:
         """Return why these decisions are no candidate: the study forbids them, or their network can't be built."""
         return self.space.forbidden(decisions) or self.refuse(architecture)
-
-
-def problem_of(plan: Plan, *, reference: Mapping[str, float], price: Price) -> Problem:
-    """Return a study's problem."""
-    return Problem(
-        plan.space, plan.directions, plan.budgets, reference, plan.study.search.seed, plan.space.architecture,
-        lambda architecture: why_not(architecture, plan.context), price,
-    )  # fmt: skip

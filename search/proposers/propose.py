@@ -10,8 +10,8 @@ from typing import Protocol
 from search.proposers.local_search import LocalProposer
 from search.proposers.optuna_samplers import NAMES, OptunaProposer
 from search.proposers.problem import Problem
-from search.records import Record
-from space.axes import Decisions
+from search.trials.records import Record
+from space.canonical import Decisions
 
 PROPOSERS = ("known-cost", "random", *NAMES, "local")
 LISTABLE = 20_000

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from search.config.errors import UserError, nearest
+from search.config.schema import Halving
 from search.proposers.propose import PROPOSERS
 from search.simulate.clock import Rules, Run, simulate
 from search.simulate.compare import Comparison, anytime, comparison
@@ -18,8 +20,6 @@ from search.simulate.parquet import read_table
 from search.simulate.show import comparison_tables, comparisons_json
 from search.simulate.synthetic import RECIPES, synthetic_table
 from search.simulate.tables import Table
-from search.study.mistakes import UserError, nearest
-from search.study.schema import Halving
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _run(task: Task) -> Run:
 
 
 def _write(done: Sequence[Comparison], file: Path) -> None:
-    from search.figures.study import draw_anytime, write_figures
+    from search.visualization.figures.runs import draw_anytime, write_figures
 
     figures = []
     for compared in done:

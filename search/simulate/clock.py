@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from search.halving import goes_on, rungs
-from search.pareto import volume
+from search.config.schema import Halving
 from search.proposers.problem import Problem
 from search.proposers.propose import ask_new, make_proposer
-from search.records import Epoch, Measurement, Record, State
 from search.simulate.tables import Table
-from search.study.schema import Halving
+from search.trials.halving import goes_on, rungs
+from search.trials.pareto import volume
+from search.trials.records import Epoch, Measurement, Record, State
 
 Matrix = NDArray[np.float64]
 

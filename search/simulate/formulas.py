@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from search.records import Costs, Latency
-from space.architecture import Architecture
+from search.trials.records import Costs, Latency
+from space.architecture import Architecture, channels_at, level_of
 from space.canonical import Context
-from space.feasible import CSAM_REDUCTION, channels_at, level_of
+from space.feasible import CSAM_REDUCTION
 from space.pooling import Triple, level_sizes
 
 BYTES = 4  # of a float32

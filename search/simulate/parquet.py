@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.records import Costs, Latency
+from search.config.errors import UserError
 from search.simulate.tables import Table
-from search.study.mistakes import UserError
+from search.trials.records import Costs, Latency
 from space.architecture import Architecture, Value, freeze
-from space.axes import Axis, Decisions, Space
-from space.canonical import Context
+from space.axes import Axis
+from space.canonical import Context, Decisions
+from space.space import Space
 
 NEEDED = ("architecture", "seed", "epoch", "dice")
 COSTS = {

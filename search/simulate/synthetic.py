@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from search.simulate.formulas import formula_costs
 from search.simulate.tables import Table
 from space.architecture import Architecture
-from space.axes import Decisions, Space
-from space.canonical import Context
-from space.catalogue import full_axes
-from space.coded import Coded
+from space.canonical import Context, Decisions
+from space.encoding import Coded
 from space.feasible import why_not
 from space.narrow import narrow
+from space.space import Space
+from space.unet_axes import full_axes
 
 Matrix = NDArray[np.float64]
 OBJECTIVES = {"dice": "maximize", "memory": "minimize", "latency": "minimize"}

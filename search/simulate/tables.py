@@ -9,10 +9,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from search.pareto import volume
-from search.records import Costs
+from search.trials.pareto import volume
+from search.trials.records import Costs
 from space.architecture import Architecture, Value
-from space.axes import Decisions, Space
+from space.canonical import Decisions
+from space.space import Space
 
 Matrix = NDArray[np.float64]
 Key = tuple[Value | None, ...]

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from search.records import Epoch, Job
-from search.training.files import EPOCHS, LAST, WEIGHTS
+from search.trials.files import EPOCHS, LAST, WEIGHTS
+from search.trials.records import Epoch, Job
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:

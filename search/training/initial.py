@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from search.study.mistakes import UserError
+from search.config.errors import UserError
 
 EXPORTED = "weights.safetensors"
 

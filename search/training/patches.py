@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from search.config.schema import Augment, Training
 from search.data.prepare import Prepared, open_case, open_foreground
-from search.study.schema import Augment, Training
 
 Array = NDArray[np.float32]
 AXES = {"D": 0, "H": 1, "W": 2}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from search.study.mistakes import UserError
+from search.config.errors import UserError
 from space.architecture import Architecture
-from space.axes import Space
 from space.build import Network
-from space.timm_facts import PREFIX, is_timm
+from space.space import Space
+from space.timm_info import PREFIX, is_timm
 
 
 class Unavailable(RuntimeError):
@@ -20,7 +20,7 @@ def start_from_pretrained(network: Network, architecture: Architecture) -> None:
     """
     if not architecture.get("pretrained"):
         return
-    from space.timm_slices import TimmSlices
+    from space.timm_encoder import TimmSlices
 
     fetched = None
     for module in network.modules():
@@ -31,7 +31,7 @@ def start_from_pretrained(network: Network, architecture: Architecture) -> None:
 
 def fetch(name: str, in_channels: int, *, levels: int) -> dict[str, object]:
     """Return the published weights of timm's model for so many channels. Raises Unavailable."""
-    from space.timm_slices import make_timm
+    from space.timm_encoder import make_timm
 
     try:
         return dict(make_timm(name, in_channels, levels=levels, pretrained=True).state_dict())

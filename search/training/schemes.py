@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from blocks.meunet import expanded_patch, two_patch_step
-from search.study.schema import Training
+from blocks.meunet import TwoPatchNetwork, expanded_patch, two_patch_step
+from search.config.schema import Training
 from search.training.step import SupervisedLoss, autocast
 from space.build import Network
 from space.cascade import Cascade
 from space.pooling import Triple
-from space.stages import two_patch_network
 from space.unet import UNet
 
 AddGradients = Callable[[Tensor, Tensor], Tensor]  # images and labels of a patch, to the loss; gradients are added up
@@ -104,3 +103,22 @@ def _two_patches(network: UNet, patch: Triple, training: Training) -> AddGradien
 def _triple(sizes: Sequence[int]) -> Triple:
     depth, height, width = sizes
     return depth, height, width
+
+
+def two_patch_network(network: UNet) -> TwoPatchNetwork:
+    """Return the three ways through a `two-patch` network that `blocks.meunet.two_patch_step` takes."""
+    if network.expansion is None:
+        raise ValueError("two-patch training needs a network built with stages: two-patch")
+    level = network.down[1]
+    pool, unit = level.get_submodule("0"), level.get_submodule("1")
+
+    def first_level(image: Tensor) -> Tensor:
+        features: Tensor = pool(network.attend("encoder0", network.down[0](image)))
+        return features  # (B, C, D/2, H/2, W/2): all that the expanded patch keeps of full resolution
+
+    def deeper(features: Tensor) -> Tensor:
+        x = network.attend(network.down_place(1), unit(features))
+        logits: Tensor = network.heads[1](network.decode([x, *network.encode(x, first=2)], first=1)[0])
+        return logits
+
+    return TwoPatchNetwork(whole=network, first_level=first_level, deeper=deeper)

@@ -9,7 +9,7 @@ from monai.losses import DiceCELoss
 from torch import Tensor, nn
 from torch.nn import functional
 
-from search.study.schema import Training
+from search.config.schema import Training
 from space.build import Network
 
 LAYOUT = torch.channels_last_3d  # of weights and images: convolutions take a third to a half less time on CPUs

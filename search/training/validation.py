@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from search.data.geometry import mask_from_logits
 from search.data.prepare import Prepared, open_case, open_truth
-from search.records import CaseDice, Job
 from search.training.step import LAYOUT, autocast
 from search.training.surfaces import surface_scores
+from search.trials.records import CaseDice, Job
 
 
 def validate(

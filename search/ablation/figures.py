@@ -1,0 +1,179 @@
+"""An ablation as Plotly figures: forest plot, Dice against costs, heat map of classes, critical-difference diagram."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+
+import plotly.graph_objects as go
+
+from search.ablation.summary import LOWER_IS_BETTER, Summary
+from search.ablation.tables import DIGITS, TITLES, show_p, signed
+from search.analysis.statistics.ranks import Ranks
+from search.visualization.figures.runs import DOMINATED, FRONT, LAYOUT, LINE, SCALES, axis_title
+
+ROW = 34  # pixels of an arm in a forest plot, a heat map and a critical-difference diagram
+OTHER, ONCE = "#5b6675", "#56B4E9"
+HOLDS, ALONE, OPEN = "told apart", "over the cases alone †", "not told apart"
+DIVERGING = [[0.0, "#E69F00"], [0.5, "#FFFFFF"], [1.0, "#56B4E9"]]  # light enough for dark text
+WIDEST = 34  # letters of an arm's name that a figure shows
+
+
+@dataclass(frozen=True)
+class Whisker:
+    """An arm's line of a forest plot; `kind` says whether it is told apart from the baseline, and by what."""
+
+    arm: str
+    difference: float
+    low: float
+    high: float
+    kind: str
+    text: str
+
+
+def whiskers(summary: Summary, metric: str) -> list[Whisker]:
+    """Return the forest plot's lines, in the order of the arms."""
+    found = []
+    for line in summary.lines:
+        effect = line.effects.get(metric)
+        if effect:
+            pairs, digits, verdict = effect.pairs, DIGITS[metric], summary.verdict(effect, metric)
+            text = (
+                f"<b>{escape(line.arm)}</b><br>{signed(pairs.difference, digits)} ({signed(pairs.low, digits)} to "
+                f"{signed(pairs.high, digits)})<br>p {show_p(effect.adjusted)}, {pairs.units} units<br>{verdict}"
+            )
+            kind = ALONE if "†" in verdict else HOLDS if effect.adjusted < summary.design.alpha else OPEN
+            found.append(Whisker(line.arm, pairs.difference, pairs.low, pairs.high, kind, text))
+    return found
+
+
+def draw_forest(lines: list[Whisker], *, metric: str, baseline: str) -> go.Figure:
+    """Draw mean paired differences with their intervals, the baseline as a line at zero."""
+    figure = go.Figure(layout={**LAYOUT, "height": 130 + ROW * len(lines), "showlegend": True})
+    for kind, color in ((HOLDS, FRONT), (ALONE, ONCE), (OPEN, DOMINATED)):
+        chosen = [each for each in lines if each.kind == kind]
+        figure.add_scatter(
+            x=[each.difference for each in chosen], y=[_short(each.arm) for each in chosen], name=kind, mode="markers",
+            marker={"color": color, "size": 11, "symbol": "square"}, showlegend=bool(chosen),
+            error_x={
+                "type": "data", "symmetric": False, "color": color, "thickness": 2, "width": 5,
+                "array": [each.high - each.difference for each in chosen],
+                "arrayminus": [each.difference - each.low for each in chosen],
+            },
+            hovertext=[each.text for each in chosen], hoverinfo="text",
+        )  # fmt: skip
+    zero = {"color": LINE, "dash": "dash", "width": 2}
+    figure.add_shape(type="line", x0=0, x1=0, y0=0, y1=1, yref="paper", line=zero)
+    better = "lower" if metric in LOWER_IS_BETTER else "higher"
+    title = f"Δ to {_short(baseline)} ({better} is better)"
+    figure.update_xaxes(title=title, zeroline=False)
+    _arms_axis(figure, [each.arm for each in lines])
+    return figure
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An arm on a plane of a cost (in the unit that is drawn) and the primary metric."""
+
+    arm: str
+    cost: float
+    score: float
+    on_front: bool
+
+
+def placed(summary: Summary, cost: str) -> list[Placed]:
+    """Return the arms that have this cost."""
+    return [
+        Placed(line.arm, line.costs[cost] / SCALES.get(cost, 1), line.means[summary.primary][0], line.on_front)
+        for line in summary.lines
+        if cost in line.costs
+    ]
+
+
+def draw_costs(arms: list[Placed], *, cost: str, metric: str, baseline: str) -> go.Figure:
+    """Draw the arms on the plane of a cost and the metric, each joined to the baseline."""
+    figure = go.Figure(layout={**LAYOUT, "showlegend": True})
+    base = next((each for each in arms if each.arm == baseline), None)
+    for each in arms:
+        if base and each is not base:
+            figure.add_scatter(x=[base.cost, each.cost], y=[base.score, each.score], mode="lines", hoverinfo="skip",
+                               line={"color": DOMINATED, "width": 1}, showlegend=False)  # fmt: skip
+    kinds = (("dominated", False, OTHER, "circle"), ("Pareto front", True, FRONT, "diamond"))
+    for name, on_front, color, symbol in kinds:
+        chosen = [each for each in arms if each.on_front == on_front]
+        figure.add_scatter(
+            x=[each.cost for each in chosen], y=[each.score for each in chosen], name=name, mode="markers+text",
+            text=[_short(each.arm) for each in chosen], textposition=[_beside(each, arms) for each in chosen],
+            textfont={"size": 11}, marker={"color": color, "size": 11, "symbol": symbol}, showlegend=bool(chosen),
+            hovertext=[f"<b>{escape(each.arm)}</b><br>{each.score:.4f}, {each.cost:.4g}" for each in chosen],
+            hoverinfo="text", cliponaxis=False,
+        )  # fmt: skip
+    figure.update_xaxes(title=axis_title(cost), automargin=True)
+    figure.update_yaxes(title=TITLES[metric], automargin=True)
+    return figure
+
+
+def _beside(arm: Placed, arms: list[Placed]) -> str:
+    """Put a label towards the middle, below where another arm is close above."""
+    costs = [each.cost for each in arms]
+    right = arm.cost < (min(costs) + max(costs)) / 2
+    span = max(each.score for each in arms) - min(each.score for each in arms)
+    near = any(0 < each.score - arm.score < 0.07 * span for each in arms if each is not arm)
+    return f"{'bottom' if near else 'top'} {'right' if right else 'left'}"
+
+
+def draw_classes(classes: Mapping[str, Mapping[str, float]], *, metric: str) -> go.Figure:
+    """Draw the mean difference to the baseline of every arm and class; blue is better."""
+    arms, labels = list(classes), list(dict.fromkeys(label for each in classes.values() for label in each))
+    values = [[classes[arm].get(label) for label in labels] for arm in arms]
+    most = max((abs(value) for row in values for value in row if value is not None), default=0.0) or 1.0
+    figure = go.Figure(layout={**LAYOUT, "height": 130 + ROW * len(arms)})
+    figure.add_heatmap(
+        x=labels, y=[_short(arm) for arm in arms], z=values, zmin=-most, zmax=most, colorscale=DIVERGING, xgap=2,
+        ygap=2, reversescale=metric in LOWER_IS_BETTER, colorbar={"title": {"text": "Δ"}, "thickness": 12},
+        text=[["" if value is None else signed(value, DIGITS[metric]) for value in row] for row in values],
+        texttemplate="%{text}", textfont={"color": "#1c2430"}, hovertemplate="%{y}<br>%{x}: %{text}<extra></extra>",
+    )  # fmt: skip
+    figure.update_xaxes(automargin=True, showline=False, ticks="")
+    _arms_axis(figure, arms)
+    return figure
+
+
+def draw_ranks(ranks: Ranks) -> go.Figure:
+    """Draw the arms by mean rank, best first; thick bars beside them join arms that aren't told apart.
+
+    Demsar's diagram turned by a quarter, so that long names have room.
+    """
+    names = [_short(arm) for arm, _ in ranks.ranks]
+    figure = go.Figure(layout={**LAYOUT, "height": 150 + ROW * len(names), "showlegend": True})
+    figure.add_scatter(
+        x=[rank for _, rank in ranks.ranks], y=names, mode="markers", showlegend=False,
+        marker={"color": FRONT, "size": 11}, hoverinfo="text",
+        hovertext=[f"<b>{escape(arm)}</b><br>mean rank {rank:.2f}" for arm, rank in ranks.ranks],
+    )  # fmt: skip
+    worst = max(rank for _, rank in ranks.ranks)
+    for place, (first, last) in enumerate(ranks.together):
+        joined = [name for name, (_, rank) in zip(names, ranks.ranks, strict=True) if first <= rank <= last]
+        figure.add_scatter(
+            x=[worst + 0.25 * (place + 1)] * len(joined), y=joined, mode="lines", hoverinfo="skip",
+            line={"color": "#1c2430", "width": 5}, name="not told apart", showlegend=place == 0,
+        )  # fmt: skip
+    figure.add_scatter(
+        x=[1, 1 + ranks.critical], y=[names[-1]] * 2, mode="lines", hoverinfo="skip", name=f"critical difference "
+        f"{ranks.critical:.2f}", line={"color": LINE, "width": 3},
+    )  # fmt: skip
+    end = max(worst, 1 + ranks.critical) + 0.25 * (len(ranks.together) + 1)
+    figure.update_xaxes(title=f"mean rank over {ranks.units} units (1 is best)", range=[0.9, end])
+    _arms_axis(figure, [arm for arm, _ in ranks.ranks])
+    return figure
+
+
+def _arms_axis(figure: go.Figure, arms: list[str]) -> None:
+    names = [_short(arm) for arm in reversed(arms)]
+    figure.update_layout(margin={**LAYOUT["margin"], "t": 48}, legend={"y": 1.0, "yanchor": "bottom"})
+    figure.update_yaxes(categoryorder="array", categoryarray=names, automargin=True, ticks="")
+
+
+def _short(arm: str) -> str:
+    return arm if len(arm) <= WIDEST else f"{arm[: WIDEST - 1]}…"

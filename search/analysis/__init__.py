@@ -1,0 +1,1 @@
+"""Records in, numbers out: front, snapshot, confirmation, main effects, statistics."""

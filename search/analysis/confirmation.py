@@ -1,0 +1,158 @@
+"""What confirmation says of a front: mean and interval of each point's Dice, and whether its place is significant.
+
+A point earns its place by a higher Dice than every point that is no dearer in any cost. So each is compared with the
+best of those, over the validation cases that both have, each case's Dice a mean over seeds (Wilcoxon, one-sided).
+The search's own training is not counted: it was chosen for its Dice, and chance had a part in that.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from search.trials.objectives import HEADINGS, show
+from search.trials.records import Record
+
+SIGNIFICANT = 0.05
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A front point after confirmation.
+
+    `low` and `high` are the 95 % interval of the mean over trainings (Student's t; both None for one training).
+    `rival` is the trial that its place rests on, `p` the chance of such a difference if there were none; both None
+    for a point that is the cheapest in some cost.
+    """
+
+    record: Record
+    trainings: int
+    mean: float
+    low: float | None
+    high: float | None
+    rival: int | None
+    p: float | None
+
+    @property
+    def significant(self) -> bool:
+        """Whether the point's place on the front is more than chance."""
+        return self.p is None or self.p < SIGNIFICANT
+
+
+def confirmed_front(
+    chosen: Sequence[Record], confirmations: Sequence[Record], directions: Mapping[str, str]
+) -> list[Confirmed]:
+    """Return the chosen records that were trained again, the highest mean Dice first."""
+    again: dict[str, list[Record]] = {}
+    for record in confirmations:
+        if record.state == "trained" and record.measurement.dice is not None:
+            again.setdefault(record.architecture.fingerprint, []).append(record)
+    kept = [record for record in chosen if record.architecture.fingerprint in again]
+    trainings = {record.number: again[record.architecture.fingerprint] for record in kept}
+    means = {number: statistics.fmean(_dice(each) for each in of) for number, of in trainings.items()}
+    costs = [name for name in directions if name != "dice"]
+    found = [_confirmed(record, kept, trainings, means, costs) for record in kept]
+    return sorted(found, key=lambda each: -each.mean)
+
+
+def _confirmed(
+    record: Record, kept: Sequence[Record], trainings: Mapping[int, list[Record]], means: Mapping[int, float],
+    costs: Sequence[str],
+) -> Confirmed:  # fmt: skip
+    own = [_dice(each) for each in trainings[record.number]]
+    low, high = interval(own)
+    cheaper = [other for other in kept if other.number != record.number and _no_dearer(other, record, costs)]
+    rival = max(cheaper, key=lambda other: means[other.number], default=None)
+    p = None if rival is None else paired_p(trainings[record.number], trainings[rival.number])
+    mean = means[record.number]
+    return Confirmed(record, len(own), mean, low, high, rival.number if rival else None, p)
+
+
+def _no_dearer(one: Record, other: Record, costs: Sequence[str]) -> bool:
+    pairs = [(one.measurement.value(name), other.measurement.value(name)) for name in costs]
+    return all(a is not None and b is not None and a <= b for a, b in pairs)
+
+
+def interval(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Return the interval of the mean, within 0 and 1; (None, None) for one value."""
+    if len(values) < 2:
+        return None, None
+    from scipy.stats import t
+
+    mean = statistics.fmean(values)
+    half = float(t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return max(0.0, mean - half), min(1.0, mean + half)
+
+
+def paired_p(ones: Sequence[Record], others: Sequence[Record]) -> float:
+    """Return the one-sided p that the first have the higher Dice, paired over cases; 1 where no case is shared."""
+    mine, theirs = case_means(ones), case_means(others)
+    differences = [mine[case] - theirs[case] for case in mine if case in theirs]
+    if not any(differences):
+        return 1.0
+    from scipy.stats import wilcoxon
+
+    return float(wilcoxon(differences, alternative="greater").pvalue)
+
+
+def case_means(records: Sequence[Record]) -> dict[str, float]:
+    """Return each validation case's mean Dice over classes, seeds and folds."""
+    found: dict[str, list[float]] = {}
+    for record in records:
+        for case in record.measurement.cases:
+            known = [dice for dice in case.dice if dice is not None]
+            if known:
+                found.setdefault(case.case, []).append(statistics.fmean(known))
+    return {case: statistics.fmean(values) for case, values in found.items()}
+
+
+def _dice(record: Record) -> float:
+    if record.measurement.dice is None:
+        raise ValueError(f"trial {record.number} has no Dice")
+    return record.measurement.dice
+
+
+def confirmed_table(name: str, points: Sequence[Confirmed], directions: Mapping[str, str]) -> Table:
+    """Return the confirmed front as a table; a place that may be chance is marked."""
+    table = Table(title=f"{name}: {len(points)} points of the front, confirmed", title_justify="left")
+    for heading in ("trial", "Dice (mean)", "95 % interval", "trainings", "in the search"):
+        table.add_column(heading, justify="right")
+    costs = [cost for cost in directions if cost != "dice"]
+    for cost in costs:
+        table.add_column(f"{HEADINGS[cost]} ↓", justify="right")
+    table.add_column("place")
+    table.add_column("network")
+    for point in points:
+        span = "" if point.low is None or point.high is None else f"{point.low:.4f} to {point.high:.4f}"
+        values = [show(cost, point.record.measurement.value(cost)) for cost in costs]
+        table.add_row(
+            str(point.record.number), f"{point.mean:.4f}", span, str(point.trainings),
+            show("dice", point.record.measurement.dice), *values, _place(point), point.record.architecture.describe(),
+        )  # fmt: skip
+    return table
+
+
+def _place(point: Confirmed) -> str:
+    if point.p is None:
+        return "cheapest"
+    word = "above" if point.significant else "not significantly above"
+    return f"{word} trial {point.rival} (p = {point.p:.2g})"
+
+
+def confirmed_json(name: str, points: Sequence[Confirmed]) -> str:
+    """Return the confirmed front as JSON."""
+    rows = [
+        {
+            "trial": point.record.number, "dice": point.mean, "low": point.low, "high": point.high,
+            "trainings": point.trainings, "searched_dice": point.record.measurement.dice, "rival": point.rival,
+            "p": point.p, "significant": point.significant, "fingerprint": point.record.architecture.fingerprint,
+        }
+        for point in points
+    ]  # fmt: skip
+    return json.dumps({"study": name, "confirmed": rows}, indent=2)

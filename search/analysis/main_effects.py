@@ -1,0 +1,68 @@
+"""Main effects: what a choice changes in an objective when the other axes stay as they are, with its interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.analysis.snapshot import Sheet
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The change of an objective from an axis's first choice to another, over so many trials that chose it."""
+
+    axis: str
+    choice: str
+    against: str
+    mean: float
+    low: float
+    high: float
+    trials: int
+
+
+def main_effects(sheet: Sheet, objective: str) -> list[Effect]:
+    """Fit a linear model of all axes' choices by least squares; empty where there are too few trials for it.
+
+    The first choice is `none` where an axis has one, else the first in order; a closed axis counts as that, so that
+    what closed it keeps its own effect.
+    """
+    values = sheet.values[objective]
+    rows = np.flatnonzero(~np.isnan(values) & (sheet.states == "trained"))
+    columns, named = _design(sheet, rows)
+    if len(rows) < len(named) + 3 or not named:
+        return []
+    design = np.column_stack([np.ones(len(rows)), *columns])
+    inverse = np.linalg.pinv(design.T @ design)
+    fitted = inverse @ design.T @ values[rows]
+    freedom = len(rows) - int(np.linalg.matrix_rank(design))
+    if freedom < 1:
+        return []
+    from scipy.stats import t
+
+    variance = float(((values[rows] - design @ fitted) ** 2).sum()) / freedom
+    half = float(t.ppf(0.5 + CONFIDENCE / 2, freedom)) * np.sqrt(np.clip(variance * np.diag(inverse), 0, None))
+    return [
+        Effect(*name, float(fitted[at]), float(fitted[at] - half[at]), float(fitted[at] + half[at]), int(column.sum()))
+        for at, (name, column) in enumerate(zip(named, columns, strict=True), start=1)
+    ]
+
+
+def _design(sheet: Sheet, rows: NDArray[np.int64]) -> tuple[list[NDArray[np.float64]], list[tuple[str, str, str]]]:
+    """Return a column of 0 and 1 for every choice but each axis's first, and what it stands for."""
+    columns: list[NDArray[np.float64]] = []
+    named: list[tuple[str, str, str]] = []
+    for axis in sheet.axes:
+        choices = np.array(sheet.choices(axis))[rows]
+        seen = [str(each) for each in sheet.axes[axis] if str(each) in choices]
+        first = "none" if "none" in seen else seen[0] if seen else ""
+        for choice in seen:
+            column = (choices == choice).astype(float)
+            if choice != first and not any(np.array_equal(column, each) for each in columns):
+                columns.append(column)
+                named.append((axis, choice, first))
+    return columns, named

@@ -1,0 +1,127 @@
+"""`voxnas status`: who works on a study and with what, what runs, what failed and why, and how long it will take."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from search.config import LoadedStudy
+from search.config.units import show_seconds
+from search.storage import read_records, read_study_attributes
+from search.storage.database import database_url
+from search.storage.heartbeat import DRIVER, is_present
+from search.trials.files import run_folder
+from search.trials.records import COUNTED, Record, searched
+
+
+@dataclass(frozen=True)
+class Running:
+    """A trial that runs: its epochs so far and their Dice, and whose it is; `lost` where that driver is gone."""
+
+    trial: int
+    epoch: int
+    epochs: int
+    dice: float | None
+    driver: str
+    lost: bool
+    network: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """A study as it stands. `drivers` are the present ones' own words; `failures` counts trials by reason."""
+
+    name: str
+    planned: int
+    counts: dict[str, int]
+    running: tuple[Running, ...]
+    failures: dict[str, int]
+    attempts: dict[str, int]
+    drivers: tuple[dict[str, Any], ...]
+    left_s: float | None
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing runs, and all that was planned is done."""
+        return not self.running and sum(self.counts.get(state, 0) for state in COUNTED) >= self.planned
+
+
+def study_status(loaded: LoadedStudy, *, runs: Any) -> Status:
+    """Read how a study stands. Raises UserError where nothing has run yet."""
+    study = loaded.study
+    url = database_url(study.storage, run_folder(runs, study))
+    records = searched(read_records(url, study.name), seed=study.search.seed, fold=study.data.fold)
+    beats = read_study_attributes(url, study.name, DRIVER + "%")
+    present = {name.removeprefix(DRIVER): beat for name, beat in beats.items() if is_present(beat)}
+    running = tuple(_running(each, study.training.epochs, present) for each in records if each.state == "running")
+    counts = Counter[str](record.state for record in records)
+    faults = [record.measurement.reason for record in records if record.state == "failed"]
+    attempts = [attempt.partition("; ")[0] for record in records for attempt in record.attempts]
+    return Status(
+        study.name, study.search.trials, dict(counts), running, dict(Counter(faults)), dict(Counter(attempts)),
+        tuple(present.values()), _left_s(records, study.search.trials, len(running)),
+    )  # fmt: skip
+
+
+def _running(record: Record, epochs: int, present: Mapping[str, Any]) -> Running:
+    done = record.measurement.epochs
+    dice = next((epoch.dice for epoch in reversed(done) if epoch.dice is not None), None)
+    lost = record.driver not in present
+    return Running(record.number, len(done), epochs, dice, record.driver, lost, record.architecture.describe())
+
+
+def _left_s(records: Sequence[Record], planned: int, running: int) -> float | None:
+    """Return what the trials that are left take at the pace of those that were trained; None before the first."""
+    took = [record.measurement.seconds for record in records if record.state == "trained"]
+    if not took:
+        return None
+    to_do = max(0, planned - sum(record.state in COUNTED for record in records))
+    return sum(took) / len(took) * to_do / max(1, running)
+
+
+def status_json(status: Status) -> str:
+    """Return it as JSON; seconds and counts."""
+    return json.dumps(asdict(status), indent=2)
+
+
+def status_view(status: Status) -> Group:
+    """Draw it."""
+    done = sum(status.counts.get(state, 0) for state in COUNTED)
+    counted = ", ".join(f"{count} {state}" for state, count in status.counts.items())
+    left = f"; about {show_seconds(status.left_s)} left" if status.left_s and not status.is_over else ""
+    parts: list[Any] = [Text(f"{status.name}: {done} of {status.planned} trials ({counted or 'none yet'}){left}")]
+    parts += [Text(_driver_line(each)) for each in status.drivers] or [Text("no driver works on it")]
+    if status.running:
+        table = Table(title="running", title_justify="left")
+        for heading in ("trial", "epoch", "Dice so far", "driver", "network"):
+            table.add_column(heading)
+        for each in status.running:
+            dice = f"{each.dice:.4f}" if each.dice is not None else ""
+            whose = f"{each.driver} (gone)" if each.lost else each.driver
+            table.add_row(str(each.trial), f"{each.epoch}/{each.epochs}", dice, whose, each.network)
+        parts.append(table)
+    for title, reasons in (("failed", status.failures), ("lost attempts", status.attempts)):
+        if reasons:
+            parts.append(Text(f"{title}:"))
+            parts += [Text(f"  {count} x {reason}") for reason, count in reasons.items()]
+    return Group(*parts)
+
+
+def _driver_line(beat: Mapping[str, Any]) -> str:
+    who = f"driver: process {beat['pid']} on {beat['host']}"
+    if "machines" not in beat:
+        return who
+    used = " and ".join(
+        f"{beat['used_' + name]:g} of {beat[name]:g} {title}"
+        for name, title in (("cpus", "CPUs"), ("gpus", "GPUs"))
+        if beat[name]
+    )
+    queue = f"{beat['queued']} queued, {beat['probes']} latencies under way, {beat['waiting']} waiting for theirs"
+    return f"{who}: {beat['running']} trials on {beat['machines']} machines, {used} in use; {queue}"

@@ -1,0 +1,129 @@
+"""A running study on the terminal: one live table, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from search.config.units import show_bytes, show_seconds
+from search.trials.records import COUNTED, Epoch, Record
+
+LAST_SHOWN = 8  # finished trials in the live table
+
+
+class RunView:
+    """Follows a study: the trials that run, their epochs and Dice so far, the front, the time left."""
+
+    def __init__(self, console: Console, *, name: str, trials: int) -> None:
+        self.console, self.name, self.trials = console, name, trials
+        self.live = Live(console=console, refresh_per_second=4, transient=False) if console.is_terminal else None
+        self.lines: list[tuple[str, ...]] = []
+        self.running: dict[int, tuple[Record, Epoch | None]] = {}
+        self.epochs = 0
+        self.counted, self.summary = 0, ""
+        self.seconds: list[float] = []
+        self.begun = time.monotonic()
+
+    def __enter__(self) -> RunView:
+        if self.live:
+            self.live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live:
+            self.running.clear()
+            self.live.update(self._table())
+            self.live.__exit__(kind, error, trace)
+
+    def known(self, records: Sequence[Record]) -> None:
+        """Take over what earlier runs finished."""
+        self.counted = sum(record.state in COUNTED for record in records)
+        self.seconds = [record.measurement.seconds for record in records if record.state == "trained"]
+
+    def prepared(self, done: int, total: int) -> None:
+        """Show volumes being prepared."""
+        if self.live:
+            self.live.update(Text(f"preparing volumes: {done} of {total}"))
+        elif done == total:
+            self.console.print(f"prepared {total} volumes", highlight=False)
+
+    def started(self, record: Record, epochs: int) -> None:
+        """Show the trial that starts."""
+        self.epochs = epochs
+        self.running[record.number] = (record, None)
+        self.begun = time.monotonic()
+        self._show(f"trial {record.number}: {record.architecture.describe()}")
+
+    def epoch(self, record: Record, epoch: Epoch) -> None:
+        """Show an epoch's loss and Dice."""
+        self.running[record.number] = (record, epoch)
+        dice = "" if epoch.dice is None else f", Dice {epoch.dice:.4f}"
+        self._show(f"trial {record.number}: epoch {epoch.number}/{self.epochs}, loss {epoch.loss:.4f}{dice}")
+
+    def finished(self, record: Record, front: int, hypervolume: float | None) -> None:
+        """Show a finished trial."""
+        self.summary = f"front {front}" + ("" if hypervolume is None else f", hypervolume {hypervolume:.4f}")
+        measurement = record.measurement
+        if record.state in COUNTED:
+            self.counted += 1
+            self.seconds.append(measurement.seconds)
+        self.running.pop(record.number, None)
+        self.lines.append((str(record.number), *outcome(record), show_seconds(measurement.seconds)))
+        what = "; ".join(part for part in outcome(record) if part)
+        left = f"; about {show_seconds(self._left())} left" if self._left() else ""
+        self._show(f"trial {record.number}: {what}; {self.summary}{left}")
+
+    def _left(self) -> float:
+        if not self.seconds:
+            return 0.0
+        spent = time.monotonic() - self.begun if self.running else 0.0
+        each = sum(self.seconds) / len(self.seconds)
+        return max(0.0, each * (self.trials - self.counted) / max(1, len(self.running)) - min(spent, each))
+
+    def _show(self, line: str) -> None:
+        if self.live:
+            self.live.update(self._table())
+        else:
+            self.console.print(line, highlight=False, soft_wrap=True)
+
+    def _table(self) -> Group:
+        table = Table(title=f"{self.name}: {self.counted} of {self.trials} trials", title_justify="left", expand=True)
+        for heading in ("trial", "state", "Dice", "memory", "latency", "network", "took"):
+            table.add_column(heading, no_wrap=heading != "network", overflow="ellipsis")
+        for number, state, dice, memory, latency, network, took in self.lines[-LAST_SHOWN:]:
+            table.add_row(number, state, dice, memory, latency, network, took)
+        parts: list[object] = [table]
+        for record, last in self.running.values():
+            done = last.number if last else 0
+            dice = "" if last is None or last.dice is None else f"  Dice so far {last.dice:.4f}"
+            loss = f"  loss {last.loss:.4f}" if last else ""
+            parts.append(Text(f"trial {record.number}  {record.architecture.describe()}", no_wrap=True))
+            parts.append(Text(f"  epoch {done}/{self.epochs}{loss}{dice}"))
+            parts.append(ProgressBar(total=self.epochs, completed=done))
+        left = f", about {show_seconds(self._left())} left" if self._left() else ""
+        parts.append(Text(f"{self.summary or 'front 0'}{left}"))
+        return Group(*parts)  # type: ignore[arg-type]
+
+
+def outcome(record: Record) -> tuple[str, str, str, str, str]:
+    """Return state, Dice, memory, latency and network (or the reason) of a record, as shown."""
+    measurement = record.measurement
+    costs = measurement.costs
+    latency = costs.latency if costs else None
+    dice = f"{measurement.dice:.4f}" if measurement.dice is not None else ""
+    return (
+        record.state,
+        dice,
+        show_bytes(costs.memory_bytes) if costs else "",
+        show_seconds(latency.median_s) if latency else "",
+        measurement.reason or record.architecture.describe(),
+    )

@@ -1,0 +1,7 @@
+"""Studies: a YAML file read into a checked `Study`, all mistakes at once."""
+
+from search.config.errors import Mistake, UserError
+from search.config.load import LoadedStudy, load_study
+from search.config.schema import Study, Training
+
+__all__ = ["LoadedStudy", "Mistake", "Study", "Training", "UserError", "load_study"]

@@ -1,0 +1,111 @@
+"""From a study file and its overrides to a Study, or to every mistake in them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from search.config.errors import Mistake
+from search.config.schema import Data, Objectives, SpaceSection, Study
+from search.config.validate import read_as, refuse
+from search.config.yaml_source import Path_, Source, read_source
+from space.axes import DecisionError
+from space.canonical import Context
+from space.narrow import narrow_space
+
+ANY_CONTEXT = Context((32, 32, 32), (1.0, 1.0, 1.0), 1, 2)  # names and values are checked before data is known
+
+
+@dataclass(frozen=True)
+class LoadedStudy:
+    """A study, the file it came from, and the folder in which its data was found."""
+
+    study: Study
+    file: Path
+    data_folder: Path | None
+
+
+def load_study(
+    file: Path, *, overrides: Sequence[str] = (), data_root: Path | None = None, need_data: bool = True
+) -> LoadedStudy:
+    """Read and check a study file; `data.path` is looked up under `data_root`, VOXNAS_DATA, the file's folder, here.
+
+    Without `need_data` a study whose volumes are elsewhere can still be looked at. Raises UserError with every
+    mistake that can be seen without opening the data.
+    """
+    source = read_source(file, overrides)
+    source.values.setdefault("name", file.stem)
+    study, mistakes = read_as(Study, source)
+    mistakes += source.mistakes + _space_mistakes(source) + _objective_mistakes(source)
+    folder, missing = find_data(source, file, data_root)
+    refuse(mistakes + (missing if need_data else []))
+    if study is None:
+        raise ValueError(f"{file} gave neither a study nor a mistake")
+    return LoadedStudy(study, file, folder)
+
+
+def _space_mistakes(source: Source) -> list[Mistake]:
+    """Check axis names and values, also where other sections are wrong."""
+    try:
+        section = TypeAdapter(SpaceSection).validate_python(source.values.get("space") or {})
+        narrow_space(ANY_CONTEXT, section.narrowing())
+    except ValidationError:
+        return []
+    except DecisionError as error:
+        found = []
+        for key, message in error.problems:
+            found.append(source.mistake(("space", *_place_of(key)), message))
+        return found
+    return []
+
+
+def _place_of(key: str) -> Path_:
+    """Return where a problem of the space stands; axis names hold dots themselves."""
+    kind, _, rest = key.partition(".")
+    if kind in ("fix", "choices"):
+        return kind, rest
+    index, _, inside = rest.partition(".")
+    if not index:
+        return (kind,)
+    within, _, name = inside.partition(".")
+    return (kind, int(index), *(part for part in (within, name) if part))
+
+
+def _objective_mistakes(source: Source) -> list[Mistake]:
+    named = source.values.get("objectives")
+    try:
+        objectives = TypeAdapter(Objectives).validate_python(named or {})
+    except ValidationError:
+        return []
+    if not any(each is not None and each.direction != "record" for each in vars(objectives).values()):
+        known = [each.name for each in fields(Objectives)]
+        return [source.mistake(("objectives",), f"nothing is optimised; name one of {', '.join(known)}")]
+    return []
+
+
+def find_data(source: Source, file: Path, data_root: Path | None) -> tuple[Path | None, list[Mistake]]:
+    """Return the folder that `data.path` names, or None and the mistake that says where it was looked for."""
+    section = source.values.get("data")
+    try:
+        path = TypeAdapter(Data).validate_python(section).path
+    except ValidationError:
+        path = section.get("path", "") if isinstance(section, dict) else ""
+        if not isinstance(path, str) or not path:
+            return None, []
+    roots = [
+        data_root,
+        Path(os.environ["VOXNAS_DATA"]) if os.environ.get("VOXNAS_DATA") else None,
+        file.parent,
+        Path(),
+    ]
+    tried = [Path(path)] if Path(path).is_absolute() else [root / path for root in roots if root is not None]
+    found = next((folder for folder in tried if folder.is_dir()), None)
+    if found is not None:
+        return found, []
+    looked = ", ".join(dict.fromkeys(str(folder) for folder in tried))
+    message = f"no such folder: {looked}; name its parent with --data or VOXNAS_DATA"
+    return None, [source.mistake(("data", "path"), message)]

@@ -1,0 +1,162 @@
+"""`voxnas import`: an export's weights, or the authors' released ones, as a file that trainings start from."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from search.config.errors import UserError, nearest
+from search.training.initial import EXPORTED
+from space.architecture import Architecture
+from space.build import build
+from space.canonical import Context
+from space.presets import PRESETS, Preset
+from space.released_weights import from_released, released_prefixes
+
+NESTED = ("state_dict", "model_state_dict", "model", "network_weights", "net")
+WRAPPERS = ("module.", "encoder.")  # of nn.DataParallel, and of a whole network around CSAM's encoder
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was written: the weights' file, the network that they belong to, and what was left out."""
+
+    file: Path
+    network: str
+    tensors: int
+    left_out: tuple[str, ...]
+
+    def __str__(self) -> str:
+        left = f"; {len(self.left_out)} tensors left out ({', '.join(self.left_out[:3])}, ...)" if self.left_out else ""
+        return f"{self.file}: {self.tensors} tensors of {self.network}{left}; start from them with `training.init`"
+
+
+def import_weights(source: Path, out: Path, *, preset: str | None = None) -> Imported:
+    """Read an export's folder, a .safetensors file or a checkpoint, and write a .safetensors file of our names.
+
+    Nothing but tensors and plain values is unpickled. Without `preset` the released networks are tried. Raises
+    UserError.
+    """
+    if out.suffix != ".safetensors":
+        raise UserError([f"--out {out}: the weights' name ends in .safetensors"])
+    if preset is not None and preset not in PRESETS:
+        raise UserError([f"--preset: {preset!r} is no paper's network{nearest(preset, list(PRESETS))}"])
+    if source.is_dir():
+        architecture, state = _exported(source)
+        network, left = architecture.describe(), list[str]()
+    else:
+        found, state, left = _released(_read(source), source, preset)
+        architecture, network = found.architecture, found.name
+    tensors = {name: tensor.clone().contiguous() for name, tensor in state.items()}
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, out, metadata={"architecture": architecture.to_json(), "source": source.name})
+    except (OSError, SafetensorError) as error:
+        raise UserError([f"--out {out}: can't be written: {error}"]) from error
+    return Imported(out, network, len(tensors), tuple(left))
+
+
+def _exported(folder: Path) -> tuple[Architecture, State]:
+    """Return an export's network and weights; of several trainings the first."""
+    described = folder / "architecture.json"
+    if not described.is_file():
+        raise UserError([f"{folder}: is no export: it has no architecture.json"])
+    values = json.loads(described.read_text(encoding="utf-8"))
+    architecture = Architecture.of(values["architecture"])
+    state = _read(folder / EXPORTED)
+    if values.get("networks", 1) > 1:
+        prefix = "networks.0."
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    context = Context(tuple(values["patch"]), tuple(values["spacing"]), values["in_channels"], values["classes"])
+    _require_all(state, architecture, context, folder / EXPORTED)
+    return architecture, state
+
+
+def _require_all(state: State, architecture: Architecture, context: Context, file: Path) -> None:
+    wanted = _shapes(architecture, context)
+    if {name: tuple(tensor.shape) for name, tensor in state.items()} != wanted:
+        raise UserError([f"{file}: doesn't hold the weights that architecture.json describes"])
+
+
+def _shapes(architecture: Architecture, context: Context) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in build(architecture, context).state_dict().items()}
+
+
+def _read(path: Path) -> State:
+    """Return the tensors of a file by name."""
+    if not path.is_file():
+        raise UserError([f"{path}: no such file"])
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as opened:
+                return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        loaded = torch.load(path, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        hint = "it holds more than tensors and plain values; save its state dict alone, where you trust it"
+        raise UserError([f"{path}: is not loaded: {hint}"]) from error
+    except Exception as error:  # safetensors, zipfile and torch share no error class for a damaged file
+        raise UserError([f"{path}: can't be read ({type(error).__name__}: {error})".splitlines()[0]]) from error
+    return _state_in(loaded, path)
+
+
+def _state_in(loaded: Any, path: Path) -> State:
+    """Find the state dict in what a checkpoint holds."""
+    for candidate in (loaded, *(loaded.get(name) for name in NESTED if isinstance(loaded, Mapping))):
+        values = list(candidate.values()) if isinstance(candidate, Mapping) else []
+        if values and all(isinstance(each, Tensor) for each in values):
+            return dict(candidate)
+    raise UserError([f"{path}: holds no state dict (tried: the file itself, {', '.join(NESTED)})"])
+
+
+def _released(state: State, file: Path, preset: str | None) -> tuple[Preset, State, list[str]]:
+    """Return the paper's network that a released state dict fits, its weights by our names, and what is left out."""
+    tried = [PRESETS[preset]] if preset else [each for each in PRESETS.values() if _has_names(each)]
+    fits = [_fit(state, each) for each in tried]
+    best = max(range(len(tried)), key=lambda index: len(fits[index][0]))
+    if not fits[best][0]:
+        names = ", ".join(each.name for each in tried)
+        raise UserError([f"{file}: none of its weights fit by name and shape (tried: {names}); name one with --preset"])
+    return tried[best], *fits[best]
+
+
+def _fit(state: State, preset: Preset) -> tuple[State, list[str]]:
+    """Return what of a state dict fits a paper's network, by our names, and the names of the rest."""
+    wanted = _shapes(preset.architecture, preset.context)
+    fitting: State = {}
+    left: list[str] = []
+    for name, tensor in state.items():
+        ours = _our_name(name, tensor, preset)
+        if ours and wanted.get(ours[0]) == tuple(ours[1].shape):
+            fitting[ours[0]] = ours[1]
+        else:
+            left.append(name)
+    return fitting, left
+
+
+def _our_name(name: str, tensor: Tensor, preset: Preset) -> tuple[str, Tensor] | None:
+    """Return a tensor as our network has it: a released name's, or the name's own where it is ours already."""
+    bare = name.removeprefix(WRAPPERS[0])
+    for candidate in (bare, bare.removeprefix(WRAPPERS[1])) if _has_names(preset) else ():
+        try:
+            return next(iter(from_released({candidate: tensor}, preset.architecture).items()))
+        except ValueError:  # no name of the table
+            continue
+    return bare, tensor
+
+
+def _has_names(preset: Preset) -> bool:
+    try:
+        return bool(released_prefixes(preset.architecture))
+    except ValueError:
+        return False

@@ -1,0 +1,1 @@
+"""Working through a study: plan, pricer, evaluate, driver, executors."""

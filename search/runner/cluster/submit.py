@@ -1,0 +1,78 @@
+"""`voxnas submit`: a study's file sent to a cluster's head, where `voxnas run` drives it as a Ray job."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search.config import LoadedStudy, UserError
+
+STARTING_TRIES = 30  # a head that has just started takes no jobs for some seconds
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A job on the cluster at an address."""
+
+    address: str
+    job: str
+
+
+def submit(loaded: LoadedStudy, *, address: str, runs: Path, options: Sequence[str]) -> Sent:
+    """Send a study; `runs` and what `options` of `voxnas run` name lie on the cluster's machines.
+
+    Raises UserError where the head can't be reached or refuses.
+    """
+    if not runs.is_absolute():
+        raise UserError([f"submit: --runs {runs}: name a folder that the cluster's machines share, as /shared/runs"])
+    entry = ["voxnas", "run", loaded.file.name, "--executor", "ray", "--address", "auto", "--runs", str(runs), *options]
+    try:
+        from ray.job_submission import JobSubmissionClient
+
+        client = JobSubmissionClient(address)
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(loaded.file, folder)
+            folds = loaded.study.data.folds
+            if isinstance(folds, str):
+                (Path(folder) / folds).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(loaded.file.parent / folds, Path(folder) / folds)
+            job = _send(client, shlex.join(entry), folder)
+    except ImportError:
+        raise UserError(["submit needs Ray's job client: pip install 'voxnas[cluster]'"]) from None
+    except (ConnectionError, RuntimeError) as error:
+        said = str(error).strip().splitlines()[0]
+        raise UserError([f"submit: the head at {address} did not take the study: {said}"]) from None
+    return Sent(address, job)
+
+
+def _send(client: Any, entry: str, folder: str) -> str:
+    """Submit, again and again while the head is still starting."""
+    for _ in range(STARTING_TRIES):
+        try:
+            return str(client.submit_job(entrypoint=entry, runtime_env={"working_dir": folder}))
+        except RuntimeError as error:
+            if "No available agent" not in str(error):
+                raise
+            time.sleep(2.0)
+    return str(client.submit_job(entrypoint=entry, runtime_env={"working_dir": folder}))
+
+
+def follow(sent: Sent) -> str:
+    """Print what the job prints until it ends; return how it ended."""
+    from ray.job_submission import JobSubmissionClient
+
+    client = JobSubmissionClient(sent.address)
+
+    async def copy() -> None:
+        async for lines in client.tail_job_logs(sent.job):
+            print(lines, end="", flush=True)
+
+    asyncio.run(copy())
+    return str(client.get_job_status(sent.job))

@@ -1,0 +1,244 @@
+"""evaluate: Job to Measurement, at once or step by step: price, refuse what is over budget, train, validate."""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import math
+import platform
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from search.config.units import show_seconds
+from search.costs.latency import device_lock, measure_latency
+from search.costs.memory import measure_training_memory
+from search.costs.price import predict_costs
+from search.data.prepare import Prepared, load_prepared
+from search.training.checkpoint import drop_checkpoint, load_checkpoint, save_checkpoint, save_weights
+from search.training.initial import NothingFits, start_from
+from search.training.patches import PatchSource
+from search.training.pretrained import Unavailable, start_from_pretrained
+from search.training.schemes import Phase, make_phases, phase_at, training_step
+from search.training.step import LAYOUT, lay_out, learning_rate, make_optimiser
+from search.training.validation import mean_dice, validate
+from search.trials.files import REASON
+from search.trials.objectives import HEADINGS, show
+from search.trials.records import CaseDice, Costs, Epoch, Job, MeasuredMemory, Measurement
+from space.build import Network, Refused, build
+from space.canonical import Context
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_HOST_MEMORY = "DefaultCPUAllocator"  # torch raises a bare RuntimeError where the machine's memory is exhausted
+
+
+class Diverged(RuntimeError):
+    """A loss that is no longer a number."""
+
+
+def context_of(job: Job) -> Context:
+    """Return what the job's network is built for."""
+    return Context(job.patch, job.task.spacing_mm, job.task.in_channels, len(job.task.classes))
+
+
+def evaluate(job: Job, hear: Callable[[Measurement], object] = lambda so_far: None) -> Measurement:
+    """Price the job's architecture, and train and validate it unless it is over budget; `hear` what is known so far."""
+    for measurement in progress(job):
+        if measurement.state == "running":
+            hear(measurement)
+    return measurement
+
+
+def progress(job: Job) -> Iterator[Measurement]:
+    """Yield what is known so far, state `running`: once it is priced, and after each epoch; last the outcome.
+
+    Goes on from the checkpoint in `job.folder` if there is one; whoever stops asking stops the training. Faults of
+    the training itself (a loss that is not a number, memory exhausted, the deadline) and a full disk come back as a
+    failed Measurement with the reason, also written to `reason.txt`; other errors and interrupts pass through.
+    """
+    started = time.perf_counter()
+    torch.set_num_threads(job.threads)
+    for measurement in _caught(job, started):
+        yield replace(measurement, seconds=time.perf_counter() - started, versions=versions())
+
+
+def _caught(job: Job, started: float) -> Iterator[Measurement]:
+    try:
+        yield from _progress(job, started)
+        return
+    except Refused as error:
+        failed = Measurement("failed", f"can't be built: {error}", fault="error")
+    except Diverged as error:
+        failed = Measurement("failed", str(error), fault="not a number")
+    except TimeoutError as error:
+        failed = Measurement("failed", str(error), fault="deadline")
+    except (Unavailable, NothingFits) as error:
+        failed = Measurement("failed", str(error), fault="error")
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        failed = _out_of_memory(job, error)
+    except RuntimeError as error:
+        if NO_HOST_MEMORY not in str(error):
+            raise
+        failed = _out_of_memory(job, error)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        failed = Measurement("failed", f"no space is left for {job.folder}: {error}", fault="storage")
+    if failed.fault != "storage":
+        write_reason(job, failed.reason)
+    yield failed
+
+
+def _out_of_memory(job: Job, error: BaseException) -> Measurement:
+    device = torch.device(job.device)
+    held = None
+    if device.type == "cuda":
+        held = MeasuredMemory(torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device))
+        torch.cuda.empty_cache()
+    said = str(error).strip().splitlines() or ["the machine's memory is exhausted"]
+    return Measurement("failed", f"out of memory: {said[0]}", measured_memory=held, fault="memory")
+
+
+def write_reason(job: Job, reason: str) -> None:
+    """Leave a failed job's reason in its folder."""
+    folder = Path(job.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / REASON).write_text(reason + "\n")
+
+
+def _progress(job: Job, started: float) -> Iterator[Measurement]:
+    device, context = torch.device(job.device), context_of(job)
+    costs = price(job, context, device)
+    over = over_budget(costs, job.budgets)
+    if over:
+        yield Measurement("over budget", over, costs)
+        return
+    yield Measurement("running", costs=costs)
+    measured = measure_training_memory(job.architecture, context, job.training, device=device)
+    so_far = Measurement("running", costs=costs, measured_memory=measured)
+    seed_everything(job.seed)
+    network = build(job.architecture, context)
+    start_from_pretrained(network, job.architecture)
+    start_from(network, job.training.init)
+    network = lay_out(network).to(device)
+    prepared = load_prepared(Path(job.task.prepared))
+    for epochs, cases in train(network, prepared, job, started=started):
+        if len(epochs) < job.training.epochs:
+            yield replace(so_far, epochs=epochs)
+        else:
+            yield replace(so_far, state="trained", dice=mean_dice(cases), cases=cases, epochs=epochs)
+
+
+def price(job: Job, context: Context, device: torch.device) -> Costs:
+    """Predict what needs no device, and measure the latency unless that breaks a budget already.
+
+    What the job brings with it is not worked out again; a latency that is measured elsewhere is left open.
+    """
+    costs = job.costs or predict_costs(job.architecture, context, job.training)
+    if costs.latency or job.timed_elsewhere or over_budget(costs, job.budgets):
+        return costs
+    network = build(job.architecture, context)
+    return replace(costs, latency=measure_latency(network, context, job.training, device=device))
+
+
+def over_budget(costs: Costs, budgets: Sequence[tuple[str, float]]) -> str:
+    """Say which budget the costs break, with the number and the limit; empty where none."""
+    broken = []
+    for objective, limit in budgets:
+        value = costs.of(objective)
+        if value is not None and value > limit:
+            broken.append(
+                f"{HEADINGS[objective]} {show(objective, value)} is over the budget of {show(objective, limit)}"
+            )
+    return "; ".join(broken)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator that a training draws from."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def train(
+    network: Network, prepared: Prepared, job: Job, *, started: float
+) -> Iterator[tuple[tuple[Epoch, ...], tuple[CaseDice, ...]]]:
+    """Train to the last epoch, a checkpoint each; yield the epochs so far and their scores, last with weights kept."""
+    device, training = torch.device(job.device), job.training
+    phases = make_phases(network, patch=job.patch, training=training)
+    if len(phases) > training.epochs:
+        raise Refused(f"a cascade of {len(phases)} networks needs as many epochs or more, not {training.epochs}")
+    epochs, saved_optimiser = load_checkpoint(job, network)
+    current = -1
+    cases: tuple[CaseDice, ...] = ()
+    for number in range(len(epochs), training.epochs):
+        begun = time.perf_counter()
+        if training.deadline and begun - started > training.deadline:
+            raise TimeoutError(f"the deadline of {show_seconds(training.deadline)} passed in epoch {number + 1}")
+        index, first, end = phase_at(number, epochs=training.epochs, phases=len(phases))
+        phase = phases[index]
+        if index != current:
+            current = index
+            optimiser = make_optimiser(phase.trained, training)
+            if number > first and saved_optimiser is not None:
+                optimiser.load_state_dict(saved_optimiser)
+            source = PatchSource(prepared, cases=job.task.train, patch=phase.patch, training=training, seed=job.seed)
+        loss = _train_epoch(phase, optimiser, source, job=job, number=number, span=(first, end))
+        last = number + 1 == training.epochs
+        if last or (number + 1) % training.validate_every == 0:
+            cases = validate(phase.predicts, prepared, job, device=device, last=last)
+        dice = mean_dice(cases) if cases else None
+        epoch = Epoch(number + 1, loss, dice, time.perf_counter() - begun)
+        epochs = (*epochs, epoch)
+        save_checkpoint(job, network, optimiser, epochs=epochs)
+        if not last:
+            yield epochs, cases
+            cases = ()
+    if not cases:  # the process was stopped between its last epoch and the record
+        cases = validate(network, prepared, job, device=device, last=True)
+    save_weights(Path(job.folder), network)
+    drop_checkpoint(Path(job.folder))
+    yield epochs, cases
+
+
+def _train_epoch(
+    phase: Phase, optimiser: torch.optim.Optimizer, source: PatchSource, *, job: Job, number: int,
+    span: tuple[int, int],
+) -> float:  # fmt: skip
+    """Do one epoch's steps and return the mean loss; the learning rate falls over the phase's `span` of epochs.
+
+    Raises Diverged at a loss that is not a number.
+    """
+    device, training = torch.device(job.device), job.training
+    steps = training.steps_per_epoch
+    first, begun, planned = number * steps, span[0] * steps, (span[1] - span[0]) * steps
+    phase.predicts.eval()  # a cascade's first networks, when the second trains
+    phase.trained.train()
+    total = torch.zeros((), device=device)
+    with device_lock(device, exclusive=False):
+        for step, (images, labels) in enumerate(source.batches(first, first + steps), start=first):
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(training, (step - begun) / planned)
+            images = images.to(device, non_blocking=True, memory_format=LAYOUT)
+            labels = labels.to(device, non_blocking=True)
+            total += training_step(phase, optimiser, images=images, labels=labels, training=training)
+    mean = float(total) / steps
+    if not math.isfinite(mean):
+        raise Diverged(f"the loss became {mean} in epoch {number + 1}; a lower learning rate may hold")
+    return mean
+
+
+@lru_cache
+def versions() -> tuple[tuple[str, str], ...]:
+    """The versions that a result depends on."""
+    names = ("voxnas", "torch", "monai", "numpy")
+    return (
+        ("python", platform.python_version()),
+        *((name, importlib.metadata.version(name)) for name in names),
+    )

@@ -1,0 +1,225 @@
+"""What a study would do: data checked, folds, patch, space and budgets worked out; nothing trained, no torch."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from search.config import LoadedStudy, Study, UserError
+from search.config.schema import Training
+from search.data.check import DataFacts, check_folder
+from search.data.folds import Fold, make_folds, read_folds, share_of
+from search.data.geometry import choose_axes
+from search.data.parallel import Progress
+from search.data.prepare import Prepared, prepare
+from search.data.read import DataError, Dataset
+from search.storage.database import database_url
+from search.trials.files import run_folder
+from search.trials.records import Task
+from space.canonical import Context, Decisions
+from space.feasible import why_not
+from space.narrow import narrow_space
+from space.pooling import pooling_from_spacing
+from space.space import Space
+
+AUTO_PATCH_VOXELS = 96**3  # most voxels of a patch that is worked out
+PATCH_MULTIPLE = 16  # sizes of such a patch, along an axis that is pooled
+PLACE_OR_NUMBER = re.compile(r"bottleneck|(encoder|skip|decoder)\d+|\d+(x\d+)*")
+FREE_KEYS = ("executor", "keep", "storage")  # may change between two runs of one study
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked study on checked data."""
+
+    loaded: LoadedStudy
+    dataset: Dataset
+    facts: DataFacts
+    folds: tuple[Fold, ...]
+    training: Training
+    context: Context
+    space: Space
+    runs: Path
+
+    @property
+    def study(self) -> Study:
+        """The study as its file says."""
+        return self.loaded.study
+
+    @property
+    def folder(self) -> Path:
+        """Where the study's files go."""
+        return run_folder(self.runs, self.study)
+
+    @property
+    def url(self) -> str:
+        """The study's database."""
+        return database_url(self.study.storage, self.folder)
+
+    @property
+    def cache(self) -> Path:
+        """Where prepared volumes lie, shared by studies of one runs folder."""
+        return self.runs / "cache"
+
+    @property
+    def fold(self) -> Fold:
+        """The cases that this study trains and validates on."""
+        return self.folds[self.study.data.fold]
+
+    @property
+    def directions(self) -> dict[str, str]:
+        """The objectives with their directions."""
+        return self.study.directions
+
+    @property
+    def budgets(self) -> dict[str, float]:
+        """Hard limits of costs: bytes, seconds, counts."""
+        return self.study.budgets
+
+    def identity(self) -> dict[str, Any]:
+        """What the study's records depend on; a change of it under one name is refused."""
+        values = asdict(self.study)
+        for key in FREE_KEYS:
+            values.pop(key)
+        for key in ("trials", "hours"):
+            values["search"].pop(key)
+        values["data"]["path"] = self.dataset.name
+        values["data"]["cases"] = sorted(case.digest for case in self.facts.cases)
+        return values
+
+
+def make_plan(loaded: LoadedStudy, *, runs: Path, progress: Progress | None = None) -> Plan:
+    """Check the data that a study names and work out what it would do.
+
+    Raises UserError with all that is wrong with the data, or with the study's settings for this data.
+    """
+    data = loaded.study.data
+    if loaded.data_folder is None:
+        raise ValueError("a plan needs a study that was loaded with its data")
+    try:
+        dataset, facts = check_folder(loaded.data_folder, group=data.group, cache_dir=runs / "cache", progress=progress)
+        folds = _folds(loaded, facts)
+    except DataError as error:
+        raise UserError(error.problems) from None
+    if data.fold >= len(folds):
+        raise UserError([f"data.fold: {data.fold} is not one of the {len(folds)} folds, numbered from 0"])
+    axes = choose_axes(facts.spacing_median)
+    spacing = data.spacing if data.spacing != "median" else _pick(facts.spacing_median, axes)
+    patch = loaded.study.training.patch
+    if patch == "auto":
+        patch = auto_patch(_pick(facts.shape_median, axes), _pick(facts.spacing_median, axes), target_mm=spacing)
+    context = Context(patch, spacing, len(dataset.channels), len(dataset.labels))
+    space = narrow_space(context, loaded.study.space.narrowing())
+    if all(len(axis.choices) == 1 for axis in space.axes):
+        raise UserError(["space: nothing is left to choose after `fix`, so no objective can differ; open an axis"])
+    training = replace(loaded.study.training, patch=patch, init=_initial_weights(loaded))
+    return Plan(loaded, dataset, facts, folds, training, context, space, runs)
+
+
+def prepared_data(plan: Plan, *, progress: Progress | None = None) -> Prepared:
+    """Return the study's volumes as arrays, made where they are not in the cache."""
+    rule = plan.study.data.normalisation
+    return prepare(
+        plan.dataset,
+        plan.facts,
+        spacing=plan.study.data.spacing,
+        normalisation="auto" if rule == "auto" else (rule,) * plan.context.in_channels,
+        cache_dir=plan.cache,
+        progress=progress,
+    )
+
+
+def task_of(plan: Plan, prepared: Prepared, *, fold: int | None = None) -> Task:
+    """Return what the study's jobs learn: those of its own fold, or of another."""
+    cases = plan.fold if fold is None else plan.folds[fold]
+    return Task(
+        prepared=prepared.folder,
+        in_channels=plan.context.in_channels,
+        classes=prepared.labels,
+        spacing_mm=plan.context.spacing,
+        train=cases.train,
+        validation=cases.validation,
+    )
+
+
+def _pick(values: tuple[Any, ...], axes: tuple[int, int, int]) -> tuple[Any, Any, Any]:
+    return values[axes[0]], values[axes[1]], values[axes[2]]
+
+
+def _initial_weights(loaded: LoadedStudy) -> str | None:
+    """Return the path of the weights that trainings start from, looked up beside the study's file, then here."""
+    named = loaded.study.training.init
+    if named is None:
+        return None
+    from search.training.initial import weights_file
+
+    beside = loaded.file.parent / named
+    return str(weights_file(beside if beside.exists() else Path(named)).resolve())
+
+
+def _folds(loaded: LoadedStudy, facts: DataFacts) -> tuple[Fold, ...]:
+    share, seed = loaded.study.data.share, loaded.study.data.seed
+    folds = _whole_folds(loaded, facts)
+    return folds if share is None else tuple(share_of(fold, facts.groups, share=share, seed=seed) for fold in folds)
+
+
+def _whole_folds(loaded: LoadedStudy, facts: DataFacts) -> tuple[Fold, ...]:
+    folds = loaded.study.data.folds
+    if isinstance(folds, int):
+        try:
+            return make_folds(facts.groups, folds=folds, seed=loaded.study.data.seed)
+        except ValueError as error:
+            raise UserError([f"data.folds: {error}"]) from None
+    return read_folds(loaded.file.parent / folds, facts.groups)
+
+
+def auto_patch(
+    shape: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+    *,
+    target_mm: tuple[float, float, float],
+) -> tuple[int, int, int]:
+    """Work out a patch (D, H, W): the median volume on the target grid, its longest side in mm cut until it fits.
+
+    As in nnU-Net the patch keeps the volume's aspect as long as memory allows; sizes become multiples of 16
+    where the axis is pooled, and keep their length where it is not.
+    """
+    size = [max(1, round(n * own / target)) for n, own, target in zip(shape, spacing_mm, target_mm, strict=True)]
+    while math.prod(size) > AUTO_PATCH_VOXELS:
+        longest = max(range(3), key=lambda axis: size[axis] * target_mm[axis] if size[axis] > 1 else 0.0)
+        size[longest] = max(1, int(size[longest] * 0.9))
+    d, h, w = size
+    pooled = pooling_from_spacing((d, h, w), spacing=target_mm, levels=4)
+    often = [sum(stride[axis] == 2 for stride in pooled) for axis in range(3)]
+    steps = [min(PATCH_MULTIPLE, 2**times) for times in often]
+    d, h, w = (max(step, length // step * step) for step, length in zip(steps, size, strict=True))
+    return d, h, w
+
+
+def refusals(space: Space, *, sample: int, seed: int) -> dict[str, int]:
+    """Count, over random points of the space, the reasons for which networks can't be built ('' where they can).
+
+    Reasons that differ in a place or a number alone are one; the first of them stands for all.
+    """
+    rng = Random(seed)
+    counts: dict[str, int] = {}
+    examples: dict[str, str] = {}
+    for _ in range(sample):
+        reason = why_not(space.architecture(space.sample(rng)), space.context) or ""
+        example = examples.setdefault(PLACE_OR_NUMBER.sub("#", reason), reason)
+        counts[example] = counts.get(example, 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def sample_buildable(space: Space, rng: Random, *, tries: int = 1000) -> Decisions:
+    """Sample a point whose network can be built. Raises UserError where none is found."""
+    for _ in range(tries):
+        decisions = space.sample(rng)
+        if why_not(space.architecture(decisions), space.context) is None:
+            return decisions
+    reason = next(iter(refusals(space, sample=100, seed=0)))
+    raise UserError([f"no network of this space can be built: {reason}"])

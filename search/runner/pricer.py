@@ -1,0 +1,84 @@
+"""Exact prices of a study's architectures, each worked out once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from search.costs.latency import device_name, measure_latency
+from search.costs.price import predict_costs
+from search.runner.plan import Plan
+from search.storage.database import GRPC
+from search.storage.price_cache import Device, PriceTable
+from search.training.step import precision_name
+from search.trials.records import Costs, Latency
+from space.architecture import Architecture
+from space.build import Refused, build
+
+
+@dataclass
+class Pricer:
+    """Prices by abstract tensors; a latency is measured only where `timed` asks for it. A tenth of a second a network.
+
+    What was worked out by an earlier run, or by another study of the same database, comes from its table.
+    """
+
+    plan: Plan
+    device: str
+    table: PriceTable
+    known: dict[Architecture, Costs | None] = field(default_factory=dict)
+
+    def __call__(self, architecture: Architecture) -> Costs | None:
+        """Return the costs that need no device (and a latency measured before); None for what can't be built."""
+        if architecture not in self.known:
+            self.known[architecture] = self.table.find(architecture) or self._predict(architecture)
+        return self.known[architecture]
+
+    def known_before(self, architecture: Architecture) -> Costs | None:
+        """Return the costs that were worked out before, without working them out."""
+        return self.known.get(architecture) or self.table.find(architecture)
+
+    def keep(self, architecture: Architecture, costs: Costs) -> None:
+        """Take over costs that were worked out elsewhere."""
+        self.known[architecture] = costs
+        self.table.keep(architecture, costs)
+
+    def _predict(self, architecture: Architecture) -> Costs | None:
+        try:
+            costs = predict_costs(architecture, self.plan.context, self.plan.training)
+        except Refused:
+            return None
+        self.table.keep(architecture, costs)
+        return costs
+
+    def close(self) -> None:
+        """Let the table's database go."""
+        self.table.close()
+
+    def timed(self, architecture: Architecture) -> Costs | None:
+        """Return the costs with the latency measured on the study's device."""
+        costs = self(architecture)
+        if costs is None or costs.latency is not None:
+            return costs
+        self.keep(architecture, replace(costs, latency=self.measure(architecture)))
+        return self.known[architecture]
+
+    def measure(self, architecture: Architecture) -> Latency:
+        """Measure the latency on the study's device, here."""
+        network = build(architecture, self.plan.context)
+        return measure_latency(network, self.plan.context, self.plan.training, device=torch.device(self.device))
+
+
+
+def price_table(plan: Plan, *, device: str, threads: int, model: str | None = None) -> PriceTable:
+    """Return the table of a study's prices on a device, in the study's database; `model` is that of one elsewhere."""
+    measured = measured_device(plan, device=device, threads=threads, model=model)
+    url = plan.url if not plan.url.startswith(GRPC) else f"sqlite:///{plan.folder / 'prices.db'}"
+    return PriceTable(url, context=plan.context, training=plan.training, device=measured)
+
+
+def measured_device(plan: Plan, *, device: str, threads: int, model: str | None = None) -> Device:
+    """Return what a study's latencies belong to on a device; `model` is that of one elsewhere."""
+    where = torch.device(device)
+    return Device(model or device_name(where), threads, precision_name(where, plan.training))

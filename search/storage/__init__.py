@@ -1,0 +1,30 @@
+"""An Optuna storage as a list of Records: the only room that knows its tables and attribute names.
+
+A trial's architecture is written at once, as a running trial made from a template; a Record is one JSON attribute,
+and all records are read by one query.
+"""
+
+from search.storage.reader import (
+    CONTEXT,
+    RECORD,
+    REFERENCE,
+    STUDY,
+    Row,
+    close_storage,
+    open_storage,
+    read_records,
+    read_rows,
+    read_studies,
+    read_study_attribute,
+    read_study_attributes,
+    read_study_names,
+    reading,
+    shown,
+)
+from search.storage.store import Store, excesses, now, optuna_directions
+
+__all__ = [
+    "CONTEXT", "RECORD", "REFERENCE", "STUDY", "Row", "Store", "close_storage", "excesses", "now", "open_storage",
+    "optuna_directions", "read_records", "read_rows", "read_studies", "read_study_attribute", "read_study_attributes",
+    "read_study_names", "reading", "shown",
+]  # fmt: skip

@@ -1,0 +1,212 @@
+"""`voxnas studies`: what studies a database holds; rename, copy, delete them, free their disk, bring it up to date."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sql
+from rich.table import Table
+
+from search.config.errors import UserError, nearest
+from search.config.units import show_bytes
+from search.storage import STUDY, close_storage, open_storage, read_records, read_study_attribute, shown
+from search.storage.database import database_url, make_engine, require_database
+from search.storage.lock import hold_lock
+from search.trials.files import LAST, WEIGHTS
+from search.trials.pareto import pareto_front
+from search.trials.records import searched
+
+STUDIES = sql.text(
+    "SELECT s.study_name, MIN(t.datetime_start), MAX(t.datetime_complete) FROM studies s"
+    " LEFT JOIN trials t ON t.study_id = s.study_id GROUP BY s.study_name ORDER BY s.study_name"
+)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A study of a database: how many of its trials are in which state, and when it began and last ended one."""
+
+    database: str
+    name: str
+    states: dict[str, int]
+    began: str
+    ended: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is to be done: (name, new name), (name, target database), a name, a name, whether to upgrade first."""
+
+    rename: tuple[str, str] | None = None
+    copy: tuple[str, str] | None = None
+    delete: str | None = None
+    free: str | None = None
+    upgrade: bool = False
+
+
+def change_studies(urls: Sequence[str], change: Change, *, runs: Path) -> list[str]:
+    """Do it, and say what was done."""
+    said = []
+    if change.upgrade:
+        for url in urls:
+            upgrade_database(url)
+            said.append(f"{shown(url)} is up to date")
+    if change.copy:
+        name, target = change.copy
+        copy_study(database_of(name, urls), name, target)
+        said.append(f"{name} is also in {target}")
+    if change.free:
+        freed = free_disk(database_of(change.free, urls), change.free, runs=runs)
+        said.append(f"{change.free}: {show_bytes(freed)} freed")
+    if change.delete:
+        freed = delete_study(database_of(change.delete, urls), change.delete, runs=runs)
+        said.append(f"{change.delete} is deleted: {show_bytes(freed)} freed")
+    if change.rename:
+        name, new = change.rename
+        rename_study(database_of(name, urls), name, new, runs=runs)
+        said.append(f"{name} is {new} now; say so in its file: name: {new}")
+    return said
+
+
+def find_databases(named: str | None, runs: Path) -> list[str]:
+    """Return the URL that a file's name or a URL stands for, or those of all studies of a runs folder.
+
+    Raises UserError where there is none.
+    """
+    if named is not None:
+        url = database_url(named if "://" in named else f"sqlite:///{named}", runs)
+        require_database(url)
+        return [url]
+    found = [f"sqlite:///{file}" for file in sorted(runs.glob("*/study.db"))]
+    if not found:
+        raise UserError([f"studies: no */study.db in {runs}; name a database, or the folder with --runs"])
+    return found
+
+
+def list_studies(url: str) -> list[Listed]:
+    """Return the studies of a database. Raises UserError where its tables are of another version."""
+    with open_storage(url), _connected(url) as connection:
+        rows = connection.execute(STUDIES).all()
+    found = []
+    for name, began, ended in rows:
+        states = Counter[str](record.state for record in read_records(url, name))
+        found.append(Listed(shown(url), name, dict(states), str(began or "")[:16], str(ended or "")[:16]))
+    return found
+
+
+def studies_table(rows: list[Listed]) -> Table:
+    """Draw a list of studies."""
+    table = Table(title=f"{len(rows)} studies", title_justify="left")
+    for heading in ("study", "trials", "began", "last trial ended", "database"):
+        table.add_column(heading)
+    for row in rows:
+        states = ", ".join(f"{count} {state}" for state, count in row.states.items())
+        table.add_row(row.name, states or "none", row.began, row.ended, row.database)
+    return table
+
+
+def database_of(name: str, urls: Sequence[str]) -> str:
+    """Return which of the databases has a study. Raises UserError where none has."""
+    names = {each.name: url for url in urls for each in list_studies(url)}
+    if name not in names:
+        raise UserError([f"studies: there is no study {name!r}{nearest(name, list(names))}"])
+    return names[name]
+
+
+def rename_study(url: str, name: str, new: str, *, runs: Path) -> str:
+    """Give a study and its folder another name; return the database's URL after that."""
+    if new in [each.name for each in list_studies(url)] or (runs / new).exists():
+        raise UserError([f"studies: there is a study {new!r} already"])
+    with hold_lock(url, runs / name, name), open_storage(url) as storage, _connected(url) as connection:
+        values = read_study_attribute(url, name, STUDY)
+        storage.set_study_user_attr(storage.get_study_id_from_name(name), STUDY, {**values, "name": new})
+        update = sql.text("UPDATE studies SET study_name = :new WHERE study_name = :name")
+        connection.execute(update, {"new": new, "name": name})
+    own = f"sqlite:///{runs / name / 'study.db'}"
+    if (runs / name).is_dir():
+        (runs / name).rename(runs / new)
+    return database_url(None, runs / new) if url == own else url
+
+
+def copy_study(url: str, name: str, target: str) -> None:
+    """Copy a study's trials and attributes into another database; its weights stay where they are."""
+    import optuna
+
+    to = database_url(target if "://" in target else f"sqlite:///{target}", Path())
+    with open_storage(url) as storage, open_storage(to) as copies:
+        if name in [each.name for each in list_studies(to)]:
+            raise UserError([f"studies: {shown(to)} has a study {name!r} already"])
+        optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=copies)
+
+
+def delete_study(url: str, name: str, *, runs: Path) -> int:
+    """Delete a study's records and its folder; return the bytes that this freed."""
+    import optuna
+
+    folder = runs / name
+    freed = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
+    with hold_lock(url, folder, name):
+        with open_storage(url) as storage:
+            optuna.delete_study(study_name=name, storage=storage)
+        if folder.is_dir():
+            shutil.rmtree(folder)
+    return freed
+
+
+def free_disk(url: str, name: str, *, runs: Path) -> int:
+    """Remove checkpoints of finished trials and weights that are not on the front; return the bytes freed."""
+    folder, values = runs / name, read_study_attribute(url, name, STUDY)
+    with hold_lock(url, folder, name):
+        records = read_records(url, name)
+        own = searched(records, seed=values["search"]["seed"], fold=values["data"]["fold"])
+        named = {key: each["direction"] for key, each in values["objectives"].items() if each}
+        directions = {key: direction for key, direction in named.items() if direction != "record"}
+        kept = {record.number for record in pareto_front(own, directions)}
+        freed = 0
+        for record in records:
+            gone = [LAST] if record.state != "running" else []
+            gone += [WEIGHTS] if record in own and record.number not in kept else []
+            for file in (folder / "trials" / f"{record.number:06d}" / each for each in gone):
+                if file.exists():
+                    freed += file.stat().st_size
+                    file.unlink()
+        return freed + _vacuum(url)
+
+
+def _vacuum(url: str) -> int:
+    """Give back what an SQLite file no longer needs."""
+    file = sql.make_url(url).database if url.startswith("sqlite") else None
+    if not file:
+        return 0
+    before = Path(file).stat().st_size
+    with _connected(url) as connection:
+        connection.execute(sql.text("VACUUM"))
+    return max(0, before - Path(file).stat().st_size)
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[sql.Connection]:
+    """Hold a connection on which each statement is written at once."""
+    engine = make_engine(url)
+    try:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def upgrade_database(url: str) -> None:
+    """Bring Optuna's tables up to the version that is installed."""
+    import optuna
+
+    require_database(url)
+    storage = optuna.storages.RDBStorage(url, skip_compatibility_check=True)
+    storage.upgrade()
+    close_storage(storage)
+
+

@@ -1,0 +1,36 @@
+"""One driver for one study, where its database can't keep two drivers apart."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from search.config.errors import UserError
+from search.storage.database import lock_file, shared_by_drivers
+from search.storage.heartbeat import driver_name
+
+
+@contextmanager
+def hold_lock(url: str, folder: Path, name: str) -> Iterator[None]:
+    """Hold a lock beside the study's database; the system frees it when the process ends, however it ends.
+
+    PostgreSQL keeps several drivers apart by itself; there the lock is no one's.
+    """
+    if shared_by_drivers(url):
+        yield
+        return
+    path = lock_file(url, folder, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise UserError([f"{name} is being run already, by {holder}"]) from None
+        file.truncate(0)
+        file.write(driver_name())
+        file.flush()
+        yield

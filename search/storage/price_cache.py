@@ -1,0 +1,94 @@
+"""Prices that outlive a process: a table of its own in the study's database, keyed by all that a price depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import sqlalchemy as sql
+from pydantic import TypeAdapter
+
+from search.config.schema import Training
+from search.storage.database import make_engine, patiently
+from search.trials.records import Costs, Latency
+from space.architecture import Architecture
+from space.canonical import Context
+
+TABLE = sql.Table(
+    "voxnas_prices", sql.MetaData(), sql.Column("key", sql.String(64), primary_key=True), sql.Column("value", sql.Text)
+)
+COSTS: TypeAdapter[Costs] = TypeAdapter(Costs)
+LATENCY: TypeAdapter[Latency] = TypeAdapter(Latency)
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a latency belongs to, beside the network and its patch."""
+
+    name: str
+    threads: int
+    precision: str
+
+
+class PriceTable:
+    """Costs by fingerprint, patch, channels, batch, optimiser, precision and versions; latencies by device too.
+
+    Studies that share a database share their prices.
+    """
+
+    def __init__(self, url: str, *, context: Context, training: Training, device: Device) -> None:
+        self.url, self.context, self.training, self.device = url, context, training, device
+
+    def find(self, architecture: Architecture) -> Costs | None:
+        """Return the costs that were kept, with the latency of this device where it was measured."""
+        text = self._read(self._key(architecture))
+        if text is None:
+            return None
+        latency = self._read(self._key(architecture, asdict(self.device)))
+        costs = COSTS.validate_json(text)
+        return replace(costs, latency=LATENCY.validate_json(latency)) if latency else costs
+
+    def keep(self, architecture: Architecture, costs: Costs) -> None:
+        """Keep an architecture's costs; a latency under its own device."""
+        rows = {self._key(architecture): json.dumps(asdict(replace(costs, latency=None)))}
+        if costs.latency:
+            measured = Device(costs.latency.device, costs.latency.threads, costs.latency.precision)
+            rows[self._key(architecture, asdict(measured))] = json.dumps(asdict(costs.latency))
+        patiently(lambda: self._write(rows), url=self.url)
+
+    def _write(self, rows: dict[str, str]) -> None:
+        with self._engine.begin() as connection:
+            for key, value in rows.items():
+                connection.execute(TABLE.delete().where(TABLE.c.key == key))
+                connection.execute(TABLE.insert().values(key=key, value=value))
+
+    def close(self) -> None:
+        """Let the database go."""
+        self._engine.dispose()
+
+    @cached_property
+    def _engine(self) -> sql.Engine:
+        engine = make_engine(self.url)
+        TABLE.create(engine, checkfirst=True)
+        return engine
+
+    def _read(self, key: str) -> str | None:
+        return patiently(lambda: self._select(key), url=self.url)
+
+    def _select(self, key: str) -> str | None:
+        with self._engine.connect() as connection:
+            found: str | None = connection.execute(sql.select(TABLE.c.value).where(TABLE.c.key == key)).scalar()
+        return found
+
+    def _key(self, architecture: Architecture, device: dict[str, Any] | None = None) -> str:
+        training, context = self.training, self.context
+        precision = "" if device else training.precision  # a latency's stands in its device
+        values = [
+            architecture.fingerprint, list(context.patch), context.in_channels, context.classes, training.batch,
+            training.optimiser, precision, device, [importlib.metadata.version(name) for name in ("voxnas", "torch")],
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(values).encode()).hexdigest()

@@ -1,0 +1,222 @@
+"""Optuna's tables, read by one query each, and its storage; `read_records` needs SQLAlchemy alone: looking is quick."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sql
+
+from search.config.errors import UserError
+from search.storage.database import GRPC, make_reader, require_database, tune_sqlite
+from search.trials.records import Record
+
+if TYPE_CHECKING:
+    import optuna
+
+RECORD = "voxnas:record"
+STUDY = "voxnas:study"
+REFERENCE = "voxnas:hypervolume_reference"
+CONTEXT = "voxnas:context"  # what the networks are built for, for who looks at them without the data
+SCHEMA_VERSIONS = (12,)  # of Optuna's tables; another version is read through Optuna itself
+MAKING_TRIES = 5
+RECORDS = (
+    "SELECT t.number, t.trial_id, t.state, a.value_json FROM trials t"
+    " JOIN studies s ON s.study_id = t.study_id"
+    " JOIN trial_user_attributes a ON a.trial_id = t.trial_id AND a.key = :record"
+    " WHERE s.study_name = :name AND (t.number > :after OR t.number IN :also) ORDER BY t.number"
+)
+STUDY_ATTRIBUTES = sql.text(
+    "SELECT a.key, a.value_json FROM study_user_attributes a JOIN studies s ON s.study_id = a.study_id"
+    " WHERE s.study_name = :name AND a.key LIKE :pattern"
+)
+ALL_STUDIES = sql.text(
+    "SELECT s.study_name, a.value_json FROM studies s JOIN study_user_attributes a ON a.study_id = s.study_id"
+    " WHERE a.key = :key ORDER BY s.study_id"
+)
+
+
+ALL_STUDIES = sql.text(
+    "SELECT s.study_name, a.value_json FROM studies s JOIN study_user_attributes a ON a.study_id = s.study_id"
+    " WHERE a.key = :key ORDER BY s.study_id"
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trial as the tables have it: `open` while Optuna holds it to be running."""
+
+    number: int
+    trial_id: int
+    open: bool
+    text: str
+
+    @property
+    def record(self) -> Record:
+        """The record, under the number that the trial got."""
+        return Record.from_values({**json.loads(self.text), "number": self.number})
+
+
+def read_records(url: str, name: str) -> list[Record]:
+    """Read all records of a study by one query, in the order of their numbers.
+
+    Raises UserError where there is no such database or study.
+    """
+    with reading(url) as engine:
+        return [row.record for row in read_rows(url, name, engine=engine)]
+
+
+@contextmanager
+def reading(url: str) -> Iterator[sql.Engine | None]:
+    """Hold a database open for reading; None behind a proxy, where all goes through Optuna."""
+    if url.startswith(GRPC):
+        yield None
+        return
+    require_database(url)
+    engine = make_reader(url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def read_rows(
+    url: str, name: str, *, engine: sql.Engine | None, after: int = -1, also: Sequence[int] = ()
+) -> list[Row]:
+    """Read the trials behind a number, and some before it."""
+    if engine is not None:
+        with engine.connect() as connection:
+            if has_known_tables(connection):
+                query = sql.text(RECORDS).bindparams(sql.bindparam("also", expanding=True))
+                found = connection.execute(query, {"record": RECORD, "name": name, "after": after, "also": [*also]})
+                return [Row(row[0], row[1], str(row[2]) == "RUNNING", row[3]) for row in found]
+    import optuna
+
+    with open_storage(url) as storage:
+        trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
+    return [
+        Row(trial.number, trial._trial_id, not trial.state.is_finished(), json.dumps(trial.user_attrs[RECORD]))
+        for trial in trials
+        if RECORD in trial.user_attrs and (trial.number > after or trial.number in also)
+    ]
+
+
+def has_known_tables(connection: sql.Connection) -> bool:
+    """Tell whether Optuna's tables are of a version that is read and written here directly.
+
+    Raises UserError where they are not there (yet): reading never makes them, which a driver may be about to do.
+    """
+    try:
+        version = connection.execute(sql.text("SELECT schema_version FROM version_info")).scalar()
+    except (sql.exc.OperationalError, sql.exc.ProgrammingError) as error:
+        if "version_info" not in str(error):
+            raise
+        version = None
+    if version is None:
+        raise UserError([f"nothing has run yet in {shown(str(connection.engine.url))}; start with `voxnas run`"])
+    return version in SCHEMA_VERSIONS
+
+
+def read_studies(url: str) -> dict[str, dict[str, Any]]:
+    """Return what each study of a database depends on, by the study's name; nothing where there is no database."""
+    try:
+        with reading(url) as engine:
+            if engine is None:
+                return {}  # behind a proxy nobody lists studies
+            with engine.connect() as connection:
+                return {row[0]: json.loads(row[1]) for row in connection.execute(ALL_STUDIES, {"key": STUDY})}
+    except UserError:
+        return {}
+
+
+def read_study_attribute(url: str, name: str, key: str) -> Any:
+    """Return a study's attribute, None where it was never written."""
+    return read_study_attributes(url, name, key).get(key)
+
+
+def read_study_attributes(url: str, name: str, pattern: str) -> dict[str, Any]:
+    """Return those attributes of a study whose names are like an SQL pattern."""
+    with reading(url) as engine:
+        if engine is None:
+            import optuna
+
+            with open_storage(url) as storage:
+                attributes = optuna.load_study(study_name=name, storage=storage).user_attrs
+            return {key: each for key, each in attributes.items() if key.startswith(pattern.rstrip("%"))}
+        with engine.connect() as connection:
+            rows = connection.execute(STUDY_ATTRIBUTES, {"name": name, "pattern": pattern})
+            return {row[0]: json.loads(row[1]) for row in rows}
+
+
+def read_study_names(url: str) -> list[str]:
+    """Return the names of a database's studies."""
+    with reading(url) as engine:
+        if engine is None:
+            import optuna
+
+            with open_storage(url) as storage:
+                return sorted(optuna.get_all_study_names(storage))
+        with engine.connect() as connection:
+            rows = connection.execute(sql.text("SELECT study_name FROM studies ORDER BY study_name"))
+            return [row[0] for row in rows]
+
+
+def optuna_storage(url: str) -> optuna.storages.BaseStorage:
+    """Return Optuna's storage at a URL. Raises UserError where its tables are of another version."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if url.startswith(GRPC):
+        host, _, port = url.removeprefix(GRPC).rpartition(":")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.storages.GrpcStorageProxy(host=host, port=int(port))
+    try:
+        storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": not url.startswith("sqlite")})
+    except RuntimeError as error:
+        if "table schema" not in str(error):
+            raise
+        mend = f"voxnas studies {shown(url)} --upgrade"
+        raise UserError([f"{shown(url)} was written by an older version; `{mend}` brings it up to date"]) from None
+    if url.startswith("sqlite"):
+        sql.event.listen(storage.engine, "connect", tune_sqlite)
+        storage.engine.dispose()  # connections made before are not tuned
+    return storage
+
+
+@contextmanager
+def open_storage(url: str) -> Iterator[optuna.storages.BaseStorage]:
+    """Hold Optuna's storage at a URL open."""
+    storage = optuna_storage(url)
+    try:
+        yield storage
+    finally:
+        close_storage(storage)
+
+
+def close_storage(storage: optuna.storages.BaseStorage) -> None:
+    """Let a storage's connections go."""
+    kept: Any = getattr(storage, "_backend", storage)
+    storage.remove_session()
+    if hasattr(kept, "engine"):
+        kept.engine.dispose()
+
+
+def shown(url: str) -> str:
+    """Write a database for people."""
+    return url.removeprefix("sqlite:///")
+
+
+def storage_made_by_one(url: str) -> optuna.storages.BaseStorage:
+    """Return Optuna's storage; where another driver makes its tables at this moment, once they are there."""
+    for _ in range(MAKING_TRIES):
+        try:
+            return optuna_storage(url)
+        except (sql.exc.IntegrityError, sql.exc.ProgrammingError):
+            time.sleep(1.0)
+    return optuna_storage(url)

@@ -1,0 +1,281 @@
+"""One study as its driver sees and writes it: records kept in memory, each change written through Optuna."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sql
+
+from search.config.errors import UserError
+from search.storage.database import GRPC, make_engine, patiently, shared_by_drivers, turn_to_ask
+from search.storage.heartbeat import Heartbeat, driver_name
+from search.storage.reader import (
+    CONTEXT,
+    RECORD,
+    REFERENCE,
+    STUDY,
+    close_storage,
+    has_known_tables,
+    read_rows,
+    storage_made_by_one,
+)
+from search.trials.records import Record
+
+if TYPE_CHECKING:
+    import optuna
+
+PARAMS = sql.text(
+    "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)"
+    " VALUES (:trial, :name, :value, :text)"
+)
+
+
+@dataclass
+class Store:
+    """One study in its database, as one driver sees and writes it; `me` names that driver.
+
+    What was read once is kept: asking for the records again reads only what is new, and trials of other drivers
+    that still run. `mine` are the open trials of this driver, `others` those that it left to others.
+    """
+
+    study: optuna.Study
+    url: str
+    me: str
+    engine: sql.Engine | None
+    kept: dict[int, Record] = field(default_factory=dict)
+    ids: dict[int, int] = field(default_factory=dict)
+    mine: set[int] = field(default_factory=set)
+    others: set[int] = field(default_factory=set)
+    heartbeat: Heartbeat = field(init=False)
+
+    @staticmethod
+    def open(url: str, name: str, *, directions: Mapping[str, str], values: Mapping[str, Any]) -> Store:
+        """Create the study, or load it and check that its file still says the same.
+
+        Raises UserError naming each changed key, with both values.
+        """
+        import optuna
+
+        if url.startswith("sqlite"):
+            Path(sql.make_url(url).database or "").parent.mkdir(parents=True, exist_ok=True)
+        storage = patiently(lambda: storage_made_by_one(url), url=url)
+        study = optuna.create_study(
+            study_name=name, storage=storage, directions=optuna_directions(directions), load_if_exists=True
+        )
+        known = study.user_attrs.get(STUDY)
+        if known is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names(list(directions))
+            study.set_user_attr(STUDY, json.loads(json.dumps(values)))
+        else:
+            _refuse_changes(name, known, json.loads(json.dumps(values)))
+        return Store(study, url, driver_name(), None if url.startswith(GRPC) else make_engine(url))
+
+    def __post_init__(self) -> None:
+        self.heartbeat = Heartbeat(self.study, self.url, self.me)
+
+    @cached_property
+    def is_known(self) -> bool:
+        """Whether the tables are of a version that is written here directly."""
+        if self.engine is None:
+            return False
+        with self.engine.connect() as connection:
+            return has_known_tables(connection)
+
+    @property
+    def reference(self) -> dict[str, float] | None:
+        """The hypervolume's reference point, fixed when the study started."""
+        if self._reference is None:
+            found = patiently(lambda: self.study.user_attrs.get(REFERENCE), url=self.url)
+            self._reference = dict(found) if found is not None else None
+        return self._reference
+
+    @reference.setter
+    def reference(self, point: Mapping[str, float]) -> None:
+        self.study.set_user_attr(REFERENCE, dict(point))
+
+    _reference: dict[str, float] | None = field(default=None, init=False)
+
+    def keep_context(self, values: Mapping[str, Any]) -> None:
+        """Write down what the study's networks are built for, its classes, and what its prepared data is called."""
+        if CONTEXT not in self.study.user_attrs:
+            self.study.set_user_attr(CONTEXT, json.loads(json.dumps(values)))
+
+    def records(self) -> list[Record]:
+        """Return all records, in the order of their numbers; read what is new."""
+        if not self.kept or shared_by_drivers(self.url):
+            self._read(also=sorted(self.others))
+        return list(self.kept.values())
+
+    def _read(self, also: Sequence[int] = ()) -> None:
+        after = max(self.kept, default=-1)
+        rows = patiently(
+            lambda: read_rows(self.url, self.study.study_name, engine=self.engine, after=after, also=also), url=self.url
+        )
+        for row in rows:
+            self.kept[row.number], self.ids[row.number] = row.record, row.trial_id
+            if row.number not in self.mine:
+                (self.others.add if row.open else self.others.discard)(row.number)
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Keep other drivers from asking meanwhile, so that none asks for the same or for too much."""
+        return turn_to_ask(self.engine, self.url, self.study._study_id)
+
+    def close(self) -> None:
+        """Let the database go."""
+        close_storage(self.study._storage)
+        if self.engine is not None:
+            self.engine.dispose()
+
+    def present(self) -> AbstractContextManager[Heartbeat]:
+        """Let others see, while this lasts, that this driver works on the study."""
+        return self.heartbeat
+
+    def start(self, record: Record, *, choices: Mapping[str, Sequence[Any]]) -> Record:
+        """Write a new running trial at once, its decisions as Optuna parameters; return it with the number it got."""
+        import optuna
+
+        params = {name: _plain(value) for name, value in record.decisions}
+        distributions: dict[str, Any] = {
+            name: optuna.distributions.CategoricalDistribution([_plain(choice) for choice in choices[name]])
+            for name in params
+        }
+        at_once = self.is_known
+        template = optuna.trial.create_trial(
+            state=optuna.trial.TrialState.RUNNING, user_attrs={RECORD: record.to_values()},
+            params={} if at_once else params, distributions={} if at_once else distributions,
+        )  # fmt: skip
+
+        def write() -> Record:
+            before = set(self.kept)
+            self._read()  # an outage may have hidden that an earlier try had been written
+            found = [each for number, each in self.kept.items() if number not in before and self._is(each, record)]
+            if found:
+                return found[0]
+            trial_id = self.study._storage.create_new_trial(self.study._study_id, template_trial=template)
+            if at_once:
+                self._write_params(trial_id, params, distributions)
+            self._read()
+            return next(each for each in reversed(self.kept.values()) if self._is(each, record))
+
+        written = patiently(write, url=self.url)
+        self.mine.add(written.number)
+        self.others.discard(written.number)
+        return written
+
+    def _write_params(self, trial_id: int, params: Mapping[str, Any], distributions: Mapping[str, Any]) -> None:
+        """Write all parameters by one statement; Optuna itself takes two queries for each."""
+        import optuna
+
+        rows = [
+            {"trial": trial_id, "name": name, "value": distributions[name].to_internal_repr(value),
+             "text": optuna.distributions.distribution_to_json(distributions[name])}
+            for name, value in params.items()
+        ]  # fmt: skip
+        if self.engine is not None and rows:
+            with self.engine.begin() as connection:
+                connection.execute(PARAMS, rows)
+
+    def _is(self, one: Record, other: Record) -> bool:
+        return replace(one, number=0) == replace(other, number=0) and one.number not in self.mine
+
+    def update(self, record: Record) -> None:
+        """Write a running trial's record anew; it is this driver's from here on."""
+        patiently(lambda: self._write(record), url=self.url)
+        self.mine.add(record.number)
+        self.others.discard(record.number)
+
+    def _write(self, record: Record) -> None:
+        self.study._storage.set_trial_user_attr(self.ids[record.number], RECORD, record.to_values())
+        self.kept[record.number] = record
+
+    def tell(self, record: Record, *, objectives: Sequence[str], budgets: Mapping[str, float]) -> None:
+        """Write a finished trial: its record first, so that a fault in between is mended by telling again.
+
+        A trial that was finished already, by a driver that took it over say, stays as it is.
+        """
+        import optuna
+
+        try:
+            patiently(lambda: self._tell(record, objectives, budgets), url=self.url)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            self._read(also=[record.number])
+        self.mine.discard(record.number)
+        self.others.discard(record.number)
+
+    def _tell(self, record: Record, objectives: Sequence[str], budgets: Mapping[str, float]) -> None:
+        import optuna
+
+        self._write(record)
+        storage, trial_id = self.study._storage, self.ids[record.number]
+        for name, excess in excesses(record, budgets).items():
+            storage.set_trial_system_attr(trial_id, f"constraints:{name}", excess)
+        values = [record.measurement.value(name) for name in objectives]
+        state = optuna.trial.TrialState
+        if record.state == "trained" and None not in values:
+            storage.set_trial_state_values(
+                trial_id, state.COMPLETE, [float(value) for value in values if value is not None]
+            )
+        else:
+            pruned = record.state in ("over budget", "stopped")
+            storage.set_trial_state_values(trial_id, state.PRUNED if pruned else state.FAIL)
+
+    def left_behind(self) -> Record | None:
+        """Return an open trial whose driver is gone: running, or finished but not told; None where there is none."""
+        self.records()
+        for number in sorted(self.others):
+            if not self.heartbeat.is_alive(self.kept[number].driver):
+                return self.kept[number]
+        return None
+
+
+def optuna_directions(directions: Mapping[str, str]) -> list[optuna.study.StudyDirection]:
+    """Return Optuna's words for maximize and minimize."""
+    import optuna
+
+    return [optuna.study.StudyDirection[direction.upper()] for direction in directions.values()]
+
+
+def excesses(record: Record, budgets: Mapping[str, float]) -> dict[str, float]:
+    """Return by how much each budgeted cost is over its limit (negative: under), as a share of the limit."""
+    found = {name: record.measurement.value(name) for name in budgets}
+    return {name: value / budgets[name] - 1.0 for name, value in found.items() if value is not None}
+
+
+def now() -> str:
+    """The time as records keep it: UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _plain(value: Any) -> Any:
+    """Optuna's categories are scalars."""
+    return json.dumps(value) if isinstance(value, tuple) else value
+
+
+def _refuse_changes(name: str, known: Any, given: Any) -> None:
+    changes = [
+        f"{key}: the study began with {was!r}, the file now says {now_!r}" for key, was, now_ in _changes(known, given)
+    ]
+    if changes:
+        hint = f"study {name!r} has records already; give the changed file another name, or take the change back"
+        raise UserError([*changes, hint])
+
+
+def _changes(known: Any, given: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    if isinstance(known, dict) and isinstance(given, dict):
+        keys = dict.fromkeys((*known, *given))
+        return [
+            change
+            for key in keys
+            for change in _changes(known.get(key), given.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    return [] if known == given else [(path, known, given)]

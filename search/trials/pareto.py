@@ -1,0 +1,127 @@
+"""Fronts and hypervolume of records (moocore); only networks trained to their end can stand on a front."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import moocore
+import numpy as np
+from numpy.typing import NDArray
+
+from search.config.errors import UserError
+from search.trials.records import Record
+
+Matrix = NDArray[np.float64]
+
+
+def comparable(records: Sequence[Record], directions: Mapping[str, str]) -> list[Record]:
+    """Return the trained records that have a value of every objective.
+
+    Raises UserError where their latencies belong to different devices, thread counts or precisions.
+    """
+    chosen = [
+        record
+        for record in records
+        if record.state == "trained" and None not in [record.measurement.value(name) for name in directions]
+    ]
+    if "latency" in directions:
+        latencies = [record.measurement.costs.latency for record in chosen if record.measurement.costs]
+        kinds = {(each.device, each.threads, each.precision) for each in latencies if each}
+        if len(kinds) > 1:
+            named = "; ".join(
+                f"{device}, {threads} threads, {precision}" for device, threads, precision in sorted(kinds)
+            )
+            raise UserError([f"latencies of different devices can't be compared on one front: {named}"])
+    return chosen
+
+
+def losses(records: Sequence[Record], directions: Mapping[str, str]) -> Matrix:
+    """Return one row a record and one column an objective, all to be minimised (Dice as 1 - Dice)."""
+    rows = [[_loss(record, name, direction) for name, direction in directions.items()] for record in records]
+    return np.array(rows, dtype=float).reshape(len(rows), len(directions))
+
+
+def _loss(record: Record, name: str, direction: str) -> float:
+    value = record.measurement.value(name)
+    if value is None:
+        raise ValueError(f"trial {record.number} has no {name}")
+    return (1.0 - value if name == "dice" else -value) if direction == "maximize" else value
+
+
+def pareto_front(records: Sequence[Record], directions: Mapping[str, str]) -> list[Record]:
+    """Return the records that no other dominates, the first objective's best first."""
+    chosen = comparable(records, directions)
+    if not chosen:
+        return []
+    points = losses(chosen, directions)
+    kept = undominated(points)
+    order = np.lexsort(points.T[::-1])
+    return [chosen[index] for index in order if kept[index]]
+
+
+def undominated(points: Matrix) -> NDArray[np.bool_]:
+    """Tell which rows, all columns to be minimised, no other row dominates; of equal rows the first."""
+    kept: NDArray[np.bool_] = moocore.is_nondominated(points, keep_weakly=False)
+    return kept
+
+
+def hypervolume(records: Sequence[Record], directions: Mapping[str, str], reference: Mapping[str, float]) -> float:
+    """Return the share of the box between the ideal (Dice 1, cost 0) and the reference that records dominate."""
+    chosen = comparable(records, directions)
+    return _share(losses(chosen, directions), directions, reference) if chosen else 0.0
+
+
+def hypervolume_curve(
+    records: Sequence[Record], directions: Mapping[str, str], reference: Mapping[str, float]
+) -> list[tuple[int, float]]:
+    """Return (trial number, hypervolume so far) after each trained record, in the order of their end."""
+    chosen = sorted(comparable(records, directions), key=lambda record: (record.ended, record.number))
+    volumes = volumes_so_far(losses(chosen, directions), worst_losses(reference, directions))
+    return [(record.number, volume) for record, volume in zip(chosen, volumes, strict=True)]
+
+
+def volumes_so_far(points: Matrix, worst: Matrix) -> list[float]:
+    """Return the hypervolume after each row of losses; worked out anew only where a row joins the front."""
+    front, share, found = np.empty((0, len(worst))), 0.0, []
+    for point in points:
+        if (point < worst).all() and not (front <= point).all(axis=1).any():
+            front = np.vstack([front[~(point <= front).all(axis=1)], point])
+            share = volume(front, worst)
+        found.append(share)
+    return found
+
+
+def _share(points: Matrix, directions: Mapping[str, str], reference: Mapping[str, float]) -> float:
+    return volume(points, worst_losses(reference, directions))
+
+
+def worst_losses(reference: Mapping[str, float], directions: Mapping[str, str]) -> Matrix:
+    """Return a hypervolume's reference as losses."""
+    return np.array([1.0 - reference[name] if name == "dice" else reference[name] for name in directions])
+
+
+def volume(points: Matrix, worst: Matrix) -> float:
+    """Return the share of the box between 0 and `worst` (losses of the reference) that rows of losses dominate."""
+    inside = points[(points < worst).all(axis=1)]
+    return float(moocore.hypervolume(inside / worst, ref=np.ones(len(worst)))) if len(inside) else 0.0
+
+
+def knee(front: Sequence[Record], directions: Mapping[str, str]) -> Record:
+    """Return the front's point nearest to its ideal corner, each objective scaled to the front's own range.
+
+    Raises UserError on an empty front.
+    """
+    if not front:
+        raise UserError(["the front is empty: no trial was trained to its end within the budgets"])
+    points = losses(front, directions)
+    span = np.ptp(points, axis=0)
+    scaled = (points - points.min(axis=0)) / np.where(span > 0, span, 1.0)
+    return front[int(np.argmin(np.linalg.norm(scaled, axis=1)))]
+
+
+def best(front: Sequence[Record], directions: Mapping[str, str]) -> Record:
+    """Return the front's point with the highest Dice, or the best first objective where Dice is none."""
+    if not front:
+        raise UserError(["the front is empty: no trial was trained to its end within the budgets"])
+    name = "dice" if "dice" in directions else next(iter(directions))
+    return min(front, key=lambda record: _loss(record, name, directions[name]))

@@ -1,0 +1,238 @@
+"""Job, Measurement, Record: plain values that carry everything between the rooms, and their JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from search.config.schema import Training
+from space.architecture import Architecture, Value, freeze
+
+State = Literal["running", "trained", "stopped", "over budget", "failed"]
+
+Fault = Literal["", "error", "not a number", "memory", "deadline", "lost", "storage"]
+
+COUNTED: tuple[State, ...] = ("trained", "stopped", "failed")  # what a study's number of trials counts
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learnt: prepared data, and the cases to train and to validate on."""
+
+    prepared: str
+    in_channels: int
+    classes: tuple[str, ...]
+    spacing_mm: tuple[float, float, float]
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds for one patch at batch 1: median and interquartile range, and what they belong to."""
+
+    median_s: float
+    iqr_s: float
+    repeats: int
+    settled: bool
+    device: str
+    threads: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class MeasuredMemory:
+    """Peak bytes of a real training step: allocated, what was there before subtracted; and reserved, on CUDA."""
+
+    allocated_bytes: int
+    reserved_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What an architecture costs at the study's patch and batch, known before it is trained."""
+
+    params: int
+    macs: int
+    memory_bytes: int
+    inference_memory_bytes: int
+    latency: Latency | None = None
+
+    def of(self, objective: str) -> float | None:
+        """Return the cost that an objective's name stands for, None where it wasn't measured."""
+        if objective == "latency":
+            return self.latency.median_s if self.latency else None
+        return float(getattr(self, {"memory": "memory_bytes", "inference_memory": "inference_memory_bytes"}.get(
+            objective, objective)))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of one architecture: all that travels to a worker.
+
+    `training.patch` is spelled out; `budgets` are (objective, limit) in bytes, seconds or counts; `folder` is where
+    the checkpoint, the weights and the epochs' log go. `costs` are those that are known already, of an interrupted
+    attempt say: they are not worked out again. With a `surface_tolerance_mm` surfaces are scored after the last epoch;
+    with `timed_elsewhere` the latency is left to a probe.
+    """
+
+    architecture: Architecture
+    task: Task
+    training: Training
+    budgets: tuple[tuple[str, float], ...]
+    seed: int
+    fold: int
+    device: str
+    threads: int
+    folder: str
+    costs: Costs | None = None
+    surface_tolerance_mm: float | None = None
+    timed_elsewhere: bool = False
+
+    @property
+    def patch(self) -> tuple[int, int, int]:
+        """The training patch (D, H, W) in voxels."""
+        if self.training.patch == "auto":
+            raise ValueError("a job's patch must be spelled out, not 'auto'")
+        return self.training.patch
+
+
+@dataclass(frozen=True)
+class CaseDice:
+    """Scores of one validation case, per foreground class; None where truth and mask are both empty.
+
+    `hd95_mm` and `surface_dice` are empty where the study doesn't ask for them.
+    """
+
+    case: str
+    dice: tuple[float | None, ...]
+    hd95_mm: tuple[float | None, ...] = ()
+    surface_dice: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch's outcome; dice is None where the epoch was not validated."""
+
+    number: int
+    loss: float
+    dice: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What evaluating a job gave; `reason` says why it was not trained to its end, `fault` what kind of failure."""
+
+    state: State
+    reason: str = ""
+    costs: Costs | None = None
+    dice: float | None = None
+    cases: tuple[CaseDice, ...] = ()
+    epochs: tuple[Epoch, ...] = ()
+    measured_memory: MeasuredMemory | None = None
+    seconds: float = 0.0
+    versions: tuple[tuple[str, str], ...] = ()
+    fault: Fault = ""
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds that the job took, with the epochs of attempts that were interrupted."""
+        return max(self.seconds, sum(epoch.seconds for epoch in self.epochs))
+
+    def value(self, objective: str) -> float | None:
+        """Return an objective's value; the Dice of a network that was not trained to its end is None."""
+        if objective == "dice":
+            return self.dice if self.state == "trained" else None
+        return self.costs.of(objective) if self.costs else None
+
+    def to_json(self) -> str:
+        """Write it for another process. Raises ValueError at NaN or infinity."""
+        return json.dumps(asdict(self), allow_nan=False)
+
+    @staticmethod
+    def from_json(text: str) -> Measurement:
+        """Read what `to_json` wrote."""
+        return _MEASUREMENT.validate_json(text)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One training that is asked for; `decisions` are those of the study's space that gave the architecture."""
+
+    architecture: Architecture
+    seed: int
+    fold: int
+    decisions: tuple[tuple[str, Value], ...] = ()
+
+    @property
+    def identity(self) -> tuple[str, int, int]:
+        """As the identity of the record that it becomes."""
+        return (self.architecture.fingerprint, self.seed, self.fold)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One trial as the study's database keeps it; `driver` is the process that gave it out last."""
+
+    number: int
+    architecture: Architecture
+    decisions: tuple[tuple[str, Value], ...]
+    seed: int
+    fold: int
+    measurement: Measurement
+    started: str
+    ended: str = ""
+    attempts: tuple[str, ...] = field(default=())
+    driver: str = ""
+
+    @property
+    def state(self) -> State:
+        """running, trained, stopped (before its end, by halving), over budget or failed."""
+        return self.measurement.state
+
+    @property
+    def identity(self) -> tuple[str, int, int]:
+        """What makes a training the same training within a study: architecture, seed and fold."""
+        return (self.architecture.fingerprint, self.seed, self.fold)
+
+    def told(self, measurement: Measurement, *, ended: str) -> Record:
+        """Return the record of the finished trial."""
+        return replace(self, measurement=measurement, ended=ended)
+
+    def to_values(self) -> dict[str, Any]:
+        """Return the record as the plain nested values that JSON holds. Raises ValueError at NaN or infinity."""
+        values = asdict(self)
+        values["architecture"] = dict(self.architecture.entries)
+        values["decisions"] = dict(self.decisions)
+        json.dumps(values, allow_nan=False)
+        return values
+
+    @staticmethod
+    def from_values(values: dict[str, Any]) -> Record:
+        """Make a record from what `to_values` gave, also after JSON has made lists of its tuples."""
+        measurement = _MEASUREMENT.validate_python(values["measurement"])
+        return Record(
+            number=values["number"],
+            architecture=Architecture.of(values["architecture"]),
+            decisions=tuple((name, freeze(value)) for name, value in values["decisions"].items()),
+            seed=values["seed"],
+            fold=values["fold"],
+            measurement=measurement,
+            started=values["started"],
+            ended=values["ended"],
+            attempts=tuple(values["attempts"]),
+            driver=values.get("driver", ""),
+        )
+
+
+def searched(records: Sequence[Record], *, seed: int, fold: int) -> list[Record]:
+    """Return the records of the search itself; those of other seeds and folds confirm it."""
+    return [record for record in records if (record.seed, record.fold) == (seed, fold)]
+
+
+_MEASUREMENT: TypeAdapter[Measurement] = TypeAdapter(Measurement)

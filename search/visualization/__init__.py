@@ -1,0 +1,1 @@
+"""Numbers as something to look at: figures, pages, report, HTML components, assets."""

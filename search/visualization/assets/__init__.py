@@ -1,0 +1,1 @@
+"""Scripts, styles and templates that pages are made with."""

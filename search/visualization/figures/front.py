@@ -1,0 +1,231 @@
+"""The front: every trial on two or three objectives, what is dominated pale, what never had a Dice apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from search.analysis.snapshot import Numbers
+from search.trials.objectives import HEADINGS
+from search.visualization.components import Figure
+from search.visualization.figures.front_data import STRIP, Group, Scene
+from search.visualization.figures.runs import SCALES, axis_title
+from search.visualization.figures.style import ALL, BUDGET, OTHERS, canvas, color, part, short
+
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star", "hexagon", "pentagon")
+# Symbols on a plane and in space, where others are drawn as characters that not every machine has a font for
+APART = {"stopped": ("triangle-down", "circle-open", "#CC79A7"), "over budget": ("x-thin", "square-open", BUDGET),
+         "failed": ("cross-thin", "diamond-open", OTHERS)}  # fmt: skip
+
+
+def draw_front(scene: Scene, *, selection: str = "") -> Figure:
+    """Draw it; `selection` is the lasso that is held, as an SVG path in the axes' units."""
+    figure = _draw_3d(scene) if len(scene.axes) == 3 else _draw_2d(scene, selection)
+    names = " against ".join(HEADINGS[name] for name in (*scene.axes[1:], scene.axes[0]))
+    label = (
+        f"{names}: {int(scene.front.sum())} trials on the front, {sum(len(group.rows) for group in scene.groups)} "
+        f"trained, {sum(map(len, scene.apart.values()))} apart"
+    )
+    lasso = ",".join(scene.axes) if len(scene.axes) == 2 else ""
+    return part(figure, name="front", title=names, label=label, lasso=lasso)
+
+
+def _draw_2d(scene: Scene, selection: str) -> go.Figure:
+    priced = np.asarray(np.isfinite(scene.points).any(axis=1))
+    strip = scene.axes[1] == "dice" and any(priced[scene.apart[name]].any() for name in STRIP)
+    figure = canvas(height=520, dragmode="lasso", hovermode="closest")
+    for number, group in enumerate(scene.groups):
+        _add_group(figure, scene, group, number)
+    _add_apart(figure, scene, strip)
+    _add_confirmed(figure, scene)
+    _add_presets(figure, scene)
+    x, y = scene.axes
+    for name, add, side in ((x, figure.add_vline, "x"), (y, figure.add_hline, "y")):
+        if name in scene.budgets:
+            add(**{side: scene.budgets[name]}, line={"dash": "dash", "color": BUDGET}, annotation_text="budget",
+                annotation_position="top left" if side == "x" else "top right")  # fmt: skip
+    figure.update_xaxes(title=axis_title(x), zeroline=False, **_autorange(x))
+    domain = [0.13, 1] if strip else [0, 1]
+    figure.update_layout(yaxis={"title": axis_title(y), "zeroline": False, "domain": domain, **_autorange(y)})
+    if strip:
+        named = [(float(name == "over budget"), name) for name in STRIP if priced[scene.apart[name]].any()]
+        at, names = zip(*named, strict=True)
+        figure.update_layout(
+            yaxis2={"domain": [0, 0.09], "tickvals": at, "ticktext": names, "range": [-0.7, 1.7],
+                    "showgrid": False, "zeroline": False, "fixedrange": True, "automargin": True},
+            xaxis={"anchor": "y2"},
+        )  # fmt: skip
+    if selection:
+        figure.update_layout(selections=[{"type": "path", "path": selection, "xref": "x", "yref": "y",
+                                          "line": {"color": OTHERS, "dash": "dot"}}])  # fmt: skip
+    return figure
+
+
+def _autorange(name: str) -> dict[str, Any]:
+    """Return how far an axis goes by itself: a Dice no further than a Dice can."""
+    return {"autorangeoptions": {"clipmin": 0, "clipmax": 1}} if name == "dice" else {}
+
+
+def _add_group(figure: go.Figure, scene: Scene, group: Group, number: int) -> None:
+    pale = group.rows[~scene.front[group.rows]]
+    bright = group.rows[scene.front[group.rows]]
+    hue = color(number) if group.name else ALL
+    named = short(group.name)
+    x, y = (escape(axis_title(name)) for name in scene.axes)
+    figure.add_scattergl(
+        **_columns(scene, pale, xy=True), mode="markers", name=named or "dominated", legendgroup=named,
+        showlegend=bool(len(pale)) and not (named and len(bright)),
+        marker={"color": hue if named else OTHERS, "size": 6, "opacity": 0.3},
+        hovertemplate=f"trial %{{customdata}}<br>{x} %{{x}}<br>{y} %{{y}}<extra>{escape(named)}</extra>",
+    )  # fmt: skip
+    figure.add_scatter(
+        **_columns(scene, bright, xy=True), mode="markers", name=named or "Pareto front", legendgroup=named,
+        showlegend=bool(len(bright)), hovertext=[scene.hover[int(row)] for row in bright], hoverinfo="text",
+        marker={"color": hue, "size": 12, "symbol": SYMBOLS[number % len(SYMBOLS)] if named else "diamond",
+                "line": {"width": 1, "color": "white"}},
+    )  # fmt: skip
+
+
+def _columns(scene: Scene, rows: NDArray[np.int64], *, xy: bool = False) -> dict[str, Any]:
+    names = "xy" if xy else "xyz"
+    return {**{name: scene.points[rows, column].astype(np.float32) for column, name in enumerate(names)},
+            "customdata": scene.numbers[rows]}  # fmt: skip
+
+
+def _add_apart(figure: go.Figure, scene: Scene, strip: bool) -> None:
+    for name, rows in _known_apart(scene):
+        columns = _columns(scene, rows, xy=True)
+        if strip and name in STRIP:
+            columns |= {"y": np.full(len(rows), float(name == "over budget"), dtype=np.float32), "yaxis": "y2"}
+        symbol, _, hue = APART[name]
+        note = " (Dice so far)" if name == "stopped" and "dice" in scene.axes else ""
+        figure.add_scattergl(
+            **columns, mode="markers", name=f"{name}{note}", marker={"symbol": f"{symbol}-open", "color": hue,
+            "size": 7, "opacity": 0.7}, hovertemplate=f"trial %{{customdata}}: {name}<br>%{{x}}<extra></extra>",
+        )  # fmt: skip
+
+
+def _known_apart(scene: Scene) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Yield the trials apart of which some value is known, by state."""
+    for name, rows in scene.apart.items():
+        known = np.asarray(np.isfinite(scene.points[rows]).any(axis=1))
+        if known.any():
+            yield name, rows[known]
+
+
+def _add_confirmed(figure: go.Figure, scene: Scene) -> None:
+    """Confirmed points stand at their mean, with the interval of it."""
+    if not scene.confirmed or "dice" not in scene.axes:
+        return
+    at = scene.axes.index("dice")
+    other = scene.axes[1 - at]
+    means = [each.mean for each in scene.confirmed]
+    costs = [(each.record.measurement.value(other) or np.nan) / SCALES.get(other, 1) for each in scene.confirmed]
+    error = {"type": "data", "symmetric": False, "thickness": 1.5, "width": 5, "color": "#009E73",
+             "array": [(each.high or each.mean) - each.mean for each in scene.confirmed],
+             "arrayminus": [each.mean - (each.low or each.mean) for each in scene.confirmed]}  # fmt: skip
+    names = ("x", "y") if at == 0 else ("y", "x")
+    figure.add_scatter(
+        **{names[0]: means, names[1]: costs, f"error_{names[0]}": error}, mode="markers", name="confirmed (95 %)",
+        marker={"symbol": "star", "size": 12, "color": "#009E73"},
+        customdata=[each.record.number for each in scene.confirmed], hoverinfo="text",
+        hovertext=[f"<b>trial {each.record.number}</b>, confirmed {each.trainings} times<br>mean Dice {each.mean:.4f}"
+                   + (f"<br>{each.low:.4f} to {each.high:.4f}" if each.low is not None else "")
+                   for each in scene.confirmed],
+    )  # fmt: skip
+
+
+def _add_presets(figure: go.Figure, scene: Scene) -> None:
+    """Papers' networks stand where they cost as much, at the top where their Dice is not known."""
+    drawn = scene.points[np.isfinite(scene.points).all(axis=1)]
+    if not len(drawn):
+        return
+    x, y = scene.axes
+    if "dice" not in scene.axes:
+        names = [name for name, at in scene.presets.items() if np.isfinite(at).all()]
+        figure.add_scatter(x=[scene.presets[name][0] for name in names], y=[scene.presets[name][1] for name in names],
+                           text=names, mode="markers+text", name="papers", textposition="top center",
+                           marker={"symbol": "square-open", "size": 10, "color": OTHERS})  # fmt: skip
+        return
+    limit = 1.5 * drawn[:, 1 if x == "dice" else 0].max()
+    side = 1 if x == "dice" else 0
+    lines = {name: at[side] for name, at in scene.presets.items() if np.isfinite(at[side]) and at[side] <= limit}
+    last = -np.inf
+    for name, at in sorted(lines.items(), key=lambda item: item[1]):
+        add = figure.add_hline if side else figure.add_vline
+        label = {"annotation_text": name, "annotation_textangle": 0 if side else -90} if at > last + limit / 30 else {}
+        add(**{"y" if side else "x": at}, line={"dash": "dot", "width": 1, "color": OTHERS}, **label)
+        last = at if label else last
+
+
+def _draw_3d(scene: Scene) -> go.Figure:
+    figure = canvas(height=620, margin={"l": 0, "r": 0, "t": 40, "b": 0})
+    for number, group in enumerate(scene.groups):
+        hue = color(number) if group.name else ALL
+        named = short(group.name)
+        pale, bright = group.rows[~scene.front[group.rows]], group.rows[scene.front[group.rows]]
+        titles = [escape(axis_title(name)) for name in scene.axes]
+        shown = "<br>".join(f"{title} %{{{side}}}" for title, side in zip(titles, "xyz", strict=True))
+        template = f"trial %{{customdata}}<br>{shown}<extra>{escape(named)}</extra>"
+        figure.add_scatter3d(
+            **_columns(scene, pale), mode="markers", name=named or "dominated", legendgroup=named, opacity=0.3,
+            marker={"size": 3, "color": hue if named else OTHERS}, hovertemplate=template,
+            showlegend=bool(len(pale)) and not (named and len(bright)),
+        )  # fmt: skip
+        figure.add_scatter3d(
+            **_columns(scene, bright), mode="markers", name=named or "Pareto front", legendgroup=named,
+            marker={"size": 6, "color": hue, "symbol": "diamond"}, hovertemplate=template,
+            showlegend=bool(len(bright)),
+        )  # fmt: skip
+    inside = scene.points[np.isfinite(scene.points).all(axis=1)]
+    if len(inside):
+        _add_floor_3d(figure, scene, inside)
+    for name, limit in scene.budgets.items():
+        if len(inside):
+            figure.add_scatter3d(
+                **_frame(inside, scene.axes.index(name), limit),
+                mode="lines",
+                hoverinfo="skip",
+                name=f"budget of {HEADINGS[name]}",
+                line={"color": BUDGET, "dash": "dash"},
+            )
+    axes = dict(zip(("xaxis", "yaxis", "zaxis"), ({"title": axis_title(name)} for name in scene.axes), strict=True))
+    return figure.update_layout(scene=axes)
+
+
+def _add_floor_3d(figure: go.Figure, scene: Scene, inside: Numbers) -> None:
+    """What has no Dice stands at the least Dice that is drawn: trials without one, and papers' networks by name."""
+    floor = np.array([inside[:, at].min() if name == "dice" else np.nan for at, name in enumerate(scene.axes)])
+    for name, rows in _known_apart(scene):
+        points = np.where(np.isnan(scene.points[rows]), floor, scene.points[rows])
+        _, symbol, hue = APART[name]
+        figure.add_scatter3d(
+            **dict(zip("xyz", points.T.astype(np.float32), strict=True)), customdata=scene.numbers[rows],
+            mode="markers", name=name, marker={"size": 3, "color": hue, "symbol": symbol}, opacity=0.7,
+            hovertemplate=f"trial %{{customdata}}: {name}<extra></extra>",
+        )  # fmt: skip
+    most = 1.5 * inside.max(axis=0)
+    placed = {name: np.where(np.isnan(at), floor, at) for name, at in scene.presets.items()}
+    placed = {name: at for name, at in placed.items() if (at <= np.where(np.isnan(floor), most, np.inf)).all()}
+    if placed:
+        figure.add_scatter3d(
+            **dict(zip("xyz", np.array([*placed.values()]).T, strict=True)), text=[*placed], mode="markers+text",
+            name="papers", textposition="top center", hoverinfo="text",
+            marker={"size": 4, "color": OTHERS, "symbol": "square-open"},
+        )  # fmt: skip
+
+
+def _frame(points: Numbers, column: int, limit: float) -> dict[str, list[float]]:
+    """Return a rectangle at a limit of one of three columns, as large as what is drawn."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    one, two = (each for each in range(3) if each != column)
+    path = np.array([[low[one], low[two]], [high[one], low[two]], [high[one], high[two]], [low[one], high[two]],
+                     [low[one], low[two]]])  # fmt: skip
+    found = np.full((5, 3), limit)
+    found[:, one], found[:, two] = path[:, 0], path[:, 1]
+    return {name: found[:, side].tolist() for side, name in enumerate("xyz")}

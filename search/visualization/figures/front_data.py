@@ -1,0 +1,93 @@
+"""What a picture of the front shows: the trials' points in drawn units, colours, budgets, papers' networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.analysis.confirmation import Confirmed
+from search.analysis.snapshot import Numbers, Sheet
+from search.trials.objectives import HEADINGS, show
+from search.trials.records import Costs
+from search.visualization.figures.runs import SCALES
+
+MOST_COLOURS = 7  # values of an axis with a colour of their own; the rarest share the last
+STRIP = ("over budget", "failed")  # trials without a Dice, on a strip of their own
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trials of one colour: rows of the sheet."""
+
+    name: str
+    rows: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a front's picture shows, in the units that are drawn.
+
+    `axes` are two or three objectives; `points` have a column each. `apart` are the trials that no front may hold, by
+    state, of which the stopped ones have the Dice of their last epoch. `presets` are the papers' networks' costs.
+    """
+
+    axes: tuple[str, ...]
+    points: Numbers
+    numbers: NDArray[np.int32]
+    front: NDArray[np.bool_]
+    groups: tuple[Group, ...]
+    apart: Mapping[str, NDArray[np.int64]]
+    budgets: Mapping[str, float]
+    confirmed: Sequence[Confirmed]
+    presets: Mapping[str, tuple[float, ...]]
+    hover: Mapping[int, str]
+
+
+def front_scene(
+    sheet: Sheet, axes: Sequence[str], *, by: str = "", presets: Mapping[str, Costs] | None = None
+) -> Scene:
+    """Work out what the picture shows; `by` names the axis of the space that gives the colours, none for one colour."""
+    columns = [sheet.values[name] / SCALES.get(name, 1) for name in axes]
+    points = np.column_stack(columns)
+    stopped = sheet.states == "stopped"
+    if "dice" in axes:
+        so_far = np.array([entry.dice_so_far for entry in sheet.entries], dtype=float)
+        points[stopped, list(axes).index("dice")] = so_far[stopped]
+    apart = {name: np.flatnonzero(sheet.states == name) for name in ("stopped", *STRIP)}
+    hover = {int(row): _hover(sheet, int(row)) for row in np.flatnonzero(sheet.front)}
+    placed = {
+        name: tuple(np.nan if (value := costs.of(axis) if axis != "dice" else None) is None
+                    else value / SCALES.get(axis, 1) for axis in axes)
+        for name, costs in (presets or {}).items()
+    }  # fmt: skip
+    budgets = {name: limit / SCALES.get(name, 1) for name, limit in sheet.study.budgets.items() if name in axes}
+    groups = tuple(_groups(sheet, by, np.flatnonzero(sheet.states == "trained")))
+    return Scene(
+        tuple(axes), points, sheet.numbers, sheet.front, groups, apart, budgets, sheet.confirmed, placed, hover
+    )
+
+
+def _groups(sheet: Sheet, by: str, rows: NDArray[np.int64]) -> list[Group]:
+    if by not in sheet.axes:
+        return [Group("", rows)]
+    choices = np.array(sheet.choices(by))[rows]
+    names, counts = np.unique(choices, return_counts=True)
+    order = [str(name) for name in names[np.argsort(-counts)]]
+    kept = order if len(order) <= MOST_COLOURS + 1 else order[:MOST_COLOURS]
+    known = [str(value) for value in sheet.axes[by]]
+    kept.sort(key=lambda name: known.index(name) if name in known else len(known))
+    groups = [Group(name, rows[choices == name]) for name in kept]
+    rest = rows[~np.isin(choices, kept)]
+    return [*groups, Group("others", rest)] if len(rest) else groups
+
+
+def _hover(sheet: Sheet, row: int) -> str:
+    entry = sheet.entries[row]
+    values = [f"{HEADINGS[name]} {show(name, float(sheet.values[name][row]))}" for name in HEADINGS
+              if not np.isnan(sheet.values[name][row])]  # fmt: skip
+    network = escape(entry.network).replace("; ", "<br>")
+    return f"<b>trial {entry.number}</b> (front)<br>{network}<br>" + "<br>".join(values)

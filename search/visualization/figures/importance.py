@@ -1,0 +1,157 @@
+"""What matters: importances, main effects with intervals, blocks by place, parallel coordinates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from search.analysis.main_effects import Effect
+from search.analysis.snapshot import Sheet
+from search.trials.objectives import HEADINGS
+from search.visualization.components import Figure
+from search.visualization.figures.runs import SCALES, axis_title
+from search.visualization.figures.style import ALL, DIVERGING, OTHERS, canvas, color, part, short
+
+MOST_AXES = 20  # of a figure
+MOST_PARALLEL = 9
+ROW = 22  # pixels
+ATTENTION = "attention@"
+
+
+def draw_importances(shares: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Draw each axis's share of each objective as bars."""
+    totals: dict[str, float] = {}
+    for found in shares.values():
+        for axis, share in found.items():
+            totals[axis] = totals.get(axis, 0.0) + share
+    axes = sorted(totals, key=lambda axis: totals[axis])[-MOST_AXES:]
+    figure = canvas(height=140 + ROW * len(axes) * max(1, len(shares)), barmode="group", bargap=0.3)
+    for at, (objective, found) in enumerate(shares.items()):
+        figure.add_bar(x=[found.get(axis, 0.0) for axis in axes], y=[short(axis) for axis in axes], orientation="h",
+                       name=HEADINGS[objective], marker={"color": color(at)},
+                       hovertemplate="%{y}: %{x:.1%} of " + HEADINGS[objective] + "<extra></extra>")  # fmt: skip
+    figure.update_xaxes(title="share of what matters", tickformat=".0%")
+    figure.update_yaxes(automargin=True)
+    first = {HEADINGS[name]: next(iter(found), "none") for name, found in shares.items()}
+    label = "; ".join(f"for {name} most: {axis}" for name, axis in first.items())
+    return part(figure, name="importances", title="Importance of each axis (PED-ANOVA)", label=label)
+
+
+def draw_effects(effects: Sequence[Effect], objective: str) -> Figure:
+    """Draw main effects with their intervals; those that touch zero are grey."""
+    scale = SCALES.get(objective, 1)
+    kept = sorted(sorted(effects, key=lambda each: -abs(each.mean))[: 2 * MOST_AXES], key=lambda each: each.axis)
+    figure = canvas(height=130 + ROW * len(kept))
+    for name, sure, hue in (("told apart from zero", True, ALL), ("not told apart", False, OTHERS)):
+        chosen = [each for each in kept if (each.low > 0 or each.high < 0) == sure]
+        if not chosen:
+            continue
+        figure.add_scatter(
+            x=[each.mean / scale for each in chosen],
+            y=[_row(each) for each in chosen],
+            mode="markers",
+            name=name,
+            marker={"color": hue, "size": 8, "symbol": "square" if sure else "square-open"},
+            hoverinfo="text",
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "color": hue,
+                "thickness": 1.5,
+                "width": 4,
+                "array": [(each.high - each.mean) / scale for each in chosen],
+                "arrayminus": [(each.mean - each.low) / scale for each in chosen],
+            },
+            hovertext=[
+                f"{each.axis}: {each.choice} against {each.against}<br>{each.mean / scale:+.4g} "
+                f"({each.low / scale:+.4g} to {each.high / scale:+.4g})<br>{each.trials} trials"
+                for each in chosen
+            ],
+        )
+    figure.add_vline(x=0, line={"color": OTHERS, "dash": "dash", "width": 1})
+    figure.update_xaxes(title=f"change of {axis_title(objective)}")
+    figure.update_yaxes(categoryorder="array", categoryarray=[_row(each) for each in reversed(kept)], automargin=True)
+    apart = sum(each.low > 0 or each.high < 0 for each in kept)
+    return part(figure, name="effects", title=f"Main effects on {HEADINGS[objective]}, other axes equal (95 %)",
+                label=f"{len(kept)} main effects, {apart} told apart from zero")  # fmt: skip
+
+
+def _row(effect: Effect) -> str:
+    return f"{short(effect.axis.removeprefix(ATTENTION))}: {short(effect.choice)}"
+
+
+def draw_places(effects: Sequence[Effect], objective: str) -> Figure | None:
+    """Draw what each block changes at each place, against no block there; None where no place is free."""
+    scale = SCALES.get(objective, 1)
+    cells = {
+        (each.choice, each.axis.removeprefix(ATTENTION)): each for each in effects if each.axis.startswith(ATTENTION)
+    }
+    if not cells:
+        return None
+    blocks, places = sorted({block for block, _ in cells}), list(dict.fromkeys(place for _, place in cells))
+    values = [
+        [cells[block, place].mean / scale if (block, place) in cells else None for place in places] for block in blocks
+    ]
+    most = max(abs(value) for row in values for value in row if value is not None) or 1.0
+    digits = max(0, 1 - math.floor(math.log10(most)))
+    text = [[_cell(cells.get((block, place)), scale, digits) for place in places] for block in blocks]
+    figure = canvas(height=150 + 46 * len(blocks))
+    figure.add_heatmap(
+        x=places, y=blocks, z=values, zmin=-most, zmax=most, colorscale=DIVERGING, xgap=2, ygap=2, text=text,
+        texttemplate="%{text}", hovertemplate="%{y} at %{x}: %{text}<extra></extra>", textfont={"color": "#10151b"},
+        colorbar={"title": {"text": "change"}, "thickness": 12}, reversescale=objective != "dice",
+    )  # fmt: skip
+    figure.update_xaxes(title="place", showgrid=False)
+    figure.update_yaxes(showgrid=False)
+    return part(
+        figure,
+        name="places",
+        title=f"Block by place: change of {axis_title(objective)} against none (ns: not told apart from 0)",
+        label=f"heat map of {len(blocks)} blocks at {len(places)} places",
+        wide=len(places) > 5,
+    )
+
+
+def _cell(effect: Effect | None, scale: float, digits: int) -> str:
+    if effect is None:
+        return ""
+    mark = "" if effect.low > 0 or effect.high < 0 else " ns"
+    return f"{effect.mean / scale:+.{digits}f}{mark}"
+
+
+def draw_parallel(sheet: Sheet, order: Sequence[str], objective: str) -> Figure:
+    """Draw each trained trial as a line over axes and objectives; ranges are brushed on the axes themselves."""
+    rows = np.flatnonzero(sheet.comparable)
+    axes = [axis for axis in order if axis in sheet.axes][:MOST_PARALLEL]
+    dimensions = []
+    for axis in axes:
+        choices = np.array(sheet.choices(axis))[rows]
+        seen = [str(each) for each in dict.fromkeys([*map(str, sheet.axes[axis]), "not there"]) if each in choices]
+        codes = np.array([seen.index(each) for each in choices], dtype=np.int16)
+        dimensions.append(
+            {
+                "label": short(axis.removeprefix(ATTENTION)),
+                "values": codes,
+                "tickvals": list(range(len(seen))),
+                "ticktext": [short(each) for each in seen],
+            }
+        )
+    for name in sheet.objectives:
+        values = (sheet.values[name][rows] / SCALES.get(name, 1)).astype(np.float32)
+        dimensions.append({"label": axis_title(name), "values": values})
+    figure = canvas(height=460, margin={"l": 80, "r": 60, "t": 90, "b": 30})
+    shade = (sheet.values[objective][rows] / SCALES.get(objective, 1)).astype(np.float32)
+    figure.add_parcoords(
+        dimensions=dimensions,
+        labelangle=-25,
+        line={
+            "color": shade,
+            "colorscale": "Cividis",
+            "showscale": True,
+            "colorbar": {"thickness": 10, "title": {"text": HEADINGS[objective]}},
+        },
+    )
+    return part(figure, name="parallel", title="Parallel coordinates (drag along an axis to brush)", wide=True,
+                label=f"parallel coordinates of {len(rows)} trials over {len(dimensions)} axes")  # fmt: skip

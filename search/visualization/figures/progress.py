@@ -1,0 +1,133 @@
+"""Progress: hypervolume against trials and hours beside random search, and the curves of running and stopped trials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from search.analysis.snapshot import Entry, Numbers, Sheet
+from search.visualization.components import Figure
+from search.visualization.figures.style import ALL, OTHERS, canvas, color, part
+
+MOST_STOPPED = 60  # curves of stopped trials, the last ones
+
+
+@dataclass(frozen=True)
+class Climb:
+    """The hypervolume where it grew: after so many ended trials, and after so many hours of them."""
+
+    trials: Numbers
+    hours: Numbers
+    volumes: Numbers
+    numbers: Numbers
+
+
+def climb(sheet: Sheet) -> Climb:
+    """Return the hypervolume's steps, and its last state."""
+    rows, hours, volumes = sheet.progress
+    if not len(rows):
+        return Climb(*(np.zeros(0),) * 4)
+    grew = np.append(np.diff(volumes, prepend=0.0)[:-1] > 0, True)
+    at = np.flatnonzero(grew)
+    return Climb(at.astype(float) + 1.0, hours[at], volumes[at], sheet.numbers[rows[at]].astype(float))
+
+
+@dataclass(frozen=True)
+class Band:
+    """What random search reached after so many trials, or hours: least, median and most over its repeats."""
+
+    at: Numbers
+    low: Numbers
+    middle: Numbers
+    high: Numbers
+    repeats: int
+
+
+def random_band(sheet: Sheet, others: Sequence[Sheet], *, hours: bool) -> Band | None:
+    """Return the band of random searches of the same question, from this study's reference; None without one."""
+    same = [each for each in others if each.study.search.proposer == "random" and _asks_the_same(each, sheet)]
+    curves = [(*each.progress[:2], each.volumes(each.progress[0], sheet.reference)) for each in same]
+    curves = [curve for curve in curves if len(curve[0])]
+    if not curves:
+        return None
+    ends = [float(spent[-1]) if hours else float(len(rows)) for rows, spent, _ in curves]
+    at = np.linspace(0.0, min(ends), 100)
+    found = []
+    for rows, spent, volumes in curves:
+        after = np.searchsorted(spent if hours else np.arange(1.0, len(rows) + 1), at, side="right")
+        found.append(np.append(0.0, volumes)[after])
+    stacked = np.array(found)
+    return Band(at, stacked.min(axis=0), np.median(stacked, axis=0), stacked.max(axis=0), len(curves))
+
+
+def _asks_the_same(one: Sheet, other: Sheet) -> bool:
+    mine, theirs = one.study, other.study
+    same_devices = "latency" not in mine.directions or one.devices == other.devices
+    return (
+        one.label != other.label and mine.directions == theirs.directions and mine.space == theirs.space
+        and mine.data.path == theirs.data.path and mine.training == theirs.training and same_devices
+    )  # fmt: skip
+
+
+def draw_climb(steps: Climb, band: Band | None, *, hours: bool) -> Figure:
+    """Draw the hypervolume against ended trials, or hours of trials."""
+    figure = canvas(height=340)
+    if band:
+        sides = np.concatenate([band.at, band.at[::-1]]), np.concatenate([band.high, band.low[::-1]])
+        figure.add_scatter(x=sides[0], y=sides[1], fill="toself", fillcolor="rgba(138,143,152,0.25)", line={"width": 0},
+                           hoverinfo="skip", name=f"random search ({band.repeats} repeats)")  # fmt: skip
+        figure.add_scatter(x=band.at, y=band.middle, mode="lines", line={"color": OTHERS, "dash": "dot"},
+                           name="its median", hoverinfo="skip")  # fmt: skip
+    x = steps.hours if hours else steps.trials
+    figure.add_scatter(
+        x=x, y=steps.volumes, mode="lines+markers", line={"shape": "hv", "color": ALL, "width": 2}, marker={"size": 5},
+        customdata=steps.numbers, hovertemplate="%{y:.4f} after trial %{customdata}<extra></extra>", name="this study",
+        showlegend=band is not None,
+    )  # fmt: skip
+    unit = "hours of trials" if hours else "ended trials"
+    figure.update_xaxes(title=unit, rangemode="tozero")
+    figure.update_yaxes(title="hypervolume", rangemode="tozero")
+    last = f"{steps.volumes[-1]:.4f}" if len(steps.volumes) else "none yet"
+    return part(figure, name=f"hypervolume-{'hours' if hours else 'trials'}", title=f"Hypervolume against {unit}",
+                label=f"hypervolume against {unit}, last {last}")  # fmt: skip
+
+
+def curves_of(sheet: Sheet) -> tuple[list[Entry], list[Entry]]:
+    """Return the trials that run and have a curve, and the last ones that were stopped at a rung."""
+    running = [entry for entry in sheet.entries if entry.state == "running" and entry.curve]
+    stopped = [entry for entry in sheet.entries if entry.state == "stopped" and entry.curve]
+    return running, stopped[-MOST_STOPPED:]
+
+
+def draw_curves(running: Sequence[Entry], stopped: Sequence[Entry]) -> Figure:
+    """Draw Dice against epochs: running trials in colour, stopped ones grey with their rung marked."""
+    figure = canvas(height=360)
+    for entry in stopped:
+        epochs, dice = zip(*entry.curve, strict=True)
+        figure.add_scatter(x=epochs, y=dice, mode="lines", line={"color": OTHERS, "width": 1}, opacity=0.5,
+                           hoverinfo="skip", showlegend=False)  # fmt: skip
+    if stopped:
+        figure.add_scatter(
+            x=[entry.curve[-1][0] for entry in stopped], y=[entry.curve[-1][1] for entry in stopped], mode="markers",
+            marker={"symbol": "x", "size": 8, "color": "#CC79A7"}, name="stopped at this rung",
+            customdata=[entry.number for entry in stopped],
+            hovertemplate="trial %{customdata} stopped at epoch %{x}<br>Dice %{y:.4f}<extra></extra>",
+        )  # fmt: skip
+    for at, entry in enumerate(running):
+        epochs, dice = zip(*entry.curve, strict=True)
+        figure.add_scatter(
+            x=epochs,
+            y=dice,
+            mode="lines+markers",
+            name=f"trial {entry.number}",
+            line={"color": color(at), "width": 2},
+            customdata=[entry.number] * len(epochs),
+            hovertemplate="trial %{customdata}, epoch %{x}<br>Dice %{y:.4f}<extra></extra>",
+        )
+    last = max((entry.curve[-1][0] for entry in (*running, *stopped)), default=0)
+    figure.update_xaxes(title="epoch", rangemode="tozero", dtick=1 if last <= 20 else None)
+    figure.update_yaxes(title="Dice so far")
+    title = f"{len(running)} running, {len(stopped)} stopped last"
+    return part(figure, name="curves", title=f"Learning curves: {title}", label=f"learning curves, {title}")

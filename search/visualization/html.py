@@ -1,0 +1,45 @@
+"""A page of HTML in the house's form, with what it needs in it, written whole or not at all."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from search.visualization.figures.runs import CONFIG
+
+ASSETS = Path(__file__).parent / "assets"
+FINDINGS = "findings.json"  # what an ablation leaves for the dashboard in its folder
+
+
+def read_asset(name: str) -> str:
+    """Return a script or a style that pages are made with."""
+    return (ASSETS / name).read_text(encoding="utf-8")
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write a file whole or not at all, and return its path."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+    return path
+
+
+def render_page(template: Path, values: Mapping[str, Any]) -> str:
+    """Return a page of the house's form; `name` is its heading, all that is not marked as HTML is escaped."""
+    loader = jinja2.FileSystemLoader([template.parent, ASSETS])
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    shown = {**values, "version": importlib.metadata.version("voxnas"), "plotly": get_plotlyjs()}
+    return environment.get_template(template.name).render(shown)
+
+
+def figure_html(figure: go.Figure) -> str:
+    """Return a figure as a part of a page that holds Plotly already."""
+    text: str = figure.to_html(full_html=False, include_plotlyjs=False, config=CONFIG)
+    return text

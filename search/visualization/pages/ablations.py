@@ -1,0 +1,28 @@
+"""An ablation as a page: the figures and tables that `voxnas ablate` left in the study's folder."""
+
+from __future__ import annotations
+
+import json
+
+from search.analysis.snapshot import Sheet
+from search.visualization.components import Facts, Figure, Heading, Note, Part, Table
+from search.visualization.html import FINDINGS
+from search.visualization.pages.page import Asked, Page
+
+
+def ablations_page(sheet: Sheet, asked: Asked) -> Page:
+    """Return the page of the ablation that this study holds, or say that it holds none."""
+    file = sheet.folder / FINDINGS
+    if not file.is_file():
+        text = "This study holds no ablation; `voxnas ablate FILE` runs one, and its figures appear here."
+        return Page("Ablations", (), (Note(text),))
+    found = json.loads(file.read_text(encoding="utf-8"))
+    parts: list[Part] = [Facts(tuple((term, value) for term, value in found["tiles"]))]
+    parts += [
+        Figure(f"ablation-{at}", title, drawing, f"{title}; the tables below say the same")
+        for at, (title, drawing) in enumerate(found["figures"])
+    ]
+    for at, table in enumerate(found["tables"]):
+        parts.append(Table(f"ablation-table-{at}", table["title"], tuple(table["headings"]), table["rows"]))
+        parts += [Note(note) for note in table["notes"]]
+    return Page("Ablations", (), (*parts, Heading("Methods"), Note(found["methods"])))

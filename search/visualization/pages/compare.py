@@ -1,0 +1,76 @@
+"""Two to four trials side by side: what differs, what they cost, and each case's difference."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from search.analysis.snapshot import Sheet
+from search.trials.objectives import HEADINGS, OBJECTIVES, show
+from search.trials.records import Record
+from search.visualization.components import Cell, Note, Part, Table
+from search.visualization.figures.compare import Paired, draw_paired, paired
+from search.visualization.pages.lasso import filtered
+from search.visualization.pages.page import Asked, Control, Page
+
+SLOTS = ("a", "b", "c", "d")
+
+
+def compare_page(sheet: Sheet, asked: Asked) -> Page:
+    """Return the page of the trials that the address names; of the front's ends where it names none."""
+    shown, notes = filtered(sheet, asked)
+    controls = _controls(sheet, shown, asked)
+    numbers = list(dict.fromkeys(int(control.value) for control in controls if control.value))
+    records = sheet.fetch(numbers)
+    records.sort(key=lambda record: numbers.index(record.number))
+    if len(records) < 2:
+        few = Note("Choose two to four trials; there are too few on the front.")
+        return Page("Compare", controls, (*notes, few))
+    parts: list[Part] = [*notes, _differences(sheet, records)]
+    pairs = [pair for record in records[1:] if (pair := paired(records[0], record))]
+    if pairs:
+        parts += [draw_paired(records[0].number, pairs), _pairs_table(records[0].number, pairs)]
+    else:
+        parts.append(Note("These trials share no scored case, so there are no paired differences."))
+    return Page("Compare", controls, tuple(parts))
+
+
+def _controls(sheet: Sheet, shown: Sheet, asked: Asked) -> tuple[Control, ...]:
+    """Return the slots; they offer the front of what is shown, and what the address names."""
+    rows = np.flatnonzero(shown.front)
+    rows = rows[np.argsort(shown.losses[rows, 0])]
+    front = [str(number) for number in shown.numbers[rows]]
+    ends = [front[0], front[len(front) // 2], front[-1]] if len(front) > 2 else front
+    trials = {str(number) for number in sheet.numbers}
+    given = [asked.query[slot] for slot in SLOTS if asked.query.get(slot) in trials]
+    listed = list(dict.fromkeys([*front, *given]))
+    found = []
+    for at, slot in enumerate(SLOTS):
+        default = ends[at] if at < len(ends) and not given else ""
+        options = [("", "none"), *((each, f"trial {each}") for each in listed)]
+        found.append(asked.control(slot, f"trial {slot.upper()}", options, default))
+    return tuple(found)
+
+
+def _differences(sheet: Sheet, records: list[Record]) -> Table:
+    """Return the objectives of each trial, and the decisions in which they differ."""
+    rows: list[list[Cell]] = [["state", *(record.state for record in records)]]
+    for name in [*sheet.objectives, *(each for each in OBJECTIVES if each not in sheet.objectives)]:
+        rows.append([HEADINGS[name], *(show(name, record.measurement.value(name)) for record in records)])
+    decided = [dict(record.decisions) for record in records]
+    for axis in dict.fromkeys(name for each in decided for name in each):
+        chosen = [str(each.get(axis, "not there")) for each in decided]
+        if len(set(chosen)) > 1:
+            rows.append([axis, *chosen])
+    headings = ("", *(f"trial {record.number}" for record in records))
+    return Table("differences", "What differs", headings, rows)
+
+
+def _pairs_table(first: int, pairs: list[Paired]) -> Table:
+    rows: list[list[Cell]] = [
+        [(pair.number, str(pair.number)), (pair.mean, f"{pair.mean:+.4f}"),
+         "" if pair.low is None or pair.high is None else f"{pair.low:+.4f} to {pair.high:+.4f}",
+         (pair.p, "" if pair.p is None else f"{pair.p:.2g}"), (len(pair.cases), str(len(pair.cases)))]
+        for pair in pairs
+    ]  # fmt: skip
+    headings = ("trial", f"Dice minus trial {first}'s", "95 % interval", "p (Wilcoxon)", "cases")
+    return Table("pairs", "Paired over cases", headings, rows, opens="trial")

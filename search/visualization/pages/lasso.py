@@ -1,0 +1,77 @@
+"""A lasso as the address keeps it, `memory,dice:120,0.8;140,0.82;…` in drawn units, and the trials inside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.analysis.snapshot import Sheet
+from search.trials.objectives import OBJECTIVES
+from search.visualization.components import Note, Part
+from search.visualization.figures.runs import SCALES
+from search.visualization.pages.page import Asked
+
+MOST_CORNERS = 200
+
+
+@dataclass(frozen=True)
+class Lasso:
+    """A polygon over two objectives, in the units that are drawn."""
+
+    axes: tuple[str, str]
+    corners: NDArray[np.float64]
+
+    def path(self, x: str, y: str) -> str:
+        """Return it as an SVG path for a picture of these axes; nothing for other axes."""
+        if (x, y) != self.axes:
+            return ""
+        return "M" + "L".join(f"{a:g},{b:g}" for a, b in self.corners) + "Z"
+
+    def inside(self, sheet: Sheet) -> NDArray[np.bool_]:
+        """Tell which trials lie inside (even-odd rule); a stopped one by its Dice so far."""
+        x, y = (_shown(sheet, name) for name in self.axes)
+        found = np.zeros(len(x), dtype=bool)
+        for (xa, ya), (xb, yb) in zip(self.corners, np.roll(self.corners, -1, axis=0), strict=True):
+            crosses = (ya > y) != (yb > y)
+            if ya != yb:
+                found ^= crosses & (x < (xb - xa) * (y - ya) / (yb - ya) + xa)
+        return found
+
+
+def _shown(sheet: Sheet, name: str) -> NDArray[np.float64]:
+    values = sheet.values[name] / SCALES.get(name, 1)
+    if name != "dice":
+        return values
+    return np.where(sheet.states == "stopped", [each.dice_so_far for each in sheet.entries], values)
+
+
+def read_lasso(text: str) -> Lasso | None:
+    """Read an address's lasso; None where there is none or it can't be read."""
+    names, _, points = text.partition(":")
+    x, _, y = names.partition(",")
+    if x not in OBJECTIVES or y not in OBJECTIVES:
+        return None
+    try:
+        corners = np.array([[float(each) for each in point.split(",")] for point in points.split(";")], dtype=float)
+    except ValueError:
+        return None
+    if (
+        corners.ndim != 2
+        or corners.shape[1] != 2
+        or not 3 <= len(corners) <= MOST_CORNERS
+        or not np.isfinite(corners).all()
+    ):
+        return None
+    return Lasso((x, y), corners)
+
+
+def filtered(sheet: Sheet, asked: Asked) -> tuple[Sheet, tuple[Part, ...]]:
+    """Return the trials inside the address's lasso, and the note that says so; all where there is no lasso."""
+    lasso = read_lasso(asked.query.get("lasso", ""))
+    if lasso is None:
+        return sheet, ()
+    inside = lasso.inside(sheet)
+    text = f"Only the {int(inside.sum())} of {len(inside)} trials inside the lasso drawn on the front."
+    return sheet.only(inside), (Note(text, ask="lasso=", link="Show all"),)

@@ -1,0 +1,40 @@
+"""Progress as a page: hypervolume against trials and hours, running and stopped trials, who runs."""
+
+from __future__ import annotations
+
+from search.analysis.snapshot import Sheet
+from search.trials.objectives import show
+from search.visualization.components import Cell, Note, Part, Table
+from search.visualization.figures.progress import climb, curves_of, draw_climb, draw_curves, random_band
+from search.visualization.pages.front import summary
+from search.visualization.pages.lasso import filtered
+from search.visualization.pages.page import Asked, Page
+
+
+def progress_page(sheet: Sheet, asked: Asked) -> Page:
+    """Return the page of a study's progress."""
+    shown, notes = filtered(sheet, asked)
+    parts: list[Part] = [*notes, summary(shown)]
+    steps = climb(shown)
+    if shown.is_mixed:
+        parts.append(Note(f"Latencies of different devices have no common hypervolume: {'; '.join(shown.devices)}."))
+    elif shown.comparable.any():
+        others = asked.others()
+        parts += [draw_climb(steps, random_band(shown, others, hours=hours), hours=hours) for hours in (False, True)]
+    else:
+        parts.append(Note("No trial has been trained to its end yet, so there is no hypervolume."))
+    running, stopped = curves_of(shown)
+    if running or stopped:
+        parts.append(draw_curves(running, stopped))
+    else:
+        parts.append(Note("No trial runs now, and none was stopped at a rung."))
+    active = [entry for entry in shown.entries if entry.state == "running"]
+    if active:
+        rows: list[list[Cell]] = [
+            [(entry.number, str(entry.number)), (entry.epochs, f"{entry.epochs} of {sheet.study.training.epochs}"),
+             (entry.dice_so_far, show("dice", entry.dice_so_far)) if entry.curve else (None, ""), entry.network]
+            for entry in active
+        ]  # fmt: skip
+        headings = ("trial", "epoch", "Dice so far", "network")
+        parts.append(Table("running", f"{len(active)} running", headings, rows, opens="trial"))
+    return Page("Progress", (), tuple(parts))

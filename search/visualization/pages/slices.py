@@ -1,0 +1,56 @@
+"""Slices of a trial's worst, median and best case, when they are asked for; never stored."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+from search.analysis.snapshot import Sheet
+from search.trials.files import WEIGHTS
+from search.trials.records import Record
+from search.visualization.components import Heading, Note, Part, Picture
+from search.visualization.figures.trial import case_mean
+from search.visualization.pages.page import Asked
+from search.visualization.slow_tasks import slices_of
+
+
+def slice_parts(sheet: Sheet, record: Record, asked: Asked) -> list[Part]:
+    """Return the pictures, why there are none, or the link that asks for them."""
+    cases, shown = ranked_cases(record), asked.choose("slices", ("shown",), "") == "shown"
+    if not cases or sheet.context is None or not (shown or asked.place):
+        return []
+    parts: list[Part] = [Heading("Slices of the worst, median and best case")]
+    folder = sheet.folder / "trials" / f"{record.number:06d}"
+    if not (folder / WEIGHTS).is_file():
+        return [*parts, Note("The weights of this trial are not kept, so it can't segment anything now.")]
+    prepared = _prepared(sheet)
+    if prepared is None:
+        return [*parts, Note("The study's prepared volumes are not in the runs folder, so there is nothing to draw.")]
+    if not shown:
+        return [*parts, Note("Patients' images are drawn when you ask for them, and kept nowhere.", ask="slices=shown",
+                             link="Draw them")]  # fmt: skip
+    names = tuple(dict.fromkeys(cases.values()))
+    found = asked.work(slices_of, record, names, str(prepared), str(folder), sheet.context, sheet.study.training)
+    if found is None:
+        return [*parts, Note("The cases are being segmented; they appear here in a moment.")]
+    for which, case in cases.items():
+        mean = next(case_mean(each) for each in record.measurement.cases if each.case == case) or 0.0
+        title = f"{which}: {case}, Dice {mean:.3f}; truth orange, prediction blue, both white"
+        parts.append(Picture(title, "data:image/png;base64," + base64.b64encode(found[case]).decode()))
+    return parts
+
+
+def ranked_cases(record: Record) -> dict[str, str]:
+    """Return the names of the worst, median and best case; fewer where there are fewer cases."""
+    scored = sorted((mean, each.case) for each in record.measurement.cases if (mean := case_mean(each)) is not None)
+    if not scored:
+        return {}
+    found = {"worst": scored[0][1], "median": scored[len(scored) // 2][1], "best": scored[-1][1]}
+    return {which: case for at, (which, case) in enumerate(found.items()) if case not in list(found.values())[:at]}
+
+
+def _prepared(sheet: Sheet) -> Path | None:
+    """Return the folder of the prepared volumes: in the cache of the study's own runs folder, or nowhere."""
+    cache = (sheet.folder.parent / "cache").resolve()
+    folder = (cache / sheet.prepared).resolve()
+    return folder if sheet.prepared and folder.is_relative_to(cache) and (folder / "prepared.json").is_file() else None

@@ -1,0 +1,121 @@
+"""A trial as a page: what it is, how it went, what it costs, and how to export it."""
+
+from __future__ import annotations
+
+import shlex
+
+import numpy as np
+
+from search.analysis.snapshot import Sheet
+from search.config.units import show_bytes, show_count, show_seconds
+from search.trials.objectives import HEADINGS, OBJECTIVES, show
+from search.trials.records import Record
+from search.visualization.components import Cell, Command, Facts, Note, Part, Table
+from search.visualization.figures.trial import boxes, case_mean, draw_cases, draw_learning, draw_u
+from search.visualization.pages.lasso import filtered
+from search.visualization.pages.page import Asked, Page
+from search.visualization.pages.slices import slice_parts
+from search.visualization.slow_tasks import layers_of
+
+
+def trial_page(sheet: Sheet, asked: Asked) -> Page:
+    """Return the page of the trial that the address names, of the front's first where it names none."""
+    shown, notes = filtered(sheet, asked)
+    numbers = asked.numbers("trial") or _first(shown) or _first(sheet)
+    record = sheet.record(numbers[0]) if numbers else None
+    if record is None:
+        text = f"There is no trial {numbers[0]} in this study." if numbers else "This study has no trials yet."
+        return Page("Trial", (), (Note(text),))
+    listed = [int(number) for number in shown.numbers[shown.front]]
+    options = sorted({*listed, record.number})
+    control = asked.control("trial", "trial", [(str(each), f"trial {each}" + (" (front)" if each in listed else ""))
+                                               for each in options], str(record.number))  # fmt: skip
+    parts: list[Part] = [*notes, Facts(tuple(_facts(sheet, record)))]
+    if record.measurement.reason:
+        parts.append(Note(f"{record.state}: {record.measurement.reason}"))
+    parts += [Note(f"An attempt was lost: {attempt}") for attempt in record.attempts]
+    if record.state == "trained":
+        parts.append(Command("Export it as a folder that runs without voxnas:", export_command(sheet, record.number)))
+    parts += _network(sheet, record, asked)
+    parts += _scores(sheet, record)
+    parts += slice_parts(sheet, record, asked)
+    return Page("Trial", (control,), tuple(parts))
+
+
+def _first(sheet: Sheet) -> list[int]:
+    rows = np.flatnonzero(sheet.front)
+    if len(rows):
+        return [int(sheet.numbers[rows[np.argmin(sheet.losses[rows, 0])]])]
+    return [int(sheet.numbers[0])] if len(sheet.numbers) else []
+
+
+def _facts(sheet: Sheet, record: Record) -> list[tuple[str, str]]:
+    measurement = record.measurement
+    row = sheet.row_of(record.number)
+    state = "on the front" if row is not None and sheet.front[row] else record.state
+    found = [("trial", str(record.number)), ("state", state), ("network", record.architecture.describe())]
+    latency = measurement.costs.latency if measurement.costs else None
+    for name in OBJECTIVES:
+        value = measurement.value(name)
+        if value is None:
+            continue
+        spread = ""
+        if name == "latency" and latency:
+            spread = f" ± {show('latency', latency.iqr_s / 2)} (half the interquartile range of {latency.repeats})"
+            spread += "" if latency.settled else ", spread too wide: repeat on an idle machine"
+        found.append((HEADINGS[name], show(name, value) + spread))
+    if latency:
+        found.append(("latency on", f"{latency.device}, {latency.threads} threads, {latency.precision}"))
+    if measurement.measured_memory:
+        found.append(("memory measured", show_bytes(measurement.measured_memory.allocated_bytes)))
+    found += [("seed, fold", f"{record.seed}, {record.fold}"), ("took", show_seconds(measurement.spent_s))]
+    found += [("started", record.started.replace("T", " ")[:16]), ("fingerprint", record.architecture.fingerprint)]
+    return found
+
+
+def export_command(sheet: Sheet, number: int) -> str:
+    """Return the line that exports a trial."""
+    runs, name = sheet.folder.parent, sheet.study.name
+    words = ["voxnas", "export", str(sheet.folder / "study.yaml"), "--runs", str(runs), "--pick", str(number),
+             "--out", f"{name}-{number}"]  # fmt: skip
+    return f"{shlex.join(words)} --data FOLDER"
+
+
+def _network(sheet: Sheet, record: Record, asked: Asked) -> list[Part]:
+    if sheet.context is None:
+        return [Note("This study was written before its patch and channels were kept, so its networks can't be drawn.")]
+    layers = asked.work(layers_of, record.architecture, sheet.context)
+    if layers is None:
+        return [Note("The network is being drawn; it appears here in a moment.")]
+    if not layers:
+        return [Note("This network can't be built, so there is nothing to draw.")]
+    places = boxes(layers)
+    networks = list(dict.fromkeys(each.network for each in places))
+    figures = [draw_u([each for each in places if each.network == name], name=name) for name in networks]
+    rows: list[list[Cell]] = [
+        [f"{each.network} {each.side}{'' if each.side == 'bottleneck' else each.level}".strip(), ", ".join(each.blocks),
+         " × ".join(map(str, each.output)), (each.params, f"{each.params:,}"), (each.macs, show_count(each.macs)),
+         (each.outputs_bytes, show_bytes(each.outputs_bytes))]
+        for each in places
+    ]  # fmt: skip
+    headings = ("place", "blocks", "output (C × D × H × W)", "parameters", "MACs", "outputs")
+    return [*figures, Table("places", "Places of the network", headings, rows)]
+
+
+def _scores(sheet: Sheet, record: Record) -> list[Part]:
+    measurement, parts = record.measurement, list[Part]()
+    if measurement.epochs:
+        parts.append(draw_learning(measurement.epochs))
+    if not measurement.cases:
+        return parts
+    classes = len(measurement.cases[0].dice)
+    named = (
+        sheet.labels[1:] if len(sheet.labels) == classes + 1 else [f"class {each}" for each in range(1, classes + 1)]
+    )
+    rows: list[list[Cell]] = []
+    for case in measurement.cases:
+        mean = case_mean(case)
+        cells: list[Cell] = [(dice, "both empty" if dice is None else f"{dice:.4f}") for dice in case.dice]
+        rows.append([case.case, (mean, "" if mean is None else f"{mean:.4f}"), *cells])
+    headings = ("case", "mean", *named)
+    return [*parts, draw_cases(measurement.cases, named), Table("dice", "Dice by case", headings, rows)]

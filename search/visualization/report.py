@@ -1,0 +1,113 @@
+"""report.html: one offline file with the dashboard's figures and tables, to send to a colleague."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+from search.analysis.front import Look
+from search.analysis.snapshot import Sheet, SheetReader
+from search.storage.database import database_url
+from search.trials.objectives import HEADINGS
+from search.visualization.components import Facts, Figure, Part, Table
+from search.visualization.html import ASSETS, read_asset, write_whole
+from search.visualization.pages.compare import compare_page
+from search.visualization.pages.elements import part_element, to_html
+from search.visualization.pages.front import front_page
+from search.visualization.pages.importance import matters_page
+from search.visualization.pages.page import Asked
+from search.visualization.pages.progress import progress_page
+from search.visualization.pages.trial import trial_page
+
+TEMPLATE = ASSETS / "report.html"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report under its heading."""
+
+    id: str
+    title: str
+    html: str
+
+
+def write_report(looked: Look, *, slices: bool = False) -> Path:
+    """Write the report into the run's folder, whole or not at all, and return its path; patients' slices if asked."""
+    return write_whole(looked.folder / "report.html", render(looked, slices=slices))
+
+
+def render(looked: Look, *, slices: bool = False) -> str:
+    """Return the report as one HTML text; every name from the study is escaped."""
+    url = database_url(looked.study.storage, looked.folder)
+    sheet = SheetReader(looked.study, looked.folder, url).read()
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    ways = ", ".join(f"{way} {HEADINGS[name]}" for name, way in sheet.study.directions.items())
+    return template.render(
+        name=sheet.label,
+        question=ways,
+        sections=list(sections(sheet, slices=slices)),
+        version=importlib.metadata.version("voxnas"),
+        style=read_asset("style.css"),
+        scripts=[
+            read_asset("plotly.js"),
+            read_asset("figures.js"),
+            read_asset("tables.js"),
+        ],
+    )
+
+
+def sections(sheet: Sheet, *, slices: bool) -> Iterator[Section]:
+    """Yield what the report shows: the dashboard's pages, and the pages of the trials that stand for the front."""
+    yield _section("front", "Pareto front", [*_planes(sheet), *_table(sheet)])
+    if sheet.front.any():
+        yield _section("progress", "Progress", _without_facts(progress_page(sheet, Asked()).parts))
+        yield _section("matters", "What matters", matters_page(sheet, Asked()).parts)
+        yield _section("compare", "Compare", compare_page(sheet, Asked()).parts)
+    for number in _chosen(sheet):
+        asked = Asked({"trial": str(number), **({"slices": "shown"} if slices else {})})
+        yield _section(f"trial-{number}-page", f"Trial {number}", trial_page(sheet, asked).parts)
+
+
+def _planes(sheet: Sheet) -> Iterator[Part]:
+    """Yield the front on each plane of an objective and the first, and in space where there are three."""
+    up = "dice" if "dice" in sheet.objectives else sheet.objectives[0]
+    across = [name for name in sheet.objectives if name != up] or ["memory"]
+    queries = [{"x": name, "y": up} for name in across]
+    if len(across) > 1:
+        queries.append({"x": across[0], "y": across[1], "z": up})
+    for at, query in enumerate(queries):
+        for part in front_page(sheet, Asked({**query, "rows": "front"})).parts:
+            if isinstance(part, Figure):
+                yield replace(part, name=f"front-{at}")
+            elif at == 0 and not isinstance(part, Table):
+                yield part
+
+
+def _table(sheet: Sheet) -> Iterator[Part]:
+    yield from (
+        part for part in front_page(sheet, Asked({"rows": "all", "papers": "off"})).parts if isinstance(part, Table)
+    )
+
+
+def _chosen(sheet: Sheet) -> list[int]:
+    """Return the trials with the best first objective, at the front's middle, and with the least of the next."""
+    rows = np.flatnonzero(sheet.front)
+    rows = rows[np.argsort(sheet.losses[rows, 0])]
+    return [int(number) for number in dict.fromkeys(sheet.numbers[rows[[0, len(rows) // 2, -1]]])] if len(rows) else []
+
+
+def _without_facts(parts: Sequence[Part]) -> list[Part]:
+    return [part for part in parts if not isinstance(part, Facts)]
+
+
+def _section(name: str, title: str, parts: Sequence[Part]) -> Section:
+    unique = [
+        replace(part, name=f"{name}-{part.name}") if isinstance(part, (Figure, Table)) else part for part in parts
+    ]
+    return Section(name, title, "\n".join(to_html(part_element(part, place="")) for part in unique))

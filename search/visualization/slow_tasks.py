@@ -1,0 +1,60 @@
+"""Errands of the pages that take long or need torch or Optuna: plain values in and out, run beside the server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from search.config.schema import Training
+from search.trials.records import Costs, Record
+from space.architecture import Architecture
+from space.canonical import Context
+
+if TYPE_CHECKING:
+    from search.costs.layers import Layer
+
+
+@lru_cache
+def preset_costs(context: Context, training: Training) -> dict[str, Costs]:
+    """Price the papers' networks that can be built for a study's patch."""
+    from search.costs.price import predict_costs
+    from space.build import Refused
+    from space.presets import PRESETS
+
+    found = {}
+    for name, preset in PRESETS.items():
+        try:
+            found[name] = predict_costs(preset.architecture, context, training)
+        except Refused:
+            continue
+    return found
+
+
+def layers_of(architecture: Architecture, context: Context) -> tuple[Layer, ...]:
+    """List a network's layers with shapes and parameters; empty where it can't be built."""
+    from search.costs.layers import layers
+    from space.build import Refused
+
+    try:
+        return layers(architecture, context)
+    except Refused:
+        return ()
+
+
+def importances(
+    decisions: Sequence[Mapping[str, str]], values: Mapping[str, Sequence[float]], maximised: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Return each axis's importance for each objective, by PED-ANOVA."""
+    from search.analysis.importance import ped_anova
+
+    return {name: ped_anova(decisions, each, negate=name in maximised) for name, each in values.items()}
+
+
+def slices_of(
+    record: Record, cases: tuple[str, ...], prepared: str, folder: str, context: Context, training: Training
+) -> dict[str, bytes]:
+    """Draw a slice of each case, with truth and prediction."""
+    from search.visualization.slice_images import render_slices
+
+    return render_slices(record, cases, prepared=prepared, folder=folder, context=context, training=training)

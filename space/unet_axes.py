@@ -1,0 +1,110 @@
+"""Every axis of the U-shaped space, with its choices and conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from space.architecture import Value
+from space.axes import Axis
+from space.timm_info import is_timm
+
+LEVELS: tuple[int, ...] = (3, 4, 5, 6)
+OWN = ("plain", "residual", "dense")
+ENCODERS = (*OWN, "unetrpp")  # and `timm:NAME`, where a study names it
+BLOCKS = ("none", "isa", "csam", "joint", "epa")
+GROUPS = ("encoders", "bottleneck", "skips", "decoders")
+When = tuple[tuple[str, tuple[Value, ...]], ...]
+Option = tuple[str, tuple[Value, ...], str, When]  # name, choices, meaning, conditions on the block's other options
+SPATIAL: When = (("branches", ("both", "spatial")),)
+
+BLOCK_OPTIONS: dict[str, tuple[Option, ...]] = {
+    "isa": (("shared", (True, False), "one convolution for both neighbours, or one each", ()),),
+    "csam": (
+        ("semantic", (True, False), "the gate over channels", ()),
+        ("positional", (True, False), "the gate over the plane", ()),
+        ("slice", (True, False), "the gate over slices", ()),
+        ("uncertainty", (False, True), "the slice gate drawn from a learnt normal", (("slice", (True,)),)),
+    ),
+    "joint": (
+        ("mode", ("joint", "pointwise", "self"), "gate and self-attention, or one of them", ()),
+        ("axes", ("plane", "volume"), "self-attention within a slice, or over all", (("mode", ("joint", "self")),)),
+    ),
+    "epa": (
+        ("branches", ("both", "spatial", "channel"), "both attentions, or one alone", ()),
+        ("blocks", (1, 2, 3), "how many, one after the other", ()),
+        ("projection", (64, 32, 16), "tokens that keys and values are projected to", SPATIAL),
+        ("heads", (4, 2, 8, 1), "attention heads", ()),
+        ("projections", ("shared", "separate", "raw"), "token projections of keys and values", ()),
+        ("order", ("released", "corrected"), "order of the spatial attention's tokens", SPATIAL),
+        ("residual_units", (1, 2), "convolution units after the attention", ()),
+        ("dropout", (0.0, 0.1), "dropout of the attention maps", ()),
+    ),
+}
+
+
+def network_axes(encoders: Sequence[Value]) -> tuple[Axis, ...]:
+    """Return the axes of the network as a whole, for these choices of encoder."""
+    timm = tuple(encoder for encoder in encoders if is_timm(encoder))
+    units, own = ("encoder", (*OWN, *timm)), ("encoder", OWN)
+    single, cascade = ("stages", ("single",)), ("stages", ("cascade",))
+    made: tuple[tuple[str, tuple[Value, ...], str, When], ...] = (
+        ("encoder", ENCODERS, "what stands at each level on the way down", ()),
+        ("pretrained", (False, True), "start from timm's published weights", (("encoder", timm),)),
+        ("levels", LEVELS, "resolutions, the bottleneck's included", ()),
+        ("stages", ("single", "two-patch", "cascade"), "one network, meU-net's two patches, or its cascade", ()),
+        ("expansion", (1.5, 1.25, 1.75), "the larger patch over the standard one", (("stages", ("two-patch",)),)),
+        ("cascade.first", ((1.5,), (1.0,), (1.5, 1.75)), "first networks, by their patches' expansion", (cascade,)),
+        ("cascade.join", ("post", "pre"), "first predictions join decoder levels, or the image", (cascade,)),
+        ("cascade.levels", ("all", "finest", "coarsest"), "decoder levels that predictions join",
+         (("cascade.join", ("post",)),)),
+        ("width", (8, 16, 24, 32), "channels at full resolution", ()),
+        ("growth", (2.0, 1.5), "factor of the channels per level", ()),
+        ("width_cap", (320,), "most channels at any level", ()),
+        ("stem_stride", (1, 2), "stride of a stem before the first level", (own, single)),
+        ("stem_kernel", (3, 5, 7), "its kernel", (("stem_stride", (2,)),)),
+        ("repeats", (2, 1, 3), "convolutions in a unit", (units,)),
+        ("kernels", ("auto", "2d", "3d"), "kernel of each level: from the spacing, 1x3x3, or 3x3x3", (units,)),
+        ("norm", ("instance", "batch", "group", "layer", "slice"), "normalisation", (units,)),
+        ("activation", ("leakyrelu", "relu", "gelu", "silu"), "activation", (units,)),
+        ("dropout", (0.0, 0.1, 0.2), "dropout inside units", (units,)),
+        ("downsampling", ("strided", "max"), "strided convolution, or max pooling", (own, single)),
+        ("upsampling", ("linear", "nearest", "transposed"), "how maps grow back", ()),
+        ("skip", ("concat", "add"), "how a skip joins the decoder", (units,)),
+        ("deep_supervision", (True, False), "losses at the coarser decoder levels too",
+         (("stages", ("single", "cascade")),)),
+    )  # fmt: skip
+    return tuple(Axis(name, choices, meaning, when) for name, choices, meaning, when in made)
+
+
+def full_axes(placement: str, encoders: Sequence[Value] = ENCODERS) -> tuple[Axis, ...]:
+    """Return all axes, places of a group decided together (`tied`) or one by one (`each`)."""
+    axes = list(network_axes(encoders))
+    for group in GROUPS:
+        for place, when in _places(group, placement):
+            axes.append(Axis(f"attention@{place}", BLOCKS, f"attention block at {place}", when))
+            for block, options in BLOCK_OPTIONS.items():
+                inside = (*when, (f"attention@{place}", (block,)))
+                for option, choices, meaning, conditions in options:
+                    asked = tuple((f"{block}.{other}@{place}", allowed) for other, allowed in conditions)
+                    axes.append(Axis(f"{block}.{option}@{place}", choices, meaning, (*inside, *asked)))
+    return tuple(axes)
+
+
+def _places(group: str, placement: str) -> list[tuple[str, When]]:
+    """Name a group's places, and when each exists.
+
+    An encoder of timm runs as one, so that attention meets its maps on the skips; beside UNETR++'s stem, full
+    resolution has no way down but its skip.
+    """
+    if group == "bottleneck":
+        return [(group, ())]
+    downwards: When = (("encoder", ENCODERS),)
+    if placement == "tied":
+        return [(group, downwards if group == "encoders" else ())]
+    kind, found = group.removesuffix("s"), []
+    for level in range(max(LEVELS) - 1):
+        when: When = (("levels", tuple(n for n in LEVELS if n > level + 1)),)
+        if kind == "encoder":
+            when += downwards if level else (("encoder", OWN),)
+        found.append((f"{kind}{level}", when))
+    return found
