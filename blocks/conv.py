@@ -52,9 +52,16 @@ class ConvNormAct(nn.Module):
     """conv (bias free) -> norm -> activation -> channel dropout: one step of the plain and dense units."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, kernel: Triple, stride: Triple, norm: str, activation: str,
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel: Triple,
+        stride: Triple,
+        norm: str,
+        activation: str,
         dropout: float,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.conv = _conv(in_channels, out_channels, kernel, stride)
         self.norm = make_norm(norm, out_channels)
@@ -70,17 +77,32 @@ class PlainUnit(nn.Sequential):
     """`repeats` times conv -> norm -> activation, the stride on the first: a U-Net's or nnU-Net's unit."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, kernel: Triple = (3, 3, 3), stride: Triple = (1, 1, 1),
-        norm: str = "instance", activation: str = "leakyrelu", repeats: int = 2, dropout: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel: Triple = (3, 3, 3),
+        stride: Triple = (1, 1, 1),
+        norm: str = "instance",
+        activation: str = "leakyrelu",
+        repeats: int = 2,
+        dropout: float = 0.0,
+    ) -> None:
         _check_unit(repeats, dropout)
-        super().__init__(*(
-            ConvNormAct(
-                out_channels if index else in_channels, out_channels, kernel=kernel,
-                stride=(1, 1, 1) if index else stride, norm=norm, activation=activation, dropout=dropout,
+        super().__init__(
+            *(
+                ConvNormAct(
+                    out_channels if index else in_channels,
+                    out_channels,
+                    kernel=kernel,
+                    stride=(1, 1, 1) if index else stride,
+                    norm=norm,
+                    activation=activation,
+                    dropout=dropout,
+                )
+                for index in range(repeats)
             )
-            for index in range(repeats)
-        ))  # fmt: skip
+        )
 
 
 class ResidualUnit(nn.Module):
@@ -93,16 +115,30 @@ class ResidualUnit(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, kernel: Triple = (3, 3, 3), stride: Triple = (1, 1, 1),
-        norm: str = "instance", activation: str = "leakyrelu", repeats: int = 2, dropout: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel: Triple = (3, 3, 3),
+        stride: Triple = (1, 1, 1),
+        norm: str = "instance",
+        activation: str = "leakyrelu",
+        repeats: int = 2,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         _check_unit(repeats, dropout)
         self.repeats = repeats
         for number in range(1, repeats + 1):
             first = number == 1
-            self._add(number, in_channels if first else out_channels, out_channels, kernel=kernel,
-                      stride=stride if first else (1, 1, 1), norm=norm)  # fmt: skip
+            self._add(
+                number,
+                in_channels if first else out_channels,
+                out_channels,
+                kernel=kernel,
+                stride=stride if first else (1, 1, 1),
+                norm=norm,
+            )
         self.projects = in_channels != out_channels or tuple(stride) != (1, 1, 1)
         if self.projects:
             self._add(repeats + 1, in_channels, out_channels, kernel=(1, 1, 1), stride=stride, norm=norm)
@@ -136,9 +172,15 @@ class UnetResBlock(ResidualUnit):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, kernel: Triple = (3, 3, 3), stride: Triple = (1, 1, 1),
-        norm: str = "instance", dropout: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel: Triple = (3, 3, 3),
+        stride: Triple = (1, 1, 1),
+        norm: str = "instance",
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__(in_channels, out_channels, kernel=kernel, stride=stride, norm=norm, dropout=dropout)
 
     def _norm(self, name: str, channels: int) -> nn.Module:
@@ -155,19 +197,32 @@ class DenseUnit(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, kernel: Triple = (3, 3, 3), stride: Triple = (1, 1, 1),
-        norm: str = "instance", activation: str = "leakyrelu", repeats: int = 2, dropout: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel: Triple = (3, 3, 3),
+        stride: Triple = (1, 1, 1),
+        norm: str = "instance",
+        activation: str = "leakyrelu",
+        repeats: int = 2,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         _check_unit(repeats, dropout)
         self.stride = tuple(stride)
         self.steps = nn.ModuleList(
             ConvNormAct(
-                out_channels + in_channels if index else in_channels, out_channels, kernel=kernel,
-                stride=(1, 1, 1) if index else stride, norm=norm, activation=activation, dropout=dropout,
+                out_channels + in_channels if index else in_channels,
+                out_channels,
+                kernel=kernel,
+                stride=(1, 1, 1) if index else stride,
+                norm=norm,
+                activation=activation,
+                dropout=dropout,
             )
             for index in range(repeats)
-        )  # fmt: skip
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (B, C_in, D, H, W) to (B, C_out, D', H', W')."""

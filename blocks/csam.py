@@ -22,9 +22,13 @@ def _check(x: Tensor, *, name: str, channels: int | None = None) -> None:
 
 
 def _gated(
-    x: Tensor, *, semantic: "SemanticGate | None" = None, positional: "PositionalGate | None" = None,
-    slices: "SliceGate | None" = None, noise: tuple[Tensor, Tensor] | None = None,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    *,
+    semantic: "SemanticGate | None" = None,
+    positional: "PositionalGate | None" = None,
+    slices: "SliceGate | None" = None,
+    noise: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """The gates that are given, one after the other, on (B, C, D, H, W); the others are ones."""
     if torch.compiler.is_compiling() or torch.compiler.is_exporting():
         return _gated_plainly(x, semantic=semantic, positional=positional, slices=slices, noise=noise)
@@ -48,9 +52,13 @@ def _gated(
 
 
 def _gated_plainly(
-    x: Tensor, *, semantic: "SemanticGate | None", positional: "PositionalGate | None",
-    slices: "SliceGate | None", noise: tuple[Tensor, Tensor] | None,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    *,
+    semantic: "SemanticGate | None",
+    positional: "PositionalGate | None",
+    slices: "SliceGate | None",
+    noise: tuple[Tensor, Tensor] | None,
+) -> Tensor:
     """`_gated` as it is written on paper: for compilers, which fuse it themselves, and exported files."""
     if semantic is not None:
         gate = semantic.gate(x.flatten(2).max(dim=2).values, x.mean(dim=(2, 3, 4)))
@@ -173,9 +181,16 @@ class CSAM(nn.Module):
     """
 
     def __init__(
-        self, channels: int, *, slices: int, semantic: bool = True, positional: bool = True, slice: bool = True,
-        uncertainty: bool = False, rank: int = 5,
-    ) -> None:  # fmt: skip
+        self,
+        channels: int,
+        *,
+        slices: int,
+        semantic: bool = True,
+        positional: bool = True,
+        slice: bool = True,
+        uncertainty: bool = False,
+        rank: int = 5,
+    ) -> None:
         super().__init__()
         if channels < 1:
             raise ValueError(f"CSAM needs at least 1 channel, got {channels}")

@@ -37,9 +37,17 @@ class EPA(nn.Module):
     """
 
     def __init__(
-        self, channels: int, *, tokens: int, heads: int, projection: int | None = None, projections: str = "shared",
-        order: str = "released", dropout: float = 0.0, branches: str = "both",
-    ) -> None:  # fmt: skip
+        self,
+        channels: int,
+        *,
+        tokens: int,
+        heads: int,
+        projection: int | None = None,
+        projections: str = "shared",
+        order: str = "released",
+        dropout: float = 0.0,
+        branches: str = "both",
+    ) -> None:
         super().__init__()
         if branches not in BRANCHES:
             raise ValueError(f"unknown branches {branches!r}; choose from {', '.join(BRANCHES)}")
@@ -183,9 +191,18 @@ class EPABlock(nn.Module):
     """
 
     def __init__(
-        self, channels: int, *, grid: Triple, heads: int, projection: int | None = None, projections: str = "shared",
-        order: str = "released", residual_units: int = 1, dropout: float = 0.0, branches: str = "both",
-    ) -> None:  # fmt: skip
+        self,
+        channels: int,
+        *,
+        grid: Triple,
+        heads: int,
+        projection: int | None = None,
+        projections: str = "shared",
+        order: str = "released",
+        residual_units: int = 1,
+        dropout: float = 0.0,
+        branches: str = "both",
+    ) -> None:
         super().__init__()
         if len(grid) != 3 or min(grid) < 1:
             raise ValueError(f"EPABlock's grid has 3 sizes of at least 1, got {tuple(grid)}")
@@ -194,8 +211,16 @@ class EPABlock(nn.Module):
         self.channels = channels
         self.grid = tuple(grid)
         tokens = grid[0] * grid[1] * grid[2]
-        self.epa_block = EPA(channels, tokens=tokens, projection=projection, heads=heads, projections=projections,
-                             order=order, dropout=dropout, branches=branches)  # fmt: skip
+        self.epa_block = EPA(
+            channels,
+            tokens=tokens,
+            projection=projection,
+            heads=heads,
+            projections=projections,
+            order=order,
+            dropout=dropout,
+            branches=branches,
+        )
         self.norm = nn.LayerNorm(channels)
         self.gamma = nn.Parameter(torch.full((channels,), 1e-6))
         self.pos_embed = nn.Parameter(torch.zeros(1, tokens, channels))

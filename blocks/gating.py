@@ -61,9 +61,13 @@ def pixel_descriptors(origin: Source, channel_gate: Tensor) -> tuple[Tensor, Ten
     """Maximum and mean over channels and slices of the volume times its channel gate, (B, N) each."""
     carriers = origin.carriers
     return _Pixels.apply(
-        origin.over_slices_max, origin.over_slices_sum, channel_gate, origin.volume.shape[2],
-        carriers.pixel_max, carriers.pixel_mean,
-    )  # fmt: skip
+        origin.over_slices_max,
+        origin.over_slices_sum,
+        channel_gate,
+        origin.volume.shape[2],
+        carriers.pixel_max,
+        carriers.pixel_mean,
+    )
 
 
 def slice_descriptors(
@@ -111,11 +115,20 @@ class _Source(Function):
         ctx.mark_non_differentiable(largest, total)
         zeros = total.new_zeros
         return (
-            largest.amax(2).to(total.dtype), total.sum(2) / (slices * pixels), largest, total,
-            x.new_zeros(1).expand(x.shape), zeros(batch, channels), zeros(batch, pixels), zeros(batch, slices),
-            zeros(batch, pixels), zeros(batch, pixels), zeros(batch, slices), zeros(batch, slices),
+            largest.amax(2).to(total.dtype),
+            total.sum(2) / (slices * pixels),
+            largest,
+            total,
+            x.new_zeros(1).expand(x.shape),
+            zeros(batch, channels),
+            zeros(batch, pixels),
             zeros(batch, slices),
-        )  # fmt: skip
+            zeros(batch, pixels),
+            zeros(batch, pixels),
+            zeros(batch, slices),
+            zeros(batch, slices),
+            zeros(batch, slices),
+        )
 
     @staticmethod
     @once_differentiable
@@ -244,5 +257,4 @@ class _Scale(Function):
         by_pixel, by_slice = (torch.cat(part, dim=1) for part in zip(*_map_channels(x, reduce), strict=True))
         grad_channel = (by_pixel * pixel_gate[:, None]).sum(dim=2)
         grad_pixel = (by_pixel * channel_gate[:, :, None]).sum(dim=1)
-        return (None, grad_channel, grad_pixel, by_slice.sum(dim=1),
-                grad, channel_gate, pixel_gate, slice_gate)  # fmt: skip
+        return (None, grad_channel, grad_pixel, by_slice.sum(dim=1), grad, channel_gate, pixel_gate, slice_gate)

@@ -85,9 +85,14 @@ class TwoPatchNetwork:
 
 
 def two_patch_step(
-    network: TwoPatchNetwork, *, image: Tensor, labels: Tensor, patch: Triple,
-    loss: Callable[[Tensor, Tensor], Tensor], backward: Callable[[Tensor], None] = Tensor.backward,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    network: TwoPatchNetwork,
+    *,
+    image: Tensor,
+    labels: Tensor,
+    patch: Triple,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    backward: Callable[[Tensor], None] = Tensor.backward,
+) -> tuple[Tensor, Tensor]:
     """Add up the gradients of one step: the standard patch's loss, then the expanded patch's, weighted 1:1.
 
     `image` (B, C, D, H, W) and `labels` (B, D, H, W) are the expanded patch, `patch` the standard sizes in

@@ -12,9 +12,21 @@ from space.timm_info import PREFIX, is_timm, timm_stages
 Decisions = dict[str, Value]
 BASE = "base"  # a choice of an axis that a study opens on a base: as the base has it
 PLAIN_ENTRIES = (
-    "encoder", "repeats", "norm", "activation", "dropout", "downsampling", "upsampling", "skip", "deep_supervision",
-    "stages", "expansion", "cascade.first", "cascade.join", "pretrained",
-)  # fmt: skip
+    "encoder",
+    "repeats",
+    "norm",
+    "activation",
+    "dropout",
+    "downsampling",
+    "upsampling",
+    "skip",
+    "deep_supervision",
+    "stages",
+    "expansion",
+    "cascade.first",
+    "cascade.join",
+    "pretrained",
+)
 UNWRITTEN: dict[str, Value] = {"stages": "single", "pretrained": False}
 UNWRITTEN_OPTIONS: dict[str, Value] = {"epa.branches": "both"}
 GATES = ("semantic", "positional", "slice")
@@ -74,9 +86,11 @@ def _levels(decided: Decisions, context: Context) -> dict[str, Value]:
             context = _strided(context, stride)
     pooling = pooling_from_spacing(context.patch, spacing=context.spacing, levels=levels)
     return {
-        **values, "channels": widths, "pooling": pooling,
+        **values,
+        "channels": widths,
+        "pooling": pooling,
         "kernels": _kernels(str(decided["kernels"]), context, pooling),
-    }  # fmt: skip
+    }
 
 
 def _timm_levels(
@@ -89,8 +103,10 @@ def _timm_levels(
     pooling = tuple((1, step, step) for step in steps)
     channels = (widths[0], *stages.channels[: levels - 1])
     values: dict[str, Value] = {
-        "channels": channels, "pooling": pooling, "kernels": _kernels(str(decided["kernels"]), context, pooling),
-    }  # fmt: skip
+        "channels": channels,
+        "pooling": pooling,
+        "kernels": _kernels(str(decided["kernels"]), context, pooling),
+    }
     if widths[: len(steps)] != channels[:-1]:
         values["decoder_channels"] = widths[: len(steps)]
     return values
@@ -138,11 +154,13 @@ def _settle_place(values: dict[str, Value], place: str, decided: Decisions, *, d
             del values[entry]
         values[f"attention@{place}"] = decided[name]
     block = values.get(f"attention@{place}", "none")
-    values.update({
-        f"{option.partition('@')[0]}@{place}": value
-        for option, value in decided.items()
-        if option.startswith(f"{block}.") and option.partition("@")[2] in (place, _group(place))
-    })  # fmt: skip
+    values.update(
+        {
+            f"{option.partition('@')[0]}@{place}": value
+            for option, value in decided.items()
+            if option.startswith(f"{block}.") and option.partition("@")[2] in (place, _group(place))
+        }
+    )
     gates = [values.get(f"csam.{gate}@{place}", True) for gate in GATES]
     # No gate is no block, and a single slice has no neighbours: what is left is the identity.
     nothing = block == "none" or (block == "csam" and not any(gates)) or (block == "isa" and depth == 1)

@@ -16,15 +16,32 @@ from space.timm_info import PREFIX, is_timm, timm_stages
 from space.unet_axes import BLOCK_OPTIONS, ENCODERS, OWN, full_axes
 
 NUMBERS: dict[str, tuple[float, float]] = {
-    "width": (1, 1024), "growth": (1.0, 4.0), "width_cap": (1, 4096), "repeats": (1, 8), "dropout": (0.0, 0.9),
-    "expansion": (1.0, 4.0), "epa.blocks": (1, 8), "epa.projection": (1, 4096), "epa.heads": (1, 64),
+    "width": (1, 1024),
+    "growth": (1.0, 4.0),
+    "width_cap": (1, 4096),
+    "repeats": (1, 8),
+    "dropout": (0.0, 0.9),
+    "expansion": (1.0, 4.0),
+    "epa.blocks": (1, 8),
+    "epa.projection": (1, 4096),
+    "epa.heads": (1, 64),
     "epa.dropout": (0.0, 0.9),
-}  # fmt: skip
+}
 OPENABLE_UNITS = ("encoder", "repeats", "kernels", "norm", "activation", "dropout")  # where a base's entries say them
 OPENABLE = (
-    "stages", "expansion", "cascade.first", "cascade.join", "cascade.levels", "width", "growth", "width_cap",
-    "upsampling", "skip", "deep_supervision", *OPENABLE_UNITS,
-)  # fmt: skip
+    "stages",
+    "expansion",
+    "cascade.first",
+    "cascade.join",
+    "cascade.levels",
+    "width",
+    "growth",
+    "width_cap",
+    "upsampling",
+    "skip",
+    "deep_supervision",
+    *OPENABLE_UNITS,
+)
 
 
 @dataclass(frozen=True)

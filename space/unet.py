@@ -53,12 +53,13 @@ class UNet(nn.Module):
         )
         self.up = nn.ModuleList(
             decoder_level(
-                architecture, level,
+                architecture,
+                level,
                 (channels[level] if self.adds else channels[level] + self.grow[level].out_channels)
                 + (predicted if level in self.prediction_levels else 0),
             )
             for level in range(bottom)
-        )  # fmt: skip
+        )
         self.attention = nn.ModuleDict(
             {place: _attention(architecture, place, sizes) for place in architecture.attention()}
         )

@@ -132,8 +132,10 @@ def main() -> None:
             continue
         for index, step in enumerate((forward, forward_backward)):
             ratio, ours, theirs, size = measure(case, step, repeats=options.repeats)
-            print(f"{case.name:24} {step.__name__:17} {show(ratio, case.time_limits[index]):22} "
-                  f"{show(size, case.bytes_limits[index]):22} {ours * 1e3:.1f} / {theirs * 1e3:.1f}")  # fmt: skip
+            print(
+                f"{case.name:24} {step.__name__:17} {show(ratio, case.time_limits[index]):22} "
+                f"{show(size, case.bytes_limits[index]):22} {ours * 1e3:.1f} / {theirs * 1e3:.1f}"
+            )
 
 
 if __name__ == "__main__":

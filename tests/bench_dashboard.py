@@ -22,8 +22,14 @@ from rich.console import Console
 from rich.table import Table
 
 TRIALS, REPORTED = 10_000, 1_000
-FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]  # fmt: skip
+FLAGS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+]
 EMPTY = """\
 from dash import Dash, dcc
 app = Dash("empty")
@@ -67,10 +73,13 @@ def callback(base, outputs, inputs, state=()):
     """Do what the page does after a tick; return the seconds that the server took."""
     written = [dict(zip(("id", "property"), each.split("."), strict=True)) for each in outputs]
     named = [{"id": id_, "property": name, "value": value} for id_, name, value in inputs]
-    body = {"output": outputs[0] if len(outputs) == 1 else f"..{'...'.join(outputs)}..",
-            "outputs": written[0] if len(outputs) == 1 else written,
-            "changedPropIds": [f"{inputs[-1][0]}.{inputs[-1][1]}"], "inputs": named,
-            "state": [{"id": id_, "property": name, "value": value} for id_, name, value in state]}  # fmt: skip
+    body = {
+        "output": outputs[0] if len(outputs) == 1 else f"..{'...'.join(outputs)}..",
+        "outputs": written[0] if len(outputs) == 1 else written,
+        "changedPropIds": [f"{inputs[-1][0]}.{inputs[-1][1]}"],
+        "inputs": named,
+        "state": [{"id": id_, "property": name, "value": value} for id_, name, value in state],
+    }
     request = urllib.request.Request(
         f"{base}/_dash-update-component", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )

@@ -61,9 +61,19 @@ class Run:
 
 def run_predict(folder: Path, image: Path, form: str, *, threads: int, out: Path) -> Run:
     command = [
-        sys.executable, "-I", str(folder / "predict.py"), str(image), "--out", str(out), "--form", form,
-        "--device", "cpu", "--threads", str(threads),
-    ]  # fmt: skip
+        sys.executable,
+        "-I",
+        str(folder / "predict.py"),
+        str(image),
+        "--out",
+        str(out),
+        "--form",
+        form,
+        "--device",
+        "cpu",
+        "--threads",
+        str(threads),
+    ]
     began = time.perf_counter()
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     whole = time.perf_counter() - began
@@ -117,8 +127,10 @@ def speed(data: Path, folder: Path, *, threads: int) -> None:
     peers = []
     for repeat in range(-1, REPEATS):  # the first warms the files; in turn, since a shared machine's speed drifts
         peer = run_monai(folder / "out", image, threads=threads)
-        made = {form: run_predict(folder / "out", image, form, threads=threads, out=folder / "mask.nii.gz")
-                for form in forms}  # fmt: skip
+        made = {
+            form: run_predict(folder / "out", image, form, threads=threads, out=folder / "mask.nii.gz")
+            for form in forms
+        }
         if repeat >= 0:
             peers.append(peer)
             for form in forms:
@@ -139,8 +151,10 @@ def networks() -> list[tuple[str, Architecture, Context]]:
     """Each paper's network at its full width, on a patch that takes seconds, and random points of the whole space."""
     context = Context((6, 64, 64), (4.0, 1.0, 1.0), 1, 3)
     space = narrow(context, placement="each", fix={}, choices={})
-    found = [(name, preset.architecture, replace(preset.context, patch=PATCHES.get(name, SLAB)))
-             for name, preset in PRESETS.items()]  # fmt: skip
+    found = [
+        (name, preset.architecture, replace(preset.context, patch=PATCHES.get(name, SLAB)))
+        for name, preset in PRESETS.items()
+    ]
     for seed in range(POINTS):
         architecture = space.architecture(sample_buildable(space, Random(1000 + seed)))
         found.append((f"random {seed}", architecture, context))
@@ -156,8 +170,13 @@ def all_forms(only: str) -> None:
         with TemporaryDirectory() as scratch:
             network, _, loaded = written(architecture, context, Path(scratch))
             forms = write_forms(
-                network, Path(scratch), architecture=architecture, context=context, count=1, title=name,
-            )  # fmt: skip
+                network,
+                Path(scratch),
+                architecture=architecture,
+                context=context,
+                count=1,
+                title=name,
+            )
             source = apart(loaded, network, (1, context.in_channels, *context.patch))
         onnx = f"{forms.onnx.max_difference:.1e}" if forms.onnx else dict(forms.absent)["onnx"]
         seconds = time.perf_counter() - began

@@ -108,15 +108,20 @@ def main() -> None:
 
 def show(row: Row, note: str) -> None:
     """Print a network's line."""
-    print(f"{row.name:18} {row.predicted / 2**20:9.1f} MiB predicted {row.measured / 2**20:9.1f} measured "
-          f"{row.error:+.3%}  {note}", flush=True)  # fmt: skip
+    print(
+        f"{row.name:18} {row.predicted / 2**20:9.1f} MiB predicted {row.measured / 2**20:9.1f} measured "
+        f"{row.error:+.3%}  {note}",
+        flush=True,
+    )
 
 
 def report_seconds(what: str, seconds: list[float], limit: float) -> None:
     """Print processor seconds against their limit."""
     median, most = statistics.median(seconds), max(seconds)
-    print(f"{what}: median {median:.2f} s, most {most:.2f} s of one core (limit {limit} s) "
-          f"{'met' if median <= limit else 'MISSED'}")  # fmt: skip
+    print(
+        f"{what}: median {median:.2f} s, most {most:.2f} s of one core (limit {limit} s) "
+        f"{'met' if median <= limit else 'MISSED'}"
+    )
 
 
 if __name__ == "__main__":

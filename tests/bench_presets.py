@@ -27,9 +27,13 @@ from space.presets import PRESETS
 
 STEPS = 20
 PATCHES = {  # the least that 32 or 64 projected tokens allow, else a thin slab
-    "unetrpp_synapse": (32, 128, 128), "unetrpp_acdc": (16, 128, 128), "unetrpp_lung": (16, 128, 128),
-    "unetrpp_tumor": (64, 128, 128), "meunet": (16, 64, 64), "meunet_cascade": (16, 64, 64),
-}  # fmt: skip
+    "unetrpp_synapse": (32, 128, 128),
+    "unetrpp_acdc": (16, 128, 128),
+    "unetrpp_lung": (16, 128, 128),
+    "unetrpp_tumor": (64, 128, 128),
+    "meunet": (16, 64, 64),
+    "meunet_cascade": (16, 64, 64),
+}
 SLAB = (6, 96, 96)
 SMALL = {"unetrpp": (16, 96, 96), "meunet": (16, 32, 32)}  # for the narrow ones
 STUDY = """\
@@ -106,8 +110,10 @@ def main() -> None:
                     first, last = ends(values)
                     said = "falls" if falls(values) else "DOES NOT FALL"
                     took = time.perf_counter() - began
-                    print(f"{name:16} phase {number}: first losses {first:.3f}, last {last:.3f}: {said} ({took:.0f} s)",
-                          flush=True)  # fmt: skip
+                    print(
+                        f"{name:16} phase {number}: first losses {first:.3f}, last {last:.3f}: {said} ({took:.0f} s)",
+                        flush=True,
+                    )
 
 
 if __name__ == "__main__":

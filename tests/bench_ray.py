@@ -159,14 +159,19 @@ def tune_alone(folder, searcher, reuse):
         Done,
         param_space={},
         tune_config=tune.TuneConfig(
-            search_alg=searcher and make_searcher(folder, searcher), num_samples=trials, reuse_actors=reuse,
+            search_alg=searcher and make_searcher(folder, searcher),
+            num_samples=trials,
+            reuse_actors=reuse,
             max_concurrent_trials=None if searcher else 2,
         ),
         run_config=tune.RunConfig(
-            name=f"{searcher}-{reuse}", storage_path=str(folder.resolve()), verbose=0, callbacks=[stamps],
+            name=f"{searcher}-{reuse}",
+            storage_path=str(folder.resolve()),
+            verbose=0,
+            callbacks=[stamps],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
-    ).fit()  # fmt: skip
+    ).fit()
     return steady_s(stamps.at)
 
 
@@ -214,8 +219,9 @@ def fill(plan, records):
     for number in range(records):
         decisions = plan.space.sample(rng)
         dice, memory = rng.random(), rng.randrange(10**6, 10**9)
-        done = Measurement("trained", costs=Costs(1, 1, memory, 1, latency), dice=dice,
-                           epochs=(Epoch(1, 0.5, dice, 1.0),), seconds=1.0)  # fmt: skip
+        done = Measurement(
+            "trained", costs=Costs(1, 1, memory, 1, latency), dice=dice, epochs=(Epoch(1, 0.5, dice, 1.0),), seconds=1.0
+        )
         network = plan.space.architecture(decisions)
         record = Record(number, network, tuple(decisions.items()), 0, 0, done, "2026", "2026")
         trials.append((number + 1, number, 1, "COMPLETE", "2026-01-01 00:00:00", "2026-01-01 00:00:01"))
@@ -345,8 +351,10 @@ def bench_busy(folder, workers=64, trials=320):
     print(f"  ramp-up          {ramp_s:7.1f} s")
     print(f"  busy after it    {busy_share(rows, workers, ramp_s):7.3f}    (limit 0.9)")
     print(f"  processes        {len(processes):7d}    (restarted {len(processes) - workers})")
-    print(f"  memory a worker  {statistics.mean(row['rss'] for row in rows) / 2**20:7.0f} MiB,"
-          f" imports torch or monai: {sorted({name for row in rows for name in row['imported']}) or 'neither'}")
+    print(
+        f"  memory a worker  {statistics.mean(row['rss'] for row in rows) / 2**20:7.0f} MiB,"
+        f" imports torch or monai: {sorted({name for row in rows for name in row['imported']}) or 'neither'}"
+    )
     stop_cluster(cluster)
 
 

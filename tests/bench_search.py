@@ -37,10 +37,16 @@ LIMIT, UNSEEN_LIMIT, HOURS_LIMIT, WITHIN = 0.4, 0.5, 0.35, 0.8
 def runs_of(name, proposers, *, options, most, halving):
     """Run proposers, each from the same seeds; only ours goes on to 99 %."""
     tasks = [
-        Task(name, None, proposer, seed, Rules(trainings=most[proposer], halving=halving,
-                                               enough=0.99 if proposer == OURS and not halving else 0.95))
-        for proposer in proposers for seed in range(options.seeds)
-    ]  # fmt: skip
+        Task(
+            name,
+            None,
+            proposer,
+            seed,
+            Rules(trainings=most[proposer], halving=halving, enough=0.99 if proposer == OURS and not halving else 0.95),
+        )
+        for proposer in proposers
+        for seed in range(options.seeds)
+    ]
     runs = {proposer: [] for proposer in proposers}
     for task, run in kept_runs(tasks, jobs=options.jobs, folder=options.keep):
         runs[task.proposer].append(run)
@@ -102,10 +108,17 @@ def ask_seconds(count):
     table = synthetic_table("network")
     rows = np.random.default_rng(0).permutation(table.size)[:count]
     records = [
-        Record(number, table.architectures[row], tuple(table.decisions[row].items()), 0, 0,
-               Measurement("trained", costs=table.costs[row], dice=float(table.truth[row])), "")
+        Record(
+            number,
+            table.architectures[row],
+            tuple(table.decisions[row].items()),
+            0,
+            0,
+            Measurement("trained", costs=table.costs[row], dice=float(table.truth[row])),
+            "",
+        )
         for number, row in enumerate(rows)
-    ]  # fmt: skip
+    ]
     proposer, took = KnownCostProposer(problem_of_table(table, seed=0)), []
     proposer.propose(records[:-3])
     for last in (2, 1, 0):
@@ -121,9 +134,11 @@ def speed_rows():
     busy = simulate(synthetic_table("network"), OURS, seed=0, rules=rules).busy
     return [
         ("utilisation of 1,024 workers, trainings of unequal length", f"{busy:.3f}", ">= 0.95"),
-        *((f"seconds of an ask at {count:,} records", f"{ask_seconds(count):.2f}", limit)
-          for count, limit in ((1_000, 1.0), (10_000, 3.0))),
-    ]  # fmt: skip
+        *(
+            (f"seconds of an ask at {count:,} records", f"{ask_seconds(count):.2f}", limit)
+            for count, limit in ((1_000, 1.0), (10_000, 3.0))
+        ),
+    ]
 
 
 def main():

@@ -28,10 +28,22 @@ from space.narrow import narrow
 
 LIMIT = 0.95
 PLAIN = {
-    "encoder": "plain", "levels": 4, "width": 8, "growth": 2, "width_cap": 64, "repeats": 2, "kernels": "3d",
-    "norm": "instance", "activation": "leakyrelu", "dropout": 0.0, "downsampling": "strided",
-    "upsampling": "transposed", "skip": "concat", "deep_supervision": False, "attention": "none",
-}  # fmt: skip
+    "encoder": "plain",
+    "levels": 4,
+    "width": 8,
+    "growth": 2,
+    "width_cap": 64,
+    "repeats": 2,
+    "kernels": "3d",
+    "norm": "instance",
+    "activation": "leakyrelu",
+    "dropout": 0.0,
+    "downsampling": "strided",
+    "upsampling": "transposed",
+    "skip": "concat",
+    "deep_supervision": False,
+    "attention": "none",
+}
 
 
 def bare_loop(network, optimiser, batches) -> None:

@@ -44,12 +44,19 @@ def _record(made, number, rng, forced):
     latency = Latency(known.latency.median_s * float(rng.normal(1, 0.02)), 1e-4, 30, True, "a device", 2, "float32")
     costs = Costs(known.params, known.macs, known.memory_bytes, known.inference_memory_bytes, latency)
     dice = float(np.clip(made.truth[row] + rng.normal(0, 0.004), 0.01, 0.99))
-    epochs = tuple(Epoch(each, 1 - dice * each / EPOCHS, dice * (1 - 0.6 ** each), 30.0)
-                   for each in range(1, 1 + (EPOCHS if state == "trained" else 3)))  # fmt: skip
-    cases = tuple(CaseDice(f"case_{each}", tuple(float(np.clip(dice + rng.normal(0, 0.03), 0, 1)) for _ in LABELS[1:]))
-                  for each in range(8))  # fmt: skip
-    reason = {"over budget": "training memory is over the budget of 1.6 GiB", "failed": "out of memory: made",
-              "stopped": "behind two thirds at epoch 3"}.get(state, "")  # fmt: skip
+    epochs = tuple(
+        Epoch(each, 1 - dice * each / EPOCHS, dice * (1 - 0.6**each), 30.0)
+        for each in range(1, 1 + (EPOCHS if state == "trained" else 3))
+    )
+    cases = tuple(
+        CaseDice(f"case_{each}", tuple(float(np.clip(dice + rng.normal(0, 0.03), 0, 1)) for _ in LABELS[1:]))
+        for each in range(8)
+    )
+    reason = {
+        "over budget": "training memory is over the budget of 1.6 GiB",
+        "failed": "out of memory: made",
+        "stopped": "behind two thirds at epoch 3",
+    }.get(state, "")
     measurement = Measurement(
         state,
         reason,
@@ -61,8 +68,16 @@ def _record(made, number, rng, forced):
     )
     started = BEGAN + timedelta(seconds=300 * number)
     ended = "" if state == "running" else (started + timedelta(seconds=300)).isoformat(timespec="seconds")
-    return Record(number, made.architectures[row], tuple(made.decisions[row].items()), 0, 0, measurement,
-                  started.isoformat(timespec="seconds"), ended)  # fmt: skip
+    return Record(
+        number,
+        made.architectures[row],
+        tuple(made.decisions[row].items()),
+        0,
+        0,
+        measurement,
+        started.isoformat(timespec="seconds"),
+        ended,
+    )
 
 
 def made_study(name: str, **objectives) -> Study:
@@ -89,8 +104,10 @@ def write_made_study(runs: Path, name: str, records, *, study: Study | None = No
     values = {key: each for key, each in asdict(study).items() if key not in ("executor", "keep", "storage")}
     store = Store.open(f"sqlite:///{file}", name, directions=study.directions, values=values)
     costs = [each.measurement.costs for each in records if each.measurement.costs]
-    store.reference = {each: 0.0 if each == "dice" else 1.2 * max((cost.of(each) for cost in costs), default=1.0)
-                       for each in study.directions}  # fmt: skip
+    store.reference = {
+        each: 0.0 if each == "dice" else 1.2 * max((cost.of(each) for cost in costs), default=1.0)
+        for each in study.directions
+    }
     store.keep_context({**asdict(RECIPES["places"].context), "labels": LABELS})
     store.engine.dispose()
     add_records(file, records, list(study.directions))

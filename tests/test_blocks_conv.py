@@ -78,8 +78,7 @@ def test_norms_are_torchs():
     check("batch", nn.BatchNorm3d(8), lambda norm: norm(x))
     check("group", nn.GroupNorm(8, 8), lambda norm: norm(x))
     check("layer", nn.LayerNorm(8), lambda norm: norm(x.movedim(1, -1)).movedim(-1, 1))
-    check("slice", nn.InstanceNorm2d(8, affine=True),
-          lambda norm: norm(slices).unflatten(0, (2, 3)).transpose(1, 2))  # fmt: skip
+    check("slice", nn.InstanceNorm2d(8, affine=True), lambda norm: norm(slices).unflatten(0, (2, 3)).transpose(1, 2))
 
 
 @each_norm

@@ -136,8 +136,12 @@ def test_csam_levels_through_the_name_table(name, dtype):
 
 def epa_options(name: str, order: str) -> dict[str, object]:
     projections = FORMS[meta(name).split()[0]]
-    return {"projection": argument(name, "proj_size"), "heads": argument(name, "num_heads"),
-            "projections": projections, "order": order}  # fmt: skip
+    return {
+        "projection": argument(name, "proj_size"),
+        "heads": argument(name, "num_heads"),
+        "projections": projections,
+        "order": order,
+    }
 
 
 @both_precisions

@@ -85,9 +85,20 @@ def test_parameter_count_is_the_papers_network():
 
 @pytest.mark.parametrize(
     ("size", "factor", "margin"),
-    [(160, 1.25, 20), (160, 1.5, 40), (160, 1.75, 60), (160, 1.0, 0), (20, 1.1, 2), (3, 1.5, 0), (4, 1.5, 2),
-     (50, 1.25, 6), (52, 1.25, 6), (48, 1.5, 12), (1, 1.75, 0)],
-)  # fmt: skip
+    [
+        (160, 1.25, 20),
+        (160, 1.5, 40),
+        (160, 1.75, 60),
+        (160, 1.0, 0),
+        (20, 1.1, 2),
+        (3, 1.5, 0),
+        (4, 1.5, 2),
+        (50, 1.25, 6),
+        (52, 1.25, 6),
+        (48, 1.5, 12),
+        (1, 1.75, 0),
+    ],
+)
 def test_margins_are_the_nearest_even_number(size, factor, margin):
     assert expansion_margins((size, 160, size), factor=factor)[0] == margin
     assert expanded_patch((size, 7, size), factor=factor)[2] == size + 2 * margin
@@ -120,9 +131,13 @@ def test_the_standard_patch_alone_is_a_plain_step():
     plain = copy.deepcopy(network)
     first = iter([True, False])
     two_patch_step(
-        network.parts(), image=image, labels=labels, patch=PATCH, loss=F.cross_entropy,
+        network.parts(),
+        image=image,
+        labels=labels,
+        patch=PATCH,
+        loss=F.cross_entropy,
         backward=lambda loss: loss.backward() if next(first) else None,
-    )  # fmt: skip
+    )
     F.cross_entropy(plain(central_crop(image, PATCH)), central_crop(labels, PATCH)).backward()
     for (name, ours), theirs in zip(network.named_parameters(), plain.parameters(), strict=True):
         if name.startswith("head2"):

@@ -28,18 +28,22 @@ from space.presets import PRESETS
 
 STUDIES = Path(__file__).parents[1] / "studies"
 SHORT = [
-    "training.epochs=2", "training.steps_per_epoch=50", "data.folds=4", "executor.device=cpu", "executor.threads=2",
-    "space.choices.width=[8]", "space.choices.encoder=[plain]", "name=short",
+    "training.epochs=2",
+    "training.steps_per_epoch=50",
+    "data.folds=4",
+    "executor.device=cpu",
+    "executor.threads=2",
+    "space.choices.width=[8]",
+    "space.choices.encoder=[plain]",
+    "name=short",
     "search.proposer=random",
-]  # fmt: skip
+]
 
 
 def subset(source: Path, folder: Path, names: list[str]) -> None:
     """Link a few cases of a Decathlon folder into another."""
     description = json.loads((source / "dataset.json").read_text())
-    description["training"] = [
-        {kind: f"./{kind}sTr/{name}.nii.gz" for kind in ("image", "label")} for name in names
-    ]  # fmt: skip
+    description["training"] = [{kind: f"./{kind}sTr/{name}.nii.gz" for kind in ("image", "label")} for name in names]
     for kind in ("imagesTr", "labelsTr"):
         (folder / kind).mkdir(parents=True)
         for name in names:

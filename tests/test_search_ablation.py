@@ -87,11 +87,20 @@ def test_each_kind_of_arm_changes_the_base_as_it_says(tmp_path):
         tmp_path,
     )
     assert list(arms) == [
-        "base", "no attention@bottleneck", "no deep_supervision", "width = 4", "width = 8",
-        "bare", "bare + attention@bottleneck", "bare + attention@skips",
-        "norm = batch, repeats = 1", "norm = batch, repeats = 2", "norm = group, repeats = 1",
-        "norm = group, repeats = 2", "wide and deep",
-    ]  # fmt: skip
+        "base",
+        "no attention@bottleneck",
+        "no deep_supervision",
+        "width = 4",
+        "width = 8",
+        "bare",
+        "bare + attention@bottleneck",
+        "bare + attention@skips",
+        "norm = batch, repeats = 1",
+        "norm = batch, repeats = 2",
+        "norm = group, repeats = 1",
+        "norm = group, repeats = 2",
+        "wide and deep",
+    ]
     assert arms["no deep_supervision"] == {"deep_supervision": False}
     assert arms["bare"] == {"attention@bottleneck": "none", "attention@skips": "none"}
     assert arms["bare + attention@bottleneck"] == {"attention@skips": "none"}  # as the base has it
@@ -171,8 +180,9 @@ def test_a_base_of_a_studys_front_is_read_from_its_records(tiny_run, tmp_path):
 
 
 def test_arms_that_cannot_be_built_are_all_named_before_anything_runs(tmp_path):
-    text = ABLATION.replace("remove: [attention@bottleneck, attention@skips]",
-                            "replace: {levels: [6], attention@skips: [csam]}")  # fmt: skip
+    text = ABLATION.replace(
+        "remove: [attention@bottleneck, attention@skips]", "replace: {levels: [6], attention@skips: [csam]}"
+    )
     with pytest.raises(UserError, match=r"(?s)arm 'levels = 6' can't be built: .*arm 'attention@skips = csam' can't"):
         plan_of(write_ablation(tmp_path, text))
     with pytest.raises(UserError, match="folds: 7 is not one of the 3 folds, numbered from 0"):
@@ -225,8 +235,15 @@ def test_what_was_found_is_written_in_every_form(finished):
     assert all(rule in tex for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"no attention@bottleneck"))
     assert "| no attention@skips |  | = base |" in paths["table.md"].read_text()
     said = paths["methods.txt"].read_text()
-    for part in ("6 volumes", "3 folds; folds 0 and 1 validated, 4 volumes in all", "seeds 0 and 1: 12 trainings",
-                 "Holm's method", "a linear mixed model", "float32", "statsmodels"):  # fmt: skip
+    for part in (
+        "6 volumes",
+        "3 folds; folds 0 and 1 validated, 4 volumes in all",
+        "seeds 0 and 1: 12 trainings",
+        "Holm's method",
+        "a linear mixed model",
+        "float32",
+        "statsmodels",
+    ):
         assert part in said, part
 
 
@@ -252,8 +269,12 @@ def test_results_are_shared_where_all_that_is_learnt_agrees(finished):
 
 
 def test_a_failed_training_is_tried_again_and_reported_and_ends_nothing(tmp_path):
-    made = write_ablation(tmp_path, ABLATION.replace("half the data, longer: {data.share: 0.5, training.epochs: 2}",
-                                                     "wild: {training.learning_rate: 1.0e+30}"))  # fmt: skip
+    made = write_ablation(
+        tmp_path,
+        ABLATION.replace(
+            "half the data, longer: {data.share: 0.5, training.epochs: 2}", "wild: {training.learning_rate: 1.0e+30}"
+        ),
+    )
     plan = plan_of(made, "seeds=1", "folds=[0]", "retries=2", "training.epochs=2")
     run_ablation(plan, view=quiet_view(), make_executor=LocalExecutor)
     wild = read_records(plan.plans[1].url, plan.plans[1].study.name)

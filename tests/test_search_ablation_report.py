@@ -14,8 +14,13 @@ from search.ablation.tables import signed, tables, to_html, to_latex, to_markdow
 from search.visualization.html import figure_html, render_page
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync"]  # fmt: skip
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 STORED = Path(__file__).parents[1] / "studies" / "examples" / "which_attention_small" / "cases.parquet"
 
 
@@ -55,13 +60,19 @@ def test_the_report_draws_fits_and_asks_nothing_of_the_network(summary, tmp_path
         pytest.skip("no Chromium on the path, and CHROMIUM names none")
     from playwright.sync_api import sync_playwright
 
-    figures = [draw_forest(whiskers(summary, "dice"), metric="dice", baseline="base"),
-               draw_classes(summary.classes, metric="dice"), draw_ranks(summary.ranks)]  # fmt: skip
+    figures = [
+        draw_forest(whiskers(summary, "dice"), metric="dice", baseline="base"),
+        draw_classes(summary.classes, metric="dice"),
+        draw_ranks(summary.ranks),
+    ]
     values = {
-        "name": "arms", "tiles": [("arms", "5")], "methods": "m", "arms": [("base", "", "plain", "")],
+        "name": "arms",
+        "tiles": [("arms", "5")],
+        "methods": "m",
+        "arms": [("base", "", "plain", "")],
         "figures": [("figure", figure_html(each)) for each in figures],
         "tables": [(each.title, to_html(each), each.notes) for each in tables(summary, same=[])],
-    }  # fmt: skip
+    }
     path = tmp_path / "report.html"
     path.write_text(render_page(TEMPLATE, values), encoding="utf-8")
     with sync_playwright() as playwright:

@@ -49,8 +49,9 @@ def stop_cluster(cluster):
     import ray
 
     ray.shutdown()
-    processes = [each.process for node in cluster.list_all_nodes() for all_of in node.all_processes.values()
-                 for each in all_of]  # fmt: skip
+    processes = [
+        each.process for node in cluster.list_all_nodes() for all_of in node.all_processes.values() for each in all_of
+    ]
     cluster.shutdown()
     for process in processes:
         process.wait()
@@ -68,9 +69,7 @@ def plan_of(folder, *overrides, text=TINY):
 
 
 def run(plan, cluster, trial, *, trials=3):
-    executor = RayExecutor(
-        plan, address=cluster.address, trial=getattr(cluster_trials, trial), stopwatch=Watch
-    )
+    executor = RayExecutor(plan, address=cluster.address, trial=getattr(cluster_trials, trial), stopwatch=Watch)
     return run_study(plan, trials=trials, view=quiet_view(), executor=executor)
 
 
@@ -146,11 +145,18 @@ def test_out_of_memory_is_tried_once_alone_and_then_over_budget(tmp_path, cluste
 def plain(records):
     """What of records does not depend on clocks and machines."""
     return [
-        (record.number, record.decisions, record.state, record.measurement.dice, record.measurement.cases,
-         [(epoch.number, epoch.loss, epoch.dice) for epoch in record.measurement.epochs],
-         replace(record.measurement.costs, latency=None), record.measurement.measured_memory)
+        (
+            record.number,
+            record.decisions,
+            record.state,
+            record.measurement.dice,
+            record.measurement.cases,
+            [(epoch.number, epoch.loss, epoch.dice) for epoch in record.measurement.epochs],
+            replace(record.measurement.costs, latency=None),
+            record.measurement.measured_memory,
+        )
         for record in records
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.slow
@@ -182,10 +188,13 @@ def test_an_ablation_on_two_workers_finds_what_the_local_one_finds(tmp_path, clu
     run_ablation(there, view=quiet_view(), make_executor=lambda plan: RayExecutor(plan, address=cluster.address))
     assert missing_count(there) == 0
     found, expected = (
-        {(plan.study.name, record.identity): (record.state, record.measurement.dice, record.measurement.cases)
-         for plan in plans.plans for record in read_records(plan.url, plan.study.name)}
+        {
+            (plan.study.name, record.identity): (record.state, record.measurement.dice, record.measurement.cases)
+            for plan in plans.plans
+            for record in read_records(plan.url, plan.study.name)
+        }
         for plans in (there, here)
-    )  # fmt: skip
+    )
     assert len(found) == 6 and found == expected
 
 
@@ -210,9 +219,12 @@ def test_a_real_training_outlives_its_process_and_half_a_checkpoint_and_ends_in_
     (record,) = outcomes(plan)
     assert record.state == "trained" and len(record.measurement.epochs) == 30 and len(record.attempts) == 1
     assert (plan.folder / "trials" / "000000" / "best.safetensors").exists()  # brought back from the storage
-    wild = plan_of(tmp_path, "name=wild", "training.epochs=2", *(
-        f"training.{key}=1e30" for key in ("learning_rate", "clip_gradient")
-    ))  # fmt: skip
+    wild = plan_of(
+        tmp_path,
+        "name=wild",
+        "training.epochs=2",
+        *(f"training.{key}=1e30" for key in ("learning_rate", "clip_gradient")),
+    )
     run_study(wild, trials=2, view=quiet_view(), executor=RayExecutor(wild, address=cluster.address))
     assert {(each.state, each.measurement.fault) for each in outcomes(wild)} == {("failed", "not a number")}
 
@@ -250,10 +262,18 @@ def test_cards_of_one_machine_are_locked_apart(monkeypatch):
 
 @pytest.mark.slow
 def test_real_volumes_on_two_workers(tmp_path, cluster, shared_data):
-    loaded = load_study(ROOT / "studies" / "hippocampus.yaml", data_root=shared_data, overrides=[
-        "training.epochs=1", "training.steps_per_epoch=2", "search.proposer=random", "executor.threads=1",
-        "executor.device=cpu", "space.fix.width_cap=32",
-    ])  # fmt: skip
+    loaded = load_study(
+        ROOT / "studies" / "hippocampus.yaml",
+        data_root=shared_data,
+        overrides=[
+            "training.epochs=1",
+            "training.steps_per_epoch=2",
+            "search.proposer=random",
+            "executor.threads=1",
+            "executor.device=cpu",
+            "space.fix.width_cap=32",
+        ],
+    )
     plan = make_plan(loaded, runs=tmp_path)
     run_study(plan, trials=2, view=quiet_view(), executor=RayExecutor(plan, address=cluster.address))
     records = outcomes(plan)

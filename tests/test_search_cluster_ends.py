@@ -19,8 +19,15 @@ SLOW = TINY.replace("epochs: 3", "epochs: 20")
 
 def started(plan, cluster, *, trials=3):
     """Start a driver of its own process and wait until two trials have done some epochs."""
-    command = [sys.executable, str(HERE / "cluster_study.py"), str(plan.loaded.file), str(plan.runs), cluster.address,
-               str(trials), "Slow"]  # fmt: skip
+    command = [
+        sys.executable,
+        str(HERE / "cluster_study.py"),
+        str(plan.loaded.file),
+        str(plan.runs),
+        cluster.address,
+        str(trials),
+        "Slow",
+    ]
     driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: driver.poll() is not None or under_way(plan))
     assert driver.poll() is None, driver.communicate()

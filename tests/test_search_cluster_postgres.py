@@ -32,8 +32,15 @@ def server():
 
 
 def other_driver(plan, cluster, trials, trial):
-    command = [sys.executable, str(HERE / "cluster_study.py"), str(plan.loaded.file), str(plan.runs), cluster.address,
-               str(trials), trial]  # fmt: skip
+    command = [
+        sys.executable,
+        str(HERE / "cluster_study.py"),
+        str(plan.loaded.file),
+        str(plan.runs),
+        cluster.address,
+        str(trials),
+        trial,
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -46,9 +46,20 @@ def test_memory_grows_with_the_batch_and_inference_needs_less():
 
 
 def test_parameters_are_the_built_ones_and_convolutions_are_counted_by_hand():
-    fix = {"levels": 3, "width": 4, "growth": 2, "repeats": 1, "kernels": "3d", "deep_supervision": False,
-           "attention": "none", "encoder": "plain", "upsampling": "nearest", "skip": "concat", "norm": "instance",
-           "downsampling": "max"}  # fmt: skip
+    fix = {
+        "levels": 3,
+        "width": 4,
+        "growth": 2,
+        "repeats": 1,
+        "kernels": "3d",
+        "deep_supervision": False,
+        "attention": "none",
+        "encoder": "plain",
+        "upsampling": "nearest",
+        "skip": "concat",
+        "norm": "instance",
+        "downsampling": "max",
+    }
     cubic = Context((16, 16, 16), (1.0, 1.0, 1.0), 1, 2)
     space = narrow(cubic, placement="each", fix=fix, choices={})
     architecture = space.architecture(space.complete({}))

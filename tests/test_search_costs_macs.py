@@ -42,9 +42,13 @@ def test_unetrpp_has_the_published_macs(name):
     assert found < PUBLISHED[name]  # which count the deep supervision's heads, unused when segmenting
 
 
-@pytest.mark.parametrize(("projections", "units", "epa", "block"), [
-    ("shared", 1, 0.453e9, 2.299e9), ("separate", 2, 0.354e9, 3.211e9),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("projections", "units", "epa", "block"),
+    [
+        ("shared", 1, 0.453e9, 2.299e9),
+        ("separate", 2, 0.354e9, 3.211e9),
+    ],
+)
 def test_first_stages_have_the_measured_macs(projections, units, epa, block):
     grid = (32, 32, 32) if projections == "shared" else (16, 40, 40)
     with AbstractTensors():
@@ -118,10 +122,19 @@ def test_isa_counts_a_mask_a_slice_or_one_a_neighbour():
 @pytest.mark.parametrize("upsampling", ["transposed", "nearest", "linear-conv"])
 def test_a_network_counts_as_torch_counts_it(upsampling):
     values = {
-        "encoder": "residual", "channels": (4, 8, 16), "kernels": ((1, 3, 3), (3, 3, 3), (3, 3, 3)), "repeats": 2,
-        "pooling": ((1, 2, 2), (2, 2, 2)), "norm": "layer", "activation": "gelu", "dropout": 0.0, "skip": "concat",
-        "downsampling": "strided", "upsampling": upsampling, "deep_supervision": True,
-    }  # fmt: skip
+        "encoder": "residual",
+        "channels": (4, 8, 16),
+        "kernels": ((1, 3, 3), (3, 3, 3), (3, 3, 3)),
+        "repeats": 2,
+        "pooling": ((1, 2, 2), (2, 2, 2)),
+        "norm": "layer",
+        "activation": "gelu",
+        "dropout": 0.0,
+        "skip": "concat",
+        "downsampling": "strided",
+        "upsampling": upsampling,
+        "deep_supervision": True,
+    }
     architecture, context = Architecture.of(values), Context((4, 16, 8), (1.0, 1.0, 1.0), 2, 3)
     network = build(architecture, context).eval()
     with torch.inference_mode():

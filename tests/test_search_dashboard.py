@@ -169,10 +169,11 @@ def test_names_from_a_study_are_escaped(tmp_path):
     mark = "<img src=x onerror=alert(1)>"
     records = made_records(12, state="trained")
     worst = replace(
-        records[0], measurement=Measurement("failed", f"</script>{mark}"),
+        records[0],
+        measurement=Measurement("failed", f"</script>{mark}"),
         architecture=Architecture.of({**dict(records[0].architecture.entries), "encoder": mark}),
         decisions=(*records[0].decisions, ("axis" + mark, mark)),
-    )  # fmt: skip
+    )
     records[1] = replace(records[1], decisions=(*records[1].decisions, ("axis" + mark, "plain")))
     write_made_study(tmp_path, "made", [worst, *records[1:]])
     app = make_app(Library(None, tmp_path), token=None)

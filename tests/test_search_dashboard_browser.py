@@ -73,8 +73,11 @@ def walk(page, path):
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
 def test_every_view_opens_without_complaint_and_fits(opened, size):
     page = opened("/study/made/front", size)
-    for study, views in (("made", ("progress", "matters", "trial", "compare")), ("failed", ("front", "matters")),
-                         (LONG, ("front", "trial"))):  # fmt: skip
+    for study, views in (
+        ("made", ("progress", "matters", "trial", "compare")),
+        ("failed", ("front", "matters")),
+        (LONG, ("front", "trial")),
+    ):
         for view in views:
             walk(page, f"/study/{study}/{view}")
             if study == "made":  # a phone's first figure may be further down, and is drawn when it comes near

@@ -1,6 +1,5 @@
 """Which databases a study may name, and what is said where one can't be had."""
 
-
 import pytest
 import sqlalchemy as sql
 from test_search_store import CHOICES, DIRECTIONS, DONE, record

@@ -89,16 +89,25 @@ def made_study(root: Path, text: str = STUDY) -> SimpleNamespace:
     save_weights(folder, network)
     latency = Latency(0.0123, 0.001, 20, True, "a slow CPU", 1, "float32")
     measured = Measurement(
-        "trained", costs=Costs(1234, 5_600_000, 7 << 20, 1 << 20, latency), dice=0.5,
-        cases=tuple(CaseDice(name, (0.4, None)) for name in plan.fold.validation), versions=(("torch", "2"),),
-    )  # fmt: skip
+        "trained",
+        costs=Costs(1234, 5_600_000, 7 << 20, 1 << 20, latency),
+        dice=0.5,
+        cases=tuple(CaseDice(name, (0.4, None)) for name in plan.fold.validation),
+        versions=(("torch", "2"),),
+    )
     record = Record(0, architecture, tuple(decisions.items()), 0, 0, measured, "then", "now")
     task = Task(prepared.folder, 1, prepared.labels, plan.context.spacing, plan.fold.train, plan.fold.validation)
     job = Job(architecture, task, plan.training, (), 0, 0, "cpu", 1, str(folder))
     return SimpleNamespace(
-        root=root, file=file, plan=plan, prepared=prepared, record=record, folder=folder, network=network,
+        root=root,
+        file=file,
+        plan=plan,
+        prepared=prepared,
+        record=record,
+        folder=folder,
+        network=network,
         job=job,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")

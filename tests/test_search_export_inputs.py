@@ -21,7 +21,7 @@ from search.data import geometry
 LABELS = tuple(range(9))  # background, then the octants
 SPACING_MM = (4.0, 1.0, 1.0)  # of the network's grid, (D, H, W)
 CENTRE = np.array([3.0, -5.0, 7.0])  # mm; octants meet here
-NETWORK = '''
+NETWORK = """
 import torch
 
 
@@ -33,15 +33,21 @@ class Network(torch.nn.Module):
 
 def load_network(path):
     return Network()
-'''
+"""
 
 
 def settings(channels: int) -> dict:
     return {
-        "spacing": SPACING_MM, "axes": (2, 1, 0), "normalisation": [("ct", -100.0, 100.0, 0.0, 1.0)] * channels,
-        "channels": [f"c{number}" for number in range(channels)], "labels": [f"octant {label}" for label in LABELS],
-        "label_values": LABELS, "patch": (3, 24, 20), "overlap": 0.5, "window_bytes": 0,
-    }  # fmt: skip
+        "spacing": SPACING_MM,
+        "axes": (2, 1, 0),
+        "normalisation": [("ct", -100.0, 100.0, 0.0, 1.0)] * channels,
+        "channels": [f"c{number}" for number in range(channels)],
+        "labels": [f"octant {label}" for label in LABELS],
+        "label_values": LABELS,
+        "patch": (3, 24, 20),
+        "overlap": 0.5,
+        "window_bytes": 0,
+    }
 
 
 def loaded_program(folder: Path, *, channels: int = 1):

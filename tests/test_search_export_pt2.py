@@ -15,10 +15,20 @@ from space.canonical import Context
 from space.narrow import narrow
 
 SIMPLE = {
-    "stages": "single", "stem_stride": 1,
-    "encoder": "plain", "levels": 3, "width": 4, "repeats": 1, "attention": "none", "norm": "instance",
-    "activation": "relu", "dropout": 0.0, "downsampling": "strided", "skip": "add", "deep_supervision": False,
-}  # fmt: skip
+    "stages": "single",
+    "stem_stride": 1,
+    "encoder": "plain",
+    "levels": 3,
+    "width": 4,
+    "repeats": 1,
+    "attention": "none",
+    "norm": "instance",
+    "activation": "relu",
+    "dropout": 0.0,
+    "downsampling": "strided",
+    "skip": "add",
+    "deep_supervision": False,
+}
 
 
 @pytest.fixture(autouse=True)

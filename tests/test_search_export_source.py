@@ -45,9 +45,12 @@ def written(architecture: Architecture, context: Context, folder: Path, *, count
     """The network, its model.py as a module, and what that loads; the source is the same at all sizes."""
     network = lively(fresh_network(architecture, context, count=count))
     done = write_source(
-        lambda: fresh_network(architecture, context, count=count), folder / "model.py",
-        in_channels=context.in_channels, sizes=sizes or [context.patch], title="A network.",
-    )  # fmt: skip
+        lambda: fresh_network(architecture, context, count=count),
+        folder / "model.py",
+        in_channels=context.in_channels,
+        sizes=sizes or [context.patch],
+        title="A network.",
+    )
     assert done.sizes == "any"
     save_file_apart(network, folder / "weights.safetensors")
     spec = importlib.util.spec_from_file_location("written_model", folder / "model.py")
@@ -91,19 +94,40 @@ def test_random_points_of_the_space_are_written_as_they_run_at_any_size(point, t
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto"])
 def test_an_encoder_of_timm_is_written_with_torch_alone(name, tmp_path):
     fix = {
-        "encoder": f"timm:{name}", "levels": 3, "width": 8, "growth": 1.5, "pretrained": False, "stages": "single",
-        "repeats": 1, "attention@bottleneck": "isa",
-    }  # fmt: skip
+        "encoder": f"timm:{name}",
+        "levels": 3,
+        "width": 8,
+        "growth": 1.5,
+        "pretrained": False,
+        "stages": "single",
+        "repeats": 1,
+        "attention@bottleneck": "isa",
+    }
     space = narrow(CONTEXT, placement="tied", fix=fix, choices={})
     check(space.architecture(space.complete({})), CONTEXT, tmp_path, sizes=[(3, 41, 70)])
 
 
-PLAIN = Architecture.of({
-    "encoder": "residual", "channels": (16, 24), "pooling": ((1, 2, 2),), "kernels": ((1, 3, 3),) * 2, "repeats": 2,
-    "norm": "instance", "activation": "leakyrelu", "dropout": 0.2, "downsampling": "strided", "upsampling": "linear",
-    "skip": "add", "deep_supervision": True, "attention@skip0": "csam", "csam.semantic@skip0": False,
-    "csam.positional@skip0": True, "csam.slice@skip0": True, "csam.uncertainty@skip0": False,
-})  # fmt: skip
+PLAIN = Architecture.of(
+    {
+        "encoder": "residual",
+        "channels": (16, 24),
+        "pooling": ((1, 2, 2),),
+        "kernels": ((1, 3, 3),) * 2,
+        "repeats": 2,
+        "norm": "instance",
+        "activation": "leakyrelu",
+        "dropout": 0.2,
+        "downsampling": "strided",
+        "upsampling": "linear",
+        "skip": "add",
+        "deep_supervision": True,
+        "attention@skip0": "csam",
+        "csam.semantic@skip0": False,
+        "csam.positional@skip0": True,
+        "csam.slice@skip0": True,
+        "csam.uncertainty@skip0": False,
+    }
+)
 
 
 def test_the_source_needs_torch_alone_and_has_no_dead_options(tmp_path):
@@ -163,10 +187,16 @@ def test_an_ensemble_averages_its_networks(tmp_path):
 
 def test_half_precision_keeps_its_float32_parts(tmp_path):
     values = {
-        **dict(PLAIN.entries), "attention@skip0": "epa", "epa.projection@skip0": 8, "epa.heads@skip0": 2,
-        "epa.projections@skip0": "shared", "epa.order@skip0": "corrected", "epa.residual_units@skip0": 1,
-        "epa.dropout@skip0": 0.0, "epa.blocks@skip0": 1,
-    }  # fmt: skip
+        **dict(PLAIN.entries),
+        "attention@skip0": "epa",
+        "epa.projection@skip0": 8,
+        "epa.heads@skip0": 2,
+        "epa.projections@skip0": "shared",
+        "epa.order@skip0": "corrected",
+        "epa.residual_units@skip0": 1,
+        "epa.dropout@skip0": 0.0,
+        "epa.blocks@skip0": 1,
+    }
     values = {name: value for name, value in values.items() if not name.startswith("csam.")}
     network, _, loaded = written(Architecture.of(values), CONTEXT, tmp_path)
     x = torch.randn(1, 2, *CONTEXT.patch)

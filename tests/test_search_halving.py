@@ -99,9 +99,7 @@ def test_a_later_bracket_stops_later():
 
 
 def test_a_stopped_trial_is_pruned_counts_as_a_trial_and_stands_on_no_front(tmp_path):
-    made = write_study(
-        tmp_path, STUDY.replace("trials: 3}", "trials: 6, halving: {min_epochs: 1, reduction: 4.0}}")
-    )  # fmt: skip
+    made = write_study(tmp_path, STUDY.replace("trials: 3}", "trials: 6, halving: {min_epochs: 1, reduction: 4.0}}"))
     plan = make_plan(load_study(made.file), runs=made.runs)
     outcome = run_study(plan, trials=6, view=quiet_view())
     assert outcome.why == "6 trials are done" and len(outcome.records) == 6

@@ -57,8 +57,10 @@ def test_csams_encoder_is_taken_from_a_whole_networks_checkpoint(tmp_path):
     preset = PRESETS["csam_unet"]
     with torch.device("meta"):
         ours = build(preset.architecture, preset.context).state_dict()
-    encoder = {f"encoder.{name}": torch.ones(1).expand(value.shape) for name, value in
-               to_released(ours, preset.architecture).items()}  # fmt: skip
+    encoder = {
+        f"encoder.{name}": torch.ones(1).expand(value.shape)
+        for name, value in to_released(ours, preset.architecture).items()
+    }
     torch.save({**encoder, "decoder.up.0.weight": torch.zeros(2)}, tmp_path / "csam.pth")
     done = import_weights(tmp_path / "csam.pth", tmp_path / "start.safetensors")
     assert (done.network, done.tensors, done.left_out) == ("csam_unet", len(encoder), ("decoder.up.0.weight",))
@@ -91,11 +93,22 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
 def small(classes: int = 2):
     from space.architecture import Architecture
 
-    architecture = Architecture.of({
-        "encoder": "plain", "channels": (4, 8), "pooling": ((2, 2, 2),), "kernels": ((3, 3, 3),) * 2, "repeats": 1,
-        "norm": "instance", "activation": "relu", "dropout": 0.0, "downsampling": "max", "upsampling": "linear",
-        "skip": "add", "deep_supervision": False,
-    })  # fmt: skip
+    architecture = Architecture.of(
+        {
+            "encoder": "plain",
+            "channels": (4, 8),
+            "pooling": ((2, 2, 2),),
+            "kernels": ((3, 3, 3),) * 2,
+            "repeats": 1,
+            "norm": "instance",
+            "activation": "relu",
+            "dropout": 0.0,
+            "downsampling": "max",
+            "upsampling": "linear",
+            "skip": "add",
+            "deep_supervision": False,
+        }
+    )
     return UNet(architecture, in_channels=1, classes=classes, patch=(8, 8, 8)), architecture
 
 

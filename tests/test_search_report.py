@@ -1,6 +1,5 @@
 """report.html in a real browser: it draws, fits, sorts, and asks nothing of the network."""
 
-
 import pytest
 
 from search.analysis.front import look

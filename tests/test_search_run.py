@@ -132,9 +132,10 @@ def test_a_trial_recorded_but_not_told_is_told_on_resume(tmp_path):
     ("wanted", "budgeted", "message"),
     [
         (
-            "memory: minimize", "memory: {budget: 1 KiB}",
+            "memory: minimize",
+            "memory: {budget: 1 KiB}",
             "memory: 0.0% of 12 random networks meet the budget of 1.0 KiB",
-        ),  # fmt: skip
+        ),
         ("budget: 60 s", "budget: 0.001 ms", "latency: 0.0% of 12 random networks meet the budget of 0.0 ms"),
     ],
 )

@@ -39,15 +39,22 @@ def test_layers_hold_every_parameter_and_every_mac_once(name):
 def test_layers_come_as_data_meets_them_with_their_outputs():
     found = rows_of("unetrpp_acdc")
     assert [row.place for row in found if row.attention] == [
-        "encoder1", "encoder2", "encoder3", "bottleneck", "decoder3", "decoder2", "decoder1",
-    ]  # fmt: skip
+        "encoder1",
+        "encoder2",
+        "encoder3",
+        "bottleneck",
+        "decoder3",
+        "decoder2",
+        "decoder1",
+    ]
     assert found[0] == Layer("encoder0", "UnetResBlock", False, (16, 16, 160, 160), 7_360, 3_014_656_000)
     assert found[2].block == "EPABlock x3" and found[2].output == (32, 16, 40, 40)
     assert found[2].macs == pytest.approx(3 * 3.211e9, rel=0.001)
     bottleneck = [row for row in found if row.place == "bottleneck"]
     assert [(row.block, row.output) for row in bottleneck] == [
-        ("PatchDown", (256, 2, 5, 5)), ("EPABlock x3", (256, 2, 5, 5)),
-    ]  # fmt: skip
+        ("PatchDown", (256, 2, 5, 5)),
+        ("EPABlock x3", (256, 2, 5, 5)),
+    ]
 
 
 def test_heads_of_the_training_alone_have_no_output():
@@ -58,11 +65,24 @@ def test_heads_of_the_training_alone_have_no_output():
 
 
 def test_a_plain_network_of_the_space_can_be_listed_too():
-    architecture = Architecture.of({
-        "encoder": "plain", "channels": (4, 8), "kernels": ((3, 3, 3),) * 2, "repeats": 1, "pooling": ((2, 2, 2),),
-        "norm": "instance", "activation": "relu", "dropout": 0.0, "skip": "concat", "downsampling": "max",
-        "upsampling": "nearest", "deep_supervision": False, "attention@skip0": "isa", "isa.shared@skip0": True,
-    })  # fmt: skip
+    architecture = Architecture.of(
+        {
+            "encoder": "plain",
+            "channels": (4, 8),
+            "kernels": ((3, 3, 3),) * 2,
+            "repeats": 1,
+            "pooling": ((2, 2, 2),),
+            "norm": "instance",
+            "activation": "relu",
+            "dropout": 0.0,
+            "skip": "concat",
+            "downsampling": "max",
+            "upsampling": "nearest",
+            "deep_supervision": False,
+            "attention@skip0": "isa",
+            "isa.shared@skip0": True,
+        }
+    )
     found = layers(architecture, Context((4, 8, 8), (1.0, 1.0, 1.0), 1, 2))
     assert [(row.place, row.block, row.output) for row in found] == [
         ("encoder0", "PlainUnit", (4, 4, 8, 8)),
@@ -76,11 +96,19 @@ def test_a_plain_network_of_the_space_can_be_listed_too():
 
 def test_the_drawing_says_paper_patch_totals_and_where_attention_is():
     preset = PRESETS["unetrpp_acdc"]
-    rows = [Layer("encoder1", "PatchDown", False, (32, 16, 40, 40), 576, 13_107_200),
-            Layer("encoder1", "EPABlock x3", True, (32, 16, 40, 40), 12_639_864, 9_632_000_000)]  # fmt: skip
+    rows = [
+        Layer("encoder1", "PatchDown", False, (32, 16, 40, 40), 576, 13_107_200),
+        Layer("encoder1", "EPABlock x3", True, (32, 16, 40, 40), 12_639_864, 9_632_000_000),
+    ]
     text = " ".join(drawn(layer_table(preset, rows)).split())  # a title breaks at the table's width
-    for said in ("unetrpp_acdc: Shaker et al., UNETR++", "1 x 16x160x160 to 4 classes", "* EPABlock x3",
-                 "32 x 16 x 40 x 40", "12,640,440", "9.65 G"):  # fmt: skip
+    for said in (
+        "unetrpp_acdc: Shaker et al., UNETR++",
+        "1 x 16x160x160 to 4 classes",
+        "* EPABlock x3",
+        "32 x 16 x 40 x 40",
+        "12,640,440",
+        "9.65 G",
+    ):
         assert said in text, said
 
 

@@ -101,9 +101,15 @@ def test_a_proposer_finds_all_of_a_small_space(table, name):
     few = {table.architectures[row] for row in kept}
     problem = problem_of_table(table, seed=0)
     narrowed = Problem(
-        table.space, table.directions, {}, table.reference, 0, table.architecture,
-        lambda architecture: None if architecture in few else "not among the seven", problem.price,
-    )  # fmt: skip
+        table.space,
+        table.directions,
+        {},
+        table.reference,
+        0,
+        table.architecture,
+        lambda architecture: None if architecture in few else "not among the seven",
+        problem.price,
+    )
     proposer, found = make_proposer(name, narrowed), []
     for number in range(7):
         decisions, _ = ask_new(proposer, narrowed, found)
@@ -152,8 +158,10 @@ def test_wilcoxon_counts_the_unreached_as_censored_and_holm_steps_down():
     assert less([math.inf] * 5, [math.inf] * 5) == 1.0
     assert less([math.inf] * 8, [1.0] * 8) > 0.9
     assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == {
-        "a": pytest.approx(0.03), "b": pytest.approx(0.06), "c": pytest.approx(0.06),
-    }  # fmt: skip
+        "a": pytest.approx(0.03),
+        "b": pytest.approx(0.06),
+        "c": pytest.approx(0.06),
+    }
 
 
 def test_a_comparison_says_medians_ratios_and_budgets(table):
@@ -175,10 +183,14 @@ def test_a_comparison_says_medians_ratios_and_budgets(table):
 def test_a_table_comes_back_from_parquet(table, tmp_path):
     rows = range(0, 1200, 30)
     small = replace(
-        table, decisions=tuple(table.decisions[row] for row in rows), truth=table.truth[list(rows)],
-        architectures=tuple(table.architectures[row] for row in rows), costs=tuple(table.costs[row] for row in rows),
-        epoch_s=table.epoch_s[list(rows)], curve=lambda row, seed: table.curve(rows[row], seed),
-    )  # fmt: skip
+        table,
+        decisions=tuple(table.decisions[row] for row in rows),
+        truth=table.truth[list(rows)],
+        architectures=tuple(table.architectures[row] for row in rows),
+        costs=tuple(table.costs[row] for row in rows),
+        epoch_s=table.epoch_s[list(rows)],
+        curve=lambda row, seed: table.curve(rows[row], seed),
+    )
     write_table(small, tmp_path / "known.parquet", seeds=2)
     read = read_table(tmp_path / "known.parquet")
     assert read.size == small.size and read.epochs == small.epochs
@@ -262,8 +274,10 @@ def test_known_cost_needs_far_fewer_trainings_than_local_search(table):
 
 def test_a_rival_that_was_cut_off_before_ours_got_there_is_not_beaten(table):
     def runs(name, trainings, share):
-        return [Run(name, seed, (Step(1.0, trainings + seed, 60.0 * trainings, share),), 0, (0.1,), 1.0)
-                for seed in range(8)]  # fmt: skip
+        return [
+            Run(name, seed, (Step(1.0, trainings + seed, 60.0 * trainings, share),), 0, (0.1,), 1.0)
+            for seed in range(8)
+        ]
 
     made = comparison(table, {"known-cost": runs("known-cost", 70, 0.96), "gp": runs("gp", 50, 0.9)}, rules=Rules())
     assert made.rivals[0].p > 0.9 and made.rivals[0].hours_p > 0.9

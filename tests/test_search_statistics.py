@@ -27,12 +27,29 @@ AFTER = [0.878, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.14, 1.29]
 SLEEP = [1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4]
 # Rounding times, ?friedman.test in R: chi-squared = 11.143, p = 0.003805.
 ROUNDING = [
-    (5.40, 5.50, 5.55), (5.85, 5.70, 5.75), (5.20, 5.60, 5.50), (5.55, 5.50, 5.40), (5.90, 5.85, 5.70),
-    (5.45, 5.55, 5.60), (5.40, 5.40, 5.35), (5.45, 5.50, 5.35), (5.25, 5.15, 5.00), (5.85, 5.80, 5.70),
-    (5.25, 5.20, 5.10), (5.65, 5.55, 5.45), (5.60, 5.35, 5.45), (5.05, 5.00, 4.95), (5.50, 5.50, 5.40),
-    (5.45, 5.55, 5.50), (5.55, 5.55, 5.35), (5.45, 5.50, 5.55), (5.50, 5.45, 5.25), (5.65, 5.60, 5.40),
-    (5.70, 5.65, 5.55), (6.30, 6.30, 6.25),
-]  # fmt: skip
+    (5.40, 5.50, 5.55),
+    (5.85, 5.70, 5.75),
+    (5.20, 5.60, 5.50),
+    (5.55, 5.50, 5.40),
+    (5.90, 5.85, 5.70),
+    (5.45, 5.55, 5.60),
+    (5.40, 5.40, 5.35),
+    (5.45, 5.50, 5.35),
+    (5.25, 5.15, 5.00),
+    (5.85, 5.80, 5.70),
+    (5.25, 5.20, 5.10),
+    (5.65, 5.55, 5.45),
+    (5.60, 5.35, 5.45),
+    (5.05, 5.00, 4.95),
+    (5.50, 5.50, 5.40),
+    (5.45, 5.55, 5.50),
+    (5.55, 5.55, 5.35),
+    (5.45, 5.50, 5.55),
+    (5.50, 5.45, 5.25),
+    (5.65, 5.60, 5.40),
+    (5.70, 5.65, 5.55),
+    (6.30, 6.30, 6.25),
+]
 
 
 def test_signed_ranks_are_those_of_r():
@@ -63,10 +80,12 @@ def test_the_bootstrap_agrees_with_students_interval_on_a_normal_sample():
 @pytest.mark.parametrize(
     ("correction", "expected"),
     [
-        ("holm", [0.05, 0.08, 0.09, 0.09, 0.09]), ("bonferroni", [0.05, 0.1, 0.15, 0.2, 0.25]),
-        ("fdr_bh", [0.05] * 5), ("none", [0.01, 0.02, 0.03, 0.04, 0.05]),
+        ("holm", [0.05, 0.08, 0.09, 0.09, 0.09]),
+        ("bonferroni", [0.05, 0.1, 0.15, 0.2, 0.25]),
+        ("fdr_bh", [0.05] * 5),
+        ("none", [0.01, 0.02, 0.03, 0.04, 0.05]),
     ],
-)  # fmt: skip
+)
 def test_corrections_are_those_of_rs_p_adjust(correction, expected):
     p = {f"arm{place}": 0.01 * (place + 1) for place in range(5)}
     assert list(adjust(p, correction=correction).values()) == pytest.approx(expected)
@@ -128,11 +147,15 @@ def test_scores_are_averaged_over_classes_then_cases_then_seeds_and_paired_where
         return Score(arm, seed, 0, case, unit, "dice", label, value)
 
     scores = [
-        score("base", 0, "a1", "a", "left", 0.6), score("base", 0, "a1", "a", "right", 0.8),
-        score("base", 0, "a2", "a", "left", 0.9), score("base", 0, "a2", "a", "right", None),
-        score("base", 1, "a1", "a", "left", 0.5), score("more", 0, "a1", "a", "left", 0.9),
-        score("more", 2, "a1", "a", "left", 0.1), score("more", 0, "b1", "b", "left", 0.2),
-    ]  # fmt: skip
+        score("base", 0, "a1", "a", "left", 0.6),
+        score("base", 0, "a1", "a", "right", 0.8),
+        score("base", 0, "a2", "a", "left", 0.9),
+        score("base", 0, "a2", "a", "right", None),
+        score("base", 1, "a1", "a", "left", 0.5),
+        score("more", 0, "a1", "a", "left", 0.9),
+        score("more", 2, "a1", "a", "left", 0.1),
+        score("more", 0, "b1", "b", "left", 0.2),
+    ]
     scored = by_training(scores, metric="dice")
     assert scored["base"][(0, 0)] == {"a": pytest.approx((0.7 + 0.9) / 2)}
     assert per_unit(scored["base"]) == {"a": pytest.approx((0.8 + 0.5) / 2)}

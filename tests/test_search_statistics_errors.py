@@ -44,8 +44,10 @@ def reshuffled(stored, rng):
     """Whole trainings dealt anew to the arms: equal arms, each training with its own luck."""
     trainings = [(arm, training) for arm in stored for training in stored[arm]]
     dealt = iter([trainings[place] for place in rng.permutation(len(trainings))])
-    return {arm: {training: stored[other][its] for training in stored[arm] for other, its in [next(dealt)]}
-            for arm in stored}  # fmt: skip
+    return {
+        arm: {training: stored[other][its] for training in stored[arm] for other, its in [next(dealt)]}
+        for arm in stored
+    }
 
 
 def differences(made):

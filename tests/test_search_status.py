@@ -24,10 +24,17 @@ TRAINED = replace(DONE, costs=replace(DONE.costs, memory_bytes=4000))
 
 def fill(folder, name="tiny"):
     """A study with one trained trial, one that failed, one that runs, and one whose driver is gone."""
-    store = Store.open(f"sqlite:///{folder / 'runs' / name / 'study.db'}", name, directions=DIRECTIONS, values={
-        "name": name, "search": {"seed": 0}, "data": {"fold": 0},
-        "objectives": {"dice": {"direction": "maximize"}, "memory": {"direction": "minimize"}},
-    })  # fmt: skip
+    store = Store.open(
+        f"sqlite:///{folder / 'runs' / name / 'study.db'}",
+        name,
+        directions=DIRECTIONS,
+        values={
+            "name": name,
+            "search": {"seed": 0},
+            "data": {"fold": 0},
+            "objectives": {"dice": {"direction": "maximize"}, "memory": {"direction": "minimize"}},
+        },
+    )
 
     def start(number, driver=store.me):
         network = Architecture.of({"encoder": "plain", "repeats": 1, "channels": (8, 16 + number)})
@@ -42,8 +49,9 @@ def fill(folder, name="tiny"):
     so_far = Measurement("running", epochs=epochs)
     store.update(replace(running, measurement=so_far, attempts=("process 7 was lost; went on",)))
     start(3, driver="process 1 on elsewhere")
-    store.heartbeat.show(machines=2, cpus=16.0, gpus=4.0, used_cpus=3.0, used_gpus=0.5, running=1, queued=1, probes=0,
-                        waiting=0)  # fmt: skip
+    store.heartbeat.show(
+        machines=2, cpus=16.0, gpus=4.0, used_cpus=3.0, used_gpus=0.5, running=1, queued=1, probes=0, waiting=0
+    )
     return store
 
 
@@ -65,15 +73,20 @@ def test_a_status_tells_who_works_on_what_and_what_failed_and_why(tmp_path, stud
         assert status.left_s == pytest.approx(3.5 * 4 / 2) and not status.is_over
         assert json.loads(status_json(status))["drivers"][0]["machines"] == 2
         shown = subprocess.run(
-            [*COMMAND, "status", str(study), "--runs", str(tmp_path / "runs")], capture_output=True, text=True,
+            [*COMMAND, "status", str(study), "--runs", str(tmp_path / "runs")],
+            capture_output=True,
+            text=True,
             env={**os.environ, "COLUMNS": "200"},
-        ).stdout  # fmt: skip
+        ).stdout
     for words in (
         "tiny: 2 of 6 trials (1 trained, 1 failed, 2 running); about 7.0 s left",
         f"driver: process {os.getpid()} on",
         "1 trials on 2 machines, 3 of 16 CPUs and 0.5 of 4 GPUs in use; 1 queued",
-        "0.3100", "process 1 on elsewhere (gone)", "1 x the loss became nan in epoch 2", "1 x process 7 was lost",
-    ):  # fmt: skip
+        "0.3100",
+        "process 1 on elsewhere (gone)",
+        "1 x the loss became nan in epoch 2",
+        "1 x process 7 was lost",
+    ):
         assert words in shown, shown
 
 

@@ -13,17 +13,26 @@ from space.architecture import Architecture
 DIRECTIONS = {"dice": "maximize", "memory": "minimize"}
 COSTS = Costs(10, 20, 4000, 500, Latency(0.01, 0.001, 20, True, "a device", 2, "float32"))
 DONE = Measurement(
-    "trained", costs=COSTS, dice=0.8, cases=(CaseDice("a", (0.9, None)), CaseDice("b", (0.7, 0.8))),
-    epochs=(Epoch(1, 0.5, None, 1.5), Epoch(2, 0.4, 0.8, 1.0)), seconds=3.5, versions=(("torch", "2"),),
-)  # fmt: skip
+    "trained",
+    costs=COSTS,
+    dice=0.8,
+    cases=(CaseDice("a", (0.9, None)), CaseDice("b", (0.7, 0.8))),
+    epochs=(Epoch(1, 0.5, None, 1.5), Epoch(2, 0.4, 0.8, 1.0)),
+    seconds=3.5,
+    versions=(("torch", "2"),),
+)
 
 
 def record(number=0, measurement=None, width=8):
     return Record(
-        number=number, architecture=Architecture.of({"channels": (width, 16), "pooling": ((1, 2, 2),)}),
-        decisions=(("width", width), ("tied", True)), seed=0, fold=1, measurement=measurement or Measurement("running"),
+        number=number,
+        architecture=Architecture.of({"channels": (width, 16), "pooling": ((1, 2, 2),)}),
+        decisions=(("width", width), ("tied", True)),
+        seed=0,
+        fold=1,
+        measurement=measurement or Measurement("running"),
         started="2026-01-01T00:00:00+00:00",
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture

@@ -128,11 +128,16 @@ def test_data_is_found_under_the_root_the_variable_and_beside_the_file(tmp_path,
 @pytest.mark.parametrize(
     ("parse", "text", "value"),
     [
-        (parse_bytes, "8 GiB", 8 * 2**30), (parse_bytes, "8 GB", 8 * 10**9), (parse_bytes, 512, 512),
-        (parse_seconds, "20 ms", 0.02), (parse_seconds, 1.5, 1.5), (parse_seconds, "2 min", 120.0),
-        (parse_count, "47 G", 47e9), (parse_count, "2.5M", 2.5e6),
+        (parse_bytes, "8 GiB", 8 * 2**30),
+        (parse_bytes, "8 GB", 8 * 10**9),
+        (parse_bytes, 512, 512),
+        (parse_seconds, "20 ms", 0.02),
+        (parse_seconds, 1.5, 1.5),
+        (parse_seconds, "2 min", 120.0),
+        (parse_count, "47 G", 47e9),
+        (parse_count, "2.5M", 2.5e6),
     ],
-)  # fmt: skip
+)
 def test_quantities_are_read(parse, text, value):
     assert parse(text) == pytest.approx(value)
 
@@ -180,8 +185,11 @@ def test_mistakes_of_rules_and_bases_point_at_their_lines(tmp_path):
 
 def test_a_base_may_be_opened_and_combinations_forbidden(tmp_path):
     (tmp_path / "volumes").mkdir()
-    text = SPACE_BAD.replace("unetrpp_acdcc", "unetrpp_acdc\n  open: [attention@skips]\n  choices: {attention@skips: "
-                             "[base, isa]}\n  forbid: [{when: {attention@skip0: isa}, why: too dear}]")  # fmt: skip
+    text = SPACE_BAD.replace(
+        "unetrpp_acdcc",
+        "unetrpp_acdc\n  open: [attention@skips]\n  choices: {attention@skips: "
+        "[base, isa]}\n  forbid: [{when: {attention@skip0: isa}, why: too dear}]",
+    )
     section = load_study(write(tmp_path, text)).study.space
     assert section.base == "unetrpp_acdc" and section.open == ("attention@skips",)
     assert section.forbid[0].why == "too dear"

@@ -61,8 +61,13 @@ def test_patches_have_the_size_asked_for_also_beyond_the_volume(prepared, plan, 
 
 
 def test_foreground_patches_hold_foreground_and_labels_follow_flips(prepared, plan):
-    training = replace(plan.training, foreground=1.0, augment=replace(plan.training.augment, flip=("D", "H", "W"),
-                       scale_intensity=0.0, shift_intensity=0.0, noise=0.0))  # fmt: skip
+    training = replace(
+        plan.training,
+        foreground=1.0,
+        augment=replace(
+            plan.training.augment, flip=("D", "H", "W"), scale_intensity=0.0, shift_intensity=0.0, noise=0.0
+        ),
+    )
     source = source_of(prepared, plan, training)
     for number in range(5):
         image, label = source.batch_at(number)

@@ -23,8 +23,10 @@ SCHEMES = ("two-patch", "cascade")
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory):
     text = STUDY.replace("stages: single, ", "").replace("stem_stride: 1", "cascade.join: post")
-    text = text.replace("choices: {", "choices: {stages: [single, two-patch, cascade], expansion: [1.5], "
-                                      "cascade.first: [[1.5], [1.0, 1.5]], ")  # fmt: skip
+    text = text.replace(
+        "choices: {",
+        "choices: {stages: [single, two-patch, cascade], expansion: [1.5], cascade.first: [[1.5], [1.0, 1.5]], ",
+    )
     made = write_study(tmp_path_factory.mktemp("schemes"), text)
     plan = make_plan(load_study(made.file), runs=made.runs)
     with driver_lock(plan):

@@ -21,13 +21,28 @@ CUBIC = Context(patch=(16, 16, 16), spacing=(1.0, 1.0, 1.0), in_channels=1, clas
 FULL = narrow(THICK, placement="each", fix={}, choices={})
 SETTLED = {
     name: FULL.by_name[name].choices[0]
-    for name in ("width", "growth", "kernels", "norm", "activation", "dropout", "downsampling", "upsampling", "skip",
-                 "deep_supervision", "repeats", "stages", "stem_stride")
-} | {
-    "attention@encoders": "none", "attention@decoders": "none", "csam.positional": True, "csam.semantic": True
-}  # fmt: skip
-FEW = {"levels": [3, 4], "encoder": ["plain", "residual"], "attention@skips": ["none", "isa", "csam"],
-       "attention@bottleneck": ["none", "joint"]}  # fmt: skip
+    for name in (
+        "width",
+        "growth",
+        "kernels",
+        "norm",
+        "activation",
+        "dropout",
+        "downsampling",
+        "upsampling",
+        "skip",
+        "deep_supervision",
+        "repeats",
+        "stages",
+        "stem_stride",
+    )
+} | {"attention@encoders": "none", "attention@decoders": "none", "csam.positional": True, "csam.semantic": True}
+FEW = {
+    "levels": [3, 4],
+    "encoder": ["plain", "residual"],
+    "attention@skips": ["none", "isa", "csam"],
+    "attention@bottleneck": ["none", "joint"],
+}
 
 
 def test_an_architecture_hashes_alike_in_another_process():
@@ -146,8 +161,13 @@ def test_what_cannot_be_opened_is_named(base, opened, message):
 
 def test_what_does_not_reach_the_network_is_not_written():
     space = narrow(CUBIC, placement="each", fix={}, choices={})
-    partial = {"levels": 3, "attention@skip0": "csam", "csam.semantic@skip0": False,
-               "csam.positional@skip0": False, "csam.slice@skip0": False}  # fmt: skip
+    partial = {
+        "levels": 3,
+        "attention@skip0": "csam",
+        "csam.semantic@skip0": False,
+        "csam.positional@skip0": False,
+        "csam.slice@skip0": False,
+    }
     without = space.architecture(space.complete(partial))
     assert without == space.architecture(space.complete({"levels": 3}))
     explicit = space.architecture(space.complete({"levels": 3, "kernels": "3d"}))
@@ -211,8 +231,12 @@ def test_a_wrong_narrowing_is_named(fix, choices, message):
 
 
 def test_the_narrower_name_wins():
-    space = narrow(CUBIC, placement="each", fix={"attention": "none", "attention@skip1": "isa"},
-                   choices={"attention@skips": ["none", "csam"]})  # fmt: skip
+    space = narrow(
+        CUBIC,
+        placement="each",
+        fix={"attention": "none", "attention@skip1": "isa"},
+        choices={"attention@skips": ["none", "csam"]},
+    )
     assert space.by_name["attention@encoder0"].choices == ("none",)
     assert space.by_name["attention@skip0"].choices == ("none", "csam")
     assert space.by_name["attention@skip1"].choices == ("isa",)

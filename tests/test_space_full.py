@@ -100,8 +100,10 @@ def signature(architecture, context):
             out = func(*args, **(kwargs or {}))
             flat = [*tree_flatten((args, kwargs))[0], *tree_flatten(out)[0]]
             alive.append(flat)  # so that no identity is used twice
-            said = [(seen.setdefault(id(v), len(seen)), tuple(v.shape)) if isinstance(v, torch.Tensor) else str(v)
-                    for v in flat]  # fmt: skip
+            said = [
+                (seen.setdefault(id(v), len(seen)), tuple(v.shape)) if isinstance(v, torch.Tensor) else str(v)
+                for v in flat
+            ]
             lines.append(f"{func} {said}")
             return out
 
@@ -110,9 +112,7 @@ def signature(architecture, context):
         training = Training(patch=context.patch, batch=2, precision="float32")
         with Watch():
             for phase in make_phases(network.train(), patch=context.patch, training=training):
-                phase.add_gradients(
-                    torch.zeros(2, context.in_channels, *phase.patch), torch.zeros(2, 1, *phase.patch)
-                )
+                phase.add_gradients(torch.zeros(2, context.in_channels, *phase.patch), torch.zeros(2, 1, *phase.patch))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -152,18 +152,30 @@ def test_equal_networks_have_equal_fingerprints():
     ("context", "decisions", "message"),
     [
         (THICK, {"attention@skip0": "joint", "joint.axes@skip0": "volume"}, ""),
-        (LARGE, {"attention@skip0": "joint", "joint.axes@skip0": "volume"},
-         r"joint at skip0 has 262144 tokens \(64x64x64\) that meet each other, over 32768"),
-        (LARGE, {"attention@skip0": "epa"},
-         r"epa at skip0 has 262144 tokens \(64x64x64\) with own weights, over 131072"),
+        (
+            LARGE,
+            {"attention@skip0": "joint", "joint.axes@skip0": "volume"},
+            r"joint at skip0 has 262144 tokens \(64x64x64\) that meet each other, over 32768",
+        ),
+        (
+            LARGE,
+            {"attention@skip0": "epa"},
+            r"epa at skip0 has 262144 tokens \(64x64x64\) with own weights, over 131072",
+        ),
         (CUBIC, {"attention@bottleneck": "epa", "epa.heads@bottleneck": 3}, "32 channels, which its 3 heads don't"),
-        (LARGE, {"encoder": "unetrpp", "stages": "two-patch"},
-         "two-patch training needs a second level that reads the first: unetrpp has none"),
+        (
+            LARGE,
+            {"encoder": "unetrpp", "stages": "two-patch"},
+            "two-patch training needs a second level that reads the first: unetrpp has none",
+        ),
         (LARGE, {"encoder": "unetrpp", "stages": "cascade", "cascade.levels": "finest"}, "unetrpp has none"),
-        (LARGE, {"encoder": "unetrpp", "stages": "cascade", "cascade.first": (1.0,)},
-         "unetrpp has no decoder unit below full resolution that predictions could join: finest, or pre"),
+        (
+            LARGE,
+            {"encoder": "unetrpp", "stages": "cascade", "cascade.first": (1.0,)},
+            "unetrpp has no decoder unit below full resolution that predictions could join: finest, or pre",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_built_says_why_with_the_numbers(context, decisions, message):
     space = narrow(context, placement="each", fix={"levels": 3, "width": 8}, choices={"epa.heads": [4, 3]})
     reason = why_not(space.architecture(space.complete(decisions)), context) or ""

@@ -22,8 +22,17 @@ PARAMETERS = {
     "meunet": 2_515_062,
     "meunet_cascade": 2 * 2_515_062 + 2_534_499,  # two first networks, and the second with 6 channels more a level
 }
-NAMES = ("sau_net", "csam_unet", "joint_denseunet", "unetrpp_synapse", "unetrpp_acdc", "unetrpp_lung",
-         "unetrpp_tumor", "meunet", "meunet_cascade")  # fmt: skip
+NAMES = (
+    "sau_net",
+    "csam_unet",
+    "joint_denseunet",
+    "unetrpp_synapse",
+    "unetrpp_acdc",
+    "unetrpp_lung",
+    "unetrpp_tumor",
+    "meunet",
+    "meunet_cascade",
+)
 each_preset = pytest.mark.parametrize("name", NAMES)
 
 
@@ -34,10 +43,12 @@ def count(architecture, context):
 
 def changed(architecture, **values):
     """Entries replaced at their name, or at every place of their kind."""
-    return Architecture.of({
-        name: values.get(name, values.get(name.partition("@")[0].replace(".", "_"), value))
-        for name, value in architecture.entries
-    })  # fmt: skip
+    return Architecture.of(
+        {
+            name: values.get(name, values.get(name.partition("@")[0].replace(".", "_"), value))
+            for name, value in architecture.entries
+        }
+    )
 
 
 def tiny(name):
@@ -48,8 +59,12 @@ def tiny(name):
         narrower = {"channels": (16,) * 5}
     if name == "joint_denseunet":
         layers = (1, 2, 1, 1)
-        narrower = {"channels": dense_channels(stem=8, layers=layers, growth=4), "dense_layers": layers,
-                    "dense_growth": 4, "decoder_channels": (8, 4, 8, 8)}  # fmt: skip
+        narrower = {
+            "channels": dense_channels(stem=8, layers=layers, growth=4),
+            "dense_layers": layers,
+            "dense_growth": 4,
+            "decoder_channels": (8, 4, 8, 8),
+        }
     if name.startswith("unetrpp"):
         narrower = {"channels": (4, 8, 8, 16, 16), "epa_projection": 2, "epa_dropout": 0.0}
         patch = tuple(8 * step for step in architecture["pooling"][0][:2]) + (64,)
@@ -95,9 +110,19 @@ def test_what_only_presets_spell_is_not_written_in_the_space():
     space = narrow(PRESETS["meunet"].context, placement="each", fix={}, choices={})
     architecture = space.architecture(space.complete({}))
     assert {name for name, _ in architecture.entries} == {
-        "activation", "channels", "deep_supervision", "downsampling", "dropout", "encoder", "kernels", "norm",
-        "pooling", "repeats", "skip", "upsampling",
-    }  # fmt: skip
+        "activation",
+        "channels",
+        "deep_supervision",
+        "downsampling",
+        "dropout",
+        "encoder",
+        "kernels",
+        "norm",
+        "pooling",
+        "repeats",
+        "skip",
+        "upsampling",
+    }
 
 
 @each_preset
@@ -165,8 +190,13 @@ def test_a_two_patch_network_trains_its_first_level_on_the_standard_patch_alone(
     network = build(architecture, context).train()
     large = expanded_patch(context.patch, factor=architecture["expansion"])
     image, labels = torch.randn(2, 1, *large), torch.randint(0, 3, (2, *large))
-    two_patch_step(two_patch_network(network), image=image, labels=labels, patch=context.patch,
-                   loss=torch.nn.functional.cross_entropy)  # fmt: skip
+    two_patch_step(
+        two_patch_network(network),
+        image=image,
+        labels=labels,
+        patch=context.patch,
+        loss=torch.nn.functional.cross_entropy,
+    )
     assert all(p.grad is not None for p in network.parameters())
     network.zero_grad()
     parts = two_patch_network(network)

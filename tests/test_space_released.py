@@ -31,8 +31,16 @@ def test_unetrpp_names_lead_there_and_back(name):
     back = from_released(theirs, architecture)
     assert back.keys() == ours.keys() and all(back[key] is ours[key] for key in ours)
     assert {key.partition(".")[0] for key in theirs} == {
-        "unetr_pp_encoder", "encoder1", "decoder5", "decoder4", "decoder3", "decoder2", "out1", "out2", "out3",
-    }  # fmt: skip
+        "unetr_pp_encoder",
+        "encoder1",
+        "decoder5",
+        "decoder4",
+        "decoder3",
+        "decoder2",
+        "out1",
+        "out2",
+        "out3",
+    }
 
 
 def test_unetrpp_names_are_the_released_ones():

@@ -13,7 +13,7 @@ from search.trials.records import CaseDice
 
 def scores_of(
     results: Sequence[Result], *, metrics: Sequence[str], labels: Sequence[str], units: Mapping[str, str]
-) -> list[Score]:  # fmt: skip
+) -> list[Score]:
     """Return every class of every case that the results scored; `units` names each case's patient, or the case."""
     return [
         Score(each.arm, each.seed, each.fold, case.case, units[case.case], metric, label, value)

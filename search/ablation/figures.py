@@ -54,15 +54,24 @@ def draw_forest(lines: list[Whisker], *, metric: str, baseline: str) -> go.Figur
     for kind, color in ((HOLDS, FRONT), (ALONE, ONCE), (OPEN, DOMINATED)):
         chosen = [each for each in lines if each.kind == kind]
         figure.add_scatter(
-            x=[each.difference for each in chosen], y=[_short(each.arm) for each in chosen], name=kind, mode="markers",
-            marker={"color": color, "size": 11, "symbol": "square"}, showlegend=bool(chosen),
+            x=[each.difference for each in chosen],
+            y=[_short(each.arm) for each in chosen],
+            name=kind,
+            mode="markers",
+            marker={"color": color, "size": 11, "symbol": "square"},
+            showlegend=bool(chosen),
             error_x={
-                "type": "data", "symmetric": False, "color": color, "thickness": 2, "width": 5,
+                "type": "data",
+                "symmetric": False,
+                "color": color,
+                "thickness": 2,
+                "width": 5,
                 "array": [each.high - each.difference for each in chosen],
                 "arrayminus": [each.difference - each.low for each in chosen],
             },
-            hovertext=[each.text for each in chosen], hoverinfo="text",
-        )  # fmt: skip
+            hovertext=[each.text for each in chosen],
+            hoverinfo="text",
+        )
     zero = {"color": LINE, "dash": "dash", "width": 2}
     figure.add_shape(type="line", x0=0, x1=0, y0=0, y1=1, yref="paper", line=zero)
     better = "lower" if metric in LOWER_IS_BETTER else "higher"
@@ -97,18 +106,31 @@ def draw_costs(arms: list[Placed], *, cost: str, metric: str, baseline: str) -> 
     base = next((each for each in arms if each.arm == baseline), None)
     for each in arms:
         if base and each is not base:
-            figure.add_scatter(x=[base.cost, each.cost], y=[base.score, each.score], mode="lines", hoverinfo="skip",
-                               line={"color": DOMINATED, "width": 1}, showlegend=False)  # fmt: skip
+            figure.add_scatter(
+                x=[base.cost, each.cost],
+                y=[base.score, each.score],
+                mode="lines",
+                hoverinfo="skip",
+                line={"color": DOMINATED, "width": 1},
+                showlegend=False,
+            )
     kinds = (("dominated", False, OTHER, "circle"), ("Pareto front", True, FRONT, "diamond"))
     for name, on_front, color, symbol in kinds:
         chosen = [each for each in arms if each.on_front == on_front]
         figure.add_scatter(
-            x=[each.cost for each in chosen], y=[each.score for each in chosen], name=name, mode="markers+text",
-            text=[_short(each.arm) for each in chosen], textposition=[_beside(each, arms) for each in chosen],
-            textfont={"size": 11}, marker={"color": color, "size": 11, "symbol": symbol}, showlegend=bool(chosen),
+            x=[each.cost for each in chosen],
+            y=[each.score for each in chosen],
+            name=name,
+            mode="markers+text",
+            text=[_short(each.arm) for each in chosen],
+            textposition=[_beside(each, arms) for each in chosen],
+            textfont={"size": 11},
+            marker={"color": color, "size": 11, "symbol": symbol},
+            showlegend=bool(chosen),
             hovertext=[f"<b>{escape(each.arm)}</b><br>{each.score:.4f}, {each.cost:.4g}" for each in chosen],
-            hoverinfo="text", cliponaxis=False,
-        )  # fmt: skip
+            hoverinfo="text",
+            cliponaxis=False,
+        )
     figure.update_xaxes(title=axis_title(cost), automargin=True)
     figure.update_yaxes(title=TITLES[metric], automargin=True)
     return figure
@@ -130,11 +152,21 @@ def draw_classes(classes: Mapping[str, Mapping[str, float]], *, metric: str) -> 
     most = max((abs(value) for row in values for value in row if value is not None), default=0.0) or 1.0
     figure = go.Figure(layout={**LAYOUT, "height": 130 + ROW * len(arms)})
     figure.add_heatmap(
-        x=labels, y=[_short(arm) for arm in arms], z=values, zmin=-most, zmax=most, colorscale=DIVERGING, xgap=2,
-        ygap=2, reversescale=metric in LOWER_IS_BETTER, colorbar={"title": {"text": "Δ"}, "thickness": 12},
+        x=labels,
+        y=[_short(arm) for arm in arms],
+        z=values,
+        zmin=-most,
+        zmax=most,
+        colorscale=DIVERGING,
+        xgap=2,
+        ygap=2,
+        reversescale=metric in LOWER_IS_BETTER,
+        colorbar={"title": {"text": "Δ"}, "thickness": 12},
         text=[["" if value is None else signed(value, DIGITS[metric]) for value in row] for row in values],
-        texttemplate="%{text}", textfont={"color": "#1c2430"}, hovertemplate="%{y}<br>%{x}: %{text}<extra></extra>",
-    )  # fmt: skip
+        texttemplate="%{text}",
+        textfont={"color": "#1c2430"},
+        hovertemplate="%{y}<br>%{x}: %{text}<extra></extra>",
+    )
     figure.update_xaxes(automargin=True, showline=False, ticks="")
     _arms_axis(figure, arms)
     return figure
@@ -148,21 +180,34 @@ def draw_ranks(ranks: Ranks) -> go.Figure:
     names = [_short(arm) for arm, _ in ranks.ranks]
     figure = go.Figure(layout={**LAYOUT, "height": 150 + ROW * len(names), "showlegend": True})
     figure.add_scatter(
-        x=[rank for _, rank in ranks.ranks], y=names, mode="markers", showlegend=False,
-        marker={"color": FRONT, "size": 11}, hoverinfo="text",
+        x=[rank for _, rank in ranks.ranks],
+        y=names,
+        mode="markers",
+        showlegend=False,
+        marker={"color": FRONT, "size": 11},
+        hoverinfo="text",
         hovertext=[f"<b>{escape(arm)}</b><br>mean rank {rank:.2f}" for arm, rank in ranks.ranks],
-    )  # fmt: skip
+    )
     worst = max(rank for _, rank in ranks.ranks)
     for place, (first, last) in enumerate(ranks.together):
         joined = [name for name, (_, rank) in zip(names, ranks.ranks, strict=True) if first <= rank <= last]
         figure.add_scatter(
-            x=[worst + 0.25 * (place + 1)] * len(joined), y=joined, mode="lines", hoverinfo="skip",
-            line={"color": "#1c2430", "width": 5}, name="not told apart", showlegend=place == 0,
-        )  # fmt: skip
+            x=[worst + 0.25 * (place + 1)] * len(joined),
+            y=joined,
+            mode="lines",
+            hoverinfo="skip",
+            line={"color": "#1c2430", "width": 5},
+            name="not told apart",
+            showlegend=place == 0,
+        )
     figure.add_scatter(
-        x=[1, 1 + ranks.critical], y=[names[-1]] * 2, mode="lines", hoverinfo="skip", name=f"critical difference "
-        f"{ranks.critical:.2f}", line={"color": LINE, "width": 3},
-    )  # fmt: skip
+        x=[1, 1 + ranks.critical],
+        y=[names[-1]] * 2,
+        mode="lines",
+        hoverinfo="skip",
+        name=f"critical difference {ranks.critical:.2f}",
+        line={"color": LINE, "width": 3},
+    )
     end = max(worst, 1 + ranks.critical) + 0.25 * (len(ranks.together) + 1)
     figure.update_xaxes(title=f"mean rank over {ranks.units} units (1 is best)", range=[0.9, end])
     _arms_axis(figure, [arm for arm, _ in ranks.ranks])

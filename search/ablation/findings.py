@@ -35,15 +35,21 @@ def find(plan: AblationPlan, device: Device) -> Findings:
         reasons = dict.fromkeys(f"{each.arm}: {each.why}" for each in missing)
         raise UserError([f"{ablation.name} has no finished training yet", *reasons])
     design = Design(
-        tuple(arm.name for arm in plan.distinct), plan.baseline.name, ablation.case_metrics, ablation.cost_metrics,
-        ablation.correction, ablation.alpha,
-    )  # fmt: skip
-    scores = scores_of(
-        results, metrics=ablation.case_metrics, labels=data.dataset.labels[1:], units=data.facts.groups
+        tuple(arm.name for arm in plan.distinct),
+        plan.baseline.name,
+        ablation.case_metrics,
+        ablation.cost_metrics,
+        ablation.correction,
+        ablation.alpha,
     )
+    scores = scores_of(results, metrics=ablation.case_metrics, labels=data.dataset.labels[1:], units=data.facts.groups)
     summary = summarise(design, scores, results, missing)
     same = [(arm.name, arm.same_as) for arm in plan.arms if arm.same_as]
     return Findings(
-        tuple(results), tuple(missing), tuple(scores), summary, tables(summary, same=same),
+        tuple(results),
+        tuple(missing),
+        tuple(scores),
+        summary,
+        tables(summary, same=same),
         methods(plan, summary, results),
-    )  # fmt: skip
+    )

@@ -22,7 +22,7 @@ from search.config.schema import (
     Search,
     Study,
     Training,
-)  # fmt: skip
+)
 from search.config.validate import read_as, refuse
 from search.config.yaml_source import Path_, Source, lay, read_source
 from space.architecture import Architecture
@@ -65,10 +65,14 @@ class LoadedAblation:
         surface = set(ablation.metrics) & set(SURFACE_METRICS)
         study = Study(
             name=ablation.name + (f"/{setting.name}" if setting.changes else ""),
-            data=setting.data, training=setting.training,
-            objectives=OBJECTIVES, search=Search(seed=ablation.seeds[0]), executor=ablation.executor,
-            storage=storage, surface_tolerance=ablation.surface_tolerance if surface else None,
-        )  # fmt: skip
+            data=setting.data,
+            training=setting.training,
+            objectives=OBJECTIVES,
+            search=Search(seed=ablation.seeds[0]),
+            executor=ablation.executor,
+            storage=storage,
+            surface_tolerance=ablation.surface_tolerance if surface else None,
+        )
         return LoadedStudy(study, self.file, self.data_folder)
 
     def setting_of(self, asked: Asked) -> Setting:
@@ -160,9 +164,7 @@ def _settings(source: Source, asked: Sequence[Asked], mistakes: list[Mistake]) -
     return list(found.values())
 
 
-def _network_mistakes(
-    ablation: Ablation, base: Architecture | None, asked: Asked, source: Source
-) -> list[Mistake]:  # fmt: skip
+def _network_mistakes(ablation: Ablation, base: Architecture | None, asked: Asked, source: Source) -> list[Mistake]:
     """Check an arm's axes and values, whatever the data; what the base's own axes say wrong points at the base."""
     try:
         complete(ablation, base, asked, ANY_CONTEXT)

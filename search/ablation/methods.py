@@ -15,17 +15,25 @@ from search.config.units import show_seconds
 from search.runner.plan import Plan
 
 CORRECTIONS = {
-    "holm": "corrected by Holm's method over the arms", "bonferroni": "corrected by Bonferroni's method over the arms",
+    "holm": "corrected by Holm's method over the arms",
+    "bonferroni": "corrected by Bonferroni's method over the arms",
     "fdr_bh": "with the false discovery rate held by Benjamini and Hochberg's method over the arms",
     "none": "not corrected for the number of arms",
-}  # fmt: skip
+}
 
 
 def methods(plan: AblationPlan, summary: Summary, results: Sequence[Result]) -> str:
     """Return the paragraph; says only what the results show was done."""
     first = plan.plans[0]
-    parts = [_data(first, results), _training(first), *_settings(plan), _runs(plan, summary, results),
-             _scores(plan, summary), _tests(summary), _hardware(results)]  # fmt: skip
+    parts = [
+        _data(first, results),
+        _training(first),
+        *_settings(plan),
+        _runs(plan, summary, results),
+        _scores(plan, summary),
+        _tests(summary),
+        _hardware(results),
+    ]
     return " ".join(parts) + "\n"
 
 

@@ -107,8 +107,11 @@ def _windows(plan: Plan) -> int:
 def print_outlook(plan: AblationPlan, found: Sequence[Outlook], console: Console) -> None:
     """Print the arms with their changes and costs, and the time that is expected."""
     ablation = plan.loaded.ablation
-    table = Table(title=f"{ablation.name}: {len(plan.arms)} arms, {len(plan.distinct)} of them distinct",
-                  title_justify="left", box=box.SIMPLE_HEAD)  # fmt: skip
+    table = Table(
+        title=f"{ablation.name}: {len(plan.arms)} arms, {len(plan.distinct)} of them distinct",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
     for heading in ("arm", "changes", *(HEADINGS[name] for name in SHOWN), "to train", "each about", "network"):
         table.add_column(heading, justify="left" if heading in ("arm", "changes", "network") else "right")
     for arm in plan.arms:
@@ -118,8 +121,9 @@ def print_outlook(plan: AblationPlan, found: Sequence[Outlook], console: Console
             table.add_row(arm.name, changes, *[""] * (len(SHOWN) + 2), f"the same as {arm.same_as}")
             continue
         costs = [show(name, outlook.costs.of(name)) for name in SHOWN]
-        table.add_row(arm.name, changes, *costs, str(outlook.left), show_seconds(outlook.each_s),
-                      arm.architecture.describe())  # fmt: skip
+        table.add_row(
+            arm.name, changes, *costs, str(outlook.left), show_seconds(outlook.each_s), arm.architecture.describe()
+        )
     console.print(table)
     left, total = sum(each.left for each in found), sum(each.left * each.each_s for each in found)
     guessed = "" if all(each.measured for each in found) else ", from a first step of each arm that has not run yet"

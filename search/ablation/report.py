@@ -25,22 +25,30 @@ def tiles(plan: AblationPlan, found: Findings) -> list[tuple[str, str]]:
     effects = [line.effects[summary.primary] for line in summary.lines if summary.primary in line.effects]
     verdicts = [summary.verdict(effect, summary.primary) for effect in effects]
     return [
-        ("arms", str(len(plan.distinct))), ("trainings", str(len(found.results))), ("missing", str(len(found.missing))),
-        ("baseline", summary.design.baseline), ("primary metric", TITLES[summary.primary]),
+        ("arms", str(len(plan.distinct))),
+        ("trainings", str(len(found.results))),
+        ("missing", str(len(found.missing))),
+        ("baseline", summary.design.baseline),
+        ("primary metric", TITLES[summary.primary]),
         ("told apart", str(sum(word in ("better", "worse") for word in verdicts))),
         ("over the cases alone", str(sum("†" in word for word in verdicts))),
-    ]  # fmt: skip
+    ]
 
 
 def render(plan: AblationPlan, found: Findings) -> str:
     """Return the report as one HTML text."""
     drawn = [(title, figure_html(figure)) for title, figure in figures(found)]
     values = {
-        "name": plan.loaded.ablation.name, "tiles": tiles(plan, found), "methods": found.methods, "figures": drawn,
+        "name": plan.loaded.ablation.name,
+        "tiles": tiles(plan, found),
+        "methods": found.methods,
+        "figures": drawn,
         "tables": [(table.title, to_html(table), table.notes) for table in found.tables],
-        "arms": [(arm.name, arm.same_as, arm.architecture.describe(), plan.loaded.settings[arm.plan].name)
-                 for arm in plan.arms],
-    }  # fmt: skip
+        "arms": [
+            (arm.name, arm.same_as, arm.architecture.describe(), plan.loaded.settings[arm.plan].name)
+            for arm in plan.arms
+        ],
+    }
     return render_page(TEMPLATE, values)
 
 

@@ -129,5 +129,3 @@ def _as_here(record: Record, plan: Plan, device: Device) -> bool:
 
 def _device(latency: Latency) -> dict[str, Any]:
     return {"name": latency.device, "threads": latency.threads, "precision": latency.precision}
-
-

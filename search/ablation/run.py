@@ -37,9 +37,10 @@ def _ask(plan: AblationPlan, number: int) -> Ask:
     def ask(records: Sequence[Record]) -> Wanted | str | None:
         running = {record.identity for record in records if record.state == "running"}
         left = [
-            each for each in still_wanted(plan, number, device)
+            each
+            for each in still_wanted(plan, number, device)
             if each.identity not in running and tries[each.identity] <= plan.loaded.ablation.retries
-        ]  # fmt: skip
+        ]
         if not left:
             return None if running else "all is trained"
         least = min(left, key=lambda each: tries[each.identity])

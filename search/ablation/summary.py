@@ -94,7 +94,7 @@ class Summary:
 
 def summarise(
     design: Design, scores: Sequence[Score], results: Sequence[Result], missing: Sequence[Missing]
-) -> Summary:  # fmt: skip
+) -> Summary:
     """Work out the numbers of an ablation; arms without any training have no line."""
     trained = {metric: by_training(scores, metric=metric) for metric in design.case_metrics}
     primary = trained[design.case_metrics[0]]
@@ -104,13 +104,15 @@ def summarise(
     front = _front(design, {arm: mean_and_sd(primary[arm])[0] for arm in arms}, costs)
     lines = tuple(
         Line(
-            arm, len(primary[arm]),
+            arm,
+            len(primary[arm]),
             {metric: mean_and_sd(trained[metric][arm]) for metric in design.case_metrics if arm in trained[metric]},
             {metric: effects[metric][arm] for metric in design.case_metrics if arm in effects[metric]},
-            costs[arm], arm in front,
+            costs[arm],
+            arm in front,
         )
         for arm in arms
-    )  # fmt: skip
+    )
     better_up = design.case_metrics[0] not in LOWER_IS_BETTER
     ranks = rank_arms({arm: primary[arm] for arm in arms}, alpha=design.alpha, higher_is_better=better_up)
     return Summary(design, lines, tuple(missing), ranks, _classes(design, scores, arms))
@@ -132,19 +134,25 @@ def _effects(design: Design, trained: Mapping[str, Scored]) -> dict[str, Effect]
     strictest = design.alpha if design.correction == "none" else design.alpha / max(1, len(pairs))
     return {
         arm: Effect(
-            each, adjusted[arm], mixed.get(arm), mixed_adjusted.get(arm),
+            each,
+            adjusted[arm],
+            mixed.get(arm),
+            mixed_adjusted.get(arm),
             detectable(differences[arm], alpha=strictest),
         )
         for arm, each in pairs.items()
-    }  # fmt: skip
+    }
 
 
 def _costs(arm: str, results: Sequence[Result]) -> dict[str, float]:
     """Return an arm's costs, the median of its trainings': only latencies differ."""
     records = [each.record for each in results if each.arm == arm]
     values = {name: [record.measurement.value(name) for record in records] for name in OBJECTIVES if name != "dice"}
-    return {name: float(np.median(known)) for name, found in values.items()
-            if (known := [value for value in found if value is not None])}  # fmt: skip
+    return {
+        name: float(np.median(known))
+        for name, found in values.items()
+        if (known := [value for value in found if value is not None])
+    }
 
 
 def _front(design: Design, means: Mapping[str, float], costs: Mapping[str, Mapping[str, float]]) -> set[str]:

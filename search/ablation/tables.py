@@ -18,10 +18,27 @@ TITLES = {**HEADINGS, "hd95": "hd95 (mm)", "surface_dice": "surface Dice"}
 DIGITS = {"dice": 4, "surface_dice": 4, "hd95": 2}
 ARROWS = {"hd95": "↓"}
 LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "Δ": r"$\Delta$", "†": r"$^\dagger$",
-    "−": r"$-$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "×": r"$\times$", "≤": r"$\leq$", "<": r"$<$", ">": r"$>$",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "_": r"\_",
+    "#": r"\#",
+    "$": r"\$",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "Δ": r"$\Delta$",
+    "†": r"$^\dagger$",
+    "−": r"$-$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "×": r"$\times$",
+    "≤": r"$\leq$",
+    "<": r"$<$",
+    ">": r"$>$",
+}
 
 
 @dataclass(frozen=True)
@@ -49,9 +66,17 @@ def _scores(summary: Summary, metric: str, same: Sequence[tuple[str, str]]) -> T
     design = summary.design
     modelled = any(metric in line.effects and line.effects[metric].mixed for line in summary.lines)
     headings = (
-        "arm", "trainings", f"{TITLES[metric]} {ARROWS.get(metric, '↑')}", "Δ", "95 % CI",
-        f"p ({_words(design.correction)})", "effect", "p (mixed)", "least Δ", "verdict",
-    )  # fmt: skip
+        "arm",
+        "trainings",
+        f"{TITLES[metric]} {ARROWS.get(metric, '↑')}",
+        "Δ",
+        "95 % CI",
+        f"p ({_words(design.correction)})",
+        "effect",
+        "p (mixed)",
+        "least Δ",
+        "verdict",
+    )
     rows = [_score_row(summary, line, metric) for line in summary.lines if metric in line.means]
     rows += [(arm, "", f"= {other}", *[""] * 7) for arm, other in same]
     units = {line.effects[metric].pairs.units for line in summary.lines if metric in line.effects}
@@ -84,11 +109,13 @@ def _score_row(summary: Summary, line: Line, metric: str) -> tuple[str, ...]:
 def _effect_cells(effect: Effect, digits: int) -> tuple[str, ...]:
     pairs = effect.pairs
     return (
-        signed(pairs.difference, digits), f"{signed(pairs.low, digits)} to {signed(pairs.high, digits)}",
-        show_p(effect.adjusted), signed(pairs.rank_biserial, 2),
+        signed(pairs.difference, digits),
+        f"{signed(pairs.low, digits)} to {signed(pairs.high, digits)}",
+        show_p(effect.adjusted),
+        signed(pairs.rank_biserial, 2),
         "" if effect.mixed_adjusted is None else show_p(effect.mixed_adjusted),
         "none" if effect.detectable is None else f"{effect.detectable:.{digits}f}",
-    )  # fmt: skip
+    )
 
 
 def _costs(summary: Summary) -> Table:
@@ -126,8 +153,13 @@ def show_p(p: float) -> str:
 
 def to_rich(table: Table) -> RichTable:
     """Return the table for the terminal."""
-    shown = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, caption="\n".join(table.notes),
-                      caption_justify="left")  # fmt: skip
+    shown = RichTable(
+        title=table.title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        caption="\n".join(table.notes),
+        caption_justify="left",
+    )
     for place, heading in enumerate(table.headings):
         shown.add_column(heading, justify="left" if place in (0, len(table.headings) - 1) else "right")
     for row in table.rows:
@@ -140,8 +172,10 @@ def to_markdown(table: Table) -> str:
     last = len(table.headings) - 1
     rule = ["---" if place in (0, last) else "---:" for place in range(last + 1)]
     lines = [f"**{table.title}**", ""]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
-              for row in (table.headings, tuple(rule), *table.rows)]  # fmt: skip
+    lines += [
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+        for row in (table.headings, tuple(rule), *table.rows)
+    ]
     return "\n".join([*lines, *(f"\n{note}" for note in table.notes)]) + "\n"
 
 
@@ -150,10 +184,23 @@ def to_latex(table: Table) -> str:
     columns = "l" + "r" * (len(table.headings) - 2) + "l"
     rows = [" & ".join(_latex(cell) for cell in row) + r" \\" for row in (table.headings, *table.rows)]
     notes = [rf"\par\smallskip\footnotesize {_latex(note)}" for note in table.notes]
-    return "\n".join([
-        r"\begin{table}", r"\centering", rf"\caption{{{_latex(table.title)}}}", rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_latex(table.title)}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            rows[0],
+            r"\midrule",
+            *rows[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+            *notes,
+            r"\end{table}",
+            "",
+        ]
+    )
 
 
 def _latex(text: str) -> str:
@@ -166,8 +213,11 @@ def to_html(table: Table) -> str:
     def row(cells: Sequence[str], tag: str) -> str:
         last = len(cells) - 1
         marks = ["text" if place in (0, last) else "" for place in range(last + 1)]
-        return "<tr>" + "".join(f'<{tag} class="{mark}">{escape(cell)}</{tag}>'
-                                for cell, mark in zip(cells, marks, strict=True)) + "</tr>"  # fmt: skip
+        return (
+            "<tr>"
+            + "".join(f'<{tag} class="{mark}">{escape(cell)}</{tag}>' for cell, mark in zip(cells, marks, strict=True))
+            + "</tr>"
+        )
 
     body = "\n".join(row(cells, "td") for cells in table.rows)
     return f"<table><thead>{row(table.headings, 'th')}</thead><tbody>{body}</tbody></table>"
@@ -177,11 +227,31 @@ def to_csv(summary: Summary) -> str:
     """Return every number as CSV, unrounded: a row for each arm and metric; costs in bytes, seconds and counts."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([
-        "arm", "metric", "trainings", "mean", "sd", "units", "difference", "low", "high", "percent", "p", "p_adjusted",
-        "rank_biserial", "cohens_d", "mixed_difference", "mixed_error", "mixed_p", "mixed_p_adjusted", "detectable",
-        "verdict", "on_front",
-    ])  # fmt: skip
+    writer.writerow(
+        [
+            "arm",
+            "metric",
+            "trainings",
+            "mean",
+            "sd",
+            "units",
+            "difference",
+            "low",
+            "high",
+            "percent",
+            "p",
+            "p_adjusted",
+            "rank_biserial",
+            "cohens_d",
+            "mixed_difference",
+            "mixed_error",
+            "mixed_p",
+            "mixed_p_adjusted",
+            "detectable",
+            "verdict",
+            "on_front",
+        ]
+    )
     for line in summary.lines:
         for metric, (mean, sd) in line.means.items():
             effect = line.effects.get(metric)
@@ -198,10 +268,20 @@ def _csv_effect(summary: Summary, effect: Effect, metric: str) -> list[object]:
     pairs, mixed = effect.pairs, effect.mixed
     of_mixed = [mixed.difference, mixed.error, mixed.p] if mixed else ["", "", ""]
     return [
-        pairs.units, pairs.difference, pairs.low, pairs.high, "", pairs.p, effect.adjusted, pairs.rank_biserial,
-        _cell(pairs.cohens_d), *of_mixed, _cell(effect.mixed_adjusted), _cell(effect.detectable),
+        pairs.units,
+        pairs.difference,
+        pairs.low,
+        pairs.high,
+        "",
+        pairs.p,
+        effect.adjusted,
+        pairs.rank_biserial,
+        _cell(pairs.cohens_d),
+        *of_mixed,
+        _cell(effect.mixed_adjusted),
+        _cell(effect.detectable),
         summary.verdict(effect, metric),
-    ]  # fmt: skip
+    ]
 
 
 def _cell(value: float | None) -> object:

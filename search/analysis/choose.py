@@ -16,9 +16,12 @@ from search.trials.records import Record
 RULES = ("knee", "best", "cheapest:dice>=0.85", "under:memory=4GiB,latency=30ms")
 CHEAPEST = re.compile(r"cheapest:dice>=(0?\.\d+|[01](\.0*)?)")
 UNITS: dict[str, Callable[[Any], float]] = {
-    "memory": parse_bytes, "inference_memory": parse_bytes, "latency": parse_seconds, "macs": parse_count,
+    "memory": parse_bytes,
+    "inference_memory": parse_bytes,
+    "latency": parse_seconds,
+    "macs": parse_count,
     "params": parse_count,
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,7 @@ def choose(pick: str, records: Sequence[Record], directions: Mapping[str, str]) 
     return Choice(record, f"trial {record.number}, {why}", _neighbours(record, records, directions))
 
 
-def _by_rule(
-    pick: str, rule: str, front: Sequence[Record], directions: Mapping[str, str]
-) -> tuple[Record, str]:
+def _by_rule(pick: str, rule: str, front: Sequence[Record], directions: Mapping[str, str]) -> tuple[Record, str]:
     size = f"a front of {len(front)} network{'' if len(front) == 1 else 's'}"
     if rule == "knee":
         return knee(front, directions), f"the knee of {size}: nearest to the best {_listed(directions)} at once"
@@ -64,9 +65,7 @@ def _by_rule(
     return record, f"the best of {size}: the {extreme} {HEADINGS[name]}, {value}"
 
 
-def _cheapest(
-    pick: str, front: Sequence[Record], directions: Mapping[str, str], size: str
-) -> tuple[Record, str]:
+def _cheapest(pick: str, front: Sequence[Record], directions: Mapping[str, str], size: str) -> tuple[Record, str]:
     """Return the front's cheapest record of enough Dice, by the study's first cost, then its others."""
     found = CHEAPEST.fullmatch(pick)
     costs = [name for name in directions if name != "dice"]
@@ -162,8 +161,11 @@ def _place(record: Record, records: Sequence[Record], directions: Mapping[str, s
     if record.number not in [each.number for each in others]:
         return f"it is on no front, as it lacks a value of {_listed(directions)}"
     own = losses([record], directions)[0]
-    ahead = [each for each, point in zip(others, losses(others, directions), strict=True)
-             if (point <= own).all() and (point < own).any()]  # fmt: skip
+    ahead = [
+        each
+        for each, point in zip(others, losses(others, directions), strict=True)
+        if (point <= own).all() and (point < own).any()
+    ]
     if not ahead:
         return "it equals a network of the front"
     together = f"is better in {_listed(directions)} taken together and worse in none"

@@ -62,9 +62,12 @@ def confirmed_front(
 
 
 def _confirmed(
-    record: Record, kept: Sequence[Record], trainings: Mapping[int, list[Record]], means: Mapping[int, float],
+    record: Record,
+    kept: Sequence[Record],
+    trainings: Mapping[int, list[Record]],
+    means: Mapping[int, float],
     costs: Sequence[str],
-) -> Confirmed:  # fmt: skip
+) -> Confirmed:
     own = [_dice(each) for each in trainings[record.number]]
     low, high = interval(own)
     cheaper = [other for other in kept if other.number != record.number and _no_dearer(other, record, costs)]
@@ -132,9 +135,15 @@ def confirmed_table(name: str, points: Sequence[Confirmed], directions: Mapping[
         span = "" if point.low is None or point.high is None else f"{point.low:.4f} to {point.high:.4f}"
         values = [show(cost, point.record.measurement.value(cost)) for cost in costs]
         table.add_row(
-            str(point.record.number), f"{point.mean:.4f}", span, str(point.trainings),
-            show("dice", point.record.measurement.dice), *values, _place(point), point.record.architecture.describe(),
-        )  # fmt: skip
+            str(point.record.number),
+            f"{point.mean:.4f}",
+            span,
+            str(point.trainings),
+            show("dice", point.record.measurement.dice),
+            *values,
+            _place(point),
+            point.record.architecture.describe(),
+        )
     return table
 
 
@@ -149,10 +158,17 @@ def confirmed_json(name: str, points: Sequence[Confirmed]) -> str:
     """Return the confirmed front as JSON."""
     rows = [
         {
-            "trial": point.record.number, "dice": point.mean, "low": point.low, "high": point.high,
-            "trainings": point.trainings, "searched_dice": point.record.measurement.dice, "rival": point.rival,
-            "p": point.p, "significant": point.significant, "fingerprint": point.record.architecture.fingerprint,
+            "trial": point.record.number,
+            "dice": point.mean,
+            "low": point.low,
+            "high": point.high,
+            "trainings": point.trainings,
+            "searched_dice": point.record.measurement.dice,
+            "rival": point.rival,
+            "p": point.p,
+            "significant": point.significant,
+            "fingerprint": point.record.architecture.fingerprint,
         }
         for point in points
-    ]  # fmt: skip
+    ]
     return json.dumps({"study": name, "confirmed": rows}, indent=2)

@@ -119,7 +119,10 @@ def front_json(looked: Look) -> str:
     ]
     share = hypervolume(looked.records, looked.study.directions, looked.reference) if looked.reference else None
     values = {
-        "study": looked.study.name, "objectives": looked.study.directions, "reference": looked.reference,
-        "hypervolume": share, "front": rows,
-    }  # fmt: skip
+        "study": looked.study.name,
+        "objectives": looked.study.directions,
+        "reference": looked.reference,
+        "hypervolume": share,
+        "front": rows,
+    }
     return json.dumps(values, indent=2)

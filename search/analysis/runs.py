@@ -67,9 +67,7 @@ def compare_runs(looks: Sequence[Look]) -> tuple[dict[str, float], list[Side]]:
             named = " and ".join(f"{', '.join(one.study.directions)} ({one.study.name})" for one in (looks[0], each))
             raise UserError([f"runs of different objectives can't be compared: {named}"])
     comparable([record for each in looks for record in each.records], first)
-    reference = {
-        name: (min if name == "dice" else max)(each.reference[name] for each in looks) for name in first
-    }
+    reference = {name: (min if name == "dice" else max)(each.reference[name] for each in looks) for name in first}
     return reference, [Side(each, _curve(each, reference)) for each in looks]
 
 
@@ -94,10 +92,14 @@ def compare_table(reference: dict[str, float], sides: Sequence[Side]) -> Table:
     for side in sides:
         trained = [record.measurement.dice for record in side.looked.records if record.state == "trained"]
         table.add_row(
-            side.name, str(len(trained)), f"{side.hours:.2f}", str(len(side.looked.front)),
+            side.name,
+            str(len(trained)),
+            f"{side.hours:.2f}",
+            str(len(side.looked.front)),
             show("dice", max((dice for dice in trained if dice is not None), default=None)),
-            f"{side.curve[-1][1]:.4f}", f"{side.after(equal):.4f}",
-        )  # fmt: skip
+            f"{side.curve[-1][1]:.4f}",
+            f"{side.after(equal):.4f}",
+        )
     return table
 
 
@@ -105,13 +107,16 @@ def compare_json(reference: dict[str, float], sides: Sequence[Side]) -> str:
     """Return the same as JSON: hours, and costs in bytes, seconds and counts."""
     runs = [
         {
-            "run": side.looked.study.name, "proposer": side.looked.study.search.proposer, "hours": side.hours,
-            "hypervolume": side.curve[-1][1], "curve": [list(point) for point in side.curve],
+            "run": side.looked.study.name,
+            "proposer": side.looked.study.search.proposer,
+            "hours": side.hours,
+            "hypervolume": side.curve[-1][1],
+            "curve": [list(point) for point in side.curve],
             "front": [
                 {name: record.measurement.value(name) for name in side.looked.study.directions}
                 for record in side.looked.front
             ],
         }
         for side in sides
-    ]  # fmt: skip
+    ]
     return json.dumps({"reference": reference, "runs": runs}, indent=2)

@@ -206,16 +206,26 @@ def entry_of(record: Record, known: dict[Any, Any]) -> Entry:
     device = f"{latency.device}, {latency.threads} threads, {latency.precision}" if latency else ""
     curve = tuple((epoch.number, epoch.dice) for epoch in measurement.epochs if epoch.dice is not None)
     values = [measurement.value(name) for name in OBJECTIVES]
-    decisions = {known.setdefault(name, name): known.setdefault((type(each), each), each)
-                 for name, each in record.decisions}  # fmt: skip
+    decisions = {
+        known.setdefault(name, name): known.setdefault((type(each), each), each) for name, each in record.decisions
+    }
     return Entry(
-        number=record.number, state=record.state, values=tuple(np.nan if each is None else each for each in values),
-        dice_so_far=curve[-1][1] if curve else np.nan, iqr_s=latency.iqr_s if latency else np.nan,
-        device=known.setdefault(device, device), network=record.architecture.describe(),
-        fingerprint=record.architecture.fingerprint, decisions=decisions, reason=measurement.reason,
-        started=_seconds(record.started), ended=_seconds(record.ended), spent_s=measurement.spent_s, curve=curve,
+        number=record.number,
+        state=record.state,
+        values=tuple(np.nan if each is None else each for each in values),
+        dice_so_far=curve[-1][1] if curve else np.nan,
+        iqr_s=latency.iqr_s if latency else np.nan,
+        device=known.setdefault(device, device),
+        network=record.architecture.describe(),
+        fingerprint=record.architecture.fingerprint,
+        decisions=decisions,
+        reason=measurement.reason,
+        started=_seconds(record.started),
+        ended=_seconds(record.ended),
+        spent_s=measurement.spent_s,
+        curve=curve,
         epochs=len(measurement.epochs),
-    )  # fmt: skip
+    )
 
 
 @dataclass
@@ -280,10 +290,17 @@ class SheetReader:
         if said:
             context = Context(tuple(said["patch"]), tuple(said["spacing"]), said["in_channels"], said["classes"])
         return Sheet(
-            self.study, self.folder, self.url, tuple(self.entries.values()), tuple(self.confirmations.values()),
-            reference or self._attribute(REFERENCE), context, tuple(said.get("labels", ())), said.get("prepared", ""),
+            self.study,
+            self.folder,
+            self.url,
+            tuple(self.entries.values()),
+            tuple(self.confirmations.values()),
+            reference or self._attribute(REFERENCE),
+            context,
+            tuple(said.get("labels", ())),
+            said.get("prepared", ""),
             self.fetch,
-        )  # fmt: skip
+        )
 
     def _attribute(self, key: str) -> dict[str, Any]:
         found: dict[str, Any] = read_study_attribute(self.url, self.study.name, key) or {}

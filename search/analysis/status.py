@@ -65,9 +65,15 @@ def study_status(loaded: LoadedStudy, *, runs: Any) -> Status:
     faults = [record.measurement.reason for record in records if record.state == "failed"]
     attempts = [attempt.partition("; ")[0] for record in records for attempt in record.attempts]
     return Status(
-        study.name, study.search.trials, dict(counts), running, dict(Counter(faults)), dict(Counter(attempts)),
-        tuple(present.values()), _left_s(records, study.search.trials, len(running)),
-    )  # fmt: skip
+        study.name,
+        study.search.trials,
+        dict(counts),
+        running,
+        dict(Counter(faults)),
+        dict(Counter(attempts)),
+        tuple(present.values()),
+        _left_s(records, study.search.trials, len(running)),
+    )
 
 
 def _running(record: Record, epochs: int, present: Mapping[str, Any]) -> Running:

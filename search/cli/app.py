@@ -11,9 +11,12 @@ import typer
 from search.cli import commands
 
 app = typer.Typer(
-    name="voxnas", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name="voxnas",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
     help="Architecture search and ablation for volumetric medical segmentation.",
-)  # fmt: skip
+)
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study's YAML file.", show_default=False)]
 AblationFile = Annotated[Path, typer.Argument(metavar="FILE", help="The ablation's YAML file.", show_default=False)]
 DataRoot = Annotated[
@@ -45,9 +48,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 @app.command()
 def check(
-    study: StudyFile, data: DataRoot = None, overrides: Overrides = None, runs: Runs = Path("runs"),
+    study: StudyFile,
+    data: DataRoot = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
     costs: Annotated[bool, typer.Option("--costs", help="Build and price random networks of the space too.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Read the study and its data, say what would run and what is wrong; run nothing."""
     from search.cli.check import print_costs, print_plan
 
@@ -59,11 +65,14 @@ def check(
 
 @app.command()
 def space(
-    study: StudyFile, data: DataRoot = None, overrides: Overrides = None, runs: Runs = Path("runs"),
+    study: StudyFile,
+    data: DataRoot = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
     sample: Annotated[int, typer.Option(min=1, help="Random networks to price.")] = 16,
     timed: Annotated[int, typer.Option("--timed", min=0, help="So many of them with their latency measured.")] = 16,
     json: AsJson = False,
-) -> None:  # fmt: skip
+) -> None:
     """Show the study's search space: axes, conditions, size, what is refused, what networks cost."""
     plan = commands.load_plan(study, data, overrides, runs)
     commands.survey_space(plan, sample, timed, json)
@@ -71,10 +80,14 @@ def space(
 
 @app.command()
 def run(
-    study: StudyFile, data: DataRoot = None, overrides: Overrides = None, runs: Runs = Path("runs"),
+    study: StudyFile,
+    data: DataRoot = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
     trials: Annotated[int | None, typer.Option(min=1, help="Trainings in all [the file's search.trials].")] = None,
-    executor: Kind = None, address: Address = None,
-) -> None:  # fmt: skip
+    executor: Kind = None,
+    address: Address = None,
+) -> None:
     """Run the study, or go on with it; Ctrl-C stops it, the same command goes on."""
     plan = commands.load_plan(study, data, commands.with_executor(overrides, executor, address), runs)
     commands.run_trials(plan, trials or plan.study.search.trials)
@@ -82,7 +95,8 @@ def run(
 
 @app.command()
 def submit(
-    study: StudyFile, address: Annotated[str, typer.Option("--address", help="The head's dashboard, http://HEAD:8265.")],
+    study: StudyFile,
+    address: Annotated[str, typer.Option("--address", help="The head's dashboard, http://HEAD:8265.")],
     runs: Annotated[Path, typer.Option("--runs", help="Folder of the cluster for the studies' own folders.")],
     data: Annotated[
         Optional[Path],  # noqa: UP045
@@ -91,16 +105,19 @@ def submit(
     overrides: Overrides = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Trainings in all [the file's search.trials].")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Print what the run prints until it ends.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Send the study to a Ray cluster, which runs it as a job; sent again, it goes on."""
     commands.submit_study(study, address, runs, commands.run_options(data, overrides, trials), follow)
 
 
 @app.command()
 def status(
-    study: StudyFile, overrides: Overrides = None, runs: Runs = Path("runs"), json: AsJson = False,
+    study: StudyFile,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    json: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", help="Show it anew every two seconds until it ends.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Show who works on the study: machines, running trials, queue, failures with their reasons, time left."""
     commands.show_status(study, overrides, runs, json, watch)
 
@@ -115,7 +132,7 @@ def studies(
     upgrade: Annotated[bool, typer.Option("--upgrade", help="Bring an older database up to date.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask before deleting.")] = False,
     runs: Runs = Path("runs"),
-) -> None:  # fmt: skip
+) -> None:
     """List the studies of a database; rename, copy or delete one, free its disk."""
     from search.storage import admin
 
@@ -130,9 +147,12 @@ def studies(
 
 @app.command()
 def front(
-    study: StudyFile, overrides: Overrides = None, runs: Runs = Path("runs"), json: AsJson = False,
+    study: StudyFile,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    json: AsJson = False,
     confirmed: Annotated[bool, typer.Option("--confirmed", help="As confirmation left it: means, intervals.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Show the study's Pareto front."""
     from search.analysis.front import front_json, front_table
 
@@ -147,12 +167,16 @@ def front(
 
 @app.command()
 def confirm(
-    study: StudyFile, data: DataRoot = None, overrides: Overrides = None, runs: Runs = Path("runs"),
+    study: StudyFile,
+    data: DataRoot = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
     top: Annotated[int | None, typer.Option(min=1, help="So many of the front [all of it].")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each fold, from seeds of their own.")] = 1,
     folds: Annotated[int | None, typer.Option(min=1, help="Folds, the study's own first [all].")] = None,
-    executor: Kind = None, address: Address = None,
-) -> None:  # fmt: skip
+    executor: Kind = None,
+    address: Address = None,
+) -> None:
     """Train the front again over seeds and folds; the same command goes on where it was stopped."""
     plan = commands.load_plan(study, data, commands.with_executor(overrides, executor, address), runs)
     commands.confirm_front(plan, top, seeds, folds or len(plan.folds))
@@ -163,7 +187,7 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN", help="Folders of runs, as runs/acdc.")],
     out: Annotated[Path | None, typer.Option("--out", help="Write the picture as HTML.", show_default=False)] = None,
     json: AsJson = False,
-) -> None:  # fmt: skip
+) -> None:
     """Compare runs of the same objectives: fronts side by side, hypervolume over hours from one reference."""
     from search.analysis.runs import compare_json, compare_runs, compare_table, look_at_run
 
@@ -180,10 +204,14 @@ def compare(
 
 @app.command()
 def ablate(
-    file: AblationFile, data: DataRoot = None, overrides: Overrides = None, runs: Runs = Path("runs"),
-    executor: Kind = None, address: Address = None,
+    file: AblationFile,
+    data: DataRoot = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    executor: Kind = None,
+    address: Address = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print arms, costs, expected time; run nothing.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Run or resume an ablation, and write its tables, figures and methods paragraph."""
     from search.ablation.load import load_ablation
     from search.ablation.plan import make_ablation_plan
@@ -209,7 +237,7 @@ def dashboard(
         Optional[str],  # noqa: UP045
         typer.Option("--token", envvar="VOXNAS_TOKEN", help="What who looks must know.", show_default=False),
     ] = None,
-) -> None:  # fmt: skip
+) -> None:
     """Show studies in the browser, live: fronts, progress, what matters, each trial."""
     from search.dashboard.serve import serve
 
@@ -218,9 +246,11 @@ def dashboard(
 
 @app.command()
 def report(
-    study: StudyFile, overrides: Overrides = None, runs: Runs = Path("runs"),
+    study: StudyFile,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
     slices: Annotated[bool, typer.Option("--slices", help="With slices of patients, masks drawn.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Write the study's report.html: one file that needs no network."""
     from search.visualization.report import write_report
 
@@ -230,7 +260,8 @@ def report(
 
 @app.command()
 def export(
-    study: StudyFile, out: Annotated[Path, typer.Option("--out", help="Folder to write the model to.")],
+    study: StudyFile,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write the model to.")],
     pick: Annotated[
         str, typer.Option(help="knee, best, cheapest:dice>=0.85, under:memory=4GiB,latency=30ms, or a trial's number.")
     ] = "knee",
@@ -238,8 +269,10 @@ def export(
     ensemble: Annotated[
         Ensemble | None, typer.Option(help="Pack one of each fold; missing ones are trained.", show_default=False)
     ] = None,
-    data: DataRoot = None, overrides: Overrides = None, runs: Runs = Path("runs"),
-) -> None:  # fmt: skip
+    data: DataRoot = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+) -> None:
     """Write one network as a folder that runs without voxnas, and prove that it does."""
     from search.config.errors import UserError
 
@@ -297,14 +330,22 @@ def simulate(
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     figure: Annotated[Path | None, typer.Option(help="Write anytime curves as HTML.", show_default=False)] = None,
     json: AsJson = False,
-) -> None:  # fmt: skip
+) -> None:
     """Compare proposers on tables of known results, without training."""
     from search.simulate.call import Call, run_call
 
     call = Call(
-        tables=only.split(",") if only else None, synthetic=synthetic, file=table, proposers=proposers.split(","),
-        seeds=seeds, workers=workers, trainings=trainings, enough=enough, halving=halving, jobs=jobs,
-    )  # fmt: skip
+        tables=only.split(",") if only else None,
+        synthetic=synthetic,
+        file=table,
+        proposers=proposers.split(","),
+        seeds=seeds,
+        workers=workers,
+        trainings=trainings,
+        enough=enough,
+        halving=halving,
+        jobs=jobs,
+    )
     run_call(call, console=commands.open_console(), figure=figure, as_json=json)
 
 

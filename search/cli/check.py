@@ -51,9 +51,10 @@ def _data_table(plan: Plan) -> Table:
     )
     table.add_row("network grid", f"{_triple(plan.context.spacing)} mm (D, H, W)")
     table.add_row(
-        "folds", f"{len(plan.folds)}; fold {plan.study.data.fold}: {len(fold.train)} to train, "
+        "folds",
+        f"{len(plan.folds)}; fold {plan.study.data.fold}: {len(fold.train)} to train, "
         f"{len(fold.validation)} to validate",
-    )  # fmt: skip
+    )
     return table
 
 

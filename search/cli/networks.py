@@ -32,9 +32,7 @@ def find_preset(name: str) -> Preset:
 
 def summaries() -> tuple[Summary, ...]:
     """Count every preset."""
-    return tuple(
-        Summary(preset, *params_and_macs(preset.architecture, preset.context)) for preset in PRESETS.values()
-    )
+    return tuple(Summary(preset, *params_and_macs(preset.architecture, preset.context)) for preset in PRESETS.values())
 
 
 def layer_table(preset: Preset, rows: Sequence[Layer]) -> Table:
@@ -66,4 +64,3 @@ def summary_table(rows: Sequence[Summary]) -> Table:
         patch = " x ".join(str(size) for size in row.preset.context.patch)
         table.add_row(row.preset.name, row.preset.paper, f"{row.params:,}", show_count(row.macs), patch)
     return table
-

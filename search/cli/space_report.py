@@ -79,9 +79,7 @@ def sample_costs(plan: Plan, *, networks: int, timed: int, device: str, threads:
             clocked("latency", measured.median_s, began)
     errors = _model_errors(plan.space, sampled, found)
     return {
-        name: Spread(tuple(values), took[name] / len(values), errors[name])
-        for name, values in found.items()
-        if values
+        name: Spread(tuple(values), took[name] / len(values), errors[name]) for name, values in found.items() if values
     }
 
 
@@ -195,7 +193,9 @@ def survey_json(plan: Plan, refused: dict[str, int], spreads: dict[str, Spread])
         "refused": {reason: count / total for reason, count in refused.items() if reason},
         "costs": {
             name: {
-                **spread.summary(), "networks": len(spread.values), "seconds_each": spread.seconds_each,
+                **spread.summary(),
+                "networks": len(spread.values),
+                "seconds_each": spread.seconds_each,
                 "model_error": spread.model_error if len(spread.values) >= MODELLED else None,
             }
             for name, spread in spreads.items()

@@ -20,9 +20,16 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 DEVICE_PATTERN = r"^(auto|cpu|cuda(:[0-9]+)?)$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 PresetName = Literal[
-    "sau_net", "csam_unet", "joint_denseunet", "unetrpp_synapse", "unetrpp_acdc", "unetrpp_lung", "unetrpp_tumor",
-    "meunet", "meunet_cascade",
-]  # fmt: skip
+    "sau_net",
+    "csam_unet",
+    "joint_denseunet",
+    "unetrpp_synapse",
+    "unetrpp_acdc",
+    "unetrpp_lung",
+    "unetrpp_tumor",
+    "meunet",
+    "meunet_cascade",
+]
 Direction = Literal["maximize", "minimize", "record"]
 
 

@@ -166,8 +166,15 @@ def _kind(func: Any) -> str:
 ATEN = torch.ops.aten
 SERIES = (ATEN.arange, ATEN.linspace)
 RESHAPED = (
-    ATEN.resize_, ATEN.set_, ATEN.squeeze_, ATEN.unsqueeze_, ATEN.t_, ATEN.transpose_, ATEN.as_strided_, ATEN.swapdims_,
-)  # fmt: skip
+    ATEN.resize_,
+    ATEN.set_,
+    ATEN.squeeze_,
+    ATEN.unsqueeze_,
+    ATEN.t_,
+    ATEN.transpose_,
+    ATEN.as_strided_,
+    ATEN.swapdims_,
+)
 
 
 def _key(value: Any, tensors: list[torch.Tensor]) -> Any:

@@ -84,5 +84,9 @@ def epa_block_macs(block: Any, shape: Shape) -> int:
 
 
 ATTENTION_MACS: dict[type[nn.Module], Callable[[Any, Shape], int]] = {
-    ISA: isa_macs, CSAM: csam_macs, JointAttention: joint_macs, EPA: epa_macs, EPABlock: epa_block_macs,
-}  # fmt: skip
+    ISA: isa_macs,
+    CSAM: csam_macs,
+    JointAttention: joint_macs,
+    EPA: epa_macs,
+    EPABlock: epa_block_macs,
+}

@@ -75,8 +75,12 @@ def _upsample(func: Any, args: Any, given: Any) -> Tensor:
 
 
 RULES: dict[Any, Callable[[Any, Any, Any], Any]] = {
-    ATEN.convolution: _convolution, ATEN.convolution_backward: _convolution_backward,
+    ATEN.convolution: _convolution,
+    ATEN.convolution_backward: _convolution_backward,
     ATEN._fused_sdp_choice: _attention_kernel,
-    ATEN.native_group_norm: _group_norm, ATEN.native_group_norm_backward: _group_norm_backward,
-    ATEN.upsample_trilinear3d: _upsample, ATEN.upsample_linear1d: _upsample, ATEN.upsample_bilinear2d: _upsample,
-}  # fmt: skip
+    ATEN.native_group_norm: _group_norm,
+    ATEN.native_group_norm_backward: _group_norm_backward,
+    ATEN.upsample_trilinear3d: _upsample,
+    ATEN.upsample_linear1d: _upsample,
+    ATEN.upsample_bilinear2d: _upsample,
+}

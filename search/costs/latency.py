@@ -46,10 +46,14 @@ def measure_latency(network: Network, context: Context, training: Training, *, d
         settled = _warm_up(once)
         times = _steadiest(once)
     return Latency(
-        median_s=statistics.median(times), iqr_s=_spread(times), repeats=len(times),
+        median_s=statistics.median(times),
+        iqr_s=_spread(times),
+        repeats=len(times),
         settled=settled and _spread(times) <= STEADY * statistics.median(times),
-        device=device_name(device), threads=torch.get_num_threads(), precision=precision_name(device, training),
-    )  # fmt: skip
+        device=device_name(device),
+        threads=torch.get_num_threads(),
+        precision=precision_name(device, training),
+    )
 
 
 def _steadiest(once: Callable[[], float]) -> list[float]:

@@ -37,11 +37,15 @@ def layers(architecture: Architecture, context: Context) -> tuple[Layer, ...]:
         counts = count_modules(network, context)
     return tuple(
         Layer(
-            place, _block_name(network.get_submodule(name)), "attention." in name, outputs.get(name, ()),
-            counts[name].params, counts[name].macs,
+            place,
+            _block_name(network.get_submodule(name)),
+            "attention." in name,
+            outputs.get(name, ()),
+            counts[name].params,
+            counts[name].macs,
         )
         for place, name in _parts(network)
-    )  # fmt: skip
+    )
 
 
 def _watch_outputs(network: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -76,9 +76,12 @@ def _rules(network: nn.Module) -> dict[type[nn.Module], Rule]:
     """
     blocks = tuple(ATTENTION_MACS)
     inside = {
-        id(part) for block in network.modules() if isinstance(block, blocks)
-        for part in block.modules() if part is not block
-    }  # fmt: skip
+        id(part)
+        for block in network.modules()
+        if isinstance(block, blocks)
+        for part in block.modules()
+        if part is not block
+    }
 
     def rule(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if id(module) in inside:
@@ -109,5 +112,8 @@ def _linear(module: Any, given: Tensor, made: Tensor) -> int:
 
 
 LINEAR_MACS: dict[type[nn.Module], Callable[[Any, Tensor, Tensor], int]] = {
-    nn.Conv2d: _convolution, nn.Conv3d: _convolution, nn.ConvTranspose3d: _transposed, nn.Linear: _linear,
-}  # fmt: skip
+    nn.Conv2d: _convolution,
+    nn.Conv3d: _convolution,
+    nn.ConvTranspose3d: _transposed,
+    nn.Linear: _linear,
+}

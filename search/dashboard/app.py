@@ -156,24 +156,46 @@ class Dashboard(Dash):
 
 def make_app(library: Library, *, token: str | None) -> Dashboard:
     """Return the application over the studies of a library."""
-    app = Dashboard("voxnas", title="voxnas", update_title="", assets_folder="", include_assets_files=False,
-                    enable_mcp=False, add_log_handler=False)  # fmt: skip
+    app = Dashboard(
+        "voxnas",
+        title="voxnas",
+        update_title="",
+        assets_folder="",
+        include_assets_files=False,
+        enable_mcp=False,
+        add_log_handler=False,
+    )
     app.shown = shown = Shown(library)
     secure(app.server, token)
     _serve_scripts(app)
-    app.layout = html.Div([
-        dcc.Location(id="url", refresh=False), dcc.Store(id="version"), dcc.Store(id="drawn"), html.Div(id="page"),
-        dcc.Interval(id="tick", interval=TICK_MS),
-    ])  # fmt: skip
+    app.layout = html.Div(
+        [
+            dcc.Location(id="url", refresh=False),
+            dcc.Store(id="version"),
+            dcc.Store(id="drawn"),
+            html.Div(id="page"),
+            dcc.Interval(id="tick", interval=TICK_MS),
+        ]
+    )
 
-    @app.callback(Output("page", "children"), Output("drawn", "data"), Input("url", "pathname"), Input("url", "search"),
-                  Input("version", "data"))  # fmt: skip
+    @app.callback(
+        Output("page", "children"),
+        Output("drawn", "data"),
+        Input("url", "pathname"),
+        Input("url", "search"),
+        Input("version", "data"),
+    )
     def _page(pathname: str, search: str | None, _: str | None) -> tuple[Any, str]:
         version = shown.version(pathname or "/")
         return to_dash(shown.page(pathname or "/", search or "")), version
 
-    @app.callback(Output("version", "data"), Input("tick", "n_intervals"), State("url", "pathname"),
-                  State("drawn", "data"), prevent_initial_call=True)  # fmt: skip
+    @app.callback(
+        Output("version", "data"),
+        Input("tick", "n_intervals"),
+        State("url", "pathname"),
+        State("drawn", "data"),
+        prevent_initial_call=True,
+    )
     def _tick(_: int, pathname: str, before: str | None) -> Any:
         now = shown.version(pathname or "/")
         return no_update if now == before else now

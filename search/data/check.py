@@ -55,9 +55,7 @@ class DataFacts:
     @property
     def voxels_per_class(self) -> tuple[int, ...]:
         """Voxels of all cases by class index."""
-        return tuple(
-            sum(counts) for counts in zip(*(case.voxels_per_class for case in self.cases), strict=True)
-        )
+        return tuple(sum(counts) for counts in zip(*(case.voxels_per_class for case in self.cases), strict=True))
 
 
 def check_folder(
@@ -160,9 +158,7 @@ def _empty_classes(dataset: Dataset, sound: Sequence[CaseFacts]) -> list[str]:
     if not sound:
         return []
     empty = [
-        index
-        for index in range(1, len(dataset.labels))
-        if not any(case.voxels_per_class[index] for case in sound)
+        index for index in range(1, len(dataset.labels)) if not any(case.voxels_per_class[index] for case in sound)
     ]
     return [
         f"class {dataset.labels[index]!r} (value {dataset.label_values[index]}): has no voxel in any case"

@@ -49,9 +49,7 @@ def read_facts(
     memory = None if cache_dir is None else cache_dir / f"facts-{_short_hash(sorted(kinds))}.json"
     known = _recall(memory)
     stamps = {path: [kind, *_stamp(path)] for path, kind in kinds.items()}
-    facts = {
-        path: known[path][1] for path, stamp in stamps.items() if path in known and known[path][0] == stamp
-    }
+    facts = {path: known[path][1] for path, stamp in stamps.items() if path in known and known[path][0] == stamp}
     unknown = [path for path in kinds if path not in facts]
     read = for_each(lambda path: file_facts(path, kind=kinds[path]), unknown, progress=progress)
     facts |= dict(zip(unknown, read, strict=True))
@@ -115,9 +113,7 @@ def _recall(memory: Path | None) -> dict[str, tuple[list[Any], FileFacts]]:
 
 def _from_json(fact: dict[str, Any]) -> FileFacts:
     values = tuple((int(value), int(voxels)) for value, voxels in fact["values"])
-    return FileFacts(
-        **{**fact, "shape": tuple(fact["shape"]), "affine": tuple(fact["affine"]), "values": values}
-    )
+    return FileFacts(**{**fact, "shape": tuple(fact["shape"]), "affine": tuple(fact["affine"]), "values": values})
 
 
 def _remember(memory: Path, facts: dict[str, tuple[list[Any], FileFacts]]) -> None:

@@ -66,9 +66,7 @@ def read_folds(path: str | Path, groups: Mapping[str, str]) -> tuple[Fold, ...]:
     for number, entry in enumerate(entries):
         train, validation = set(entry["train"]), set(entry["val"])
         place = f"{file}: fold {number}"
-        problems += [
-            f"{place}: no case is called {name}" for name in sorted((train | validation) - set(groups))
-        ]
+        problems += [f"{place}: no case is called {name}" for name in sorted((train | validation) - set(groups))]
         problems += [f"{place}: '{side}' is empty" for side in ("train", "val") if not entry[side]]
         problems += [f"{place}: case {name} is in train and val" for name in sorted(train & validation)]
         both = _groups(train - validation, groups) & _groups(validation - train, groups)

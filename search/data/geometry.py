@@ -33,8 +33,7 @@ Normalisation = tuple[str | float, ...]
 AFFINE_TOLERANCE = 0.1  # of the smallest voxel side, at every corner of the volume
 # What says where voxels lie; everything else of a header (text, intent, display range) is not the mask's.
 PLACE_FIELDS = (
-    "qform_code sform_code quatern_b quatern_c quatern_d qoffset_x qoffset_y qoffset_z "
-    "srow_x srow_y srow_z xyzt_units"
+    "qform_code sform_code quatern_b quatern_c quatern_d qoffset_x qoffset_y qoffset_z srow_x srow_y srow_z xyzt_units"
 )
 
 
@@ -199,9 +198,7 @@ def grid_of(shape: Sequence[int], affine: NDArray[Any], preprocessing: Preproces
         order=order,
         flips=_triple(bool(orientation[axis, 1] < 0) for axis in order),
         spacing=spacing,
-        shape=_triple(
-            max(1, round(source_shape[axis] * ratio)) for axis, ratio in zip(order, ratios, strict=True)
-        ),
+        shape=_triple(max(1, round(source_shape[axis] * ratio)) for axis, ratio in zip(order, ratios, strict=True)),
     )
 
 

@@ -44,9 +44,7 @@ def choose_normalisation(
     channels = [index for index, name in enumerate(names) if name == "ct"]
     samples = for_each(lambda case: _foreground_sample(case, channels), dataset.cases) if channels else []
     measured = dict(zip(channels, np.concatenate(samples, axis=1), strict=True)) if samples else {}
-    return tuple(
-        ("ct", *_ct_values(measured[index])) if name == "ct" else (name,) for index, name in enumerate(names)
-    )
+    return tuple(("ct", *_ct_values(measured[index])) if name == "ct" else (name,) for index, name in enumerate(names))
 
 
 def _foreground_sample(case: Case, channels: list[int]) -> NDArray[np.float32]:

@@ -39,9 +39,7 @@ def write_phantom(
     if not 1 <= classes <= len(ORGANS):
         raise ValueError(f"a phantom has 1 to {len(ORGANS)} classes, not {classes}")
     if cases < 1 or min(shape[:2]) < 16 or shape[2] < 1:
-        raise ValueError(
-            f"a phantom needs a case and 16 x 16 voxels in a slice, got {cases} cases of {shape}"
-        )
+        raise ValueError(f"a phantom needs a case and 16 x 16 voxels in a slice, got {cases} cases of {shape}")
     root = Path(folder)
     for sub in ("imagesTr", "labelsTr"):
         (root / sub).mkdir(parents=True, exist_ok=True)
@@ -106,9 +104,7 @@ def _draw_image(label: NDArray[np.uint8], draw: np.random.Generator) -> NDArray[
     return image
 
 
-def _lose_signal(
-    seen: Volume, tissue: Volume, plane: tuple[Volume, Volume], draw: np.random.Generator
-) -> Volume:
+def _lose_signal(seen: Volume, tissue: Volume, plane: tuple[Volume, Volume], draw: np.random.Generator) -> Volume:
     """Return a slice in which a round part near the middle shows plain tissue."""
     angle, radius = draw.uniform(0, 2 * np.pi), draw.uniform(0.1, 0.35)
     distance = np.hypot(plane[0] - radius * np.cos(angle), plane[1] - radius * np.sin(angle))
@@ -172,8 +168,6 @@ def _description(names: list[str], classes: int) -> dict[str, Any]:
         "labels": {str(value): name for value, name in enumerate(("background", *ORGANS[:classes]))},
         "numTraining": len(names),
         "numTest": 0,
-        "training": [
-            {"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in names
-        ],
+        "training": [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in names],
         "test": [],
     }

@@ -142,9 +142,7 @@ def _channels(description: dict[str, Any], problems: list[str]) -> tuple[str, ..
         problems.append("dataset.json: 'modality' (Decathlon) or 'channel_names' (nnU-Net) is missing")
         return ()
     if not isinstance(named, dict) or sorted(named) != sorted(str(index) for index in range(len(named))):
-        problems.append(
-            f'dataset.json: "{key}" names channels as {{"0": NAME, "1": NAME, ...}}, but is {named!r}'
-        )
+        problems.append(f'dataset.json: "{key}" names channels as {{"0": NAME, "1": NAME, ...}}, but is {named!r}')
         return ()
     if not named:
         problems.append(f"dataset.json: '{key}' names no channel")
@@ -167,9 +165,7 @@ def _labels(description: dict[str, Any], problems: list[str]) -> list[tuple[int,
         if name == "ignore":
             problems.append(f"dataset.json: 'labels': an ignore label ({value}) is not supported")
         elif isinstance(value, list | bool | float) or not re.fullmatch(r"\d+", str(value)):
-            problems.append(
-                f"dataset.json: 'labels': {name!r} has the value {value!r}, wanted one whole number"
-            )
+            problems.append(f"dataset.json: 'labels': {name!r} has the value {value!r}, wanted one whole number")
         elif not 0 <= int(value) <= 255:
             problems.append(f"dataset.json: 'labels': {name!r} has the value {value}, allowed are 0 to 255")
         else:
@@ -187,9 +183,7 @@ def _labels(description: dict[str, Any], problems: list[str]) -> list[tuple[int,
 
 def _decathlon_cases(folder: Path, entries: Any, channels: int, problems: list[str]) -> list[Case]:
     if not isinstance(entries, list):
-        problems.append(
-            f"dataset.json: 'training' is {type(entries).__name__}, not a list of image and label"
-        )
+        problems.append(f"dataset.json: 'training' is {type(entries).__name__}, not a list of image and label")
         return []
     cases = []
     for number, entry in enumerate(entries):
@@ -226,9 +220,7 @@ def _sound_cases(cases: list[Case], problems: list[str]) -> tuple[Case, ...]:
     return tuple(sorted(sound, key=lambda case: case.name))
 
 
-def _nnunet_cases(
-    folder: Path, description: dict[str, Any], channels: int, problems: list[str]
-) -> list[Case]:
+def _nnunet_cases(folder: Path, description: dict[str, Any], channels: int, problems: list[str]) -> list[Case]:
     ending = str(description.get("file_ending", ""))
     if not ending:
         problems.append("dataset.json: 'training' (Decathlon) or 'file_ending' (nnU-Net) is missing")

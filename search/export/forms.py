@@ -54,9 +54,12 @@ def write_forms(
     channels, patch = context.in_channels, context.patch
     try:
         source = write_source(
-            lambda: fresh_network(architecture, context, count=count), folder / FILES["source"],
-            in_channels=channels, sizes=[patch, *other_sizes(patch, architecture.strides)], title=title,
-        )  # fmt: skip
+            lambda: fresh_network(architecture, context, count=count),
+            folder / FILES["source"],
+            in_channels=channels,
+            sizes=[patch, *other_sizes(patch, architecture.strides)],
+            title=title,
+        )
     except NotWritable as error:
         absent.append(("source", str(error)))
     pt2 = write_pt2(network, folder / FILES["pt2"], in_channels=channels, patch=patch, strides=architecture.strides)

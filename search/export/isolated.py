@@ -15,9 +15,25 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 ABSENT = (
-    "blocks", "space", "search", "monai", "moocore", "optuna", "plotly", "pydantic", "ray", "rich", "ruamel",
-    "safetensors", "scipy", "sqlalchemy", "thop", "timm", "torchvision", "typer",
-)  # fmt: skip
+    "blocks",
+    "space",
+    "search",
+    "monai",
+    "moocore",
+    "optuna",
+    "plotly",
+    "pydantic",
+    "ray",
+    "rich",
+    "ruamel",
+    "safetensors",
+    "scipy",
+    "sqlalchemy",
+    "thop",
+    "timm",
+    "torchvision",
+    "typer",
+)
 
 
 OURS = ("blocks", "space", "search", "timm", "safetensors")

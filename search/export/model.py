@@ -34,9 +34,15 @@ from search.trials.records import Job, searched
 CARD = "MODEL_CARD.md"
 STANDALONE = ("predict.py", "forms.py", "volumes.py", "windows.py")
 FILES = (
-    *FORM_FILES.values(), "weights.safetensors", "architecture.json", "preprocessing.json", "requirements.txt",
-    *STANDALONE, "geometry.py", CARD,
-)  # fmt: skip
+    *FORM_FILES.values(),
+    "weights.safetensors",
+    "architecture.json",
+    "preprocessing.json",
+    "requirements.txt",
+    *STANDALONE,
+    "geometry.py",
+    CARD,
+)
 BUNDLE = "bundle"
 BYCATCH = ("__pycache__",)  # what running predict.py may leave beside it
 LOWEST = {"numpy": "2.0", "nibabel": "5.3"}
@@ -140,10 +146,16 @@ def _job(origin: Origin) -> Job:
     """Return the job as far as inference needs it: on the CPU, in float32."""
     plan, record = origin.plan, origin.record
     return Job(
-        architecture=record.architecture, task=task_of(plan, origin.prepared),
-        training=replace(plan.training, precision="float32"), budgets=(), seed=record.seed, fold=record.fold,
-        device="cpu", threads=1, folder="",
-    )  # fmt: skip
+        architecture=record.architecture,
+        task=task_of(plan, origin.prepared),
+        training=replace(plan.training, precision="float32"),
+        budgets=(),
+        seed=record.seed,
+        fold=record.fold,
+        device="cpu",
+        threads=1,
+        folder="",
+    )
 
 
 def _proof_cases(origin: Origin) -> list[Case]:
@@ -158,9 +170,13 @@ def _write_files(beside: Path, network: nn.Module, origin: Origin) -> Forms:
     record, here = origin.record, Path(__file__).parent / "standalone"
     save_file_apart(network, beside / "weights.safetensors")
     forms = write_forms(
-        network, beside, architecture=record.architecture, context=origin.plan.context,
-        count=len(origin.trained.folders), title=_title(origin),
-    )  # fmt: skip
+        network,
+        beside,
+        architecture=record.architecture,
+        context=origin.plan.context,
+        count=len(origin.trained.folders),
+        title=_title(origin),
+    )
     _write_json(beside / "architecture.json", _architecture(origin, network))
     _write_json(beside / "preprocessing.json", _preprocessing(origin))
     # An older torch may not read model.pt2
@@ -189,10 +205,15 @@ def _described(origin: Origin, forms: Forms) -> Described:
     prepared, plan = origin.prepared, origin.plan
     labels, network = ", ".join(prepared.labels[1:]), forms.source.network if forms.source else ""
     return Described(
-        name=prepared.name, network=network, licence=prepared.licence, channels=prepared.channels,
-        labels=prepared.labels, patch=plan.context.patch, overlap=plan.training.overlap,
+        name=prepared.name,
+        network=network,
+        licence=prepared.licence,
+        channels=prepared.channels,
+        labels=prepared.labels,
+        patch=plan.context.patch,
+        overlap=plan.training.overlap,
         description=f"Segments {labels}. {origin.record.architecture.describe()}. The model card says more.",
-    )  # fmt: skip
+    )
 
 
 def _architecture(origin: Origin, network: nn.Module) -> dict[str, Any]:

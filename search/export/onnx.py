@@ -40,9 +40,15 @@ def write_onnx(network: nn.Module, path: Path, *, in_channels: int, patch: Tripl
         with quiet(), torch.no_grad():
             example = torch.zeros(2, in_channels, *patch)
             program = torch.onnx.export(
-                network, (example,), dynamo=True, opset_version=OPSET, verbose=False,
-                input_names=["image"], output_names=["logits"], dynamic_shapes=({0: Dim.DYNAMIC},),
-            )  # fmt: skip
+                network,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                verbose=False,
+                input_names=["image"],
+                output_names=["logits"],
+                dynamic_shapes=({0: Dim.DYNAMIC},),
+            )
             if program is None:
                 raise NoOnnx("torch wrote nothing")
             _forget_origins(program)

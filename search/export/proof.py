@@ -140,10 +140,23 @@ def _predicted(
     masks, logits = scratch / "masks", scratch / "logits"
     inputs = [link_case(case, f"case{number}", scratch) for number, case in enumerate(cases)]
     command = [
-        sys.executable, "-I", "-B", str(ISOLATED), str(folder / "predict.py"), *map(str, inputs),
-        "--out", str(masks), "--logits", str(logits), "--form", form,
-        "--device", "cpu", "--threads", str(torch.get_num_threads()),
-    ]  # fmt: skip
+        sys.executable,
+        "-I",
+        "-B",
+        str(ISOLATED),
+        str(folder / "predict.py"),
+        *map(str, inputs),
+        "--out",
+        str(masks),
+        "--logits",
+        str(logits),
+        "--form",
+        form,
+        "--device",
+        "cpu",
+        "--threads",
+        str(torch.get_num_threads()),
+    ]
     ended = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
     if ended.returncode:
         said = ended.stderr.strip().splitlines() or ["nothing on stderr"]

@@ -35,9 +35,7 @@ class Pt2:
     max_difference: float
 
 
-def write_pt2(
-    network: nn.Module, path: Path, *, in_channels: int, patch: Triple, strides: tuple[Triple, ...]
-) -> Pt2:
+def write_pt2(network: nn.Module, path: Path, *, in_channels: int, patch: Triple, strides: tuple[Triple, ...]) -> Pt2:
     """Export a network in eval mode, dynamic in batch and in size where that holds, else of the patch's size.
 
     `strides` are those of the network's levels. Raises UserError where torch can't export the network at all.

@@ -110,10 +110,17 @@ def _train_on_all(plan: Plan, record: Record, *, view: View) -> Path:
     task = replace(task_of(plan, prepared), train=tuple(case.name for case in prepared.cases), validation=())
     executor = plan.study.executor
     job = Job(
-        architecture=record.architecture, task=task, training=plan.training, budgets=(), seed=record.seed,
-        fold=record.fold, device=resolve_device(executor.device), threads=resolve_threads(executor.threads),
-        folder=str(folder), costs=record.measurement.costs,
-    )  # fmt: skip
+        architecture=record.architecture,
+        task=task,
+        training=plan.training,
+        budgets=(),
+        seed=record.seed,
+        fold=record.fold,
+        device=resolve_device(executor.device),
+        threads=resolve_threads(executor.threads),
+        folder=str(folder),
+        costs=record.measurement.costs,
+    )
     view.started(record, plan.training.epochs)
 
     def told(measurement: Measurement) -> None:

@@ -99,15 +99,24 @@ def learn_dice(
     if len(waiting):  # what is being trained ends as expected: the mean stays, the deviation near it shrinks
         expected = posterior.mean(waiting)
         posterior = condition(
-            similarities, scales.values, np.concatenate([known, waiting]), np.concatenate([log_loss, expected]),
+            similarities,
+            scales.values,
+            np.concatenate([known, waiting]),
+            np.concatenate([log_loss, expected]),
             extra=np.concatenate([extra, np.zeros(len(waiting))]),
-        )  # fmt: skip
+        )
     return Surrogate(posterior, similarities, centre, unit), scales
 
 
 def gains(
-    surrogate: Surrogate, candidates: Codes, costs: Matrix, *, objectives: Matrix, front: Matrix, worst_dice: float,
-) -> Matrix:  # fmt: skip
+    surrogate: Surrogate,
+    candidates: Codes,
+    costs: Matrix,
+    *,
+    objectives: Matrix,
+    front: Matrix,
+    worst_dice: float,
+) -> Matrix:
     """Return each candidate's expected gain of hypervolume.
 
     `costs` are all known costs (for the trend), `objectives` those on the front, as shares of the reference;

@@ -26,10 +26,15 @@ Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
 TERMS = ("main", "pairs", "whole", "trend", "smooth")
 PRIOR = {  # mean and deviation of the logarithms; observations have variance 1
-    "relevance": (0.0, 0.7), "main": (np.log(0.5), 1.0), "pairs": (np.log(0.15), 1.0), "whole": (np.log(0.4), 1.0),
-    "trend": (np.log(0.3), 1.0), "smooth": (np.log(0.1), 1.0), "decay": (np.log(0.15), 0.5),
+    "relevance": (0.0, 0.7),
+    "main": (np.log(0.5), 1.0),
+    "pairs": (np.log(0.15), 1.0),
+    "whole": (np.log(0.4), 1.0),
+    "trend": (np.log(0.3), 1.0),
+    "smooth": (np.log(0.1), 1.0),
+    "decay": (np.log(0.15), 0.5),
     "noise": (np.log(0.02), 1.5),
-}  # fmt: skip
+}
 FAR = 4.0  # deviations of the prior beyond which no scale is looked for
 SMOOTH = 1.5  # length of the smooth trend, in deviations of the costs' logarithms
 JITTER = 1e-6

@@ -148,9 +148,14 @@ class KnownCostProposer:
         return np.asarray((costs <= limits).all(axis=1))
 
     def _design(
-        self, rng: np.random.Generator, counted: Sequence[Record], seen: set[bytes], taken: set[Architecture], *,
+        self,
+        rng: np.random.Generator,
+        counted: Sequence[Record],
+        seen: set[bytes],
+        taken: set[Architecture],
+        *,
         count: int,
-    ) -> list[Decisions]:  # fmt: skip
+    ) -> list[Decisions]:
         """Return the next networks of the first design: both ends of the costs, then between, unlike the others."""
         rows = self._fresh(self._wide(rng), seen)
         costs = self._predicted(rows)
@@ -280,9 +285,13 @@ class KnownCostProposer:
     def _gains(self, surrogate: Surrogate, known: Known, rows: Codes, costs: Matrix) -> Matrix:
         hurry = costs[:, COSTS.index("macs")] ** -HURRY
         return hurry * gains(
-            surrogate, rows[:, self.coded.free], costs, objectives=costs[:, self.shares] / self.references,
-            front=known.points, worst_dice=self.problem.reference.get("dice", 0.0),
-        )  # fmt: skip
+            surrogate,
+            rows[:, self.coded.free],
+            costs,
+            objectives=costs[:, self.shares] / self.references,
+            front=known.points,
+            worst_dice=self.problem.reference.get("dice", 0.0),
+        )
 
 
 def _dice_of(records: Sequence[Record]) -> tuple[Matrix, Matrix]:

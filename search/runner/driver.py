@@ -114,9 +114,15 @@ class Driver:
         plan = self.plan
         costs = self.pricer(wanted.architecture)
         record = Record(
-            number=0, architecture=wanted.architecture, decisions=wanted.decisions, seed=wanted.seed,
-            fold=wanted.fold, measurement=Measurement("running", costs=costs), started=now(), driver=self.store.me,
-        )  # fmt: skip
+            number=0,
+            architecture=wanted.architecture,
+            decisions=wanted.decisions,
+            seed=wanted.seed,
+            fold=wanted.fold,
+            measurement=Measurement("running", costs=costs),
+            started=now(),
+            driver=self.store.me,
+        )
         choices = {name: axis.choices for name, axis in plan.space.by_name.items()}
         record = self.store.start(record, choices=choices)
         self.view.started(record, plan.training.epochs)
@@ -132,13 +138,19 @@ class Driver:
     def job(self, record: Record) -> Job:
         """Return the job of a record."""
         return Job(
-            architecture=record.architecture, task=task_of(self.plan, self.prepared, fold=record.fold),
-            training=self.plan.training, budgets=tuple(self.plan.budgets.items()), seed=record.seed, fold=record.fold,
-            device=self.executor.device, threads=self.executor.threads,
+            architecture=record.architecture,
+            task=task_of(self.plan, self.prepared, fold=record.fold),
+            training=self.plan.training,
+            budgets=tuple(self.plan.budgets.items()),
+            seed=record.seed,
+            fold=record.fold,
+            device=self.executor.device,
+            threads=self.executor.threads,
             folder=str(trial_folder(self.plan.folder, record.number)),
             costs=self.pricer.known_before(record.architecture) or record.measurement.costs,
-            timed_elsewhere=self.executor.timed_elsewhere, surface_tolerance_mm=self.plan.study.surface_tolerance,
-        )  # fmt: skip
+            timed_elsewhere=self.executor.timed_elsewhere,
+            surface_tolerance_mm=self.plan.study.surface_tolerance,
+        )
 
     def heard(self, record: Record, measurement: Measurement) -> Measurement:
         """Take in what a job knows so far; return it as it is, or finished where it should stop here."""
@@ -171,9 +183,13 @@ class Driver:
         if search.halving is None or not at_rung:
             return measurement
         why = why_stop(
-            self.store.records(), replace(record, measurement=measurement), halving=search.halving,
-            epochs=training.epochs, every=training.validate_every, directions=self.plan.directions,
-        )  # fmt: skip
+            self.store.records(),
+            replace(record, measurement=measurement),
+            halving=search.halving,
+            epochs=training.epochs,
+            every=training.validate_every,
+            directions=self.plan.directions,
+        )
         return replace(measurement, state="stopped", reason=why) if why else measurement
 
     def lost(self, record: Record, attempt: str) -> Record:
@@ -308,6 +324,12 @@ def driver_lock(plan: Plan) -> Iterator[None]:
 def problem_of(plan: Plan, *, reference: Mapping[str, float], price: Price) -> Problem:
     """Return a study's problem."""
     return Problem(
-        plan.space, plan.directions, plan.budgets, reference, plan.study.search.seed, plan.space.architecture,
-        lambda architecture: why_not(architecture, plan.context), price,
-    )  # fmt: skip
+        plan.space,
+        plan.directions,
+        plan.budgets,
+        reference,
+        plan.study.search.seed,
+        plan.space.architecture,
+        lambda architecture: why_not(architecture, plan.context),
+        price,
+    )

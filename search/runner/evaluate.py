@@ -208,9 +208,14 @@ def train(
 
 
 def _train_epoch(
-    phase: Phase, optimiser: torch.optim.Optimizer, source: PatchSource, *, job: Job, number: int,
+    phase: Phase,
+    optimiser: torch.optim.Optimizer,
+    source: PatchSource,
+    *,
+    job: Job,
+    number: int,
     span: tuple[int, int],
-) -> float:  # fmt: skip
+) -> float:
     """Do one epoch's steps and return the mean loss; the learning rate falls over the phase's `span` of epochs.
 
     Raises Diverged at a loss that is not a number.

@@ -70,7 +70,6 @@ class Pricer:
         return measure_latency(network, self.plan.context, self.plan.training, device=torch.device(self.device))
 
 
-
 def price_table(plan: Plan, *, device: str, threads: int, model: str | None = None) -> PriceTable:
     """Return the table of a study's prices on a device, in the study's database; `model` is that of one elsewhere."""
     measured = measured_device(plan, device=device, threads=threads, model=model)

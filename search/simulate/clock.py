@@ -66,11 +66,16 @@ class Rules:
 def problem_of_table(table: Table, *, seed: int) -> Problem:
     """Return a table's problem: exact prices cost nothing, what the table lacks can't be built."""
     return Problem(
-        table.space, table.directions, {}, table.reference, seed, table.architecture,
+        table.space,
+        table.directions,
+        {},
+        table.reference,
+        seed,
+        table.architecture,
         lambda architecture: None if architecture in table.row_of else "not in the table",
         lambda architecture: table.costs[table.row_of[architecture]] if architecture in table.row_of else None,
         table.decisions if table.sparse else (),
-    )  # fmt: skip
+    )
 
 
 def simulate(table: Table, name: str, *, seed: int, rules: Rules) -> Run:
@@ -132,8 +137,9 @@ class _Search:
         row = self.table.row_of[self.problem.architecture(decisions)]
         number = len(self.records)
         measurement = Measurement("running", costs=self.table.costs[row])
-        self.records.append(Record(number, self.table.architectures[row], tuple(decisions.items()), self.seed, 0,
-                                   measurement, ""))  # fmt: skip
+        self.records.append(
+            Record(number, self.table.architectures[row], tuple(decisions.items()), self.seed, 0, measurement, "")
+        )
         self.curves.append(self.table.curve(row, self.seed))
         self._go_on(number, 0)
 
@@ -145,9 +151,11 @@ class _Search:
         if halving is None:
             return ()
         return rungs(
-            epochs=self.table.epochs, least=halving.min_epochs, reduction=halving.reduction,
+            epochs=self.table.epochs,
+            least=halving.min_epochs,
+            reduction=halving.reduction,
             bracket=trial % halving.brackets,
-        )  # fmt: skip
+        )
 
     def _go_on(self, trial: int, epoch: int) -> None:
         """Train to the next rung, or to the end."""
@@ -166,8 +174,9 @@ class _Search:
         whole = epoch == self.table.epochs
         on = not whole and self._passes(trial, epoch, float(curve[epoch - 1]))
         state: State = "trained" if whole else ("running" if on else "stopped")
-        told = replace(self.records[trial].measurement, state=state, dice=float(curve[-1]) if whole else None,
-                       epochs=epochs)  # fmt: skip
+        told = replace(
+            self.records[trial].measurement, state=state, dice=float(curve[-1]) if whole else None, epochs=epochs
+        )
         self.records[trial] = replace(self.records[trial], measurement=told)
         if whole:
             self.trained.append(row)

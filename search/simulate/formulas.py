@@ -94,9 +94,11 @@ def _unit(bill: _Bill, architecture: Architecture, level: int, ins: int, size: T
 
 
 def _grow(bill: _Bill, architecture: Architecture, level: int, sizes: tuple[Triple, ...]) -> None:
-    ins, outs, stride = architecture["channels"][level + 1], architecture["channels"][level], (
-        architecture["pooling"][level]
-    )  # fmt: skip
+    ins, outs, stride = (
+        architecture["channels"][level + 1],
+        architecture["channels"][level],
+        (architecture["pooling"][level]),
+    )
     if architecture["upsampling"] == "transposed":
         bill.params += ins * outs * prod(stride)
         bill.macs += ins * outs * prod(stride) * prod(sizes[level + 1])

@@ -24,9 +24,12 @@ from space.space import Space
 
 NEEDED = ("architecture", "seed", "epoch", "dice")
 COSTS = {
-    "params": "params", "macs": "macs", "memory_bytes": "memory", "inference_memory_bytes": "inference_memory",
+    "params": "params",
+    "macs": "macs",
+    "memory_bytes": "memory",
+    "inference_memory_bytes": "inference_memory",
     "latency_s": "latency",
-}  # fmt: skip
+}
 ABSENT = "-"  # the choice that stands for an entry that an architecture doesn't have
 NOWHERE = Context((1, 1, 1), (1.0, 1.0, 1.0), 1, 1)
 
@@ -69,14 +72,19 @@ def read_table(file: Path, *, objectives: tuple[str, ...] = ("memory", "latency"
     rows = [first[text] for text in by_architecture]
     seconds = columns.get("epoch_s")
     return Table(
-        name=file.stem, character=f"read from {file.name}", space=space,
-        directions={"dice": "maximize", **dict.fromkeys(objectives, "minimize")}, decisions=decisions,
+        name=file.stem,
+        character=f"read from {file.name}",
+        space=space,
+        directions={"dice": "maximize", **dict.fromkeys(objectives, "minimize")},
+        decisions=decisions,
         architectures=tuple(Architecture.of(each) for each in decisions),
         costs=tuple(_costs(columns, row) for row in rows),
-        truth=np.array([runs[:, -1].mean() for runs in curves]), epochs=epochs,
+        truth=np.array([runs[:, -1].mean() for runs in curves]),
+        epochs=epochs,
         epoch_s=np.array([float(seconds[row]) if seconds else 1.0 for row in rows]),
-        curve=lambda row, seed: curves[row][seed % len(curves[row])], sparse=True,
-    )  # fmt: skip
+        curve=lambda row, seed: curves[row][seed % len(curves[row])],
+        sparse=True,
+    )
 
 
 def _columns(file: Path, objectives: tuple[str, ...]) -> dict[str, list[Any]]:

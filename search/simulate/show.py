@@ -21,18 +21,26 @@ def comparison_tables(compared: Comparison) -> list[Grid]:
     grid.add_column("proposer")
     percents = [f"{share:.0%}" for share in SHARES]
     for heading in (
-        *(f"trainings to {percent}" for percent in percents), f"reached {' / '.join(percents)}",
-        *(f"hours to {percent}" for percent in percents), f"share after {' / '.join(map(str, BUDGETS))}",
-        "repeats", "ask median / most", "busy",
-    ):  # fmt: skip
+        *(f"trainings to {percent}" for percent in percents),
+        f"reached {' / '.join(percents)}",
+        *(f"hours to {percent}" for percent in percents),
+        f"share after {' / '.join(map(str, BUDGETS))}",
+        "repeats",
+        "ask median / most",
+        "busy",
+    ):
         grid.add_column(heading, justify="right")
     for each in compared.summaries:
         grid.add_row(
-            each.proposer, *(_count(value, compared.rules.trainings) for value in each.trainings),
-            f"{' / '.join(map(str, each.reached))} of {each.runs}", *(_hours(value) for value in each.hours),
-            " / ".join(f"{share:.1%}" for share in each.shares), f"{each.repeats:.0%}",
-            f"{each.ask_median_s * 1e3:.0f} / {each.ask_most_s * 1e3:.0f} ms", f"{each.busy:.1%}",
-        )  # fmt: skip
+            each.proposer,
+            *(_count(value, compared.rules.trainings) for value in each.trainings),
+            f"{' / '.join(map(str, each.reached))} of {each.runs}",
+            *(_hours(value) for value in each.hours),
+            " / ".join(f"{share:.1%}" for share in each.shares),
+            f"{each.repeats:.0%}",
+            f"{each.ask_median_s * 1e3:.0f} / {each.ask_most_s * 1e3:.0f} ms",
+            f"{each.busy:.1%}",
+        )
     return [grid, _rivals_table(compared)] if compared.rivals else [grid]
 
 

@@ -24,7 +24,23 @@ from search.storage.reader import (
 from search.storage.store import Store, excesses, now, optuna_directions
 
 __all__ = [
-    "CONTEXT", "RECORD", "REFERENCE", "STUDY", "Row", "Store", "close_storage", "excesses", "now", "open_storage",
-    "optuna_directions", "read_records", "read_rows", "read_studies", "read_study_attribute", "read_study_attributes",
-    "read_study_names", "reading", "shown",
-]  # fmt: skip
+    "CONTEXT",
+    "RECORD",
+    "REFERENCE",
+    "STUDY",
+    "Row",
+    "Store",
+    "close_storage",
+    "excesses",
+    "now",
+    "open_storage",
+    "optuna_directions",
+    "read_records",
+    "read_rows",
+    "read_studies",
+    "read_study_attribute",
+    "read_study_attributes",
+    "read_study_names",
+    "reading",
+    "shown",
+]

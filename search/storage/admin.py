@@ -208,5 +208,3 @@ def upgrade_database(url: str) -> None:
     storage = optuna.storages.RDBStorage(url, skip_compatibility_check=True)
     storage.upgrade()
     close_storage(storage)
-
-

@@ -88,7 +88,14 @@ class PriceTable:
         training, context = self.training, self.context
         precision = "" if device else training.precision  # a latency's stands in its device
         values = [
-            architecture.fingerprint, list(context.patch), context.in_channels, context.classes, training.batch,
-            training.optimiser, precision, device, [importlib.metadata.version(name) for name in ("voxnas", "torch")],
-        ]  # fmt: skip
+            architecture.fingerprint,
+            list(context.patch),
+            context.in_channels,
+            context.classes,
+            training.batch,
+            training.optimiser,
+            precision,
+            device,
+            [importlib.metadata.version(name) for name in ("voxnas", "torch")],
+        ]
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()

@@ -151,9 +151,11 @@ class Store:
         }
         at_once = self.is_known
         template = optuna.trial.create_trial(
-            state=optuna.trial.TrialState.RUNNING, user_attrs={RECORD: record.to_values()},
-            params={} if at_once else params, distributions={} if at_once else distributions,
-        )  # fmt: skip
+            state=optuna.trial.TrialState.RUNNING,
+            user_attrs={RECORD: record.to_values()},
+            params={} if at_once else params,
+            distributions={} if at_once else distributions,
+        )
 
         def write() -> Record:
             before = set(self.kept)
@@ -177,10 +179,14 @@ class Store:
         import optuna
 
         rows = [
-            {"trial": trial_id, "name": name, "value": distributions[name].to_internal_repr(value),
-             "text": optuna.distributions.distribution_to_json(distributions[name])}
+            {
+                "trial": trial_id,
+                "name": name,
+                "value": distributions[name].to_internal_repr(value),
+                "text": optuna.distributions.distribution_to_json(distributions[name]),
+            }
             for name, value in params.items()
-        ]  # fmt: skip
+        ]
         if self.engine is not None and rows:
             with self.engine.begin() as connection:
                 connection.execute(PARAMS, rows)

@@ -32,7 +32,7 @@ class PatchSource:
 
     def __init__(
         self, prepared: Prepared, *, cases: tuple[str, ...], patch: tuple[int, int, int], training: Training, seed: int
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.volumes = [
             Volume(
                 *open_case(prepared, case),

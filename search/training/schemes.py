@@ -51,9 +51,7 @@ def phase_at(epoch: int, *, epochs: int, phases: int) -> tuple[int, int, int]:
     return phase, ends[phase - 1] if phase else 0, ends[phase]
 
 
-def training_step(
-    phase: Phase, optimiser: Optimizer, *, images: Tensor, labels: Tensor, training: Training
-) -> Tensor:  # fmt: skip
+def training_step(phase: Phase, optimiser: Optimizer, *, images: Tensor, labels: Tensor, training: Training) -> Tensor:
     """Do one step on images (B, C, D, H, W) and labels (B, 1, D, H, W) of the phase's patch; return the loss."""
     optimiser.zero_grad(set_to_none=True)
     loss = phase.add_gradients(images, labels)

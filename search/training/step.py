@@ -50,9 +50,13 @@ def make_optimiser(network: nn.Module, training: Training) -> torch.optim.Optimi
     """Return the optimiser that the training names, in its fused form: fewer passes and no temporaries."""
     if training.optimiser == "sgd":
         return torch.optim.SGD(
-            network.parameters(), lr=training.learning_rate, momentum=0.99, nesterov=True,
-            weight_decay=training.weight_decay, fused=True,
-        )  # fmt: skip
+            network.parameters(),
+            lr=training.learning_rate,
+            momentum=0.99,
+            nesterov=True,
+            weight_decay=training.weight_decay,
+            fused=True,
+        )
     return torch.optim.AdamW(
         network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
     )

@@ -14,9 +14,13 @@ Scores = tuple[float | None, ...]
 
 
 def surface_scores(
-    mask: NDArray[np.uint8], truth: NDArray[np.uint8], *, classes: int, spacing_mm: tuple[float, float, float],
+    mask: NDArray[np.uint8],
+    truth: NDArray[np.uint8],
+    *,
+    classes: int,
+    spacing_mm: tuple[float, float, float],
     tolerance_mm: float,
-) -> tuple[Scores, Scores]:  # fmt: skip
+) -> tuple[Scores, Scores]:
     """Return hd95 in mm and the surface Dice of each foreground class of two (X, Y, Z) volumes.
 
     None where both are empty. Where one is, no distance exists: hd95 is the volume's diagonal, the surface Dice 0.

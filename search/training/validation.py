@@ -22,7 +22,7 @@ from search.trials.records import CaseDice, Job
 
 def validate(
     network: nn.Module, prepared: Prepared, job: Job, *, device: torch.device, last: bool
-) -> tuple[CaseDice, ...]:  # fmt: skip
+) -> tuple[CaseDice, ...]:
     """Segment every validation case and score it per foreground class; surfaces, where asked for, the last time."""
     network.eval()
     found, classes = [], len(job.task.classes)
@@ -31,9 +31,12 @@ def validate(
         scores = CaseDice(case, case_dice(mask, truth, classes=classes))
         if last and job.surface_tolerance_mm is not None:
             distances, dices = surface_scores(
-                mask, truth, classes=classes, spacing_mm=prepared.case(case).grid.source_spacing,
+                mask,
+                truth,
+                classes=classes,
+                spacing_mm=prepared.case(case).grid.source_spacing,
                 tolerance_mm=job.surface_tolerance_mm,
-            )  # fmt: skip
+            )
             scores = replace(scores, hd95_mm=distances, surface_dice=dices)
         found.append(scores)
     return tuple(found)

@@ -31,17 +31,23 @@ def rungs(*, epochs: int, least: int, reduction: float, bracket: int) -> tuple[i
 
 
 def why_stop(
-    records: Sequence[Record], record: Record, *, halving: Halving, epochs: int, every: int,
+    records: Sequence[Record],
+    record: Record,
+    *,
+    halving: Halving,
+    epochs: int,
+    every: int,
     directions: Mapping[str, str],
-) -> str | None:  # fmt: skip
+) -> str | None:
     """Say why a trial stops at its last epoch so far, None where it goes on.
 
     `records` are those of the study, whatever their state; Dice is known every `every` epochs, so that a rung lies
     at the first such epoch from it on. Objectives other than Dice are exact costs.
     """
     epoch = record.measurement.epochs[-1]
-    own = rungs(epochs=epochs, least=halving.min_epochs, reduction=halving.reduction,
-                bracket=record.number % halving.brackets)  # fmt: skip
+    own = rungs(
+        epochs=epochs, least=halving.min_epochs, reduction=halving.reduction, bracket=record.number % halving.brackets
+    )
     if epoch.dice is None or epoch.number not in {-(-rung // every) * every for rung in own}:
         return None
     rows = [_losses(each, epoch.number, directions) for each in records if each.number != record.number]

@@ -66,8 +66,11 @@ class Costs:
         """Return the cost that an objective's name stands for, None where it wasn't measured."""
         if objective == "latency":
             return self.latency.median_s if self.latency else None
-        return float(getattr(self, {"memory": "memory_bytes", "inference_memory": "inference_memory_bytes"}.get(
-            objective, objective)))  # fmt: skip
+        return float(
+            getattr(
+                self, {"memory": "memory_bytes", "inference_memory": "inference_memory_bytes"}.get(objective, objective)
+            )
+        )
 
 
 @dataclass(frozen=True)

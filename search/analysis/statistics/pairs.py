@@ -54,9 +54,13 @@ def bootstrap_interval(values: Vector) -> tuple[float, float]:
     from scipy.stats import bootstrap
 
     found = bootstrap(
-        (values,), np.mean, confidence_level=CONFIDENCE, n_resamples=RESAMPLES, method="BCa",
+        (values,),
+        np.mean,
+        confidence_level=CONFIDENCE,
+        n_resamples=RESAMPLES,
+        method="BCa",
         rng=np.random.default_rng(0),
-    ).confidence_interval  # fmt: skip
+    ).confidence_interval
     return float(found.low), float(found.high)
 
 

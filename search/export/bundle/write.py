@@ -75,10 +75,16 @@ def write_bundle(export: Path, network: nn.Module, said: Described) -> Path:
 def _metadata(said: Described) -> dict[str, Any]:
     def tensor(kind: str, names: Sequence[str], span: list[float]) -> dict[str, Any]:
         return {
-            "type": "image", "format": kind, "modality": "as the channels say", "num_channels": len(names),
-            "spatial_shape": list(said.patch), "dtype": "float32", "value_range": span, "is_patch_data": True,
+            "type": "image",
+            "format": kind,
+            "modality": "as the channels say",
+            "num_channels": len(names),
+            "spatial_shape": list(said.patch),
+            "dtype": "float32",
+            "value_range": span,
+            "is_patch_data": True,
             "channel_def": {str(number): name for number, name in enumerate(names)},
-        }  # fmt: skip
+        }
 
     return {
         "schema": SCHEMA,
@@ -119,20 +125,29 @@ def _inference(said: Described, *, class_name: str) -> dict[str, Any]:
             "transform": "@preprocessing",
         },
         "inferer": {
-            "_target_": "SlidingWindowInferer", "roi_size": list(said.patch), "sw_batch_size": 1,
-            "overlap": said.overlap, "mode": "gaussian",
+            "_target_": "SlidingWindowInferer",
+            "roi_size": list(said.patch),
+            "sw_batch_size": 1,
+            "overlap": said.overlap,
+            "mode": "gaussian",
         },
         "postprocessing": {
-            "_target_": "scripts.segment.WriteMask", "settings": "@settings", "output_dir": "@output_dir",
+            "_target_": "scripts.segment.WriteMask",
+            "settings": "@settings",
+            "output_dir": "@output_dir",
         },
         "evaluator": {
-            "_target_": "scripts.segment.Segmenter", "device": "@device", "dataset": "@dataset",
-            "network": "@network", "inferer": "@inferer", "postprocessing": "@postprocessing",
+            "_target_": "scripts.segment.Segmenter",
+            "device": "@device",
+            "dataset": "@dataset",
+            "network": "@network",
+            "inferer": "@inferer",
+            "postprocessing": "@postprocessing",
         },
         "initialize": [],
         "run": ["$@evaluator.run()"],
         "finalize": [],
-    }  # fmt: skip
+    }
 
 
 def _readme(said: Described) -> str:

@@ -16,9 +16,22 @@ from search.export.source.trace import COMPUTED_IN, Node, NotWritable, Trace
 from search.export.source.tracked import Argument, Attribute, Operation, Size, origin_of
 
 INFIX = {
-    "add": "+", "sub": "-", "mul": "*", "div": "/", "true_divide": "/", "matmul": "@", "floor_divide": "//",
-    "pow": "**", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "remainder": "%",
-}  # fmt: skip
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "true_divide": "/",
+    "matmul": "@",
+    "floor_divide": "//",
+    "pow": "**",
+    "eq": "==",
+    "ne": "!=",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+    "remainder": "%",
+}
 PROPERTIES = {"T", "mT", "H", "mH", "real", "imag", "data"}
 RESERVED = {"self", "torch", "nn", "F", *keyword.kwlist}
 LONGEST = 96  # characters of a value that is written in place
@@ -299,9 +312,11 @@ class Writer:
         origins = [origin_of(value) for value in values]
         if isinstance(first, Size):
             count = 1
-            while count < len(values) and isinstance(other := origins[count], Size) and (
-                other.value is first.value and other.axis == first.axis + count
-            ):  # fmt: skip
+            while (
+                count < len(values)
+                and isinstance(other := origins[count], Size)
+                and (other.value is first.value and other.axis == first.axis + count)
+            ):
                 count += 1
             if count > 1 and first.axis + count == self._dimensions(first.value):
                 start = f"[{first.axis}:]" if first.axis else ""

@@ -24,9 +24,26 @@ from search.export.source.tracked import Argument, Attribute, Size, larger, orig
 COMPUTED_IN = torch.float16  # of the trace: what is cast to float32 stands out, and what is cast back
 SILENT = (torch._C._set_grad_enabled, torch.promote_types, torch._assert)
 UNRECORDED = {
-    "dtype", "device", "layout", "is_cuda", "is_mkldnn", "is_quantized", "is_sparse", "is_meta", "requires_grad",
-    "grad", "grad_fn", "is_nested", "is_mps", "is_xla", "is_cpu", "itemsize", "names", "is_leaf", "ndim",
-}  # fmt: skip
+    "dtype",
+    "device",
+    "layout",
+    "is_cuda",
+    "is_mkldnn",
+    "is_quantized",
+    "is_sparse",
+    "is_meta",
+    "requires_grad",
+    "grad",
+    "grad_fn",
+    "is_nested",
+    "is_mps",
+    "is_xla",
+    "is_cpu",
+    "itemsize",
+    "names",
+    "is_leaf",
+    "ndim",
+}
 UNRECORDED_METHODS = {"dim", "ndimension", "is_contiguous", "stride", "is_floating_point", "is_complex", "element_size"}
 IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
@@ -200,9 +217,7 @@ class Tracing(TorchFunctionMode):
             return args[0]
         if last in ("dropout", "dropout2d", "dropout3d") and not _given(func, args, kwargs, "training", True):
             return args[0]
-        node = trace.add(
-            Node("call", name, self.replaced(trace, tuple(args)), self.replaced(trace, dict(kwargs)))
-        )
+        node = trace.add(Node("call", name, self.replaced(trace, tuple(args)), self.replaced(trace, dict(kwargs))))
         return trace.bind_result(result, node)
 
     def _sizes(self, trace: Trace, args: Any, kwargs: Any, result: Any) -> Any:
@@ -221,9 +236,7 @@ class Tracing(TorchFunctionMode):
             return args[0]
         return self.call_method(module, "forward", original, args, kwargs)
 
-    def call_method(
-        self, module: nn.Module, method: str, original: Callable[..., Any], args: Any, kwargs: Any
-    ) -> Any:
+    def call_method(self, module: nn.Module, method: str, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Record the call of a child's method."""
         trace = self.current
         if trace is None or trace.module is module:

@@ -112,7 +112,12 @@ def _define(kind: type, name: str, symbol: str) -> None:
 
 for _kind in (TrackedInt, TrackedFloat):
     for _name, _symbol in (
-        ("add", "+"), ("sub", "-"), ("mul", "*"), ("floordiv", "//"), ("truediv", "/"), ("mod", "%"),
-    ):  # fmt: skip
+        ("add", "+"),
+        ("sub", "-"),
+        ("mul", "*"),
+        ("floordiv", "//"),
+        ("truediv", "/"),
+        ("mod", "%"),
+    ):
         _define(_kind, _name, _symbol)
     _kind.__neg__ = lambda self: _combine("-", operator.neg, self)  # type: ignore[method-assign]

@@ -59,8 +59,13 @@ def logit_slabs(
     `done` is called after each window. A window that reaches into other rows is computed for each of its strips.
     """
     weight = gaussian_weight(windows.patch)
-    pads = [(0, 0), *((first, whole - first - size) for first, whole, size in
-                      zip(windows.before, windows.padded, image.shape[1:], strict=True))]  # fmt: skip
+    pads = [
+        (0, 0),
+        *(
+            (first, whole - first - size)
+            for first, whole, size in zip(windows.before, windows.padded, image.shape[1:], strict=True)
+        ),
+    ]
     padded = np.pad(image, pads) if any(map(any, pads)) else image
     depth, height, width = windows.patch
     top, bottom = rows.start + windows.before[1], rows.stop + windows.before[1]

@@ -115,10 +115,16 @@ class Desk:
         cpus, gpus = (sum(getattr(node, name) for node in self.seen_nodes) for name in ("cpus", "gpus"))
         used = {name: sum(each.asked.get(name, 0.0) for each in self.flying.values()) for name in ("CPU", "GPU")}
         self.driver.store.heartbeat.show(
-            machines=len(self.seen_nodes), cpus=cpus, gpus=gpus, used_cpus=used["CPU"], used_gpus=used["GPU"],
-            running=busy, queued=len(self.flying) - busy + len(self.again),
-            probes=len(self.probes.under_way), waiting=sum(len(each) for each in self.waiting.values()),
-        )  # fmt: skip
+            machines=len(self.seen_nodes),
+            cpus=cpus,
+            gpus=gpus,
+            used_cpus=used["CPU"],
+            used_gpus=used["GPU"],
+            running=busy,
+            queued=len(self.flying) - busy + len(self.again),
+            probes=len(self.probes.under_way),
+            waiting=sum(len(each) for each in self.waiting.values()),
+        )
 
     def _place(self, name: str, flight: Flight) -> dict[str, Any]:
         driver, record = self.driver, flight.record

@@ -135,15 +135,22 @@ def fit(desk: Desk, trial: type[Trial]) -> None:
     tuner = tune.Tuner(
         trial,
         tune_config=tune.TuneConfig(
-            search_alg=AskDesk(desk), scheduler=AskHalving(desk), num_samples=-1, reuse_actors=True,
+            search_alg=AskDesk(desk),
+            scheduler=AskHalving(desk),
+            num_samples=-1,
+            reuse_actors=True,
             trial_dirname_creator=lambda each: each.trial_id,
         ),
         run_config=tune.RunConfig(
-            name=name, storage_path=storage, verbose=0, stop=StopWhenBroken(desk),
-            failure_config=tune.FailureConfig(max_failures=MAX_LOSSES), callbacks=[FollowTrials(desk)],
+            name=name,
+            storage_path=storage,
+            verbose=0,
+            stop=StopWhenBroken(desk),
+            failure_config=tune.FailureConfig(max_failures=MAX_LOSSES),
+            callbacks=[FollowTrials(desk)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a trial keeps its own
         ),
-    )  # fmt: skip
+    )
     try:
         tuner.fit()
     finally:

@@ -47,9 +47,12 @@ def request(need: Need, nodes: Sequence[Node], flying: Sequence[Request], *, gro
         words = ", ".join(f"{_show(name, value)} {name}" for name, value in asked.items())
         largest = max(nodes, key=lambda node: (node.gpus, node.cpus, node.memory_bytes), default=Node(0, 0))
         raise UserError(
-            [f"a trial asks for {words}, more than any machine of the cluster has (the largest: {largest.cpus:g} CPU, "
-             f"{show_bytes(largest.memory_bytes)} memory, {largest.gpus:g} GPU); lower executor.threads, or add one"]
-        )  # fmt: skip
+            [
+                f"a trial asks for {words}, more than any machine of the cluster has "
+                f"(largest: {largest.cpus:g} CPU, {show_bytes(largest.memory_bytes)} memory, {largest.gpus:g} GPU); "
+                "lower executor.threads, or add a larger machine"
+            ]
+        )
     return asked
 
 
@@ -85,9 +88,11 @@ def holds(node: Node, asked: Request) -> bool:
     """Tell whether an empty machine could give this."""
     kinds = [name for name in asked if name.startswith("accelerator_type:")]
     return (
-        asked["CPU"] <= node.cpus and asked["memory"] <= node.memory_bytes and asked.get("GPU", 0.0) <= node.gpus
+        asked["CPU"] <= node.cpus
+        and asked["memory"] <= node.memory_bytes
+        and asked.get("GPU", 0.0) <= node.gpus
         and all(name == f"accelerator_type:{node.kind}" for name in kinds)
-    )  # fmt: skip
+    )
 
 
 def has_room(nodes: Sequence[Node], flying: Sequence[Request], *, threads: int, gpu: bool) -> bool:

@@ -91,11 +91,19 @@ def draw_paired(first: int, pairs: Sequence[Paired]) -> Figure:
             )
     figure.add_vline(x=0, line={"color": OTHERS, "dash": "dash"})
     figure.update_xaxes(title=f"Dice, difference to trial {first}", zeroline=False)
-    figure.update_yaxes(tickvals=list(range(len(pairs))), ticktext=[f"trial {pair.number}" for pair in pairs],
-                        range=[-0.5, len(pairs) - 0.35], zeroline=False)  # fmt: skip
+    figure.update_yaxes(
+        tickvals=list(range(len(pairs))),
+        ticktext=[f"trial {pair.number}" for pair in pairs],
+        range=[-0.5, len(pairs) - 0.35],
+        zeroline=False,
+    )
     means = "; ".join(f"trial {pair.number} {pair.mean:+.4f}" for pair in pairs)
-    return part(figure, name="paired", title="Paired differences by case; diamonds are means (95 %)",
-                label=f"mean differences to trial {first}: {means}")  # fmt: skip
+    return part(
+        figure,
+        name="paired",
+        title="Paired differences by case; diamonds are means (95 %)",
+        label=f"mean differences to trial {first}: {means}",
+    )
 
 
 def draw_fronts(sheets: Sequence[Sheet], *, x: str, y: str) -> Figure:
@@ -122,5 +130,9 @@ def draw_fronts(sheets: Sequence[Sheet], *, x: str, y: str) -> Figure:
     figure.update_xaxes(title=axis_title(x))
     figure.update_yaxes(title=axis_title(y))
     sizes = "; ".join(f"{sheet.label} {int(sheet.front.sum())}" for sheet in sheets)
-    return part(figure, name="fronts", title=f"Fronts: {HEADINGS[y]} against {HEADINGS[x]}",
-                label=f"fronts of {len(sheets)} studies, points: {sizes}")  # fmt: skip
+    return part(
+        figure,
+        name="fronts",
+        title=f"Fronts: {HEADINGS[y]} against {HEADINGS[x]}",
+        label=f"fronts of {len(sheets)} studies, points: {sizes}",
+    )

@@ -19,8 +19,11 @@ from search.visualization.figures.style import ALL, BUDGET, OTHERS, canvas, colo
 
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star", "hexagon", "pentagon")
 # Symbols on a plane and in space, where others are drawn as characters that not every machine has a font for
-APART = {"stopped": ("triangle-down", "circle-open", "#CC79A7"), "over budget": ("x-thin", "square-open", BUDGET),
-         "failed": ("cross-thin", "diamond-open", OTHERS)}  # fmt: skip
+APART = {
+    "stopped": ("triangle-down", "circle-open", "#CC79A7"),
+    "over budget": ("x-thin", "square-open", BUDGET),
+    "failed": ("cross-thin", "diamond-open", OTHERS),
+}
 
 
 def draw_front(scene: Scene, *, selection: str = "") -> Figure:
@@ -47,8 +50,12 @@ def _draw_2d(scene: Scene, selection: str) -> go.Figure:
     x, y = scene.axes
     for name, add, side in ((x, figure.add_vline, "x"), (y, figure.add_hline, "y")):
         if name in scene.budgets:
-            add(**{side: scene.budgets[name]}, line={"dash": "dash", "color": BUDGET}, annotation_text="budget",
-                annotation_position="top left" if side == "x" else "top right")  # fmt: skip
+            add(
+                **{side: scene.budgets[name]},
+                line={"dash": "dash", "color": BUDGET},
+                annotation_text="budget",
+                annotation_position="top left" if side == "x" else "top right",
+            )
     figure.update_xaxes(title=axis_title(x), zeroline=False, **_autorange(x))
     domain = [0.13, 1] if strip else [0, 1]
     figure.update_layout(yaxis={"title": axis_title(y), "zeroline": False, "domain": domain, **_autorange(y)})
@@ -56,13 +63,24 @@ def _draw_2d(scene: Scene, selection: str) -> go.Figure:
         named = [(float(name == "over budget"), name) for name in STRIP if priced[scene.apart[name]].any()]
         at, names = zip(*named, strict=True)
         figure.update_layout(
-            yaxis2={"domain": [0, 0.09], "tickvals": at, "ticktext": names, "range": [-0.7, 1.7],
-                    "showgrid": False, "zeroline": False, "fixedrange": True, "automargin": True},
+            yaxis2={
+                "domain": [0, 0.09],
+                "tickvals": at,
+                "ticktext": names,
+                "range": [-0.7, 1.7],
+                "showgrid": False,
+                "zeroline": False,
+                "fixedrange": True,
+                "automargin": True,
+            },
             xaxis={"anchor": "y2"},
-        )  # fmt: skip
+        )
     if selection:
-        figure.update_layout(selections=[{"type": "path", "path": selection, "xref": "x", "yref": "y",
-                                          "line": {"color": OTHERS, "dash": "dot"}}])  # fmt: skip
+        figure.update_layout(
+            selections=[
+                {"type": "path", "path": selection, "xref": "x", "yref": "y", "line": {"color": OTHERS, "dash": "dot"}}
+            ]
+        )
     return figure
 
 
@@ -78,23 +96,37 @@ def _add_group(figure: go.Figure, scene: Scene, group: Group, number: int) -> No
     named = short(group.name)
     x, y = (escape(axis_title(name)) for name in scene.axes)
     figure.add_scattergl(
-        **_columns(scene, pale, xy=True), mode="markers", name=named or "dominated", legendgroup=named,
+        **_columns(scene, pale, xy=True),
+        mode="markers",
+        name=named or "dominated",
+        legendgroup=named,
         showlegend=bool(len(pale)) and not (named and len(bright)),
         marker={"color": hue if named else OTHERS, "size": 6, "opacity": 0.3},
         hovertemplate=f"trial %{{customdata}}<br>{x} %{{x}}<br>{y} %{{y}}<extra>{escape(named)}</extra>",
-    )  # fmt: skip
+    )
     figure.add_scatter(
-        **_columns(scene, bright, xy=True), mode="markers", name=named or "Pareto front", legendgroup=named,
-        showlegend=bool(len(bright)), hovertext=[scene.hover[int(row)] for row in bright], hoverinfo="text",
-        marker={"color": hue, "size": 12, "symbol": SYMBOLS[number % len(SYMBOLS)] if named else "diamond",
-                "line": {"width": 1, "color": "white"}},
-    )  # fmt: skip
+        **_columns(scene, bright, xy=True),
+        mode="markers",
+        name=named or "Pareto front",
+        legendgroup=named,
+        showlegend=bool(len(bright)),
+        hovertext=[scene.hover[int(row)] for row in bright],
+        hoverinfo="text",
+        marker={
+            "color": hue,
+            "size": 12,
+            "symbol": SYMBOLS[number % len(SYMBOLS)] if named else "diamond",
+            "line": {"width": 1, "color": "white"},
+        },
+    )
 
 
 def _columns(scene: Scene, rows: NDArray[np.int64], *, xy: bool = False) -> dict[str, Any]:
     names = "xy" if xy else "xyz"
-    return {**{name: scene.points[rows, column].astype(np.float32) for column, name in enumerate(names)},
-            "customdata": scene.numbers[rows]}  # fmt: skip
+    return {
+        **{name: scene.points[rows, column].astype(np.float32) for column, name in enumerate(names)},
+        "customdata": scene.numbers[rows],
+    }
 
 
 def _add_apart(figure: go.Figure, scene: Scene, strip: bool) -> None:
@@ -105,9 +137,12 @@ def _add_apart(figure: go.Figure, scene: Scene, strip: bool) -> None:
         symbol, _, hue = APART[name]
         note = " (Dice so far)" if name == "stopped" and "dice" in scene.axes else ""
         figure.add_scattergl(
-            **columns, mode="markers", name=f"{name}{note}", marker={"symbol": f"{symbol}-open", "color": hue,
-            "size": 7, "opacity": 0.7}, hovertemplate=f"trial %{{customdata}}: {name}<br>%{{x}}<extra></extra>",
-        )  # fmt: skip
+            **columns,
+            mode="markers",
+            name=f"{name}{note}",
+            marker={"symbol": f"{symbol}-open", "color": hue, "size": 7, "opacity": 0.7},
+            hovertemplate=f"trial %{{customdata}}: {name}<br>%{{x}}<extra></extra>",
+        )
 
 
 def _known_apart(scene: Scene) -> Iterator[tuple[str, NDArray[np.int64]]]:
@@ -126,18 +161,29 @@ def _add_confirmed(figure: go.Figure, scene: Scene) -> None:
     other = scene.axes[1 - at]
     means = [each.mean for each in scene.confirmed]
     costs = [(each.record.measurement.value(other) or np.nan) / SCALES.get(other, 1) for each in scene.confirmed]
-    error = {"type": "data", "symmetric": False, "thickness": 1.5, "width": 5, "color": "#009E73",
-             "array": [(each.high or each.mean) - each.mean for each in scene.confirmed],
-             "arrayminus": [each.mean - (each.low or each.mean) for each in scene.confirmed]}  # fmt: skip
+    error = {
+        "type": "data",
+        "symmetric": False,
+        "thickness": 1.5,
+        "width": 5,
+        "color": "#009E73",
+        "array": [(each.high or each.mean) - each.mean for each in scene.confirmed],
+        "arrayminus": [each.mean - (each.low or each.mean) for each in scene.confirmed],
+    }
     names = ("x", "y") if at == 0 else ("y", "x")
     figure.add_scatter(
-        **{names[0]: means, names[1]: costs, f"error_{names[0]}": error}, mode="markers", name="confirmed (95 %)",
+        **{names[0]: means, names[1]: costs, f"error_{names[0]}": error},
+        mode="markers",
+        name="confirmed (95 %)",
         marker={"symbol": "star", "size": 12, "color": "#009E73"},
-        customdata=[each.record.number for each in scene.confirmed], hoverinfo="text",
-        hovertext=[f"<b>trial {each.record.number}</b>, confirmed {each.trainings} times<br>mean Dice {each.mean:.4f}"
-                   + (f"<br>{each.low:.4f} to {each.high:.4f}" if each.low is not None else "")
-                   for each in scene.confirmed],
-    )  # fmt: skip
+        customdata=[each.record.number for each in scene.confirmed],
+        hoverinfo="text",
+        hovertext=[
+            f"<b>trial {each.record.number}</b>, confirmed {each.trainings} times<br>mean Dice {each.mean:.4f}"
+            + (f"<br>{each.low:.4f} to {each.high:.4f}" if each.low is not None else "")
+            for each in scene.confirmed
+        ],
+    )
 
 
 def _add_presets(figure: go.Figure, scene: Scene) -> None:
@@ -148,9 +194,15 @@ def _add_presets(figure: go.Figure, scene: Scene) -> None:
     x, y = scene.axes
     if "dice" not in scene.axes:
         names = [name for name, at in scene.presets.items() if np.isfinite(at).all()]
-        figure.add_scatter(x=[scene.presets[name][0] for name in names], y=[scene.presets[name][1] for name in names],
-                           text=names, mode="markers+text", name="papers", textposition="top center",
-                           marker={"symbol": "square-open", "size": 10, "color": OTHERS})  # fmt: skip
+        figure.add_scatter(
+            x=[scene.presets[name][0] for name in names],
+            y=[scene.presets[name][1] for name in names],
+            text=names,
+            mode="markers+text",
+            name="papers",
+            textposition="top center",
+            marker={"symbol": "square-open", "size": 10, "color": OTHERS},
+        )
         return
     limit = 1.5 * drawn[:, 1 if x == "dice" else 0].max()
     side = 1 if x == "dice" else 0
@@ -173,15 +225,24 @@ def _draw_3d(scene: Scene) -> go.Figure:
         shown = "<br>".join(f"{title} %{{{side}}}" for title, side in zip(titles, "xyz", strict=True))
         template = f"trial %{{customdata}}<br>{shown}<extra>{escape(named)}</extra>"
         figure.add_scatter3d(
-            **_columns(scene, pale), mode="markers", name=named or "dominated", legendgroup=named, opacity=0.3,
-            marker={"size": 3, "color": hue if named else OTHERS}, hovertemplate=template,
+            **_columns(scene, pale),
+            mode="markers",
+            name=named or "dominated",
+            legendgroup=named,
+            opacity=0.3,
+            marker={"size": 3, "color": hue if named else OTHERS},
+            hovertemplate=template,
             showlegend=bool(len(pale)) and not (named and len(bright)),
-        )  # fmt: skip
+        )
         figure.add_scatter3d(
-            **_columns(scene, bright), mode="markers", name=named or "Pareto front", legendgroup=named,
-            marker={"size": 6, "color": hue, "symbol": "diamond"}, hovertemplate=template,
+            **_columns(scene, bright),
+            mode="markers",
+            name=named or "Pareto front",
+            legendgroup=named,
+            marker={"size": 6, "color": hue, "symbol": "diamond"},
+            hovertemplate=template,
             showlegend=bool(len(bright)),
-        )  # fmt: skip
+        )
     inside = scene.points[np.isfinite(scene.points).all(axis=1)]
     if len(inside):
         _add_floor_3d(figure, scene, inside)
@@ -205,27 +266,42 @@ def _add_floor_3d(figure: go.Figure, scene: Scene, inside: Numbers) -> None:
         points = np.where(np.isnan(scene.points[rows]), floor, scene.points[rows])
         _, symbol, hue = APART[name]
         figure.add_scatter3d(
-            **dict(zip("xyz", points.T.astype(np.float32), strict=True)), customdata=scene.numbers[rows],
-            mode="markers", name=name, marker={"size": 3, "color": hue, "symbol": symbol}, opacity=0.7,
+            **dict(zip("xyz", points.T.astype(np.float32), strict=True)),
+            customdata=scene.numbers[rows],
+            mode="markers",
+            name=name,
+            marker={"size": 3, "color": hue, "symbol": symbol},
+            opacity=0.7,
             hovertemplate=f"trial %{{customdata}}: {name}<extra></extra>",
-        )  # fmt: skip
+        )
     most = 1.5 * inside.max(axis=0)
     placed = {name: np.where(np.isnan(at), floor, at) for name, at in scene.presets.items()}
     placed = {name: at for name, at in placed.items() if (at <= np.where(np.isnan(floor), most, np.inf)).all()}
     if placed:
         figure.add_scatter3d(
-            **dict(zip("xyz", np.array([*placed.values()]).T, strict=True)), text=[*placed], mode="markers+text",
-            name="papers", textposition="top center", hoverinfo="text",
+            **dict(zip("xyz", np.array([*placed.values()]).T, strict=True)),
+            text=[*placed],
+            mode="markers+text",
+            name="papers",
+            textposition="top center",
+            hoverinfo="text",
             marker={"size": 4, "color": OTHERS, "symbol": "square-open"},
-        )  # fmt: skip
+        )
 
 
 def _frame(points: Numbers, column: int, limit: float) -> dict[str, list[float]]:
     """Return a rectangle at a limit of one of three columns, as large as what is drawn."""
     low, high = points.min(axis=0), points.max(axis=0)
     one, two = (each for each in range(3) if each != column)
-    path = np.array([[low[one], low[two]], [high[one], low[two]], [high[one], high[two]], [low[one], high[two]],
-                     [low[one], low[two]]])  # fmt: skip
+    path = np.array(
+        [
+            [low[one], low[two]],
+            [high[one], low[two]],
+            [high[one], high[two]],
+            [low[one], high[two]],
+            [low[one], low[two]],
+        ]
+    )
     found = np.full((5, 3), limit)
     found[:, one], found[:, two] = path[:, 0], path[:, 1]
     return {name: found[:, side].tolist() for side, name in enumerate("xyz")}

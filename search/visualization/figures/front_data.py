@@ -60,10 +60,12 @@ def front_scene(
     apart = {name: np.flatnonzero(sheet.states == name) for name in ("stopped", *STRIP)}
     hover = {int(row): _hover(sheet, int(row)) for row in np.flatnonzero(sheet.front)}
     placed = {
-        name: tuple(np.nan if (value := costs.of(axis) if axis != "dice" else None) is None
-                    else value / SCALES.get(axis, 1) for axis in axes)
+        name: tuple(
+            np.nan if (value := costs.of(axis) if axis != "dice" else None) is None else value / SCALES.get(axis, 1)
+            for axis in axes
+        )
         for name, costs in (presets or {}).items()
-    }  # fmt: skip
+    }
     budgets = {name: limit / SCALES.get(name, 1) for name, limit in sheet.study.budgets.items() if name in axes}
     groups = tuple(_groups(sheet, by, np.flatnonzero(sheet.states == "trained")))
     return Scene(
@@ -87,7 +89,10 @@ def _groups(sheet: Sheet, by: str, rows: NDArray[np.int64]) -> list[Group]:
 
 def _hover(sheet: Sheet, row: int) -> str:
     entry = sheet.entries[row]
-    values = [f"{HEADINGS[name]} {show(name, float(sheet.values[name][row]))}" for name in HEADINGS
-              if not np.isnan(sheet.values[name][row])]  # fmt: skip
+    values = [
+        f"{HEADINGS[name]} {show(name, float(sheet.values[name][row]))}"
+        for name in HEADINGS
+        if not np.isnan(sheet.values[name][row])
+    ]
     network = escape(entry.network).replace("; ", "<br>")
     return f"<b>trial {entry.number}</b> (front)<br>{network}<br>" + "<br>".join(values)

@@ -29,9 +29,14 @@ def draw_importances(shares: Mapping[str, Mapping[str, float]]) -> Figure:
     axes = sorted(totals, key=lambda axis: totals[axis])[-MOST_AXES:]
     figure = canvas(height=140 + ROW * len(axes) * max(1, len(shares)), barmode="group", bargap=0.3)
     for at, (objective, found) in enumerate(shares.items()):
-        figure.add_bar(x=[found.get(axis, 0.0) for axis in axes], y=[short(axis) for axis in axes], orientation="h",
-                       name=HEADINGS[objective], marker={"color": color(at)},
-                       hovertemplate="%{y}: %{x:.1%} of " + HEADINGS[objective] + "<extra></extra>")  # fmt: skip
+        figure.add_bar(
+            x=[found.get(axis, 0.0) for axis in axes],
+            y=[short(axis) for axis in axes],
+            orientation="h",
+            name=HEADINGS[objective],
+            marker={"color": color(at)},
+            hovertemplate="%{y}: %{x:.1%} of " + HEADINGS[objective] + "<extra></extra>",
+        )
     figure.update_xaxes(title="share of what matters", tickformat=".0%")
     figure.update_yaxes(automargin=True)
     first = {HEADINGS[name]: next(iter(found), "none") for name, found in shares.items()}
@@ -74,8 +79,12 @@ def draw_effects(effects: Sequence[Effect], objective: str) -> Figure:
     figure.update_xaxes(title=f"change of {axis_title(objective)}")
     figure.update_yaxes(categoryorder="array", categoryarray=[_row(each) for each in reversed(kept)], automargin=True)
     apart = sum(each.low > 0 or each.high < 0 for each in kept)
-    return part(figure, name="effects", title=f"Main effects on {HEADINGS[objective]}, other axes equal (95 %)",
-                label=f"{len(kept)} main effects, {apart} told apart from zero")  # fmt: skip
+    return part(
+        figure,
+        name="effects",
+        title=f"Main effects on {HEADINGS[objective]}, other axes equal (95 %)",
+        label=f"{len(kept)} main effects, {apart} told apart from zero",
+    )
 
 
 def _row(effect: Effect) -> str:
@@ -99,10 +108,21 @@ def draw_places(effects: Sequence[Effect], objective: str) -> Figure | None:
     text = [[_cell(cells.get((block, place)), scale, digits) for place in places] for block in blocks]
     figure = canvas(height=150 + 46 * len(blocks))
     figure.add_heatmap(
-        x=places, y=blocks, z=values, zmin=-most, zmax=most, colorscale=DIVERGING, xgap=2, ygap=2, text=text,
-        texttemplate="%{text}", hovertemplate="%{y} at %{x}: %{text}<extra></extra>", textfont={"color": "#10151b"},
-        colorbar={"title": {"text": "change"}, "thickness": 12}, reversescale=objective != "dice",
-    )  # fmt: skip
+        x=places,
+        y=blocks,
+        z=values,
+        zmin=-most,
+        zmax=most,
+        colorscale=DIVERGING,
+        xgap=2,
+        ygap=2,
+        text=text,
+        texttemplate="%{text}",
+        hovertemplate="%{y} at %{x}: %{text}<extra></extra>",
+        textfont={"color": "#10151b"},
+        colorbar={"title": {"text": "change"}, "thickness": 12},
+        reversescale=objective != "dice",
+    )
     figure.update_xaxes(title="place", showgrid=False)
     figure.update_yaxes(showgrid=False)
     return part(
@@ -153,5 +173,10 @@ def draw_parallel(sheet: Sheet, order: Sequence[str], objective: str) -> Figure:
             "colorbar": {"thickness": 10, "title": {"text": HEADINGS[objective]}},
         },
     )
-    return part(figure, name="parallel", title="Parallel coordinates (drag along an axis to brush)", wide=True,
-                label=f"parallel coordinates of {len(rows)} trials over {len(dimensions)} axes")  # fmt: skip
+    return part(
+        figure,
+        name="parallel",
+        title="Parallel coordinates (drag along an axis to brush)",
+        wide=True,
+        label=f"parallel coordinates of {len(rows)} trials over {len(dimensions)} axes",
+    )

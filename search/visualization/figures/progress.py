@@ -66,9 +66,13 @@ def _asks_the_same(one: Sheet, other: Sheet) -> bool:
     mine, theirs = one.study, other.study
     same_devices = "latency" not in mine.directions or one.devices == other.devices
     return (
-        one.label != other.label and mine.directions == theirs.directions and mine.space == theirs.space
-        and mine.data.path == theirs.data.path and mine.training == theirs.training and same_devices
-    )  # fmt: skip
+        one.label != other.label
+        and mine.directions == theirs.directions
+        and mine.space == theirs.space
+        and mine.data.path == theirs.data.path
+        and mine.training == theirs.training
+        and same_devices
+    )
 
 
 def draw_climb(steps: Climb, band: Band | None, *, hours: bool) -> Figure:
@@ -76,22 +80,45 @@ def draw_climb(steps: Climb, band: Band | None, *, hours: bool) -> Figure:
     figure = canvas(height=340)
     if band:
         sides = np.concatenate([band.at, band.at[::-1]]), np.concatenate([band.high, band.low[::-1]])
-        figure.add_scatter(x=sides[0], y=sides[1], fill="toself", fillcolor="rgba(138,143,152,0.25)", line={"width": 0},
-                           hoverinfo="skip", name=f"random search ({band.repeats} repeats)")  # fmt: skip
-        figure.add_scatter(x=band.at, y=band.middle, mode="lines", line={"color": OTHERS, "dash": "dot"},
-                           name="its median", hoverinfo="skip")  # fmt: skip
+        figure.add_scatter(
+            x=sides[0],
+            y=sides[1],
+            fill="toself",
+            fillcolor="rgba(138,143,152,0.25)",
+            line={"width": 0},
+            hoverinfo="skip",
+            name=f"random search ({band.repeats} repeats)",
+        )
+        figure.add_scatter(
+            x=band.at,
+            y=band.middle,
+            mode="lines",
+            line={"color": OTHERS, "dash": "dot"},
+            name="its median",
+            hoverinfo="skip",
+        )
     x = steps.hours if hours else steps.trials
     figure.add_scatter(
-        x=x, y=steps.volumes, mode="lines+markers", line={"shape": "hv", "color": ALL, "width": 2}, marker={"size": 5},
-        customdata=steps.numbers, hovertemplate="%{y:.4f} after trial %{customdata}<extra></extra>", name="this study",
+        x=x,
+        y=steps.volumes,
+        mode="lines+markers",
+        line={"shape": "hv", "color": ALL, "width": 2},
+        marker={"size": 5},
+        customdata=steps.numbers,
+        hovertemplate="%{y:.4f} after trial %{customdata}<extra></extra>",
+        name="this study",
         showlegend=band is not None,
-    )  # fmt: skip
+    )
     unit = "hours of trials" if hours else "ended trials"
     figure.update_xaxes(title=unit, rangemode="tozero")
     figure.update_yaxes(title="hypervolume", rangemode="tozero")
     last = f"{steps.volumes[-1]:.4f}" if len(steps.volumes) else "none yet"
-    return part(figure, name=f"hypervolume-{'hours' if hours else 'trials'}", title=f"Hypervolume against {unit}",
-                label=f"hypervolume against {unit}, last {last}")  # fmt: skip
+    return part(
+        figure,
+        name=f"hypervolume-{'hours' if hours else 'trials'}",
+        title=f"Hypervolume against {unit}",
+        label=f"hypervolume against {unit}, last {last}",
+    )
 
 
 def curves_of(sheet: Sheet) -> tuple[list[Entry], list[Entry]]:
@@ -106,15 +133,25 @@ def draw_curves(running: Sequence[Entry], stopped: Sequence[Entry]) -> Figure:
     figure = canvas(height=360)
     for entry in stopped:
         epochs, dice = zip(*entry.curve, strict=True)
-        figure.add_scatter(x=epochs, y=dice, mode="lines", line={"color": OTHERS, "width": 1}, opacity=0.5,
-                           hoverinfo="skip", showlegend=False)  # fmt: skip
+        figure.add_scatter(
+            x=epochs,
+            y=dice,
+            mode="lines",
+            line={"color": OTHERS, "width": 1},
+            opacity=0.5,
+            hoverinfo="skip",
+            showlegend=False,
+        )
     if stopped:
         figure.add_scatter(
-            x=[entry.curve[-1][0] for entry in stopped], y=[entry.curve[-1][1] for entry in stopped], mode="markers",
-            marker={"symbol": "x", "size": 8, "color": "#CC79A7"}, name="stopped at this rung",
+            x=[entry.curve[-1][0] for entry in stopped],
+            y=[entry.curve[-1][1] for entry in stopped],
+            mode="markers",
+            marker={"symbol": "x", "size": 8, "color": "#CC79A7"},
+            name="stopped at this rung",
             customdata=[entry.number for entry in stopped],
             hovertemplate="trial %{customdata} stopped at epoch %{x}<br>Dice %{y:.4f}<extra></extra>",
-        )  # fmt: skip
+        )
     for at, entry in enumerate(running):
         epochs, dice = zip(*entry.curve, strict=True)
         figure.add_scatter(

@@ -18,9 +18,12 @@ from search.trials.pareto import comparable
 from search.trials.records import Record
 
 CONFIG: dict[str, Any] = {
-    "displaylogo": False, "showSendToCloud": False, "plotlyServerURL": "", "responsive": True,
+    "displaylogo": False,
+    "showSendToCloud": False,
+    "plotlyServerURL": "",
+    "responsive": True,
     "toImageButtonOptions": {"format": "svg"},
-}  # fmt: skip
+}
 NO_BAR_IN_PICTURES = "@media (hover: none) { .modebar { display: none } }"  # made by a browser without a mouse
 FRONT, DOMINATED, LINE = (
     "#0072B2",
@@ -31,10 +34,15 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star")
 Anytime = tuple[list[int], list[float], list[float], list[float]]
 LAYOUT: dict[str, Any] = {
-    "template": "simple_white", "font": {"family": "system-ui, sans-serif", "size": 13}, "height": 420,
-    "margin": {"l": 64, "r": 24, "t": 16, "b": 56}, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
-    "legend": {"orientation": "h", "y": 1.08, "x": 0}, "hoverlabel": {"align": "left"},
-}  # fmt: skip
+    "template": "simple_white",
+    "font": {"family": "system-ui, sans-serif", "size": 13},
+    "height": 420,
+    "margin": {"l": 64, "r": 24, "t": 16, "b": 56},
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+    "legend": {"orientation": "h", "y": 1.08, "x": 0},
+    "hoverlabel": {"align": "left"},
+}
 SCALES = {"memory": 2**20, "inference_memory": 2**20, "latency": 1e-3, "macs": 1e9, "params": 1e6}
 UNITS = {"memory": "MiB", "inference_memory": "MiB", "latency": "ms", "macs": "G", "params": "M"}
 
@@ -104,9 +112,15 @@ def draw_sides(sides: Sequence[Side]) -> go.Figure:
         for column, (x, y) in enumerate(pairs, start=1):
             _add_front(figure, side, (x, y), column=column, marker={"color": color, "symbol": symbol})
         figure.add_scatter(
-            x=[hours for hours, _ in side.curve], y=[volume for _, volume in side.curve], mode="lines", name=side.name,
-            line={"shape": "hv", "color": color, "width": 3}, legendgroup=side.name, row=1, col=len(titles),
-        )  # fmt: skip
+            x=[hours for hours, _ in side.curve],
+            y=[volume for _, volume in side.curve],
+            mode="lines",
+            name=side.name,
+            line={"shape": "hv", "color": color, "width": 3},
+            legendgroup=side.name,
+            row=1,
+            col=len(titles),
+        )
     for column, (x, y) in enumerate([*pairs, ("hours", "hypervolume")], start=1):
         figure.update_xaxes(title=axis_title(x), rangemode="tozero", row=1, col=column)
         figure.update_yaxes(title=axis_title(y), row=1, col=column)
@@ -120,10 +134,18 @@ def _add_front(figure: go.Figure, side: Side, pair: tuple[str, str], *, column: 
     for on_front, size, opacity in ((False, 6, 0.35), (True, 11, 1.0)):
         chosen = [each for each in points if each.on_front == on_front]
         figure.add_scatter(
-            x=[each.x for each in chosen], y=[each.y for each in chosen], mode="markers", name=side.name,
-            marker={**marker, "size": size, "opacity": opacity}, legendgroup=side.name, showlegend=False,
-            hovertext=[each.text for each in chosen], hoverinfo="text", row=1, col=column,
-        )  # fmt: skip
+            x=[each.x for each in chosen],
+            y=[each.y for each in chosen],
+            mode="markers",
+            name=side.name,
+            marker={**marker, "size": size, "opacity": opacity},
+            legendgroup=side.name,
+            showlegend=False,
+            hovertext=[each.text for each in chosen],
+            hoverinfo="text",
+            row=1,
+            col=column,
+        )
 
 
 def write_figures(figures: Sequence[go.Figure], file: Path, *, title: str) -> None:

@@ -16,11 +16,17 @@ ALL, OTHERS, BUDGET = PALETTE[0], "#8A8F98", "#D55E00"
 DIVERGING = [[0.0, "#D55E00"], [0.5, "#BFC5CC"], [1.0, "#0072B2"]]
 WIDEST = 28  # letters of a name that a figure shows
 LAYOUT: dict[str, Any] = {
-    "template": "none", "font": {"family": "system-ui, sans-serif", "size": 13}, "height": 420,
-    "margin": {"l": 64, "r": 20, "t": 40, "b": 52}, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
-    "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}, "hoverlabel": {"align": "left"},
-    "xaxis": {"automargin": True}, "yaxis": {"automargin": True},
-}  # fmt: skip
+    "template": "none",
+    "font": {"family": "system-ui, sans-serif", "size": 13},
+    "height": 420,
+    "margin": {"l": 64, "r": 20, "t": 40, "b": 52},
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+    "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+    "hoverlabel": {"align": "left"},
+    "xaxis": {"automargin": True},
+    "yaxis": {"automargin": True},
+}
 
 
 def canvas(**layout: Any) -> go.Figure:

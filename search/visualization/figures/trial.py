@@ -52,10 +52,14 @@ def boxes(layers: Sequence[Layer]) -> list[Box]:
         key = (network, side, level)
         before = found.get(key, Box(network, side, level, (), False, (), 0, 0, 0))
         found[key] = replace(
-            before, blocks=(*before.blocks, layer.block), attention=before.attention or layer.attention,
-            output=layer.output or before.output, params=before.params + layer.params, macs=before.macs + layer.macs,
+            before,
+            blocks=(*before.blocks, layer.block),
+            attention=before.attention or layer.attention,
+            output=layer.output or before.output,
+            params=before.params + layer.params,
+            macs=before.macs + layer.macs,
             outputs_bytes=before.outputs_bytes + FLOAT_BYTES * (math.prod(layer.output) if layer.output else 0),
-        )  # fmt: skip
+        )
     return list(found.values())
 
 
@@ -87,13 +91,21 @@ def draw_u(places: Sequence[Box], *, name: str) -> Figure:
             f"{show_count(each.params)} parameters, {show_bytes(each.outputs_bytes)}"
         )
         figure.add_annotation(x=x, y=y, text=text, showarrow=False, font={"size": 11, "color": "#10151b"})
-        figure.add_scatter(x=[x], y=[y], mode="markers", marker={"size": 40, "opacity": 0}, hoverinfo="text",
-                           hovertext=f"<b>{title}</b><br>{'<br>'.join(map(escape, each.blocks))}<br>{size}<br>"
-                                     f"{each.params:,} parameters, {show_count(each.macs)} MACs<br>"
-                                     f"outputs {show_bytes(each.outputs_bytes)}")  # fmt: skip
+        figure.add_scatter(
+            x=[x],
+            y=[y],
+            mode="markers",
+            marker={"size": 40, "opacity": 0},
+            hoverinfo="text",
+            hovertext=f"<b>{title}</b><br>{'<br>'.join(map(escape, each.blocks))}<br>{size}<br>"
+            f"{each.params:,} parameters, {show_count(each.macs)} MACs<br>"
+            f"outputs {show_bytes(each.outputs_bytes)}",
+        )
     axis = {"visible": False, "fixedrange": True}
-    figure.update_layout(xaxis={**axis, "range": [-0.5, 3.5 if any(e.side == "head" for e in places) else 2.5]},
-                         yaxis={**axis, "range": [0.5 - levels, 0.5]})  # fmt: skip
+    figure.update_layout(
+        xaxis={**axis, "range": [-0.5, 3.5 if any(e.side == "head" for e in places) else 2.5]},
+        yaxis={**axis, "range": [0.5 - levels, 0.5]},
+    )
     attended = ", ".join(f"{each.side}{each.level}" for each in places if each.attention)
     title = f"Network{f' ({name})' if name else ''}: (C × D × H × W), parameters, float32 outputs of one patch"
     return part(
@@ -121,11 +133,24 @@ def _ways(at: dict[tuple[str, int], tuple[float, float]], levels: int) -> list[t
 def draw_learning(epochs: Sequence[Epoch]) -> Figure:
     """Draw loss and Dice against epochs, each with its own axis."""
     figure = canvas(height=320)
-    figure.add_scatter(x=[each.number for each in epochs], y=[each.loss for each in epochs], name="training loss",
-                       mode="lines+markers", line={"color": color(1)}, marker={"size": 5})  # fmt: skip
+    figure.add_scatter(
+        x=[each.number for each in epochs],
+        y=[each.loss for each in epochs],
+        name="training loss",
+        mode="lines+markers",
+        line={"color": color(1)},
+        marker={"size": 5},
+    )
     scored = [each for each in epochs if each.dice is not None]
-    figure.add_scatter(x=[each.number for each in scored], y=[each.dice for each in scored], name="Dice", yaxis="y2",
-                       mode="lines+markers", line={"color": ALL}, marker={"size": 6, "symbol": "diamond"})  # fmt: skip
+    figure.add_scatter(
+        x=[each.number for each in scored],
+        y=[each.dice for each in scored],
+        name="Dice",
+        yaxis="y2",
+        mode="lines+markers",
+        line={"color": ALL},
+        marker={"size": 6, "symbol": "diamond"},
+    )
     figure.update_xaxes(title="epoch")
     figure.update_layout(
         yaxis={"title": "loss"},

@@ -67,10 +67,14 @@ def _differences(sheet: Sheet, records: list[Record]) -> Table:
 
 def _pairs_table(first: int, pairs: list[Paired]) -> Table:
     rows: list[list[Cell]] = [
-        [(pair.number, str(pair.number)), (pair.mean, f"{pair.mean:+.4f}"),
-         "" if pair.low is None or pair.high is None else f"{pair.low:+.4f} to {pair.high:+.4f}",
-         (pair.p, "" if pair.p is None else f"{pair.p:.2g}"), (len(pair.cases), str(len(pair.cases)))]
+        [
+            (pair.number, str(pair.number)),
+            (pair.mean, f"{pair.mean:+.4f}"),
+            "" if pair.low is None or pair.high is None else f"{pair.low:+.4f} to {pair.high:+.4f}",
+            (pair.p, "" if pair.p is None else f"{pair.p:.2g}"),
+            (len(pair.cases), str(len(pair.cases))),
+        ]
         for pair in pairs
-    ]  # fmt: skip
+    ]
     headings = ("trial", f"Dice minus trial {first}'s", "95 % interval", "p (Wilcoxon)", "cases")
     return Table("pairs", "Paired over cases", headings, rows, opens="trial")

@@ -36,8 +36,13 @@ def to_html(element: Element | str) -> str:
 
 def page_element(page: Page, *, place: str = "") -> Element:
     """Return a page; `place` is the address's path up to a study, empty in a file that has no other pages."""
-    controls = [Element("form", {"className": "controls", "role": "group", "aria-label": "what is shown"},
-                        [control_element(each) for each in page.controls])]  # fmt: skip
+    controls = [
+        Element(
+            "form",
+            {"className": "controls", "role": "group", "aria-label": "what is shown"},
+            [control_element(each) for each in page.controls],
+        )
+    ]
     parts = [part_element(each, place=place) for each in page.parts]
     return Element("section", {"aria-label": page.title}, [*(controls if page.controls else []), *parts])
 
@@ -77,17 +82,27 @@ def part_element(part: Part, *, place: str) -> Element:
         return Element("figure", {}, [title, Element("div", holder)])
     if isinstance(part, Table):
         values = {"headings": part.headings, "rows": part.rows, "opens": part.opens, "place": place}
-        holder = {"className": "table", "data-name": part.name, "data-title": part.title,
-                  "data-table": json.dumps(values, separators=(",", ":"), allow_nan=False)}  # fmt: skip
+        holder = {
+            "className": "table",
+            "data-name": part.name,
+            "data-title": part.title,
+            "data-table": json.dumps(values, separators=(",", ":"), allow_nan=False),
+        }
         return Element("div", holder)
     if isinstance(part, Facts):
-        return Element("dl", {}, [Element("div", {}, [Element("dt", {}, [term]), Element("dd", {}, [value])])
-                                  for term, value in part.pairs])  # fmt: skip
+        return Element(
+            "dl",
+            {},
+            [Element("div", {}, [Element("dt", {}, [term]), Element("dd", {}, [value])]) for term, value in part.pairs],
+        )
     if isinstance(part, Command):
         return Element("div", {"className": "command"}, [part.title, Element("code", {"tabIndex": "0"}, [part.line])])
     if isinstance(part, Picture):
-        return Element("figure", {}, [Element("figcaption", {}, [part.title]),
-                                      Element("img", {"src": part.uri, "alt": part.title})])  # fmt: skip
+        return Element(
+            "figure",
+            {},
+            [Element("figcaption", {}, [part.title]), Element("img", {"src": part.uri, "alt": part.title})],
+        )
     if isinstance(part, Heading):
         return Element("h2", {}, [part.text])
     if isinstance(part, Note):

@@ -54,9 +54,13 @@ def _controls(sheet: Sheet, asked: Asked) -> tuple[Control, ...]:
         asked.control("z", "third axis", [("", "none (2D)"), *objectives], ""),
         asked.control("color", "colour by", colors, ""),
         asked.control("papers", "papers' networks", [("on", "shown"), ("off", "hidden")], "on"),
-        asked.control("rows", "table of", [("front", "the front"), ("selected", "the lasso's trials"), ("all", "all")],
-                      "selected" if asked.query.get("lasso") else everything),
-    )  # fmt: skip
+        asked.control(
+            "rows",
+            "table of",
+            [("front", "the front"), ("selected", "the lasso's trials"), ("all", "all")],
+            "selected" if asked.query.get("lasso") else everything,
+        ),
+    )
 
 
 def _blocks_first(axis: str) -> tuple[bool, str]:

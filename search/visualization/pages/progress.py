@@ -31,10 +31,14 @@ def progress_page(sheet: Sheet, asked: Asked) -> Page:
     active = [entry for entry in shown.entries if entry.state == "running"]
     if active:
         rows: list[list[Cell]] = [
-            [(entry.number, str(entry.number)), (entry.epochs, f"{entry.epochs} of {sheet.study.training.epochs}"),
-             (entry.dice_so_far, show("dice", entry.dice_so_far)) if entry.curve else (None, ""), entry.network]
+            [
+                (entry.number, str(entry.number)),
+                (entry.epochs, f"{entry.epochs} of {sheet.study.training.epochs}"),
+                (entry.dice_so_far, show("dice", entry.dice_so_far)) if entry.curve else (None, ""),
+                entry.network,
+            ]
             for entry in active
-        ]  # fmt: skip
+        ]
         headings = ("trial", "epoch", "Dice so far", "network")
         parts.append(Table("running", f"{len(active)} running", headings, rows, opens="trial"))
     return Page("Progress", (), tuple(parts))

@@ -27,8 +27,14 @@ def slice_parts(sheet: Sheet, record: Record, asked: Asked) -> list[Part]:
     if prepared is None:
         return [*parts, Note("The study's prepared volumes are not in the runs folder, so there is nothing to draw.")]
     if not shown:
-        return [*parts, Note("Patients' images are drawn when you ask for them, and kept nowhere.", ask="slices=shown",
-                             link="Draw them")]  # fmt: skip
+        return [
+            *parts,
+            Note(
+                "Patients' images are drawn when you ask for them, and kept nowhere.",
+                ask="slices=shown",
+                link="Draw them",
+            ),
+        ]
     names = tuple(dict.fromkeys(cases.values()))
     found = asked.work(slices_of, record, names, str(prepared), str(folder), sheet.context, sheet.study.training)
     if found is None:

@@ -60,10 +60,16 @@ def _row(sheet: Sheet) -> list[Cell]:
     said = ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
     objectives = ", ".join(HEADINGS[name] for name in sheet.objectives)
     return [
-        sheet.label, state, (len(sheet.entries), said), objectives, sheet.study.search.proposer,
-        (int(sheet.front.sum()), str(int(sheet.front.sum()))), (volume, "" if volume is None else f"{volume:.4f}"),
-        (began, _time(began)), (last, _time(last)),
-    ]  # fmt: skip
+        sheet.label,
+        state,
+        (len(sheet.entries), said),
+        objectives,
+        sheet.study.search.proposer,
+        (int(sheet.front.sum()), str(int(sheet.front.sum()))),
+        (volume, "" if volume is None else f"{volume:.4f}"),
+        (began, _time(began)),
+        (last, _time(last)),
+    ]
 
 
 def _time(seconds: float) -> str:
@@ -77,9 +83,11 @@ def _controls(sheets: Sequence[Sheet], asked: Asked) -> tuple[Control, ...]:
     across = next((name for name in objectives if name != up), up)
     whose = [("", "all studies"), *((sheet.label, sheet.label) for sheet in sheets)]
     return (
-        asked.control("x", "across", named, across), asked.control("y", "up", named, up),
-        asked.control("one", "front of", whose, ""), asked.control("two", "and of", whose, ""),
-    )  # fmt: skip
+        asked.control("x", "across", named, across),
+        asked.control("y", "up", named, up),
+        asked.control("one", "front of", whose, ""),
+        asked.control("two", "and of", whose, ""),
+    )
 
 
 def _fronts(sheets: Sequence[Sheet], chosen: dict[str, str]) -> list[Part]:

@@ -28,8 +28,12 @@ def trial_page(sheet: Sheet, asked: Asked) -> Page:
         return Page("Trial", (), (Note(text),))
     listed = [int(number) for number in shown.numbers[shown.front]]
     options = sorted({*listed, record.number})
-    control = asked.control("trial", "trial", [(str(each), f"trial {each}" + (" (front)" if each in listed else ""))
-                                               for each in options], str(record.number))  # fmt: skip
+    control = asked.control(
+        "trial",
+        "trial",
+        [(str(each), f"trial {each}" + (" (front)" if each in listed else "")) for each in options],
+        str(record.number),
+    )
     parts: list[Part] = [*notes, Facts(tuple(_facts(sheet, record)))]
     if record.measurement.reason:
         parts.append(Note(f"{record.state}: {record.measurement.reason}"))
@@ -76,8 +80,17 @@ def _facts(sheet: Sheet, record: Record) -> list[tuple[str, str]]:
 def export_command(sheet: Sheet, number: int) -> str:
     """Return the line that exports a trial."""
     runs, name = sheet.folder.parent, sheet.study.name
-    words = ["voxnas", "export", str(sheet.folder / "study.yaml"), "--runs", str(runs), "--pick", str(number),
-             "--out", f"{name}-{number}"]  # fmt: skip
+    words = [
+        "voxnas",
+        "export",
+        str(sheet.folder / "study.yaml"),
+        "--runs",
+        str(runs),
+        "--pick",
+        str(number),
+        "--out",
+        f"{name}-{number}",
+    ]
     return f"{shlex.join(words)} --data FOLDER"
 
 
@@ -93,11 +106,16 @@ def _network(sheet: Sheet, record: Record, asked: Asked) -> list[Part]:
     networks = list(dict.fromkeys(each.network for each in places))
     figures = [draw_u([each for each in places if each.network == name], name=name) for name in networks]
     rows: list[list[Cell]] = [
-        [f"{each.network} {each.side}{'' if each.side == 'bottleneck' else each.level}".strip(), ", ".join(each.blocks),
-         " × ".join(map(str, each.output)), (each.params, f"{each.params:,}"), (each.macs, show_count(each.macs)),
-         (each.outputs_bytes, show_bytes(each.outputs_bytes))]
+        [
+            f"{each.network} {each.side}{'' if each.side == 'bottleneck' else each.level}".strip(),
+            ", ".join(each.blocks),
+            " × ".join(map(str, each.output)),
+            (each.params, f"{each.params:,}"),
+            (each.macs, show_count(each.macs)),
+            (each.outputs_bytes, show_bytes(each.outputs_bytes)),
+        ]
         for each in places
-    ]  # fmt: skip
+    ]
     headings = ("place", "blocks", "output (C × D × H × W)", "parameters", "MACs", "outputs")
     return [*figures, Table("places", "Places of the network", headings, rows)]
 
