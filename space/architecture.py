@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from space.place import AxisName, Place, attention_at, places
+
 Value = str | int | float | bool | tuple["Value", ...]
 
 
@@ -93,26 +95,29 @@ class Architecture:
         """Read what `to_json` wrote."""
         return Architecture.of(json.loads(text))
 
-    def attention(self) -> dict[str, str]:
+    def attention(self) -> dict[Place, str]:
         """Return {place: block} of the places that hold an attention block, from the input to the output."""
-        found = {name.partition("@")[2]: str(value) for name, value in self.entries if name.startswith("attention@")}
-        return {place: found[place] for place in places(self.levels) if place in found}
+        written = dict(self.entries)
+        held = {place: written.get(attention_at(place)) for place in places(self.levels)}
+        return {place: str(block) for place, block in held.items() if block is not None}
 
-    def options(self, place: str) -> dict[str, Any]:
+    def options(self, place: Place) -> dict[str, Any]:
         """Return the options of the block at `place`, by the name that its constructor gives them."""
-        block = self.get(f"attention@{place}")
-        prefix, suffix = f"{block}.", f"@{place}"
-        return {
-            name[len(prefix) : -len(suffix)]: value
-            for name, value in self.entries
-            if name.startswith(prefix) and name.endswith(suffix)
-        }
+        block = self.get(attention_at(place))
+        names = ((AxisName.parse(name), value) for name, value in self.entries)
+        return {name.option: value for name, value in names if name.place == place and name.block == block}
+
+    def channels_at(self, place: Place) -> int:
+        """Return the channels of the map that an attention place receives."""
+        level = place.level_of(self.levels)
+        channels: tuple[int, ...] = self["channels"]
+        return self.decoder_channels[level] if place.kind == "decoder" else channels[level]
 
     def describe(self) -> str:
         """Say it in one line for people: units, widths, and which block sits where, with which parts."""
         blocks: dict[str, list[str]] = {}
         for place, block in self.attention().items():
-            blocks.setdefault(block + _parts(self.options(place)), []).append(place)
+            blocks.setdefault(block + _parts(self.options(place)), []).append(str(place))
         attention = "; ".join(f"{block} at {', '.join(at)}" for block, at in blocks.items()) or "no attention"
         widths = "-".join(str(width) for width in self["channels"])
         units = f" x{self['repeats']}" if self.get("repeats") else ""
@@ -131,23 +136,3 @@ def _parts(options: Mapping[str, Any]) -> str:
     """Name a block's switched-on parts and other options: `(semantic+slice)`."""
     said = [name if value is True else f"{name}={value}" for name, value in options.items() if value is not False]
     return f"({'+'.join(said)})" if said else ""
-
-
-def places(levels: int) -> tuple[str, ...]:
-    """Name the attention places of a U with so many levels, in the order in which data meets them."""
-    down = [f"encoder{level}" for level in range(levels - 1)]
-    skips = [f"skip{level}" for level in reversed(range(levels - 1))]
-    up = [f"decoder{level}" for level in reversed(range(levels - 1))]
-    return (*down, "bottleneck", *skips, *up)
-
-
-def level_of(place: str, levels: int) -> int:
-    """Return the level of an attention place: 0 is full resolution."""
-    return levels - 1 if place == "bottleneck" else int(place.lstrip("abcdefghijklmnopqrstuvwxyz"))
-
-
-def channels_at(architecture: Architecture, place: str) -> int:
-    """Return the channels of the map that meets an attention place."""
-    level = level_of(place, architecture.levels)
-    channels: tuple[int, ...] = architecture["channels"]
-    return architecture.decoder_channels[level] if place.startswith("decoder") else channels[level]

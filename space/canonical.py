@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from space.architecture import Architecture, Value, places
+from space.architecture import Architecture, Value
+from space.place import AxisName, Place, attention_at, option_at, places
 from space.pooling import Triple, kernels_from_spacing, level_sizes, pooling_from_spacing
 from space.timm_info import PREFIX, is_timm, timm_stages
 
@@ -60,8 +61,7 @@ def canonical(decisions: Mapping[str, Value], context: Context, base: Architectu
     depths = [size[0] for size in _map_sizes(values, context.patch)]
     levels = len(depths)
     for place in places(levels):
-        depth = depths[-1] if place == "bottleneck" else depths[int(place.lstrip("encodrskip"))]
-        _settle_place(values, place, decided, depth=depth)
+        _settle_place(values, place, decided, depth=depths[place.level_of(levels)])
     return Architecture.of(values)
 
 
@@ -146,27 +146,23 @@ def _settle_stages(values: dict[str, Value], decided: Decisions) -> None:
         values["encoder"] = "plain"  # one convolution has nothing to join
 
 
-def _settle_place(values: dict[str, Value], place: str, decided: Decisions, *, depth: int) -> None:
+def _settle_place(values: dict[str, Value], place: Place, decided: Decisions, *, depth: int) -> None:
     """Write the block and options that decisions put at a place, unless the block does nothing there."""
-    name = _deciding(f"attention@{place}", decided)
-    if name in decided:
-        for entry in [entry for entry in values if entry.partition("@")[2] == place]:
-            del values[entry]
-        values[f"attention@{place}"] = decided[name]
-    block = values.get(f"attention@{place}", "none")
-    values.update(
-        {
-            f"{option.partition('@')[0]}@{place}": value
-            for option, value in decided.items()
-            if option.startswith(f"{block}.") and option.partition("@")[2] in (place, _group(place))
-        }
-    )
-    gates = [values.get(f"csam.{gate}@{place}", True) for gate in GATES]
+    attention = attention_at(place)
+    deciding = attention if attention in decided else attention_at(place.group)
+    if deciding in decided:
+        _clear(values, place)
+        values[attention] = decided[deciding]
+    block = str(values.get(attention, "none"))
+    for option, value in decided.items():
+        asked = AxisName.parse(option)
+        if asked.block == block and asked.place in (place, place.group):
+            values[option_at(block, asked.option, place)] = value
+    gates = [values.get(option_at("csam", gate, place), True) for gate in GATES]
     # No gate is no block, and a single slice has no neighbours: what is left is the identity.
     nothing = block == "none" or (block == "csam" and not any(gates)) or (block == "isa" and depth == 1)
     if nothing:
-        for entry in [entry for entry in values if entry.partition("@")[2] == place]:
-            del values[entry]
+        _clear(values, place)
     elif block == "joint" and values.get(f"joint.mode@{place}") == "pointwise":
         values.pop(f"joint.axes@{place}", None)  # a gate looks nowhere else
     elif block == "joint" and depth == 1:
@@ -175,7 +171,13 @@ def _settle_place(values: dict[str, Value], place: str, decided: Decisions, *, d
         _settle_branches(values, place)
 
 
-def _settle_branches(values: dict[str, Value], place: str) -> None:
+def _clear(values: dict[str, Value], place: Place) -> None:
+    """Delete what is written of a place."""
+    for entry in [entry for entry in values if AxisName.parse(entry).place == place]:
+        del values[entry]
+
+
+def _settle_branches(values: dict[str, Value], place: Place) -> None:
     """Write nothing of EPA's branches where both are there, and nothing of the spatial one where it isn't."""
     branches = values.get(f"epa.branches@{place}", UNWRITTEN_OPTIONS["epa.branches"])
     if branches == UNWRITTEN_OPTIONS["epa.branches"]:
@@ -227,16 +229,3 @@ def _triples(value: Value) -> tuple[Triple, ...]:
 def _times(one: Triple, other: Triple) -> Triple:
     depth, height, width = (a * b for a, b in zip(one, other, strict=True))
     return depth, height, width
-
-
-def _deciding(name: str, decisions: Mapping[str, Value]) -> str:
-    """Return the decision that holds for a place: its own, or its group's where places are tied."""
-    if name in decisions:
-        return name
-    head, _, place = name.partition("@")
-    return f"{head}@{_group(place)}"
-
-
-def _group(place: str) -> str:
-    kind = place.rstrip("0123456789")
-    return kind if kind == "bottleneck" else f"{kind}s"

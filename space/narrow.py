@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -11,6 +10,7 @@ from typing import Any
 from space.architecture import Architecture, Value, freeze
 from space.axes import Axis, DecisionError, Rule
 from space.canonical import BASE, UNWRITTEN_OPTIONS, Context
+from space.place import AxisName, attention_at, option_at
 from space.space import Space
 from space.timm_info import PREFIX, is_timm, timm_stages
 from space.unet_axes import BLOCK_OPTIONS, ENCODERS, OWN, full_axes
@@ -125,16 +125,16 @@ def _opened(axes: tuple[Axis, ...], narrowing: Narrowing, problems: list[tuple[s
             continue
         opened |= {axis.name: axis for axis in matching}
         for axis in matching:  # a block that may come brings its options
-            if axis.name.startswith("attention@"):
-                place = axis.name.removeprefix("attention")
-                options = {f"{block}.{each[0]}{place}" for block, made in BLOCK_OPTIONS.items() for each in made}
+            place = AxisName.parse(axis.name).place
+            if place and axis.name == attention_at(place):
+                options = {option_at(block, each[0], place) for block, made in BLOCK_OPTIONS.items() for each in made}
                 opened |= {other.name: other for other in axes if other.name in options}
     kept = (_over_base(axis, opened, base) for axis in axes if axis.name in opened)
     return tuple(axis for axis in kept if axis)
 
 
 def _cannot_open(name: str, base: Architecture) -> str:
-    if "@" in name:
+    if AxisName.parse(name).place:
         return ""
     if name not in OPENABLE:
         return f"{name!r} can't be opened on a base: it makes another network; choose it under `choices`, without base"
@@ -149,7 +149,7 @@ def _cannot_open(name: str, base: Architecture) -> str:
 
 def _over_base(axis: Axis, opened: Mapping[str, Axis], base: Architecture) -> Axis | None:
     """Return an opened axis under the conditions that aren't settled by the base; None where the base closes it."""
-    block = axis.name.partition(".")[0] if "@" in axis.name and not axis.name.startswith("attention@") else ""
+    asked = AxisName.parse(axis.name)
     when = []
     for name, allowed in axis.when:
         own = _own(name, base)
@@ -157,7 +157,7 @@ def _over_base(axis: Axis, opened: Mapping[str, Axis], base: Architecture) -> Ax
             when.append((name, (*allowed, *((BASE,) if own in allowed else ()))))
         elif own not in allowed:
             return None
-    held = not block or _own(f"attention@{axis.name.partition('@')[2]}", base) == block
+    held = not asked.block or asked.place is None or _own(attention_at(asked.place), base) == asked.block
     # An option of a block that the base hasn't got there has no value of the base's to keep.
     return replace(axis, choices=(BASE, *axis.choices) if held else axis.choices, when=tuple(when))
 
@@ -168,16 +168,11 @@ def _own(name: str, base: Architecture) -> Value:
         return base.levels
     if name == "stages":
         return str(base.get("stages", "single"))
-    if name.startswith("attention@"):
-        place = name.partition("@")[2]
-        places = [place] if place[-1].isdigit() or place == "bottleneck" else [f"{place[:-1]}{n}" for n in range(6)]
-        blocks = [base.get(f"attention@{each}") for each in places]
-        return next((str(block) for block in blocks if block), "none")
-    head, at, place = name.partition("@")
-    found = base.get(name)
-    if found is None and at and not place[-1].isdigit():
-        found = next((value for key, value in base.entries if key.startswith(f"{head}@{place[:-1]}")), None)
-    return freeze_or_text(UNWRITTEN_OPTIONS.get(head) if found is None else found)
+    asked = AxisName.parse(name)
+    found = next((value for key, value in base.entries if asked.covers(AxisName.parse(key))), None)
+    if found is None:
+        return "none" if asked.is_attention else freeze_or_text(UNWRITTEN_OPTIONS.get(asked.head))
+    return found
 
 
 def _said(
@@ -188,8 +183,8 @@ def _said(
     fix, choices = narrowing.fix, narrowing.choices
     requests = [(f"fix.{name}", name, (value,)) for name, value in fix.items()]
     requests += [(f"choices.{name}", name, tuple(values)) for name, values in choices.items()]
-    for key, name, values in sorted(requests, key=lambda request: _narrowness(request[1])):
-        matching = matching_axes(name, axes)
+    matched = [(key, name, values, matching_axes(name, axes)) for key, name, values in requests]
+    for key, name, values, matching in sorted(matched, key=lambda each: _narrowness(each[1], each[3])):
         if not matching:
             problems.append((key, _unknown(name, axes)))
         elif name in fix and name in choices and key.startswith("choices."):
@@ -245,33 +240,32 @@ def _without_unreachable(axes: tuple[Axis, ...], said: Mapping[str, tuple[Value,
     return tuple(kept.values())
 
 
-def _names(name: str, axis: str) -> bool:
-    head, _, place = axis.partition("@")
-    return name in (axis, head, f"{head}@{re.sub('[0-9]+$', 's', place)}")
+def _names(axis: str) -> tuple[str, str, str]:
+    """Return the names that stand for an axis, the widest first: at every place, in its group, its own."""
+    own = AxisName.parse(axis)
+    return own.head, str(own.group), axis
 
 
 def matching_axes(name: str, axes: Sequence[Axis]) -> list[Axis]:
     """Return the axes that a name stands for: an axis, an axis at every place, or a group's."""
-    return [axis for axis in axes if _names(name, axis.name)]
+    return [axis for axis in axes if name in _names(axis.name)]
 
 
 def overlaid(fix: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return fixed axes with changes laid over: what a change names holds also where `fix` names it more narrowly."""
-    kept = {name: value for name, value in fix.items() if not any(_names(change, name) for change in changes)}
+    kept = {name: value for name, value in fix.items() if not changes.keys() & set(_names(name))}
     return {**kept, **changes}
 
 
-def _narrowness(name: str) -> int:
-    return 0 if "@" not in name else (1 if name.endswith("s") else 2)
+def _narrowness(name: str, matching: Sequence[Axis]) -> int:
+    return _names(matching[0].name).index(name) if matching else 0
 
 
 def _unknown(name: str, axes: tuple[Axis, ...]) -> str:
-    known = dict.fromkeys(
-        key for axis in axes for key in (axis.name.partition("@")[0], re.sub("[0-9]+$", "s", axis.name), axis.name)
-    )
+    known = dict.fromkeys(key for axis in axes for key in _names(axis.name))
     close = get_close_matches(name, known, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    heads = ", ".join(dict.fromkeys(axis.name.partition("@")[0] for axis in axes))
+    heads = ", ".join(dict.fromkeys(AxisName.parse(axis.name).head for axis in axes))
     return f"no axis is called {name!r}{hint} (axes: {heads})"
 
 
@@ -279,7 +273,7 @@ def _bad_value(value: Any, axis: Axis) -> str | None:
     """Check a value against an axis's own; sizes and rates may take any number of the same kind."""
     if value == BASE and BASE in axis.choices:
         return None
-    name = axis.name.partition("@")[0]
+    name = AxisName.parse(axis.name).head
     if name in NUMBERS:
         return _bad_number(value, *NUMBERS[name], whole=isinstance(axis.choices[-1], int))
     if name == "cascade.first":

@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from space.architecture import Architecture, places
+from space.architecture import Architecture
 from space.canonical import Context
+from space.place import BOTTLENECK, places
 from space.pooling import Triple
 
 PLANE: Triple = (1, 2, 2)
@@ -78,10 +79,10 @@ def _unetrpp(*, stem: Triple, projections: str, residual_units: int) -> Architec
         "upsampling": "transposed", "skip": "add", "deep_supervision": True,
     }  # fmt: skip
     for place in places(5):
-        if place.startswith("skip") or place.endswith("0"):
+        if place.kind == "skip" or place.level == 0:
             continue
         options = {
-            "blocks": 3, "projection": 32 if place == "bottleneck" else 64, "heads": 4, "projections": projections,
+            "blocks": 3, "projection": 32 if place == BOTTLENECK else 64, "heads": 4, "projections": projections,
             "order": "released", "residual_units": residual_units, "dropout": EPA_DROPOUT[projections],
         }  # fmt: skip
         values[f"attention@{place}"] = "epa"

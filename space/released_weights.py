@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from space.architecture import Architecture
+from space.place import BOTTLENECK, Place, down_place
 
 
 def from_released(state: Mapping[str, Tensor], architecture: Architecture) -> dict[str, Tensor]:
@@ -50,14 +51,14 @@ def _unetrpp_prefixes(levels: int) -> dict[str, str]:
     """The encoder counts its stages from 0 below full resolution, decoders from 2 at full resolution."""
     table = {"down.0.": "encoder1.", "up.0.": "decoder2.decoder_block.0."}
     for level in range(1, levels):
-        place = "bottleneck" if level == levels - 1 else f"encoder{level}"
+        place = down_place(level, levels)
         table[f"down.{level}.conv."] = f"unetr_pp_encoder.downsample_layers.{level - 1}.0.conv."
         table[f"down.{level}.norm."] = f"unetr_pp_encoder.downsample_layers.{level - 1}.1."
         table[f"attention.{place}."] = f"unetr_pp_encoder.stages.{level - 1}."
     for level in range(levels - 1):
         table[f"grow.{level}.change."] = f"decoder{level + 2}.transp_conv.conv."
         if level:
-            table[f"attention.decoder{level}."] = f"decoder{level + 2}.decoder_block.0."
+            table[f"attention.{Place('decoder', level)}."] = f"decoder{level + 2}.decoder_block.0."
     return table | {f"heads.{head}.": f"out{head + 1}.conv.conv." for head in range(3)}
 
 
@@ -65,7 +66,7 @@ def _csam_prefixes(levels: int) -> dict[str, str]:
     table = {}
     for level in range(levels):
         table[f"down.{level}.{1 if level else 0}."] = f"conv.{level}."
-        place = "bottleneck" if level == levels - 1 else f"skip{level}"
+        place = BOTTLENECK if level == levels - 1 else Place("skip", level)
         table[f"attention.{place}."] = f"attentions.{level}."
     return table
 

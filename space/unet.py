@@ -10,9 +10,10 @@ from torch.nn import functional
 
 from blocks import BLOCKS
 from blocks.meunet import concatenate_predictions
-from space.architecture import Architecture, channels_at, level_of, places
+from space.architecture import Architecture
 from space.canonical import map_sizes
 from space.encoders import backbone, decoder_level, encoder_level, image_levels, start_encoder_attention
+from space.place import Place, attention_at, down_place
 from space.pooling import Triple
 from space.stages import prediction_channels, prediction_levels
 
@@ -61,9 +62,8 @@ class UNet(nn.Module):
             for level in range(bottom)
         )
         self.attention = nn.ModuleDict(
-            {place: _attention(architecture, place, sizes) for place in architecture.attention()}
+            {str(place): _attention(architecture, place, sizes) for place in architecture.attention()}
         )
-        self.places = places(self.levels)
         self.supervised_heads = min(SUPERVISED_LEVELS, bottom) if architecture["deep_supervision"] else 1
         kernel = architecture.get("head_kernel", 1)
         self.heads = nn.ModuleList(
@@ -96,9 +96,10 @@ class UNet(nn.Module):
         image, maps = x, []
         if self.backbone is not None:
             maps = [self.down[0](image), *self.backbone(image)]
-            return [self.attend(self.down_place(level), features) for level, features in enumerate(maps)]
+            return [self.attend(down_place(level, self.levels), features) for level, features in enumerate(maps)]
         for level in range(first, self.levels):
-            x = self.attend(self.down_place(level), self.down[level](image if level < self.image_levels else x))
+            x = self.down[level](image if level < self.image_levels else x)
+            x = self.attend(down_place(level, self.levels), x)
             maps.append(x)  # (B, channels[level], D / strides, H / strides, W / strides)
         return maps
 
@@ -107,22 +108,19 @@ class UNet(nn.Module):
         x = maps[-1]
         decoded: list[Tensor] = []
         for level in reversed(range(first, self.levels - 1)):
-            skip = self.attend(f"skip{level}", maps[level - first])
+            skip = self.attend(Place("skip", level), maps[level - first])
             x = self.grow[level](x, skip)
             x = skip + x if self.adds else torch.cat([skip, x], dim=1)
             if predictions is not None and level in self.prediction_levels:
                 x = concatenate_predictions(x, predictions)
-            x = self.attend(f"decoder{level}", self.up[level](x))
+            x = self.attend(Place("decoder", level), self.up[level](x))
             decoded.insert(0, x)
         return decoded
 
-    def attend(self, place: str, x: Tensor) -> Tensor:
+    def attend(self, place: Place, x: Tensor) -> Tensor:
         """Return x as the attention block at this place leaves it; itself where there is none."""
-        return self.attention[place](x) if place in self.attention else x
-
-    def down_place(self, level: int) -> str:
-        """Name the attention place after an encoder level."""
-        return "bottleneck" if level == self.levels - 1 else f"encoder{level}"
+        name = str(place)
+        return self.attention[name](x) if name in self.attention else x
 
     def _decoded(self, x: Tensor) -> list[Tensor]:
         """Return the decoder's map at each level, full resolution first."""
@@ -166,10 +164,10 @@ class _Grow(nn.Module):
         return functional.interpolate(x, size=skip.shape[2:], mode="trilinear", align_corners=False)
 
 
-def _attention(architecture: Architecture, place: str, sizes: tuple[Triple, ...]) -> nn.Module:
+def _attention(architecture: Architecture, place: Place, sizes: tuple[Triple, ...]) -> nn.Module:
     """Make the block at a place; `blocks` of them one after the other where the options say so."""
-    name, options = architecture[f"attention@{place}"], architecture.options(place)
-    level, channels = level_of(place, architecture.levels), channels_at(architecture, place)
+    name, options = architecture[attention_at(place)], architecture.options(place)
+    level, channels = place.level_of(architecture.levels), architecture.channels_at(place)
     count = options.pop("blocks", 1)
     if name == "csam":
         options["slices"] = sizes[level][0]
@@ -177,7 +175,7 @@ def _attention(architecture: Architecture, place: str, sizes: tuple[Triple, ...]
         options["grid"] = sizes[level]
     made = [_block(name, channels, options) for _ in range(count)]
     block = made[0] if count == 1 else nn.Sequential(*made)
-    if place.startswith(("encoder", "bottleneck")):
+    if place.is_down:
         start_encoder_attention(architecture, block)
     return block
 

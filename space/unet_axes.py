@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from space.architecture import Value
 from space.axes import Axis
+from space.place import BOTTLENECK, GROUPS, Place, attention_at, option_at
 from space.timm_info import is_timm
 
 LEVELS: tuple[int, ...] = (3, 4, 5, 6)
 OWN = ("plain", "residual", "dense")
 ENCODERS = (*OWN, "unetrpp")  # and `timm:NAME`, where a study names it
 BLOCKS = ("none", "isa", "csam", "joint", "epa")
-GROUPS = ("encoders", "bottleneck", "skips", "decoders")
 When = tuple[tuple[str, tuple[Value, ...]], ...]
 Option = tuple[str, tuple[Value, ...], str, When]  # name, choices, meaning, conditions on the block's other options
 SPATIAL: When = (("branches", ("both", "spatial")),)
@@ -81,30 +81,31 @@ def full_axes(placement: str, encoders: Sequence[Value] = ENCODERS) -> tuple[Axi
     axes = list(network_axes(encoders))
     for group in GROUPS:
         for place, when in _places(group, placement):
-            axes.append(Axis(f"attention@{place}", BLOCKS, f"attention block at {place}", when))
+            attention = attention_at(place)
+            axes.append(Axis(attention, BLOCKS, f"attention block at {place}", when))
             for block, options in BLOCK_OPTIONS.items():
-                inside = (*when, (f"attention@{place}", (block,)))
+                inside = (*when, (attention, (block,)))
                 for option, choices, meaning, conditions in options:
-                    asked = tuple((f"{block}.{other}@{place}", allowed) for other, allowed in conditions)
-                    axes.append(Axis(f"{block}.{option}@{place}", choices, meaning, (*inside, *asked)))
+                    asked = tuple((option_at(block, other, place), allowed) for other, allowed in conditions)
+                    axes.append(Axis(option_at(block, option, place), choices, meaning, (*inside, *asked)))
     return tuple(axes)
 
 
-def _places(group: str, placement: str) -> list[tuple[str, When]]:
-    """Name a group's places, and when each exists.
+def _places(group: Place, placement: str) -> list[tuple[Place, When]]:
+    """List the places of a group that are decided, and when each exists.
 
     An encoder of timm runs as one, so that attention meets its maps on the skips; beside UNETR++'s stem, full
     resolution has no way down but its skip.
     """
-    if group == "bottleneck":
+    if group == BOTTLENECK:
         return [(group, ())]
     downwards: When = (("encoder", ENCODERS),)
     if placement == "tied":
-        return [(group, downwards if group == "encoders" else ())]
-    kind, found = group.removesuffix("s"), []
+        return [(group, downwards if group.is_down else ())]
+    found = []
     for level in range(max(LEVELS) - 1):
         when: When = (("levels", tuple(n for n in LEVELS if n > level + 1)),)
-        if kind == "encoder":
+        if group.is_down:
             when += downwards if level else (("encoder", OWN),)
-        found.append((f"{kind}{level}", when))
+        found.append((Place(group.kind, level), when))
     return found

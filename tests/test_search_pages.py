@@ -205,7 +205,7 @@ def test_the_u_has_every_layer_of_the_network_at_its_place(made):
     attended = {
         each.side if each.side == "bottleneck" else f"{each.side}{each.level}" for each in places if each.attention
     }
-    assert attended == set(record.architecture.attention())
+    assert attended == {str(place) for place in record.architecture.attention()}
     first = next(each for each in places if (each.side, each.level) == ("encoder", 0))
     assert first.output[1:] == made.context.patch
 

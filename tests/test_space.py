@@ -7,12 +7,12 @@ from random import Random
 
 import pytest
 
-from space.architecture import places
 from space.axes import DecisionError
 from space.build import Refused, build
 from space.canonical import Context
 from space.feasible import why_not
 from space.narrow import Narrowing, narrow, narrow_space
+from space.place import BOTTLENECK, AxisName, Place, down_place, places
 from space.pooling import kernels_from_spacing, level_sizes, pooling_from_spacing
 from space.presets import PRESETS
 
@@ -114,32 +114,32 @@ def test_a_papers_network_with_nothing_changed_is_itself(name):
     space = narrow_space(preset.context, Narrowing(base=preset.architecture, open=opened))
     assert space.architecture(space.complete({})) == preset.architecture
     changed = space.architecture(space.complete({"attention@skip1": "isa", "upsampling": "linear"}))
-    assert changed.attention() == {**preset.architecture.attention(), "skip1": "isa"}
+    assert changed.attention() == {**preset.architecture.attention(), Place("skip", 1): "isa"}
     assert changed["upsampling"] == "linear" and changed["channels"] == preset.architecture["channels"]
 
 
 def test_options_of_a_bases_own_blocks_can_be_opened():
     preset = PRESETS["unetrpp_acdc"]
     space = narrow_space(preset.context, Narrowing(base=preset.architecture, open=["epa.projections", "width"]))
-    assert {axis.name.partition("@")[0] for axis in space.axes} == {"epa.projections", "width"}
+    assert {AxisName.parse(axis.name).head for axis in space.axes} == {"epa.projections", "width"}
     assert "epa.projections@skip0" not in space.by_name  # nothing stands there
     decisions = space.complete({"epa.projections@encoder1": "raw", "width": 8})
     changed = space.architecture(decisions)
-    assert changed.options("encoder1")["projections"] == "raw"
-    assert changed.options("encoder2") == preset.architecture.options("encoder2")
+    assert changed.options(Place("encoder", 1))["projections"] == "raw"
+    assert changed.options(Place("encoder", 2)) == preset.architecture.options(Place("encoder", 2))
     assert changed["channels"] == (8, 16, 32, 64, 128) and why_not(changed, preset.context) is None
 
 
 def test_a_bases_block_can_be_taken_away_or_replaced():
     preset = PRESETS["csam_unet"]
     space = narrow_space(preset.context, Narrowing(base=preset.architecture, open=["attention"]))
-    bare = space.complete({axis.name: "none" for axis in space.axes if axis.name.startswith("attention@")})
+    bare = space.complete({axis.name: "none" for axis in space.axes if AxisName.parse(axis.name).is_attention})
     assert space.architecture(bare).attention() == {}
     joint = space.complete({"attention@skip2": "joint", "joint.mode@skip2": "pointwise"})
-    assert space.architecture(joint).options("skip2") == {"mode": "pointwise"}
+    assert space.architecture(joint).options(Place("skip", 2)) == {"mode": "pointwise"}
     assert "csam.semantic@skip2" not in joint and "csam.semantic@skip1" in joint
     off = space.complete({f"csam.{gate}@skip1": False for gate in ("semantic", "positional", "slice")})
-    assert "skip1" not in space.architecture(off).attention()
+    assert Place("skip", 1) not in space.architecture(off).attention()
 
 
 @pytest.mark.parametrize(
@@ -182,8 +182,8 @@ def test_what_does_not_reach_the_network_is_not_written():
 def test_tied_places_hold_one_block_and_each_level_is_written():
     space = narrow(CUBIC, placement="tied", fix={"levels": 4, "width": 16}, choices={})
     architecture = space.architecture(space.complete({"attention@skips": "csam"}))
-    assert architecture.attention() == {"skip2": "csam", "skip1": "csam", "skip0": "csam"}
-    assert architecture.options("skip1") == {
+    assert architecture.attention() == {Place("skip", level): "csam" for level in range(3)}
+    assert architecture.options(Place("skip", 1)) == {
         "semantic": True,
         "positional": True,
         "slice": True,
@@ -200,7 +200,27 @@ def test_thick_slices_are_not_pooled_until_voxels_are_near_isotropic():
 
 
 def test_places_are_named_as_data_meets_them():
-    assert places(3) == ("encoder0", "encoder1", "bottleneck", "skip1", "skip0", "decoder1", "decoder0")
+    names = ["encoder0", "encoder1", "bottleneck", "skip1", "skip0", "decoder1", "decoder0"]
+    assert [str(place) for place in places(3)] == names
+    assert tuple(map(Place.parse, names)) == places(3)
+    assert [place.level_of(3) for place in places(3)] == [0, 1, 2, 1, 0, 1, 0]
+    assert [down_place(level, 3) for level in range(3)] == [*places(3)[:2], BOTTLENECK]
+
+
+def test_a_group_stands_for_the_places_of_its_kind():
+    assert str(Place("skip")) == "skips" and Place.parse("skips") == Place("skip", 4).group
+    assert str(BOTTLENECK.group) == "bottleneck" and not BOTTLENECK.is_group
+    assert AxisName.parse("csam.slice@skips").covers(AxisName.parse("csam.slice@skip3"))
+    assert not AxisName.parse("csam.slice@skips").covers(AxisName.parse("csam.slice@decoder3"))
+    with pytest.raises(ValueError, match="skips are at several levels"):
+        Place("skip").level_of(3)
+
+
+@pytest.mark.parametrize("text", ["skip", "bottleneck0", "skip-1", "skip²", "", "encoder1s", "upward0"])
+def test_what_names_no_place_is_refused(text):
+    with pytest.raises(ValueError, match="no place of a U is called"):
+        Place.parse(text)
+    assert AxisName.parse(f"attention@{text}") == AxisName(f"attention@{text}")
 
 
 def test_what_cannot_be_built_says_why():

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from space.architecture import Architecture
 from space.build import build
 from space.canonical import Context
+from space.place import Place
 from space.presets import PRESETS
 from space.released_weights import from_released, to_released
 
@@ -81,7 +82,7 @@ def test_csam_encoder_weights_give_the_released_maps():
     assert not unexpected and all(key.startswith(("grow.", "up.", "heads.")) for key in missing)
     with torch.inference_mode():
         maps = network.encode(golden["x"].double().movedim(0, 1)[None])  # (S, C, H, W) to (1, C, S, H, W)
-        found = {"y": maps[-1], "skip0": network.attend("skip0", maps[0])}
+        found = {"y": maps[-1], "skip0": network.attend(Place("skip", 0), maps[0])}
     for key, value in found.items():
         torch.testing.assert_close(value[0].movedim(0, 1), golden[key], rtol=1e-10, atol=1e-12)
     again = to_released(network.state_dict(), architecture)

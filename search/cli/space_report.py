@@ -19,6 +19,7 @@ from search.trials.objectives import HEADINGS, show
 from space.axes import Axis
 from space.canonical import Decisions
 from space.encoding import Coded
+from space.place import AxisName, Place, attention_at
 from space.space import Space
 
 REFUSALS_SAMPLED = 1000
@@ -98,7 +99,7 @@ class AxisRow:
     """An axis as it is shown, or the like axes of several places in one: `attention` at `skip0, skip1`."""
 
     name: str
-    places: tuple[str, ...]
+    places: tuple[Place, ...]
     choices: str
     condition: str
     meaning: str
@@ -113,12 +114,12 @@ def axis_rows(space: Space) -> list[AxisRow]:
     for axis in space.axes:
         if len(axis.choices) == 1:
             continue
-        head, _, place = axis.name.partition("@")
-        condition = _condition(axis, space, place)
-        key = (head, _choices(axis), condition)
+        name = AxisName.parse(axis.name)
+        condition = _condition(axis, space, name.place)
+        key = (name.head, _choices(axis), condition)
         before = rows[key].places if key in rows else ()
-        meaning = axis.meaning.removesuffix(f" at {place}")
-        rows[key] = AxisRow(head, (*before, place) if place else (), _choices(axis), condition, meaning)
+        meaning = axis.meaning.removesuffix(f" at {name.place}")
+        rows[key] = AxisRow(name.head, (*before, name.place) if name.place else (), _choices(axis), condition, meaning)
     return list(rows.values())
 
 
@@ -133,14 +134,14 @@ def axes_table(space: Space) -> Table:
     return table
 
 
-def _ranges(places: Sequence[str]) -> str:
+def _ranges(places: Sequence[Place]) -> str:
     """Write places for people: `encoder0 to 4, bottleneck`."""
-    kinds: dict[str, list[str]] = {}
+    groups: dict[Place, list[Place]] = {}
     for place in places:
-        kind = place.rstrip("0123456789")
-        kinds.setdefault(kind, []).append(place[len(kind) :])
-    ranges = {kind: f"{levels[0]} to {levels[-1]}" if len(levels) > 1 else levels[0] for kind, levels in kinds.items()}
-    return ", ".join(f"{kind}{levels}" for kind, levels in ranges.items())
+        groups.setdefault(place.group, []).append(place)
+    return ", ".join(
+        str(inside[0]) if len(inside) == 1 else f"{inside[0]} to {inside[-1].level}" for inside in groups.values()
+    )
 
 
 def costs_table(spreads: dict[str, Spread], *, budgets: dict[str, float]) -> Table:
@@ -215,9 +216,9 @@ def _choices(axis: Axis) -> str:
     return shown + (f" and {more} more" if more > 0 else "")
 
 
-def _condition(axis: Axis, space: Space, place: str) -> str:
+def _condition(axis: Axis, space: Space, place: Place | None) -> str:
     """Say a condition in words; what always holds is left out, and of a block's options what its place asks for."""
-    block = space.by_name.get(f"attention@{place}", axis)
+    block = space.by_name.get(attention_at(place), axis) if place else axis
     implied = {name for name, _ in block.when} if block is not axis else {"levels"} if place else set()
     parts = []
     for name, allowed in axis.when:

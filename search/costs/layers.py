@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
@@ -14,19 +14,31 @@ from search.costs.macs import count_modules
 from space.architecture import Architecture
 from space.build import Network, build
 from space.canonical import Context
+from space.place import Place, down_place
 from space.unet import UNet
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A row: `output` is (C, D, H, W), empty where the layer works in training only; attention blocks are marked."""
+    """A row; its network is named in a cascade, its side is a kind of place, `head`, or `below` for a whole backbone.
 
-    place: str
+    `output` is (C, D, H, W), empty where the layer works in training only; attention blocks are marked.
+    """
+
+    network: str
+    side: str
+    level: int
     block: str
     attention: bool
     output: tuple[int, ...]
     params: int
     macs: int
+
+    @property
+    def place(self) -> str:
+        """The row's place in words: `encoder0`, `second bottleneck`."""
+        side = self.side if self.side in ("bottleneck", "below") else f"{self.side}{self.level}"
+        return f"{self.network} {side}".strip()
 
 
 def layers(architecture: Architecture, context: Context) -> tuple[Layer, ...]:
@@ -37,14 +49,16 @@ def layers(architecture: Architecture, context: Context) -> tuple[Layer, ...]:
         counts = count_modules(network, context)
     return tuple(
         Layer(
-            place,
-            _block_name(network.get_submodule(name)),
-            "attention." in name,
-            outputs.get(name, ()),
-            counts[name].params,
-            counts[name].macs,
+            part.network,
+            part.side,
+            part.level,
+            _block_name(network.get_submodule(part.module)),
+            part.attention,
+            outputs.get(part.module, ()),
+            counts[part.module].params,
+            counts[part.module].macs,
         )
-        for place, name in _parts(network)
+        for part in _parts(network)
     )
 
 
@@ -64,39 +78,50 @@ def _watch_outputs(network: nn.Module) -> dict[str, tuple[int, ...]]:
     return outputs
 
 
-def _parts(network: Network) -> Iterator[tuple[str, str]]:
-    """Name (place, module) from the input to the output; a cascade's networks one after the other."""
+@dataclass(frozen=True)
+class _Part:
+    """A module of a network by its name, and where in the U it stands."""
+
+    side: str
+    level: int
+    module: str
+    attention: bool = False
+    network: str = ""
+
+
+def _parts(network: Network) -> Iterator[_Part]:
+    """List the parts from the input to the output; a cascade's networks one after the other."""
     if isinstance(network, UNet):
         yield from _unet_parts(network)
         return
-    for prefix, part in network.networks().items():
-        for place, name in _unet_parts(part):
-            yield f"{prefix} {place}", f"{prefix}.{name}"
+    for prefix, each in network.networks().items():
+        for part in _unet_parts(each):
+            yield replace(part, network=prefix, module=f"{prefix}.{part.module}")
 
 
-def _unet_parts(network: UNet) -> Iterator[tuple[str, str]]:
-    """Name (place, module) of one U; levels without a unit of their own are left out."""
-    held = network.attention
+def _unet_parts(network: UNet) -> Iterator[_Part]:
+    """List the parts of one U; levels without a unit of their own are left out."""
+    held, bottom = network.attention, network.levels - 1
 
-    def attention(place: str) -> Iterator[tuple[str, str]]:
-        if place in held:
-            yield place, f"attention.{place}"
+    def attention(place: Place) -> Iterator[_Part]:
+        if str(place) in held:
+            yield _Part(place.kind, place.level_of(network.levels), f"attention.{place}", attention=True)
 
     for level in range(network.levels):
-        place = network.down_place(level)
+        place = down_place(level, network.levels)
         if not isinstance(network.down[level], nn.Identity):
-            yield place, f"down.{level}"
+            yield _Part(place.kind, level, f"down.{level}")
         if level == 0 and network.backbone is not None:
-            yield "below", "backbone"
+            yield _Part("below", bottom, "backbone")
         yield from attention(place)
-    for level in reversed(range(network.levels - 1)):
-        yield from attention(f"skip{level}")
-        yield f"decoder{level}", f"grow.{level}"
+    for level in reversed(range(bottom)):
+        yield from attention(Place("skip", level))
+        yield _Part("decoder", level, f"grow.{level}")
         if not isinstance(network.up[level], nn.Identity):
-            yield f"decoder{level}", f"up.{level}"
-        yield from attention(f"decoder{level}")
+            yield _Part("decoder", level, f"up.{level}")
+        yield from attention(Place("decoder", level))
     for level in range(len(network.heads)):
-        yield f"head{level}", f"heads.{level}"
+        yield _Part("head", level, f"heads.{level}")
 
 
 def _block_name(module: nn.Module) -> str:

@@ -21,14 +21,14 @@ from search.storage.database import database_url
 from search.trials.files import run_folder
 from search.trials.records import Task
 from space.canonical import Context, Decisions
-from space.feasible import why_not
+from space.feasible import find_refusal, why_not
 from space.narrow import narrow_space
 from space.pooling import pooling_from_spacing
 from space.space import Space
 
 AUTO_PATCH_VOXELS = 96**3  # most voxels of a patch that is worked out
 PATCH_MULTIPLE = 16  # sizes of such a patch, along an axis that is pooled
-PLACE_OR_NUMBER = re.compile(r"bottleneck|(encoder|skip|decoder)\d+|\d+(x\d+)*")
+NUMBER = re.compile(r"\d+(x\d+)*")
 FREE_KEYS = ("executor", "keep", "storage")  # may change between two runs of one study
 
 
@@ -207,10 +207,11 @@ def refusals(space: Space, *, sample: int, seed: int) -> dict[str, int]:
     """
     rng = Random(seed)
     counts: dict[str, int] = {}
-    examples: dict[str, str] = {}
+    examples: dict[tuple[str, str], str] = {}
     for _ in range(sample):
-        reason = why_not(space.architecture(space.sample(rng)), space.context) or ""
-        example = examples.setdefault(PLACE_OR_NUMBER.sub("#", reason), reason)
+        refusal = find_refusal(space.architecture(space.sample(rng)), space.context)
+        kind = (refusal.block, NUMBER.sub("#", refusal.reason)) if refusal else ("", "")
+        example = examples.setdefault(kind, str(refusal or ""))
         counts[example] = counts.get(example, 0) + 1
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from math import prod
 
 from search.trials.records import Costs, Latency
-from space.architecture import Architecture, channels_at, level_of
+from space.architecture import Architecture
 from space.canonical import Context
 from space.feasible import CSAM_REDUCTION
+from space.place import Place, attention_at
 from space.pooling import Triple, level_sizes
 
 BYTES = 4  # of a float32
@@ -107,10 +108,10 @@ def _grow(bill: _Bill, architecture: Architecture, level: int, sizes: tuple[Trip
     bill.map(outs * prod(sizes[level]), keep=1.0 if architecture["skip"] == "add" else 2.0)
 
 
-def _attention(bill: _Bill, architecture: Architecture, place: str, sizes: tuple[Triple, ...]) -> None:
-    block, options = architecture[f"attention@{place}"], architecture.options(place)
-    width = channels_at(architecture, place)
-    depth, height, across = sizes[level_of(place, architecture.levels)]
+def _attention(bill: _Bill, architecture: Architecture, place: Place, sizes: tuple[Triple, ...]) -> None:
+    block, options = architecture[attention_at(place)], architecture.options(place)
+    width = architecture.channels_at(place)
+    depth, height, across = sizes[place.level_of(architecture.levels)]
     values = width * depth * height * across
     if block == "isa":
         each = 1 if options["shared"] else 2

@@ -18,6 +18,7 @@ from space.canonical import Context, Decisions
 from space.encoding import Coded
 from space.feasible import why_not
 from space.narrow import narrow
+from space.place import AxisName
 from space.space import Space
 from space.unet_axes import full_axes
 
@@ -161,7 +162,7 @@ def _space(recipe: Recipe) -> Space:
     rest = {
         axis.name: axis.choices[0]
         for axis in full_axes(recipe.placement)
-        if axis.name not in named and axis.name.partition("@")[0] not in named
+        if axis.name not in named and AxisName.parse(axis.name).head not in named
     }
     return narrow(recipe.context, placement=recipe.placement, fix=rest, choices=recipe.choices)
 
@@ -224,7 +225,7 @@ def _places(space: Space, decisions: Sequence[Decisions], size: Matrix, rng: np.
     """What blocks do together: an effect of each pair and each triple of (block, place), and of block and width."""
     codes = _free(space, decisions)
     names = [space.axes[column].name for column in Coded(space).free]
-    at = [number for number, name in enumerate(names) if name.startswith("attention@")]
+    at = [number for number, name in enumerate(names) if AxisName.parse(name).is_attention]
     width = names.index("width")
     total, count = np.zeros(len(codes)), codes.max() + 1
     for position, one in enumerate(at):

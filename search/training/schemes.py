@@ -13,6 +13,7 @@ from search.config.schema import Training
 from search.training.step import SupervisedLoss, autocast
 from space.build import Network
 from space.cascade import Cascade
+from space.place import down_place
 from space.pooling import Triple
 from space.unet import UNet
 
@@ -111,11 +112,11 @@ def two_patch_network(network: UNet) -> TwoPatchNetwork:
     pool, unit = level.get_submodule("0"), level.get_submodule("1")
 
     def first_level(image: Tensor) -> Tensor:
-        features: Tensor = pool(network.attend("encoder0", network.down[0](image)))
+        features: Tensor = pool(network.attend(down_place(0, network.levels), network.down[0](image)))
         return features  # (B, C, D/2, H/2, W/2): all that the expanded patch keeps of full resolution
 
     def deeper(features: Tensor) -> Tensor:
-        x = network.attend(network.down_place(1), unit(features))
+        x = network.attend(down_place(1, network.levels), unit(features))
         logits: Tensor = network.heads[1](network.decode([x, *network.encode(x, first=2)], first=1)[0])
         return logits
 

@@ -13,11 +13,11 @@ from search.trials.objectives import HEADINGS
 from search.visualization.components import Figure
 from search.visualization.figures.runs import SCALES, axis_title
 from search.visualization.figures.style import ALL, DIVERGING, OTHERS, canvas, color, part, short
+from space.place import AxisName
 
 MOST_AXES = 20  # of a figure
 MOST_PARALLEL = 9
 ROW = 22  # pixels
-ATTENTION = "attention@"
 
 
 def draw_importances(shares: Mapping[str, Mapping[str, float]]) -> Figure:
@@ -88,15 +88,19 @@ def draw_effects(effects: Sequence[Effect], objective: str) -> Figure:
 
 
 def _row(effect: Effect) -> str:
-    return f"{short(effect.axis.removeprefix(ATTENTION))}: {short(effect.choice)}"
+    return f"{short(_label(effect.axis))}: {short(effect.choice)}"
+
+
+def _label(axis: str) -> str:
+    """Return the place for an axis that chooses a block, the axis's name for any other."""
+    name = AxisName.parse(axis)
+    return str(name.place) if name.is_attention else axis
 
 
 def draw_places(effects: Sequence[Effect], objective: str) -> Figure | None:
     """Draw what each block changes at each place, against no block there; None where no place is free."""
     scale = SCALES.get(objective, 1)
-    cells = {
-        (each.choice, each.axis.removeprefix(ATTENTION)): each for each in effects if each.axis.startswith(ATTENTION)
-    }
+    cells = {(each.choice, _label(each.axis)): each for each in effects if AxisName.parse(each.axis).is_attention}
     if not cells:
         return None
     blocks, places = sorted({block for block, _ in cells}), list(dict.fromkeys(place for _, place in cells))
@@ -152,7 +156,7 @@ def draw_parallel(sheet: Sheet, order: Sequence[str], objective: str) -> Figure:
         codes = np.array([seen.index(each) for each in choices], dtype=np.int16)
         dimensions.append(
             {
-                "label": short(axis.removeprefix(ATTENTION)),
+                "label": short(_label(axis)),
                 "values": codes,
                 "tickvals": list(range(len(seen))),
                 "ticktext": [short(each) for each in seen],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from search.costs.layers import Layer
 
 FLOAT_BYTES = 4
-PLACE = re.compile(r"^(?:(.*) )?(encoder|skip|decoder|head)(\d+)$|^(?:(.*) )?(bottleneck|below)$")
 
 
 @dataclass(frozen=True)
@@ -42,15 +40,10 @@ class Box:
 def boxes(layers: Sequence[Layer]) -> list[Box]:
     """Gather a network's layers by their places, in the order in which data meets them."""
     found: dict[tuple[str, str, int], Box] = {}
-    deepest = max((int(match[3]) for each in layers if (match := PLACE.match(each.place)) and match[3]), default=0)
     for layer in layers:
-        match = PLACE.match(layer.place)
-        if match is None:
-            raise ValueError(f"no place is called {layer.place!r}")
-        network, side = match[1] or match[4] or "", match[2] or "bottleneck"
-        level = int(match[3]) if match[3] else deepest + 1
-        key = (network, side, level)
-        before = found.get(key, Box(network, side, level, (), False, (), 0, 0, 0))
+        side = "bottleneck" if layer.side == "below" else layer.side
+        key = (layer.network, side, layer.level)
+        before = found.get(key, Box(*key, (), False, (), 0, 0, 0))
         found[key] = replace(
             before,
             blocks=(*before.blocks, layer.block),

@@ -15,6 +15,7 @@ from search.visualization.figures.front_data import front_scene
 from search.visualization.pages.lasso import read_lasso
 from search.visualization.pages.page import Asked, Control, Page
 from search.visualization.slow_tasks import preset_costs
+from space.place import AxisName
 
 
 def front_page(sheet: Sheet, asked: Asked) -> Page:
@@ -64,7 +65,7 @@ def _controls(sheet: Sheet, asked: Asked) -> tuple[Control, ...]:
 
 
 def _blocks_first(axis: str) -> tuple[bool, str]:
-    return (not axis.startswith(("attention@", "encoder")), axis)
+    return (axis != "encoder" and not AxisName.parse(axis).is_attention, axis)
 
 
 def _rows(sheet: Sheet, which: str, inside: NDArray[np.bool_] | None) -> NDArray[np.int64]:
