@@ -7,8 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import TypeAdapter
+from safetensors.torch import load_file
 
 from search.config import load_study
+from search.config.augment import Noise
+from search.config.recipes import RECIPES
+from search.config.schema import TrainingField
 from search.data.prepare import load_prepared, open_case
 from search.runner.evaluate import context_of, evaluate, progress, train
 from search.runner.plan import make_plan, task_of
@@ -16,7 +21,7 @@ from search.training.checkpoint import load_checkpoint, load_weights, save_check
 from search.training.patches import PatchSource
 from search.training.step import SupervisedLoss, learning_rate, make_optimiser
 from search.training.validation import case_dice, mean_dice, segment
-from search.trials.files import LAST
+from search.trials.files import LAST, WEIGHTS
 from search.trials.records import CaseDice, Job
 from space.build import build
 
@@ -65,7 +70,7 @@ def test_foreground_patches_hold_foreground_and_labels_follow_flips(prepared, pl
         plan.training,
         foreground=1.0,
         augment=replace(
-            plan.training.augment, flip=("D", "H", "W"), scale_intensity=0.0, shift_intensity=0.0, noise=0.0
+            plan.training.augment, flip=("D", "H", "W"), scale_intensity=0.0, shift_intensity=0.0, noise=Noise(p=0.0)
         ),
     )
     source = source_of(prepared, plan, training)
@@ -95,8 +100,11 @@ def test_the_learning_rate_decays_to_nothing(plan):
         assert rates == sorted(rates, reverse=True)
 
 
-def test_an_interrupted_training_goes_on_as_if_it_had_not_been(job, prepared, tmp_path):
-    job = replace(job, training=replace(job.training, epochs=3))
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_an_interrupted_training_resumes_to_the_bit(job, tmp_path, recipe):
+    values = {"recipe": recipe, "patch": list(job.patch), "batch": 2, "epochs": 3, "steps_per_epoch": 4}
+    training = TypeAdapter(TrainingField).validate_python({**values, "precision": "float32"})
+    job = replace(job, training=training)
     whole = evaluate(job)
     cut = replace(job, folder=str(tmp_path / "cut"))
 
@@ -105,8 +113,10 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(job, prepared, tm
     heard = []
     went_on = evaluate(cut, heard.append)
     assert [len(so_far.epochs) for so_far in heard] == [0]  # priced, and not an epoch but the last
-    assert [e.loss for e in went_on.epochs] == pytest.approx([e.loss for e in whole.epochs], rel=1e-4)
-    assert went_on.dice == pytest.approx(whole.dice, abs=1e-3)
+    assert [e.loss for e in went_on.epochs] == [e.loss for e in whole.epochs]
+    assert went_on.dice == whole.dice and went_on.recipe == recipe
+    one, other = (load_file(Path(each.folder) / WEIGHTS) for each in (job, cut))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
     assert not (Path(cut.folder) / LAST).exists()
     lines = (Path(cut.folder) / "epochs.jsonl").read_text().splitlines()
     assert [json.loads(line)["number"] for line in lines] == [1, 2, 3]

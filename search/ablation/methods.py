@@ -54,7 +54,8 @@ def _training(plan: Plan) -> str:
     training = plan.training
     patch = " x ".join(str(size) for size in plan.context.patch)
     return (
-        f"Every network was trained for {training.epochs} epochs of {training.steps_per_epoch} steps with batch size "
+        f"Every network was trained by the recipe {training.recipe} of voxnas for {training.epochs} epochs of "
+        f"{training.steps_per_epoch} steps with batch size "
         f"{training.batch} on patches of {patch} voxels by {_optimiser(training.optimiser)} (learning rate "
         f"{training.learning_rate:g}, {training.schedule} schedule) on the sum of soft Dice and cross-entropy, and "
         "scored after the last epoch, on whole volumes segmented in overlapping windows."

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from search.config.schema import STRICT, Data, Executor, Index, Name, Positive, PresetName, Training
+from search.config.augment import STRICT
+from search.config.schema import Data, Executor, Index, Name, Positive, PresetName, Training, TrainingField
 
 CASE_METRICS = ("dice", "hd95", "surface_dice")  # scored case by case, so that arms are paired
 SURFACE_METRICS = ("hd95", "surface_dice")
@@ -78,7 +79,7 @@ class Ablation:
     data: Data
     base: Base
     arms: Arms
-    training: Training = field(default_factory=Training)
+    training: TrainingField = field(default_factory=Training)
     seeds: Several = (0, 1, 2)
     folds: Several | None = None
     baseline: str = "base"

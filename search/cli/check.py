@@ -63,6 +63,7 @@ def _training_table(plan: Plan) -> Table:
     table = _grid("Each training")
     table.add_row("patch", f"{_triple(plan.context.patch)} voxels (D, H, W), batch {training.batch}")
     table.add_row("steps", f"{training.epochs} epochs of {training.steps_per_epoch}")
+    table.add_row("recipe", training.recipe)
     table.add_row("optimiser", f"{training.optimiser}, rate {training.learning_rate:g}, {training.schedule}")
     for name, direction in plan.directions.items():
         budget = f", at most {show(name, plan.budgets[name])}" if name in plan.budgets else ""

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
+from search.config.augment import STRICT, Augment, Share
+from search.config.recipes import LIGHT, RecipeName, with_recipe
 from search.config.units import Bytes, Count, Seconds
 from space.narrow import Narrowing
 from space.presets import PRESETS
 
-STRICT = ConfigDict(extra="forbid")
 Whole = Annotated[int, Field(ge=1, strict=True)]
 Index = Annotated[int, Field(ge=0, strict=True)]
 Positive = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 DEVICE_PATTERN = r"^(auto|cpu|cuda(:[0-9]+)?)$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -137,21 +137,16 @@ class SpaceSection:
 
 
 @dataclass(frozen=True)
-class Augment:
-    """Random changes of training patches; flips name axes of (D, H, W)."""
-
-    __pydantic_config__ = STRICT
-    flip: tuple[Literal["D", "H", "W"], ...] = ()
-    scale_intensity: Share = 0.1
-    shift_intensity: Share = 0.1
-    noise: Share = 0.05
-
-
-@dataclass(frozen=True)
 class Training:
-    """One training: a patch is (D, H, W) voxels, an epoch `steps_per_epoch` optimiser steps."""
+    """One training: a patch is (D, H, W) voxels, an epoch `steps_per_epoch` optimiser steps.
+
+    The defaults are those of the recipe `light-1`; `with_recipe` fills in those of another. `foreground` is the share
+    of patches around foreground: each with that probability and the voxel `anywhere` in the patch, or the last of
+    each batch with the voxel at the `centre`.
+    """
 
     __pydantic_config__ = STRICT
+    recipe: RecipeName = LIGHT
     patch: Literal["auto"] | tuple[Whole, Whole, Whole] = "auto"
     batch: Whole = 2
     epochs: Whole = 50
@@ -163,11 +158,22 @@ class Training:
     clip_gradient: Positive = 12.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     foreground: Share = 0.5
+    foreground_at: Literal["anywhere", "centre"] = "anywhere"
+    lowest_head: bool = True  # whether the coarsest supervised level has a say in the loss
+    batch_dice: bool = True  # soft Dice over the whole batch, or of each sample
     augment: Augment = field(default_factory=Augment)
     overlap: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.5
     validate_every: Whole = 1
     deadline: Seconds | None = None
     init: str | None = None  # weights to start from, as `voxnas import` writes them
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in all."""
+        return self.epochs * self.steps_per_epoch
+
+
+TrainingField = Annotated[Training, BeforeValidator(with_recipe)]
 
 
 @dataclass(frozen=True)
@@ -223,7 +229,7 @@ class Study:
     data: Data
     space: SpaceSection = field(default_factory=SpaceSection)
     objectives: Objectives = field(default_factory=Objectives)
-    training: Training = field(default_factory=Training)
+    training: TrainingField = field(default_factory=Training)  # light-1: what `auto` gives for its length
     search: Search = field(default_factory=Search)
     executor: Executor = field(default_factory=Executor)
     storage: str | None = None

@@ -111,7 +111,8 @@ def _training(origin: Origin) -> str:
     last = f" The last epoch's loss was {epochs[-1].loss:.4f}." if epochs else ""
     start = origin.plan.training.init
     return (
-        f"{training.epochs} epochs of {training.steps_per_epoch} steps, batch {training.batch}, patches of "
+        f"Recipe `{training.recipe}`: {training.epochs} epochs of {training.steps_per_epoch} steps, batch "
+        f"{training.batch}, patches of "
         f"{_times(origin.plan.context.patch)} voxels; {training.optimiser}, learning rate {training.learning_rate:g} "
         f"({training.schedule}), weight decay {training.weight_decay:g}; seed {origin.record.seed}."
         f"{f' Started from `{start}`.' if start else ''}{last}"

@@ -65,7 +65,8 @@ def progress(job: Job) -> Iterator[Measurement]:
     started = time.perf_counter()
     torch.set_num_threads(job.threads)
     for measurement in _caught(job, started):
-        yield replace(measurement, seconds=time.perf_counter() - started, versions=versions())
+        seconds = time.perf_counter() - started
+        yield replace(measurement, seconds=seconds, versions=versions(), recipe=job.training.recipe)
 
 
 def _caught(job: Job, started: float) -> Iterator[Measurement]:
@@ -188,7 +189,9 @@ def train(
             optimiser = make_optimiser(phase.trained, training)
             if number > first and saved_optimiser is not None:
                 optimiser.load_state_dict(saved_optimiser)
-            source = PatchSource(prepared, cases=job.task.train, patch=phase.patch, training=training, seed=job.seed)
+            source = PatchSource(
+                prepared, cases=job.task.train, patch=phase.patch, training=training, seed=job.seed, device=device
+            )
         loss = _train_epoch(phase, optimiser, source, job=job, number=number, span=(first, end))
         last = number + 1 == training.epochs
         if last or (number + 1) % training.validate_every == 0:
@@ -230,8 +233,7 @@ def _train_epoch(
         for step, (images, labels) in enumerate(source.batches(first, first + steps), start=first):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(training, (step - begun) / planned)
-            images = images.to(device, non_blocking=True, memory_format=LAYOUT)
-            labels = labels.to(device, non_blocking=True)
+            images = images.contiguous(memory_format=LAYOUT)
             total += training_step(phase, optimiser, images=images, labels=labels, training=training)
     mean = float(total) / steps
     if not math.isfinite(mean):

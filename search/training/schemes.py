@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from blocks.meunet import TwoPatchNetwork, expanded_patch, two_patch_step
 from search.config.schema import Training
-from search.training.step import SupervisedLoss, autocast
+from search.training.step import autocast, make_loss
 from space.build import Network
 from space.cascade import Cascade
 from space.place import down_place
@@ -70,7 +70,7 @@ def _phase(network: UNet, *, patch: Triple, training: Training) -> Phase:
 
 
 def _supervised(network: Network, training: Training) -> AddGradients:
-    loss_of = SupervisedLoss()
+    loss_of = make_loss(training)
 
     def add(images: Tensor, labels: Tensor) -> Tensor:
         with autocast(images.device, training):
@@ -84,7 +84,7 @@ def _supervised(network: Network, training: Training) -> AddGradients:
 
 def _two_patches(network: UNet, patch: Triple, training: Training) -> AddGradients:
     """meU-net's step (blocks/meunet.py); the loss that is returned is the mean of the two patches'."""
-    loss_of, parts = SupervisedLoss(), two_patch_network(network)
+    loss_of, parts = make_loss(training), two_patch_network(network)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
         value: Tensor = loss_of([logits], labels[:, None])

@@ -19,15 +19,19 @@ class SupervisedLoss(nn.Module):
     """Dice over the foreground plus cross-entropy, at each supervised level, each half the weight of the one above.
 
     Deep supervision as in nnU-Net (weights 1, 1/2, 1/4, ..., normalised); labels are reduced to a level's size by
-    nearest neighbour.
+    nearest neighbour. Without `lowest_head` the coarsest of several levels has no weight; `batch_dice` sums over the
+    batch before the quotient is formed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, batch_dice: bool = True, lowest_head: bool = True) -> None:
         super().__init__()
-        self.level_loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+        self.level_loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=batch_dice)
+        self.lowest_head = lowest_head
 
     def forward(self, outputs: list[Tensor], labels: Tensor) -> Tensor:
         """Logits (B, K, d, h, w) a level, full resolution first, and labels (B, 1, D, H, W) to a scalar."""
+        if not self.lowest_head:
+            outputs = outputs[: max(1, len(outputs) - 1)]
         weights = [0.5**level for level in range(len(outputs))]
         total = outputs[0].new_zeros(())
         for logits, weight in zip(outputs, weights, strict=True):
@@ -36,6 +40,11 @@ class SupervisedLoss(nn.Module):
                 target = functional.interpolate(labels, size=logits.shape[2:], mode="nearest-exact")
             total = total + weight / sum(weights) * self.level_loss(logits.float(), target)
         return total
+
+
+def make_loss(training: Training) -> SupervisedLoss:
+    """Return the loss that the training names."""
+    return SupervisedLoss(batch_dice=training.batch_dice, lowest_head=training.lowest_head)
 
 
 def lay_out(network: Network) -> Network:

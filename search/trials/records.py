@@ -129,7 +129,10 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What evaluating a job gave; `reason` says why it was not trained to its end, `fault` what kind of failure."""
+    """What evaluating a job gave; `reason` says why it was not trained to its end, `fault` what kind of failure.
+
+    `recipe` is the versioned name of the training's recipe.
+    """
 
     state: State
     reason: str = ""
@@ -141,6 +144,7 @@ class Measurement:
     seconds: float = 0.0
     versions: tuple[tuple[str, str], ...] = ()
     fault: Fault = ""
+    recipe: str = ""
 
     @property
     def spent_s(self) -> float:
