@@ -8,16 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from search.config.schema import (
-    Data,
-    DiceObjective,
-    LatencyObjective,
-    MemoryObjective,
-    Objectives,
-    Search,
-    Study,
-    Training,
-)
+from search.config.schema import GOALS, Data, Objectives, Search, Study, Training
 from search.simulate.synthetic import RECIPES, synthetic_table
 from search.storage import RECORD, Store
 from search.trials.records import CaseDice, Costs, Epoch, Latency, Measurement, Record
@@ -84,9 +75,9 @@ def made_study(name: str, **objectives) -> Study:
     """Return the study that made records belong to."""
     context = RECIPES["places"].context
     named = objectives or {
-        "dice": DiceObjective(),
-        "memory": MemoryObjective(budget=BUDGET),
-        "latency": LatencyObjective(),
+        "dice": GOALS["dice"](),
+        "memory": GOALS["memory"](budget=BUDGET),
+        "latency": GOALS["latency"](),
     }
     return Study(
         name,

@@ -66,7 +66,7 @@ def test_what_cannot_be_compared_is_said(folders, tmp_path):
     with pytest.raises(UserError, match="is not the folder of a run: it holds no study.yaml"):
         look_at_run(tmp_path)
     looks = [look_at_run(folder) for folder in folders]
-    narrower = replace(looks[1].study, objectives=Objectives(dice=looks[1].study.objectives.dice))
+    narrower = replace(looks[1].study, objectives=Objectives.of("dice"))
     message = r"of different objectives can't be compared: dice, memory, latency \(tiny\) and dice \("
     with pytest.raises(UserError, match=message):
         compare_runs([looks[0], replace(looks[1], study=narrower)])

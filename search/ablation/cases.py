@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from search.ablation.metrics import CASE_METRICS
 from search.ablation.results import Result
 from search.analysis.statistics.scores import Score
-from search.trials.records import CaseDice
 
 
 def scores_of(
@@ -20,12 +20,8 @@ def scores_of(
         for each in results
         for case in each.record.measurement.cases
         for metric in metrics
-        for label, value in zip(labels, _values(case, metric), strict=True)
+        for label, value in zip(labels, getattr(case, CASE_METRICS[metric].attribute), strict=True)
     ]
-
-
-def _values(case: CaseDice, metric: str) -> tuple[float | None, ...]:
-    return {"dice": case.dice, "hd95": case.hd95_mm, "surface_dice": case.surface_dice}[metric]
 
 
 def write_cases(scores: Sequence[Score], file: Path) -> None:

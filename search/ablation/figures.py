@@ -8,10 +8,12 @@ from html import escape
 
 import plotly.graph_objects as go
 
-from search.ablation.summary import LOWER_IS_BETTER, Summary
-from search.ablation.tables import DIGITS, TITLES, show_p, signed
+from search.ablation.metrics import CASE_METRICS
+from search.ablation.summary import Summary
+from search.ablation.tables import show_p, signed
 from search.analysis.statistics.ranks import Ranks
-from search.visualization.figures.runs import DOMINATED, FRONT, LAYOUT, LINE, SCALES, axis_title
+from search.config.objectives import OBJECTIVES
+from search.visualization.figures.runs import DOMINATED, FRONT, LAYOUT, LINE
 
 ROW = 34  # pixels of an arm in a forest plot, a heat map and a critical-difference diagram
 OTHER, ONCE = "#5b6675", "#56B4E9"
@@ -38,7 +40,7 @@ def whiskers(summary: Summary, metric: str) -> list[Whisker]:
     for line in summary.lines:
         effect = line.effects.get(metric)
         if effect:
-            pairs, digits, verdict = effect.pairs, DIGITS[metric], summary.verdict(effect, metric)
+            pairs, digits, verdict = effect.pairs, CASE_METRICS[metric].digits, summary.verdict(effect, metric)
             text = (
                 f"<b>{escape(line.arm)}</b><br>{signed(pairs.difference, digits)} ({signed(pairs.low, digits)} to "
                 f"{signed(pairs.high, digits)})<br>p {show_p(effect.adjusted)}, {pairs.units} units<br>{verdict}"
@@ -74,7 +76,7 @@ def draw_forest(lines: list[Whisker], *, metric: str, baseline: str) -> go.Figur
         )
     zero = {"color": LINE, "dash": "dash", "width": 2}
     figure.add_shape(type="line", x0=0, x1=0, y0=0, y1=1, yref="paper", line=zero)
-    better = "lower" if metric in LOWER_IS_BETTER else "higher"
+    better = "higher" if CASE_METRICS[metric].higher_is_better else "lower"
     title = f"Δ to {_short(baseline)} ({better} is better)"
     figure.update_xaxes(title=title, zeroline=False)
     _arms_axis(figure, [each.arm for each in lines])
@@ -94,7 +96,7 @@ class Placed:
 def placed(summary: Summary, cost: str) -> list[Placed]:
     """Return the arms that have this cost."""
     return [
-        Placed(line.arm, line.costs[cost] / SCALES.get(cost, 1), line.means[summary.primary][0], line.on_front)
+        Placed(line.arm, line.costs[cost] / OBJECTIVES[cost].drawn_per, line.means[summary.primary][0], line.on_front)
         for line in summary.lines
         if cost in line.costs
     ]
@@ -131,8 +133,8 @@ def draw_costs(arms: list[Placed], *, cost: str, metric: str, baseline: str) -> 
             hoverinfo="text",
             cliponaxis=False,
         )
-    figure.update_xaxes(title=axis_title(cost), automargin=True)
-    figure.update_yaxes(title=TITLES[metric], automargin=True)
+    figure.update_xaxes(title=OBJECTIVES[cost].axis_title, automargin=True)
+    figure.update_yaxes(title=CASE_METRICS[metric].title, automargin=True)
     return figure
 
 
@@ -160,9 +162,9 @@ def draw_classes(classes: Mapping[str, Mapping[str, float]], *, metric: str) -> 
         colorscale=DIVERGING,
         xgap=2,
         ygap=2,
-        reversescale=metric in LOWER_IS_BETTER,
+        reversescale=not CASE_METRICS[metric].higher_is_better,
         colorbar={"title": {"text": "Δ"}, "thickness": 12},
-        text=[["" if value is None else signed(value, DIGITS[metric]) for value in row] for row in values],
+        text=[["" if value is None else signed(value, CASE_METRICS[metric].digits) for value in row] for row in values],
         texttemplate="%{text}",
         textfont={"color": "#1c2430"},
         hovertemplate="%{y}<br>%{x}: %{text}<extra></extra>",

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from search.ablation.arms import BASE, Asked, asked_arms
-from search.ablation.schema import SURFACE_METRICS, Ablation
+from search.ablation.metrics import use_surfaces
+from search.ablation.schema import Ablation
 from search.analysis.front import look
 from search.config.errors import Mistake, UserError, nearest
 from search.config.load import ANY_CONTEXT, LoadedStudy, find_data, load_study
 from search.config.schema import (
     Data,
-    DiceObjective,
-    LatencyObjective,
-    MemoryObjective,
     Objectives,
     Search,
     Study,
@@ -31,7 +29,7 @@ from space.canonical import Context
 from space.narrow import Narrowing, narrow_space, overlaid
 from space.presets import PRESETS
 
-OBJECTIVES = Objectives(DiceObjective(), MemoryObjective(), latency=LatencyObjective())  # whatever the file shows
+OBJECTIVES = Objectives.of("dice", "memory", "latency")  # the file may show others
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,6 @@ class LoadedAblation:
     def study(self, setting: Setting, *, storage: str) -> LoadedStudy:
         """Return what the arms of a setting are trained as: a study of the ablation's database."""
         ablation = self.ablation
-        surface = set(ablation.metrics) & set(SURFACE_METRICS)
         study = Study(
             name=ablation.name + (f"/{setting.name}" if setting.changes else ""),
             data=setting.data,
@@ -71,7 +68,7 @@ class LoadedAblation:
             search=Search(seed=ablation.seeds[0]),
             executor=ablation.executor,
             storage=storage,
-            surface_tolerance=ablation.surface_tolerance if surface else None,
+            surface_tolerance=ablation.surface_tolerance if use_surfaces(ablation.metrics) else None,
         )
         return LoadedStudy(study, self.file, self.data_folder)
 

@@ -6,11 +6,10 @@ import importlib.metadata
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
+from search.ablation.metrics import CASE_METRICS, use_surfaces
 from search.ablation.plan import AblationPlan
 from search.ablation.results import Result
-from search.ablation.schema import SURFACE_METRICS
 from search.ablation.summary import Summary
-from search.ablation.tables import TITLES
 from search.config.units import show_seconds
 from search.runner.plan import Plan
 
@@ -87,8 +86,8 @@ def _runs(plan: AblationPlan, summary: Summary, results: Sequence[Result]) -> st
 
 def _scores(plan: AblationPlan, summary: Summary) -> str:
     metrics = summary.design.case_metrics
-    said = f"Scores: {', '.join(TITLES[metric] for metric in metrics)} per case and foreground class"
-    if set(metrics) & set(SURFACE_METRICS):
+    said = f"Scores: {', '.join(CASE_METRICS[metric].title for metric in metrics)} per case and foreground class"
+    if use_surfaces(metrics):
         said += (
             f", distances in mm, surfaces at a tolerance of {plan.loaded.ablation.surface_tolerance:g} mm; where a "
             "class was missed or made up, hd95 counts as the volume's diagonal"
@@ -111,7 +110,7 @@ def _tests(summary: Summary) -> str:
         f"Scores were averaged over seeds, then over a patient's volumes, and paired with {design.baseline!r}; mean "
         "differences have bias-corrected and accelerated bootstrap 95 % intervals; Wilcoxon signed-rank tests were "
         f"{CORRECTIONS[design.correction]} at {design.alpha:g}, each metric a family of its own and "
-        f"{TITLES[summary.primary]} the primary one; {checked}; {power} ({versions})."
+        f"{CASE_METRICS[summary.primary].title} the primary one; {checked}; {power} ({versions})."
     )
 
 

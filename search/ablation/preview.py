@@ -15,6 +15,7 @@ from rich.table import Table
 from search.ablation.plan import AblationPlan, Arm
 from search.ablation.results import results_of, still_wanted
 from search.ablation.run import ablation_device
+from search.config.objectives import COSTS, OBJECTIVES, show
 from search.config.units import show_seconds
 from search.costs.memory import run_training_steps
 from search.costs.price import predict_costs
@@ -22,11 +23,10 @@ from search.data.geometry import choose_axes
 from search.runner.devices import resolve_device
 from search.runner.plan import Plan
 from search.training.step import lay_out
-from search.trials.objectives import HEADINGS, show
 from search.trials.records import Costs, Record
 from space.build import Network, build
 
-SHOWN = ("params", "macs", "memory", "inference_memory")
+SHOWN = tuple(name for name in COSTS if not OBJECTIVES[name].per_device)
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,14 @@ def print_outlook(plan: AblationPlan, found: Sequence[Outlook], console: Console
         title_justify="left",
         box=box.SIMPLE_HEAD,
     )
-    for heading in ("arm", "changes", *(HEADINGS[name] for name in SHOWN), "to train", "each about", "network"):
+    for heading in (
+        "arm",
+        "changes",
+        *(OBJECTIVES[name].heading for name in SHOWN),
+        "to train",
+        "each about",
+        "network",
+    ):
         table.add_column(heading, justify="left" if heading in ("arm", "changes", "network") else "right")
     for arm in plan.arms:
         changes = ", ".join(f"{key}: {value}" for key, value in arm.changes) or "nothing"

@@ -10,9 +10,10 @@ from typing import Any
 from search.ablation.cases import write_cases
 from search.ablation.figures import draw_classes, draw_costs, draw_forest, draw_ranks, placed, whiskers
 from search.ablation.findings import Findings
+from search.ablation.metrics import CASE_METRICS
 from search.ablation.plan import AblationPlan
-from search.ablation.tables import TITLES, to_csv, to_html, to_latex, to_markdown
-from search.trials.objectives import HEADINGS
+from search.ablation.tables import to_csv, to_html, to_latex, to_markdown
+from search.config.objectives import OBJECTIVES
 from search.visualization.html import FINDINGS, figure_html, render_page, write_whole
 
 CASES, REPORT = "cases.parquet", "report.html"
@@ -29,7 +30,7 @@ def tiles(plan: AblationPlan, found: Findings) -> list[tuple[str, str]]:
         ("trainings", str(len(found.results))),
         ("missing", str(len(found.missing))),
         ("baseline", summary.design.baseline),
-        ("primary metric", TITLES[summary.primary]),
+        ("primary metric", CASE_METRICS[summary.primary].title),
         ("told apart", str(sum(word in ("better", "worse") for word in verdicts))),
         ("over the cases alone", str(sum("†" in word for word in verdicts))),
     ]
@@ -66,13 +67,13 @@ def figures(found: Findings) -> list[tuple[str, Any]]:
     for metric in design.case_metrics:
         lines = whiskers(summary, metric)
         if lines:
-            title = f"{TITLES[metric]}: paired differences, 95 % intervals"
+            title = f"{CASE_METRICS[metric].title}: paired differences, 95 % intervals"
             drawn.append((title, draw_forest(lines, metric=metric, baseline=design.baseline)))
     for cost in design.cost_metrics:
         figure = draw_costs(placed(summary, cost), cost=cost, metric=summary.primary, baseline=design.baseline)
-        drawn.append((f"{TITLES[summary.primary]} against {HEADINGS[cost]}", figure))
+        drawn.append((f"{CASE_METRICS[summary.primary].title} against {OBJECTIVES[cost].heading}", figure))
     if summary.classes:
-        title = f"{TITLES[summary.primary]} by class: difference to {design.baseline}"
+        title = f"{CASE_METRICS[summary.primary].title} by class: difference to {design.baseline}"
         drawn.append((title, draw_classes(summary.classes, metric=summary.primary)))
     if summary.ranks:
         p = summary.ranks.p

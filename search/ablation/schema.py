@@ -7,12 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from search.ablation.metrics import CASE_METRICS, METRICS
 from search.config.augment import STRICT
+from search.config.errors import nearest
 from search.config.schema import Data, Executor, Index, Name, Positive, PresetName, Training, TrainingField
 
-CASE_METRICS = ("dice", "hd95", "surface_dice")  # scored case by case, so that arms are paired
-SURFACE_METRICS = ("hd95", "surface_dice")
-Metric = Literal["dice", "hd95", "surface_dice", "memory", "inference_memory", "latency", "macs", "params"]
 Correction = Literal["holm", "bonferroni", "fdr_bh", "none"]
 
 
@@ -27,6 +26,12 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
+def _known(metric: str) -> str:
+    if metric not in METRICS:
+        raise ValueError(f"{metric!r} is not known{nearest(metric, METRICS)}")
+    return metric
+
+
 def _paired(metrics: tuple[str, ...]) -> tuple[str, ...]:
     if not set(metrics) & set(CASE_METRICS):
         raise ValueError(f"one of {', '.join(CASE_METRICS)} is needed, to pair the arms case by case")
@@ -34,6 +39,7 @@ def _paired(metrics: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Several = Annotated[tuple[Index, ...], BeforeValidator(_counted), Field(min_length=1), AfterValidator(_distinct)]
+Metric = Annotated[str, AfterValidator(_known)]
 Metrics = Annotated[tuple[Metric, ...], AfterValidator(_distinct), AfterValidator(_paired)]
 
 

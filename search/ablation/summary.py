@@ -9,15 +9,14 @@ from statistics import fmean
 
 import numpy as np
 
+from search.ablation.metrics import CASE_METRICS
 from search.ablation.results import Missing, Result
 from search.analysis.statistics.mixed import Mixed, mixed_model
 from search.analysis.statistics.pairs import Pairs, adjust, compare_pairs, detectable
 from search.analysis.statistics.ranks import Ranks, rank_arms
 from search.analysis.statistics.scores import Score, Scored, by_training, mean_and_sd, only, paired
-from search.trials.objectives import OBJECTIVES
+from search.config.objectives import COSTS
 from search.trials.pareto import undominated
-
-LOWER_IS_BETTER = ("hd95",)
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class Summary:
         """
         if effect.adjusted >= self.design.alpha:
             return "not told apart"
-        better = (effect.pairs.rank_biserial > 0) != (metric in LOWER_IS_BETTER)
+        better = (effect.pairs.rank_biserial > 0) == CASE_METRICS[metric].higher_is_better
         holds = effect.mixed_adjusted is not None and effect.mixed_adjusted < self.design.alpha
         return ("better" if better else "worse") + ("" if holds else "†")
 
@@ -113,8 +112,8 @@ def summarise(
         )
         for arm in arms
     )
-    better_up = design.case_metrics[0] not in LOWER_IS_BETTER
-    ranks = rank_arms({arm: primary[arm] for arm in arms}, alpha=design.alpha, higher_is_better=better_up)
+    higher = CASE_METRICS[design.case_metrics[0]].higher_is_better
+    ranks = rank_arms({arm: primary[arm] for arm in arms}, alpha=design.alpha, higher_is_better=higher)
     return Summary(design, lines, tuple(missing), ranks, _classes(design, scores, arms))
 
 
@@ -147,7 +146,7 @@ def _effects(design: Design, trained: Mapping[str, Scored]) -> dict[str, Effect]
 def _costs(arm: str, results: Sequence[Result]) -> dict[str, float]:
     """Return an arm's costs, the median of its trainings': only latencies differ."""
     records = [each.record for each in results if each.arm == arm]
-    values = {name: [record.measurement.value(name) for record in records] for name in OBJECTIVES if name != "dice"}
+    values = {name: [record.measurement.value(name) for record in records] for name in COSTS}
     return {
         name: float(np.median(known))
         for name, found in values.items()
@@ -157,7 +156,7 @@ def _costs(arm: str, results: Sequence[Result]) -> dict[str, float]:
 
 def _front(design: Design, means: Mapping[str, float], costs: Mapping[str, Mapping[str, float]]) -> set[str]:
     """Return the arms that no other beats in the primary metric and every cost that the ablation names."""
-    sign = 1.0 if design.case_metrics[0] in LOWER_IS_BETTER else -1.0
+    sign = -1.0 if CASE_METRICS[design.case_metrics[0]].higher_is_better else 1.0
     arms = [arm for arm in means if all(name in costs[arm] for name in design.cost_metrics)]
     if not arms:
         return set()

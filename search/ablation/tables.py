@@ -11,12 +11,10 @@ from html import escape
 from rich import box
 from rich.table import Table as RichTable
 
+from search.ablation.metrics import CASE_METRICS
 from search.ablation.summary import Effect, Line, Summary, percent
-from search.trials.objectives import HEADINGS, show
+from search.config.objectives import OBJECTIVES, show
 
-TITLES = {**HEADINGS, "hd95": "hd95 (mm)", "surface_dice": "surface Dice"}
-DIGITS = {"dice": 4, "surface_dice": 4, "hd95": 2}
-ARROWS = {"hd95": "↓"}
 LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -68,7 +66,7 @@ def _scores(summary: Summary, metric: str, same: Sequence[tuple[str, str]]) -> T
     headings = (
         "arm",
         "trainings",
-        f"{TITLES[metric]} {ARROWS.get(metric, '↑')}",
+        f"{CASE_METRICS[metric].title} {CASE_METRICS[metric].arrow}",
         "Δ",
         "95 % CI",
         f"p ({_words(design.correction)})",
@@ -88,7 +86,7 @@ def _scores(summary: Summary, metric: str, same: Sequence[tuple[str, str]]) -> T
     if any("†" in row[-1] for row in rows):
         why = "the mixed model does not confirm it" if modelled else "one training an arm: its luck can't be told apart"
         notes.append(f"† over the cases alone; {why}")
-    return Table(f"{TITLES[metric]} against {design.baseline}", headings, tuple(rows), tuple(notes))
+    return Table(f"{CASE_METRICS[metric].title} against {design.baseline}", headings, tuple(rows), tuple(notes))
 
 
 def _words(correction: str) -> str:
@@ -96,7 +94,7 @@ def _words(correction: str) -> str:
 
 
 def _score_row(summary: Summary, line: Line, metric: str) -> tuple[str, ...]:
-    digits, (mean, sd) = DIGITS[metric], line.means[metric]
+    digits, (mean, sd) = CASE_METRICS[metric].digits, line.means[metric]
     asked = line.trainings + sum(each.arm == line.arm for each in summary.missing)
     trainings = str(asked) if asked == line.trainings else f"{line.trainings} of {asked}"
     shown = f"{mean:.{digits}f}" + ("" if sd is None else f" ± {sd:.{digits}f}")
@@ -120,12 +118,12 @@ def _effect_cells(effect: Effect, digits: int) -> tuple[str, ...]:
 
 def _costs(summary: Summary) -> Table:
     names, base = summary.design.cost_metrics, summary.base
-    headings = ["arm", TITLES[summary.primary]]
+    headings = ["arm", CASE_METRICS[summary.primary].title]
     for name in names:
-        headings += [HEADINGS[name], "Δ"]
+        headings += [OBJECTIVES[name].heading, "Δ"]
     rows = []
     for line in summary.lines:
-        cells = [line.arm, f"{line.means[summary.primary][0]:.{DIGITS[summary.primary]}f}"]
+        cells = [line.arm, f"{line.means[summary.primary][0]:.{CASE_METRICS[summary.primary].digits}f}"]
         for name in names:
             cells += _cost_cells(name, line.costs.get(name), base.costs.get(name) if base and line != base else None)
         rows.append((*cells, "on the front" if line.on_front else ""))

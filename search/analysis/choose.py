@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from search.config.errors import UserError, nearest
-from search.config.units import parse_bytes, parse_count, parse_seconds
-from search.trials.objectives import HEADINGS, show
+from search.config.objectives import OBJECTIVES, costs_among, primary, show, show_named
 from search.trials.pareto import best, comparable, knee, losses, pareto_front
 from search.trials.records import Record
 
 RULES = ("knee", "best", "cheapest:dice>=0.85", "under:memory=4GiB,latency=30ms")
 CHEAPEST = re.compile(r"cheapest:dice>=(0?\.\d+|[01](\.0*)?)")
-UNITS: dict[str, Callable[[Any], float]] = {
-    "memory": parse_bytes,
-    "inference_memory": parse_bytes,
-    "latency": parse_seconds,
-    "macs": parse_count,
-    "params": parse_count,
-}
+PARSERS = {name: each.parse for name, each in OBJECTIVES.items() if each.parse}  # of limits
 
 
 @dataclass(frozen=True)
@@ -59,16 +51,16 @@ def _by_rule(pick: str, rule: str, front: Sequence[Record], directions: Mapping[
     if rule == "under":
         return _under(pick, front, directions, size)
     record = best(front, directions)
-    name = "dice" if "dice" in directions else next(iter(directions))
-    extreme = "highest" if directions[name] == "maximize" else "lowest"
+    name = primary(directions)
+    extreme = "highest" if OBJECTIVES[name].is_maximized else "lowest"
     value = show(name, record.measurement.value(name))
-    return record, f"the best of {size}: the {extreme} {HEADINGS[name]}, {value}"
+    return record, f"the best of {size}: the {extreme} {OBJECTIVES[name].heading}, {value}"
 
 
 def _cheapest(pick: str, front: Sequence[Record], directions: Mapping[str, str], size: str) -> tuple[Record, str]:
     """Return the front's cheapest record of enough Dice, by the study's first cost, then its others."""
     found = CHEAPEST.fullmatch(pick)
-    costs = [name for name in directions if name != "dice"]
+    costs = costs_among(directions)
     if not found:
         raise UserError([f"--pick: {pick!r} doesn't fit the form cheapest:dice>=0.85"])
     if not costs:
@@ -80,8 +72,8 @@ def _cheapest(pick: str, front: Sequence[Record], directions: Mapping[str, str],
         said = f"no network of the front has a Dice of {enough:g} or more; the best has {best_dice:.4f}"
         raise UserError([f"--pick: {said}"])
     record = min(fit, key=lambda each: losses([each], {name: directions[name] for name in costs})[0].tolist())
-    cost = show(costs[0], record.measurement.value(costs[0]))
-    why = f"the cheapest of {len(fit)} with a Dice of {enough:g} or more on {size}: {HEADINGS[costs[0]]} {cost}"
+    cost = show_named(costs[0], record.measurement.value(costs[0]))
+    why = f"the cheapest of {len(fit)} with a Dice of {enough:g} or more on {size}: {cost}"
     return record, f"{why}, Dice {record.measurement.dice:.4f}"
 
 
@@ -90,23 +82,23 @@ def _under(pick: str, front: Sequence[Record], directions: Mapping[str, str], si
     limits, mistakes = {}, []
     for part in pick.partition(":")[2].split(","):
         name, equals, text = part.partition("=")
-        if name not in UNITS or not equals:
-            mistakes.append(f"--pick: {part!r} is no limit such as memory=4GiB{nearest(name, list(UNITS))}")
+        if name not in PARSERS or not equals:
+            mistakes.append(f"--pick: {part!r} is no limit such as memory=4GiB{nearest(name, list(PARSERS))}")
             continue
         try:
-            limits[name] = float(UNITS[name](text))
+            limits[name] = float(PARSERS[name](text))
         except ValueError as error:
             mistakes.append(f"--pick: {name}: {error}")
     if mistakes:
         raise UserError(mistakes)
     fit = [record for record in front if all(_within(record, name, limit) for name, limit in limits.items())]
-    said = " and ".join(f"{HEADINGS[name]} up to {show(name, limit)}" for name, limit in limits.items())
+    said = " and ".join(f"{OBJECTIVES[name].heading} up to {show(name, limit)}" for name, limit in limits.items())
     if not fit:
         raise UserError([f"--pick: no network of the front has {said}"])
     record = best(fit, directions)
-    name = "dice" if "dice" in directions else next(iter(directions))
-    value = show(name, record.measurement.value(name))
-    return record, f"the best of {len(fit)} with {said} on {size}: {HEADINGS[name]} {value}"
+    name = primary(directions)
+    value = show_named(name, record.measurement.value(name))
+    return record, f"the best of {len(fit)} with {said} on {size}: {value}"
 
 
 def _within(record: Record, name: str, limit: float) -> bool:
@@ -133,8 +125,8 @@ def _against(other: Record, record: Record, directions: Mapping[str, str]) -> st
         theirs, own = other.measurement.value(name), record.measurement.value(name)
         if theirs is None or own is None:
             continue
-        change = f"{theirs - own:+.4f}" if name == "dice" else f"x {theirs / own:.2f}" if own else "from nothing"
-        said.append(f"{HEADINGS[name]} {show(name, theirs)} ({change})")
+        change = OBJECTIVES[name].show_change(theirs, against=own)
+        said.append(f"{show_named(name, theirs)} ({change})")
     return ", ".join(said)
 
 
@@ -173,5 +165,5 @@ def _place(record: Record, records: Sequence[Record], directions: Mapping[str, s
 
 
 def _listed(directions: Mapping[str, str]) -> str:
-    names = [HEADINGS[name] for name in directions]
+    names = [OBJECTIVES[name].heading for name in directions]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from search.trials.objectives import HEADINGS, show
+from search.config.objectives import OBJECTIVES, costs_among, show
 from search.trials.records import Record
 
 SIGNIFICANT = 0.05
@@ -56,7 +56,7 @@ def confirmed_front(
     kept = [record for record in chosen if record.architecture.fingerprint in again]
     trainings = {record.number: again[record.architecture.fingerprint] for record in kept}
     means = {number: statistics.fmean(_dice(each) for each in of) for number, of in trainings.items()}
-    costs = [name for name in directions if name != "dice"]
+    costs = costs_among(directions)
     found = [_confirmed(record, kept, trainings, means, costs) for record in kept]
     return sorted(found, key=lambda each: -each.mean)
 
@@ -126,9 +126,9 @@ def confirmed_table(name: str, points: Sequence[Confirmed], directions: Mapping[
     table = Table(title=f"{name}: {len(points)} points of the front, confirmed", title_justify="left")
     for heading in ("trial", "Dice (mean)", "95 % interval", "trainings", "in the search"):
         table.add_column(heading, justify="right")
-    costs = [cost for cost in directions if cost != "dice"]
+    costs = costs_among(directions)
     for cost in costs:
-        table.add_column(f"{HEADINGS[cost]} ↓", justify="right")
+        table.add_column(f"{OBJECTIVES[cost].heading} {OBJECTIVES[cost].arrow}", justify="right")
     table.add_column("place")
     table.add_column("network")
     for point in points:

@@ -10,12 +10,12 @@ from rich.table import Table
 
 from search.analysis.confirmation import Confirmed, confirmed_front
 from search.config import LoadedStudy, Study, UserError
+from search.config.objectives import OBJECTIVES, show, show_point
 from search.config.validate import read_as
 from search.config.yaml_source import Source
 from search.storage import REFERENCE, STUDY, read_records, read_study_attribute
 from search.storage.database import database_url
 from search.trials.files import run_folder
-from search.trials.objectives import HEADINGS, OBJECTIVES, show
 from search.trials.pareto import hypervolume, pareto_front
 from search.trials.records import Record, searched
 
@@ -88,8 +88,8 @@ def front_table(looked: Look) -> Table:
         *(name for name in OBJECTIVES if name not in looked.study.directions),
     ]
     for name in columns:
-        arrow = {"maximize": " ↑", "minimize": " ↓"}.get(looked.study.directions.get(name, ""), "")
-        table.add_column(HEADINGS[name] + arrow, justify="right")
+        arrow = f" {OBJECTIVES[name].arrow}" if name in looked.study.directions else ""
+        table.add_column(OBJECTIVES[name].heading + arrow, justify="right")
     table.add_column("network")
     for record in looked.front:
         values = [show(name, record.measurement.value(name)) for name in columns]
@@ -102,8 +102,7 @@ def _volume(looked: Look) -> str:
     if not looked.reference:
         return ""
     share = hypervolume(looked.records, looked.study.directions, looked.reference)
-    point = ", ".join(f"{HEADINGS[name]} {show(name, value)}" for name, value in looked.reference.items())
-    return f"\nhypervolume {share:.4f} from {point}"
+    return f"\nhypervolume {share:.4f} from {show_point(looked.reference)}"
 
 
 def front_json(looked: Look) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 from rich.table import Table
 
 from search.analysis.front import Look, kept_study, look_at
 from search.config import UserError, load_study
+from search.config.objectives import OBJECTIVES, show, show_point
 from search.storage.database import database_url
-from search.trials.objectives import HEADINGS, show
 from search.trials.pareto import comparable, hypervolume_curve
 
 
@@ -67,7 +68,7 @@ def compare_runs(looks: Sequence[Look]) -> tuple[dict[str, float], list[Side]]:
             named = " and ".join(f"{', '.join(one.study.directions)} ({one.study.name})" for one in (looks[0], each))
             raise UserError([f"runs of different objectives can't be compared: {named}"])
     comparable([record for each in looks for record in each.records], first)
-    reference = {name: (min if name == "dice" else max)(each.reference[name] for each in looks) for name in first}
+    reference = {name: reduce(OBJECTIVES[name].worse, (each.reference[name] for each in looks)) for name in first}
     return reference, [Side(each, _curve(each, reference)) for each in looks]
 
 
@@ -85,8 +86,7 @@ def _curve(looked: Look, reference: dict[str, float]) -> tuple[tuple[float, floa
 def compare_table(reference: dict[str, float], sides: Sequence[Side]) -> Table:
     """Return the runs as a table, a row each."""
     equal = min(side.hours for side in sides)
-    point = ", ".join(f"{HEADINGS[name]} {show(name, value)}" for name, value in reference.items())
-    table = Table(title=f"hypervolume from {point}", title_justify="left")
+    table = Table(title=f"hypervolume from {show_point(reference)}", title_justify="left")
     for heading in ("run", "trained", "hours", "front", "best Dice", "hypervolume", f"after {equal:.2f} hours"):
         table.add_column(heading, justify="left" if heading == "run" else "right")
     for side in sides:

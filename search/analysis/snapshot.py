@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from search.analysis.confirmation import Confirmed, confirmed_front
 from search.config import Study
+from search.config.objectives import OBJECTIVES, per_device
 from search.storage import CONTEXT, REFERENCE, Row, read_rows, read_study_attribute
 from search.storage.database import GRPC, make_reader, require_database
-from search.trials.objectives import OBJECTIVES
 from search.trials.pareto import volumes_so_far, worst_losses
 from search.trials.records import Record, State
 from space.architecture import Value
@@ -31,7 +31,7 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is kept of a trial: values in the order of OBJECTIVES (NaN where there is none), its curve of Dice.
+    """What is kept of a trial: values in the order of OBJECTIVES (NaN if unknown), its curve of Dice.
 
     `dice_so_far` is that of its last validated epoch, also of a trial that was stopped; times are seconds since 1970.
     """
@@ -105,7 +105,7 @@ class Sheet:
     @cached_property
     def losses(self) -> Numbers:
         """One row a trial and a column an objective, all to be minimised; NaN where a trial has no place on a front."""
-        columns = [_losses(self.values[name], name, way) for name, way in self.study.directions.items()]
+        columns = [OBJECTIVES[name].loss(self.values[name]) for name in self.study.directions]
         table = np.column_stack(columns) if columns else np.empty((len(self.entries), 0))
         table[(self.states != "trained") | np.isnan(table).any(axis=1)] = np.nan
         return table
@@ -118,7 +118,7 @@ class Sheet:
     @property
     def is_mixed(self) -> bool:
         """Whether its latencies belong to several devices, so that there is no one front."""
-        return "latency" in self.study.directions and len(self.devices) > 1
+        return per_device(self.study.directions) and len(self.devices) > 1
 
     @cached_property
     def front(self) -> NDArray[np.bool_]:
@@ -182,12 +182,6 @@ class Sheet:
         """Return where a trial of the search stands; None where it does not."""
         rows = np.flatnonzero(self.numbers == number)
         return int(rows[0]) if len(rows) else None
-
-
-def _losses(values: Numbers, name: str, direction: str) -> Numbers:
-    if direction == "minimize":
-        return values
-    return 1.0 - values if name == "dice" else -values
 
 
 def _order(value: Value) -> tuple[bool, Any]:

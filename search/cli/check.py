@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.table import Table
 
 from search.config import UserError
+from search.config.objectives import OBJECTIVES, show
 from search.runner.plan import Plan, refusals
 from search.storage import read_records
-from search.trials.objectives import HEADINGS, show
 from search.trials.records import COUNTED
 
 REFUSALS_SAMPLED = 1000
@@ -67,10 +67,10 @@ def _training_table(plan: Plan) -> Table:
     table.add_row("optimiser", f"{training.optimiser}, rate {training.learning_rate:g}, {training.schedule}")
     for name, direction in plan.directions.items():
         budget = f", at most {show(name, plan.budgets[name])}" if name in plan.budgets else ""
-        table.add_row(f"{direction}", f"{HEADINGS[name]}{budget}")
+        table.add_row(f"{direction}", f"{OBJECTIVES[name].heading}{budget}")
     for name in plan.budgets:
         if name not in plan.directions:
-            table.add_row("limit", f"{HEADINGS[name]}, at most {show(name, plan.budgets[name])}")
+            table.add_row("limit", f"{OBJECTIVES[name].heading}, at most {show(name, plan.budgets[name])}")
     return table
 
 

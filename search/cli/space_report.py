@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from search.config.objectives import COSTS, OBJECTIVES, show
 from search.config.units import show_count, show_seconds
 from search.runner.plan import Plan, refusals, sample_buildable
-from search.trials.objectives import HEADINGS, show
 from space.axes import Axis
 from space.canonical import Decisions
 from space.encoding import Coded
@@ -25,7 +25,6 @@ from space.space import Space
 REFUSALS_SAMPLED = 1000
 SHOWN_CHOICES = 8
 MODELLED = 8  # networks from which the cost model's error says something
-SAMPLED = ("params", "macs", "memory", "inference_memory", "latency")
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,8 @@ def sample_costs(plan: Plan, *, networks: int, timed: int, device: str, threads:
 
     rng, context, training = Random(plan.study.search.seed), plan.context, plan.training
     torch.set_num_threads(threads)
-    found: dict[str, list[float]] = {name: [] for name in SAMPLED}
-    took: dict[str, float] = dict.fromkeys(SAMPLED, 0.0)
+    found: dict[str, list[float]] = {name: [] for name in COSTS}
+    took: dict[str, float] = dict.fromkeys(COSTS, 0.0)
 
     def clocked(name: str, value: float, began: float) -> None:
         found[name].append(value)
@@ -87,11 +86,11 @@ def sample_costs(plan: Plan, *, networks: int, timed: int, device: str, threads:
 def _model_errors(space: Space, sampled: Sequence[Decisions], found: Mapping[str, Sequence[float]]) -> dict[str, float]:
     from search.proposers.cost_model import learn_costs
 
-    coded, costs = Coded(space), np.full((len(sampled), len(SAMPLED)), np.nan)
-    for column, name in enumerate(SAMPLED):
+    coded, costs = Coded(space), np.full((len(sampled), len(COSTS)), np.nan)
+    for column, name in enumerate(COSTS):
         costs[: len(found[name]), column] = found[name]
     model = learn_costs(coded.similarities, coded.encode(sampled)[:, coded.free], costs)
-    return dict(zip(SAMPLED, model.errors.tolist(), strict=True))
+    return dict(zip(COSTS, model.errors.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def costs_table(spreads: dict[str, Spread], *, budgets: dict[str, float]) -> Tab
         values = [show(name, value) for value in spread.summary().values()]
         within = f"{_share_within(spread, budgets[name]):.0%}" if name in budgets else ""
         error = f"{spread.model_error:.1%}" if len(spread.values) >= MODELLED else ""
-        table.add_row(HEADINGS[name], *values, within, error, seconds)
+        table.add_row(OBJECTIVES[name].heading, *values, within, error, seconds)
     return table
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from search.config.errors import Mistake
+from search.config.objectives import OBJECTIVES
 from search.config.schema import Data, Objectives, SpaceSection, Study
 from search.config.validate import read_as, refuse
 from search.config.yaml_source import Path_, Source, read_source
@@ -81,9 +82,9 @@ def _objective_mistakes(source: Source) -> list[Mistake]:
         objectives = TypeAdapter(Objectives).validate_python(named or {})
     except ValidationError:
         return []
-    if not any(each is not None and each.direction != "record" for each in vars(objectives).values()):
-        known = [each.name for each in fields(Objectives)]
-        return [source.mistake(("objectives",), f"nothing is optimised; name one of {', '.join(known)}")]
+    if all(goal.direction == "record" for goal in objectives.goals.values()):
+        message = f"nothing is optimised; name one of {', '.join(OBJECTIVES)}"
+        return [source.mistake(("objectives",), message)]
     return []
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, field, make_dataclass
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BeforeValidator, Field
 
 from search.config.augment import STRICT, Augment, Share
+from search.config.errors import nearest
+from search.config.objectives import OBJECTIVES, Direction, Objective
 from search.config.recipes import LIGHT, RecipeName, with_recipe
-from search.config.units import Bytes, Count, Seconds
+from search.config.units import Seconds
 from space.narrow import Narrowing
 from space.presets import PRESETS
 
@@ -30,7 +32,26 @@ PresetName = Literal[
     "meunet",
     "meunet_cascade",
 ]
-Direction = Literal["maximize", "minimize", "record"]
+T = TypeVar("T")
+
+
+def _goal_type(objective: Objective) -> Any:
+    """Return the type of an objective's section: its own direction or `record`, and a budget if it can have one."""
+
+    def checked(direction: Any) -> Any:
+        allowed = (objective.direction, "record")
+        if direction in allowed:
+            return direction
+        if direction in get_args(Direction):
+            said = f"{objective.heading} can't be {direction}d (allowed: {', '.join(allowed)})"
+            raise ValueError(f"{said}; {'more' if objective.is_maximized else 'less'} of it is always better")
+        raise ValueError(f"{direction!r} is not known{nearest(direction, allowed)}")
+
+    fields: list[Any] = [("direction", Annotated[str, BeforeValidator(checked)], objective.direction)]
+    if objective.parse:
+        fields.append(("budget", Annotated[float, BeforeValidator(objective.parse)] | None, None))
+    named = objective.name.title().replace("_", "") + "Goal"
+    return make_dataclass(named, fields, frozen=True, namespace={"__pydantic_config__": STRICT, "__module__": __name__})
 
 
 def _direction_alone(value: Any) -> Any:
@@ -40,57 +61,35 @@ def _direction_alone(value: Any) -> Any:
     return {"direction": value} if isinstance(value, str) else value
 
 
-@dataclass(frozen=True)
-class DiceObjective:
-    """Mean foreground Dice over validation cases, 0 to 1."""
-
-    __pydantic_config__ = STRICT
-    direction: Literal["maximize", "record"] = "maximize"
+GOALS: dict[str, Any] = {name: _goal_type(each) for name, each in OBJECTIVES.items()}
+globals().update({goal.__name__: goal for goal in GOALS.values()})  # pickle looks for them here
 
 
-@dataclass(frozen=True)
-class MemoryObjective:
-    """Peak bytes, of a training step or of inference on one patch."""
-
-    __pydantic_config__ = STRICT
-    direction: Direction = "minimize"
-    budget: Bytes | None = None
-
-
-@dataclass(frozen=True)
-class LatencyObjective:
-    """Seconds to segment one patch at batch 1."""
-
-    __pydantic_config__ = STRICT
-    direction: Direction = "minimize"
-    budget: Seconds | None = None
+def _one_key_per_objective(cls: type[T]) -> type[T]:
+    """Make a dataclass with a field for every entry of OBJECTIVES, None if a study doesn't name it."""
+    cls.__annotations__ = {
+        name: Annotated[goal | None, BeforeValidator(_direction_alone)] for name, goal in GOALS.items()
+    }
+    for name in GOALS:
+        setattr(cls, name, None)
+    return dataclass(frozen=True)(cls)
 
 
-@dataclass(frozen=True)
-class CountObjective:
-    """Multiply-adds of one patch, or parameters."""
-
-    __pydantic_config__ = STRICT
-    direction: Direction = "minimize"
-    budget: Count | None = None
-
-
-MemoryField = Annotated[MemoryObjective | None, BeforeValidator(_direction_alone)]
-LatencyField = Annotated[LatencyObjective | None, BeforeValidator(_direction_alone)]
-CountField = Annotated[CountObjective | None, BeforeValidator(_direction_alone)]
-
-
-@dataclass(frozen=True)
+@_one_key_per_objective
 class Objectives:
-    """What is optimised, limited (`budget`) or just recorded; what is not named is recorded."""
+    """What is optimised, limited (`budget`) or only recorded; an objective that is not named is recorded."""
 
     __pydantic_config__ = STRICT
-    dice: Annotated[DiceObjective | None, BeforeValidator(_direction_alone)] = None
-    memory: MemoryField = None
-    inference_memory: MemoryField = None
-    latency: LatencyField = None
-    macs: CountField = None
-    params: CountField = None
+
+    @property
+    def goals(self) -> dict[str, Any]:
+        """The named objectives, each with its direction and, if it has one, its budget."""
+        return {name: goal for name, goal in vars(self).items() if goal is not None}
+
+    @classmethod
+    def of(cls, *names: str) -> Objectives:
+        """Return these objectives, each optimised in its own direction."""
+        return cls(**{name: GOALS[name]() for name in names})
 
 
 @dataclass(frozen=True)
@@ -238,12 +237,11 @@ class Study:
 
     @property
     def directions(self) -> dict[str, str]:
-        """The objectives, in the order of the schema, with their directions."""
-        named = vars(self.objectives)
-        return {name: each.direction for name, each in named.items() if each and each.direction != "record"}
+        """The optimised objectives with their directions, in the order of the table."""
+        return {name: goal.direction for name, goal in self.objectives.goals.items() if goal.direction != "record"}
 
     @property
     def budgets(self) -> dict[str, float]:
         """Hard limits of costs: bytes, seconds, counts."""
-        named = vars(self.objectives)
-        return {name: float(each.budget) for name, each in named.items() if getattr(each, "budget", None) is not None}
+        limits = {name: getattr(goal, "budget", None) for name, goal in self.objectives.goals.items()}
+        return {name: float(limit) for name, limit in limits.items() if limit is not None}

@@ -15,7 +15,6 @@ from space.encoding import Coded
 
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
-COSTS = ("params", "macs", "memory", "inference_memory", "latency")
 FIRST_PRICED = 24  # random networks that are priced before there is anything to learn from
 FIRST_ROWS = 2000
 MOST = 400  # priced networks that it learns from

@@ -14,8 +14,9 @@ import moocore
 import numpy as np
 from numpy.typing import NDArray
 
+from search.config.objectives import COSTS, costs_among
 from search.proposers.acquire import Evidence, Scales, Surrogate, extrapolate, gains, learn_dice, spread_design
-from search.proposers.cost_model import COSTS, FIRST_PRICED, CostModel, first_rows, learn_costs
+from search.proposers.cost_model import FIRST_PRICED, CostModel, first_rows, learn_costs
 from search.proposers.problem import Problem
 from search.trials.records import Costs, Record
 from space.architecture import Architecture
@@ -61,7 +62,8 @@ class KnownCostProposer:
         self.chosen: list[Decisions] = []
         self.model: CostModel | None = None
         self.scales: Scales | None = None
-        self.shares = [COSTS.index(name) for name in problem.directions if name != "dice"]
+        self.learns_dice = len(costs_among(problem.directions)) < len(problem.directions)
+        self.shares = [COSTS.index(name) for name in costs_among(problem.directions)]
         self.references = np.array([problem.reference[COSTS[index]] for index in self.shares])
 
     def propose(self, records: Sequence[Record]) -> Decisions:
@@ -99,7 +101,7 @@ class KnownCostProposer:
     def _lacks(self, architecture: Architecture, costs: Costs) -> bool:
         """Tell whether these costs say more than what is kept: a latency that was not measured before, say."""
         kept = self.prices.get(architecture)
-        return kept is None or (costs.latency is not None and bool(np.isnan(kept[-1])))
+        return kept is None or (costs.latency is not None and bool(np.isnan(kept[COSTS.index("latency")])))
 
     def _keep_price(self, architecture: Architecture, row: Codes, costs: Costs | None) -> Matrix | None:
         values = None
@@ -213,7 +215,7 @@ class KnownCostProposer:
         """Return what no other dominates, by the surrogate's mean, of all that is trained or in training."""
         chosen = np.flatnonzero([record.state != "stopped" for record in counted])
         mean = surrogate.mean(evidence.codes[chosen], evidence.log_costs[chosen])
-        if "dice" not in self.problem.directions:
+        if not self.learns_dice:
             mean = np.full_like(mean, NO_LOSS)
         shares = costs[chosen][:, self.shares] / self.references
         kept = moocore.is_nondominated(np.column_stack([mean, shares]), keep_weakly=False)

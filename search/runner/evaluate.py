@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from search.config.objectives import show, show_named
 from search.config.units import show_seconds
 from search.costs.latency import device_lock, measure_latency
 from search.costs.memory import measure_training_memory
@@ -29,7 +30,6 @@ from search.training.schemes import Phase, make_phases, phase_at, training_step
 from search.training.step import LAYOUT, lay_out, learning_rate, make_optimiser
 from search.training.validation import mean_dice, validate
 from search.trials.files import REASON
-from search.trials.objectives import HEADINGS, show
 from search.trials.records import CaseDice, Costs, Epoch, Job, MeasuredMemory, Measurement
 from space.build import Network, Refused, build
 from space.canonical import Context
@@ -154,9 +154,7 @@ def over_budget(costs: Costs, budgets: Sequence[tuple[str, float]]) -> str:
     for objective, limit in budgets:
         value = costs.of(objective)
         if value is not None and value > limit:
-            broken.append(
-                f"{HEADINGS[objective]} {show(objective, value)} is over the budget of {show(objective, limit)}"
-            )
+            broken.append(f"{show_named(objective, value)} is over the budget of {show(objective, limit)}")
     return "; ".join(broken)
 
 

@@ -6,40 +6,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.config.errors import UserError
-from search.proposers.cost_model import COSTS, FIRST_PRICED, CostModel, first_rows, learn_costs
+from search.config.objectives import COSTS, OBJECTIVES, costs_among, per_device, show
+from search.proposers.cost_model import FIRST_PRICED, CostModel, first_rows, learn_costs
 from search.runner.plan import Plan
 from search.runner.pricer import Pricer
-from search.trials.objectives import HEADINGS, show
 from search.trials.records import Costs
 from space.encoding import Coded, Codes
 from space.feasible import why_not
 
 RANDOM = 1000  # points from which a reference is taken where there is no budget
-MARGIN = 1.2  # over the dearest: a busy machine times a network a tenth slower, and the dearest should count too
+MARGIN = 1.2  # over the costliest: a busy machine times a network a tenth slower, and the costliest should count too
 NEAREST = 3  # networks priced exactly before a study is refused for its budgets
 TIMED = 8  # of the priced ones timed, where a latency is needed: spread over the MACs
 Matrix = NDArray[np.float64]
 
 
 def reference_point(plan: Plan, pricer: Pricer) -> dict[str, float]:
-    """Fix the reference: Dice 0, budgets, and for other costs the dearest of 1,000 random networks.
+    """Fix the reference: Dice 0, budgets, and for other costs the most expensive of 1,000 random networks.
 
-    Pricing a thousand networks would take minutes: 24 are priced exactly (8 of them timed where latency is among
-    the objectives), a cost model learned from these finds the dearest of the thousand in each cost, and that network
-    is priced exactly; 1.2 times its cost, or a dearer one's among the 24, is the reference.
+    Pricing a thousand networks would take minutes. So 24 are priced exactly (8 of them timed if latency is among the
+    objectives), and a cost model learned from these finds the most expensive of the thousand in each cost. That
+    network is priced exactly; the reference is 1.2 times its cost, or that of a more expensive one among the 24.
     """
-    point = {name: 0.0 if name == "dice" else plan.budgets.get(name, 0.0) for name in plan.directions}
-    unknown = [name for name, value in point.items() if name != "dice" and not value]
+    point = {name: plan.budgets.get(name, 0.0) for name in plan.directions}
+    unknown = [name for name in costs_among(point) if not point[name]]
     if not unknown:
         return point
     coded, rows = _random_rows(plan)
-    price = pricer.timed if "latency" in unknown else pricer
-    model, exact = _learn(plan, pricer, coded, rows, timed="latency" in unknown)
+    price = pricer.timed if per_device(unknown) else pricer
+    model, exact = _learn(plan, pricer, coded, rows, timed=per_device(unknown))
     predicted = model.predict(rows[:, coded.free])
     for name in unknown:
         column = COSTS.index(name)
-        dearest = price(plan.space.architecture(coded.decode(rows[int(np.nanargmax(predicted[:, column]))])))
-        seen = [costs.of(name) for costs in (*exact, dearest) if costs is not None]
+        costliest = price(plan.space.architecture(coded.decode(rows[int(np.nanargmax(predicted[:, column]))])))
+        seen = [costs.of(name) for costs in (*exact, costliest) if costs is not None]
         point[name] = MARGIN * max(value for value in seen if value is not None)
     return point
 
@@ -54,7 +54,7 @@ def require_a_share(plan: Plan, pricer: Pricer) -> None:
     if not budgets:
         return
     coded, rows = _random_rows(plan)
-    timed = "latency" in budgets
+    timed = per_device(budgets)
     model, _ = _learn(plan, pricer, coded, rows, timed=timed)
     shares = model.predict(rows[:, coded.free])[:, [COSTS.index(name) for name in budgets]] / np.array(
         [*budgets.values()]
@@ -68,7 +68,7 @@ def require_a_share(plan: Plan, pricer: Pricer) -> None:
             return
     said = [
         f"objectives.{name}: {(shares[:, number] <= 1.0).mean():.1%} of {len(rows)} random networks meet the budget of "
-        f"{show(name, limit)} (the least {HEADINGS[name]} among them is about "
+        f"{show(name, limit)} (the least {OBJECTIVES[name].heading} among them is about "
         f"{show(name, float(shares[:, number].min() * limit))})"
         for number, (name, limit) in enumerate(budgets.items())
     ]

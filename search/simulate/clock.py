@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from search.config.objectives import OBJECTIVES, primary
 from search.config.schema import Halving
 from search.proposers.problem import Problem
 from search.proposers.propose import ask_new, make_proposer
@@ -190,7 +191,9 @@ class _Search:
         rung = self.rungs.setdefault(epoch, [])
         rung.append((trial, dice))
         losses = self.table.losses[[self._row(other) for other, _ in rung]].copy()
-        losses[:, list(self.table.directions).index("dice")] = [1.0 - reached for _, reached in rung]
+        learned = primary(self.table.directions)
+        reached = np.array([each for _, each in rung])
+        losses[:, list(self.table.directions).index(learned)] = OBJECTIVES[learned].loss(reached)
         return goes_on(losses, which=len(rung) - 1, reduction=self.rules.halving.reduction)
 
     def _note(self) -> None:

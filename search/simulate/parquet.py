@@ -8,6 +8,7 @@ the costs `params`, `macs`, `memory_bytes`, `inference_memory_bytes`, `latency_s
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.config.errors import UserError
+from search.config.objectives import COSTS, OBJECTIVES
 from search.simulate.tables import Table
 from search.trials.records import Costs, Latency
 from space.architecture import Architecture, Value, freeze
@@ -23,13 +25,7 @@ from space.canonical import Context, Decisions
 from space.space import Space
 
 NEEDED = ("architecture", "seed", "epoch", "dice")
-COSTS = {
-    "params": "params",
-    "macs": "macs",
-    "memory_bytes": "memory",
-    "inference_memory_bytes": "inference_memory",
-    "latency_s": "latency",
-}
+COLUMNS = {OBJECTIVES[name].column: name for name in COSTS}  # of the costs
 ABSENT = "-"  # the choice that stands for an entry that an architecture doesn't have
 NOWHERE = Context((1, 1, 1), (1.0, 1.0, 1.0), 1, 1)
 
@@ -39,7 +35,7 @@ def write_table(table: Table, file: Path, *, seeds: int = 1) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    columns: dict[str, list[Any]] = {name: [] for name in (*NEEDED, *COSTS, "epoch_s")}
+    columns: dict[str, list[Any]] = {name: [] for name in (*NEEDED, *COLUMNS, "epoch_s")}
     for row, decisions in enumerate(table.decisions):
         text, costs = json.dumps(decisions), table.costs[row]
         for seed in range(seeds):
@@ -49,7 +45,7 @@ def write_table(table: Table, file: Path, *, seeds: int = 1) -> None:
             columns["epoch"] += range(1, len(curve) + 1)
             columns["dice"] += curve
             columns["epoch_s"] += [float(table.epoch_s[row])] * len(curve)
-            for column, objective in COSTS.items():
+            for column, objective in COLUMNS.items():
                 columns[column] += [costs.of(objective)] * len(curve)
     pyarrow.parquet.write_table(pyarrow.table(columns), file)
 
@@ -75,7 +71,7 @@ def read_table(file: Path, *, objectives: tuple[str, ...] = ("memory", "latency"
         name=file.stem,
         character=f"read from {file.name}",
         space=space,
-        directions={"dice": "maximize", **dict.fromkeys(objectives, "minimize")},
+        directions={name: OBJECTIVES[name].direction for name in ("dice", *objectives)},
         decisions=decisions,
         architectures=tuple(Architecture.of(each) for each in decisions),
         costs=tuple(_costs(columns, row) for row in rows),
@@ -100,7 +96,7 @@ def _columns(file: Path, objectives: tuple[str, ...]) -> dict[str, list[Any]]:
     missing = [name for name in NEEDED if name not in table.column_names]
     if missing:
         raise UserError([f"{file}: no column {', '.join(missing)} (found: {', '.join(table.column_names)})"])
-    there = [objective for column, objective in COSTS.items() if column in table.column_names]
+    there = [objective for column, objective in COLUMNS.items() if column in table.column_names]
     lacking = [name for name in objectives if name not in there]
     if lacking:
         known = ", ".join(["dice", *there])
@@ -117,8 +113,8 @@ def _bad_values(file: Path, columns: dict[str, list[Any]]) -> list[str]:
         return [f"{file}: the table is empty"]
     problems = []
     for name, values in columns.items():
-        if name in COSTS or name in ("dice", "epoch_s", "epoch", "seed"):
-            low, high = (0.0, 1.0) if name == "dice" else (1.0 if name == "epoch" else 0.0, float("inf"))
+        if name in COLUMNS or name in ("dice", "epoch_s", "epoch", "seed"):
+            low, high = OBJECTIVES[name].range if name == "dice" else (float(name == "epoch"), math.inf)
             for row, value in enumerate(values):
                 if not isinstance(value, (int, float)) or not low <= value <= high:
                     problems.append(f"{file}: row {row}: {name} is {value!r}, not a number from {low:g} to {high:g}")

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from search.config.objectives import OBJECTIVES
 from search.simulate.formulas import formula_costs
 from search.simulate.tables import Table
 from space.architecture import Architecture
@@ -23,7 +24,7 @@ from space.space import Space
 from space.unet_axes import full_axes
 
 Matrix = NDArray[np.float64]
-OBJECTIVES = {"dice": "maximize", "memory": "minimize", "latency": "minimize"}
+DIRECTIONS = {name: OBJECTIVES[name].direction for name in ("dice", "memory", "latency")}
 EPOCHS = 27
 STEPS_PER_EPOCH = 250
 TRAINING_MACS = 3 * 2  # forward and backward, batch 2: MACs of a step over those of one patch
@@ -150,7 +151,7 @@ def synthetic_table(name: str) -> Table:
         return np.asarray(np.clip(dice, 0.0, 1.0))
 
     return Table(
-        name=name, character=recipe.character, space=space, directions=OBJECTIVES, decisions=decisions,
+        name=name, character=recipe.character, space=space, directions=DIRECTIONS, decisions=decisions,
         architectures=architectures, costs=costs, truth=truth, epochs=EPOCHS,
         epoch_s=5.0 + STEPS_PER_EPOCH * TRAINING_MACS * macs / MACS_PER_S, curve=curve,
     )  # fmt: skip

@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from search.trials.pareto import volume
+from search.config.objectives import OBJECTIVES
+from search.trials.pareto import volume, worst_losses
 from search.trials.records import Costs
 from space.architecture import Architecture, Value
 from space.canonical import Decisions
@@ -60,20 +61,21 @@ class Table:
 
     @cached_property
     def losses(self) -> Matrix:
-        """One row an architecture and one column an objective, all to be minimised; Dice as 1 - its truth."""
-        columns = [
-            1.0 - self.truth if name == "dice" else np.array([each.of(name) for each in self.costs], dtype=float)
-            for name in self.directions
-        ]
+        """One row an architecture and one column an objective, all to be minimised; Dice is its truth."""
+        columns = [OBJECTIVES[name].loss(self._values(name)) for name in self.directions]
         return np.stack(columns, axis=1)
+
+    def _values(self, name: str) -> Matrix:
+        if OBJECTIVES[name].learned:
+            return self.truth
+        return np.array([each.of(name) for each in self.costs], dtype=float)
 
     @cached_property
     def reference(self) -> dict[str, float]:
         """The worst of the table in each objective; a Dice of 0 would leave nothing to be searched for."""
         worst = self.losses.max(axis=0)
         return {
-            name: 1.0 - float(value) if name == "dice" else float(value)
-            for name, value in zip(self.directions, worst, strict=True)
+            name: float(OBJECTIVES[name].from_loss(loss)) for name, loss in zip(self.directions, worst, strict=True)
         }
 
     @cached_property
@@ -84,6 +86,4 @@ class Table:
     @cached_property
     def worst(self) -> Matrix:
         """The reference as losses."""
-        return np.array(
-            [1.0 - value if name == "dice" else value for name, value in self.reference.items()], dtype=float
-        )
+        return worst_losses(self.reference, self.directions)

@@ -14,8 +14,8 @@ import moocore
 import numpy as np
 from numpy.typing import NDArray
 
+from search.config.objectives import OBJECTIVES, costs_among
 from search.config.schema import Halving
-from search.trials.objectives import HEADINGS
 from search.trials.records import Record
 
 Matrix = NDArray[np.float64]
@@ -59,21 +59,17 @@ def why_stop(
     if goes_on(losses, which=len(rung), reduction=halving.reduction):
         return None
     place = best_rows(losses).tolist().index(len(rung)) + 1
-    named = ", ".join("Dice so far" if name == "dice" else HEADINGS[name] for name in directions)
+    compared = [OBJECTIVES[name] for name in directions]
+    named = ", ".join(f"{each.heading} so far" if each.learned else each.heading for each in compared)
     going = max(1, int(len(losses) / halving.reduction))
     return f"stopped after epoch {epoch.number}: place {place} of {len(losses)} by {named}; the first {going} go on"
 
 
 def _losses(record: Record, epoch: int, directions: Mapping[str, str]) -> list[float] | None:
-    """Return a record's losses after an epoch; None where its Dice or a cost is not known there."""
+    """Return a record's losses after an epoch, Dice always among them; None if one of them is unknown there."""
     dice = next((each.dice for each in record.measurement.epochs if each.number == epoch), None)
-    costs = record.measurement.costs
-    if dice is None or costs is None:
-        return None
-    values = {name: 1.0 - dice if name == "dice" else costs.of(name) for name in directions}
-    if "dice" not in directions:
-        values["dice"] = 1.0 - dice
-    found = [value for value in values.values() if value is not None]
+    values = {"dice": dice, **{name: record.measurement.value(name) for name in costs_among(directions)}}
+    found = [OBJECTIVES[name].loss(value) for name, value in values.items() if value is not None]
     return found if len(found) == len(values) else None
 
 

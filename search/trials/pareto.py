@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.config.errors import UserError
+from search.config.objectives import OBJECTIVES, per_device, primary
 from search.trials.records import Record
 
 Matrix = NDArray[np.float64]
@@ -24,7 +25,7 @@ def comparable(records: Sequence[Record], directions: Mapping[str, str]) -> list
         for record in records
         if record.state == "trained" and None not in [record.measurement.value(name) for name in directions]
     ]
-    if "latency" in directions:
+    if per_device(directions):
         latencies = [record.measurement.costs.latency for record in chosen if record.measurement.costs]
         kinds = {(each.device, each.threads, each.precision) for each in latencies if each}
         if len(kinds) > 1:
@@ -36,16 +37,16 @@ def comparable(records: Sequence[Record], directions: Mapping[str, str]) -> list
 
 
 def losses(records: Sequence[Record], directions: Mapping[str, str]) -> Matrix:
-    """Return one row a record and one column an objective, all to be minimised (Dice as 1 - Dice)."""
-    rows = [[_loss(record, name, direction) for name, direction in directions.items()] for record in records]
+    """Return one row a record and one column an objective, all to be minimised."""
+    rows = [[_loss(record, name) for name in directions] for record in records]
     return np.array(rows, dtype=float).reshape(len(rows), len(directions))
 
 
-def _loss(record: Record, name: str, direction: str) -> float:
+def _loss(record: Record, name: str) -> float:
     value = record.measurement.value(name)
     if value is None:
         raise ValueError(f"trial {record.number} has no {name}")
-    return (1.0 - value if name == "dice" else -value) if direction == "maximize" else value
+    return float(OBJECTIVES[name].loss(value))
 
 
 def pareto_front(records: Sequence[Record], directions: Mapping[str, str]) -> list[Record]:
@@ -66,7 +67,7 @@ def undominated(points: Matrix) -> NDArray[np.bool_]:
 
 
 def hypervolume(records: Sequence[Record], directions: Mapping[str, str], reference: Mapping[str, float]) -> float:
-    """Return the share of the box between the ideal (Dice 1, cost 0) and the reference that records dominate."""
+    """Return the share of the box between the ideal (Dice 1, costs 0) and the reference that records dominate."""
     chosen = comparable(records, directions)
     return _share(losses(chosen, directions), directions, reference) if chosen else 0.0
 
@@ -97,7 +98,7 @@ def _share(points: Matrix, directions: Mapping[str, str], reference: Mapping[str
 
 def worst_losses(reference: Mapping[str, float], directions: Mapping[str, str]) -> Matrix:
     """Return a hypervolume's reference as losses."""
-    return np.array([1.0 - reference[name] if name == "dice" else reference[name] for name in directions])
+    return np.array([OBJECTIVES[name].loss(reference[name]) for name in directions])
 
 
 def volume(points: Matrix, worst: Matrix) -> float:
@@ -120,8 +121,7 @@ def knee(front: Sequence[Record], directions: Mapping[str, str]) -> Record:
 
 
 def best(front: Sequence[Record], directions: Mapping[str, str]) -> Record:
-    """Return the front's point with the highest Dice, or the best first objective where Dice is none."""
+    """Return the front's point that is best in the primary objective."""
     if not front:
         raise UserError(["the front is empty: no trial was trained to its end within the budgets"])
-    name = "dice" if "dice" in directions else next(iter(directions))
-    return min(front, key=lambda record: _loss(record, name, directions[name]))
+    return min(front, key=lambda record: _loss(record, primary(directions)))

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from search.config.objectives import OBJECTIVES
 from search.config.schema import Training
 from space.architecture import Architecture, Value, freeze
 
@@ -63,14 +64,8 @@ class Costs:
     latency: Latency | None = None
 
     def of(self, objective: str) -> float | None:
-        """Return the cost that an objective's name stands for, None where it wasn't measured."""
-        if objective == "latency":
-            return self.latency.median_s if self.latency else None
-        return float(
-            getattr(
-                self, {"memory": "memory_bytes", "inference_memory": "inference_memory_bytes"}.get(objective, objective)
-            )
-        )
+        """Return the cost that an objective names, None if it wasn't measured."""
+        return OBJECTIVES[objective].read(self)
 
 
 @dataclass(frozen=True)
@@ -152,10 +147,11 @@ class Measurement:
         return max(self.seconds, sum(epoch.seconds for epoch in self.epochs))
 
     def value(self, objective: str) -> float | None:
-        """Return an objective's value; the Dice of a network that was not trained to its end is None."""
-        if objective == "dice":
-            return self.dice if self.state == "trained" else None
-        return self.costs.of(objective) if self.costs else None
+        """Return an objective's value; what is learned in training is None before the last epoch."""
+        described = OBJECTIVES[objective]
+        if described.learned:
+            return described.read(self) if self.state == "trained" else None
+        return described.read(self.costs) if self.costs else None
 
     def to_json(self) -> str:
         """Write it for another process. Raises ValueError at NaN or infinity."""

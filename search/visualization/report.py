@@ -12,8 +12,8 @@ import numpy as np
 
 from search.analysis.front import Look
 from search.analysis.snapshot import Sheet, SheetReader
+from search.config.objectives import OBJECTIVES, cost_axis, primary
 from search.storage.database import database_url
-from search.trials.objectives import HEADINGS
 from search.visualization.components import Facts, Figure, Part, Table
 from search.visualization.html import ASSETS, read_asset, write_whole
 from search.visualization.pages.compare import compare_page
@@ -47,7 +47,7 @@ def render(looked: Look, *, slices: bool = False) -> str:
     sheet = SheetReader(looked.study, looked.folder, url).read()
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    ways = ", ".join(f"{way} {HEADINGS[name]}" for name, way in sheet.study.directions.items())
+    ways = ", ".join(f"{way} {OBJECTIVES[name].heading}" for name, way in sheet.study.directions.items())
     return template.render(
         name=sheet.label,
         question=ways,
@@ -76,8 +76,8 @@ def sections(sheet: Sheet, *, slices: bool) -> Iterator[Section]:
 
 def _planes(sheet: Sheet) -> Iterator[Part]:
     """Yield the front on each plane of an objective and the first, and in space where there are three."""
-    up = "dice" if "dice" in sheet.objectives else sheet.objectives[0]
-    across = [name for name in sheet.objectives if name != up] or ["memory"]
+    up = primary(sheet.objectives)
+    across = [name for name in sheet.objectives if name != up] or [cost_axis(sheet.objectives)]
     queries = [{"x": name, "y": up} for name in across]
     if len(across) > 1:
         queries.append({"x": across[0], "y": across[1], "z": up})

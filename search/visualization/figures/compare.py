@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from search.analysis.snapshot import Sheet
-from search.trials.objectives import HEADINGS
+from search.config.objectives import OBJECTIVES
 from search.trials.records import Record
 from search.visualization.components import Figure
-from search.visualization.figures.runs import SCALES, SYMBOLS, axis_title
+from search.visualization.figures.runs import SYMBOLS
 from search.visualization.figures.style import OTHERS, canvas, color, part, short
 
 
@@ -110,7 +110,7 @@ def draw_fronts(sheets: Sequence[Sheet], *, x: str, y: str) -> Figure:
     """Draw the fronts of several studies on common axes, the other trials pale."""
     figure = canvas(height=480, hovermode="closest")
     for at, sheet in enumerate(sheets):
-        columns = [(sheet.values[name] / SCALES.get(name, 1)).astype(np.float32) for name in (x, y)]
+        columns = [(sheet.values[name] / OBJECTIVES[name].drawn_per).astype(np.float32) for name in (x, y)]
         for on_front, marker in (
             (False, {"size": 5, "opacity": 0.25}),
             (True, {"size": 11, "symbol": SYMBOLS[at % len(SYMBOLS)]}),
@@ -127,12 +127,12 @@ def draw_fronts(sheets: Sequence[Sheet], *, x: str, y: str) -> Figure:
                 text=sheet.numbers[rows],
                 hovertemplate=f"{sheet.label}, trial %{{text}}<br>%{{x:.4g}}, %{{y:.4g}}<extra></extra>",
             )
-    figure.update_xaxes(title=axis_title(x))
-    figure.update_yaxes(title=axis_title(y))
+    figure.update_xaxes(title=OBJECTIVES[x].axis_title)
+    figure.update_yaxes(title=OBJECTIVES[y].axis_title)
     sizes = "; ".join(f"{sheet.label} {int(sheet.front.sum())}" for sheet in sheets)
     return part(
         figure,
         name="fronts",
-        title=f"Fronts: {HEADINGS[y]} against {HEADINGS[x]}",
+        title=f"Fronts: {OBJECTIVES[y].heading} against {OBJECTIVES[x].heading}",
         label=f"fronts of {len(sheets)} studies, points: {sizes}",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from html import escape
 from typing import Any
@@ -11,10 +12,9 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from search.analysis.snapshot import Numbers
-from search.trials.objectives import HEADINGS
+from search.config.objectives import OBJECTIVES
 from search.visualization.components import Figure
 from search.visualization.figures.front_data import STRIP, Group, Scene
-from search.visualization.figures.runs import SCALES, axis_title
 from search.visualization.figures.style import ALL, BUDGET, OTHERS, canvas, color, part, short
 
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star", "hexagon", "pentagon")
@@ -29,7 +29,7 @@ APART = {
 def draw_front(scene: Scene, *, selection: str = "") -> Figure:
     """Draw it; `selection` is the lasso that is held, as an SVG path in the axes' units."""
     figure = _draw_3d(scene) if len(scene.axes) == 3 else _draw_2d(scene, selection)
-    names = " against ".join(HEADINGS[name] for name in (*scene.axes[1:], scene.axes[0]))
+    names = " against ".join(OBJECTIVES[name].heading for name in (*scene.axes[1:], scene.axes[0]))
     label = (
         f"{names}: {int(scene.front.sum())} trials on the front, {sum(len(group.rows) for group in scene.groups)} "
         f"trained, {sum(map(len, scene.apart.values()))} apart"
@@ -40,7 +40,7 @@ def draw_front(scene: Scene, *, selection: str = "") -> Figure:
 
 def _draw_2d(scene: Scene, selection: str) -> go.Figure:
     priced = np.asarray(np.isfinite(scene.points).any(axis=1))
-    strip = scene.axes[1] == "dice" and any(priced[scene.apart[name]].any() for name in STRIP)
+    strip = OBJECTIVES[scene.axes[1]].learned and any(priced[scene.apart[name]].any() for name in STRIP)
     figure = canvas(height=520, dragmode="lasso", hovermode="closest")
     for number, group in enumerate(scene.groups):
         _add_group(figure, scene, group, number)
@@ -56,9 +56,11 @@ def _draw_2d(scene: Scene, selection: str) -> go.Figure:
                 annotation_text="budget",
                 annotation_position="top left" if side == "x" else "top right",
             )
-    figure.update_xaxes(title=axis_title(x), zeroline=False, **_autorange(x))
+    figure.update_xaxes(title=OBJECTIVES[x].axis_title, zeroline=False, **_autorange(x))
     domain = [0.13, 1] if strip else [0, 1]
-    figure.update_layout(yaxis={"title": axis_title(y), "zeroline": False, "domain": domain, **_autorange(y)})
+    figure.update_layout(
+        yaxis={"title": OBJECTIVES[y].axis_title, "zeroline": False, "domain": domain, **_autorange(y)}
+    )
     if strip:
         named = [(float(name == "over budget"), name) for name in STRIP if priced[scene.apart[name]].any()]
         at, names = zip(*named, strict=True)
@@ -85,8 +87,9 @@ def _draw_2d(scene: Scene, selection: str) -> go.Figure:
 
 
 def _autorange(name: str) -> dict[str, Any]:
-    """Return how far an axis goes by itself: a Dice no further than a Dice can."""
-    return {"autorangeoptions": {"clipmin": 0, "clipmax": 1}} if name == "dice" else {}
+    """Return how far an axis goes by itself: no further than its objective can."""
+    low, high = OBJECTIVES[name].range
+    return {"autorangeoptions": {"clipmin": low, "clipmax": high}} if math.isfinite(high) else {}
 
 
 def _add_group(figure: go.Figure, scene: Scene, group: Group, number: int) -> None:
@@ -94,7 +97,7 @@ def _add_group(figure: go.Figure, scene: Scene, group: Group, number: int) -> No
     bright = group.rows[scene.front[group.rows]]
     hue = color(number) if group.name else ALL
     named = short(group.name)
-    x, y = (escape(axis_title(name)) for name in scene.axes)
+    x, y = (escape(OBJECTIVES[name].axis_title) for name in scene.axes)
     figure.add_scattergl(
         **_columns(scene, pale, xy=True),
         mode="markers",
@@ -135,7 +138,7 @@ def _add_apart(figure: go.Figure, scene: Scene, strip: bool) -> None:
         if strip and name in STRIP:
             columns |= {"y": np.full(len(rows), float(name == "over budget"), dtype=np.float32), "yaxis": "y2"}
         symbol, _, hue = APART[name]
-        note = " (Dice so far)" if name == "stopped" and "dice" in scene.axes else ""
+        note = " (Dice so far)" if name == "stopped" and scene.learned is not None else ""
         figure.add_scattergl(
             **columns,
             mode="markers",
@@ -155,12 +158,12 @@ def _known_apart(scene: Scene) -> Iterator[tuple[str, NDArray[np.int64]]]:
 
 def _add_confirmed(figure: go.Figure, scene: Scene) -> None:
     """Confirmed points stand at their mean, with the interval of it."""
-    if not scene.confirmed or "dice" not in scene.axes:
+    at = scene.learned
+    if not scene.confirmed or at is None:
         return
-    at = scene.axes.index("dice")
     other = scene.axes[1 - at]
     means = [each.mean for each in scene.confirmed]
-    costs = [(each.record.measurement.value(other) or np.nan) / SCALES.get(other, 1) for each in scene.confirmed]
+    costs = [(each.record.measurement.value(other) or np.nan) / OBJECTIVES[other].drawn_per for each in scene.confirmed]
     error = {
         "type": "data",
         "symmetric": False,
@@ -191,8 +194,7 @@ def _add_presets(figure: go.Figure, scene: Scene) -> None:
     drawn = scene.points[np.isfinite(scene.points).all(axis=1)]
     if not len(drawn):
         return
-    x, y = scene.axes
-    if "dice" not in scene.axes:
+    if scene.learned is None:
         names = [name for name, at in scene.presets.items() if np.isfinite(at).all()]
         figure.add_scatter(
             x=[scene.presets[name][0] for name in names],
@@ -204,8 +206,8 @@ def _add_presets(figure: go.Figure, scene: Scene) -> None:
             marker={"symbol": "square-open", "size": 10, "color": OTHERS},
         )
         return
-    limit = 1.5 * drawn[:, 1 if x == "dice" else 0].max()
-    side = 1 if x == "dice" else 0
+    side = 1 - scene.learned
+    limit = 1.5 * drawn[:, side].max()
     lines = {name: at[side] for name, at in scene.presets.items() if np.isfinite(at[side]) and at[side] <= limit}
     last = -np.inf
     for name, at in sorted(lines.items(), key=lambda item: item[1]):
@@ -221,7 +223,7 @@ def _draw_3d(scene: Scene) -> go.Figure:
         hue = color(number) if group.name else ALL
         named = short(group.name)
         pale, bright = group.rows[~scene.front[group.rows]], group.rows[scene.front[group.rows]]
-        titles = [escape(axis_title(name)) for name in scene.axes]
+        titles = [escape(OBJECTIVES[name].axis_title) for name in scene.axes]
         shown = "<br>".join(f"{title} %{{{side}}}" for title, side in zip(titles, "xyz", strict=True))
         template = f"trial %{{customdata}}<br>{shown}<extra>{escape(named)}</extra>"
         figure.add_scatter3d(
@@ -252,16 +254,20 @@ def _draw_3d(scene: Scene) -> go.Figure:
                 **_frame(inside, scene.axes.index(name), limit),
                 mode="lines",
                 hoverinfo="skip",
-                name=f"budget of {HEADINGS[name]}",
+                name=f"budget of {OBJECTIVES[name].heading}",
                 line={"color": BUDGET, "dash": "dash"},
             )
-    axes = dict(zip(("xaxis", "yaxis", "zaxis"), ({"title": axis_title(name)} for name in scene.axes), strict=True))
+    axes = dict(
+        zip(("xaxis", "yaxis", "zaxis"), ({"title": OBJECTIVES[name].axis_title} for name in scene.axes), strict=True)
+    )
     return figure.update_layout(scene=axes)
 
 
 def _add_floor_3d(figure: go.Figure, scene: Scene, inside: Numbers) -> None:
     """What has no Dice stands at the least Dice that is drawn: trials without one, and papers' networks by name."""
-    floor = np.array([inside[:, at].min() if name == "dice" else np.nan for at, name in enumerate(scene.axes)])
+    floor = np.array(
+        [inside[:, at].min() if OBJECTIVES[name].learned else np.nan for at, name in enumerate(scene.axes)]
+    )
     for name, rows in _known_apart(scene):
         points = np.where(np.isnan(scene.points[rows]), floor, scene.points[rows])
         _, symbol, hue = APART[name]

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from search.analysis.confirmation import Confirmed
 from search.analysis.snapshot import Numbers, Sheet
-from search.trials.objectives import HEADINGS, show
+from search.config.objectives import OBJECTIVES, show
 from search.trials.records import Costs
-from search.visualization.figures.runs import SCALES
 
 MOST_COLOURS = 7  # values of an axis with a colour of their own; the rarest share the last
 STRIP = ("over budget", "failed")  # trials without a Dice, on a strip of their own
@@ -46,31 +45,36 @@ class Scene:
     presets: Mapping[str, tuple[float, ...]]
     hover: Mapping[int, str]
 
+    @property
+    def learned(self) -> int | None:
+        """Which axis is known only after training, None where all are costs."""
+        return next((at for at, name in enumerate(self.axes) if OBJECTIVES[name].learned), None)
+
 
 def front_scene(
     sheet: Sheet, axes: Sequence[str], *, by: str = "", presets: Mapping[str, Costs] | None = None
 ) -> Scene:
     """Work out what the picture shows; `by` names the axis of the space that gives the colours, none for one colour."""
-    columns = [sheet.values[name] / SCALES.get(name, 1) for name in axes]
+    columns = [sheet.values[name] / OBJECTIVES[name].drawn_per for name in axes]
     points = np.column_stack(columns)
     stopped = sheet.states == "stopped"
-    if "dice" in axes:
-        so_far = np.array([entry.dice_so_far for entry in sheet.entries], dtype=float)
-        points[stopped, list(axes).index("dice")] = so_far[stopped]
+    so_far = np.array([entry.dice_so_far for entry in sheet.entries], dtype=float)
+    for at, name in enumerate(axes):
+        if OBJECTIVES[name].learned:
+            points[stopped, at] = so_far[stopped]
     apart = {name: np.flatnonzero(sheet.states == name) for name in ("stopped", *STRIP)}
     hover = {int(row): _hover(sheet, int(row)) for row in np.flatnonzero(sheet.front)}
-    placed = {
-        name: tuple(
-            np.nan if (value := costs.of(axis) if axis != "dice" else None) is None else value / SCALES.get(axis, 1)
-            for axis in axes
-        )
-        for name, costs in (presets or {}).items()
-    }
-    budgets = {name: limit / SCALES.get(name, 1) for name, limit in sheet.study.budgets.items() if name in axes}
+    placed = {name: tuple(_drawn_cost(costs, axis) for axis in axes) for name, costs in (presets or {}).items()}
+    budgets = {name: limit / OBJECTIVES[name].drawn_per for name, limit in sheet.study.budgets.items() if name in axes}
     groups = tuple(_groups(sheet, by, np.flatnonzero(sheet.states == "trained")))
     return Scene(
         tuple(axes), points, sheet.numbers, sheet.front, groups, apart, budgets, sheet.confirmed, placed, hover
     )
+
+
+def _drawn_cost(costs: Costs, name: str) -> float:
+    value = None if OBJECTIVES[name].learned else costs.of(name)
+    return np.nan if value is None else value / OBJECTIVES[name].drawn_per
 
 
 def _groups(sheet: Sheet, by: str, rows: NDArray[np.int64]) -> list[Group]:
@@ -90,8 +94,8 @@ def _groups(sheet: Sheet, by: str, rows: NDArray[np.int64]) -> list[Group]:
 def _hover(sheet: Sheet, row: int) -> str:
     entry = sheet.entries[row]
     values = [
-        f"{HEADINGS[name]} {show(name, float(sheet.values[name][row]))}"
-        for name in HEADINGS
+        f"{OBJECTIVES[name].heading} {show(name, float(sheet.values[name][row]))}"
+        for name in OBJECTIVES
         if not np.isnan(sheet.values[name][row])
     ]
     network = escape(entry.network).replace("; ", "<br>")

@@ -9,9 +9,8 @@ import numpy as np
 
 from search.analysis.main_effects import Effect
 from search.analysis.snapshot import Sheet
-from search.trials.objectives import HEADINGS
+from search.config.objectives import OBJECTIVES
 from search.visualization.components import Figure
-from search.visualization.figures.runs import SCALES, axis_title
 from search.visualization.figures.style import ALL, DIVERGING, OTHERS, canvas, color, part, short
 from space.place import AxisName
 
@@ -33,20 +32,20 @@ def draw_importances(shares: Mapping[str, Mapping[str, float]]) -> Figure:
             x=[found.get(axis, 0.0) for axis in axes],
             y=[short(axis) for axis in axes],
             orientation="h",
-            name=HEADINGS[objective],
+            name=OBJECTIVES[objective].heading,
             marker={"color": color(at)},
-            hovertemplate="%{y}: %{x:.1%} of " + HEADINGS[objective] + "<extra></extra>",
+            hovertemplate="%{y}: %{x:.1%} of " + OBJECTIVES[objective].heading + "<extra></extra>",
         )
     figure.update_xaxes(title="share of what matters", tickformat=".0%")
     figure.update_yaxes(automargin=True)
-    first = {HEADINGS[name]: next(iter(found), "none") for name, found in shares.items()}
+    first = {OBJECTIVES[name].heading: next(iter(found), "none") for name, found in shares.items()}
     label = "; ".join(f"for {name} most: {axis}" for name, axis in first.items())
     return part(figure, name="importances", title="Importance of each axis (PED-ANOVA)", label=label)
 
 
 def draw_effects(effects: Sequence[Effect], objective: str) -> Figure:
     """Draw main effects with their intervals; those that touch zero are grey."""
-    scale = SCALES.get(objective, 1)
+    scale = OBJECTIVES[objective].drawn_per
     kept = sorted(sorted(effects, key=lambda each: -abs(each.mean))[: 2 * MOST_AXES], key=lambda each: each.axis)
     figure = canvas(height=130 + ROW * len(kept))
     for name, sure, hue in (("told apart from zero", True, ALL), ("not told apart", False, OTHERS)):
@@ -76,13 +75,13 @@ def draw_effects(effects: Sequence[Effect], objective: str) -> Figure:
             ],
         )
     figure.add_vline(x=0, line={"color": OTHERS, "dash": "dash", "width": 1})
-    figure.update_xaxes(title=f"change of {axis_title(objective)}")
+    figure.update_xaxes(title=f"change of {OBJECTIVES[objective].axis_title}")
     figure.update_yaxes(categoryorder="array", categoryarray=[_row(each) for each in reversed(kept)], automargin=True)
     apart = sum(each.low > 0 or each.high < 0 for each in kept)
     return part(
         figure,
         name="effects",
-        title=f"Main effects on {HEADINGS[objective]}, other axes equal (95 %)",
+        title=f"Main effects on {OBJECTIVES[objective].heading}, other axes equal (95 %)",
         label=f"{len(kept)} main effects, {apart} told apart from zero",
     )
 
@@ -99,7 +98,7 @@ def _label(axis: str) -> str:
 
 def draw_places(effects: Sequence[Effect], objective: str) -> Figure | None:
     """Draw what each block changes at each place, against no block there; None where no place is free."""
-    scale = SCALES.get(objective, 1)
+    scale = OBJECTIVES[objective].drawn_per
     cells = {(each.choice, _label(each.axis)): each for each in effects if AxisName.parse(each.axis).is_attention}
     if not cells:
         return None
@@ -125,14 +124,14 @@ def draw_places(effects: Sequence[Effect], objective: str) -> Figure | None:
         hovertemplate="%{y} at %{x}: %{text}<extra></extra>",
         textfont={"color": "#10151b"},
         colorbar={"title": {"text": "change"}, "thickness": 12},
-        reversescale=objective != "dice",
+        reversescale=not OBJECTIVES[objective].is_maximized,
     )
     figure.update_xaxes(title="place", showgrid=False)
     figure.update_yaxes(showgrid=False)
     return part(
         figure,
         name="places",
-        title=f"Block by place: change of {axis_title(objective)} against none (ns: not told apart from 0)",
+        title=f"Block by place: change of {OBJECTIVES[objective].axis_title} against none (ns: not told apart from 0)",
         label=f"heat map of {len(blocks)} blocks at {len(places)} places",
         wide=len(places) > 5,
     )
@@ -163,10 +162,10 @@ def draw_parallel(sheet: Sheet, order: Sequence[str], objective: str) -> Figure:
             }
         )
     for name in sheet.objectives:
-        values = (sheet.values[name][rows] / SCALES.get(name, 1)).astype(np.float32)
-        dimensions.append({"label": axis_title(name), "values": values})
+        values = (sheet.values[name][rows] / OBJECTIVES[name].drawn_per).astype(np.float32)
+        dimensions.append({"label": OBJECTIVES[name].axis_title, "values": values})
     figure = canvas(height=460, margin={"l": 80, "r": 60, "t": 90, "b": 30})
-    shade = (sheet.values[objective][rows] / SCALES.get(objective, 1)).astype(np.float32)
+    shade = (sheet.values[objective][rows] / OBJECTIVES[objective].drawn_per).astype(np.float32)
     figure.add_parcoords(
         dimensions=dimensions,
         labelangle=-25,
@@ -174,7 +173,7 @@ def draw_parallel(sheet: Sheet, order: Sequence[str], objective: str) -> Figure:
             "color": shade,
             "colorscale": "Cividis",
             "showscale": True,
-            "colorbar": {"thickness": 10, "title": {"text": HEADINGS[objective]}},
+            "colorbar": {"thickness": 10, "title": {"text": OBJECTIVES[objective].heading}},
         },
     )
     return part(

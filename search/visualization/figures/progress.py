@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from search.analysis.snapshot import Entry, Numbers, Sheet
+from search.config.objectives import per_device
 from search.visualization.components import Figure
 from search.visualization.figures.style import ALL, OTHERS, canvas, color, part
 
@@ -64,7 +65,7 @@ def random_band(sheet: Sheet, others: Sequence[Sheet], *, hours: bool) -> Band |
 
 def _asks_the_same(one: Sheet, other: Sheet) -> bool:
     mine, theirs = one.study, other.study
-    same_devices = "latency" not in mine.directions or one.devices == other.devices
+    same_devices = not per_device(mine.directions) or one.devices == other.devices
     return (
         one.label != other.label
         and mine.directions == theirs.directions

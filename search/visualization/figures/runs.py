@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from search.analysis.front import Look
 from search.analysis.runs import Side
-from search.trials.objectives import HEADINGS, show
+from search.config.objectives import OBJECTIVES, cost_axis, primary, show
 from search.trials.pareto import comparable
 from search.trials.records import Record
 
@@ -43,8 +43,6 @@ LAYOUT: dict[str, Any] = {
     "legend": {"orientation": "h", "y": 1.08, "x": 0},
     "hoverlabel": {"align": "left"},
 }
-SCALES = {"memory": 2**20, "inference_memory": 2**20, "latency": 1e-3, "macs": 1e9, "params": 1e6}
-UNITS = {"memory": "MiB", "inference_memory": "MiB", "latency": "ms", "macs": "G", "params": "M"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def plane(looked: Look, x: str, y: str) -> list[Point]:
     for record in comparable(looked.records, looked.study.directions):
         across, up = record.measurement.value(x), record.measurement.value(y)
         if across is not None and up is not None:
-            shown = (across / SCALES.get(x, 1), up / SCALES.get(y, 1))
+            shown = (across / OBJECTIVES[x].drawn_per, up / OBJECTIVES[y].drawn_per)
             points.append(Point(record.number, *shown, record.number in front, hover(record)))
     return points
 
@@ -73,18 +71,12 @@ def plane(looked: Look, x: str, y: str) -> list[Point]:
 def hover(record: Record) -> str:
     """Say a trial in a few lines of HTML: number, network, every value."""
     values = [
-        f"{HEADINGS[name]} {show(name, value)}"
-        for name in HEADINGS
+        f"{OBJECTIVES[name].heading} {show(name, value)}"
+        for name in OBJECTIVES
         if (value := record.measurement.value(name)) is not None
     ]
     network = escape(record.architecture.describe()).replace("; ", "<br>")
     return f"<b>trial {record.number}</b><br>{network}<br>" + "<br>".join(values)
-
-
-def axis_title(name: str) -> str:
-    """Name an objective with its unit."""
-    heading = HEADINGS.get(name, name)
-    return f"{heading} ({UNITS[name]})" if name in UNITS else heading
 
 
 def draw_anytime(curves: Sequence[tuple[str, Anytime]], *, title: str) -> go.Figure:
@@ -105,7 +97,10 @@ def draw_anytime(curves: Sequence[tuple[str, Anytime]], *, title: str) -> go.Fig
 def draw_sides(sides: Sequence[Side]) -> go.Figure:
     """Draw runs side by side: their fronts on each plane of two objectives, and hypervolume over hours of trials."""
     pairs = planes(sides[0].looked)
-    titles = [*(f"{HEADINGS[y]} against {HEADINGS[x].lower()}" for x, y in pairs), "hypervolume over hours of trials"]
+    titles = [
+        *(f"{OBJECTIVES[y].heading} against {OBJECTIVES[x].heading.lower()}" for x, y in pairs),
+        "hypervolume over hours of trials",
+    ]
     figure = make_subplots(rows=1, cols=len(titles), subplot_titles=titles, horizontal_spacing=0.07)
     for number, side in enumerate(sides):
         color, symbol = PALETTE[number % len(PALETTE)], SYMBOLS[number % len(SYMBOLS)]
@@ -121,9 +116,10 @@ def draw_sides(sides: Sequence[Side]) -> go.Figure:
             row=1,
             col=len(titles),
         )
-    for column, (x, y) in enumerate([*pairs, ("hours", "hypervolume")], start=1):
-        figure.update_xaxes(title=axis_title(x), rangemode="tozero", row=1, col=column)
-        figure.update_yaxes(title=axis_title(y), row=1, col=column)
+    axes = [(OBJECTIVES[x].axis_title, OBJECTIVES[y].axis_title) for x, y in pairs]
+    for column, (across, up) in enumerate([*axes, ("hours", "hypervolume")], start=1):
+        figure.update_xaxes(title=across, rangemode="tozero", row=1, col=column)
+        figure.update_yaxes(title=up, row=1, col=column)
     margin, legend = {**LAYOUT["margin"], "t": 80}, {**LAYOUT["legend"], "y": 1.22}
     return figure.update_layout({**LAYOUT, "margin": margin, "legend": legend})
 
@@ -161,6 +157,6 @@ def write_figures(figures: Sequence[go.Figure], file: Path, *, title: str) -> No
 def planes(looked: Look) -> list[tuple[str, str]]:
     """Return the pairs of objectives worth a picture: each cost against Dice, or against the first objective."""
     names = list(looked.study.directions)
-    up = "dice" if "dice" in names else names[0]
-    across = [name for name in names if name != up] or ["memory"]
+    up = primary(names)
+    across = [name for name in names if name != up] or [cost_axis(names)]
     return [(x, up) for x in across]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from search.analysis.snapshot import Sheet
-from search.trials.objectives import HEADINGS, OBJECTIVES, show
+from search.config.objectives import OBJECTIVES, show
 from search.trials.records import Record
 from search.visualization.components import Cell, Note, Part, Table
 from search.visualization.figures.compare import Paired, draw_paired, paired
@@ -55,7 +55,7 @@ def _differences(sheet: Sheet, records: list[Record]) -> Table:
     """Return the objectives of each trial, and the decisions in which they differ."""
     rows: list[list[Cell]] = [["state", *(record.state for record in records)]]
     for name in [*sheet.objectives, *(each for each in OBJECTIVES if each not in sheet.objectives)]:
-        rows.append([HEADINGS[name], *(show(name, record.measurement.value(name)) for record in records)])
+        rows.append([OBJECTIVES[name].heading, *(show(name, record.measurement.value(name)) for record in records)])
     decided = [dict(record.decisions) for record in records]
     for axis in dict.fromkeys(name for each in decided for name in each):
         chosen = [str(each.get(axis, "not there")) for each in decided]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.analysis.snapshot import Sheet
-from search.trials.objectives import HEADINGS, OBJECTIVES, show
+from search.config.objectives import OBJECTIVES, cost_axis, primary, show, show_point
 from search.visualization.components import Cell, Facts, Note, Part, Table
 from search.visualization.figures.front import draw_front
 from search.visualization.figures.front_data import front_scene
@@ -44,9 +44,9 @@ def front_page(sheet: Sheet, asked: Asked) -> Page:
 
 
 def _controls(sheet: Sheet, asked: Asked) -> tuple[Control, ...]:
-    objectives = [(name, HEADINGS[name]) for name in OBJECTIVES]
-    up = "dice" if "dice" in sheet.objectives else sheet.objectives[0]
-    across = next((name for name in sheet.objectives if name != up), "memory" if up != "memory" else "params")
+    objectives = [(name, OBJECTIVES[name].heading) for name in OBJECTIVES]
+    up = primary(sheet.objectives)
+    across = cost_axis(sheet.objectives)
     colors = [("", "the front"), *((name, name) for name in sorted(sheet.axes, key=_blocks_first))]
     everything = "front" if sheet.front.any() else "all"
     return (
@@ -84,7 +84,7 @@ def summary(sheet: Sheet) -> Facts:
     volumes = sheet.progress[2]
     pairs.append(("on the front", str(int(sheet.front.sum()))))
     if sheet.reference:
-        corner = ", ".join(f"{HEADINGS[name]} {show(name, value)}" for name, value in sheet.reference.items())
+        corner = show_point(sheet.reference)
         pairs += [("hypervolume", f"{volumes[-1]:.4f}" if len(volumes) else "0"), ("measured from", corner)]
     if len(sheet.devices) == 1 and not np.isnan(sheet.values["latency"]).all():
         pairs.append(("latency on", sheet.devices[0]))
@@ -95,14 +95,20 @@ def trials_table(sheet: Sheet, rows: NDArray[np.int64], *, name: str) -> Table:
     """Return trials as a table: values in the study's order, network, reason."""
     columns = [*sheet.objectives, *(each for each in OBJECTIVES if each not in sheet.objectives)]
     reasons = any(sheet.entries[row].reason for row in rows)
-    headings = ("trial", "state", *(HEADINGS[each] for each in columns), "network", *(["reason"] if reasons else []))
+    headings = (
+        "trial",
+        "state",
+        *(OBJECTIVES[each].heading for each in columns),
+        "network",
+        *(["reason"] if reasons else []),
+    )
     found: list[list[Cell]] = []
     for row in rows:
         entry = sheet.entries[row]
         state = "on the front" if sheet.front[row] else entry.state
         cells: list[Cell] = [(entry.number, str(entry.number)), state]
         for each in columns:
-            value = entry.values[OBJECTIVES.index(each)]
+            value = float(sheet.values[each][row])
             cells.append((None, "") if math.isnan(value) else (value, show(each, value)))
         found.append([*cells, entry.network, *([entry.reason] if reasons else [])])
     return Table(name, "1 trial" if len(found) == 1 else f"{len(found)} trials", headings, found, opens="trial")

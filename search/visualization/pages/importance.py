@@ -6,7 +6,7 @@ import numpy as np
 
 from search.analysis.main_effects import main_effects
 from search.analysis.snapshot import Sheet
-from search.trials.objectives import HEADINGS
+from search.config.objectives import OBJECTIVES
 from search.visualization.components import Note, Part
 from search.visualization.figures.importance import draw_effects, draw_importances, draw_parallel, draw_places
 from search.visualization.pages.lasso import filtered
@@ -17,7 +17,7 @@ from search.visualization.slow_tasks import importances
 def matters_page(sheet: Sheet, asked: Asked) -> Page:
     """Return the page of what matters for an objective."""
     shown, notes = filtered(sheet, asked)
-    names = [(name, HEADINGS[name]) for name in sheet.objectives]
+    names = [(name, OBJECTIVES[name].heading) for name in sheet.objectives]
     control = asked.control("of", "effects on", names, names[0][0])
     parts: list[Part] = [*notes]
     if not shown.comparable.any() or not shown.axes:
@@ -52,6 +52,6 @@ def _importances(sheet: Sheet, asked: Asked) -> dict[str, dict[str, float]] | No
         {name: str(value) for name, value in sheet.entries[row].decisions.items() if name in sheet.axes} for row in rows
     ]
     values = {name: sheet.values[name][rows].tolist() for name in sheet.objectives}
-    maximised = [name for name, way in sheet.study.directions.items() if way == "maximize"]
+    maximised = [name for name in sheet.objectives if OBJECTIVES[name].is_maximized]
     found: dict[str, dict[str, float]] | None = asked.work(importances, decisions, values, maximised)
     return found

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.analysis.snapshot import Sheet
-from search.trials.objectives import OBJECTIVES
+from search.config.objectives import OBJECTIVES
 from search.visualization.components import Note, Part
-from search.visualization.figures.runs import SCALES
 from search.visualization.pages.page import Asked
 
 MOST_CORNERS = 200
@@ -41,8 +40,8 @@ class Lasso:
 
 
 def _shown(sheet: Sheet, name: str) -> NDArray[np.float64]:
-    values = sheet.values[name] / SCALES.get(name, 1)
-    if name != "dice":
+    values = sheet.values[name] / OBJECTIVES[name].drawn_per
+    if not OBJECTIVES[name].learned:
         return values
     return np.where(sheet.states == "stopped", [each.dice_so_far for each in sheet.entries], values)
 

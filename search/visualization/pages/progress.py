@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from search.analysis.snapshot import Sheet
-from search.trials.objectives import show
+from search.config.objectives import show
 from search.visualization.components import Cell, Note, Part, Table
 from search.visualization.figures.progress import climb, curves_of, draw_climb, draw_curves, random_band
 from search.visualization.pages.front import summary

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from search.analysis.snapshot import Sheet
-from search.trials.objectives import HEADINGS
+from search.config.objectives import OBJECTIVES, per_device, primary
 from search.visualization.components import Cell, Note, Part, Table
 from search.visualization.figures.compare import draw_fronts
 from search.visualization.pages.page import Asked, Control, Page
@@ -58,7 +58,7 @@ def _row(sheet: Sheet) -> list[Cell]:
     began = min((entry.started for entry in sheet.entries), default=0.0)
     last = max((entry.ended for entry in sheet.entries), default=0.0)
     said = ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
-    objectives = ", ".join(HEADINGS[name] for name in sheet.objectives)
+    objectives = ", ".join(OBJECTIVES[name].heading for name in sheet.objectives)
     return [
         sheet.label,
         state,
@@ -78,8 +78,8 @@ def _time(seconds: float) -> str:
 
 def _controls(sheets: Sequence[Sheet], asked: Asked) -> tuple[Control, ...]:
     objectives = list(dict.fromkeys(name for sheet in sheets for name in sheet.objectives))
-    named = [(name, HEADINGS[name]) for name in objectives]
-    up = "dice" if "dice" in objectives else objectives[0]
+    named = [(name, OBJECTIVES[name].heading) for name in objectives]
+    up = primary(objectives)
     across = next((name for name in objectives if name != up), up)
     whose = [("", "all studies"), *((sheet.label, sheet.label) for sheet in sheets)]
     return (
@@ -93,7 +93,7 @@ def _controls(sheets: Sequence[Sheet], asked: Asked) -> tuple[Control, ...]:
 def _fronts(sheets: Sequence[Sheet], chosen: dict[str, str]) -> list[Part]:
     named = {chosen["one"], chosen["two"]} - {""}
     shown = [sheet for sheet in sheets if not named or sheet.label in named][:MOST_FRONTS]
-    if "latency" in (chosen["x"], chosen["y"]):
+    if per_device((chosen["x"], chosen["y"])):
         kinds = {device for sheet in shown for device in sheet.devices}
         if len(kinds) > 1:
             where = "; ".join(f"{sheet.label}: {', '.join(sheet.devices) or 'none'}" for sheet in shown)

@@ -7,8 +7,8 @@ import shlex
 import numpy as np
 
 from search.analysis.snapshot import Sheet
+from search.config.objectives import OBJECTIVES, show
 from search.config.units import show_bytes, show_count, show_seconds
-from search.trials.objectives import HEADINGS, OBJECTIVES, show
 from search.trials.records import Record
 from search.visualization.components import Cell, Command, Facts, Note, Part, Table
 from search.visualization.figures.trial import boxes, case_mean, draw_cases, draw_learning, draw_u
@@ -67,7 +67,7 @@ def _facts(sheet: Sheet, record: Record) -> list[tuple[str, str]]:
         if name == "latency" and latency:
             spread = f" ± {show('latency', latency.iqr_s / 2)} (half the interquartile range of {latency.repeats})"
             spread += "" if latency.settled else ", spread too wide: repeat on an idle machine"
-        found.append((HEADINGS[name], show(name, value) + spread))
+        found.append((OBJECTIVES[name].heading, show(name, value) + spread))
     if latency:
         found.append(("latency on", f"{latency.device}, {latency.threads} threads, {latency.precision}"))
     if measurement.measured_memory:

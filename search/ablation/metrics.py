@@ -1,0 +1,40 @@
+"""What an ablation compares: scores of each case, one entry each, and the costs of the objectives' table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from search.config.objectives import COSTS, OBJECTIVES
+
+
+@dataclass(frozen=True)
+class CaseMetric:
+    """A score of each case and class. `attribute` is where CaseDice holds it; `digits` are those that tables show."""
+
+    name: str
+    title: str
+    attribute: str
+    digits: int
+    higher_is_better: bool
+    of_surfaces: bool
+
+    @property
+    def arrow(self) -> str:
+        """The better direction as an arrow."""
+        return "↑" if self.higher_is_better else "↓"
+
+
+CASE_METRICS = {
+    each.name: each
+    for each in (
+        CaseMetric("dice", OBJECTIVES["dice"].heading, "dice", 4, True, of_surfaces=False),
+        CaseMetric("hd95", "hd95 (mm)", "hd95_mm", 2, False, of_surfaces=True),
+        CaseMetric("surface_dice", "surface Dice", "surface_dice", 4, True, of_surfaces=True),
+    )
+}
+METRICS = (*CASE_METRICS, *COSTS)
+
+
+def use_surfaces(metrics: tuple[str, ...]) -> bool:
+    """Tell whether validation has to score surfaces for these metrics."""
+    return any(metric in CASE_METRICS and CASE_METRICS[metric].of_surfaces for metric in metrics)
