@@ -14,12 +14,11 @@ from torch import Tensor
 from search.config.schema import Training
 from search.data.prepare import Prepared, open_case, open_foreground
 from search.training.augment.light import Light, change_lightly, draw_light
-from search.training.augment.parameters import Parameters, draw
+from search.training.augment.parameters import Parameters, draw, draw_flips
 from search.training.augment.pipeline import change_intensities
-from search.training.augment.spatial import OUTSIDE, Triple, box_around, resample, rotation_limit
+from search.training.augment.spatial import OUTSIDE, Triple, box_around, mirror, resample, rotation_limit
 
 Array = NDArray[np.float32]
-AXES = {"D": 0, "H": 1, "W": 2}
 CPU = torch.device("cpu")
 
 
@@ -143,9 +142,7 @@ class PatchSource:
 
     def _patch(self, sample: Sample, corner: Triple, size: Triple, *, outside: int) -> tuple[Array, Array]:
         image, label = _cut(sample.volume, corner, size, outside=outside)
-        axes = tuple(1 + axis for axis in sample.flipped)
-        image, label = np.flip(image, axes), np.flip(label, axes)
-        return change_lightly(image, sample.light), label
+        return change_lightly(mirror(image, sample.flipped), sample.light), mirror(label, sample.flipped)
 
     def _finish(self, cut: Cut) -> tuple[Tensor, Tensor]:
         """Bring a cut batch to the device and augment it there."""
@@ -174,7 +171,7 @@ class PatchSource:
                 corner = self._corner_around(volume, rng, forced=place >= round(count * (1 - training.foreground)))
             else:
                 corner = self._corner(volume, rng)
-            flipped = tuple(AXES[axis] for axis in self.augment.flip if rng.random() < 0.5)
+            flipped = draw_flips(self.augment, rng)
             channels = len(volume.image)
             parameters = draw(self.augment, own, patch=self.patch, channels=channels)
             if light and parameters.affine is None:

@@ -46,6 +46,11 @@ def draw(augment: Augment, rng: np.random.Generator, *, patch: tuple[int, int, i
     )
 
 
+def draw_flips(augment: Augment, rng: np.random.Generator) -> tuple[int, ...]:
+    """Draw which of the axes (D, H, W) are mirrored."""
+    return tuple("DHW".index(axis) for axis in augment.flip if rng.random() < 0.5)
+
+
 def _happens(part: Range, rng: np.random.Generator) -> bool:
     """Draw even where the probability is 0: the other transforms then stay as they were."""
     return bool(rng.random() < part.p)

@@ -37,6 +37,11 @@ def rotation_limit(rotation: Rotation, patch: Triple) -> float:
     return 15.0 if patch[0] == 1 and max(plane) / min(plane) > LONG else 180.0
 
 
+def mirror(volume: NDArray[np.float32], axes: Sequence[int]) -> NDArray[np.float32]:
+    """Flip (C, D, H, W) along axes of (D, H, W)."""
+    return np.flip(volume, [1 + axis for axis in axes])
+
+
 def affine(angles: NDArray[np.float64], factor: float, *, plane: bool) -> Matrix:
     """Return the rotation about D, then H, then W, of offsets scaled by a factor; `plane` keeps D as it is."""
     cos, sin = np.cos(angles), np.sin(angles)
