@@ -39,7 +39,7 @@ def rotation_limit(rotation: Rotation, patch: Triple) -> float:
 
 def mirror(volume: NDArray[np.float32], axes: Sequence[int]) -> NDArray[np.float32]:
     """Flip (C, D, H, W) along axes of (D, H, W)."""
-    return np.flip(volume, [1 + axis for axis in axes])
+    return np.flip(volume, tuple(1 + axis for axis in axes))
 
 
 def affine(angles: NDArray[np.float64], factor: float, *, plane: bool) -> Matrix:
