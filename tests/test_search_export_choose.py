@@ -90,9 +90,9 @@ def test_a_pick_that_names_no_trained_network_is_refused(pick, message):
 
 
 def test_one_way_of_packing_is_chosen(tmp_path):
-    from search.cli.app import export
+    from search.cli.verbs.deploying import export
 
-    with pytest.raises(UserError, match="--retrain full trains one network and --ensemble folds packs several"):
+    with pytest.raises(UserError, match="choose one of --retrain full .one network. and --ensemble folds"):
         export(tmp_path / "no.yaml", out=tmp_path / "out", retrain="full", ensemble="folds")
 
 

@@ -29,7 +29,7 @@ def study(tiny_run, tmp_path_factory):
 def test_a_trial_is_packed_with_its_own_scores(study):
     plan, record, records = study
     trained = pack("trial", plan, record, records, view=quiet_view())
-    assert trained.how == "trained on fold 1 of 3: 4 cases, validated on 2"
+    assert trained.how == "trained on fold 0 (of 0 to 2): 4 cases, validated on 2"
     assert trained.estimate == record.measurement.cases and len(trained.folders) == 1
 
 

@@ -112,7 +112,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path):
     assert second.returncode == 2 and f"tiny is being run already, by process {running.pid} on" in second.stderr
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=60)
-    assert running.returncode == 130 and "stopped; go on with: voxnas run" in out and "Traceback" not in err
+    assert running.returncode == 130 and "Stopped. To resume, run: voxnas run" in out and "Traceback" not in err
 
 
 def test_a_trial_recorded_but_not_told_is_told_on_resume(tmp_path):

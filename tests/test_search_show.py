@@ -63,7 +63,7 @@ def test_heads_of_the_training_alone_have_no_output():
     heads = [row for row in rows_of("meunet") if row.place.startswith("head")]
     assert [(row.output, row.params) for row in heads] == [((3, 160, 160, 160), 1_299), ((), 1_299)]
     text = drawn(layer_table(PRESETS["meunet"], heads))
-    assert "in training only" in text and "3 x 160 x 160 x 160" in text and "2,598" in text
+    assert "training only" in text and "3 x 160 x 160 x 160" in text and "2,598" in text
 
 
 def test_a_plain_network_of_the_space_can_be_listed_too():
@@ -129,8 +129,8 @@ def test_an_unknown_name_gives_the_nearest_and_all():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["show"], "voxnas: show: name one network, or give --all alone"),
-        (["show", "meunet", "--all"], "voxnas: show: name one network, or give --all alone"),
+        (["show"], "voxnas: show: name one network, or list them with --all"),
+        (["show", "meunet", "--all"], "voxnas: show: name one network, or list them with --all"),
         (["show", "menet"], "voxnas: no network is called 'menet'; did you mean 'meunet'"),
     ],
 )
@@ -153,6 +153,6 @@ def test_the_verb_prints_the_table(monkeypatch, capsys):
 
 def test_other_faults_are_not_taken_for_mistakes(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["voxnas", "show", "meunet"])
-    monkeypatch.setattr("search.costs.layers.layers", lambda *_: 1 / 0)
+    monkeypatch.setattr("search.cli.networks.layers", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main()

@@ -133,7 +133,7 @@ def test_a_study_is_not_deleted_unasked_nor_while_it_runs(tmp_path):
     fill(tmp_path).close()
     command = [*COMMAND, "studies", "--delete", "tiny", "--runs", str(tmp_path / "runs")]
     asked = subprocess.run(command, capture_output=True, text=True, input="n\n")
-    assert asked.returncode == 1 and "delete the study tiny" in asked.stdout
+    assert asked.returncode == 1 and "Delete study tiny" in asked.stdout
     from search.storage.lock import hold_lock
 
     folder = tmp_path / "runs" / "tiny"

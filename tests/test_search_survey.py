@@ -31,8 +31,8 @@ def test_the_table_says_axes_conditions_size_rules_and_refusals(made, monkeypatc
     call(made, monkeypatch, "--sample", "3", "--timed", "1")
     printed = capsys.readouterr().out
     assert "csam.slice" in printed and "attention is csam" in printed and "bottleneck" in printed
-    assert "forbidden: too thin to be deep" in printed and "ways to decide" in printed
-    assert "refused, as: csam at bottleneck has" in printed  # its places and numbers stand for all alike
+    assert "forbidden: too thin to be deep" in printed and "combinations of choices, with 1 rule applied" in printed
+    assert "infeasible, e.g. csam at bottleneck has" in printed  # its places and numbers stand for all alike
     assert "Costs of 3 random networks" in printed and "latency" in printed
 
 
@@ -40,11 +40,11 @@ def test_json_holds_the_same_in_plain_units(made, monkeypatch, capsys):
     call(made, monkeypatch, "--sample", "4", "--timed", "0", "--json")
     values = json.loads(capsys.readouterr().out)
     assert values["forbidden"] == ["too thin to be deep"] and values["size"] > 100
-    assert 0 < sum(values["refused"].values()) < 1
+    assert 0 < sum(values["infeasible"].values()) < 1
     axis = next(axis for axis in values["axes"] if axis["name"] == "csam.uncertainty@bottleneck")
     assert axis["when"] == {"attention@bottleneck": ["csam"], "csam.slice@bottleneck": [True]}
     memory = values["costs"]["memory"]
-    assert memory["networks"] == 4 and memory["least"] <= memory["median"] <= memory["most"]
+    assert memory["networks"] == 4 and memory["min"] <= memory["median"] <= memory["max"]
     assert "latency" not in values["costs"] and memory["seconds_each"] > 0
     assert memory["model_error"] is None  # four say nothing
 

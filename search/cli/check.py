@@ -1,27 +1,98 @@
-"""What a study would do, as tables: data, folds, space, training; and the prices of random networks."""
+"""`voxnas check`: what a study would do, as numbers, then as tables: data, folds, space, training."""
 
 from __future__ import annotations
 
-from rich.console import Console
+from typing import Any
+
 from rich.table import Table
 
+from search.cli.space_report import costs_table, sample_costs
+from search.cli.terminal import open_console, say_json
 from search.config import UserError
 from search.config.objectives import OBJECTIVES, show
+from search.config.units import counted
 from search.runner.plan import Plan, refusals
 from search.storage import read_records
 from search.trials.records import COUNTED
 
 REFUSALS_SAMPLED = 1000
 PRICED = 16
+AXES_SHOWN = 12
 
 
-def print_plan(plan: Plan, console: Console) -> None:
-    """Print data, training and space, and how much of the space can't be built."""
-    for table in (_data_table(plan), _training_table(plan), _space_table(plan)):
+def check_study(plan: Plan, *, costs: bool, json: bool) -> None:
+    """Print data, training and space, what would run, and what random networks cost if asked."""
+    infeasible = refusals(plan.space, sample=REFUSALS_SAMPLED, seed=0)
+    spreads = sample_costs(plan, networks=PRICED, timed=0, device="cpu", threads=1) if costs else None
+    if json:
+        values = outline(plan, infeasible)
+        if spreads:
+            values["costs"] = {name: spread.summary() for name, spread in spreads.items()}
+        say_json(values)
+        return
+    console = open_console()
+    for table in (_data_table(plan), _training_table(plan), _space_table(plan, infeasible)):
         console.print(table)
     for note in plan.facts.notes:
-        console.print(f"note: {note}", highlight=False)
-    console.print(_what_would_run(plan), highlight=False)
+        console.print(f"note: {note}")
+    console.print(_would_run(plan))
+    if spreads:
+        console.print(costs_table(spreads, budgets=plan.budgets))
+
+
+def outline(plan: Plan, infeasible: dict[str, int]) -> dict[str, Any]:
+    """Return the same as plain values: mm, voxels, bytes, seconds, counts."""
+    facts, training, search = plan.facts, plan.training, plan.study.search
+    done, interrupted = progress_of(plan)
+    return {
+        "study": plan.study.name,
+        "data": {
+            "name": plan.dataset.name,
+            "cases": len(facts.cases),
+            "groups": len(set(facts.groups.values())),
+            "channels": plan.dataset.channels,
+            "voxels_per_class": dict(zip(plan.dataset.labels, facts.voxels_per_class, strict=True)),
+            "median_shape_xyz": facts.shape_median,
+            "median_spacing_xyz_mm": facts.spacing_median,
+            "network_spacing_dhw_mm": plan.context.spacing,
+            "folds": len(plan.folds),
+            "fold": plan.study.data.fold,
+            "train": len(plan.fold.train),
+            "validate": len(plan.fold.validation),
+            "notes": facts.notes,
+        },
+        "training": {
+            "patch_dhw": plan.context.patch,
+            "batch": training.batch,
+            "epochs": training.epochs,
+            "steps_per_epoch": training.steps_per_epoch,
+            "recipe": training.recipe,
+        },
+        "objectives": plan.directions,
+        "budgets": plan.budgets,
+        "space": {
+            "size": plan.space.size if plan.space.size < 2**53 else str(plan.space.size),
+            "open_axes": [axis.name for axis in plan.space.axes if len(axis.choices) > 1],
+            "infeasible": {why: count / REFUSALS_SAMPLED for why, count in infeasible.items() if why},
+        },
+        "search": {
+            "proposer": search.proposer,
+            "trials": search.trials,
+            "hours": search.hours,
+            "done": done,
+            "interrupted": interrupted,
+        },
+    }
+
+
+def progress_of(plan: Plan) -> tuple[int, int]:
+    """Count the trials that are done, and those that were interrupted."""
+    try:
+        records = read_records(plan.url, plan.study.name)
+    except UserError:
+        return 0, 0  # nothing has run yet
+    done = sum(record.state in COUNTED for record in records)
+    return done, sum(record.state == "running" for record in records)
 
 
 def _grid(title: str) -> Table:
@@ -37,12 +108,9 @@ def _triple(values: tuple[float, ...]) -> str:
 
 def _data_table(plan: Plan) -> Table:
     facts, fold, counts = plan.facts, plan.fold, plan.facts.voxels_per_class
-    groups = len(set(facts.groups.values()))
+    cases, groups = len(facts.cases), len(set(facts.groups.values()))
     table = _grid(f"Data: {plan.dataset.name}")
-    table.add_row(
-        "cases",
-        f"{len(facts.cases)} in {groups} groups" if groups < len(facts.cases) else str(len(facts.cases)),
-    )
+    table.add_row("cases", f"{cases} in {counted(groups, 'group')}" if groups < cases else str(cases))
     table.add_row("channels", ", ".join(plan.dataset.channels))
     shares = [f"{name} {count / sum(counts):.2%}" for name, count in zip(plan.dataset.labels, counts, strict=True)]
     table.add_row("classes", ", ".join(shares))
@@ -52,8 +120,8 @@ def _data_table(plan: Plan) -> Table:
     table.add_row("network grid", f"{_triple(plan.context.spacing)} mm (D, H, W)")
     table.add_row(
         "folds",
-        f"{len(plan.folds)}; fold {plan.study.data.fold}: {len(fold.train)} to train, "
-        f"{len(fold.validation)} to validate",
+        f"{len(plan.folds)}; this study uses fold {plan.study.data.fold} (they count from 0): "
+        f"{len(fold.train)} to train, {len(fold.validation)} to validate",
     )
     return table
 
@@ -62,9 +130,11 @@ def _training_table(plan: Plan) -> Table:
     training = plan.training
     table = _grid("Each training")
     table.add_row("patch", f"{_triple(plan.context.patch)} voxels (D, H, W), batch {training.batch}")
-    table.add_row("steps", f"{training.epochs} epochs of {training.steps_per_epoch}")
+    table.add_row("steps", f"{counted(training.epochs, 'epoch')} of {training.steps_per_epoch}")
     table.add_row("recipe", training.recipe)
-    table.add_row("optimiser", f"{training.optimiser}, rate {training.learning_rate:g}, {training.schedule}")
+    table.add_row(
+        "optimiser", f"{training.optimiser}, learning rate {training.learning_rate:g}, {training.schedule} schedule"
+    )
     for name, direction in plan.directions.items():
         budget = f", at most {show(name, plan.budgets[name])}" if name in plan.budgets else ""
         table.add_row(f"{direction}", f"{OBJECTIVES[name].heading}{budget}")
@@ -74,39 +144,24 @@ def _training_table(plan: Plan) -> Table:
     return table
 
 
-def _space_table(plan: Plan) -> Table:
+def _space_table(plan: Plan, infeasible: dict[str, int]) -> Table:
     table = _grid("Space")
     size = plan.space.size
     table.add_row("choices", f"{size:,}" if size < 10**12 else f"{size:.2e}")
-    open_axes = [axis for axis in plan.space.axes if len(axis.choices) > 1]
-    table.add_row(
-        "open axes",
-        ", ".join(axis.name for axis in open_axes[:12])
-        + (f" and {len(open_axes) - 12} more" if len(open_axes) > 12 else ""),
-    )
-    for reason, count in refusals(plan.space, sample=REFUSALS_SAMPLED, seed=0).items():
-        label = "can be built" if not reason else "refused"
-        table.add_row(label, f"{count / REFUSALS_SAMPLED:.1%}" + (f", as: {reason}" if reason else ""))
+    names = [axis.name for axis in plan.space.axes if len(axis.choices) > 1]
+    more = f" and {len(names) - AXES_SHOWN} more" if len(names) > AXES_SHOWN else ""
+    table.add_row("open axes", ", ".join(names[:AXES_SHOWN]) + more)
+    for reason, count in infeasible.items():
+        share = f"{count / REFUSALS_SAMPLED:.1%}"
+        table.add_row("infeasible" if reason else "can be built", f"{share}, e.g. {reason}" if reason else share)
     return table
 
 
-def _what_would_run(plan: Plan) -> str:
+def _would_run(plan: Plan) -> str:
     search = plan.study.search
-    try:
-        records = read_records(plan.url, plan.study.name)
-    except UserError:
-        records = []
-    done = sum(record.state in COUNTED for record in records)
-    running = sum(record.state == "running" for record in records)
-    interrupted = f", {running} interrupted to go on" if running else ""
+    done, interrupted = progress_of(plan)
+    resumed = f", {interrupted} interrupted and resumed first" if interrupted else ""
     left = max(0, search.trials - done)
-    hours = f", for {search.hours:g} hours at most" if search.hours else ""
-    return f"Would run: {left} of {search.trials} trials ({done} done{interrupted}){hours}, proposer {search.proposer}."
-
-
-def print_costs(plan: Plan, console: Console) -> None:
-    """Build and price random networks of the space, and print the spread of each cost that needs no device."""
-    from search.cli.space_report import costs_table, sample_costs
-
-    spreads = sample_costs(plan, networks=PRICED, timed=0, device="cpu", threads=1)
-    console.print(costs_table(spreads, budgets=plan.budgets))
+    hours = f", for at most {search.hours:g} hours" if search.hours else ""
+    trials = counted(search.trials, "trial")
+    return f"Would run: {left} of {trials} ({done} done{resumed}){hours}, proposer {search.proposer}."

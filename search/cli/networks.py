@@ -1,15 +1,17 @@
-"""The papers' networks as terminal tables."""
+"""`voxnas show`: the papers' networks as terminal tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from rich.table import Table
 
+from search.cli.terminal import open_console, say_json
 from search.config.errors import UserError, nearest
 from search.config.units import show_count
-from search.costs.layers import Layer
+from search.costs.layers import Layer, layers
 from search.costs.macs import params_and_macs
 from space.presets import PRESETS, Preset
 
@@ -23,8 +25,39 @@ class Summary:
     macs: int
 
 
+def show_networks(name: str | None, *, every: bool, json: bool) -> None:
+    """Print all of the papers' networks, or one of them level by level. Raises UserError."""
+    if every == (name is not None):
+        raise UserError(["show: name one network, or list them with --all"])
+    if name is None:
+        found = summaries()
+        if json:
+            say_json([_plain(each) for each in found])
+        else:
+            open_console().print(summary_table(found))
+        return
+    preset = find_preset(name)
+    rows = layers(preset.architecture, preset.context)
+    if json:
+        architecture = dict(preset.architecture.entries)
+        say_json({"name": name, "architecture": architecture, "layers": [asdict(row) for row in rows]})
+    else:
+        open_console().print(layer_table(preset, rows))
+
+
+def _plain(row: Summary) -> dict[str, Any]:
+    preset = row.preset
+    return {
+        "name": preset.name,
+        "paper": preset.paper,
+        "params": row.params,
+        "macs": row.macs,
+        "patch_dhw": preset.context.patch,
+    }
+
+
 def find_preset(name: str) -> Preset:
-    """Return the network of this name. Raises UserError."""
+    """Return the network with this name. Raises UserError."""
     if name not in PRESETS:
         raise UserError([f"no network is called {name!r}{nearest(name, tuple(PRESETS))}"])
     return PRESETS[name]
@@ -46,7 +79,7 @@ def layer_table(preset: Preset, rows: Sequence[Layer]) -> Table:
     table.add_column("parameters", f"{sum(row.params for row in rows):,}", justify="right")
     table.add_column("MACs", show_count(sum(row.macs for row in rows)), justify="right")
     for row in rows:
-        output = " x ".join(str(size) for size in row.output) or "in training only"
+        output = " x ".join(str(size) for size in row.output) or "training only"
         block = f"* {row.block}" if row.attention else f"  {row.block}"
         style = "bold cyan" if row.attention else None
         table.add_row(row.place, block, output, f"{row.params:,}", show_count(row.macs), style=style)
@@ -54,7 +87,7 @@ def layer_table(preset: Preset, rows: Sequence[Layer]) -> Table:
 
 
 def summary_table(rows: Sequence[Summary]) -> Table:
-    """Draw all presets, one line each."""
+    """Draw all presets, one per line."""
     table = Table(title="The papers' networks at their own patches", title_justify="left")
     for heading in ("name", "paper"):
         table.add_column(heading, no_wrap=True)

@@ -1,4 +1,4 @@
-"""A running study on the terminal: one live table, or plain lines where there is no terminal."""
+"""The progress of a study: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.config.units import show_bytes, show_seconds
+from search.config.units import counted, show_bytes, show_seconds
 from search.trials.records import COUNTED, Epoch, Record
 
 LAST_SHOWN = 8  # finished trials in the live table
 
 
 class RunView:
-    """Follows a study: the trials that run, their epochs and Dice so far, the front, the time left."""
+    """Shows a study's running trials with their epochs and Dice so far, its front and the time left."""
 
     def __init__(self, console: Console, *, name: str, trials: int) -> None:
         self.console, self.name, self.trials = console, name, trials
@@ -45,19 +45,19 @@ class RunView:
             self.live.__exit__(kind, error, trace)
 
     def known(self, records: Sequence[Record]) -> None:
-        """Take over what earlier runs finished."""
+        """Count the trials that earlier runs finished."""
         self.counted = sum(record.state in COUNTED for record in records)
         self.seconds = [record.measurement.seconds for record in records if record.state == "trained"]
 
     def prepared(self, done: int, total: int) -> None:
-        """Show volumes being prepared."""
+        """Show how many volumes are prepared."""
         if self.live:
             self.live.update(Text(f"preparing volumes: {done} of {total}"))
         elif done == total:
-            self.console.print(f"prepared {total} volumes", highlight=False)
+            self.console.print(f"prepared {counted(total, 'volume')}")
 
     def started(self, record: Record, epochs: int) -> None:
-        """Show the trial that starts."""
+        """Show a trial that starts."""
         self.epochs = epochs
         self.running[record.number] = (record, None)
         self.begun = time.monotonic()
@@ -93,10 +93,12 @@ class RunView:
         if self.live:
             self.live.update(self._table())
         else:
-            self.console.print(line, highlight=False, soft_wrap=True)
+            self.console.print(line, soft_wrap=True)
 
     def _table(self) -> Group:
-        table = Table(title=f"{self.name}: {self.counted} of {self.trials} trials", title_justify="left", expand=True)
+        table = Table(
+            title=f"{self.name}: {self.counted} of {counted(self.trials, 'trial')}", title_justify="left", expand=True
+        )
         for heading in ("trial", "state", "Dice", "memory", "latency", "network", "took"):
             table.add_column(heading, no_wrap=heading != "network", overflow="ellipsis")
         for number, state, dice, memory, latency, network, took in self.lines[-LAST_SHOWN:]:
@@ -115,7 +117,7 @@ class RunView:
 
 
 def outcome(record: Record) -> tuple[str, str, str, str, str]:
-    """Return state, Dice, memory, latency and network (or the reason) of a record, as shown."""
+    """Return a record's state, Dice, memory, latency, and network (or reason) as text."""
     measurement = record.measurement
     costs = measurement.costs
     latency = costs.latency if costs else None

@@ -1,8 +1,7 @@
-"""A space seen from above: its axes and conditions, its size, what is refused, and what random networks cost."""
+"""`voxnas space`: its axes and conditions, its size, what is infeasible, and what random networks cost."""
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -13,8 +12,9 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from search.cli.terminal import open_console, say, say_json
 from search.config.objectives import COSTS, OBJECTIVES, show
-from search.config.units import show_count, show_seconds
+from search.config.units import counted, show_count, show_seconds
 from search.runner.plan import Plan, refusals, sample_buildable
 from space.axes import Axis
 from space.canonical import Decisions
@@ -24,14 +24,14 @@ from space.space import Space
 
 REFUSALS_SAMPLED = 1000
 SHOWN_CHOICES = 8
-MODELLED = 8  # networks from which the cost model's error says something
+MODELLED = 8  # fewest networks for which the cost model's error means anything
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A cost over the sampled networks, the seconds that it took each, and how well the others foretell one's.
+    """A cost over the sampled networks, and the seconds per network that computing it took.
 
-    `model_error` is the median relative error of the proposer's cost model where one network at a time is left out.
+    `model_error` is the proposer's cost model's median relative error, leaving one network out at a time.
     """
 
     values: tuple[float, ...]
@@ -39,12 +39,30 @@ class Spread:
     model_error: float
 
     def summary(self) -> dict[str, float]:
-        """Return the least, the median and the most."""
-        return {"least": min(self.values), "median": statistics.median(self.values), "most": max(self.values)}
+        """Return minimum, median and maximum."""
+        return {"min": min(self.values), "median": statistics.median(self.values), "max": max(self.values)}
+
+
+def survey_space(plan: Plan, *, networks: int, timed: int, json: bool) -> None:
+    """Print a study's space, and what random networks of it cost."""
+    from search.runner.devices import resolve_device, resolve_threads
+
+    executor, infeasible = plan.study.executor, infeasible_shares(plan)
+    device, threads = resolve_device(executor.device), resolve_threads(executor.threads)
+    console = open_console()
+    if not json:
+        console.print(axes_table(plan.space))
+        for line in size_lines(plan, infeasible):
+            say(line)
+    spreads = sample_costs(plan, networks=networks, timed=timed, device=device, threads=threads)
+    if json:
+        say_json(survey_values(plan, infeasible, spreads))
+    else:
+        console.print(costs_table(spreads, budgets=plan.budgets))
 
 
 def sample_costs(plan: Plan, *, networks: int, timed: int, device: str, threads: int) -> dict[str, Spread]:
-    """Price random networks of the space that can be built, the latency of the first `timed` of them."""
+    """Price random feasible networks of the space; measure the latency of the first `timed` of them."""
     import torch
 
     from search.costs.latency import measure_latency
@@ -95,7 +113,7 @@ def _model_errors(space: Space, sampled: Sequence[Decisions], found: Mapping[str
 
 @dataclass(frozen=True)
 class AxisRow:
-    """An axis as it is shown, or the like axes of several places in one: `attention` at `skip0, skip1`."""
+    """An axis, or one row for equal axes of several places: `attention` at `skip0, skip1`."""
 
     name: str
     places: tuple[Place, ...]
@@ -105,9 +123,9 @@ class AxisRow:
 
 
 def axis_rows(space: Space) -> list[AxisRow]:
-    """Return the axes that have something to choose, with the condition under which each exists.
+    """Return the open axes, each with the condition under which it exists.
 
-    Axes that differ in their place alone are one row; that a place's level must be there goes without saying.
+    Axes that differ only in their place share a row; the condition that a place's level exists is left out.
     """
     rows: dict[tuple[str, str, str], AxisRow] = {}
     for axis in space.axes:
@@ -126,7 +144,7 @@ def axes_table(space: Space) -> Table:
     """Draw the axes."""
     fixed = [axis for axis in space.axes if len(axis.choices) == 1]
     table = Table(title=f"Axes: {len(space.axes) - len(fixed)} open, {len(fixed)} fixed", title_justify="left")
-    for heading in ("axis", "at", "choices", "exists where", "meaning"):
+    for heading in ("axis", "at", "choices", "exists if", "meaning"):
         table.add_column(heading, overflow="fold")
     for row in axis_rows(space):
         table.add_row(row.name, _ranges(row.places), row.choices, row.condition, row.meaning)
@@ -134,7 +152,7 @@ def axes_table(space: Space) -> Table:
 
 
 def _ranges(places: Sequence[Place]) -> str:
-    """Write places for people: `encoder0 to 4, bottleneck`."""
+    """Write places as ranges: `encoder0 to 4, bottleneck`."""
     groups: dict[Place, list[Place]] = {}
     for place in places:
         groups.setdefault(place.group, []).append(place)
@@ -145,8 +163,8 @@ def _ranges(places: Sequence[Place]) -> str:
 
 def costs_table(spreads: dict[str, Spread], *, budgets: dict[str, float]) -> Table:
     """Draw the spread of each cost, and the share within its budget."""
-    table = Table(title=f"Costs of {len(spreads['params'].values)} random networks", title_justify="left")
-    for heading in ("cost", "least", "median", "most", "within budget", "model errs by", "time a network"):
+    table = Table(title=f"Costs of {counted(len(spreads['params'].values), 'random network')}", title_justify="left")
+    for heading in ("cost", "min", "median", "max", "within budget", "cost model's error", "time per network"):
         table.add_column(heading, justify="left" if heading == "cost" else "right", no_wrap=True)
     for name, spread in spreads.items():
         seconds = show_seconds(spread.seconds_each) if spread.seconds_each else "with MACs"
@@ -161,20 +179,21 @@ def _share_within(spread: Spread, limit: float) -> float:
     return sum(value <= limit for value in spread.values) / len(spread.values)
 
 
-def size_lines(plan: Plan, refused: dict[str, int]) -> list[str]:
-    """Say the size, what the study forbids, and which share can't be built, by reason."""
+def size_lines(plan: Plan, infeasible: dict[str, int]) -> list[str]:
+    """Return the size, what the study forbids, and the infeasible share by reason."""
     size = plan.space.size
     written = f"{size:,}" if size < 10**12 else f"{size:.2e}".replace("e+", " x 10^")
-    lines = [f"{written} ways to decide" + (f", {len(plan.space.rules)} rules kept" if plan.space.rules else "")]
+    rules = f", with {counted(len(plan.space.rules), 'rule')} applied" if plan.space.rules else ""
+    lines = [f"{written} combinations of choices{rules}"]
     lines += [f"  forbidden: {rule.why}" for rule in plan.space.rules]
-    total = sum(refused.values())
-    for reason, count in refused.items():
-        lines.append(f"  {count / total:.1%} " + (f"refused, as: {reason}" if reason else "can be built"))
+    total = sum(infeasible.values())
+    for reason, count in infeasible.items():
+        lines.append(f"  {count / total:.1%} " + (f"infeasible, e.g. {reason}" if reason else "can be built"))
     return lines
 
 
-def survey_json(plan: Plan, refused: dict[str, int], spreads: dict[str, Spread]) -> str:
-    """Return all of it as JSON: bytes, seconds and counts; the exact size as a string where it fits no double."""
+def survey_values(plan: Plan, infeasible: dict[str, int], spreads: dict[str, Spread]) -> dict[str, Any]:
+    """Return all of it as plain values: bytes, seconds and counts; a size beyond 2**53 as a string."""
     axes: list[dict[str, Any]] = [
         {
             "name": axis.name,
@@ -184,13 +203,13 @@ def survey_json(plan: Plan, refused: dict[str, int], spreads: dict[str, Spread])
         }
         for axis in plan.space.axes
     ]
-    total = sum(refused.values())
-    values = {
+    total = sum(infeasible.values())
+    return {
         "study": plan.study.name,
         "size": plan.space.size if plan.space.size < 2**53 else str(plan.space.size),
         "axes": axes,
         "forbidden": [rule.why for rule in plan.space.rules],
-        "refused": {reason: count / total for reason, count in refused.items() if reason},
+        "infeasible": {reason: count / total for reason, count in infeasible.items() if reason},
         "costs": {
             name: {
                 **spread.summary(),
@@ -201,11 +220,10 @@ def survey_json(plan: Plan, refused: dict[str, int], spreads: dict[str, Spread])
             for name, spread in spreads.items()
         },
     }
-    return json.dumps(values, indent=2)
 
 
-def refused_shares(plan: Plan) -> dict[str, int]:
-    """Count the reasons for which random points of the space can't be built."""
+def infeasible_shares(plan: Plan) -> dict[str, int]:
+    """Count the reasons why random points of the space can't be built."""
     return refusals(plan.space, sample=REFUSALS_SAMPLED, seed=0)
 
 
@@ -216,7 +234,7 @@ def _choices(axis: Axis) -> str:
 
 
 def _condition(axis: Axis, space: Space, place: Place | None) -> str:
-    """Say a condition in words; what always holds is left out, and of a block's options what its place asks for."""
+    """Write a condition in words, without parts that always hold or that a block's place implies."""
     block = space.by_name.get(attention_at(place), axis) if place else axis
     implied = {name for name, _ in block.when} if block is not axis else {"levels"} if place else set()
     parts = []

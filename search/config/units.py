@@ -75,3 +75,8 @@ def show_count(count: float) -> str:
         if count >= scale:
             return f"{count / scale:.2f} {unit}"
     return f"{count:.0f}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a count with its noun: 1 trial, 2 trials."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -88,7 +88,7 @@ def pack(packing: Packing, plan: Plan, record: Record, records: Sequence[Record]
         return Trained((_train_on_all(plan, record, view=view),), how, tuple(known.values()))
     fold = plan.folds[record.fold]
     how = (
-        f"trained on fold {record.fold + 1} of {len(plan.folds)}: {len(fold.train)} cases, validated on "
+        f"trained on fold {record.fold} (of 0 to {len(plan.folds) - 1}): {len(fold.train)} cases, validated on "
         f"{len(fold.validation)}"
     )
     return Trained((trial_folder(plan.folder, record.number),), how, record.measurement.cases)
@@ -151,7 +151,7 @@ def _folds(plan: Plan, record: Record, records: Sequence[Record], *, view: View)
                 ended = {each.fold: each for each in _same(record, driver.store.records()) if each.seed == seed}
         for fold in missing:
             if fold not in ended:
-                raise UserError([f"--ensemble folds: the training on fold {fold + 1} failed; `voxnas status` says why"])
+                raise UserError([f"--ensemble folds: the training on fold {fold} failed; `voxnas status` says why"])
         found.update({fold: ended[fold] for fold in missing})
     members = [found[fold] for fold in range(len(plan.folds))]
     cases = {case.case: case for each in members for case in each.measurement.cases}

@@ -101,7 +101,7 @@ def list_studies(url: str) -> list[Listed]:
 
 def studies_table(rows: list[Listed]) -> Table:
     """Draw a list of studies."""
-    table = Table(title=f"{len(rows)} studies", title_justify="left")
+    table = Table(title="1 study" if len(rows) == 1 else f"{len(rows)} studies", title_justify="left")
     for heading in ("study", "trials", "began", "last trial ended", "database"):
         table.add_column(heading)
     for row in rows:

@@ -1,0 +1,59 @@
+"""An ablation on the terminal: its arms before it runs, and its tables after."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from search.ablation.findings import Findings, find
+from search.ablation.plan import AblationPlan
+from search.ablation.preview import outlooks, print_outlook
+from search.ablation.report import write_findings
+from search.ablation.run import ablation_device, missing_count, run_ablation
+from search.ablation.tables import to_rich
+from search.cli.progress import RunView
+from search.cli.running import make_executor, stoppable
+from search.cli.terminal import open_console, say, say_json
+
+
+def preview_ablation(plan: AblationPlan, *, json: bool) -> None:
+    """Show the arms, their costs and the expected time."""
+    found = outlooks(plan)
+    if not json:
+        print_outlook(plan, found, open_console())
+        return
+    arms = [
+        {
+            "arm": each.arm.name,
+            "changes": dict(each.arm.changes),
+            "costs": asdict(each.costs),
+            "trainings_left": each.left,
+            "seconds_each": each.each_s,
+            "measured": each.measured,
+        }
+        for each in found
+    ]
+    same = {each.name: each.same_as for each in plan.arms if each.same_as}
+    say_json({"ablation": plan.loaded.ablation.name, "baseline": plan.baseline.name, "arms": arms, "same_as": same})
+
+
+def run_arms(plan: AblationPlan, *, json: bool) -> None:
+    """Run or resume an ablation under the live view, and show what it found."""
+    console, name = open_console(to_stderr=json), plan.loaded.ablation.name
+    with stoppable(console), RunView(console, name=name, trials=missing_count(plan)) as view:
+        run_ablation(plan, view=view, make_executor=make_executor)
+    _show_findings(plan, find(plan, ablation_device(plan)), json=json)
+
+
+def _show_findings(plan: AblationPlan, found: Findings, *, json: bool) -> None:
+    """Write an ablation's files, and show its tables."""
+    written = write_findings(plan, found)
+    if json:
+        tables = [asdict(table) for table in found.tables]
+        say_json({"tables": tables, "methods": found.methods, "files": [str(path) for path in written]})
+        return
+    console = open_console()
+    for table in found.tables:
+        console.print(to_rich(table))
+    console.print(found.methods)
+    for path in written:
+        say(path)

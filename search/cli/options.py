@@ -1,0 +1,77 @@
+"""Arguments and options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def complete_study(incomplete: str) -> list[str]:
+    """Complete names of studies in runs/, study files and folders."""
+    names = [file.parent.name for file in Path("runs").glob("*/study.yaml")]
+    files = [
+        f"{path}/" if path.is_dir() else str(path)
+        for path in Path().glob(f"{incomplete}*")
+        if path.is_dir() or path.suffix in (".yaml", ".yml")
+    ]
+    return [each for each in [*names, *files] if each.startswith(incomplete)]
+
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="Study file (YAML).", show_default=False)]
+StudyOrName = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY",
+        help="Study file (YAML), or the name of a study in the runs folder.",
+        show_default=False,
+        autocompletion=complete_study,
+    ),
+]
+AblationFile = Annotated[Path, typer.Argument(metavar="FILE", help="Ablation file (YAML).", show_default=False)]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder that contains the data folder named in the file.", show_default="$VOXNAS_DATA"),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of the file, e.g. training.epochs=3. Repeat for more keys.",
+        show_default=False,
+    ),
+]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder that contains one folder per study.")]
+ExecutorKind = Annotated[
+    str | None,
+    typer.Option("--executor", metavar="local|ray", help="Where trials run.", show_default="executor.kind in the file"),
+]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", help="Ray cluster: auto or HOST:PORT.", show_default="executor.address in the file"),
+]
+Trials = Annotated[
+    int | None,
+    typer.Option(
+        "--trials",
+        min=1,
+        help="Number of trainings, those already done included.",
+        show_default="search.trials in the file",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables, in bytes, seconds and counts.")]
+
+
+def with_executor(overrides: list[str] | None, kind: str | None, address: str | None) -> list[str]:
+    """Return the executor's options as overrides of the study's file."""
+    named = {"executor.kind": kind, "executor.address": address}
+    return [*(overrides or ()), *(f"{key}={value}" for key, value in named.items() if value is not None)]
+
+
+def run_options(data: Path | None, overrides: list[str] | None, trials: int | None) -> list[str]:
+    """Write options of `voxnas run` as on its command line."""
+    named = {"--data": data, "--trials": trials}
+    given = [part for name, value in named.items() if value is not None for part in (name, str(value))]
+    return [*given, *(part for override in overrides or () for part in ("--set", override))]

@@ -1,0 +1,23 @@
+"""`voxnas studies`: the studies of some databases, after a change if one is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from search.cli.terminal import open_console, say, say_json
+from search.storage import admin
+
+
+def manage_studies(database: str | None, change: admin.Change, *, runs: Path, json: bool) -> None:
+    """Change what is asked for, then list."""
+    done = admin.change_studies(admin.find_databases(database, runs), change, runs=runs)
+    some_left = database is not None or any(runs.glob("*/study.db"))  # the last one may be deleted now
+    urls = admin.find_databases(database, runs) if some_left else []
+    rows = [row for url in urls for row in admin.list_studies(url)]
+    if json:
+        say_json({"done": done, "studies": [asdict(row) for row in rows]})
+        return
+    for line in done:
+        say(line)
+    open_console().print(admin.studies_table(rows))

@@ -1,0 +1,86 @@
+"""Verbs that answer a question by many trainings, or by none: ablations, and proposers on known results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search.cli.options import AblationFile, Address, AsJson, DataRoot, ExecutorKind, Overrides, Runs, with_executor
+from search.cli.verbs.register import COMPARE, verb
+
+app = typer.Typer()
+
+
+@verb(app, COMPARE, example="voxnas ablate studies/ablations/csam_parts.yaml --data FOLDER --dry-run")
+def ablate(
+    file: AblationFile,
+    data: DataRoot = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    executor: ExecutorKind = None,
+    address: Address = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the arms, their costs and the expected time; train nothing.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Run or resume an ablation, and write its tables, figures and methods paragraph."""
+    from search.cli.ablations import preview_ablation, run_arms
+    from search.cli.running import load_arms
+
+    plan = load_arms(file, data, with_executor(overrides, executor, address), runs)
+    (preview_ablation if dry_run else run_arms)(plan, json=json)
+
+
+@verb(app, COMPARE, example="voxnas simulate --synthetic --only noisy --seeds 5 --trainings 50")
+def simulate(
+    synthetic: Annotated[
+        bool, typer.Option("--synthetic", help="Search the synthetic tables, all of them or those of --only.")
+    ] = False,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Synthetic tables, separated by commas.", show_default="all"),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Parquet file of known results.", show_default=False),
+    ] = None,
+    proposers: Annotated[
+        str, typer.Option(metavar="NAMES", help="Proposers to compare, separated by commas.")
+    ] = "known-cost,random,tpe,nsga2,nsga3,gp,local",
+    seeds: Annotated[int, typer.Option(min=1, help="Number of runs per proposer.")] = 20,
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="Asynchronous trainings at a time.")] = 1,
+    trainings: Annotated[int, typer.Option(min=1, help="Trainings after which a run is cut off.")] = 200,
+    enough: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the hypervolume that ends a run.")] = 0.99,
+    halving: Annotated[
+        str,
+        typer.Option(
+            metavar="RULE", help="Successive halving: off, MIN_EPOCHS,REDUCTION or MIN_EPOCHS,REDUCTION,BRACKETS."
+        ),
+    ] = "off",
+    jobs: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
+    figure: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write the anytime curves as an HTML file.", show_default=False),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Compare proposers on tables of known results. Trains nothing."""
+    from search.cli.terminal import open_console
+    from search.simulate.call import Call, run_call
+
+    call = Call(
+        tables=only.split(",") if only else None,
+        synthetic=synthetic,
+        file=table,
+        proposers=proposers.split(","),
+        seeds=seeds,
+        workers=workers,
+        trainings=trainings,
+        enough=enough,
+        halving=halving,
+        jobs=jobs,
+    )
+    run_call(call, console=open_console(), figure=figure, as_json=json)

@@ -1,0 +1,65 @@
+"""Verbs that take networks out of voxnas, and weights in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from search.cli.options import DataRoot, Overrides, Runs, StudyFile
+from search.cli.verbs.register import DEPLOY, verb
+
+app = typer.Typer()
+Retrain = Literal["full"]
+Ensemble = Literal["folds"]
+
+
+@verb(app, DEPLOY, example="voxnas export studies/acdc.yaml --data FOLDER --pick knee --out model")
+def export(
+    study: StudyFile,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
+    pick: Annotated[
+        str,
+        typer.Option(
+            metavar="RULE",
+            help="Network to export: knee, best, cheapest:dice>=0.85, under:memory=4GiB,latency=30ms, or a trial.",
+        ),
+    ] = "knee",
+    retrain: Annotated[
+        Retrain | None,
+        typer.Option(help="Retrain the network on all cases first.", show_default=False),
+    ] = None,
+    ensemble: Annotated[
+        Ensemble | None,
+        typer.Option(help="Export one network per fold; missing ones are trained.", show_default=False),
+    ] = None,
+    data: DataRoot = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Export one network as a folder that runs without voxnas, and verify it."""
+    from search.cli.running import export_network, load_plan
+    from search.config.errors import UserError
+
+    if retrain and ensemble:
+        raise UserError(["export: choose one of --retrain full (one network) and --ensemble folds (several)"])
+    export_network(load_plan(study, data, overrides, runs), pick, out, retrain or ensemble or "trial")
+
+
+@verb(app, DEPLOY, name="import", example="voxnas import model --out start.safetensors")
+def import_(
+    source: Annotated[Path, typer.Argument(help="An export's folder, or a checkpoint file.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Paper's network that the checkpoint belongs to; voxnas show --all lists them.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Convert weights to start trainings from (key training.init): an export's, or the authors' released ones."""
+    from search.cli.terminal import say
+    from search.export.import_weights import import_weights
+
+    say(import_weights(source, out, preset=preset))

@@ -1,0 +1,127 @@
+"""Verbs that read what a study left: front, comparison, dashboard, report, the list of studies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search.cli.options import AsJson, Overrides, Runs, StudyOrName
+from search.cli.verbs.register import RESULTS, verb
+
+app = typer.Typer()
+Database = Annotated[
+    str | None,
+    typer.Argument(help="URL of a database, or an SQLite file.", show_default="every study of the runs folder"),
+]
+
+
+@verb(app, RESULTS, example="voxnas front acdc --json")
+def front(
+    study: StudyOrName,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    confirmed: Annotated[
+        bool, typer.Option("--confirmed", help="Show the confirmed front: means, intervals, significance.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Show a study's Pareto front."""
+    from search.cli.fronts import show_confirmed, show_front
+    from search.cli.running import load_look
+
+    looked = load_look(study, overrides, runs)
+    (show_confirmed if confirmed else show_front)(looked, json=json)
+
+
+@verb(app, RESULTS, example="voxnas compare runs/acdc runs/acdc-random --out both.html")
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of runs, e.g. runs/acdc.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Also write the figure as an HTML file.", show_default=False),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Compare runs with the same objectives: their fronts, and hypervolume over hours from one reference point."""
+    from search.analysis.runs import compare_json, compare_runs, compare_table, look_at_run
+    from search.cli.terminal import open_console, say
+
+    reference, sides = compare_runs([look_at_run(run) for run in runs])
+    if json:
+        say(compare_json(reference, sides))
+    else:
+        open_console().print(compare_table(reference, sides))
+    if out is not None:
+        from search.visualization.figures.runs import draw_sides, write_figures
+
+        write_figures([draw_sides(sides)], out, title="voxnas compare")
+
+
+@verb(app, RESULTS, example="voxnas dashboard")
+def dashboard(
+    database: Database = None,
+    runs: Runs = Path("runs"),
+    host: Annotated[str, typer.Option(help="Address to listen on; other than this machine's own needs --token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8050,
+    token: Annotated[
+        str | None,
+        typer.Option("--token", envvar="VOXNAS_TOKEN", help="Token that visitors must give.", show_default=False),
+    ] = None,
+) -> None:
+    """Show studies live in the browser: fronts, progress, what matters, every trial."""
+    from search.dashboard.serve import serve
+
+    serve(database, runs=runs, host=host, port=port, token=token)
+
+
+@verb(app, RESULTS, example="voxnas report acdc --slices")
+def report(
+    study: StudyOrName,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    slices: Annotated[
+        bool, typer.Option("--slices", help="Include patients' slices with their segmentations.")
+    ] = False,
+) -> None:
+    """Write report.html, the dashboard's figures and tables in one offline file."""
+    from search.cli.fronts import write_study_report
+    from search.cli.running import load_look
+
+    write_study_report(load_look(study, overrides, runs), slices=slices)
+
+
+@verb(app, RESULTS, example="voxnas studies --free acdc")
+def studies(
+    database: Database = None,
+    rename: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--rename", metavar="NAME NEW", help="Rename a study and its folder.", show_default=False),
+    ] = None,
+    copy: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--copy", metavar="NAME DATABASE", help="Copy its records to a database.", show_default=False),
+    ] = None,
+    delete: Annotated[
+        str | None,
+        typer.Option("--delete", metavar="NAME", help="Delete its records and its folder.", show_default=False),
+    ] = None,
+    free: Annotated[
+        str | None,
+        typer.Option("--free", metavar="NAME", help="Delete files that are no longer needed.", show_default=False),
+    ] = None,
+    upgrade: Annotated[bool, typer.Option("--upgrade", help="Migrate an older database.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+    runs: Runs = Path("runs"),
+    json: AsJson = False,
+) -> None:
+    """List studies, or rename, copy, delete or clean up one."""
+    from search.cli.studies import manage_studies
+    from search.storage.admin import Change
+
+    if delete and not yes:
+        typer.confirm(f"Delete study {delete}, its records and its folder?", abort=True)
+    manage_studies(database, Change(rename, copy, delete, free, upgrade), runs=runs, json=json)

@@ -1,0 +1,101 @@
+"""Verbs that train: run or submit a study, watch it, confirm its front."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search.cli.options import (
+    Address,
+    AsJson,
+    DataRoot,
+    ExecutorKind,
+    Overrides,
+    Runs,
+    StudyFile,
+    StudyOrName,
+    Trials,
+    run_options,
+    with_executor,
+)
+from search.cli.verbs.register import SEARCH, verb
+
+app = typer.Typer()
+
+
+@verb(app, SEARCH, example="voxnas run studies/acdc.yaml --data FOLDER")
+def run(
+    study: StudyFile,
+    data: DataRoot = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    trials: Trials = None,
+    executor: ExecutorKind = None,
+    address: Address = None,
+) -> None:
+    """Run or resume a study. Ctrl-C stops it; the same command resumes it."""
+    from search.cli.running import load_plan, run_trials
+
+    plan = load_plan(study, data, with_executor(overrides, executor, address), runs)
+    run_trials(plan, trials or plan.study.search.trials)
+
+
+@verb(app, SEARCH, example="voxnas submit studies/acdc.yaml --address http://HEAD:8265 --runs /shared/runs")
+def submit(
+    study: StudyFile,
+    address: Annotated[str, typer.Option("--address", help="Dashboard of the cluster's head, http://HEAD:8265.")],
+    runs: Annotated[Path, typer.Option("--runs", help="Runs folder on the cluster, as an absolute path.")],
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Folder on the cluster that contains the data folder.", show_default=False),
+    ] = None,
+    overrides: Overrides = None,
+    trials: Trials = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Print the job's output until it ends.")] = False,
+) -> None:
+    """Submit a study to a Ray cluster as a job. Submit it again to resume it."""
+    from search.cli.running import submit_study
+
+    submit_study(study, address, runs, run_options(data, overrides, trials), follow)
+
+
+@verb(app, SEARCH, example="voxnas status acdc --watch")
+def status(
+    study: StudyOrName,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every two seconds until the study ends.")] = False,
+) -> None:
+    """Show a study's progress: drivers, machines, running trials, queue, failures with their reasons, time left."""
+    from search.cli.status import show_status
+
+    show_status(study, overrides, runs, json, watch)
+
+
+@verb(app, SEARCH, example="voxnas confirm studies/acdc.yaml --data FOLDER --top 5 --seeds 2")
+def confirm(
+    study: StudyFile,
+    data: DataRoot = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="Confirm only the best N of the front.", metavar="N", show_default="the whole front"),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings per fold, each with its own seed.")] = 1,
+    folds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of folds, starting with the study's own.", show_default="all"),
+    ] = None,
+    executor: ExecutorKind = None,
+    address: Address = None,
+    json: AsJson = False,
+) -> None:
+    """Retrain the Pareto front over seeds and folds. The same command resumes it."""
+    from search.cli.running import confirm_front, load_plan
+
+    plan = load_plan(study, data, with_executor(overrides, executor, address), runs)
+    confirm_front(plan, top, seeds, folds or len(plan.folds), json=json)

@@ -1,0 +1,84 @@
+"""Verbs before a search: try the demo, check a study, look at its space and at the papers' networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search.cli.options import AsJson, DataRoot, Overrides, Runs, StudyFile
+from search.cli.verbs.register import START, verb
+
+app = typer.Typer()
+
+
+@verb(app, START, example="voxnas demo")
+def demo(runs: Runs = Path("runs")) -> None:
+    """Run a small study on synthetic volumes, from data to exported network, in a few minutes."""
+    from search.cli.demo import run_demo
+
+    run_demo(runs)
+
+
+@verb(app, START, example="voxnas check studies/acdc.yaml --data FOLDER")
+def check(
+    study: StudyFile,
+    data: DataRoot = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    costs: Annotated[bool, typer.Option("--costs", help="Also predict the costs of 16 random networks.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Check a study and its data, and show what would run. Trains nothing."""
+    from search.cli.check import check_study
+    from search.cli.running import load_plan
+
+    check_study(load_plan(study, data, overrides, runs), costs=costs, json=json)
+
+
+@verb(app, START, example="voxnas space studies/acdc.yaml --data FOLDER --sample 100 --timed 0")
+def space(
+    study: StudyFile,
+    data: DataRoot = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    sample: Annotated[int, typer.Option(min=1, help="Number of random networks to price.")] = 16,
+    timed: Annotated[int, typer.Option(min=0, help="How many of them to measure the latency of.")] = 16,
+    json: AsJson = False,
+) -> None:
+    """Show a study's search space: axes, conditions, size, infeasible share, and what random networks cost."""
+    from search.cli.running import load_plan
+    from search.cli.space_report import survey_space
+
+    survey_space(load_plan(study, data, overrides, runs), networks=sample, timed=timed, json=json)
+
+
+@verb(app, START, example="voxnas show unetrpp_acdc")
+def show(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Name of a network, e.g. unetrpp_acdc.", show_default=False),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="List all of them, one per line.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Show the papers' networks: shapes, parameters, MACs, and where attention sits."""
+    from search.cli.networks import show_networks
+
+    show_networks(name, every=every, json=json)
+
+
+@verb(app, START, example="voxnas phantom volumes/phantom --cases 16")
+def phantom(
+    folder: Annotated[Path, typer.Argument(help="Folder to write, in Decathlon layout.", show_default=False)],
+    cases: Annotated[int, typer.Option(min=1, help="Number of cases.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random shapes, noise and bias fields.")] = 0,
+) -> None:
+    """Write synthetic volumes: thick slices, several classes, noise, a bias field."""
+    from search.cli.terminal import say
+    from search.config.units import counted
+    from search.data.phantom import write_phantom
+
+    write_phantom(folder, cases=cases, seed=seed)
+    say(f"Wrote {counted(cases, 'case')} to {folder}")
