@@ -50,7 +50,7 @@ bench-dashboard: link
 bench-blocks: link
 	$(BIN)/python tests/bench_blocks.py
 
-# The environment is made anew whenever pyproject.toml, constraints.txt or Python changed.
+# Rebuild the environment whenever pyproject.toml, constraints.txt or the Python version changes.
 $(READY):
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
@@ -58,7 +58,7 @@ $(READY):
 	pwd > $(VENV)/.linked
 	touch $@
 
-# One environment may serve several checkouts: the packages are those of the checkout that asks.
+# Several checkouts may share one environment: link it to the checkout that runs make.
 link: $(READY)
 	@test "$$(cat $(VENV)/.linked)" = "$$(pwd)" || \
 		{ $(BIN)/pip install --quiet --no-deps --editable . && pwd > $(VENV)/.linked; }

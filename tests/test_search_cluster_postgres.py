@@ -167,4 +167,4 @@ def test_the_dashboard_reads_a_study_there_while_it_grows_and_cannot_write(tmp_p
     reader = library.readers["seen"]
     with reader.engine.connect() as connection, pytest.raises(sql.exc.DBAPIError, match="read-only"):
         connection.exec_driver_sql("DELETE FROM trials")
-    app.shown.close()
+    app.site.close()

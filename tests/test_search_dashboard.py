@@ -1,4 +1,4 @@
-"""The dashboard's server without a browser: who may look, what is escaped, what is read, what a poll costs."""
+"""The dashboard's server without a browser: access control, escaping, reading, the cost of a poll."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def runs(tmp_path_factory):
 def app(runs):
     made = make_app(Library(None, runs), token=None)
     yield made
-    made.shown.close()
+    made.site.close()
 
 
 def get(app, path, **headers):
@@ -53,7 +53,7 @@ def get(app, path, **headers):
 
 
 def page(app, path, search=""):
-    """What Dash's own callback answers for an address."""
+    """Return the response of Dash's callback for a URL."""
     body = {
         "output": "..page.children...drawn.data..",
         "outputs": [{"id": "page", "property": "children"}, {"id": "drawn", "property": "data"}],
@@ -76,21 +76,21 @@ def test_every_view_of_every_study_answers(app, study, view):
     assert "main" in page(app, f"/study/{study}/{view}").lower()
 
 
-def test_an_address_reopens_a_view_and_nonsense_in_it_counts_as_not_given(app):
+def test_a_url_reopens_a_view_and_invalid_parameters_are_ignored(app):
     assert '"value": "latency"' in page(app, "/study/made/front", "?x=latency").replace('":"', '": "')
-    said = page(app, "/study/made/front", "?x=nonsense&color=__class__&lasso=memory,dice:1,nan;2,3;4,5&z=../../etc")
-    assert "nonsense" not in said and "__class__" not in said
+    html = page(app, "/study/made/front", "?x=nonsense&color=__class__&lasso=memory,dice:1,nan;2,3;4,5&z=../../etc")
+    assert "nonsense" not in html and "__class__" not in html
     assert read_path("/study/a%2F..%2Fb/front") == ("a/../b", "front")
 
 
 @pytest.mark.parametrize("name", ["..", "..%2F..", "made%2F..%2Fmade", "%2Fetc%2Fpasswd", "a b", "made%00"])
-def test_a_name_can_not_leave_the_runs_folder(app, name):
+def test_a_study_name_cannot_leave_the_runs_folder(app, name):
     assert "There is no study" in page(app, f"/study/{name}/trial")
     answer = get(app, f"/voxnas/{name}")
     assert answer.status_code == 404 or answer.text.startswith("<!DOCTYPE html>")  # Dash's page for any other path
 
 
-def test_every_answer_carries_headers_that_forbid_inline_and_foreign_scripts(app):
+def test_every_response_has_headers_that_forbid_inline_and_external_scripts(app):
     for path in ("/", "/study/made/front", "/voxnas/figures.js", "/_dash-layout"):
         headers = get(app, path).headers
         policy = dict(each.strip().split(" ", 1) for each in headers["Content-Security-Policy"].split(";"))
@@ -99,21 +99,23 @@ def test_every_answer_carries_headers_that_forbid_inline_and_foreign_scripts(app
     html = get(app, "/study/made/front").text
     scripts = re.findall(r"<script\b([^>]*)>([^<]*)", html)
     assert all("src=" in attributes or "application/json" in attributes for attributes, _ in scripts)
-    assert "https://" not in re.sub(r"data-figure=\"[^\"]*\"", "", html)  # nothing from elsewhere
+    assert "https://" not in re.sub(r"data-figure=\"[^\"]*\"", "", html)  # no external resources
 
 
-def test_without_a_token_only_this_machine_is_answered(app):
+def test_without_a_token_only_requests_from_this_machine_are_accepted(app):
     assert get(app, "/", Host="localhost:8050").status_code == 200
     assert get(app, "/", Host="127.0.0.1").status_code == 200
-    for host in ("evil.example", "evil.example:8050", "127.0.0.1.evil.example"):  # a name that was made to lead here
-        assert get(app, "/", Host=host).status_code == 403
+    for host in ("evil.example", "evil.example:8050", "127.0.0.1.evil.example"):  # DNS rebinding
+        refused = get(app, "/", Host=host)
+        assert refused.status_code == 403 and refused.text == "this dashboard accepts requests from this machine only"
 
 
-def test_with_a_token_nothing_is_answered_without_it(runs):
+def test_with_a_token_every_request_without_it_is_refused(runs):
     app = make_app(Library(None, runs), token=TOKEN)
     for path in ("/", "/study/made/front", "/_dash-layout", "/_dash-dependencies", "/voxnas/plotly.js"):
         assert get(app, path, Host="study.example").status_code == 401
-    assert get(app, "/?token=wrong").status_code == 401
+    refused = get(app, "/?token=wrong")
+    assert refused.status_code == 401 and refused.text == "a token is required: open this URL with ?token=…"
     assert get(app, "/", Authorization=f"Bearer {TOKEN}").status_code == 200
     client = app.server.test_client()
     moved = client.get(f"/study/made/front?x=latency&token={TOKEN}")
@@ -135,27 +137,28 @@ def test_a_token_is_compared_in_constant_time(runs, monkeypatch):
     assert (b"guess", TOKEN.encode()) in compared
 
 
-def test_another_host_needs_a_token_that_can_not_be_guessed():
+def test_a_host_other_than_loopback_needs_a_long_token():
     assert is_loopback("127.0.0.1") and is_loopback("::1") and not is_loopback("0.0.0.0")
     check_access("127.0.0.1", None)
     check_access("0.0.0.0", TOKEN)
-    with pytest.raises(UserError, match="--host 0.0.0.0 lets others look; give --token, or VOXNAS_TOKEN"):
+    with pytest.raises(UserError, match="--host 0.0.0.0 accepts connections from .*set a token with --token or VOXNAS"):
         check_access("0.0.0.0", None)
-    with pytest.raises(UserError, match="a token of 3 letters can be guessed"):
+    with pytest.raises(UserError, match="the token has 3 characters and could be guessed; use at least 16"):
         check_access("0.0.0.0", "abc")
 
 
-def test_the_command_serves_says_how_to_put_tls_before_it_and_is_not_in_debug_mode(runs):
+def test_the_command_serves_explains_tls_and_is_not_in_debug_mode(runs):
     command = [sys.executable, "-m", "search.cli", "dashboard", "--runs", str(runs), "--port", "0", "--host", "0.0.0.0"]
     refused = subprocess.run(command, capture_output=True, text=True)
-    assert refused.returncode == 2 and "give --token" in refused.stderr and "Traceback" not in refused.stderr
+    assert refused.returncode == 2 and "set a token" in refused.stderr and "Traceback" not in refused.stderr
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, "VOXNAS_TOKEN": TOKEN}
     ) as server:
         try:
-            said = [server.stdout.readline() for _ in range(5)]
-            port = re.search(r":(\d+)/", said[0])[1]
-            assert "caddy reverse-proxy" in "".join(said) and "ssh -L" in "".join(said) and TOKEN not in "".join(said)
+            lines = [server.stdout.readline() for _ in range(6)]
+            text, port = "".join(lines), re.search(r":(\d+)/", lines[0])[1]
+            assert "add ?token=… on the first visit" in lines[0]
+            assert "caddy reverse-proxy" in text and "ssh -L" in text and TOKEN not in text
             request = urllib.request.Request(
                 f"http://127.0.0.1:{port}/_dash-layout", headers={"Authorization": f"Bearer {TOKEN}"}
             )
@@ -185,7 +188,7 @@ def test_names_from_a_study_are_escaped(tmp_path):
 
 
 @pytest.mark.parametrize("kept", [1, [], {}, {"a": 1}, {"data": 1, "objectives": 2}, {"data": {}, "objectives": {}}])
-def test_what_another_program_keeps_beside_our_studies_is_listed_and_left_alone(tmp_path, kept):
+def test_a_study_of_another_program_in_the_same_database_is_listed_but_not_opened(tmp_path, kept):
     file = write_made_study(tmp_path, "made", made_records(12))
     with open_storage(f"sqlite:///{file}") as storage:
         optuna.create_study(study_name="other", storage=storage).set_user_attr(STUDY, kept)
@@ -194,10 +197,10 @@ def test_what_another_program_keeps_beside_our_studies_is_listed_and_left_alone(
     assert "There is no study" in page(app, "/study/other/front")
     for view in VIEWS:
         assert "made" in page(app, f"/study/made/{view}")
-    app.shown.close()
+    app.site.close()
 
 
-def test_the_database_refuses_to_be_written_by_who_looks(runs):
+def test_the_dashboard_cannot_write_to_the_database(runs):
     file = runs / "made" / "study.db"
     reader = SheetReader(made_study("made"), file.parent, f"sqlite:///{file}")
     import sqlalchemy as sql
@@ -206,7 +209,7 @@ def test_the_database_refuses_to_be_written_by_who_looks(runs):
         connection.execute(sql.text("DELETE FROM trials"))
 
 
-def test_a_poll_reads_what_is_new_or_was_running_and_keeps_the_rest(tmp_path):
+def test_a_poll_reads_only_new_and_running_trials(tmp_path):
     running = made_records(1, first=20, state="running")
     file = write_made_study(tmp_path, "made", [*made_records(20), *running])
     reader = SheetReader(made_study("made"), file.parent, f"sqlite:///{file}")
@@ -236,7 +239,7 @@ def test_a_running_writer_is_not_disturbed_and_its_trials_appear(tmp_path):
         writer.commit()
 
 
-def test_an_errand_runs_beside_the_server_and_its_result_is_kept():
+def test_a_task_runs_in_its_own_process_and_its_result_is_kept():
     worker = Worker()
     arguments = (
         [{"a": str(each % 2), "b": str(each % 3)} for each in range(60)],
@@ -278,7 +281,7 @@ if __name__ == "__main__":
 """
 
 
-def test_the_errands_process_ends_with_the_dashboard_even_a_killed_one(tmp_path):
+def test_the_worker_process_exits_when_the_dashboard_is_killed(tmp_path):
     script = tmp_path / "owner.py"
     script.write_text(OWNER)
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as owner:
@@ -287,5 +290,5 @@ def test_the_errands_process_ends_with_the_dashboard_even_a_killed_one(tmp_path)
         owner.kill()
     end = time.monotonic() + 20
     while Path(f"/proc/{pid}").exists():
-        assert time.monotonic() < end, "the errands' process outlived its owner"
+        assert time.monotonic() < end, "the worker process outlived its parent"
         time.sleep(0.1)

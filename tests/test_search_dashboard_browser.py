@@ -19,7 +19,7 @@ PATIENCE_MS = 60_000
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """The address of a dashboard over made studies, and their folder."""
+    """The URL of a dashboard over synthetic studies, and their folder."""
     runs = tmp_path_factory.mktemp("runs")
     write_made_study(runs, "made", [*made_records(80), *made_records(1, first=80, state="running")])
     repeats = replace(made_study("random"), search=Search(proposer="random", trials=20))
@@ -32,24 +32,24 @@ def served(tmp_path_factory):
     thread.start()
     yield f"http://localhost:{server.port}", runs
     server.shutdown()
-    app.shown.close()
+    app.site.close()
 
 
 @pytest.fixture
 def opened(browser, served):
-    """What opens an address and keeps what the page complained of; none may be left at the end."""
-    said, pages = [], []
+    """A function that opens a URL; the fixture fails if a page logged an error or contacted another host."""
+    complaints, pages = [], []
 
     def open_page(path, size=DESK, **context):
         page = browser.new_page(viewport={"width": size[0], "height": size[1]}, **context)
         page.set_default_timeout(PATIENCE_MS)
         pages.append(page)
-        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "request",
             lambda request: (
-                said.append(request.url) if not request.url.startswith((served[0], "data:", "blob:")) else None
+                complaints.append(request.url) if not request.url.startswith((served[0], "data:", "blob:")) else None
             ),
         )
         page.goto(served[0] + path)
@@ -59,11 +59,11 @@ def opened(browser, served):
     yield open_page
     for page in pages:
         page.close()
-    assert said == []
+    assert complaints == []
 
 
 def walk(page, path):
-    """Follow a link of the page's own, as a click does, without loading the page anew."""
+    """Follow one of the page's links as a click does, without reloading the page."""
     page.evaluate("path => dash_clientside.set_props('url', {pathname: path, search: ''})", path)
     page.wait_for_function("path => location.pathname === path", arg=path)
     page.wait_for_timeout(300)
@@ -71,7 +71,7 @@ def walk(page, path):
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-def test_every_view_opens_without_complaint_and_fits(opened, size):
+def test_every_view_opens_without_errors_and_fits_the_window(opened, size):
     page = opened("/study/made/front", size)
     for study, views in (
         ("made", ("progress", "matters", "trial", "compare")),
@@ -80,7 +80,7 @@ def test_every_view_opens_without_complaint_and_fits(opened, size):
     ):
         for view in views:
             walk(page, f"/study/{study}/{view}")
-            if study == "made":  # a phone's first figure may be further down, and is drawn when it comes near
+            if study == "made":  # on a phone the first figure may be below the fold, and is drawn when scrolled to
                 page.wait_for_selector("#page .figure", state="attached")
                 page.evaluate("document.querySelector('#page .figure').scrollIntoView()")
                 page.wait_for_selector("#page .figure[data-drawn]")
@@ -92,7 +92,7 @@ def test_every_view_opens_without_complaint_and_fits(opened, size):
 
 
 def pixel(page, x, y):
-    """Where a point of the front's plane is on the screen."""
+    """Return the screen position of a point of the front plot."""
     return page.evaluate(
         """([x, y]) => { const node = document.querySelector("#page [data-name=front] .js-plotly-plot");
         const box = node.getBoundingClientRect(), {xaxis, yaxis} = node._fullLayout;
@@ -102,7 +102,7 @@ def pixel(page, x, y):
 
 
 def inside(page, x, y):
-    """Where a share of the front's plane is on the screen, from its lower left corner."""
+    """Return the screen position of a fraction of the front plot's axes, from the lower left corner."""
     ranges = page.evaluate("""() => { const {xaxis, yaxis} = document.querySelector(
         "#page [data-name=front] .js-plotly-plot")._fullLayout; return [xaxis.range, yaxis.range]; }""")
     return pixel(page, *(low + share * (high - low) for (low, high), share in zip(ranges, (x, y), strict=True)))
@@ -133,14 +133,14 @@ def test_a_lasso_filters_the_other_views_and_its_link_reopens_it(opened, served)
     page.wait_for_function("() => location.search.includes('lasso=memory')")
     link = page.url.removeprefix(served[0])
     page.locator("#page nav a[href*=lasso]", has_text="Progress").click()
-    said = page.wait_for_selector("#page p:has-text('trials inside the lasso')").text_content()
-    chosen = int(re.match(r"Only the (\d+) of 81 trials", said)[1])
+    note = page.wait_for_selector("#page p:has-text('trials inside the lasso')").text_content()
+    chosen = int(re.match(r"Only the (\d+) of 81 trials", note)[1])
     assert 0 < chosen < 81
     again = opened(link)
     again.wait_for_selector(f"#page .table[data-name=trials] strong:has-text('{chosen} trials')")
 
 
-def test_a_trial_that_ends_while_one_looks_appears(opened, served):
+def test_a_trial_that_ends_while_the_page_is_open_appears(opened, served):
     runs = served[1]
     page = opened("/study/random/front?papers=off")
     before = page.locator("#page dl div:has(dt:text-is('trained')) dd")
@@ -149,7 +149,7 @@ def test_a_trial_that_ends_while_one_looks_appears(opened, served):
     page.wait_for_selector(f"#page dl div:has(dt:text-is('trained')) dd:text-is('{trained + 1}')")
 
 
-def test_controls_work_by_keyboard_and_write_the_address(opened):
+def test_controls_work_by_keyboard_and_update_the_url(opened):
     page = opened("/study/made/front?papers=off")
     page.get_by_label("across").focus()
     page.get_by_label("across").select_option("latency")
@@ -186,7 +186,7 @@ def test_tables_sort_filter_and_download_and_figures_are_saved(opened, tmp_path)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_its_ground_in_light_and_dark(opened, scheme):
+def test_text_has_enough_contrast_in_light_and_dark_mode(opened, scheme):
     page = opened("/study/made/front?papers=off", color_scheme=scheme)
     page.wait_for_selector("#page [data-name=front][data-drawn]")
     read = """() => {

@@ -1,1 +1,1 @@
-"""`voxnas dashboard`: the pages of a study, live; the only room that knows Dash."""
+"""`voxnas dashboard`: live pages of a study. Only this package imports Dash."""

@@ -1,4 +1,4 @@
-"""The Dash application: the address is the state, a page follows from it, and a tick asks whether anything changed."""
+"""The Dash application. The URL holds the state, a page is a function of the URL, and a timer polls for changes."""
 
 from __future__ import annotations
 
@@ -52,25 +52,25 @@ VIEWS: dict[str, tuple[str, Callable[[Sheet, Asked], Page]]] = {
     "compare": ("Compare", compare_page),
     "ablations": ("Ablations", ablations_page),
 }
-CARRIED = ("lasso",)  # what a link to another view of the study takes along
+SHARED_PARAMETERS = ("lasso",)  # query parameters kept in links to the study's other views
 
 
 @dataclass
-class Shown:
-    """What pages are made from."""
+class Site:
+    """Builds the pages from the studies of a library."""
 
     library: Library
     worker: Worker = field(default_factory=Worker)
 
     def page(self, pathname: str, search: str, *, first: bool = False) -> Element:
-        """Return the whole page of an address; the `first` one has no more than its first figure."""
+        """Return the page of a URL; with `first` only the front's first figure, for a fast first paint."""
         study, view = read_path(pathname)
         query = dict(parse_qsl(search.lstrip("?"), keep_blank_values=True))
         place = f"/study/{quote(study, safe='')}"
         sheet = self.library.sheet(study) if study else None
         asked = Asked({**query, **({"papers": "off"} if first else {})}, self.worker.work, self.sheets, place)
         if study and sheet is None:
-            missing = Page("Studies", (), (Note(f"There is no study {study!r} here."),))
+            missing = Page("Studies", (), (Note(f"There is no study named {study!r}."),))
             return _frame("voxnas", [("/", "Studies", False)], missing, place="")
         if sheet is None:
             page = Page("Studies", (), ()) if first else self._studies(asked)
@@ -78,20 +78,20 @@ class Shown:
         page = VIEWS[view][1](sheet, asked) if view == "front" or not first else Page(view, (), ())
         if first:
             page = Page(page.title, (), tuple(part for part in page.parts if isinstance(part, Figure))[:1])
-        carried = urlencode({key: query[key] for key in CARRIED if key in query})
+        shared = urlencode({key: query[key] for key in SHARED_PARAMETERS if key in query})
         links = [
-            (f"{place}/{key}" + (f"?{carried}" if carried else ""), title, key == view)
+            (f"{place}/{key}" + (f"?{shared}" if shared else ""), title, key == view)
             for key, (title, _) in VIEWS.items()
         ]
         return _frame(study, [*links, ("/", "Studies", False)], page, place=place)
 
     def close(self) -> None:
-        """End the process for errands, and the connections."""
+        """Stop the worker process and close the database connections."""
         self.worker.close()
         self.library.close()
 
     def sheets(self) -> list[Sheet]:
-        """Return all studies that voxnas wrote, as they stand."""
+        """Return the current snapshot of every study that voxnas wrote."""
         return [sheet for name in self.library.names() if (sheet := self.library.sheet(name)) is not None]
 
     def _studies(self, asked: Asked) -> Page:
@@ -100,7 +100,7 @@ class Shown:
         return studies_page(sheets, [name for name in self.library.names() if name not in read], asked)
 
     def version(self, pathname: str) -> str:
-        """Return what changes when the page of an address may have changed."""
+        """Return a string that changes whenever the page of a URL may have changed."""
         study, _ = read_path(pathname)
         sheet = self.library.sheet(study) if study else None
         if sheet is None:
@@ -111,7 +111,7 @@ class Shown:
 
 
 def read_path(pathname: str) -> tuple[str, str]:
-    """Read /study/NAME/VIEW; empty names where it is another path."""
+    """Split /study/NAME/VIEW into study and view; both are empty for any other path."""
     parts = [unquote(each) for each in pathname.split("/")]
     if len(parts) < 3 or parts[1] != "study":
         return "", ""
@@ -128,7 +128,7 @@ def _frame(title: str, links: list[tuple[str, str, bool]], page: Page, *, place:
 
 
 def to_dash(element: Element | str) -> Any:
-    """Return an element as one of Dash's own."""
+    """Convert an element to a Dash component."""
     if isinstance(element, str):
         return element
     component = getattr(html, element.tag.capitalize())
@@ -136,13 +136,13 @@ def to_dash(element: Element | str) -> Any:
 
 
 class Dashboard(Dash):
-    """Dash with a first page that is drawn before its own scripts are loaded."""
+    """A Dash app whose first page is drawn before Dash's own scripts are loaded."""
 
-    shown: Shown
+    site: Site
 
     def interpolate_index(self, **parts: str) -> str:  # type: ignore[override]
-        """Return the page that a browser loads."""
-        first = self.shown.page(request.path, request.query_string.decode(), first=True)
+        """Return the HTML that the browser loads."""
+        first = self.site.page(request.path, request.query_string.decode(), first=True)
         later = parts["scripts"].replace("<script ", "<script defer ")
         values = {
             **parts,
@@ -155,7 +155,7 @@ class Dashboard(Dash):
 
 
 def make_app(library: Library, *, token: str | None) -> Dashboard:
-    """Return the application over the studies of a library."""
+    """Return the application that serves the studies of a library."""
     app = Dashboard(
         "voxnas",
         title="voxnas",
@@ -165,7 +165,7 @@ def make_app(library: Library, *, token: str | None) -> Dashboard:
         enable_mcp=False,
         add_log_handler=False,
     )
-    app.shown = shown = Shown(library)
+    app.site = site = Site(library)
     secure(app.server, token)
     _serve_scripts(app)
     app.layout = html.Div(
@@ -186,8 +186,8 @@ def make_app(library: Library, *, token: str | None) -> Dashboard:
         Input("version", "data"),
     )
     def _page(pathname: str, search: str | None, _: str | None) -> tuple[Any, str]:
-        version = shown.version(pathname or "/")
-        return to_dash(shown.page(pathname or "/", search or "")), version
+        version = site.version(pathname or "/")
+        return to_dash(site.page(pathname or "/", search or "")), version
 
     @app.callback(
         Output("version", "data"),
@@ -197,14 +197,14 @@ def make_app(library: Library, *, token: str | None) -> Dashboard:
         prevent_initial_call=True,
     )
     def _tick(_: int, pathname: str, before: str | None) -> Any:
-        now = shown.version(pathname or "/")
+        now = site.version(pathname or "/")
         return no_update if now == before else now
 
     return app
 
 
 def _serve_scripts(app: Dashboard) -> None:
-    """Serve the page's own scripts by name, from inside the packages."""
+    """Serve voxnas's own scripts and styles by name, from the installed packages."""
 
     def script(name: str) -> Response:
         if name not in SCRIPTS:

@@ -1,4 +1,4 @@
-"""The studies that a dashboard shows, by name: read from their databases when they are asked for, never written."""
+"""The studies of a dashboard by name: read from their databases on demand, never written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from search.storage.database import require_database
 
 @dataclass
 class Library:
-    """The studies of a runs folder, or of one database; a study's folder is the one of its name in `runs`."""
+    """The studies of a runs folder or of one database; the folder of a study is `runs/NAME`."""
 
     database: str | None
     runs: Path
@@ -24,7 +24,7 @@ class Library:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def names(self) -> dict[str, str]:
-        """Return each study's name with its database; what isn't there yet may come."""
+        """Return each study's name and database URL; nothing while no database exists."""
         try:
             urls = find_databases(self.database, self.runs)
         except UserError:
@@ -32,7 +32,7 @@ class Library:
         return {name: url for url in urls for name in read_study_names(url)}
 
     def sheet(self, name: str) -> Sheet | None:
-        """Return a study as it stands; None where there is none of this name, or none that voxnas started."""
+        """Return a study's current snapshot, or None if voxnas started no study of this name."""
         with self.lock:
             reader = self.readers.get(name) or self._open(name)
         if reader is None:
@@ -61,5 +61,5 @@ class Library:
 def _study(url: str, name: str) -> Study | None:
     try:
         return kept_study(url, name)
-    except UserError:  # of another version, or another program's
+    except UserError:  # written by another version or another program
         return None

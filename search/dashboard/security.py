@@ -1,4 +1,4 @@
-"""Who may look: this machine alone, or whoever has the token; and what a browser is allowed to do with the pages."""
+"""Access control (this machine only, or a token) and the security headers of every response."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from search.config import UserError
 
 COOKIE = "voxnas_token"
-SHORTEST = 16  # letters of a token
+MIN_TOKEN_LENGTH = 16  # characters
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
@@ -26,14 +26,15 @@ HEADERS = {
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
 TLS = """\
-{host} is open to others: put TLS before it, or the token and the pages travel readably. For example
-  caddy reverse-proxy --from NAME.EXAMPLE --to 127.0.0.1:{port}     (with --host 127.0.0.1 here, and --token)
-or leave it on this machine and look from another with
+{host} accepts connections from other machines, and the token and the pages are sent unencrypted.
+Put TLS in front of it (then use --host 127.0.0.1 and --token here):
+  caddy reverse-proxy --from NAME.EXAMPLE --to 127.0.0.1:{port}
+or keep the default --host and forward the port from the other machine:
   ssh -L {port}:127.0.0.1:{port} THIS-MACHINE"""
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host's name is this machine, reached from this machine."""
+    """Return whether a host name is a loopback address."""
     if host == "localhost":
         return True
     try:
@@ -43,26 +44,35 @@ def is_loopback(host: str) -> bool:
 
 
 def check_access(host: str, token: str | None) -> None:
-    """Raise UserError where others could look without a token, or the token is too short."""
+    """Raise UserError if other machines could connect without a token, or if the token is too short."""
     if not is_loopback(host) and not token:
-        raise UserError([f"dashboard: --host {host} lets others look; give --token, or VOXNAS_TOKEN, for that"])
-    if token and len(token) < SHORTEST:
-        raise UserError([f"dashboard: a token of {len(token)} letters can be guessed; use {SHORTEST} or more"])
+        raise UserError(
+            [
+                f"dashboard: --host {host} accepts connections from other machines; "
+                "set a token with --token or VOXNAS_TOKEN"
+            ]
+        )
+    if token and len(token) < MIN_TOKEN_LENGTH:
+        raise UserError(
+            [f"dashboard: the token has {len(token)} characters and could be guessed; use at least {MIN_TOKEN_LENGTH}"]
+        )
 
 
 def secure(server: Flask, token: str | None) -> None:
-    """Ask every request for the token (or, without one, that it names this machine), and set every answer's headers."""
+    """Require the token (without one: a loopback host name) in every request, and set the headers of every response."""
 
     @server.before_request
     def _admit() -> AnyResponse | None:
         if token is None:
             named = request.host.rsplit(":", 1)[0] if not request.host.endswith("]") else request.host
-            return None if is_loopback(named) else Response("this dashboard answers this machine alone", 403)
+            return (
+                None if is_loopback(named) else Response("this dashboard accepts requests from this machine only", 403)
+            )
         if _is_token(request.cookies.get(COOKIE, ""), token) or _is_token(_bearer(), token):
             return None
         if _is_token(request.args.get("token", ""), token):
             return _remember(token)
-        return Response("a token is needed: open the address with ?token=…", 401, {"WWW-Authenticate": "Bearer"})
+        return Response("a token is required: open this URL with ?token=…", 401, {"WWW-Authenticate": "Bearer"})
 
     @server.after_request
     def _harden(response: Response) -> Response:
@@ -81,7 +91,7 @@ def _bearer() -> str:
 
 
 def _remember(token: str) -> AnyResponse:
-    """Take the token out of the address, where a history or a screenshot would keep it, into a cookie."""
+    """Move the token from the URL, which histories and screenshots keep, into a cookie."""
     rest = urlencode([(key, value) for key, value in request.args.items(multi=True) if key != "token"])
     answer = redirect(request.path + (f"?{rest}" if rest else ""))
     answer.set_cookie(COOKIE, token, httponly=True, samesite="Strict", secure=request.is_secure)

@@ -1,4 +1,4 @@
-"""Serves the dashboard: on this machine alone, or to whoever has the token."""
+"""Serves the dashboard: to this machine only, or to anyone with the token."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from search.storage.admin import find_databases
 
 
 def serve(database: str | None, *, runs: Path, host: str, port: int, token: str | None) -> None:
-    """Serve until it is interrupted; say where. Raises UserError where others could look without a token."""
+    """Print the URL and serve until interrupted. Raises UserError for a missing token or a port in use."""
     check_access(host, token)
     if database is not None:
         find_databases(database, runs)
@@ -25,11 +25,11 @@ def serve(database: str | None, *, runs: Path, host: str, port: int, token: str 
         server = make_server(host, port, app.server, threaded=True)
     except (OSError, SystemExit):
         raise UserError(
-            [f"dashboard: {host}:{port} can't be used; is another dashboard there? --port takes another"]
+            [f"dashboard: can't listen on {host}:{port}; if another dashboard uses it, choose another --port"]
         ) from None
     named = "localhost" if is_loopback(host) else host
     print(
-        f"http://{named}:{server.port}/ (Ctrl-C ends it)" + ("; open it once with ?token=…" if token else ""),
+        f"http://{named}:{server.port}/ (Ctrl-C to stop)" + ("; add ?token=… on the first visit" if token else ""),
         flush=True,
     )
     if not is_loopback(host):
@@ -39,4 +39,4 @@ def serve(database: str | None, *, runs: Path, host: str, port: int, token: str 
     except KeyboardInterrupt:
         pass
     finally:
-        app.shown.close()
+        app.site.close()

@@ -1,2 +1,2 @@
-// Starts Dash; a file, so that the page needs no inline script.
+// Starts Dash. In a file, because the content security policy forbids inline scripts.
 window.renderer = new DashRenderer();
