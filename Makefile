@@ -17,6 +17,7 @@ test-fast: link
 
 lint: link
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 bench-training: link
