@@ -252,7 +252,7 @@ def test_a_latency_is_measured_on_what_the_study_names(cluster):
 def test_cards_of_one_machine_are_locked_apart(monkeypatch):
     import torch
 
-    from search.costs.latency import physical_name
+    from search.costs.device_lock import physical_name
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     assert physical_name(torch.device("cuda:0")) == "cuda3" and physical_name(torch.device("cpu")) == "cpu"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from search.config.schema import Training
-from search.costs.latency import device_lock, measure_latency
+from search.costs.latency import half_interval, measure_latency, read_times
 from search.costs.live_bytes import LiveBytes
 from search.costs.memory import CPU, inference_memory_bytes, measure_training_memory, training_memory_bytes
 from search.costs.price import predict_costs
@@ -100,13 +100,37 @@ def test_a_latency_says_what_it_belongs_to():
     assert latency.device and latency.threads == torch.get_num_threads() and latency.precision == "float32"
 
 
-def test_measuring_waits_for_training_on_the_device(tmp_path, monkeypatch):
-    import fcntl
+class Clock:
+    """Runs that take given seconds, the last of them for ever."""
 
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with device_lock(CPU, exclusive=False), device_lock(CPU, exclusive=False):
-        file = next(tmp_path.glob("voxnas-*.lock")).open("w")
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    file.close()
+    def __init__(self, *seconds):
+        self.seconds, self.runs = list(seconds), 0
+
+    def __call__(self):
+        self.runs += 1
+        return self.seconds.pop(0) if len(self.seconds) > 1 else self.seconds[0]
+
+
+def test_a_steady_network_is_read_in_a_few_runs():
+    once = Clock(0.9, 0.3, 0.1)
+    times = read_times(once, most_seconds=60.0)
+    assert times == [0.1] * 7 and once.runs == 4 + 7
+
+
+def test_a_slow_network_is_read_twice_after_two_runs_of_warm_up():
+    once = Clock(30.0)
+    assert read_times(once, most_seconds=2.0) == [30.0, 30.0] and once.runs == 4
+
+
+def test_an_unsteady_network_is_read_until_the_time_is_up():
+    rng = Random(0)
+    times = read_times(lambda: rng.uniform(0.01, 0.19), most_seconds=20.0)
+    assert 20.0 <= sum(times) < 20.2 and half_interval(times) > 0.02 * 0.1
+
+
+def test_the_median_lies_in_its_interval_as_often_as_promised():
+    rng, inside = Random(1), 0
+    for _ in range(1000):
+        times = [rng.lognormvariate(0, 0.3) for _ in range(15)]
+        inside += abs(sorted(times)[7] - 1.0) <= half_interval(times)
+    assert 0.91 <= inside / 1000 <= 0.98

@@ -1,37 +1,37 @@
-"""Latency of one patch at batch 1: warm up until it settles, then the median and its spread."""
+"""Latency of one patch at batch 1: the median of repeated runs, as many as its confidence interval needs."""
 
 from __future__ import annotations
 
-import fcntl
-import os
+import math
 import platform
 import statistics
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 
 from search.config.schema import Training
+from search.costs.device_lock import measuring
 from search.training.step import LAYOUT, autocast, lay_out, precision_name
 from search.trials.records import Latency
 from space.build import Network
 from space.canonical import Context
 
-SETTLED = 0.05  # the medians of two successive rounds differ by less than this share
-ROUND = 5  # runs in a warm-up round
-MOST_ROUNDS = 6
-REPEATS = 20
-STEADY = 0.2  # most spread of a good reading: interquartile range over median
-READINGS = 3  # a reading that spreads wider is repeated so often; the steadiest is kept
-MOST_SECONDS = 20.0  # of warm-up and of repeats, each; slow networks are measured fewer times
+NARROW = 0.02  # half the width of the median's 95 % confidence interval, over the median, at which a reading ends
+STEADY = 0.05  # the same of a reading that is called settled
+FEWEST = 7  # runs from which an interval is trusted
+MOST_SECONDS = {"cuda": 0.4, "cpu": 2.0}  # of a reading after its warm-up; slow networks run at least twice
+WARM_UP_SHARE = 0.5  # of a reading's seconds that its warm-up takes at most
 
 
 def measure_latency(network: Network, context: Context, training: Training, *, device: torch.device) -> Latency:
-    """Measure seconds for one patch on this device, nothing else of voxnas training on it meanwhile."""
+    """Measure seconds for one patch on this device, which no training of voxnas uses meanwhile.
+
+    Runs are repeated until the confidence interval of their median is narrow, or until the time is up: a fraction of
+    a second where the machine is idle, at most three seconds (or four runs of a slower network) where it is not.
+    """
     network = lay_out(network).to(device).eval()
     patch = torch.zeros(1, context.in_channels, *context.patch, device=device).contiguous(memory_format=LAYOUT)
 
@@ -42,77 +42,53 @@ def measure_latency(network: Network, context: Context, training: Training, *, d
             torch.cuda.synchronize(device)
         return time.perf_counter() - start
 
-    with device_lock(device, exclusive=True), torch.inference_mode(), autocast(device, training):
-        settled = _warm_up(once)
-        times = _steadiest(once)
+    with measuring(device), torch.inference_mode(), autocast(device, training):
+        times = read_times(once, most_seconds=MOST_SECONDS.get(device.type, MOST_SECONDS["cpu"]))
     return Latency(
         median_s=statistics.median(times),
-        iqr_s=_spread(times),
+        iqr_s=_interquartile_range(times),
         repeats=len(times),
-        settled=settled and _spread(times) <= STEADY * statistics.median(times),
+        settled=half_interval(times) <= STEADY * statistics.median(times),
         device=device_name(device),
         threads=torch.get_num_threads(),
         precision=precision_name(device, training),
     )
 
 
-def _steadiest(once: Callable[[], float]) -> list[float]:
-    """Read until the spread is narrow enough; else keep the reading with the least."""
-    readings: list[list[float]] = []
-    for _ in range(READINGS):
-        readings.append(_repeat(once, REPEATS, MOST_SECONDS))
-        if _spread(readings[-1]) <= STEADY * statistics.median(readings[-1]):
-            break
-    return min(readings, key=lambda times: _spread(times) / statistics.median(times))
-
-
-def _spread(times: list[float]) -> float:
-    """Return the interquartile range."""
-    if len(times) < 2:
-        return 0.0
-    quartiles = statistics.quantiles(times, n=4)
-    return quartiles[2] - quartiles[0]
-
-
-def _warm_up(once: Callable[[], float]) -> bool:
-    before = float("inf")
-    for _ in range(MOST_ROUNDS):
-        median = statistics.median(_repeat(once, ROUND, MOST_SECONDS / MOST_ROUNDS))
-        if abs(median - before) < SETTLED * median:
-            return True
-        before = median
-    return False
-
-
-def _repeat(once: Callable[[], float], repeats: int, most_seconds: float) -> list[float]:
-    times: list[float] = []
-    while len(times) < repeats and (len(times) < 2 or sum(times) < most_seconds):
+def read_times(once: Callable[[], float], *, most_seconds: float) -> list[float]:
+    """Warm up, then repeat until the median is known well enough or the time is up; return seconds of each run."""
+    _warm_up(once, most_seconds * WARM_UP_SHARE)
+    times = [once(), once()]
+    while sum(times) < most_seconds and half_interval(times) > NARROW * statistics.median(times):
         times.append(once())
     return times
 
 
-@contextmanager
-def device_lock(device: torch.device, *, exclusive: bool) -> Iterator[None]:
-    """Hold a device on this machine: shared while an epoch trains, alone while a latency is measured.
+def half_interval(times: Sequence[float]) -> float:
+    """Return half the width of a 95 % confidence interval of the median, in seconds; infinite for few runs.
 
-    Who waits to be alone keeps the gate, so that trainings that follow on each other don't keep it out for ever.
+    Source: McGill, Tukey and Larsen, "Variations of box plots", The American Statistician 32 (1978): the standard
+    error of a median is 1.25 / 1.35 of the interquartile range over the root of the number of runs.
     """
-    path = Path(tempfile.gettempdir()) / f"voxnas-{os.getuid()}-{physical_name(device)}.lock"
-    with path.with_suffix(".gate").open("w") as gate, path.open("w") as file:
-        fcntl.flock(gate, fcntl.LOCK_EX)
-        fcntl.flock(file, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
-        if not exclusive:
-            fcntl.flock(gate, fcntl.LOCK_UN)
-        yield
+    if len(times) < FEWEST:
+        return math.inf
+    return 1.96 * 1.25 / 1.35 * _interquartile_range(times) / math.sqrt(len(times))
 
 
-def physical_name(device: torch.device) -> str:
-    """Name a device of this machine as all its processes do: each may see but some of the cards, numbered from 0."""
-    index = device.index or 0
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    if device.type == "cuda" and index < len(visible) and visible[index]:
-        return f"cuda{visible[index]}"
-    return f"cuda{index}" if device.type == "cuda" else device.type
+def _interquartile_range(times: Sequence[float]) -> float:
+    quartiles = statistics.quantiles(times, n=4)
+    return quartiles[2] - quartiles[0]
+
+
+def _warm_up(once: Callable[[], float], most_seconds: float) -> None:
+    """Run until a run is no faster than the one before it: caches are filled, kernels chosen, memory allocated."""
+    before, spent = once(), 0.0
+    while spent < most_seconds:
+        now = once()
+        spent += now
+        if now >= before * (1 - STEADY):
+            return
+        before = now
 
 
 @lru_cache

@@ -7,7 +7,6 @@ import importlib.metadata
 import math
 import platform
 import random
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -18,7 +17,8 @@ import torch
 
 from search.config.objectives import show, show_named
 from search.config.units import show_seconds
-from search.costs.latency import device_lock, measure_latency
+from search.costs.device_lock import sharing, working_clock
+from search.costs.latency import measure_latency
 from search.costs.memory import measure_training_memory
 from search.costs.price import predict_costs
 from search.data.prepare import Prepared, load_prepared
@@ -62,10 +62,10 @@ def progress(job: Job) -> Iterator[Measurement]:
     the training itself (a loss that is not a number, memory exhausted, the deadline) and a full disk come back as a
     failed Measurement with the reason, also written to `reason.txt`; other errors and interrupts pass through.
     """
-    started = time.perf_counter()
+    started = working_clock()
     torch.set_num_threads(job.threads)
     for measurement in _caught(job, started):
-        seconds = time.perf_counter() - started
+        seconds = working_clock() - started
         yield replace(measurement, seconds=seconds, versions=versions(), recipe=job.training.recipe)
 
 
@@ -177,7 +177,7 @@ def train(
     current = -1
     cases: tuple[CaseDice, ...] = ()
     for number in range(len(epochs), training.epochs):
-        begun = time.perf_counter()
+        begun = working_clock()
         if training.deadline and begun - started > training.deadline:
             raise TimeoutError(f"the deadline of {show_seconds(training.deadline)} passed in epoch {number + 1}")
         index, first, end = phase_at(number, epochs=training.epochs, phases=len(phases))
@@ -193,16 +193,16 @@ def train(
         loss = _train_epoch(phase, optimiser, source, job=job, number=number, span=(first, end))
         last = number + 1 == training.epochs
         if last or (number + 1) % training.validate_every == 0:
-            cases = validate(phase.predicts, prepared, job, device=device, last=last)
+            cases = _validated(phase.predicts, prepared, job, last=last)
         dice = mean_dice(cases) if cases else None
-        epoch = Epoch(number + 1, loss, dice, time.perf_counter() - begun)
+        epoch = Epoch(number + 1, loss, dice, working_clock() - begun)
         epochs = (*epochs, epoch)
         save_checkpoint(job, network, optimiser, epochs=epochs)
         if not last:
             yield epochs, cases
             cases = ()
     if not cases:  # the process was stopped between its last epoch and the record
-        cases = validate(network, prepared, job, device=device, last=True)
+        cases = _validated(network, prepared, job, last=True)
     save_weights(Path(job.folder), network)
     drop_checkpoint(Path(job.folder))
     yield epochs, cases
@@ -227,16 +227,23 @@ def _train_epoch(
     phase.predicts.eval()  # a cascade's first networks, when the second trains
     phase.trained.train()
     total = torch.zeros((), device=device)
-    with device_lock(device, exclusive=False):
+    with sharing(device) as shared:
         for step, (images, labels) in enumerate(source.batches(first, first + steps), start=first):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(training, (step - begun) / planned)
             images = images.contiguous(memory_format=LAYOUT)
             total += training_step(phase, optimiser, images=images, labels=labels, training=training)
+            shared.pause()
     mean = float(total) / steps
     if not math.isfinite(mean):
         raise Diverged(f"the loss became {mean} in epoch {number + 1}; a lower learning rate may hold")
     return mean
+
+
+def _validated(network: Network, prepared: Prepared, job: Job, *, last: bool) -> tuple[CaseDice, ...]:
+    device = torch.device(job.device)
+    with sharing(device) as shared:
+        return validate(network, prepared, job, device=device, last=last, after_case=shared.pause)
 
 
 @lru_cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +21,13 @@ from search.trials.records import CaseDice, Job
 
 
 def validate(
-    network: nn.Module, prepared: Prepared, job: Job, *, device: torch.device, last: bool
+    network: nn.Module,
+    prepared: Prepared,
+    job: Job,
+    *,
+    device: torch.device,
+    last: bool,
+    after_case: Callable[[], None] = lambda: None,
 ) -> tuple[CaseDice, ...]:
     """Segment every validation case and score it per foreground class; surfaces, where asked for, the last time."""
     network.eval()
@@ -39,6 +45,7 @@ def validate(
             )
             scores = replace(scores, hd95_mm=distances, surface_dice=dices)
         found.append(scores)
+        after_case()
     return tuple(found)
 
 

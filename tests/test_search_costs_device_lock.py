@@ -1,0 +1,143 @@
+"""The lock of a device, between real processes: who waits for whom, for how long, and what a stranger can't do."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from search.config.errors import UserError
+from search.costs import device_lock
+from search.costs.device_lock import lock_folder, measuring, sharing, working_clock
+
+CPU = torch.device("cpu")
+HOLD = """
+import sys, time, torch
+from search.costs.device_lock import measuring, sharing
+with {how}(torch.device("cpu")) as shared:
+    print("held", flush=True)
+    end = time.monotonic() + {seconds}
+    while time.monotonic() < end:
+        {step}
+        time.sleep(0.01)
+print("released", flush=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def private(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
+@pytest.fixture
+def holder():
+    """Start processes that hold the device; none of them outlives its test."""
+    started = []
+
+    def start(how, seconds, *, pausing=False):
+        code = HOLD.format(how=how, seconds=seconds, step="shared.pause()" if pausing else "pass")
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    yield start
+    for process in started:
+        end(process)
+
+
+def end(process):
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_two_trainings_share_a_device(holder):
+    holder("sharing", 60)
+    began = time.monotonic()
+    with sharing(CPU):
+        assert time.monotonic() - began < 5
+
+
+def test_a_measurement_goes_between_two_steps_of_a_training_and_the_training_goes_on(holder):
+    training = holder("sharing", 600, pausing=True)
+    with measuring(CPU):
+        assert training.poll() is None
+    with sharing(CPU) as shared:  # beside the training, which has taken the device again or will
+        shared.pause()
+
+
+def test_a_training_waits_for_a_measurement_and_its_clock_stands_still_meanwhile(holder):
+    measurement = holder("measuring", 1.5)
+    began, worked = time.perf_counter(), working_clock()
+    with sharing(CPU):
+        waited, worked = time.perf_counter() - began, working_clock() - worked
+        assert measurement.wait() == 0
+    assert waited > 0.5 and worked < waited / 2
+
+
+def test_whoever_waits_says_for_which_process(holder, caplog, monkeypatch):
+    monkeypatch.setattr(device_lock, "REPORT_S", 0.2)
+    measurement = holder("measuring", 2)
+    with sharing(CPU):
+        pass
+    (line,) = caplog.messages
+    assert line == f"waiting for cpu, which process {measurement.pid} uses"
+
+
+def test_a_suspended_measurement_does_not_block_others_for_ever(holder, caplog, monkeypatch):
+    monkeypatch.setattr(device_lock, "SUSPENDED_S", 0.3)
+    measurement = holder("measuring", 600)
+    os.kill(measurement.pid, signal.SIGSTOP)
+    with sharing(CPU):
+        pass
+    assert f"process {measurement.pid} holds its lock: that process is suspended" in caplog.text
+
+
+def test_waiting_has_a_limit(holder, caplog, monkeypatch):
+    monkeypatch.setattr(device_lock, "LONGEST_WAIT_S", 0.3)
+    holder("sharing", 600)
+    with measuring(CPU):
+        pass
+    assert "has held its lock for over 300.0 ms" in caplog.text
+
+
+def test_a_killed_owner_frees_the_device(holder):
+    measurement = holder("measuring", 600)
+    end(measurement)
+    began = time.monotonic()
+    with measuring(CPU):
+        assert time.monotonic() - began < 5
+
+
+def test_the_folder_is_private_and_made_so_again(tmp_path):
+    folder = lock_folder()
+    assert folder == tmp_path / "voxnas" and folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o777)
+    assert lock_folder().stat().st_mode & 0o777 == 0o700
+
+
+def test_without_a_session_the_folder_lies_in_the_temporary_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert lock_folder() == tmp_path / f"voxnas-{os.getuid()}"
+
+
+def test_a_link_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "voxnas").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="voxnas is not a folder of this user, so device locks in it can't be trusted"):
+        lock_folder()
+
+
+def test_a_link_in_place_of_a_lock_is_refused_and_its_target_left_alone(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (lock_folder() / "cpu.use").symlink_to(victim)
+    with pytest.raises(UserError, match="cpu.use can't be opened: Too many levels of symbolic links"), sharing(CPU):
+        pass
+    assert Path(victim).read_text() == "precious"
