@@ -6,7 +6,7 @@ from pathlib import Path
 import cluster_trials
 from rich.console import Console
 
-from search.cli.progress import RunView
+from search.api.progress import RunView
 from search.config import load_study
 from search.config.errors import UserError
 from search.runner.cluster.executor import RayExecutor

@@ -1,13 +1,19 @@
 """What several test files share: a tiny finished study on made volumes."""
 
+import importlib.util
 import os
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+ALIAS = str(Path(__file__).parents[1] / "search" / "api")  # holds the import package `voxnas`
+if importlib.util.find_spec("voxnas") is None:  # this checkout is on PYTHONPATH alone, not installed
+    sys.path.append(ALIAS)
+    os.environ["PYTHONPATH"] = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH"), ALIAS) if part)
 
 STUDY = """\
 name: tiny
@@ -55,7 +61,7 @@ def write_study(folder: Path, text: str = STUDY, *, cases: int = 6) -> TinyRun:
 def quiet_view():
     from rich.console import Console
 
-    from search.cli.progress import RunView
+    from search.api.progress import RunView
 
     return RunView(Console(quiet=True), name="tiny", trials=3)
 

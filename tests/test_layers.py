@@ -18,13 +18,19 @@ ORDER = (  # of rooms: a room imports only from the lines above its own
     ("costs", "proposers", "analysis"),
     ("runner", "visualization"),
     ("ablation", "export", "simulate", "dashboard"),
+    ("api",),
     ("cli",),
 )
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 LOOSE = {"search"}  # what lies at the root of search/
 ONLY = {  # package: where it may be imported
     "optuna": ("search/storage/", "search/analysis/importance.py", "search/proposers/"),
-    "plotly": ("search/visualization/figures/", "search/visualization/html.py", "search/ablation/figures.py"),
+    "plotly": (
+        "search/api/study.py",
+        "search/visualization/figures/",
+        "search/visualization/html.py",
+        "search/ablation/figures.py",
+    ),
     "ray": ("search/runner/cluster/",),
     "dash": ("search/dashboard/",),
     "typer": ("search/cli/",),

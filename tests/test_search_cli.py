@@ -14,11 +14,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from search.api.find import find_study
+from search.api.terminal import PlainConsole, printable
 from search.cli import main
 from search.cli.app import app
-from search.cli.find import find_study
 from search.cli.options import complete_study
-from search.cli.terminal import PlainConsole, printable
 from search.cli.verbs.register import COMPARE, DEPLOY, RESULTS, SEARCH, START
 from search.config import UserError
 from search.config.units import counted
@@ -165,8 +165,8 @@ def test_the_json_of_check_counts_cases_folds_and_trials(tiny_run, monkeypatch, 
 
 def test_a_study_is_read_by_its_file_its_folder_and_its_name(tiny_run, monkeypatch, capsys):
     found = [find_study(each, runs=tiny_run.runs) for each in (tiny_run.file, tiny_run.runs / "tiny", "tiny")]
-    assert {each.folder for each in found} == {tiny_run.runs / "tiny"}
-    assert {each.study.search.proposer for each in found} == {"random"}
+    assert {runs for _, runs in found} == {tiny_run.runs}
+    assert all(loaded.study == found[0][0].study for loaded, _ in found)
     tables = [call(monkeypatch, capsys, "front", each, "--runs", tiny_run.runs).out for each in (tiny_run.file, "tiny")]
     assert tables[0] == tables[1] and "network" in tables[0]
 

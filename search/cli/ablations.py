@@ -10,9 +10,10 @@ from search.ablation.preview import outlooks, print_outlook
 from search.ablation.report import write_findings
 from search.ablation.run import ablation_device, missing_count, run_ablation
 from search.ablation.tables import to_rich
-from search.cli.progress import RunView
-from search.cli.running import make_executor, stoppable
-from search.cli.terminal import open_console, say, say_json
+from search.api.progress import RunView
+from search.api.running import make_executor
+from search.api.terminal import open_console, say, say_json
+from search.cli.running import stoppable
 
 
 def preview_ablation(plan: AblationPlan, *, json: bool) -> None:

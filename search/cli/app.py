@@ -47,7 +47,7 @@ def main() -> None:
 
         if not isinstance(error, UserError):
             raise
-        from search.cli.terminal import printable
+        from search.api.terminal import printable
 
         for mistake in error.mistakes:
             print(f"voxnas: {printable(str(mistake))}", file=sys.stderr)

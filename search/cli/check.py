@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
+from search.api.terminal import open_console, say_json
 from search.cli.space_report import costs_table, sample_costs
-from search.cli.terminal import open_console, say_json
 from search.config import UserError
 from search.config.objectives import OBJECTIVES, show
 from search.config.units import counted

@@ -1,33 +1,71 @@
-"""A study's front on the terminal, and its report."""
+"""A study's front and trials on the terminal, and its report."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
 from search.analysis.confirmation import confirmed_json, confirmed_table
-from search.analysis.front import Look, confirmed, front_json, front_table
-from search.cli.terminal import open_console, say
-from search.config.units import show_bytes
+from search.analysis.front import confirmed, front_json, front_table, look_at
+from search.api.frames import INDEX, trial_rows
+from search.api.study import Study
+from search.api.terminal import open_console, say, say_json
+from search.config.objectives import OBJECTIVES, show
+from search.config.units import counted, show_bytes
 
 
-def show_front(looked: Look, *, json: bool) -> None:
+def show_front(study: Study, *, json: bool, csv: Path | None) -> None:
     """Print the Pareto front."""
+    looked = look_at(study.settings, study.folder)
     if json:
         say(front_json(looked))
     else:
         open_console().print(front_table(looked))
+    if csv is not None:
+        study.front(axes=True).to_csv(csv)
 
 
-def show_confirmed(looked: Look, *, json: bool) -> None:
-    """Print the confirmed front."""
-    points = confirmed(looked)
+def show_trials(study: Study, *, json: bool, csv: Path | None) -> None:
+    """Print all trials."""
+    rows = trial_rows(study.snapshot())
     if json:
-        say(confirmed_json(looked.study.name, points))
+        say_json({"study": study.name, "trials": rows})
     else:
-        open_console().print(confirmed_table(looked.study.name, points, looked.study.directions))
+        open_console().print(trials_table(study.name, rows, list(study.settings.directions)))
+    if csv is not None:
+        study.trials(axes=True).to_csv(csv)
 
 
-def write_study_report(looked: Look, *, slices: bool) -> None:
+def trials_table(name: str, rows: Sequence[dict[str, Any]], objectives: Sequence[str]) -> Table:
+    """Draw all trials: state, objectives, network or reason."""
+    table = Table(title=f"{name}: {counted(len(rows), 'trial')}", title_justify="left")
+    table.add_column(INDEX, justify="right")
+    table.add_column("state")
+    for each in objectives:
+        table.add_column(OBJECTIVES[each].heading, justify="right")
+    table.add_column("network, or reason")
+    for row in rows:
+        values = [show(each, row[OBJECTIVES[each].column]) for each in objectives]
+        state = "on the front" if row["on_front"] else row["state"]
+        table.add_row(str(row[INDEX]), state, *values, row["reason"] or row["network"])
+    return table
+
+
+def show_confirmed(study: Study, *, json: bool) -> None:
+    """Print the confirmed front."""
+    points = confirmed(look_at(study.settings, study.folder))
+    if json:
+        say(confirmed_json(study.name, points))
+    else:
+        open_console().print(confirmed_table(study.name, points, study.settings.directions))
+
+
+def write_study_report(study: Study, *, slices: bool) -> None:
     """Write the report, and print its path and size."""
     from search.visualization.report import write_report
 
-    path = write_report(looked, slices=slices)
+    path = write_report(look_at(study.settings, study.folder), slices=slices)
     say(f"{path} ({show_bytes(path.stat().st_size)})")

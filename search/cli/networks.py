@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from search.cli.terminal import open_console, say_json
+from search.api.terminal import open_console, say_json
 from search.config.errors import UserError, nearest
 from search.config.units import show_count
 from search.costs.layers import Layer, layers

@@ -1,4 +1,4 @@
-"""Trainings from the command line: plans, the executor, the live view, and how Ctrl-C ends them."""
+"""Trainings from the command line: the live view around them, and how Ctrl-C ends them."""
 
 from __future__ import annotations
 
@@ -10,34 +10,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search.cli.progress import RunView
-from search.cli.terminal import open_console, say
+from search.api.progress import RunView
+from search.api.terminal import open_console, say
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from search.ablation.plan import AblationPlan
-    from search.analysis.front import Look
+    from search.api.study import Study
     from search.export.trained import Packing
-    from search.runner.driver import Executor
-    from search.runner.plan import Plan
 
 
-def load_plan(study: Path, data: Path | None, overrides: Sequence[str] | None, runs: Path) -> Plan:
-    """Load a study with its data. Raises UserError."""
-    from search.config import load_study
-    from search.runner.plan import make_plan
+def load_study(study: Path, data: Path | None, overrides: Sequence[str] | None, runs: Path) -> Study:
+    """Load a study whose data must be there. Raises UserError."""
+    from search.api.study import Study
 
-    return make_plan(load_study(study, overrides=overrides or (), data_root=data), runs=runs)
+    return Study.from_yaml(study, overrides=overrides or (), data=data, runs=runs, need_data=True)
 
 
-def load_look(study: str, overrides: Sequence[str] | None, runs: Path) -> Look:
-    """Load the records of a study, named by its file, its folder or its name. Raises UserError."""
-    from search.analysis.front import look_at
-    from search.cli.find import find_study
+def load_results(study: str, overrides: Sequence[str] | None, runs: Path) -> Study:
+    """Load a study to read, named by its file, its folder or its name. Raises UserError."""
+    from search.api.find import find_study
+    from search.api.study import Study
 
-    found = find_study(study, overrides=overrides or (), runs=runs)
-    return look_at(found.study, found.folder)
+    loaded, found = find_study(study, overrides=overrides or (), runs=runs)
+    return Study(loaded, runs=found)
 
 
 def load_arms(file: Path, data: Path | None, overrides: Sequence[str] | None, runs: Path) -> AblationPlan:
@@ -46,17 +43,6 @@ def load_arms(file: Path, data: Path | None, overrides: Sequence[str] | None, ru
     from search.ablation.plan import make_ablation_plan
 
     return make_ablation_plan(load_ablation(file, runs=runs, overrides=overrides or (), data_root=data), runs=runs)
-
-
-def make_executor(plan: Plan) -> Executor:
-    """Return the executor that a study's file names."""
-    if plan.study.executor.kind == "ray":
-        from search.runner.cluster.executor import RayExecutor
-
-        return RayExecutor(plan, address=plan.study.executor.address)
-    from search.runner.local import LocalExecutor
-
-    return LocalExecutor(plan)
 
 
 @contextmanager
@@ -75,49 +61,44 @@ def stoppable(console: Console) -> Iterator[None]:
         raise SystemExit(130) from None
 
 
-def run_trials(plan: Plan, trials: int) -> None:
+def run_trials(study: Study, trials: int | None) -> None:
     """Run or resume a study under the live view."""
-    from search.runner.driver import run_study
-
-    console = open_console()
-    with stoppable(console), RunView(console, name=plan.study.name, trials=trials) as view:
-        outcome = run_study(plan, trials=trials, view=view, executor=make_executor(plan))
+    console, wanted = open_console(), trials or study.settings.search.trials
+    with stoppable(console), RunView(console, name=study.name, trials=wanted) as view:
+        outcome = study.run(trials=wanted, view=view)
     states = [record.state for record in outcome.records]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     console.print(f"{outcome.why} ({counts})")
 
 
-def confirm_front(plan: Plan, top: int | None, seeds: int, folds: int, *, json: bool) -> None:
+def confirm_front(study: Study, top: int | None, seeds: int, folds: int | None, *, json: bool) -> None:
     """Retrain the front under the live view, and show what came of it."""
-    from search.analysis.front import look
     from search.cli.fronts import show_confirmed
     from search.config.units import counted
-    from search.runner.confirm import confirm_study
 
     console = open_console(to_stderr=json)
-    with stoppable(console), RunView(console, name=f"confirm {plan.study.name}", trials=0) as view:
-        done = confirm_study(plan, top=top, seeds=seeds, folds=folds, view=view, executor=make_executor(plan))
+    with stoppable(console), RunView(console, name=f"confirm {study.name}", trials=0) as view:
+        done = study.confirm(top=top, seeds=seeds, folds=folds, view=view)
     console.print(f"{counted(done, 'training')} done")
-    show_confirmed(look(plan.loaded, runs=plan.runs), json=json)
+    show_confirmed(study, json=json)
 
 
-def export_network(plan: Plan, pick: str, out: Path, packing: Packing) -> None:
+def export_network(study: Study, pick: str, out: Path, packing: Packing) -> None:
     """Write one network as a folder, and print the reason for this choice."""
-    from search.export import export
-
     console = open_console()
-    with stoppable(console), RunView(console, name=f"export {plan.study.name}", trials=0) as view:
-        exported = export(plan, pick, out, packing=packing, view=view)
+    with stoppable(console), RunView(console, name=f"export {study.name}", trials=0) as view:
+        exported = study.export(pick, out, packing=packing, view=view)
     console.print(str(exported), soft_wrap=True)
 
 
 def submit_study(study: Path, address: str, runs: Path, options: list[str], follow: bool) -> None:
     """Submit a study to a cluster, and follow the job if asked."""
-    from search.config import UserError, load_study
+    from search.config import UserError
+    from search.config import load_study as load
     from search.runner.cluster import submit as sending
 
     overrides = [value for option, value in zip(options[:-1], options[1:], strict=True) if option == "--set"]
-    loaded = load_study(study, overrides=overrides, need_data=False)
+    loaded = load(study, overrides=overrides, need_data=False)
     sent = sending.submit(loaded, address=address, runs=runs, options=options)
     say(f"{loaded.study.name} runs as {sent.job}. To see its output: ray job logs --address {address} {sent.job}")
     if follow:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from search.cli.terminal import open_console, say, say_json
+from search.api.terminal import open_console, say, say_json
 from search.config.objectives import COSTS, OBJECTIVES, show
 from search.config.units import counted, show_count, show_seconds
 from search.runner.plan import Plan, refusals, sample_buildable

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from search.analysis.status import status_json, status_view, study_status
-from search.cli.find import find_study
-from search.cli.terminal import open_console, say
+from search.api.terminal import open_console, say
+from search.cli.running import load_results
 from search.config import LoadedStudy
 
 REFRESH_S = 2.0
@@ -16,8 +16,8 @@ REFRESH_S = 2.0
 
 def show_status(study: str, overrides: Sequence[str] | None, runs: Path, json: bool, watch: bool) -> None:
     """Print it."""
-    found = find_study(study, overrides=overrides or (), runs=runs)
-    loaded, runs = LoadedStudy(found.study, found.folder / "study.yaml", None), found.folder.parent
+    found = load_results(study, overrides, runs)
+    loaded, runs = found.loaded, found.runs
     if json:
         say(status_json(study_status(loaded, runs=runs)))
     elif watch:

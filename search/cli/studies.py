@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from search.cli.terminal import open_console, say, say_json
+from search.api.terminal import open_console, say, say_json
 from search.storage import admin
 
 

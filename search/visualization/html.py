@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.metadata
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from search.visualization.components import Figure
 from search.visualization.figures.runs import CONFIG
 
 ASSETS = Path(__file__).parent / "assets"
@@ -37,6 +41,24 @@ def render_page(template: Path, values: Mapping[str, Any]) -> str:
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     shown = {**values, "version": importlib.metadata.version("voxnas"), "plotly": get_plotlyjs()}
     return environment.get_template(template.name).render(shown)
+
+
+def as_plotly(figure: Figure) -> go.Figure:
+    """Return a part of a page as a Plotly figure by itself, with its title, as a notebook shows it."""
+    found = go.Figure(_decoded(json.loads(figure.drawing)))
+    return found.update_layout(template="plotly_white", title=figure.title, margin={"t": 96})
+
+
+def _decoded(value: Any) -> Any:
+    """Turn the packed arrays of Plotly's JSON back into arrays."""
+    if isinstance(value, list):
+        return [_decoded(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() >= {"bdata", "dtype"}:
+        flat = np.frombuffer(base64.b64decode(value["bdata"]), dtype=value["dtype"])
+        return flat.reshape([int(size) for size in str(value.get("shape", flat.size)).split(",")])
+    return {key: _decoded(each) for key, each in value.items()}
 
 
 def figure_html(figure: go.Figure) -> str:

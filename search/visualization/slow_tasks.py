@@ -6,6 +6,11 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
+from search.analysis.snapshot import Sheet
+from search.config.objectives import OBJECTIVES
 from search.config.schema import Training
 from search.trials.records import Costs, Record
 from space.architecture import Architecture
@@ -49,6 +54,17 @@ def importances(
     from search.analysis.importance import ped_anova
 
     return {name: ped_anova(decisions, each, negate=name in maximised) for name, each in values.items()}
+
+
+def importance_inputs(
+    sheet: Sheet, rows: NDArray[np.int64]
+) -> tuple[list[dict[str, str]], dict[str, list[float]], list[str]]:
+    """Return what `importances` takes, for some trials of a study."""
+    decisions = [
+        {name: str(value) for name, value in sheet.entries[row].decisions.items() if name in sheet.axes} for row in rows
+    ]
+    values = {name: sheet.values[name][rows].tolist() for name in sheet.objectives}
+    return decisions, values, [name for name in sheet.objectives if OBJECTIVES[name].is_maximized]
 
 
 def slices_of(

@@ -68,7 +68,7 @@ def simulate(
     json: AsJson = False,
 ) -> None:
     """Compare proposers on tables of known results. Trains nothing."""
-    from search.cli.terminal import open_console
+    from search.api.terminal import open_console
     from search.simulate.call import Call, run_call
 
     call = Call(

@@ -39,12 +39,12 @@ def export(
     runs: Runs = Path("runs"),
 ) -> None:
     """Export one network as a folder that runs without voxnas, and verify it."""
-    from search.cli.running import export_network, load_plan
+    from search.cli.running import export_network, load_study
     from search.config.errors import UserError
 
     if retrain and ensemble:
         raise UserError(["export: choose one of --retrain full (one network) and --ensemble folds (several)"])
-    export_network(load_plan(study, data, overrides, runs), pick, out, retrain or ensemble or "trial")
+    export_network(load_study(study, data, overrides, runs), pick, out, retrain or ensemble or "trial")
 
 
 @verb(app, DEPLOY, name="import", example="voxnas import model --out start.safetensors")
@@ -59,7 +59,7 @@ def import_(
     ] = None,
 ) -> None:
     """Convert weights to start trainings from (key training.init): an export's, or the authors' released ones."""
-    from search.cli.terminal import say
+    from search.api.terminal import say
     from search.export.import_weights import import_weights
 
     say(import_weights(source, out, preset=preset))

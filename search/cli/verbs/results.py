@@ -15,6 +15,15 @@ Database = Annotated[
     str | None,
     typer.Argument(help="URL of a database, or an SQLite file.", show_default="every study of the runs folder"),
 ]
+CsvFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--csv",
+        metavar="FILE",
+        help="Also write the table as CSV, with a column per open axis; units are in the column names.",
+        show_default=False,
+    ),
+]
 
 
 @verb(app, RESULTS, example="voxnas front acdc --json")
@@ -25,14 +34,33 @@ def front(
     confirmed: Annotated[
         bool, typer.Option("--confirmed", help="Show the confirmed front: means, intervals, significance.")
     ] = False,
+    csv: CsvFile = None,
     json: AsJson = False,
 ) -> None:
     """Show a study's Pareto front."""
     from search.cli.fronts import show_confirmed, show_front
-    from search.cli.running import load_look
+    from search.cli.running import load_results
 
-    looked = load_look(study, overrides, runs)
-    (show_confirmed if confirmed else show_front)(looked, json=json)
+    found = load_results(study, overrides, runs)
+    if confirmed:
+        show_confirmed(found, json=json)
+    else:
+        show_front(found, json=json, csv=csv)
+
+
+@verb(app, RESULTS, example="voxnas trials acdc --csv trials.csv")
+def trials(
+    study: StudyOrName,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    csv: CsvFile = None,
+    json: AsJson = False,
+) -> None:
+    """List all trials of a study with their state, objectives, network, and reason if they failed."""
+    from search.cli.fronts import show_trials
+    from search.cli.running import load_results
+
+    show_trials(load_results(study, overrides, runs), json=json, csv=csv)
 
 
 @verb(app, RESULTS, example="voxnas compare runs/acdc runs/acdc-random --out both.html")
@@ -46,7 +74,7 @@ def compare(
 ) -> None:
     """Compare runs with the same objectives: their fronts, and hypervolume over hours from one reference point."""
     from search.analysis.runs import compare_json, compare_runs, compare_table, look_at_run
-    from search.cli.terminal import open_console, say
+    from search.api.terminal import open_console, say
 
     reference, sides = compare_runs([look_at_run(run) for run in runs])
     if json:
@@ -89,9 +117,9 @@ def report(
 ) -> None:
     """Write report.html, the dashboard's figures and tables in one offline file."""
     from search.cli.fronts import write_study_report
-    from search.cli.running import load_look
+    from search.cli.running import load_results
 
-    write_study_report(load_look(study, overrides, runs), slices=slices)
+    write_study_report(load_results(study, overrides, runs), slices=slices)
 
 
 @verb(app, RESULTS, example="voxnas studies --free acdc")

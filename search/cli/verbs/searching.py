@@ -36,10 +36,9 @@ def run(
     address: Address = None,
 ) -> None:
     """Run or resume a study. Ctrl-C stops it; the same command resumes it."""
-    from search.cli.running import load_plan, run_trials
+    from search.cli.running import load_study, run_trials
 
-    plan = load_plan(study, data, with_executor(overrides, executor, address), runs)
-    run_trials(plan, trials or plan.study.search.trials)
+    run_trials(load_study(study, data, with_executor(overrides, executor, address), runs), trials)
 
 
 @verb(app, SEARCH, example="voxnas submit studies/acdc.yaml --address http://HEAD:8265 --runs /shared/runs")
@@ -95,7 +94,7 @@ def confirm(
     json: AsJson = False,
 ) -> None:
     """Retrain the Pareto front over seeds and folds. The same command resumes it."""
-    from search.cli.running import confirm_front, load_plan
+    from search.cli.running import confirm_front, load_study
 
-    plan = load_plan(study, data, with_executor(overrides, executor, address), runs)
-    confirm_front(plan, top, seeds, folds or len(plan.folds), json=json)
+    loaded = load_study(study, data, with_executor(overrides, executor, address), runs)
+    confirm_front(loaded, top, seeds, folds, json=json)

@@ -32,9 +32,9 @@ def check(
 ) -> None:
     """Check a study and its data, and show what would run. Trains nothing."""
     from search.cli.check import check_study
-    from search.cli.running import load_plan
+    from search.cli.running import load_study
 
-    check_study(load_plan(study, data, overrides, runs), costs=costs, json=json)
+    check_study(load_study(study, data, overrides, runs).plan, costs=costs, json=json)
 
 
 @verb(app, START, example="voxnas space studies/acdc.yaml --data FOLDER --sample 100 --timed 0")
@@ -48,10 +48,10 @@ def space(
     json: AsJson = False,
 ) -> None:
     """Show a study's search space: axes, conditions, size, infeasible share, and what random networks cost."""
-    from search.cli.running import load_plan
+    from search.cli.running import load_study
     from search.cli.space_report import survey_space
 
-    survey_space(load_plan(study, data, overrides, runs), networks=sample, timed=timed, json=json)
+    survey_space(load_study(study, data, overrides, runs).plan, networks=sample, timed=timed, json=json)
 
 
 @verb(app, START, example="voxnas show unetrpp_acdc")
@@ -76,7 +76,7 @@ def phantom(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random shapes, noise and bias fields.")] = 0,
 ) -> None:
     """Write synthetic volumes: thick slices, several classes, noise, a bias field."""
-    from search.cli.terminal import say
+    from search.api.terminal import say
     from search.config.units import counted
     from search.data.phantom import write_phantom
 

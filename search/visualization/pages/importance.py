@@ -11,7 +11,7 @@ from search.visualization.components import Note, Part
 from search.visualization.figures.importance import draw_effects, draw_importances, draw_parallel, draw_places
 from search.visualization.pages.lasso import filtered
 from search.visualization.pages.page import Asked, Page
-from search.visualization.slow_tasks import importances
+from search.visualization.slow_tasks import importance_inputs, importances
 
 
 def matters_page(sheet: Sheet, asked: Asked) -> Page:
@@ -48,10 +48,5 @@ def _importances(sheet: Sheet, asked: Asked) -> dict[str, dict[str, float]] | No
     rows = np.flatnonzero(sheet.comparable)
     step = 10 ** max(0, len(str(len(rows))) - 2)
     rows = rows[: len(rows) // step * step]
-    decisions = [
-        {name: str(value) for name, value in sheet.entries[row].decisions.items() if name in sheet.axes} for row in rows
-    ]
-    values = {name: sheet.values[name][rows].tolist() for name in sheet.objectives}
-    maximised = [name for name in sheet.objectives if OBJECTIVES[name].is_maximized]
-    found: dict[str, dict[str, float]] | None = asked.work(importances, decisions, values, maximised)
+    found: dict[str, dict[str, float]] | None = asked.work(importances, *importance_inputs(sheet, rows))
     return found

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,8 +14,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from search.api.terminal import open_console
 from search.config.units import counted, show_bytes, show_seconds
 from search.trials.records import COUNTED, Epoch, Record
+
+if TYPE_CHECKING:
+    from search.runner.driver import View
 
 LAST_SHOWN = 8  # finished trials in the live table
 
@@ -114,6 +120,16 @@ class RunView:
         left = f", about {show_seconds(self._left())} left" if self._left() else ""
         parts.append(Text(f"{self.summary or 'front 0'}{left}"))
         return Group(*parts)  # type: ignore[arg-type]
+
+
+@contextmanager
+def showing(view: View | None, *, name: str, trials: int) -> Iterator[View]:
+    """Give progress to `view`, or print it where there is none."""
+    if view is not None:
+        yield view
+        return
+    with RunView(open_console(), name=name, trials=trials) as own:
+        yield own
 
 
 def outcome(record: Record) -> tuple[str, str, str, str, str]:

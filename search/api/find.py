@@ -1,0 +1,71 @@
+"""A study by its file, by its run's folder, or by its name in the runs folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+from search.analysis.front import kept_study
+from search.config import LoadedStudy, Study, UserError, load_study
+from search.storage.database import database_url
+
+KEPT = "study.yaml"  # the study file in a run's folder
+Overrides = Mapping[str, Any] | Sequence[str]
+
+
+def find_study(
+    named: str | Path, *, overrides: Overrides = (), data: Path | None = None, runs: Path = Path("runs")
+) -> tuple[LoadedStudy, Path]:
+    """Return a study and its runs folder; a run's study is the one that its database keeps, overrides included.
+
+    Raises UserError where there is none. The data need not be there.
+    """
+    file = Path(named)
+    if file.is_file():
+        return load_study(file, overrides=as_lines(overrides), data_root=data, need_data=False), runs
+    folder = next((each for each in (file, runs / named) if (each / KEPT).is_file()), None)
+    if folder is None:
+        raise UserError([_not_found(str(named), runs)])
+    if overrides:
+        raise UserError([f"--set needs the study's file; {named} is a run, whose settings are fixed"])
+    return _kept(folder, data), folder.resolve().parent
+
+
+def as_lines(overrides: Overrides) -> Sequence[str]:
+    """Write overrides as `--set` takes them: `key.path=value`, the value in YAML."""
+    if isinstance(overrides, Mapping):
+        return [f"{key}={dumps(value)}" for key, value in overrides.items()]
+    return overrides
+
+
+def _kept(folder: Path, data: Path | None) -> LoadedStudy:
+    """Read a run's study from its database; what may change between two runs comes from the file beside it."""
+    loaded = load_study(folder / KEPT, data_root=data, need_data=False)
+    name, written = folder.resolve().name, loaded.study
+    kept = kept_study(database_url(written.storage, folder), name, storage=written.storage)
+    if kept is None:
+        raise UserError([f"{folder}: the study's database has no study {name!r}; start it with `voxnas run`"])
+    return replace(loaded, study=_with_free_keys(kept, written))
+
+
+def _with_free_keys(kept: Study, written: Study) -> Study:
+    """Take over the keys that a database doesn't keep, since results don't depend on them."""
+    return replace(
+        kept,
+        data=replace(kept.data, path=written.data.path),
+        search=replace(kept.search, trials=written.search.trials, hours=written.search.hours),
+        executor=written.executor,
+        keep=written.keep,
+    )
+
+
+def _not_found(named: str, runs: Path) -> str:
+    names = sorted(file.parent.name for file in runs.glob(f"*/{KEPT}"))
+    close = get_close_matches(named, names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    there = f"studies in {runs}: {', '.join(names)}" if names else f"no study has run in {runs} yet"
+    return f"{named!r} is neither a study file nor the name of a study{hint} ({there})"

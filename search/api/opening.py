@@ -1,0 +1,32 @@
+"""The entry points: open a study that has run, or look at the space of a study file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from search.api.find import Overrides, find_study
+from search.api.spaces import SearchSpace
+from search.api.study import Study
+from space.canonical import Context
+from space.narrow import narrow_space
+
+
+def open_study(named: str | Path, *, data: str | Path | None = None, runs: str | Path = "runs") -> Study:
+    """Open a study that has run: by its folder (`runs/acdc`), its name in `runs`, or its file.
+
+    `data` is needed to run it further or to export, not to read its results.
+    """
+    loaded, found = find_study(named, data=None if data is None else Path(data), runs=Path(runs))
+    return Study(loaded, runs=found)
+
+
+def space(
+    study: str | Path,
+    *,
+    overrides: Overrides = (),
+    data: str | Path | None = None,
+    context: Context | None = None,
+) -> SearchSpace:
+    """Return the space of a study file; patch, channels and classes come from its data, or from `context`."""
+    found = Study.from_yaml(study, overrides=overrides, data=data)
+    return SearchSpace(narrow_space(context, found.settings.space.narrowing())) if context else found.space

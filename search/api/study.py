@@ -1,0 +1,273 @@
+"""`Study`: run a study, read its results as DataFrames, draw them, build and export its networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from search.api.find import Overrides, as_lines
+from search.config import LoadedStudy, UserError, load_study
+from search.config import Study as Settings
+from search.trials.files import run_folder, trial_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+    from torch import nn
+
+    from search.analysis.choose import Choice
+    from search.analysis.snapshot import Sheet
+    from search.api.spaces import SearchSpace
+    from search.export import Exported
+    from search.runner.driver import Executor, Outcome, View
+    from search.runner.plan import Plan
+    from search.trials.records import Costs, Record
+    from space.architecture import Architecture
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network of a study: its trial, architecture, Dice and costs, and the reason for choosing it.
+
+    `alternatives` says what its neighbours on the front would give instead.
+    """
+
+    trial: int
+    architecture: Architecture
+    dice: float | None
+    costs: Costs | None
+    why: str
+    alternatives: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join([self.why, *self.alternatives])
+
+
+class Study:
+    """A study. Results are read from its database at every call, also while another process runs it.
+
+    Every method raises `UserError` for what the user can fix, with all mistakes in its message.
+    """
+
+    def __init__(self, loaded: LoadedStudy, *, runs: Path) -> None:
+        self.loaded, self.runs = loaded, runs
+
+    @classmethod
+    def from_yaml(
+        cls,
+        file: str | Path,
+        *,
+        overrides: Overrides = (),
+        data: str | Path | None = None,
+        runs: str | Path = "runs",
+        need_data: bool = False,
+    ) -> Study:
+        """Read a study file. `overrides` are `{"training.epochs": 3}` or `["training.epochs=3"]`.
+
+        `data` is the folder that contains the data folder named in the file; the variable VOXNAS_DATA may name it
+        too. Without it a study's results can be read, but nothing can be run; `need_data` reports that at once.
+        """
+        root = None if data is None else Path(data)
+        loaded = load_study(Path(file), overrides=as_lines(overrides), data_root=root, need_data=need_data)
+        return cls(loaded, runs=Path(runs))
+
+    def __repr__(self) -> str:
+        return f"Study({self.name!r}, folder={str(self.folder)!r})"
+
+    @property
+    def settings(self) -> Settings:
+        """Everything that the study file says, checked and with defaults filled in."""
+        return self.loaded.study
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.settings.name
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the study's database, weights and reports."""
+        return run_folder(self.runs, self.settings)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The study on its data, checked: folds, patch, space, budgets."""
+        from search.runner.plan import make_plan
+
+        if self.loaded.data_folder is None:
+            path = self.settings.data.path
+            raise UserError([f"{self.name}: the data folder {path!r} was not found; pass data= or set VOXNAS_DATA"])
+        return make_plan(self.loaded, runs=self.runs)
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The study's search space, on its data, or as its run has met it."""
+        from search.api.spaces import SearchSpace
+        from space.narrow import narrow_space
+
+        try:
+            context = self.snapshot().context
+        except UserError:  # nothing has run yet
+            context = None
+        return SearchSpace(narrow_space(context, self.settings.space.narrowing()) if context else self.plan.space)
+
+    # Running
+
+    def run(self, *, trials: int | None = None, view: View | None = None, executor: Executor | None = None) -> Outcome:
+        """Run or resume the study until it has `trials` trainings, those already done included.
+
+        `trials` is by default that of the file; `view` receives the progress (printed by default).
+        """
+        from search.api.progress import showing
+        from search.api.running import make_executor
+        from search.runner.driver import run_study
+
+        wanted = trials or self.settings.search.trials
+        with showing(view, name=self.name, trials=wanted) as shown:
+            return run_study(self.plan, trials=wanted, view=shown, executor=executor or make_executor(self.plan))
+
+    def confirm(
+        self,
+        *,
+        top: int | None = None,
+        seeds: int = 1,
+        folds: int | None = None,
+        view: View | None = None,
+        executor: Executor | None = None,
+    ) -> int:
+        """Retrain the front, or its best `top` networks, over seeds and folds; return how many trainings were done."""
+        from search.api.progress import showing
+        from search.api.running import make_executor
+        from search.runner.confirm import confirm_study
+
+        plan = self.plan
+        with showing(view, name=f"confirm {self.name}", trials=0) as shown:
+            return confirm_study(
+                plan,
+                top=top,
+                seeds=seeds,
+                folds=folds or len(plan.folds),
+                view=shown,
+                executor=executor or make_executor(plan),
+            )
+
+    # Results
+
+    def snapshot(self) -> Sheet:
+        """Return the study's trials as they are now, as compact columns; the other methods read from it."""
+        from search.analysis.snapshot import SheetReader
+        from search.storage.database import database_url
+
+        reader = SheetReader(self.settings, self.folder, database_url(self.settings.storage, self.folder))
+        try:
+            return reader.read()
+        finally:
+            reader.close()
+
+    def front(self, *, axes: bool = False) -> pd.DataFrame:
+        """Return the Pareto front, a row per network, the best in the first objective first.
+
+        With `axes`, a column per open axis of the space holds each network's choice.
+        """
+        from search.api.frames import as_frame, front_rows
+
+        return as_frame(front_rows(self.snapshot(), axes=axes))
+
+    def trials(self, *, axes: bool = False) -> pd.DataFrame:
+        """Return every trial of the search, a row each: state, objectives, costs, times, network, reason."""
+        from search.api.frames import as_frame, trial_rows
+
+        return as_frame(trial_rows(self.snapshot(), axes=axes))
+
+    def pick(self, rule: str | int) -> Network:
+        """Return the network that a rule names: knee, best, cheapest:dice>=0.85, under:memory=4GiB, or a trial."""
+        chosen = self._choose(rule)
+        measurement = chosen.record.measurement
+        return Network(
+            trial=chosen.record.number,
+            architecture=chosen.record.architecture,
+            dice=measurement.dice,
+            costs=measurement.costs,
+            why=chosen.why,
+            alternatives=chosen.neighbours,
+        )
+
+    def best(self) -> Network:
+        """Return the front's network with the highest Dice."""
+        return self.pick("best")
+
+    def knee(self) -> Network:
+        """Return the front's network nearest to the best of all objectives at once."""
+        return self.pick("knee")
+
+    def _choose(self, rule: str | int) -> Choice:
+        from search.analysis.choose import choose
+
+        return choose(str(rule), self._records(), self.settings.directions)
+
+    def _records(self) -> list[Record]:
+        from search.analysis.front import look_at
+
+        return list(look_at(self.settings, self.folder).records)
+
+    # Figures
+
+    def plot_front(
+        self, *, x: str | None = None, y: str | None = None, z: str | None = None, color: str = ""
+    ) -> go.Figure:
+        """Draw the front on two objectives, or three with `z`; `color` is the axis of the space that gives colours."""
+        from search.config.objectives import cost_axis, primary
+        from search.visualization.figures.front import draw_front
+        from search.visualization.figures.front_data import front_scene
+        from search.visualization.html import as_plotly
+
+        sheet = self.snapshot()
+        axes = [x or cost_axis(sheet.objectives), y or primary(sheet.objectives), *([z] if z else [])]
+        return as_plotly(draw_front(front_scene(sheet, axes, by=color)))
+
+    def plot_importance(self) -> go.Figure:
+        """Draw each axis's share of each objective's variance among good trials (PED-ANOVA)."""
+        import numpy as np
+
+        from search.visualization.figures.importance import draw_importances
+        from search.visualization.html import as_plotly
+        from search.visualization.slow_tasks import importance_inputs, importances
+
+        sheet = self.snapshot()
+        shares = importances(*importance_inputs(sheet, np.flatnonzero(sheet.comparable)))
+        if not any(shares.values()):
+            raise UserError(["too few trials for importances: PED-ANOVA needs ten, with axes that all of them decide"])
+        return as_plotly(draw_importances(shares))
+
+    # Networks
+
+    def build(self, rule: str | int, *, weights: bool = True) -> nn.Module:
+        """Build a trial's network, in eval mode, with its trained weights or fresh ones; input (B, C, D, H, W)."""
+        from search.export.trained import Trained, trained_network
+        from space.build import build
+
+        record, context = self._choose(rule).record, self.space.context
+        if not weights:
+            return build(record.architecture, context).eval()
+        folder = trial_folder(self.folder, record.number)
+        return trained_network(record, Trained((folder,), "", ()), context)
+
+    def export(
+        self,
+        rule: str | int,
+        out: str | Path,
+        *,
+        packing: Literal["trial", "full", "folds"] = "trial",
+        view: View | None = None,
+    ) -> Exported:
+        """Write a network as a folder that runs without voxnas, and verify it. Needs the study's data.
+
+        `packing` exports the trial's own weights, a training on all cases (`full`), or one network per fold (`folds`).
+        """
+        from search.api.progress import showing
+        from search.export import export
+
+        with showing(view, name=f"export {self.name}", trials=0) as shown:
+            return export(self.plan, str(rule), Path(out), packing=packing, view=shown)
