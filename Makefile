@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 KEY := $(shell { cat pyproject.toml constraints.txt; $(PYTHON) --version; } | sha256sum | cut -c1-16)
+# A process a core, up to eight; a file's tests stay in one process
+PARALLEL ?= --numprocesses auto --maxprocesses 8 --dist loadgroup
 READY := $(VENV)/.ready-$(KEY)
 
 .PHONY: demo test test-fast lint link bench-training bench-blocks bench-startup bench-search bench-memory bench-latency bench-presets bench-export bench-ray bench-dashboard constraints
@@ -10,10 +12,10 @@ demo: link
 	$(BIN)/voxnas demo
 
 test: link
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: link
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 lint: link
 	$(BIN)/ruff check .

@@ -4,12 +4,14 @@ import importlib.util
 import os
 import shutil
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 ALIAS = str(Path(__file__).parents[1] / "search" / "api")  # holds the import package `voxnas`
 if importlib.util.find_spec("voxnas") is None:  # this checkout is on PYTHONPATH alone, not installed
     sys.path.append(ALIAS)
@@ -29,6 +31,10 @@ training: {patch: [5, 24, 24], batch: 1, epochs: 2, steps_per_epoch: 4, precisio
 search: {proposer: random, trials: 3}
 executor: {device: cpu, threads: 1}
 """
+hypothesis.settings.register_profile(  # a busy machine is no fault
+    "voxnas", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("voxnas")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 FLAGS = [
     "--no-sandbox",
@@ -56,6 +62,17 @@ def write_study(folder: Path, text: str = STUDY, *, cases: int = 6) -> TinyRun:
     file = folder / "tiny.yaml"
     file.write_text(text)
     return TinyRun(file, folder, folder / "runs")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Give each file to one worker, and all that start Ray to one; groups with slow tests start first."""
+    on_ray = {item.path for item in items if "cluster" in item.fixturenames or "cluster" in item.path.stem}
+    groups = {item: "cluster" if item.path in on_ray else item.path.stem for item in items}
+    slow = Counter(groups[item] for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[groups[item]])
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group(groups[item]))
 
 
 def quiet_view():
