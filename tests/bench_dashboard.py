@@ -159,12 +159,12 @@ def main():
 
 
 def report_rows(browser, runs, repeats):
-    from search.analysis.front import look_at
+    from search.analysis.snapshot_reader import read_snapshot
     from search.visualization.report import write_report
 
     study = made_study("reported")
     write_made_study(runs, "reported", made_records(REPORTED), study=study)
-    path = write_report(look_at(study, runs / "reported"))
+    path = write_report(read_snapshot(study, runs / "reported"))
     opened = statistics.median(first_paint(browser, path.as_uri(), REPORT_PAINTED) for _ in range(repeats))
     return [
         (f"report.html of {REPORTED} trials", path.stat().st_size / 2**20, 8.0, "MiB"),

@@ -21,7 +21,7 @@ from search.ablation.preview import outlooks
 from search.ablation.report import write_findings
 from search.ablation.results import results_of
 from search.ablation.run import ablation_device, missing_count, run_ablation
-from search.analysis.snapshot import SheetReader
+from search.analysis.snapshot_reader import SnapshotReader
 from search.config import UserError
 from search.runner.local import LocalExecutor
 from search.storage import read_records
@@ -217,7 +217,7 @@ def test_what_was_found_is_written_in_every_form(finished):
     named = {"table.md", "table.tex", "table.csv", "methods.txt", "report.html", "findings.json", "cases.parquet"}
     assert set(paths) == named
     own = plan.plans[0]
-    page = ablations_page(SheetReader(own.study, plan.folder, own.url).read(), Asked())
+    page = ablations_page(SnapshotReader(own.study, plan.folder, own.url).read(), Asked())
     shown = [part for part in page.parts if isinstance(part, Table)]
     assert [each.title for each in shown] == [table.title for table in found.tables]
     assert any(isinstance(part, Figure) and "paired differences" in part.title for part in page.parts)

@@ -152,8 +152,8 @@ def test_the_dashboard_reads_a_study_there_while_it_grows_and_cannot_write(tmp_p
     file.unlink()
     library = Library(server.url, tmp_path)
     app = make_app(library, token=None)
-    before = library.sheet("seen")
-    assert len(before.entries) == 20 and library.sheet("seen") is before
+    before = library.snapshot("seen")
+    assert len(before.trials) == 20 and library.snapshot("seen") is before
     for view in VIEWS:
         assert "There is no study" not in page(app, f"/study/seen/{view}")
     (added,) = made_records(1, first=20, state="trained")
@@ -163,7 +163,7 @@ def test_the_dashboard_reads_a_study_there_while_it_grows_and_cannot_write(tmp_p
     with open_storage(server.url) as storage:
         study = optuna.load_study(study_name="seen", storage=storage)
         study.add_trial(optuna.trial.create_trial(state=state, values=values, user_attrs=attributes))
-    assert library.sheet("seen").numbers[-1] == 20
+    assert library.snapshot("seen").numbers[-1] == 20
     reader = library.readers["seen"]
     with reader.engine.connect() as connection, pytest.raises(sql.exc.DBAPIError, match="read-only"):
         connection.exec_driver_sql("DELETE FROM trials")

@@ -11,13 +11,20 @@ from dataclasses import replace
 import pytest
 from conftest import quiet_view
 
-from search.analysis.runs import compare_runs, look_at_run
+from search.analysis.runs import compare_runs
+from search.api.find import find_study
+from search.api.study import Study
 from search.config import UserError, load_study
 from search.config.schema import Objectives
 from search.runner.local import run_study
 from search.runner.plan import make_plan
 from search.trials.pareto import hypervolume
 from search.visualization.figures.runs import draw_sides
+
+
+def snapshot_of_run(folder):
+    loaded, runs = find_study(folder)
+    return Study(loaded, runs=runs).snapshot()
 
 
 @pytest.fixture(scope="module")
@@ -30,26 +37,27 @@ def folders(tiny_run, tmp_path_factory):
 
 
 def test_runs_are_seen_from_the_worst_of_their_references(folders):
-    looks = [look_at_run(folder) for folder in folders]
-    looks[1] = replace(looks[1], reference={name: 0.5 * value for name, value in looks[1].reference.items()})
-    reference, sides = compare_runs(looks)
-    assert reference == looks[0].reference
+    snapshots = [snapshot_of_run(folder) for folder in folders]
+    halved = {name: 0.5 * value for name, value in snapshots[1].reference.items()}
+    snapshots[1] = replace(snapshots[1], reference=halved)
+    reference, sides = compare_runs(snapshots)
+    assert reference == snapshots[0].reference
     assert [side.name for side in sides] == ["tiny (random)", "tiny-local (local)"]
-    for looked, side in zip(looks, sides, strict=True):
-        last = hypervolume(looked.records, looked.study.directions, reference)
+    for snapshot, side in zip(snapshots, sides, strict=True):
+        last = hypervolume(snapshot.records(), snapshot.study.directions, reference)
         assert side.curve[-1] == (pytest.approx(side.hours), pytest.approx(last)) and side.after(side.hours) == last > 0
         assert side.after(0.0) == 0.0 and [*side.curve] == sorted(side.curve)
-        assert side.hours * 3600 == pytest.approx(sum(each.measurement.seconds for each in looked.records))
+        assert side.hours * 3600 == pytest.approx(sum(each.measurement.seconds for each in snapshot.records()))
 
 
 def test_the_picture_holds_each_runs_fronts_and_curve(folders):
-    _, sides = compare_runs([look_at_run(folder) for folder in folders])
+    _, sides = compare_runs([snapshot_of_run(folder) for folder in folders])
     figure = draw_sides(sides)
     for side in sides:
         drawn = [trace for trace in figure.data if trace.name == side.name]
         assert [trace.mode for trace in drawn] == [*["markers"] * 4, "lines"]  # two planes
-        assert len(drawn[1].x) == len(drawn[3].x) == len(side.looked.front)
-        assert len(drawn[0].x) + len(drawn[1].x) == len(side.looked.records)
+        assert len(drawn[1].x) == len(drawn[3].x) == len(side.snapshot.front())
+        assert len(drawn[0].x) + len(drawn[1].x) == len(side.snapshot.trials)
         assert tuple(drawn[4].y) == tuple(volume for _, volume in side.curve)
 
 
@@ -63,13 +71,13 @@ def test_the_verb_prints_and_draws(folders, tmp_path):
 
 
 def test_what_cannot_be_compared_is_said(folders, tmp_path):
-    with pytest.raises(UserError, match="is not the folder of a run: it holds no study.yaml"):
-        look_at_run(tmp_path)
-    looks = [look_at_run(folder) for folder in folders]
-    narrower = replace(looks[1].study, objectives=Objectives.of("dice"))
+    with pytest.raises(UserError, match="is neither a study file nor the name of a study"):
+        snapshot_of_run(tmp_path)
+    snapshots = [snapshot_of_run(folder) for folder in folders]
+    narrower = replace(snapshots[1].study, objectives=Objectives.of("dice"))
     message = r"of different objectives can't be compared: dice, memory, latency \(tiny\) and dice \("
     with pytest.raises(UserError, match=message):
-        compare_runs([looks[0], replace(looks[1], study=narrower)])
+        compare_runs([snapshots[0], replace(snapshots[1], study=narrower)])
 
 
 def test_a_run_of_another_version_is_said_with_what_differs(folders, tmp_path):
@@ -80,7 +88,7 @@ def test_a_run_of_another_version_is_said_with_what_differs(folders, tmp_path):
         text = json.dumps({**json.loads(text), "search": {"sampler": "tpe"}})
         database.execute("UPDATE study_user_attributes SET value_json = ? WHERE key = 'voxnas:study'", (text,))
     with pytest.raises(UserError) as told:
-        look_at_run(folder)
+        snapshot_of_run(folder)
     unknown, version = map(str, told.value.mistakes)
     assert unknown.startswith("study 'tiny' in its database: search.sampler: unknown key")
     assert version == "this version of voxnas can't read study 'tiny': another one wrote it"

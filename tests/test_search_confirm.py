@@ -12,7 +12,7 @@ import pytest
 from conftest import quiet_view, write_study
 
 from search.analysis.confirmation import case_means, confirmed_front, confirmed_table, interval, paired_p
-from search.analysis.front import confirmed, look
+from search.analysis.snapshot_reader import snapshot_of
 from search.config import UserError, load_study
 from search.runner.confirm import confirm_study, to_confirm, wanted
 from search.runner.local import LocalExecutor, run_study
@@ -83,18 +83,18 @@ def finished(tmp_path_factory):
 
 def test_confirming_trains_what_is_missing_once_and_leaves_the_search_alone(finished):
     made, plan = finished
-    before = look(plan.loaded, runs=made.runs)
+    before = snapshot_of(plan.loaded, runs=made.runs)
     with pytest.raises(UserError, match="nothing of tiny was confirmed yet; start with `voxnas confirm`"):
-        confirmed(before)
+        before.require_confirmed()
     assert confirm_study(plan, top=1, seeds=1, folds=2, view=quiet_view(), executor=LocalExecutor(plan)) == 2
     assert confirm_study(plan, top=1, seeds=1, folds=2, view=quiet_view(), executor=LocalExecutor(plan)) == 0
     assert confirm_study(plan, top=1, seeds=2, folds=2, view=quiet_view(), executor=LocalExecutor(plan)) == 2
-    after = look(plan.loaded, runs=made.runs)
-    assert (after.records, after.front) == (before.records, before.front)
+    after = snapshot_of(plan.loaded, runs=made.runs)
+    assert (after.trials, after.front()) == (before.trials, before.front())
     assert {(each.seed, each.fold) for each in after.confirmations} == {(1, 0), (1, 1), (2, 0), (2, 1)}
     for each in after.confirmations:
         assert {case.case for case in each.measurement.cases} == set(plan.folds[each.fold].validation)
-    (point,) = confirmed(after)
+    (point,) = after.confirmed
     assert point.trainings == 4 and point.low is not None and point.low <= point.mean <= point.high
     outcome = run_study(plan, trials=3, view=quiet_view())  # confirmations are no trials of the search
     assert outcome.why == "3 trials are done"

@@ -16,7 +16,7 @@ import pytest
 from made_study import add_records, made_records, made_study, write_made_study
 from werkzeug.test import Client
 
-from search.analysis.snapshot import SheetReader
+from search.analysis.snapshot_reader import SnapshotReader
 from search.config import UserError
 from search.dashboard.app import make_app, read_path
 from search.dashboard.library import Library
@@ -202,7 +202,7 @@ def test_a_study_of_another_program_in_the_same_database_is_listed_but_not_opene
 
 def test_the_dashboard_cannot_write_to_the_database(runs):
     file = runs / "made" / "study.db"
-    reader = SheetReader(made_study("made"), file.parent, f"sqlite:///{file}")
+    reader = SnapshotReader(made_study("made"), file.parent, f"sqlite:///{file}")
     import sqlalchemy as sql
 
     with reader.engine.connect() as connection, pytest.raises(sql.exc.OperationalError, match="readonly database"):
@@ -212,7 +212,7 @@ def test_the_dashboard_cannot_write_to_the_database(runs):
 def test_a_poll_reads_only_new_and_running_trials(tmp_path):
     running = made_records(1, first=20, state="running")
     file = write_made_study(tmp_path, "made", [*made_records(20), *running])
-    reader = SheetReader(made_study("made"), file.parent, f"sqlite:///{file}")
+    reader = SnapshotReader(made_study("made"), file.parent, f"sqlite:///{file}")
     first, asked = reader.read(), []
     rows = reader._rows
     reader._rows = lambda **which: asked.append(rows(**which)) or asked[-1]
@@ -220,22 +220,22 @@ def test_a_poll_reads_only_new_and_running_trials(tmp_path):
     add_records(file, made_records(1, first=21, state="trained"), list(first.study.directions))
     later = reader.read()
     assert [row.number for row in asked.pop()] == [20, 21]
-    assert len(later.entries) == 22 and later.entries[0] is first.entries[0]
+    assert len(later.trials) == 22 and later.trials[0] is first.trials[0]
     with sqlite3.connect(file) as connection:
         (text,) = connection.execute("SELECT value_json FROM trial_user_attributes WHERE trial_id = 21").fetchone()
         values = json.loads(text)
         values["measurement"]["epochs"].append({"number": 4, "loss": 0.5, "dice": 0.6, "seconds": 30.0})
         connection.execute("UPDATE trial_user_attributes SET value_json = ? WHERE trial_id = 21", (json.dumps(values),))
-    assert len(reader.read().entries[20].curve) == 4
+    assert len(reader.read().trials[20].curve) == 4
 
 
 def test_a_running_writer_is_not_disturbed_and_its_trials_appear(tmp_path):
     file = write_made_study(tmp_path, "made", made_records(5))
-    reader = SheetReader(made_study("made"), file.parent, f"sqlite:///{file}")
+    reader = SnapshotReader(made_study("made"), file.parent, f"sqlite:///{file}")
     with sqlite3.connect(file) as writer:
         writer.execute("BEGIN IMMEDIATE")
         writer.execute("UPDATE trials SET state = 'FAIL' WHERE trial_id = 1")
-        assert len(reader.read().entries) == 5
+        assert len(reader.read().trials) == 5
         writer.commit()
 
 

@@ -327,7 +327,7 @@ def test_files_that_are_no_volume_are_named(tmp_path):
         "big.nii": (np.full((2, 2, 2), 1e300), np.eye(4), r"infinite values \(8 of 8 voxels\)"),
         "none.nii": (np.ones((0, 4, 5)), np.eye(4), r"none.nii: is empty, its shape is \(0, 4, 5\)"),
         "wave.nii": (array.astype(np.complex64), np.eye(4), "wave.nii: holds values of type complex64"),
-        "sheet.nii": (array, flat, "sheet.nii: has an affine that spans no volume"),
+        "snapshot.nii": (array, flat, "snapshot.nii: has an affine that spans no volume"),
     }
     for name, (values, affine, message) in cases.items():
         image = nibabel.Nifti1Image(values, np.eye(4))

@@ -8,7 +8,7 @@ from conftest import STUDY, quiet_view, write_study
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.analysis.front import look
+from search.analysis.snapshot_reader import snapshot_of
 from search.config import UserError, load_study
 from search.config.schema import Halving
 from search.runner.local import run_study
@@ -117,7 +117,7 @@ def test_a_stopped_trial_is_pruned_counts_as_a_trial_and_stands_on_no_front(tmp_
     states = [trial.state.name for trial in optuna.load_study(study_name="tiny", storage=plan.url).trials]
     assert states.count("PRUNED") == len(stopped)
     assert read_records(plan.url, "tiny") == list(outcome.records)
-    assert len(look(plan.loaded, runs=made.runs).records) == 6
+    assert len(snapshot_of(plan.loaded, runs=made.runs).trials) == 6
 
 
 def test_halving_is_off_by_that_word_and_wrong_values_are_named(tmp_path):

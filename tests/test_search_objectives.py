@@ -9,15 +9,13 @@ from made_study import made_records, made_study, write_made_study
 from test_search_study import mistakes, write
 
 from search.ablation.metrics import METRICS
-from search.analysis.choose import choose
-from search.analysis.front import front_json, front_table, look_at
-from search.analysis.snapshot import SheetReader
+from search.analysis.front import front_json, front_table
+from search.analysis.snapshot_reader import read_snapshot
 from search.config import load_study
 from search.config.objectives import COSTS, OBJECTIVES, cost_axis, primary, show, show_named
 from search.config.schema import GOALS, Objectives
 from search.simulate.parquet import read_table, write_table
 from search.simulate.synthetic import synthetic_table
-from search.storage.database import database_url
 from search.trials.pareto import losses, worst_losses
 from search.visualization.figures.front import draw_front
 from search.visualization.figures.front_data import front_scene
@@ -39,9 +37,8 @@ def everything(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def sheet(everything):
-    study, folder = everything
-    return SheetReader(study, folder, database_url(None, folder)).read()
+def snapshot(everything):
+    return read_snapshot(*everything)
 
 
 @each_objective
@@ -111,31 +108,28 @@ def test_the_primary_objective_is_learned_where_one_is():
     assert cost_axis(["memory"]) != "memory"
 
 
-def test_fronts_tables_and_picks_cover_every_objective(everything):
-    study, folder = everything
-    looked = look_at(study, folder)
-    points = losses(looked.front, study.directions)
-    assert points.shape == (len(looked.front), len(OBJECTIVES)) and np.isfinite(points).all()
-    assert (points < worst_losses(looked.reference, study.directions)).all()
-    row = json.loads(front_json(looked))["front"][0]
-    assert {name: row[name] for name in OBJECTIVES} == {
-        name: looked.front[0].measurement.value(name) for name in OBJECTIVES
-    }
-    headings = [str(column.header) for column in front_table(looked).columns]
+def test_fronts_tables_and_picks_cover_every_objective(snapshot):
+    study, front = snapshot.study, snapshot.front()
+    points = losses(front, study.directions)
+    assert points.shape == (len(front), len(OBJECTIVES)) and np.isfinite(points).all()
+    assert (points < worst_losses(snapshot.reference, study.directions)).all()
+    row = json.loads(front_json(snapshot))["front"][0]
+    assert {name: row[name] for name in OBJECTIVES} == {name: front[0].measurement.value(name) for name in OBJECTIVES}
+    headings = [str(column.header) for column in front_table(snapshot).columns]
     assert headings[1:-1] == [f"{each.heading} {each.arrow}" for each in OBJECTIVES.values()]
     for name in COSTS:
-        limit = max(each.measurement.costs.of(name) for each in looked.front)
-        assert "the best of" in choose(f"under:{name}={show(name, 2 * limit)}", looked.records, study.directions).why
+        limit = max(each.measurement.costs.of(name) for each in front)
+        assert "the best of" in snapshot.pick(f"under:{name}={show(name, 2 * limit)}").why
 
 
-def test_figures_and_pages_cover_every_objective(sheet):
+def test_figures_and_pages_cover_every_objective(snapshot):
     for name in OBJECTIVES:
-        figure = draw_front(front_scene(sheet, (name, cost_axis([name]))))
+        figure = draw_front(front_scene(snapshot, (name, cost_axis([name]))))
         assert OBJECTIVES[name].axis_title in figure.drawing
-    for page in (front_page(sheet, Asked()), compare_page(sheet, Asked())):
+    for page in (front_page(snapshot, Asked()), compare_page(snapshot, Asked())):
         shown = str(page.parts)
         assert all(each.heading in shown for each in OBJECTIVES.values())
-    shown = dict(trial_page(sheet, Asked()).parts[0].pairs)
+    shown = dict(trial_page(snapshot, Asked()).parts[0].pairs)
     assert all(each.heading in shown for each in OBJECTIVES.values())
 
 

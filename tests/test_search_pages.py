@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from made_study import LABELS, made_records, made_study, write_made_study
 
-from search.analysis.front import look_at
 from search.analysis.importance import ped_anova
 from search.analysis.main_effects import main_effects
-from search.analysis.snapshot import SheetReader
+from search.analysis.snapshot_reader import SnapshotReader
 from search.config.schema import Search
-from search.trials.pareto import hypervolume_curve
+from search.trials.pareto import best, hypervolume, knee, pareto_front
 from search.trials.records import CaseDice, Costs, Latency, Measurement
 from search.visualization.components import Command, Figure, Note, Table
 from search.visualization.figures.compare import paired
@@ -35,25 +34,31 @@ from search.visualization.slice_images import outline, png
 from search.visualization.slow_tasks import layers_of, preset_costs
 
 
-def sheet_of(folder, records, *, study=None):
+def snapshot_of(folder, records, *, study=None):
     study = study or made_study("made")
     file = write_made_study(folder, study.name, records, study=study)
-    return SheetReader(study, folder / study.name, f"sqlite:///{file}").read()
+    return SnapshotReader(study, folder / study.name, f"sqlite:///{file}").read()
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return sheet_of(tmp_path_factory.mktemp("runs"), made_records(150))
+    return snapshot_of(tmp_path_factory.mktemp("runs"), made_records(150))
 
 
-def test_a_sheet_has_the_front_and_the_hypervolume_that_records_have(made):
-    looked = look_at(made.study, made.folder)
-    assert sorted(made.numbers[made.front]) == sorted(record.number for record in looked.front)
+def test_a_snapshot_has_the_front_and_the_hypervolume_that_records_have(made):
+    records = made.records()
+    front = pareto_front(records, made.study.directions)
+    assert front == made.front() and [made.numbers[row] for row in made.front_rows] == [each.number for each in front]
+    assert sorted(made.numbers[made.on_front]) == sorted(record.number for record in front)
+    assert made.best() == best(front, made.study.directions) and made.knee() == knee(front, made.study.directions)
+    assert made.pick("knee").record == made.knee()
     rows, hours, volumes = made.progress
-    curve = dict(hypervolume_curve(looked.records, looked.study.directions, looked.reference))
-    found = {int(made.numbers[row]): volume for row, volume in zip(rows, volumes, strict=True)}
-    assert all(found[number] == pytest.approx(volume) for number, volume in curve.items())
-    assert hours[-1] == pytest.approx(sum(entry.spent_s for entry in made.entries) / 3600)
+    ended = [records[row] for row in rows]
+    for count in (1, 20, len(rows)):
+        reached = hypervolume(ended[:count], made.study.directions, made.reference)
+        assert volumes[count - 1] == pytest.approx(reached)
+    assert made.hypervolume == volumes[-1]
+    assert hours[-1] == pytest.approx(sum(trial.spent_s for trial in made.trials) / 3600)
     steps = climb(made)
     assert steps.volumes[-1] == volumes[-1] and len(steps.trials) < len(rows)
 
@@ -61,9 +66,9 @@ def test_a_sheet_has_the_front_and_the_hypervolume_that_records_have(made):
 def test_what_no_front_may_hold_is_apart_and_a_stopped_trial_shows_its_dice_so_far(made):
     scene = front_scene(made, ("memory", "dice"))
     for state, rows in scene.apart.items():
-        assert {made.entries[row].state for row in rows} <= {state} and not scene.front[rows].any()
+        assert {made.trials[row].state for row in rows} <= {state} and not scene.front[rows].any()
     row = scene.apart["stopped"][0]
-    assert scene.points[row, 1] == pytest.approx(made.entries[row].curve[-1][1])
+    assert scene.points[row, 1] == pytest.approx(made.trials[row].curve[-1][1])
     assert np.isnan(scene.points[scene.apart["over budget"], 1]).all()
     assert scene.budgets == {"memory": 1600.0}
 
@@ -72,8 +77,8 @@ def test_colours_go_by_the_choices_of_an_axis_and_the_rare_share_one(made):
     scene = front_scene(made, ("memory", "dice"), by="attention@skip0")
     assert [group.name for group in scene.groups] == ["csam", "isa", "none"]
     assert sum(len(group.rows) for group in scene.groups) == (made.states == "trained").sum()
-    entries = [replace(entry, decisions={**entry.decisions, "many": at % 12}) for at, entry in enumerate(made.entries)]
-    groups = front_scene(replace(made, entries=tuple(entries)), ("memory", "dice"), by="many").groups
+    trials = [replace(trial, decisions={**trial.decisions, "many": at % 12}) for at, trial in enumerate(made.trials)]
+    groups = front_scene(replace(made, trials=tuple(trials)), ("memory", "dice"), by="many").groups
     assert len(groups) == 8 and groups[-1].name == "others"
 
 
@@ -88,11 +93,11 @@ def test_papers_networks_stand_at_their_costs(made):
 def test_a_lasso_holds_the_trials_inside_it_on_its_own_axes(made):
     lasso = read_lasso("memory,dice:400,0.7;1000,0.7;1000,1;400,1")
     inside = lasso.inside(made)
-    for entry, held in zip(made.entries, inside, strict=True):
-        dice = entry.dice_so_far if entry.state == "stopped" else entry.values[0]
-        assert held == (400 < entry.values[1] / 2**20 < 1000 and 0.7 < dice < 1.0)
+    for trial, held in zip(made.trials, inside, strict=True):
+        dice = trial.dice_so_far if trial.state == "stopped" else trial.values[0]
+        assert held == (400 < trial.values[1] / 2**20 < 1000 and 0.7 < dice < 1.0)
     shown, notes = filtered(made, Asked({"lasso": "memory,dice:400,0.7;1000,0.7;1000,1;400,1"}))
-    assert len(shown.entries) == inside.sum() and f"Only the {inside.sum()} of 150 trials" in notes[0].text
+    assert len(shown.trials) == inside.sum() and f"Only the {inside.sum()} of 150 trials" in notes[0].text
     assert lasso.path("memory", "dice").startswith("M400,0.7L") and lasso.path("latency", "dice") == ""
     for nonsense in (
         "",
@@ -108,7 +113,7 @@ def test_a_lasso_holds_the_trials_inside_it_on_its_own_axes(made):
 def test_a_lasso_leaves_its_own_front_to_choose_a_trial_and_trials_to_compare(made):
     text = "memory,dice:400,0.7;1000,0.7;1000,1;400,1"
     shown, _ = filtered(made, Asked({"lasso": text}))
-    offered = {str(number) for number in shown.numbers[shown.front]}
+    offered = {str(number) for number in shown.numbers[shown.on_front]}
     for page in (compare_page(made, Asked({"lasso": text})), trial_page(made, Asked({"lasso": text}))):
         assert "trials inside the lasso" in page.parts[0].text
         for control in page.controls:
@@ -139,11 +144,11 @@ def column(values):
 
 
 def test_main_effects_find_what_was_put_in(made):
-    entries = [
-        replace(entry, state="trained", values=(0.5 + 0.2 * (entry.decisions["width"] == 32), *entry.values[1:]))
-        for entry in made.entries
+    trials = [
+        replace(trial, state="trained", values=(0.5 + 0.2 * (trial.decisions["width"] == 32), *trial.values[1:]))
+        for trial in made.trials
     ]
-    effects = {(each.axis, each.choice): each for each in main_effects(replace(made, entries=tuple(entries)), "dice")}
+    effects = {(each.axis, each.choice): each for each in main_effects(replace(made, trials=tuple(trials)), "dice")}
     wide = effects["width", "32"]
     assert wide.against == "16" and wide.mean == pytest.approx(0.2, abs=1e-6)
     assert effects["repeats", "2"].mean == pytest.approx(0.0, abs=1e-6)
@@ -168,7 +173,7 @@ def test_importance_of_a_maximised_objective_is_that_of_its_best_values():
 def test_a_random_band_is_made_of_repeats_of_the_same_question_alone(made, tmp_path):
     def other(name, **changes):
         study = replace(made_study(name), search=Search(proposer="random"), **changes)
-        return sheet_of(tmp_path, made_records(30, seed=len(name)), study=study)
+        return snapshot_of(tmp_path, made_records(30, seed=len(name)), study=study)
 
     repeats = [other("random-1"), other("random-22")]
     longer = other("longer", training=replace(made.study.training, epochs=99))
@@ -197,7 +202,7 @@ def test_paired_differences_are_those_of_the_cases_that_both_have(made):
 
 
 def test_the_u_has_every_layer_of_the_network_at_its_place(made):
-    record = made.fetch([int(made.numbers[made.front][0])])[0]
+    record = made.fetch([int(made.numbers[made.on_front][0])])[0]
     layers = layers_of(record.architecture, made.context)
     places = boxes(layers)
     assert sum(each.params for each in places) == record.measurement.costs.params
@@ -211,14 +216,14 @@ def test_the_u_has_every_layer_of_the_network_at_its_place(made):
 
 
 def test_a_trial_says_how_to_export_it_its_reason_and_its_spread(made):
-    trained = next(entry.number for entry in made.entries if entry.state == "trained")
+    trained = next(trial.number for trial in made.trials if trial.state == "trained")
     parts = trial_page(made, Asked({"trial": str(trained)})).parts
     assert export_command(made, trained) in [part.line for part in parts if isinstance(part, Command)]
     facts = dict(parts[0].pairs)
     assert "half the interquartile range of 30" in facts["latency"] and facts["latency on"].startswith("a device")
     table = next(part for part in parts if isinstance(part, Table) and part.name == "dice")
     assert table.headings == ("case", "mean", *LABELS[1:])
-    refused = next(entry for entry in made.entries if entry.state == "over budget")
+    refused = next(trial for trial in made.trials if trial.state == "over budget")
     notes = [
         part.text for part in trial_page(made, Asked({"trial": str(refused.number)})).parts if isinstance(part, Note)
     ]
@@ -256,7 +261,7 @@ def test_latencies_of_two_devices_are_refused_with_the_reason(made, tmp_path):
         return replace(record, measurement=replace(record.measurement, costs=costs and replace(costs, latency=latency)))
 
     elsewhere = [moved(record) for record in made_records(30)]
-    far = sheet_of(tmp_path, elsewhere, study=made_study("far"))
+    far = snapshot_of(tmp_path, elsewhere, study=made_study("far"))
     refused = studies_page([made, far], [], Asked({"x": "latency"})).parts
     assert any(
         isinstance(part, Note)
@@ -266,12 +271,12 @@ def test_latencies_of_two_devices_are_refused_with_the_reason(made, tmp_path):
     )
     assert not any(isinstance(part, Figure) for part in refused)
     assert any(isinstance(part, Figure) for part in studies_page([made, far], [], Asked({"x": "memory"})).parts)
-    mixed = sheet_of(
+    mixed = snapshot_of(
         tmp_path,
         [*made_records(20), *[replace(each, number=each.number + 20) for each in elsewhere[:20]]],
         study=made_study("mixed"),
     )
-    assert mixed.is_mixed and not mixed.front.any()
+    assert mixed.is_mixed and not mixed.on_front.any()
     assert any(
         "can't stand on one front" in part.text for part in front_page(mixed, Asked()).parts if isinstance(part, Note)
     )
@@ -283,7 +288,7 @@ def test_attributes_and_texts_are_escaped():
 
 
 def test_a_report_is_small_has_every_section_and_no_patient(made):
-    text = render(look_at(made.study, made.folder))
+    text = render(made)
     assert len(text) < 8 * 2**20
     for title in ("Pareto front", "Progress", "What matters", "Compare"):
         assert f">{title}</h2>" in text

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from search.config import UserError
-from search.trials.pareto import best, hypervolume, hypervolume_curve, knee, pareto_front
+from search.trials.pareto import best, hypervolume, knee, losses, pareto_front, volumes_so_far, worst_losses
 from search.trials.records import Costs, Latency, Measurement, Record
 from space.architecture import Architecture
 
@@ -53,7 +53,8 @@ def test_hypervolume_is_a_share_of_the_box():
     assert hypervolume([trial(0, 0.5, 200, 0.5)], DIRECTIONS, REFERENCE) == 0.0
     assert hypervolume([], DIRECTIONS, REFERENCE) == 0.0
     two = [trial(0, 0.5, 50, 0.5), trial(1, 1.0, 50, 0.5), trial(2, 0.1, 90, 0.9)]
-    assert hypervolume_curve(two, DIRECTIONS, REFERENCE) == [(0, 0.125), (1, 0.25), (2, 0.25)]
+    worst = worst_losses(REFERENCE, DIRECTIONS)
+    assert volumes_so_far(losses(two, DIRECTIONS), worst) == [0.125, 0.25, 0.25]
 
 
 def test_the_knee_is_nearest_the_ideal_corner():

@@ -2,14 +2,14 @@
 
 import pytest
 
-from search.analysis.front import look
+from search.analysis.snapshot_reader import snapshot_of
 from search.config import load_study
 from search.visualization.report import write_report
 
 
 @pytest.fixture(scope="module")
 def report(tiny_run):
-    return write_report(look(load_study(tiny_run.file), runs=tiny_run.runs))
+    return write_report(snapshot_of(load_study(tiny_run.file), runs=tiny_run.runs))
 
 
 @pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["desk", "phone"])

@@ -7,12 +7,12 @@ import sqlite3
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import pytest
 from conftest import STUDY, quiet_view, write_study
 
-from search.analysis.front import front_json, look
+from search.analysis.front import front_json
+from search.analysis.snapshot_reader import snapshot_of
 from search.config import UserError, load_study
 from search.proposers.propose import PROPOSERS, make_proposer, propose_new
 from search.runner.driver import problem_of
@@ -46,7 +46,7 @@ def test_a_finished_study_has_what_was_planned(tiny_run):
     for record in records:
         assert len(record.measurement.epochs) == 2 and 0 <= record.measurement.dice <= 1
         assert {case.case for case in record.measurement.cases} == set(plan.fold.validation)
-    front = look(load_study(tiny_run.file), runs=tiny_run.runs).front
+    front = snapshot_of(load_study(tiny_run.file), runs=tiny_run.runs).front()
     kept = {int(path.parent.name) for path in plan.folder.glob("trials/*/best.safetensors")}
     assert kept == {record.number for record in front}
     assert not list(plan.folder.glob("trials/*/last.pt"))
@@ -154,16 +154,17 @@ def test_what_is_over_budget_is_told_with_the_reason_and_not_trained(tmp_path):
     assert [record.state for record in outcome.records].count("trained") == 1
     over = tuple(record for record in outcome.records if record.state == "over budget")
     assert over and not any(record.measurement.epochs for record in over)
-    looked = replace(look(load_study(made.file), runs=made.runs), records=over, front=())
-    assert json.loads(front_json(looked))["front"] == []
-    assert "is over the budget of" in render(looked)
+    snapshot = snapshot_of(load_study(made.file), runs=made.runs)
+    snapshot = snapshot.only(snapshot.states == "over budget")
+    assert json.loads(front_json(snapshot))["front"] == []
+    assert "is over the budget of" in render(snapshot)
 
 
 @pytest.mark.parametrize("proposer", PROPOSERS)
 def test_a_proposer_is_repeatable_and_never_proposes_what_is_known(tiny_run, proposer):
     plan = plan_of(tiny_run, f"search.proposer={proposer}")
     records = read_records(plan.url, "tiny")
-    reference = look(load_study(tiny_run.file), runs=tiny_run.runs).reference
+    reference = snapshot_of(load_study(tiny_run.file), runs=tiny_run.runs).reference
     pricer = Pricer(plan, "cpu", price_table(plan, device="cpu", threads=1))
     problem = problem_of(plan, reference=reference, price=pricer)
     proposals = [propose_new(make_proposer(proposer, problem), problem, records) for _ in range(2)]
@@ -173,8 +174,7 @@ def test_a_proposer_is_repeatable_and_never_proposes_what_is_known(tiny_run, pro
 
 
 def test_names_from_a_study_are_escaped_in_the_report(tiny_run):
-    looked = look(load_study(tiny_run.file), runs=tiny_run.runs)
-    html = render(looked)
+    html = render(snapshot_of(load_study(tiny_run.file), runs=tiny_run.runs))
     assert "<h1>tiny</h1>" in html
     assert "cdn" not in html.split("</script>", 1)[1]  # the page itself fetches nothing
 

@@ -11,7 +11,8 @@ import pytest
 from conftest import STUDY
 from test_search_store import CHOICES, DIRECTIONS, DONE, record
 
-from search.analysis.status import status_json, study_status
+from search.analysis.snapshot_reader import snapshot_of
+from search.analysis.status import status_json, status_of
 from search.config import UserError, load_study
 from search.storage import Store, read_records
 from search.storage.admin import Change, change_studies, find_databases, list_studies
@@ -41,9 +42,9 @@ def fill(folder, name="tiny"):
         made = replace(record(width=CHOICES["width"][number % 2]), fold=0, driver=driver, architecture=network)
         return store.start(made, choices=CHOICES)
 
-    store.tell(start(0).told(TRAINED, ended="then"), objectives=list(DIRECTIONS), budgets={})
+    store.tell(start(0).told(TRAINED, ended="2026-01-01T00:10:00+00:00"), objectives=list(DIRECTIONS), budgets={})
     failed = Measurement("failed", "the loss became nan in epoch 2", fault="not a number")
-    store.tell(start(1).told(failed, ended="then"), objectives=list(DIRECTIONS), budgets={})
+    store.tell(start(1).told(failed, ended="2026-01-01T00:10:00+00:00"), objectives=list(DIRECTIONS), budgets={})
     running = start(2)
     epochs = (Epoch(1, 0.5, 0.31, 1.0), Epoch(2, 0.4, None, 1.0))
     so_far = Measurement("running", epochs=epochs)
@@ -65,7 +66,7 @@ def study(tmp_path):
 def test_a_status_tells_who_works_on_what_and_what_failed_and_why(tmp_path, study):
     store = fill(tmp_path)
     with store.present():
-        status = study_status(load_study(study, need_data=False), runs=tmp_path / "runs")
+        status = status_of(snapshot_of(load_study(study, need_data=False), runs=tmp_path / "runs"))
         assert status.counts == {"trained": 1, "failed": 1, "running": 2} and status.planned == 6
         assert status.failures == {"the loss became nan in epoch 2": 1} and status.attempts == {"process 7 was lost": 1}
         mine, lost = status.running
@@ -94,7 +95,7 @@ def test_watching_ends_with_the_study(tmp_path, study):
     store = fill(tmp_path)
     for each in store.records():
         if each.state == "running":
-            store.tell(each.told(TRAINED, ended="then"), objectives=list(DIRECTIONS), budgets={})
+            store.tell(each.told(TRAINED, ended="2026-01-01T00:10:00+00:00"), objectives=list(DIRECTIONS), budgets={})
     command = [*COMMAND, "status", str(study), "--set", "search.trials=4", "--runs", str(tmp_path / "runs"), "--watch"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,7 @@ from typing import Any
 from search.ablation.arms import BASE, Asked, asked_arms
 from search.ablation.metrics import use_surfaces
 from search.ablation.schema import Ablation
-from search.analysis.front import look
+from search.analysis.snapshot_reader import snapshot_of
 from search.config.errors import Mistake, UserError, nearest
 from search.config.load import ANY_CONTEXT, LoadedStudy, find_data, load_study
 from search.config.schema import (
@@ -133,12 +133,10 @@ def _base(ablation: Ablation, source: Source, runs: Path, mistakes: list[Mistake
         return PRESETS[base.preset].architecture
     if base.study is None:
         return None
-    from search.analysis.choose import choose  # its package loads torch
-
     file = Path(source.file).parent / base.study
     try:
-        looked = look(load_study(file, need_data=False), runs=runs)
-        return choose(str(base.pick), looked.records, looked.study.directions).record.architecture
+        snapshot = snapshot_of(load_study(file, need_data=False), runs=runs)
+        return snapshot.pick(str(base.pick)).record.architecture
     except UserError as error:
         mistakes += [source.mistake(("base", "study"), str(each)) for each in error.mistakes]
         return None

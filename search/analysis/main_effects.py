@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from search.analysis.snapshot import Sheet
+from search.analysis.snapshot import Numbers, Snapshot
 
 CONFIDENCE = 0.95
 
@@ -25,15 +25,15 @@ class Effect:
     trials: int
 
 
-def main_effects(sheet: Sheet, objective: str) -> list[Effect]:
+def main_effects(snapshot: Snapshot, objective: str) -> list[Effect]:
     """Fit a linear model of all axes' choices by least squares; empty where there are too few trials for it.
 
     The first choice is `none` where an axis has one, else the first in order; a closed axis counts as that, so that
     what closed it keeps its own effect.
     """
-    values = sheet.values[objective]
-    rows = np.flatnonzero(~np.isnan(values) & (sheet.states == "trained"))
-    columns, named = _design(sheet, rows)
+    values = snapshot.values[objective]
+    rows = np.flatnonzero(~np.isnan(values) & (snapshot.states == "trained"))
+    columns, named = _design(snapshot, rows)
     if len(rows) < len(named) + 3 or not named:
         return []
     design = np.column_stack([np.ones(len(rows)), *columns])
@@ -52,13 +52,15 @@ def main_effects(sheet: Sheet, objective: str) -> list[Effect]:
     ]
 
 
-def _design(sheet: Sheet, rows: NDArray[np.int64]) -> tuple[list[NDArray[np.float64]], list[tuple[str, str, str]]]:
+def _design(
+    snapshot: Snapshot, rows: NDArray[np.int64]
+) -> tuple[list[NDArray[np.float64]], list[tuple[str, str, str]]]:
     """Return a column of 0 and 1 for every choice but each axis's first, and what it stands for."""
-    columns: list[NDArray[np.float64]] = []
+    columns: list[Numbers] = []
     named: list[tuple[str, str, str]] = []
-    for axis in sheet.axes:
-        choices = np.array(sheet.choices(axis))[rows]
-        seen = [str(each) for each in sheet.axes[axis] if str(each) in choices]
+    for axis in snapshot.axes:
+        choices = np.array(snapshot.choices(axis))[rows]
+        seen = [str(each) for each in snapshot.axes[axis] if str(each) in choices]
         first = "none" if "none" in seen else seen[0] if seen else ""
         for choice in seen:
             column = (choices == choice).astype(float)

@@ -12,13 +12,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from search.config import LoadedStudy
+from search.analysis.snapshot import Snapshot, Trial
 from search.config.units import show_seconds
-from search.storage import read_records, read_study_attributes
-from search.storage.database import database_url
+from search.storage import read_study_attributes
 from search.storage.heartbeat import DRIVER, is_present
-from search.trials.files import run_folder
-from search.trials.records import COUNTED, Record, searched
+from search.trials.records import COUNTED
 
 
 @dataclass(frozen=True)
@@ -53,42 +51,36 @@ class Status:
         return not self.running and sum(self.counts.get(state, 0) for state in COUNTED) >= self.planned
 
 
-def study_status(loaded: LoadedStudy, *, runs: Any) -> Status:
-    """Read how a study stands. Raises UserError where nothing has run yet."""
-    study = loaded.study
-    url = database_url(study.storage, run_folder(runs, study))
-    records = searched(read_records(url, study.name), seed=study.search.seed, fold=study.data.fold)
-    beats = read_study_attributes(url, study.name, DRIVER + "%")
+def status_of(snapshot: Snapshot) -> Status:
+    """Return how a study stands at a snapshot, with the drivers that are present now."""
+    study, trials = snapshot.study, snapshot.trials
+    beats = read_study_attributes(snapshot.url, study.name, DRIVER + "%")
     present = {name.removeprefix(DRIVER): beat for name, beat in beats.items() if is_present(beat)}
-    running = tuple(_running(each, study.training.epochs, present) for each in records if each.state == "running")
-    counts = Counter[str](record.state for record in records)
-    faults = [record.measurement.reason for record in records if record.state == "failed"]
-    attempts = [attempt.partition("; ")[0] for record in records for attempt in record.attempts]
+    running = tuple(_running(each, study.training.epochs, present) for each in trials if each.state == "running")
     return Status(
         study.name,
         study.search.trials,
-        dict(counts),
+        dict(Counter[str](trial.state for trial in trials)),
         running,
-        dict(Counter(faults)),
-        dict(Counter(attempts)),
+        dict(Counter(trial.reason for trial in trials if trial.state == "failed")),
+        dict(Counter(attempt.partition("; ")[0] for trial in trials for attempt in trial.attempts)),
         tuple(present.values()),
-        _left_s(records, study.search.trials, len(running)),
+        _left_s(trials, study.search.trials, len(running)),
     )
 
 
-def _running(record: Record, epochs: int, present: Mapping[str, Any]) -> Running:
-    done = record.measurement.epochs
-    dice = next((epoch.dice for epoch in reversed(done) if epoch.dice is not None), None)
-    lost = record.driver not in present
-    return Running(record.number, len(done), epochs, dice, record.driver, lost, record.architecture.describe())
+def _running(trial: Trial, epochs: int, present: Mapping[str, Any]) -> Running:
+    dice = trial.dice_so_far if trial.curve else None
+    lost = trial.driver not in present
+    return Running(trial.number, trial.epochs, epochs, dice, trial.driver, lost, trial.network)
 
 
-def _left_s(records: Sequence[Record], planned: int, running: int) -> float | None:
-    """Return what the trials that are left take at the pace of those that were trained; None before the first."""
-    took = [record.measurement.seconds for record in records if record.state == "trained"]
+def _left_s(trials: Sequence[Trial], planned: int, running: int) -> float | None:
+    """Return how long the remaining trials take at the pace of those that were trained; None before the first."""
+    took = [trial.spent_s for trial in trials if trial.state == "trained"]
     if not took:
         return None
-    to_do = max(0, planned - sum(record.state in COUNTED for record in records))
+    to_do = max(0, planned - sum(trial.state in COUNTED for trial in trials))
     return sum(took) / len(took) * to_do / max(1, running)
 
 

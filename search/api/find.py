@@ -9,7 +9,7 @@ from json import dumps
 from pathlib import Path
 from typing import Any
 
-from search.analysis.front import kept_study
+from search.analysis.snapshot_reader import kept_study
 from search.config import LoadedStudy, Study, UserError, load_study
 from search.storage.database import database_url
 

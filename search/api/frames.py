@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from search.analysis.snapshot import Entry, Sheet
+from search.analysis.snapshot import Snapshot, Trial
 from search.config.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
@@ -16,34 +16,34 @@ if TYPE_CHECKING:
 INDEX = "trial"
 
 
-def trial_rows(sheet: Sheet, *, axes: bool = False) -> list[dict[str, Any]]:
+def trial_rows(snapshot: Snapshot, *, axes: bool = False) -> list[dict[str, Any]]:
     """Return a row per trial of the search; None for an unknown value. With `axes`, a column per open axis too."""
     rows = []
-    for entry, on_front in zip(sheet.entries, sheet.front.tolist(), strict=True):
-        row = _row(sheet, entry, on_front)
+    for trial, on_front in zip(snapshot.trials, snapshot.on_front.tolist(), strict=True):
+        row = _row(snapshot, trial, on_front)
         if axes:
-            row |= {name: entry.decisions.get(name) for name in sheet.axes}
+            row |= {name: trial.decisions.get(name) for name in snapshot.axes}
         rows.append(row)
     return rows
 
 
-def _row(sheet: Sheet, entry: Entry, on_front: bool) -> dict[str, Any]:
-    first = [*sheet.objectives, *(name for name in OBJECTIVES if name not in sheet.objectives)]
-    values = dict(zip(OBJECTIVES, entry.values, strict=True))
+def _row(snapshot: Snapshot, trial: Trial, on_front: bool) -> dict[str, Any]:
+    first = [*snapshot.objectives, *(name for name in OBJECTIVES if name not in snapshot.objectives)]
+    values = dict(zip(OBJECTIVES, trial.values, strict=True))
     return {
-        INDEX: entry.number,
-        "state": entry.state,
+        INDEX: trial.number,
+        "state": trial.state,
         "on_front": on_front,
         **{OBJECTIVES[name].column: _known(values[name]) for name in first},
-        "latency_iqr_s": _known(entry.iqr_s),
-        "device": entry.device,
-        "epochs": entry.epochs,
-        "training_s": entry.spent_s,
-        "started": _when(entry.started),
-        "ended": _when(entry.ended),
-        "network": entry.network,
-        "fingerprint": entry.fingerprint,
-        "reason": entry.reason,
+        "latency_iqr_s": _known(trial.iqr_s),
+        "device": trial.device,
+        "epochs": trial.epochs,
+        "training_s": trial.spent_s,
+        "started": _when(trial.started),
+        "ended": _when(trial.ended),
+        "network": trial.network,
+        "fingerprint": trial.fingerprint,
+        "reason": trial.reason,
     }
 
 
@@ -55,10 +55,10 @@ def _when(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") if seconds else ""
 
 
-def front_rows(sheet: Sheet, *, axes: bool = False) -> list[dict[str, Any]]:
+def front_rows(snapshot: Snapshot, *, axes: bool = False) -> list[dict[str, Any]]:
     """Return the rows of the front, the best in the first objective first, without columns that are equal on it."""
-    rows = [row for row in trial_rows(sheet, axes=axes) if row["on_front"]]
-    first = OBJECTIVES[sheet.objectives[0]]
+    rows = [row for row in trial_rows(snapshot, axes=axes) if row["on_front"]]
+    first = OBJECTIVES[snapshot.objectives[0]]
     rows.sort(key=lambda row: first.loss(row[first.column]))
     return [{key: value for key, value in row.items() if key not in ("state", "on_front", "reason")} for row in rows]
 

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from search.analysis.choose import Choice
-    from search.analysis.snapshot import Sheet
+    from search.analysis.snapshot import Snapshot
     from search.api.spaces import SearchSpace
     from search.export import Exported
     from search.runner.driver import Executor, Outcome, View
     from search.runner.plan import Plan
-    from search.trials.records import Costs, Record
+    from search.trials.records import Costs
     from space.architecture import Architecture
 
 
@@ -155,16 +155,11 @@ class Study:
 
     # Results
 
-    def snapshot(self) -> Sheet:
+    def snapshot(self) -> Snapshot:
         """Return the study's trials as they are now, as compact columns; the other methods read from it."""
-        from search.analysis.snapshot import SheetReader
-        from search.storage.database import database_url
+        from search.analysis.snapshot_reader import read_snapshot
 
-        reader = SheetReader(self.settings, self.folder, database_url(self.settings.storage, self.folder))
-        try:
-            return reader.read()
-        finally:
-            reader.close()
+        return read_snapshot(self.settings, self.folder)
 
     def front(self, *, axes: bool = False) -> pd.DataFrame:
         """Return the Pareto front, a row per network, the best in the first objective first.
@@ -203,14 +198,7 @@ class Study:
         return self.pick("knee")
 
     def _choose(self, rule: str | int) -> Choice:
-        from search.analysis.choose import choose
-
-        return choose(str(rule), self._records(), self.settings.directions)
-
-    def _records(self) -> list[Record]:
-        from search.analysis.front import look_at
-
-        return list(look_at(self.settings, self.folder).records)
+        return self.snapshot().pick(str(rule))
 
     # Figures
 
@@ -223,9 +211,9 @@ class Study:
         from search.visualization.figures.front_data import front_scene
         from search.visualization.html import as_plotly
 
-        sheet = self.snapshot()
-        axes = [x or cost_axis(sheet.objectives), y or primary(sheet.objectives), *([z] if z else [])]
-        return as_plotly(draw_front(front_scene(sheet, axes, by=color)))
+        snapshot = self.snapshot()
+        axes = [x or cost_axis(snapshot.objectives), y or primary(snapshot.objectives), *([z] if z else [])]
+        return as_plotly(draw_front(front_scene(snapshot, axes, by=color)))
 
     def plot_importance(self) -> go.Figure:
         """Draw each axis's share of each objective's variance among good trials (PED-ANOVA)."""
@@ -235,8 +223,8 @@ class Study:
         from search.visualization.html import as_plotly
         from search.visualization.slow_tasks import importance_inputs, importances
 
-        sheet = self.snapshot()
-        shares = importances(*importance_inputs(sheet, np.flatnonzero(sheet.comparable)))
+        snapshot = self.snapshot()
+        shares = importances(*importance_inputs(snapshot, np.flatnonzero(snapshot.comparable)))
         if not any(shares.values()):
             raise UserError(["too few trials for importances: PED-ANOVA needs ten, with axes that all of them decide"])
         return as_plotly(draw_importances(shares))

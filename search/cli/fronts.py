@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from search.analysis.confirmation import confirmed_json, confirmed_table
-from search.analysis.front import confirmed, front_json, front_table, look_at
+from search.analysis.front import front_json, front_table
 from search.api.frames import INDEX, trial_rows
 from search.api.study import Study
 from search.api.terminal import open_console, say, say_json
@@ -19,11 +19,11 @@ from search.config.units import counted, show_bytes
 
 def show_front(study: Study, *, json: bool, csv: Path | None) -> None:
     """Print the Pareto front."""
-    looked = look_at(study.settings, study.folder)
+    snapshot = study.snapshot()
     if json:
-        say(front_json(looked))
+        say(front_json(snapshot))
     else:
-        open_console().print(front_table(looked))
+        open_console().print(front_table(snapshot))
     if csv is not None:
         study.front(axes=True).to_csv(csv)
 
@@ -56,7 +56,7 @@ def trials_table(name: str, rows: Sequence[dict[str, Any]], objectives: Sequence
 
 def show_confirmed(study: Study, *, json: bool) -> None:
     """Print the confirmed front."""
-    points = confirmed(look_at(study.settings, study.folder))
+    points = study.snapshot().require_confirmed()
     if json:
         say(confirmed_json(study.name, points))
     else:
@@ -67,5 +67,5 @@ def write_study_report(study: Study, *, slices: bool) -> None:
     """Write the report, and print its path and size."""
     from search.visualization.report import write_report
 
-    path = write_report(look_at(study.settings, study.folder), slices=slices)
+    path = write_report(study.snapshot(), slices=slices)
     say(f"{path} ({show_bytes(path.stat().st_size)})")

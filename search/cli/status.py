@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.analysis.status import status_json, status_view, study_status
+from search.analysis.snapshot_reader import SnapshotReader, open_reader
+from search.analysis.status import status_json, status_of, status_view
 from search.api.terminal import open_console, say
 from search.cli.running import load_results
-from search.config import LoadedStudy
 
 REFRESH_S = 2.0
 
@@ -17,21 +17,21 @@ REFRESH_S = 2.0
 def show_status(study: str, overrides: Sequence[str] | None, runs: Path, json: bool, watch: bool) -> None:
     """Print it."""
     found = load_results(study, overrides, runs)
-    loaded, runs = found.loaded, found.runs
+    reader = open_reader(found.settings, found.folder)
     if json:
-        say(status_json(study_status(loaded, runs=runs)))
+        say(status_json(status_of(reader.read())))
     elif watch:
-        _watch(loaded, runs)
+        _watch(reader)
     else:
-        open_console().print(status_view(study_status(loaded, runs=runs)))
+        open_console().print(status_view(status_of(reader.read())))
 
 
-def _watch(loaded: LoadedStudy, runs: Path) -> None:
+def _watch(reader: SnapshotReader) -> None:
     from rich.live import Live
 
     with Live(console=open_console(), auto_refresh=False) as live:
         while True:
-            now = study_status(loaded, runs=runs)
+            now = status_of(reader.read())
             live.update(status_view(now), refresh=True)
             if now.is_over:
                 return

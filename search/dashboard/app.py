@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 from dash import Dash, Input, Output, State, dcc, html, no_update
 from flask import Response, request
 
-from search.analysis.snapshot import Sheet
+from search.analysis.snapshot import Snapshot
 from search.dashboard.library import Library
 from search.dashboard.security import secure
 from search.dashboard.worker import Worker
@@ -44,7 +44,7 @@ INDEX = """\
 <script defer src="/voxnas/tables.js?{version}"></script>
 <script defer id="_dash-renderer" src="/voxnas/start.js?{version}"></script>
 </body></html>"""
-VIEWS: dict[str, tuple[str, Callable[[Sheet, Asked], Page]]] = {
+VIEWS: dict[str, tuple[str, Callable[[Snapshot, Asked], Page]]] = {
     "front": ("Front", front_page),
     "progress": ("Progress", progress_page),
     "matters": ("What matters", matters_page),
@@ -67,15 +67,15 @@ class Site:
         study, view = read_path(pathname)
         query = dict(parse_qsl(search.lstrip("?"), keep_blank_values=True))
         place = f"/study/{quote(study, safe='')}"
-        sheet = self.library.sheet(study) if study else None
-        asked = Asked({**query, **({"papers": "off"} if first else {})}, self.worker.work, self.sheets, place)
-        if study and sheet is None:
+        snapshot = self.library.snapshot(study) if study else None
+        asked = Asked({**query, **({"papers": "off"} if first else {})}, self.worker.work, self.snapshots, place)
+        if study and snapshot is None:
             missing = Page("Studies", (), (Note(f"There is no study named {study!r}."),))
             return _frame("voxnas", [("/", "Studies", False)], missing, place="")
-        if sheet is None:
+        if snapshot is None:
             page = Page("Studies", (), ()) if first else self._studies(asked)
             return _frame("voxnas", [("/", "Studies", True)], page, place="/")
-        page = VIEWS[view][1](sheet, asked) if view == "front" or not first else Page(view, (), ())
+        page = VIEWS[view][1](snapshot, asked) if view == "front" or not first else Page(view, (), ())
         if first:
             page = Page(page.title, (), tuple(part for part in page.parts if isinstance(part, Figure))[:1])
         shared = urlencode({key: query[key] for key in SHARED_PARAMETERS if key in query})
@@ -90,24 +90,24 @@ class Site:
         self.worker.close()
         self.library.close()
 
-    def sheets(self) -> list[Sheet]:
+    def snapshots(self) -> list[Snapshot]:
         """Return the current snapshot of every study that voxnas wrote."""
-        return [sheet for name in self.library.names() if (sheet := self.library.sheet(name)) is not None]
+        return [snapshot for name in self.library.names() if (snapshot := self.library.snapshot(name)) is not None]
 
     def _studies(self, asked: Asked) -> Page:
-        sheets = self.sheets()
-        read = {sheet.label for sheet in sheets}
-        return studies_page(sheets, [name for name in self.library.names() if name not in read], asked)
+        snapshots = self.snapshots()
+        read = {snapshot.label for snapshot in snapshots}
+        return studies_page(snapshots, [name for name in self.library.names() if name not in read], asked)
 
     def version(self, pathname: str) -> str:
         """Return a string that changes whenever the page of a URL may have changed."""
         study, _ = read_path(pathname)
-        sheet = self.library.sheet(study) if study else None
-        if sheet is None:
+        snapshot = self.library.snapshot(study) if study else None
+        if snapshot is None:
             return f"{study}:{','.join(self.library.names())}"
-        findings = sheet.folder / FINDINGS
+        findings = snapshot.folder / FINDINGS
         written = findings.stat().st_mtime_ns if findings.exists() else 0
-        return f"{study}:{len(sheet.entries)}-{id(sheet)}-{written}:{self.worker.done}"
+        return f"{study}:{len(snapshot.trials)}-{id(snapshot)}-{written}:{self.worker.done}"
 
 
 def read_path(pathname: str) -> tuple[str, str]:

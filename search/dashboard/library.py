@@ -6,8 +6,8 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from search.analysis.front import kept_study
-from search.analysis.snapshot import Sheet, SheetReader
+from search.analysis.snapshot import Snapshot
+from search.analysis.snapshot_reader import SnapshotReader, kept_study
 from search.config import Study, UserError
 from search.storage import read_study_names
 from search.storage.admin import find_databases
@@ -20,7 +20,7 @@ class Library:
 
     database: str | None
     runs: Path
-    readers: dict[str, SheetReader] = field(default_factory=dict)
+    readers: dict[str, SnapshotReader] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def names(self) -> dict[str, str]:
@@ -31,7 +31,7 @@ class Library:
             return {}
         return {name: url for url in urls for name in read_study_names(url)}
 
-    def sheet(self, name: str) -> Sheet | None:
+    def snapshot(self, name: str) -> Snapshot | None:
         """Return a study's current snapshot, or None if voxnas started no study of this name."""
         with self.lock:
             reader = self.readers.get(name) or self._open(name)
@@ -47,14 +47,14 @@ class Library:
                 reader.close()
             self.readers.clear()
 
-    def _open(self, name: str) -> SheetReader | None:
+    def _open(self, name: str) -> SnapshotReader | None:
         url, runs = self.names().get(name), self.runs.resolve()
         if url is None or runs not in (runs / name).resolve().parents:  # a database may hold any name
             return None
         study = _study(url, name)
         if study is None:
             return None
-        self.readers[name] = SheetReader(study, self.runs / name, url)
+        self.readers[name] = SnapshotReader(study, self.runs / name, url)
         return self.readers[name]
 
 

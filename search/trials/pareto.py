@@ -27,13 +27,15 @@ def comparable(records: Sequence[Record], directions: Mapping[str, str]) -> list
     ]
     if per_device(directions):
         latencies = [record.measurement.costs.latency for record in chosen if record.measurement.costs]
-        kinds = {(each.device, each.threads, each.precision) for each in latencies if each}
-        if len(kinds) > 1:
-            named = "; ".join(
-                f"{device}, {threads} threads, {precision}" for device, threads, precision in sorted(kinds)
-            )
-            raise UserError([f"latencies of different devices can't be compared on one front: {named}"])
+        refuse_mixed_devices([each.setting for each in latencies if each])
     return chosen
+
+
+def refuse_mixed_devices(settings: Sequence[str]) -> None:
+    """Raise UserError if latencies belong to more than one device, thread count or precision."""
+    distinct = sorted(set(settings))
+    if len(distinct) > 1:
+        raise UserError([f"latencies of different devices can't be compared on one front: {'; '.join(distinct)}"])
 
 
 def losses(records: Sequence[Record], directions: Mapping[str, str]) -> Matrix:
@@ -69,20 +71,11 @@ def undominated(points: Matrix) -> NDArray[np.bool_]:
 def hypervolume(records: Sequence[Record], directions: Mapping[str, str], reference: Mapping[str, float]) -> float:
     """Return the share of the box between the ideal (Dice 1, costs 0) and the reference that records dominate."""
     chosen = comparable(records, directions)
-    return _share(losses(chosen, directions), directions, reference) if chosen else 0.0
-
-
-def hypervolume_curve(
-    records: Sequence[Record], directions: Mapping[str, str], reference: Mapping[str, float]
-) -> list[tuple[int, float]]:
-    """Return (trial number, hypervolume so far) after each trained record, in the order of their end."""
-    chosen = sorted(comparable(records, directions), key=lambda record: (record.ended, record.number))
-    volumes = volumes_so_far(losses(chosen, directions), worst_losses(reference, directions))
-    return [(record.number, volume) for record, volume in zip(chosen, volumes, strict=True)]
+    return volume(losses(chosen, directions), worst_losses(reference, directions)) if chosen else 0.0
 
 
 def volumes_so_far(points: Matrix, worst: Matrix) -> list[float]:
-    """Return the hypervolume after each row of losses; worked out anew only where a row joins the front."""
+    """Return the hypervolume after each row of losses; computed again only if a row joins the front."""
     front, share, found = np.empty((0, len(worst))), 0.0, []
     for point in points:
         if (point < worst).all() and not (front <= point).all(axis=1).any():
@@ -90,10 +83,6 @@ def volumes_so_far(points: Matrix, worst: Matrix) -> list[float]:
             share = volume(front, worst)
         found.append(share)
     return found
-
-
-def _share(points: Matrix, directions: Mapping[str, str], reference: Mapping[str, float]) -> float:
-    return volume(points, worst_losses(reference, directions))
 
 
 def worst_losses(reference: Mapping[str, float], directions: Mapping[str, str]) -> Matrix:

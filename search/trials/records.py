@@ -44,6 +44,12 @@ class Latency:
     threads: int
     precision: str
 
+    @property
+    def setting(self) -> str:
+        """What a latency belongs to: device, threads and precision."""
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{self.device}, {threads}, {self.precision}"
+
 
 @dataclass(frozen=True)
 class MeasuredMemory:

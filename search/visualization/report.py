@@ -8,12 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jinja2
-import numpy as np
 
-from search.analysis.front import Look
-from search.analysis.snapshot import Sheet, SheetReader
+from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES, cost_axis, primary
-from search.storage.database import database_url
 from search.visualization.components import Facts, Figure, Part, Table
 from search.visualization.html import ASSETS, read_asset, write_whole
 from search.visualization.pages.compare import compare_page
@@ -36,22 +33,20 @@ class Section:
     html: str
 
 
-def write_report(looked: Look, *, slices: bool = False) -> Path:
+def write_report(snapshot: Snapshot, *, slices: bool = False) -> Path:
     """Write the report into the run's folder, whole or not at all, and return its path; patients' slices if asked."""
-    return write_whole(looked.folder / "report.html", render(looked, slices=slices))
+    return write_whole(snapshot.folder / "report.html", render(snapshot, slices=slices))
 
 
-def render(looked: Look, *, slices: bool = False) -> str:
+def render(snapshot: Snapshot, *, slices: bool = False) -> str:
     """Return the report as one HTML text; every name from the study is escaped."""
-    url = database_url(looked.study.storage, looked.folder)
-    sheet = SheetReader(looked.study, looked.folder, url).read()
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    ways = ", ".join(f"{way} {OBJECTIVES[name].heading}" for name, way in sheet.study.directions.items())
+    ways = ", ".join(f"{way} {OBJECTIVES[name].heading}" for name, way in snapshot.study.directions.items())
     return template.render(
-        name=sheet.label,
+        name=snapshot.label,
         question=ways,
-        sections=list(sections(sheet, slices=slices)),
+        sections=list(sections(snapshot, slices=slices)),
         version=importlib.metadata.version("voxnas"),
         style=read_asset("style.css"),
         scripts=[
@@ -62,44 +57,45 @@ def render(looked: Look, *, slices: bool = False) -> str:
     )
 
 
-def sections(sheet: Sheet, *, slices: bool) -> Iterator[Section]:
+def sections(snapshot: Snapshot, *, slices: bool) -> Iterator[Section]:
     """Yield what the report shows: the dashboard's pages, and the pages of the trials that stand for the front."""
-    yield _section("front", "Pareto front", [*_planes(sheet), *_table(sheet)])
-    if sheet.front.any():
-        yield _section("progress", "Progress", _without_facts(progress_page(sheet, Asked()).parts))
-        yield _section("matters", "What matters", matters_page(sheet, Asked()).parts)
-        yield _section("compare", "Compare", compare_page(sheet, Asked()).parts)
-    for number in _chosen(sheet):
+    yield _section("front", "Pareto front", [*_planes(snapshot), *_table(snapshot)])
+    if snapshot.on_front.any():
+        yield _section("progress", "Progress", _without_facts(progress_page(snapshot, Asked()).parts))
+        yield _section("matters", "What matters", matters_page(snapshot, Asked()).parts)
+        yield _section("compare", "Compare", compare_page(snapshot, Asked()).parts)
+    for number in _chosen(snapshot):
         asked = Asked({"trial": str(number), **({"slices": "shown"} if slices else {})})
-        yield _section(f"trial-{number}-page", f"Trial {number}", trial_page(sheet, asked).parts)
+        yield _section(f"trial-{number}-page", f"Trial {number}", trial_page(snapshot, asked).parts)
 
 
-def _planes(sheet: Sheet) -> Iterator[Part]:
+def _planes(snapshot: Snapshot) -> Iterator[Part]:
     """Yield the front on each plane of an objective and the first, and in space where there are three."""
-    up = primary(sheet.objectives)
-    across = [name for name in sheet.objectives if name != up] or [cost_axis(sheet.objectives)]
+    up = primary(snapshot.objectives)
+    across = [name for name in snapshot.objectives if name != up] or [cost_axis(snapshot.objectives)]
     queries = [{"x": name, "y": up} for name in across]
     if len(across) > 1:
         queries.append({"x": across[0], "y": across[1], "z": up})
     for at, query in enumerate(queries):
-        for part in front_page(sheet, Asked({**query, "rows": "front"})).parts:
+        for part in front_page(snapshot, Asked({**query, "rows": "front"})).parts:
             if isinstance(part, Figure):
                 yield replace(part, name=f"front-{at}")
             elif at == 0 and not isinstance(part, Table):
                 yield part
 
 
-def _table(sheet: Sheet) -> Iterator[Part]:
+def _table(snapshot: Snapshot) -> Iterator[Part]:
     yield from (
-        part for part in front_page(sheet, Asked({"rows": "all", "papers": "off"})).parts if isinstance(part, Table)
+        part for part in front_page(snapshot, Asked({"rows": "all", "papers": "off"})).parts if isinstance(part, Table)
     )
 
 
-def _chosen(sheet: Sheet) -> list[int]:
+def _chosen(snapshot: Snapshot) -> list[int]:
     """Return the trials with the best first objective, at the front's middle, and with the least of the next."""
-    rows = np.flatnonzero(sheet.front)
-    rows = rows[np.argsort(sheet.losses[rows, 0])]
-    return [int(number) for number in dict.fromkeys(sheet.numbers[rows[[0, len(rows) // 2, -1]]])] if len(rows) else []
+    rows = snapshot.front_rows
+    return (
+        [int(number) for number in dict.fromkeys(snapshot.numbers[rows[[0, len(rows) // 2, -1]]])] if len(rows) else []
+    )
 
 
 def _without_facts(parts: Sequence[Part]) -> list[Part]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from search.analysis.snapshot import Sheet
+from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES
 from search.config.schema import Training
 from search.trials.records import Costs, Record
@@ -57,14 +57,13 @@ def importances(
 
 
 def importance_inputs(
-    sheet: Sheet, rows: NDArray[np.int64]
+    snapshot: Snapshot, rows: NDArray[np.int64]
 ) -> tuple[list[dict[str, str]], dict[str, list[float]], list[str]]:
     """Return what `importances` takes, for some trials of a study."""
-    decisions = [
-        {name: str(value) for name, value in sheet.entries[row].decisions.items() if name in sheet.axes} for row in rows
-    ]
-    values = {name: sheet.values[name][rows].tolist() for name in sheet.objectives}
-    return decisions, values, [name for name in sheet.objectives if OBJECTIVES[name].is_maximized]
+    chosen = [snapshot.trials[row].decisions for row in rows]
+    decisions = [{name: str(value) for name, value in each.items() if name in snapshot.axes} for each in chosen]
+    values = {name: snapshot.values[name][rows].tolist() for name in snapshot.objectives}
+    return decisions, values, [name for name in snapshot.objectives if OBJECTIVES[name].is_maximized]
 
 
 def slices_of(

@@ -73,10 +73,11 @@ def compare(
     json: AsJson = False,
 ) -> None:
     """Compare runs with the same objectives: their fronts, and hypervolume over hours from one reference point."""
-    from search.analysis.runs import compare_json, compare_runs, compare_table, look_at_run
+    from search.analysis.runs import compare_json, compare_runs, compare_table
     from search.api.terminal import open_console, say
+    from search.cli.running import load_results
 
-    reference, sides = compare_runs([look_at_run(run) for run in runs])
+    reference, sides = compare_runs([load_results(str(run), None, run.parent).snapshot() for run in runs])
     if json:
         say(compare_json(reference, sides))
     else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.analysis.snapshot import Sheet
+from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES
 from search.trials.records import Record
 from search.visualization.components import Figure
@@ -106,33 +106,33 @@ def draw_paired(first: int, pairs: Sequence[Paired]) -> Figure:
     )
 
 
-def draw_fronts(sheets: Sequence[Sheet], *, x: str, y: str) -> Figure:
+def draw_fronts(snapshots: Sequence[Snapshot], *, x: str, y: str) -> Figure:
     """Draw the fronts of several studies on common axes, the other trials pale."""
     figure = canvas(height=480, hovermode="closest")
-    for at, sheet in enumerate(sheets):
-        columns = [(sheet.values[name] / OBJECTIVES[name].drawn_per).astype(np.float32) for name in (x, y)]
+    for at, snapshot in enumerate(snapshots):
+        columns = [(snapshot.values[name] / OBJECTIVES[name].drawn_per).astype(np.float32) for name in (x, y)]
         for on_front, marker in (
             (False, {"size": 5, "opacity": 0.25}),
             (True, {"size": 11, "symbol": SYMBOLS[at % len(SYMBOLS)]}),
         ):
-            rows = np.flatnonzero(sheet.comparable & (sheet.front == on_front))
+            rows = np.flatnonzero(snapshot.comparable & (snapshot.on_front == on_front))
             figure.add_scatter(
                 x=columns[0][rows],
                 y=columns[1][rows],
                 mode="markers",
-                name=short(sheet.label),
-                legendgroup=sheet.label,
+                name=short(snapshot.label),
+                legendgroup=snapshot.label,
                 marker={**marker, "color": color(at)},
                 showlegend=on_front,
-                text=sheet.numbers[rows],
-                hovertemplate=f"{sheet.label}, trial %{{text}}<br>%{{x:.4g}}, %{{y:.4g}}<extra></extra>",
+                text=snapshot.numbers[rows],
+                hovertemplate=f"{snapshot.label}, trial %{{text}}<br>%{{x:.4g}}, %{{y:.4g}}<extra></extra>",
             )
     figure.update_xaxes(title=OBJECTIVES[x].axis_title)
     figure.update_yaxes(title=OBJECTIVES[y].axis_title)
-    sizes = "; ".join(f"{sheet.label} {int(sheet.front.sum())}" for sheet in sheets)
+    sizes = "; ".join(f"{snapshot.label} {int(snapshot.on_front.sum())}" for snapshot in snapshots)
     return part(
         figure,
         name="fronts",
         title=f"Fronts: {OBJECTIVES[y].heading} against {OBJECTIVES[x].heading}",
-        label=f"fronts of {len(sheets)} studies, points: {sizes}",
+        label=f"fronts of {len(snapshots)} studies, points: {sizes}",
     )

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.analysis.confirmation import Confirmed
-from search.analysis.snapshot import Numbers, Sheet
-from search.config.objectives import OBJECTIVES, show
+from search.analysis.snapshot import Numbers, Snapshot
+from search.config.objectives import OBJECTIVES, show_named
 from search.trials.records import Costs
 
 MOST_COLOURS = 7  # values of an axis with a colour of their own; the rarest share the last
@@ -20,7 +20,7 @@ STRIP = ("over budget", "failed")  # trials without a Dice, on a strip of their 
 
 @dataclass(frozen=True)
 class Group:
-    """Trials of one colour: rows of the sheet."""
+    """Trials of one colour: rows of the snapshot."""
 
     name: str
     rows: NDArray[np.int64]
@@ -52,23 +52,34 @@ class Scene:
 
 
 def front_scene(
-    sheet: Sheet, axes: Sequence[str], *, by: str = "", presets: Mapping[str, Costs] | None = None
+    snapshot: Snapshot, axes: Sequence[str], *, by: str = "", presets: Mapping[str, Costs] | None = None
 ) -> Scene:
     """Work out what the picture shows; `by` names the axis of the space that gives the colours, none for one colour."""
-    columns = [sheet.values[name] / OBJECTIVES[name].drawn_per for name in axes]
+    columns = [snapshot.values[name] / OBJECTIVES[name].drawn_per for name in axes]
     points = np.column_stack(columns)
-    stopped = sheet.states == "stopped"
-    so_far = np.array([entry.dice_so_far for entry in sheet.entries], dtype=float)
+    stopped = snapshot.states == "stopped"
+    so_far = np.array([trial.dice_so_far for trial in snapshot.trials], dtype=float)
     for at, name in enumerate(axes):
         if OBJECTIVES[name].learned:
             points[stopped, at] = so_far[stopped]
-    apart = {name: np.flatnonzero(sheet.states == name) for name in ("stopped", *STRIP)}
-    hover = {int(row): _hover(sheet, int(row)) for row in np.flatnonzero(sheet.front)}
+    apart = {name: np.flatnonzero(snapshot.states == name) for name in ("stopped", *STRIP)}
+    hover = {int(row): trial_text(snapshot, int(row)) for row in snapshot.front_rows}
     placed = {name: tuple(_drawn_cost(costs, axis) for axis in axes) for name, costs in (presets or {}).items()}
-    budgets = {name: limit / OBJECTIVES[name].drawn_per for name, limit in sheet.study.budgets.items() if name in axes}
-    groups = tuple(_groups(sheet, by, np.flatnonzero(sheet.states == "trained")))
+    budgets = {
+        name: limit / OBJECTIVES[name].drawn_per for name, limit in snapshot.study.budgets.items() if name in axes
+    }
+    groups = tuple(_groups(snapshot, by, np.flatnonzero(snapshot.states == "trained")))
     return Scene(
-        tuple(axes), points, sheet.numbers, sheet.front, groups, apart, budgets, sheet.confirmed, placed, hover
+        tuple(axes),
+        points,
+        snapshot.numbers,
+        snapshot.on_front,
+        groups,
+        apart,
+        budgets,
+        snapshot.confirmed,
+        placed,
+        hover,
     )
 
 
@@ -77,26 +88,26 @@ def _drawn_cost(costs: Costs, name: str) -> float:
     return np.nan if value is None else value / OBJECTIVES[name].drawn_per
 
 
-def _groups(sheet: Sheet, by: str, rows: NDArray[np.int64]) -> list[Group]:
-    if by not in sheet.axes:
+def _groups(snapshot: Snapshot, by: str, rows: NDArray[np.int64]) -> list[Group]:
+    if by not in snapshot.axes:
         return [Group("", rows)]
-    choices = np.array(sheet.choices(by))[rows]
+    choices = np.array(snapshot.choices(by))[rows]
     names, counts = np.unique(choices, return_counts=True)
     order = [str(name) for name in names[np.argsort(-counts)]]
     kept = order if len(order) <= MOST_COLOURS + 1 else order[:MOST_COLOURS]
-    known = [str(value) for value in sheet.axes[by]]
+    known = [str(value) for value in snapshot.axes[by]]
     kept.sort(key=lambda name: known.index(name) if name in known else len(known))
     groups = [Group(name, rows[choices == name]) for name in kept]
     rest = rows[~np.isin(choices, kept)]
     return [*groups, Group("others", rest)] if len(rest) else groups
 
 
-def _hover(sheet: Sheet, row: int) -> str:
-    entry = sheet.entries[row]
+def trial_text(snapshot: Snapshot, row: int) -> str:
+    """Return a trial's number, network and values as a few lines of HTML."""
+    trial = snapshot.trials[row]
     values = [
-        f"{OBJECTIVES[name].heading} {show(name, float(sheet.values[name][row]))}"
-        for name in OBJECTIVES
-        if not np.isnan(sheet.values[name][row])
+        show_named(name, value) for name in OBJECTIVES if not np.isnan(value := float(snapshot.values[name][row]))
     ]
-    network = escape(entry.network).replace("; ", "<br>")
-    return f"<b>trial {entry.number}</b> (front)<br>{network}<br>" + "<br>".join(values)
+    network = escape(trial.network).replace("; ", "<br>")
+    mark = " (front)" if snapshot.on_front[row] else ""
+    return f"<b>trial {trial.number}</b>{mark}<br>{network}<br>" + "<br>".join(values)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from search.analysis.main_effects import Effect
-from search.analysis.snapshot import Sheet
+from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES
 from search.visualization.components import Figure
 from search.visualization.figures.style import ALL, DIVERGING, OTHERS, canvas, color, part, short
@@ -144,14 +144,14 @@ def _cell(effect: Effect | None, scale: float, digits: int) -> str:
     return f"{effect.mean / scale:+.{digits}f}{mark}"
 
 
-def draw_parallel(sheet: Sheet, order: Sequence[str], objective: str) -> Figure:
+def draw_parallel(snapshot: Snapshot, order: Sequence[str], objective: str) -> Figure:
     """Draw each trained trial as a line over axes and objectives; ranges are brushed on the axes themselves."""
-    rows = np.flatnonzero(sheet.comparable)
-    axes = [axis for axis in order if axis in sheet.axes][:MOST_PARALLEL]
+    rows = np.flatnonzero(snapshot.comparable)
+    axes = [axis for axis in order if axis in snapshot.axes][:MOST_PARALLEL]
     dimensions = []
     for axis in axes:
-        choices = np.array(sheet.choices(axis))[rows]
-        seen = [str(each) for each in dict.fromkeys([*map(str, sheet.axes[axis]), "not there"]) if each in choices]
+        choices = np.array(snapshot.choices(axis))[rows]
+        seen = [str(each) for each in dict.fromkeys([*map(str, snapshot.axes[axis]), "not there"]) if each in choices]
         codes = np.array([seen.index(each) for each in choices], dtype=np.int16)
         dimensions.append(
             {
@@ -161,11 +161,11 @@ def draw_parallel(sheet: Sheet, order: Sequence[str], objective: str) -> Figure:
                 "ticktext": [short(each) for each in seen],
             }
         )
-    for name in sheet.objectives:
-        values = (sheet.values[name][rows] / OBJECTIVES[name].drawn_per).astype(np.float32)
+    for name in snapshot.objectives:
+        values = (snapshot.values[name][rows] / OBJECTIVES[name].drawn_per).astype(np.float32)
         dimensions.append({"label": OBJECTIVES[name].axis_title, "values": values})
     figure = canvas(height=460, margin={"l": 80, "r": 60, "t": 90, "b": 30})
-    shade = (sheet.values[objective][rows] / OBJECTIVES[objective].drawn_per).astype(np.float32)
+    shade = (snapshot.values[objective][rows] / OBJECTIVES[objective].drawn_per).astype(np.float32)
     figure.add_parcoords(
         dimensions=dimensions,
         labelangle=-25,

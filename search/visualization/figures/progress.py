@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.analysis.snapshot import Entry, Numbers, Sheet
+from search.analysis.snapshot import Numbers, Snapshot, Trial
 from search.config.objectives import per_device
 from search.visualization.components import Figure
 from search.visualization.figures.style import ALL, OTHERS, canvas, color, part
@@ -25,14 +25,14 @@ class Climb:
     numbers: Numbers
 
 
-def climb(sheet: Sheet) -> Climb:
+def climb(snapshot: Snapshot) -> Climb:
     """Return the hypervolume's steps, and its last state."""
-    rows, hours, volumes = sheet.progress
+    rows, hours, volumes = snapshot.progress
     if not len(rows):
         return Climb(*(np.zeros(0),) * 4)
     grew = np.append(np.diff(volumes, prepend=0.0)[:-1] > 0, True)
     at = np.flatnonzero(grew)
-    return Climb(at.astype(float) + 1.0, hours[at], volumes[at], sheet.numbers[rows[at]].astype(float))
+    return Climb(at.astype(float) + 1.0, hours[at], volumes[at], snapshot.numbers[rows[at]].astype(float))
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class Band:
     repeats: int
 
 
-def random_band(sheet: Sheet, others: Sequence[Sheet], *, hours: bool) -> Band | None:
+def random_band(snapshot: Snapshot, others: Sequence[Snapshot], *, hours: bool) -> Band | None:
     """Return the band of random searches of the same question, from this study's reference; None without one."""
-    same = [each for each in others if each.study.search.proposer == "random" and _asks_the_same(each, sheet)]
-    curves = [(*each.progress[:2], each.volumes(each.progress[0], sheet.reference)) for each in same]
+    same = [each for each in others if each.study.search.proposer == "random" and _asks_the_same(each, snapshot)]
+    curves = [(*each.progress[:2], each.volumes(each.progress[0], snapshot.reference)) for each in same]
     curves = [curve for curve in curves if len(curve[0])]
     if not curves:
         return None
@@ -63,7 +63,7 @@ def random_band(sheet: Sheet, others: Sequence[Sheet], *, hours: bool) -> Band |
     return Band(at, stacked.min(axis=0), np.median(stacked, axis=0), stacked.max(axis=0), len(curves))
 
 
-def _asks_the_same(one: Sheet, other: Sheet) -> bool:
+def _asks_the_same(one: Snapshot, other: Snapshot) -> bool:
     mine, theirs = one.study, other.study
     same_devices = not per_device(mine.directions) or one.devices == other.devices
     return (
@@ -122,18 +122,18 @@ def draw_climb(steps: Climb, band: Band | None, *, hours: bool) -> Figure:
     )
 
 
-def curves_of(sheet: Sheet) -> tuple[list[Entry], list[Entry]]:
+def curves_of(snapshot: Snapshot) -> tuple[list[Trial], list[Trial]]:
     """Return the trials that run and have a curve, and the last ones that were stopped at a rung."""
-    running = [entry for entry in sheet.entries if entry.state == "running" and entry.curve]
-    stopped = [entry for entry in sheet.entries if entry.state == "stopped" and entry.curve]
+    running = [trial for trial in snapshot.trials if trial.state == "running" and trial.curve]
+    stopped = [trial for trial in snapshot.trials if trial.state == "stopped" and trial.curve]
     return running, stopped[-MOST_STOPPED:]
 
 
-def draw_curves(running: Sequence[Entry], stopped: Sequence[Entry]) -> Figure:
+def draw_curves(running: Sequence[Trial], stopped: Sequence[Trial]) -> Figure:
     """Draw Dice against epochs: running trials in colour, stopped ones grey with their rung marked."""
     figure = canvas(height=360)
-    for entry in stopped:
-        epochs, dice = zip(*entry.curve, strict=True)
+    for trial in stopped:
+        epochs, dice = zip(*trial.curve, strict=True)
         figure.add_scatter(
             x=epochs,
             y=dice,
@@ -145,26 +145,26 @@ def draw_curves(running: Sequence[Entry], stopped: Sequence[Entry]) -> Figure:
         )
     if stopped:
         figure.add_scatter(
-            x=[entry.curve[-1][0] for entry in stopped],
-            y=[entry.curve[-1][1] for entry in stopped],
+            x=[trial.curve[-1][0] for trial in stopped],
+            y=[trial.curve[-1][1] for trial in stopped],
             mode="markers",
             marker={"symbol": "x", "size": 8, "color": "#CC79A7"},
             name="stopped at this rung",
-            customdata=[entry.number for entry in stopped],
+            customdata=[trial.number for trial in stopped],
             hovertemplate="trial %{customdata} stopped at epoch %{x}<br>Dice %{y:.4f}<extra></extra>",
         )
-    for at, entry in enumerate(running):
-        epochs, dice = zip(*entry.curve, strict=True)
+    for at, trial in enumerate(running):
+        epochs, dice = zip(*trial.curve, strict=True)
         figure.add_scatter(
             x=epochs,
             y=dice,
             mode="lines+markers",
-            name=f"trial {entry.number}",
+            name=f"trial {trial.number}",
             line={"color": color(at), "width": 2},
-            customdata=[entry.number] * len(epochs),
+            customdata=[trial.number] * len(epochs),
             hovertemplate="trial %{customdata}, epoch %{x}<br>Dice %{y:.4f}<extra></extra>",
         )
-    last = max((entry.curve[-1][0] for entry in (*running, *stopped)), default=0)
+    last = max((trial.curve[-1][0] for trial in (*running, *stopped)), default=0)
     figure.update_xaxes(title="epoch", rangemode="tozero", dtick=1 if last <= 20 else None)
     figure.update_yaxes(title="Dice so far")
     title = f"{len(running)} running, {len(stopped)} stopped last"

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from search.analysis.front import Look
 from search.analysis.runs import Side
-from search.config.objectives import OBJECTIVES, cost_axis, primary, show
-from search.trials.pareto import comparable
-from search.trials.records import Record
+from search.analysis.snapshot import Snapshot
+from search.config.objectives import OBJECTIVES, cost_axis, primary
+from search.visualization.figures.front_data import trial_text
 
 CONFIG: dict[str, Any] = {
     "displaylogo": False,
@@ -45,40 +44,6 @@ LAYOUT: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Point:
-    """One trained trial on a plane of two objectives, in the units that are drawn."""
-
-    trial: int
-    x: float
-    y: float
-    on_front: bool
-    text: str
-
-
-def plane(looked: Look, x: str, y: str) -> list[Point]:
-    """Return the trained trials on the plane of two objectives."""
-    front = {record.number for record in looked.front}
-    points = []
-    for record in comparable(looked.records, looked.study.directions):
-        across, up = record.measurement.value(x), record.measurement.value(y)
-        if across is not None and up is not None:
-            shown = (across / OBJECTIVES[x].drawn_per, up / OBJECTIVES[y].drawn_per)
-            points.append(Point(record.number, *shown, record.number in front, hover(record)))
-    return points
-
-
-def hover(record: Record) -> str:
-    """Say a trial in a few lines of HTML: number, network, every value."""
-    values = [
-        f"{OBJECTIVES[name].heading} {show(name, value)}"
-        for name in OBJECTIVES
-        if (value := record.measurement.value(name)) is not None
-    ]
-    network = escape(record.architecture.describe()).replace("; ", "<br>")
-    return f"<b>trial {record.number}</b><br>{network}<br>" + "<br>".join(values)
-
-
 def draw_anytime(curves: Sequence[tuple[str, Anytime]], *, title: str) -> go.Figure:
     """Draw the share of the true hypervolume over trainings: each proposer's median, and its quartiles as a band."""
     figure = go.Figure(layout={**LAYOUT, "title": {"text": title}, "margin": {**LAYOUT["margin"], "t": 64}})
@@ -96,7 +61,7 @@ def draw_anytime(curves: Sequence[tuple[str, Anytime]], *, title: str) -> go.Fig
 
 def draw_sides(sides: Sequence[Side]) -> go.Figure:
     """Draw runs side by side: their fronts on each plane of two objectives, and hypervolume over hours of trials."""
-    pairs = planes(sides[0].looked)
+    pairs = planes(sides[0].snapshot)
     titles = [
         *(f"{OBJECTIVES[y].heading} against {OBJECTIVES[x].heading.lower()}" for x, y in pairs),
         "hypervolume over hours of trials",
@@ -126,18 +91,19 @@ def draw_sides(sides: Sequence[Side]) -> go.Figure:
 
 def _add_front(figure: go.Figure, side: Side, pair: tuple[str, str], *, column: int, marker: dict[str, Any]) -> None:
     """Add a run's trials to a plane: the front large, the others small and pale."""
-    points = plane(side.looked, *pair)
+    snapshot = side.snapshot
+    x, y = (snapshot.values[name] / OBJECTIVES[name].drawn_per for name in pair)
     for on_front, size, opacity in ((False, 6, 0.35), (True, 11, 1.0)):
-        chosen = [each for each in points if each.on_front == on_front]
+        rows = np.flatnonzero(snapshot.comparable & (snapshot.on_front == on_front))
         figure.add_scatter(
-            x=[each.x for each in chosen],
-            y=[each.y for each in chosen],
+            x=x[rows],
+            y=y[rows],
             mode="markers",
             name=side.name,
             marker={**marker, "size": size, "opacity": opacity},
             legendgroup=side.name,
             showlegend=False,
-            hovertext=[each.text for each in chosen],
+            hovertext=[trial_text(snapshot, int(row)) for row in rows],
             hoverinfo="text",
             row=1,
             col=column,
@@ -154,9 +120,8 @@ def write_figures(figures: Sequence[go.Figure], file: Path, *, title: str) -> No
     file.write_text(head + "\n".join(parts))
 
 
-def planes(looked: Look) -> list[tuple[str, str]]:
-    """Return the pairs of objectives worth a picture: each cost against Dice, or against the first objective."""
-    names = list(looked.study.directions)
-    up = primary(names)
-    across = [name for name in names if name != up] or [cost_axis(names)]
+def planes(snapshot: Snapshot) -> list[tuple[str, str]]:
+    """Return the pairs of objectives worth a picture: each other objective against the primary one."""
+    up = primary(snapshot.objectives)
+    across = [name for name in snapshot.objectives if name != up] or [cost_axis(snapshot.objectives)]
     return [(x, up) for x in across]

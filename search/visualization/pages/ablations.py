@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 
-from search.analysis.snapshot import Sheet
+from search.analysis.snapshot import Snapshot
 from search.visualization.components import Facts, Figure, Heading, Note, Part, Table
 from search.visualization.html import FINDINGS
 from search.visualization.pages.page import Asked, Page
 
 
-def ablations_page(sheet: Sheet, asked: Asked) -> Page:
+def ablations_page(snapshot: Snapshot, asked: Asked) -> Page:
     """Return the page of the ablation that this study holds, or say that it holds none."""
-    file = sheet.folder / FINDINGS
+    file = snapshot.folder / FINDINGS
     if not file.is_file():
         text = "This study holds no ablation; `voxnas ablate FILE` runs one, and its figures appear here."
         return Page("Ablations", (), (Note(text),))

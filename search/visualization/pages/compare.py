@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from search.analysis.snapshot import Sheet
+from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES, show
 from search.trials.records import Record
 from search.visualization.components import Cell, Note, Part, Table
@@ -15,17 +13,17 @@ from search.visualization.pages.page import Asked, Control, Page
 SLOTS = ("a", "b", "c", "d")
 
 
-def compare_page(sheet: Sheet, asked: Asked) -> Page:
+def compare_page(snapshot: Snapshot, asked: Asked) -> Page:
     """Return the page of the trials that the address names; of the front's ends where it names none."""
-    shown, notes = filtered(sheet, asked)
-    controls = _controls(sheet, shown, asked)
+    shown, notes = filtered(snapshot, asked)
+    controls = _controls(snapshot, shown, asked)
     numbers = list(dict.fromkeys(int(control.value) for control in controls if control.value))
-    records = sheet.fetch(numbers)
+    records = snapshot.fetch(numbers)
     records.sort(key=lambda record: numbers.index(record.number))
     if len(records) < 2:
         few = Note("Choose two to four trials; there are too few on the front.")
         return Page("Compare", controls, (*notes, few))
-    parts: list[Part] = [*notes, _differences(sheet, records)]
+    parts: list[Part] = [*notes, _differences(snapshot, records)]
     pairs = [pair for record in records[1:] if (pair := paired(records[0], record))]
     if pairs:
         parts += [draw_paired(records[0].number, pairs), _pairs_table(records[0].number, pairs)]
@@ -34,13 +32,11 @@ def compare_page(sheet: Sheet, asked: Asked) -> Page:
     return Page("Compare", controls, tuple(parts))
 
 
-def _controls(sheet: Sheet, shown: Sheet, asked: Asked) -> tuple[Control, ...]:
+def _controls(snapshot: Snapshot, shown: Snapshot, asked: Asked) -> tuple[Control, ...]:
     """Return the slots; they offer the front of what is shown, and what the address names."""
-    rows = np.flatnonzero(shown.front)
-    rows = rows[np.argsort(shown.losses[rows, 0])]
-    front = [str(number) for number in shown.numbers[rows]]
+    front = [str(number) for number in shown.numbers[shown.front_rows]]
     ends = [front[0], front[len(front) // 2], front[-1]] if len(front) > 2 else front
-    trials = {str(number) for number in sheet.numbers}
+    trials = {str(number) for number in snapshot.numbers}
     given = [asked.query[slot] for slot in SLOTS if asked.query.get(slot) in trials]
     listed = list(dict.fromkeys([*front, *given]))
     found = []
@@ -51,10 +47,10 @@ def _controls(sheet: Sheet, shown: Sheet, asked: Asked) -> tuple[Control, ...]:
     return tuple(found)
 
 
-def _differences(sheet: Sheet, records: list[Record]) -> Table:
+def _differences(snapshot: Snapshot, records: list[Record]) -> Table:
     """Return the objectives of each trial, and the decisions in which they differ."""
     rows: list[list[Cell]] = [["state", *(record.state for record in records)]]
-    for name in [*sheet.objectives, *(each for each in OBJECTIVES if each not in sheet.objectives)]:
+    for name in [*snapshot.objectives, *(each for each in OBJECTIVES if each not in snapshot.objectives)]:
         rows.append([OBJECTIVES[name].heading, *(show(name, record.measurement.value(name)) for record in records)])
     decided = [dict(record.decisions) for record in records]
     for axis in dict.fromkeys(name for each in decided for name in each):

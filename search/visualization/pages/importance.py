@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from search.analysis.main_effects import main_effects
-from search.analysis.snapshot import Sheet
+from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES
 from search.visualization.components import Note, Part
 from search.visualization.figures.importance import draw_effects, draw_importances, draw_parallel, draw_places
@@ -14,10 +14,10 @@ from search.visualization.pages.page import Asked, Page
 from search.visualization.slow_tasks import importance_inputs, importances
 
 
-def matters_page(sheet: Sheet, asked: Asked) -> Page:
+def matters_page(snapshot: Snapshot, asked: Asked) -> Page:
     """Return the page of what matters for an objective."""
-    shown, notes = filtered(sheet, asked)
-    names = [(name, OBJECTIVES[name].heading) for name in sheet.objectives]
+    shown, notes = filtered(snapshot, asked)
+    names = [(name, OBJECTIVES[name].heading) for name in snapshot.objectives]
     control = asked.control("of", "effects on", names, names[0][0])
     parts: list[Part] = [*notes]
     if not shown.comparable.any() or not shown.axes:
@@ -43,10 +43,10 @@ def matters_page(sheet: Sheet, asked: Asked) -> Page:
     return Page("What matters", (control,), tuple(parts))
 
 
-def _importances(sheet: Sheet, asked: Asked) -> dict[str, dict[str, float]] | None:
+def _importances(snapshot: Snapshot, asked: Asked) -> dict[str, dict[str, float]] | None:
     """Ask for importances; of a study that grows, anew when its trials have grown by a tenth or so."""
-    rows = np.flatnonzero(sheet.comparable)
+    rows = np.flatnonzero(snapshot.comparable)
     step = 10 ** max(0, len(str(len(rows))) - 2)
     rows = rows[: len(rows) // step * step]
-    found: dict[str, dict[str, float]] | None = asked.work(importances, *importance_inputs(sheet, rows))
+    found: dict[str, dict[str, float]] | None = asked.work(importances, *importance_inputs(snapshot, rows))
     return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from search.analysis.snapshot import Sheet
+from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES
 from search.visualization.components import Note, Part
 from search.visualization.pages.page import Asked
@@ -28,9 +28,9 @@ class Lasso:
             return ""
         return "M" + "L".join(f"{a:g},{b:g}" for a, b in self.corners) + "Z"
 
-    def inside(self, sheet: Sheet) -> NDArray[np.bool_]:
+    def inside(self, snapshot: Snapshot) -> NDArray[np.bool_]:
         """Tell which trials lie inside (even-odd rule); a stopped one by its Dice so far."""
-        x, y = (_shown(sheet, name) for name in self.axes)
+        x, y = (_shown(snapshot, name) for name in self.axes)
         found = np.zeros(len(x), dtype=bool)
         for (xa, ya), (xb, yb) in zip(self.corners, np.roll(self.corners, -1, axis=0), strict=True):
             crosses = (ya > y) != (yb > y)
@@ -39,11 +39,11 @@ class Lasso:
         return found
 
 
-def _shown(sheet: Sheet, name: str) -> NDArray[np.float64]:
-    values = sheet.values[name] / OBJECTIVES[name].drawn_per
+def _shown(snapshot: Snapshot, name: str) -> NDArray[np.float64]:
+    values = snapshot.values[name] / OBJECTIVES[name].drawn_per
     if not OBJECTIVES[name].learned:
         return values
-    return np.where(sheet.states == "stopped", [each.dice_so_far for each in sheet.entries], values)
+    return np.where(snapshot.states == "stopped", [each.dice_so_far for each in snapshot.trials], values)
 
 
 def read_lasso(text: str) -> Lasso | None:
@@ -66,11 +66,11 @@ def read_lasso(text: str) -> Lasso | None:
     return Lasso((x, y), corners)
 
 
-def filtered(sheet: Sheet, asked: Asked) -> tuple[Sheet, tuple[Part, ...]]:
+def filtered(snapshot: Snapshot, asked: Asked) -> tuple[Snapshot, tuple[Part, ...]]:
     """Return the trials inside the address's lasso, and the note that says so; all where there is no lasso."""
     lasso = read_lasso(asked.query.get("lasso", ""))
     if lasso is None:
-        return sheet, ()
-    inside = lasso.inside(sheet)
+        return snapshot, ()
+    inside = lasso.inside(snapshot)
     text = f"Only the {int(inside.sum())} of {len(inside)} trials inside the lasso drawn on the front."
-    return sheet.only(inside), (Note(text, ask="lasso=", link="Show all"),)
+    return snapshot.only(inside), (Note(text, ask="lasso=", link="Show all"),)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from search.analysis.snapshot import Sheet
+from search.analysis.snapshot import Snapshot
 from search.visualization.components import Part
 
 
@@ -42,7 +42,7 @@ class Asked:
 
     query: Mapping[str, str] = field(default_factory=dict)
     work: Work = _at_once
-    others: Callable[[], Sequence[Sheet]] = tuple  # all studies that are shown
+    others: Callable[[], Sequence[Snapshot]] = tuple  # all studies that are shown
     place: str = ""  # the address's path up to the study; empty in a file that has no other pages
 
     def choose(self, key: str, options: Sequence[str], default: str) -> str:

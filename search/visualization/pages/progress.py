@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from search.analysis.snapshot import Sheet
+from search.analysis.snapshot import Snapshot
 from search.config.objectives import show
 from search.visualization.components import Cell, Note, Part, Table
 from search.visualization.figures.progress import climb, curves_of, draw_climb, draw_curves, random_band
@@ -11,9 +11,9 @@ from search.visualization.pages.lasso import filtered
 from search.visualization.pages.page import Asked, Page
 
 
-def progress_page(sheet: Sheet, asked: Asked) -> Page:
+def progress_page(snapshot: Snapshot, asked: Asked) -> Page:
     """Return the page of a study's progress."""
-    shown, notes = filtered(sheet, asked)
+    shown, notes = filtered(snapshot, asked)
     parts: list[Part] = [*notes, summary(shown)]
     steps = climb(shown)
     if shown.is_mixed:
@@ -28,16 +28,16 @@ def progress_page(sheet: Sheet, asked: Asked) -> Page:
         parts.append(draw_curves(running, stopped))
     else:
         parts.append(Note("No trial runs now, and none was stopped at a rung."))
-    active = [entry for entry in shown.entries if entry.state == "running"]
+    active = [trial for trial in shown.trials if trial.state == "running"]
     if active:
         rows: list[list[Cell]] = [
             [
-                (entry.number, str(entry.number)),
-                (entry.epochs, f"{entry.epochs} of {sheet.study.training.epochs}"),
-                (entry.dice_so_far, show("dice", entry.dice_so_far)) if entry.curve else (None, ""),
-                entry.network,
+                (trial.number, str(trial.number)),
+                (trial.epochs, f"{trial.epochs} of {snapshot.study.training.epochs}"),
+                (trial.dice_so_far, show("dice", trial.dice_so_far)) if trial.curve else (None, ""),
+                trial.network,
             ]
-            for entry in active
+            for trial in active
         ]
         headings = ("trial", "epoch", "Dice so far", "network")
         parts.append(Table("running", f"{len(active)} running", headings, rows, opens="trial"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
-from search.analysis.snapshot import Sheet
+from search.analysis.snapshot import Snapshot
 from search.trials.files import WEIGHTS
 from search.trials.records import Record
 from search.visualization.components import Heading, Note, Part, Picture
@@ -14,16 +14,16 @@ from search.visualization.pages.page import Asked
 from search.visualization.slow_tasks import slices_of
 
 
-def slice_parts(sheet: Sheet, record: Record, asked: Asked) -> list[Part]:
+def slice_parts(snapshot: Snapshot, record: Record, asked: Asked) -> list[Part]:
     """Return the pictures, why there are none, or the link that asks for them."""
     cases, shown = ranked_cases(record), asked.choose("slices", ("shown",), "") == "shown"
-    if not cases or sheet.context is None or not (shown or asked.place):
+    if not cases or snapshot.context is None or not (shown or asked.place):
         return []
     parts: list[Part] = [Heading("Slices of the worst, median and best case")]
-    folder = sheet.folder / "trials" / f"{record.number:06d}"
+    folder = snapshot.folder / "trials" / f"{record.number:06d}"
     if not (folder / WEIGHTS).is_file():
         return [*parts, Note("The weights of this trial are not kept, so it can't segment anything now.")]
-    prepared = _prepared(sheet)
+    prepared = _prepared(snapshot)
     if prepared is None:
         return [*parts, Note("The study's prepared volumes are not in the runs folder, so there is nothing to draw.")]
     if not shown:
@@ -36,7 +36,7 @@ def slice_parts(sheet: Sheet, record: Record, asked: Asked) -> list[Part]:
             ),
         ]
     names = tuple(dict.fromkeys(cases.values()))
-    found = asked.work(slices_of, record, names, str(prepared), str(folder), sheet.context, sheet.study.training)
+    found = asked.work(slices_of, record, names, str(prepared), str(folder), snapshot.context, snapshot.study.training)
     if found is None:
         return [*parts, Note("The cases are being segmented; they appear here in a moment.")]
     for which, case in cases.items():
@@ -55,8 +55,10 @@ def ranked_cases(record: Record) -> dict[str, str]:
     return {which: case for at, (which, case) in enumerate(found.items()) if case not in list(found.values())[:at]}
 
 
-def _prepared(sheet: Sheet) -> Path | None:
+def _prepared(snapshot: Snapshot) -> Path | None:
     """Return the folder of the prepared volumes: in the cache of the study's own runs folder, or nowhere."""
-    cache = (sheet.folder.parent / "cache").resolve()
-    folder = (cache / sheet.prepared).resolve()
-    return folder if sheet.prepared and folder.is_relative_to(cache) and (folder / "prepared.json").is_file() else None
+    cache = (snapshot.folder.parent / "cache").resolve()
+    folder = (cache / snapshot.prepared).resolve()
+    return (
+        folder if snapshot.prepared and folder.is_relative_to(cache) and (folder / "prepared.json").is_file() else None
+    )

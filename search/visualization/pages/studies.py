@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from search.analysis.snapshot import Sheet
+from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES, per_device, primary
 from search.visualization.components import Cell, Note, Part, Table
 from search.visualization.figures.compare import draw_fronts
@@ -15,17 +15,17 @@ from search.visualization.pages.page import Asked, Control, Page
 MOST_FRONTS = 7  # as many as there are colours
 
 
-def studies_page(sheets: Sequence[Sheet], unread: Sequence[str], asked: Asked) -> Page:
+def studies_page(snapshots: Sequence[Snapshot], unread: Sequence[str], asked: Asked) -> Page:
     """Return the page of all studies; `unread` are those that voxnas did not write."""
     parts: list[Part] = []
     controls: tuple[Control, ...] = ()
-    if not sheets:
+    if not snapshots:
         parts.append(Note("No study has run here yet; start one with `voxnas run`, and it appears."))
     else:
         parts.append(
             Table(
                 "studies",
-                f"{len(sheets)} studies",
+                f"{len(snapshots)} studies",
                 (
                     "study",
                     "state",
@@ -37,35 +37,35 @@ def studies_page(sheets: Sequence[Sheet], unread: Sequence[str], asked: Asked) -
                     "began",
                     "last trial ended",
                 ),
-                [_row(sheet) for sheet in sheets],
+                [_row(snapshot) for snapshot in snapshots],
                 opens="study",
             )
         )
     if unread:
         parts.append(Note(f"Not written by this version of voxnas, so not shown: {', '.join(unread)}."))
-    if len(sheets) > 1:
-        controls = _controls(sheets, asked)
-        parts += _fronts(sheets, {control.key: control.value for control in controls})
+    if len(snapshots) > 1:
+        controls = _controls(snapshots, asked)
+        parts += _fronts(snapshots, {control.key: control.value for control in controls})
     return Page("Studies", controls, tuple(parts))
 
 
-def _row(sheet: Sheet) -> list[Cell]:
-    counts = Counter(entry.state for entry in sheet.entries)
+def _row(snapshot: Snapshot) -> list[Cell]:
+    counts = Counter(trial.state for trial in snapshot.trials)
     ended = sum(count for state, count in counts.items() if state not in ("running", "over budget"))
-    state = "running" if counts["running"] else "done" if ended >= sheet.study.search.trials else "unfinished"
-    volumes = sheet.progress[2]
-    volume = float(volumes[-1]) if len(volumes) and sheet.reference and not sheet.is_mixed else None
-    began = min((entry.started for entry in sheet.entries), default=0.0)
-    last = max((entry.ended for entry in sheet.entries), default=0.0)
+    state = "running" if counts["running"] else "done" if ended >= snapshot.study.search.trials else "unfinished"
+    volumes = snapshot.progress[2]
+    volume = float(volumes[-1]) if len(volumes) and snapshot.reference and not snapshot.is_mixed else None
+    began = min((trial.started for trial in snapshot.trials), default=0.0)
+    last = max((trial.ended for trial in snapshot.trials), default=0.0)
     said = ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
-    objectives = ", ".join(OBJECTIVES[name].heading for name in sheet.objectives)
+    objectives = ", ".join(OBJECTIVES[name].heading for name in snapshot.objectives)
     return [
-        sheet.label,
+        snapshot.label,
         state,
-        (len(sheet.entries), said),
+        (len(snapshot.trials), said),
         objectives,
-        sheet.study.search.proposer,
-        (int(sheet.front.sum()), str(int(sheet.front.sum()))),
+        snapshot.study.search.proposer,
+        (int(snapshot.on_front.sum()), str(int(snapshot.on_front.sum()))),
         (volume, "" if volume is None else f"{volume:.4f}"),
         (began, _time(began)),
         (last, _time(last)),
@@ -76,12 +76,12 @@ def _time(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}" if seconds else ""
 
 
-def _controls(sheets: Sequence[Sheet], asked: Asked) -> tuple[Control, ...]:
-    objectives = list(dict.fromkeys(name for sheet in sheets for name in sheet.objectives))
+def _controls(snapshots: Sequence[Snapshot], asked: Asked) -> tuple[Control, ...]:
+    objectives = list(dict.fromkeys(name for snapshot in snapshots for name in snapshot.objectives))
     named = [(name, OBJECTIVES[name].heading) for name in objectives]
     up = primary(objectives)
     across = next((name for name in objectives if name != up), up)
-    whose = [("", "all studies"), *((sheet.label, sheet.label) for sheet in sheets)]
+    whose = [("", "all studies"), *((snapshot.label, snapshot.label) for snapshot in snapshots)]
     return (
         asked.control("x", "across", named, across),
         asked.control("y", "up", named, up),
@@ -90,20 +90,20 @@ def _controls(sheets: Sequence[Sheet], asked: Asked) -> tuple[Control, ...]:
     )
 
 
-def _fronts(sheets: Sequence[Sheet], chosen: dict[str, str]) -> list[Part]:
+def _fronts(snapshots: Sequence[Snapshot], chosen: dict[str, str]) -> list[Part]:
     named = {chosen["one"], chosen["two"]} - {""}
-    shown = [sheet for sheet in sheets if not named or sheet.label in named][:MOST_FRONTS]
+    shown = [snapshot for snapshot in snapshots if not named or snapshot.label in named][:MOST_FRONTS]
     if per_device((chosen["x"], chosen["y"])):
-        kinds = {device for sheet in shown for device in sheet.devices}
+        kinds = {device for snapshot in shown for device in snapshot.devices}
         if len(kinds) > 1:
-            where = "; ".join(f"{sheet.label}: {', '.join(sheet.devices) or 'none'}" for sheet in shown)
+            where = "; ".join(f"{snapshot.label}: {', '.join(snapshot.devices) or 'none'}" for snapshot in shown)
             return [
                 Note(
                     f"Latencies of different devices can't be compared on one picture. {where}. Choose other axes, "
                     "or studies of one device."
                 )
             ]
-    mixed = [sheet.label for sheet in shown if sheet.is_mixed]
+    mixed = [snapshot.label for snapshot in shown if snapshot.is_mixed]
     notes: list[Part] = (
         [Note(f"No front, latencies of several devices in one study: {', '.join(mixed)}.")] if mixed else []
     )

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-import numpy as np
-
-from search.analysis.snapshot import Sheet
+from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES, show
 from search.config.units import show_bytes, show_count, show_seconds
 from search.trials.records import Record
@@ -18,15 +16,15 @@ from search.visualization.pages.slices import slice_parts
 from search.visualization.slow_tasks import layers_of
 
 
-def trial_page(sheet: Sheet, asked: Asked) -> Page:
+def trial_page(snapshot: Snapshot, asked: Asked) -> Page:
     """Return the page of the trial that the address names, of the front's first where it names none."""
-    shown, notes = filtered(sheet, asked)
-    numbers = asked.numbers("trial") or _first(shown) or _first(sheet)
-    record = sheet.record(numbers[0]) if numbers else None
+    shown, notes = filtered(snapshot, asked)
+    numbers = asked.numbers("trial") or _first(shown) or _first(snapshot)
+    record = snapshot.record(numbers[0]) if numbers else None
     if record is None:
         text = f"There is no trial {numbers[0]} in this study." if numbers else "This study has no trials yet."
         return Page("Trial", (), (Note(text),))
-    listed = [int(number) for number in shown.numbers[shown.front]]
+    listed = [int(number) for number in shown.numbers[shown.on_front]]
     options = sorted({*listed, record.number})
     control = asked.control(
         "trial",
@@ -34,29 +32,30 @@ def trial_page(sheet: Sheet, asked: Asked) -> Page:
         [(str(each), f"trial {each}" + (" (front)" if each in listed else "")) for each in options],
         str(record.number),
     )
-    parts: list[Part] = [*notes, Facts(tuple(_facts(sheet, record)))]
+    parts: list[Part] = [*notes, Facts(tuple(_facts(snapshot, record)))]
     if record.measurement.reason:
         parts.append(Note(f"{record.state}: {record.measurement.reason}"))
     parts += [Note(f"An attempt was lost: {attempt}") for attempt in record.attempts]
     if record.state == "trained":
-        parts.append(Command("Export it as a folder that runs without voxnas:", export_command(sheet, record.number)))
-    parts += _network(sheet, record, asked)
-    parts += _scores(sheet, record)
-    parts += slice_parts(sheet, record, asked)
+        parts.append(
+            Command("Export it as a folder that runs without voxnas:", export_command(snapshot, record.number))
+        )
+    parts += _network(snapshot, record, asked)
+    parts += _scores(snapshot, record)
+    parts += slice_parts(snapshot, record, asked)
     return Page("Trial", (control,), tuple(parts))
 
 
-def _first(sheet: Sheet) -> list[int]:
-    rows = np.flatnonzero(sheet.front)
-    if len(rows):
-        return [int(sheet.numbers[rows[np.argmin(sheet.losses[rows, 0])]])]
-    return [int(sheet.numbers[0])] if len(sheet.numbers) else []
+def _first(snapshot: Snapshot) -> list[int]:
+    if len(snapshot.front_rows):
+        return [int(snapshot.numbers[snapshot.front_rows[0]])]
+    return [int(snapshot.numbers[0])] if len(snapshot.numbers) else []
 
 
-def _facts(sheet: Sheet, record: Record) -> list[tuple[str, str]]:
+def _facts(snapshot: Snapshot, record: Record) -> list[tuple[str, str]]:
     measurement = record.measurement
-    row = sheet.row_of(record.number)
-    state = "on the front" if row is not None and sheet.front[row] else record.state
+    row = snapshot.row_of(record.number)
+    state = "on the front" if row is not None and snapshot.on_front[row] else record.state
     found = [("trial", str(record.number)), ("state", state), ("network", record.architecture.describe())]
     latency = measurement.costs.latency if measurement.costs else None
     for name in OBJECTIVES:
@@ -77,13 +76,13 @@ def _facts(sheet: Sheet, record: Record) -> list[tuple[str, str]]:
     return found
 
 
-def export_command(sheet: Sheet, number: int) -> str:
+def export_command(snapshot: Snapshot, number: int) -> str:
     """Return the line that exports a trial."""
-    runs, name = sheet.folder.parent, sheet.study.name
+    runs, name = snapshot.folder.parent, snapshot.study.name
     words = [
         "voxnas",
         "export",
-        str(sheet.folder / "study.yaml"),
+        str(snapshot.folder / "study.yaml"),
         "--runs",
         str(runs),
         "--pick",
@@ -94,10 +93,10 @@ def export_command(sheet: Sheet, number: int) -> str:
     return f"{shlex.join(words)} --data FOLDER"
 
 
-def _network(sheet: Sheet, record: Record, asked: Asked) -> list[Part]:
-    if sheet.context is None:
+def _network(snapshot: Snapshot, record: Record, asked: Asked) -> list[Part]:
+    if snapshot.context is None:
         return [Note("This study was written before its patch and channels were kept, so its networks can't be drawn.")]
-    layers = asked.work(layers_of, record.architecture, sheet.context)
+    layers = asked.work(layers_of, record.architecture, snapshot.context)
     if layers is None:
         return [Note("The network is being drawn; it appears here in a moment.")]
     if not layers:
@@ -120,7 +119,7 @@ def _network(sheet: Sheet, record: Record, asked: Asked) -> list[Part]:
     return [*figures, Table("places", "Places of the network", headings, rows)]
 
 
-def _scores(sheet: Sheet, record: Record) -> list[Part]:
+def _scores(snapshot: Snapshot, record: Record) -> list[Part]:
     measurement, parts = record.measurement, list[Part]()
     if measurement.epochs:
         parts.append(draw_learning(measurement.epochs))
@@ -128,7 +127,9 @@ def _scores(sheet: Sheet, record: Record) -> list[Part]:
         return parts
     classes = len(measurement.cases[0].dice)
     named = (
-        sheet.labels[1:] if len(sheet.labels) == classes + 1 else [f"class {each}" for each in range(1, classes + 1)]
+        snapshot.labels[1:]
+        if len(snapshot.labels) == classes + 1
+        else [f"class {each}" for each in range(1, classes + 1)]
     )
     rows: list[list[Cell]] = []
     for case in measurement.cases:

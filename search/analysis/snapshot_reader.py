@@ -1,0 +1,183 @@
+"""From a study's database to its snapshot: each record is read and parsed once, by one query."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sql
+
+from search.analysis.snapshot import Snapshot, Trial
+from search.config import LoadedStudy, Study, UserError
+from search.config.objectives import OBJECTIVES
+from search.config.validate import read_as
+from search.config.yaml_source import Source
+from search.storage import CONTEXT, REFERENCE, STUDY, Row, read_rows, read_study_attribute
+from search.storage.database import GRPC, database_url, make_reader, require_database
+from search.trials.files import run_folder
+from search.trials.records import Record
+from space.canonical import Context
+
+NEVER = 2**31 - 1  # behind every trial's number
+
+
+def open_reader(study: Study, folder: Path) -> SnapshotReader:
+    """Return a reader of the database that a study's run folder names. Raises UserError where there is none."""
+    return SnapshotReader(study, folder, database_url(study.storage, folder))
+
+
+def read_snapshot(study: Study, folder: Path) -> Snapshot:
+    """Read what a study left in its run folder. Raises UserError where nothing has run yet."""
+    reader = open_reader(study, folder)
+    try:
+        return reader.read()
+    finally:
+        reader.close()
+
+
+def snapshot_of(loaded: LoadedStudy, *, runs: Path) -> Snapshot:
+    """Read what the study of a file left in the runs folder. Raises UserError where nothing has run yet."""
+    return read_snapshot(loaded.study, run_folder(runs, loaded.study))
+
+
+def kept_study(url: str, name: str, *, storage: str | None = None) -> Study | None:
+    """Return a study as its database keeps it, overrides included; None where none was started there.
+
+    Raises UserError for what another version, or another program, keeps under this name.
+    """
+    values = read_study_attribute(url, name, STUDY)
+    if not isinstance(values, dict):
+        return None
+    sections = {key: section for key, section in values.items() if isinstance(section, dict)}
+    sections.get("data", {}).pop("cases", None)
+    if "objectives" in sections:
+        values["objectives"] = {key: each for key, each in sections["objectives"].items() if each is not None}
+    source = Source(f"study {name!r} in its database", {**values, "name": "study", "storage": storage})
+    study, mistakes = read_as(Study, source)
+    if study is None:
+        raise UserError([*mistakes, f"this version of voxnas can't read study {name!r}: another one wrote it"])
+    return replace(study, name=name)  # an ablation's settings have names that no file could give
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp() if text else 0.0
+
+
+def trial_of(record: Record, known: dict[Any, Any]) -> Trial:
+    """Return a record in brief; texts that many trials share are kept once, in `known`."""
+    measurement = record.measurement
+    latency = measurement.costs.latency if measurement.costs else None
+    device = latency.setting if latency else ""
+    curve = tuple((epoch.number, epoch.dice) for epoch in measurement.epochs if epoch.dice is not None)
+    values = [measurement.value(name) for name in OBJECTIVES]
+    decisions = {
+        known.setdefault(name, name): known.setdefault((type(each), each), each) for name, each in record.decisions
+    }
+    return Trial(
+        number=record.number,
+        state=record.state,
+        values=tuple(np.nan if each is None else each for each in values),
+        dice_so_far=curve[-1][1] if curve else np.nan,
+        iqr_s=latency.iqr_s if latency else np.nan,
+        device=known.setdefault(device, device),
+        network=record.architecture.describe(),
+        fingerprint=record.architecture.fingerprint,
+        decisions=decisions,
+        reason=measurement.reason,
+        started=_seconds(record.started),
+        ended=_seconds(record.ended),
+        spent_s=measurement.spent_s,
+        curve=curve,
+        epochs=len(measurement.epochs),
+        driver=known.setdefault(record.driver, record.driver),
+        attempts=record.attempts,
+    )
+
+
+@dataclass
+class SnapshotReader:
+    """Reads one study of one database, each time only what is new or was still running; never writes.
+
+    `read` may be called by several threads. Raises UserError where there is no such database.
+    """
+
+    study: Study
+    folder: Path
+    url: str
+    engine: sql.Engine | None = field(init=False)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    trials: dict[int, Trial] = field(default_factory=dict)
+    confirmations: dict[int, Record] = field(default_factory=dict)
+    open: set[int] = field(default_factory=set)
+    known: dict[Any, Any] = field(default_factory=dict)
+    said: dict[str, Any] = field(default_factory=dict)
+    last: Snapshot | None = None
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(GRPC):
+            require_database(self.url)
+        self.engine = None if self.url.startswith(GRPC) else make_reader(self.url)
+
+    def read(self) -> Snapshot:
+        """Return the study as it is now; the same snapshot as before if nothing changed."""
+        with self.lock:
+            after = max([*self.trials, *self.confirmations], default=-1)
+            rows = self._rows(after=after, also=sorted(self.open))
+            changed = [self._take(row) for row in rows]
+            if self.last is None or any(changed):
+                self.last = self._snapshot()
+            return self.last
+
+    def close(self) -> None:
+        """Close the connections; a later read opens them again."""
+        if self.engine is not None:
+            self.engine.dispose()
+
+    def _rows(self, *, after: int, also: Sequence[int]) -> list[Row]:
+        return read_rows(self.url, self.study.name, engine=self.engine, after=after, also=also)
+
+    def _take(self, row: Row) -> bool:
+        record = row.record
+        (self.open.add if row.open else self.open.discard)(row.number)
+        if (record.seed, record.fold) != (self.study.search.seed, self.study.data.fold):
+            before = self.confirmations.get(row.number)
+            self.confirmations[row.number] = record
+            return before != record
+        trial = trial_of(record, self.known)
+        before_trial = self.trials.get(row.number)
+        self.trials[row.number] = trial
+        return before_trial != trial
+
+    def _snapshot(self) -> Snapshot:
+        reference = self.last.reference if self.last else {}
+        said = self.said or self._attribute(CONTEXT)
+        self.said = said
+        context = None
+        if said:
+            context = Context(tuple(said["patch"]), tuple(said["spacing"]), said["in_channels"], said["classes"])
+        return Snapshot(
+            self.study,
+            self.folder,
+            self.url,
+            tuple(self.trials.values()),
+            tuple(self.confirmations.values()),
+            reference or self._attribute(REFERENCE),
+            context,
+            tuple(said.get("labels", ())),
+            said.get("prepared", ""),
+            self.fetch,
+        )
+
+    def _attribute(self, key: str) -> dict[str, Any]:
+        found: dict[str, Any] = read_study_attribute(self.url, self.study.name, key) or {}
+        return found
+
+    def fetch(self, numbers: Sequence[int] | None) -> list[Record]:
+        """Read the whole records of some trials, or of all, in the order of their numbers."""
+        rows = self._rows(after=-1, also=()) if numbers is None else self._rows(after=NEVER, also=numbers)
+        return [row.record for row in rows]
