@@ -1,0 +1,124 @@
+"""README.md and the texts under studies/: every command parses, the cheap ones and the Python code run."""
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import STUDY
+from test_search_cli import call, parse
+
+from search.config import load_study
+from search.config.validate import read_as
+from search.config.yaml_source import read_source
+
+ROOT = Path(__file__).parents[1]
+TEXTS = [ROOT / "README.md", *sorted((ROOT / "studies").rglob("*.md")), *sorted((ROOT / "studies").rglob("*.yaml"))]
+CHEAP = {
+    "check": [],
+    "front": [],
+    "trials": [],
+    "report": [],
+    "studies": [],
+    "status": [],
+    "show": ["meunet"],
+}  # verbs that take seconds on a tiny study, and what replaces a costly argument
+
+
+def commands(text):
+    """Return the `voxnas` commands of a text: lines of code blocks and of head comments, and inline code."""
+    joined = re.sub(r"\\\n\s*(?:#\s*)?", " ", text)
+    lines = re.findall(r"^(?:#\s*Run:\s*|\s*#\s{2,}|\s*)(voxnas [a-z].*)$", joined, flags=re.M)
+    inline = re.findall(r"`(voxnas [^`]+)`", joined)
+    found = [re.split(r"\s#\s|\s+&$|;", each)[0].strip() for each in (*lines, *inline)]
+    return [each for each in dict.fromkeys(found) if "NAME" not in each.split()[:2]]
+
+
+ALL = [(file, command) for file in TEXTS for command in commands(file.read_text())]
+README = commands((ROOT / "README.md").read_text())
+
+
+def complete(command):
+    """Fill in what a text leaves out: a verb that is only named, and shell variables."""
+    return re.sub(r"\$\w+|\"\$\{?\w+\}?\"", "x", command)
+
+
+@pytest.mark.parametrize(
+    ("file", "command"), ALL, ids=[f"{file.name}-{number}" for number, (file, _) in enumerate(ALL)]
+)
+def test_every_command_in_a_text_parses(file, command):
+    words = shlex.split(complete(command))
+    if len(words) == 2 or "--help" in words or words[1].startswith("-"):
+        pytest.skip("a verb or an option by name")
+    assert parse(complete(command)) == words[1]
+
+
+def test_the_readme_shows_every_verb():
+    from test_search_cli import VERBS
+
+    shown = {shlex.split(command)[1] for command in README}
+    missing = set(VERBS) - shown
+    assert missing <= {"demo", "phantom"}, missing  # `make demo` runs both
+
+
+@pytest.fixture(scope="module")
+def home(tiny_run, tmp_path_factory):
+    """A folder as the README assumes it: study files, data, and finished runs of the same names."""
+    from search.storage.admin import Change, change_studies, find_databases
+
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "studies").mkdir()
+    shutil.copytree(tiny_run.data / "phantom", folder / "FOLDER" / "phantom")
+    for name in ("hippocampus", "acdc"):
+        (folder / "studies" / f"{name}.yaml").write_text(STUDY.replace("name: tiny", f"name: {name}"))
+        shutil.copytree(tiny_run.runs / "tiny", folder / "new" / "tiny")
+        urls = find_databases(None, folder / "new")
+        change_studies(urls, Change(rename=("tiny", name)), runs=folder / "new")
+        (folder / "runs").mkdir(exist_ok=True)
+        shutil.move(folder / "new" / name, folder / "runs" / name)
+        (folder / "runs" / name / "study.yaml").write_text((folder / "studies" / f"{name}.yaml").read_text())
+    return folder
+
+
+def is_cheap(command):
+    words = shlex.split(command)
+    return words[1] in CHEAP and len(words) > 2 and not {"--confirmed", "--watch", "--help", "--all"} & set(words)
+
+
+@pytest.mark.parametrize("command", [each for each in README if is_cheap(each)])
+def test_cheap_commands_of_the_readme_run(command, home, monkeypatch, capsys):
+    monkeypatch.chdir(home)
+    verb, *arguments = shlex.split(command)[1:]
+    printed = call(monkeypatch, capsys, verb, *(CHEAP[verb] or arguments))
+    assert printed.out.strip() and not printed.err
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / "README.md").read_text(), flags=re.M | re.S)
+
+
+def test_the_python_code_of_the_readme_runs(home, monkeypatch, capsys):
+    (code,) = blocks("python")
+    monkeypatch.chdir(home)
+    shown: dict[str, object] = {"FOLDER": "FOLDER"}
+    exec(compile(code.replace("trials=8", "trials=3"), "README.md", "exec"), shown)
+    assert len(shown["front"]) and (home / "front.html").exists()
+    assert "the cheapest of" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", range(len(blocks("yaml"))))
+def test_the_yaml_of_the_readme_is_a_part_of_a_study_or_an_ablation(number, tmp_path):
+    from search.ablation.schema import Ablation
+
+    text = blocks("yaml")[number]
+    is_ablation = "arms:" in text
+    rest = {} if is_ablation else {"name": "part", "data": {"path": "."}, "objectives": {"dice": "maximize"}}
+    added = (f"{key}: {json.dumps(value)}\n" for key, value in rest.items() if f"{key}:" not in text)
+    file = tmp_path / "part.yaml"
+    file.write_text(text + "".join(added))
+    if is_ablation:
+        assert read_as(Ablation, read_source(file))[1] == []
+    else:
+        assert load_study(file, need_data=False).study.name
