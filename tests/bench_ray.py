@@ -84,21 +84,21 @@ class Stamps:
     def __init__(self):
         self.at, self.running, self.most = [], set(), 0
 
-    def prepared(self, done, total): ...
+    def on_preparing(self, done, total): ...
 
-    def known(self, records): ...
+    def on_resume(self, records): ...
 
-    def started(self, record, epochs):
+    def on_trial_start(self, record, epochs):
         self.running.add(record.number)
 
-    def epoch(self, record, epoch): ...
+    def on_epoch(self, record, epoch): ...
 
-    def finished(self, record, front, hypervolume):
+    def on_trial_end(self, record, front, hypervolume):
         self.at.append(time.time())
 
 
 def run(plan, executor, trials):
-    from search.runner.driver import run_study
+    from search.runner.run import run_study
 
     view = Stamps()
     run_study(plan, trials=trials, view=view, executor=executor)
@@ -212,7 +212,7 @@ def fill(plan, records):
     from search.trials.records import Costs, Epoch, Latency, Measurement, Record
 
     store = Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
-    store.reference = {"dice": 0.0, "memory": 1e9}
+    store.write_reference({"dice": 0.0, "memory": 1e9})
     store.engine.dispose()
     rng, trials, params, attributes, values = Random(1), [], [], [], []
     latency = Latency(0.01, 0.001, 20, True, "a device", 1, "float32")
@@ -253,6 +253,7 @@ from dataclasses import replace
 from bench_ray import Stamps, free_executor
 import optuna, search.runner.local, search.runner.cluster.executor
 from search.runner import driver as driving
+from search.runner.run import search_ask
 from search.runner.plan import make_plan
 from search.runner.pricer import Pricer
 from search.trials.records import Costs, Epoch, Latency, Measurement, Record
@@ -273,18 +274,18 @@ class Local(search.runner.local.LocalExecutor):
 before = rss()
 begun = time.perf_counter()
 driver = driving.open_driver(plan, Stamps(), Local(plan))
-ask = driving.search_ask(driver, 10**6)
-driver.store.left_behind()
+ask = search_ask(driver, 10**6)
+driver.store.orphaned_trial()
 ready = time.perf_counter() - begun
 asks, tells = [], []
 for number in range(60):
     begun = time.perf_counter()
-    record = driver.next(ask)
+    answer = driver.next(ask)
     asks.append(time.perf_counter() - begun)
-    assert not isinstance(record, str), record
+    record = answer.record
     done = Measurement("trained", costs=record.measurement.costs, dice=0.5, epochs=(Epoch(1, 0.5, 0.5, 1.0),))
     begun = time.perf_counter()
-    driver.finish(record, driver.heard(record, done))
+    driver.finish(record, driver.on_progress(record, done))
     tells.append(time.perf_counter() - begun)
 p95 = lambda values: float(np.percentile(values, 95))
 print(json.dumps({"ready": ready, "ask": p95(asks), "tell": p95(tells), "rss": rss() - before}))

@@ -10,8 +10,8 @@ from search.api.progress import RunView
 from search.config import load_study
 from search.config.errors import UserError
 from search.runner.cluster.executor import RayExecutor
-from search.runner.driver import run_study
 from search.runner.plan import make_plan
+from search.runner.run import run_study
 
 
 def main(file, runs, address, trials, trial):

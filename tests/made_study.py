@@ -95,11 +95,12 @@ def write_made_study(runs: Path, name: str, records, *, study: Study | None = No
     values = {key: each for key, each in asdict(study).items() if key not in ("executor", "keep", "storage")}
     store = Store.open(f"sqlite:///{file}", name, directions=study.directions, values=values)
     costs = [each.measurement.costs for each in records if each.measurement.costs]
-    store.reference = {
+    reference = {
         each: 0.0 if each == "dice" else 1.2 * max((cost.of(each) for cost in costs), default=1.0)
         for each in study.directions
     }
-    store.keep_context({**asdict(RECIPES["places"].context), "labels": LABELS})
+    store.write_reference(reference)
+    store.write_context({**asdict(RECIPES["places"].context), "labels": LABELS})
     store.engine.dispose()
     add_records(file, records, list(study.directions))
     return file

@@ -23,8 +23,8 @@ from search.ablation.plan import make_ablation_plan
 from search.ablation.run import missing_count, run_ablation
 from search.config import UserError, load_study
 from search.runner.cluster.executor import RayExecutor
-from search.runner.driver import run_study
 from search.runner.plan import make_plan
+from search.runner.run import run_study
 from search.storage import read_records
 
 ROOT = HERE.parent
@@ -104,7 +104,7 @@ def test_a_lost_process_goes_on_from_its_checkpoint_and_the_attempt_is_kept(tmp_
     records = outcomes(plan)
     assert [record.state for record in records] == ["trained"] * 3
     (attempt,) = records[1].attempts
-    assert "was lost" in attempt and "went on from its last checkpoint" in attempt
+    assert "was lost" in attempt and "resumed from its last checkpoint" in attempt
     assert not records[0].attempts and not records[2].attempts
     assert {len(record.measurement.epochs) for record in records} == {3}
     assert {record.measurement.costs.latency.median_s for record in records} == {0.01}
@@ -296,7 +296,7 @@ def test_a_submitted_study_runs_on_the_head(tmp_path, monkeypatch):
             [*command, "http://127.0.0.1:28265", *where, "--follow"], capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "tiny runs as raysubmit_" in done.stdout and "1 trials are done (1 trained)" in done.stdout
+        assert "tiny runs as raysubmit_" in done.stdout and "1 trial is done (1 trained)" in done.stdout
         nobody = subprocess.run([*command, "http://127.0.0.1:9", *where], capture_output=True, text=True)
         assert nobody.returncode == 2 and "the head at http://127.0.0.1:9 did not take the study" in nobody.stderr
         relative = subprocess.run(

@@ -96,19 +96,19 @@ def test_a_driver_that_was_given_up_does_not_overwrite_what_was_made_of_its_tria
 
     one, two = (Store.open(plan.url, "given-up", directions=DIRECTIONS, values={"a": 1}) for _ in range(2))
     two.me = "process 1 on elsewhere"
-    with one.present():
-        mine = one.start(record(), choices=CHOICES)
+    with one.heartbeat:
+        mine = one.write_new(record(), choices=CHOICES)
         assert mine.driver == ""
         mine = one.kept[0] = record().__class__(**{**vars(mine), "driver": one.me})
         one.update(mine)
-        assert two.left_behind() is None  # its driver is there
+        assert two.orphaned_trial() is None  # its driver is there
         monkeypatch.setattr(heartbeat, "LEASE_S", -1.0)
         monkeypatch.setattr(two.heartbeat, "heard_since", -1e9)
-        left = two.left_behind()
+        left = two.orphaned_trial()
         assert left is not None and left.number == 0
         monkeypatch.setattr(heartbeat, "LEASE_S", 60.0)
-        two.tell(left.told(DONE, ended="then"), objectives=list(DIRECTIONS), budgets={})
-        one.tell(mine.told(DONE, ended="too late"), objectives=list(DIRECTIONS), budgets={})
+        two.write_finished(left.finished(DONE, ended="then"), objectives=list(DIRECTIONS), budgets={})
+        one.write_finished(mine.finished(DONE, ended="too late"), objectives=list(DIRECTIONS), budgets={})
     assert [each.ended for each in read_records(plan.url, "given-up")] == ["then"]
     assert one.records()[0].ended == "then"
     for store in (one, two):
@@ -122,7 +122,7 @@ def test_drivers_ask_one_after_the_other(tmp_path, server):
     inside, most = [], []
 
     def ask(store):
-        with store.turn():
+        with store.exclusive_ask():
             inside.append(store)
             most.append(len(inside))
             time.sleep(0.2)

@@ -59,7 +59,7 @@ def test_sqlite_has_no_outages_but_may_be_full():
 def test_a_driver_says_that_it_is_there_until_it_ends(tmp_path):
     url = f"sqlite:///{tmp_path / 'study.db'}"
     store = Store.open(url, "s", directions=DIRECTIONS, values={"a": 1})
-    with store.present() as heartbeat:
+    with store.heartbeat as heartbeat:
         (beat,) = read_study_attributes(url, "s", DRIVER + "%").values()
         assert is_present(beat)
         assert not is_present({**beat, "pid": 2**22 + 1})
@@ -79,16 +79,16 @@ def test_a_study_behind_optunas_proxy_is_the_same(tmp_path):
     try:
         url = database_url("grpc://127.0.0.1:38471", tmp_path)
         store = Store.open(url, "s", directions=DIRECTIONS, values={"a": 1})
-        store.reference = {"dice": 0.0, "memory": 10.0}
-        first = store.start(record(), choices=CHOICES)
-        told = first.told(DONE, ended="then")
-        store.tell(told, objectives=list(DIRECTIONS), budgets={})
-        second = store.start(record(), choices=CHOICES)
+        store.write_reference({"dice": 0.0, "memory": 10.0})
+        first = store.write_new(record(), choices=CHOICES)
+        told = first.finished(DONE, ended="then")
+        store.write_finished(told, objectives=list(DIRECTIONS), budgets={})
+        second = store.write_new(record(), choices=CHOICES)
         assert second.number == 1 and store.records() == read_records(url, "s") == [told, second]
-        with store.present():
+        with store.heartbeat:
             assert [is_present(each) for each in read_study_attributes(url, "s", DRIVER + "%").values()] == [True]
         again = Store.open(url, "s", directions=DIRECTIONS, values={"a": 1})
-        assert again.reference == store.reference and again.left_behind() == second
+        assert again.reference == store.reference and again.orphaned_trial() == second
         assert store.study.trials[0].params == {"width": 8, "tied": True}
     finally:
         server.stop(0).wait()

@@ -488,9 +488,9 @@ def test_a_study_is_exported_by_rule_and_an_earlier_export_replaced(quick, expor
     store = Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
     choices = {name: axis.choices for name, axis in plan.space.by_name.items()}
     running = replace(study.record, measurement=Measurement("running"), ended="")
-    started = store.start(running, choices=choices)
+    started = store.write_new(running, choices=choices)
     assert started.number == 0
-    store.tell(study.record, objectives=list(plan.directions), budgets=plan.budgets)
+    store.write_finished(study.record, objectives=list(plan.directions), budgets=plan.budgets)
     first = export(plan, "knee", tmp_path / "out", view=quiet_view())
     assert str(first).startswith("trial 0, the knee of a front of 1 network: nearest to the best Dice and ")
     card = (tmp_path / "out" / "MODEL_CARD.md").read_text()

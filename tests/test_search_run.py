@@ -15,10 +15,10 @@ from search.analysis.front import front_json
 from search.analysis.snapshot_reader import snapshot_of
 from search.config import UserError, load_study
 from search.proposers.propose import PROPOSERS, make_proposer, propose_new
-from search.runner.driver import problem_of
 from search.runner.local import run_study
 from search.runner.plan import make_plan
 from search.runner.pricer import Pricer, price_table
+from search.runner.run import problem_of
 from search.storage import read_records
 from search.visualization.report import render
 
@@ -56,9 +56,9 @@ def test_running_again_adds_nothing_and_more_trials_go_on(tmp_path):
     made = write_study(tmp_path)
     assert len(run_study(plan_of(made), trials=1, view=quiet_view()).records) == 1
     again = run_study(plan_of(made), trials=1, view=quiet_view())
-    assert len(again.records) == 1 and again.why == "1 trials are done"
+    assert len(again.records) == 1 and again.why == "1 trial is done"
     spent = run_study(plan_of(made, "search.hours=1e-6"), trials=2, view=quiet_view())
-    assert len(spent.records) == 1 and "of trials are done, of 3.6 ms" in spent.why
+    assert len(spent.records) == 1 and "of the 3.6 ms allowed" in spent.why
     assert len(run_study(plan_of(made), trials=2, view=quiet_view()).records) == 2
 
 
@@ -70,7 +70,7 @@ def test_a_small_space_ends_when_all_of_it_is_known(tmp_path):
         ),
     )
     outcome = run_study(plan_of(made, "training.epochs=1"), trials=10, view=quiet_view())
-    assert outcome.why == "every network of the space is known now"
+    assert outcome.why == "every network of the space has been tried"
     assert len(outcome.records) == 3  # none, and ISA with one convolution or two
 
 
@@ -99,7 +99,7 @@ def test_after_kill_9_the_same_command_goes_on_and_loses_nothing(tmp_path):
     assert after[1].architecture == before[1].architecture and len(after[1].attempts) == 1
     assert after[1].measurement.costs == before[1].measurement.costs  # priced once
     assert len(after[1].measurement.epochs) == 6
-    assert "trial 1: epoch 1/6" not in done.stdout  # it went on, it did not start over
+    assert "trial 1: epoch 1/6" not in done.stdout  # resumed, not started over
     assert "trial 1: epoch 6/6" in done.stdout
 
 

@@ -40,15 +40,15 @@ def fill(folder, name="tiny"):
     def start(number, driver=store.me):
         network = Architecture.of({"encoder": "plain", "repeats": 1, "channels": (8, 16 + number)})
         made = replace(record(width=CHOICES["width"][number % 2]), fold=0, driver=driver, architecture=network)
-        return store.start(made, choices=CHOICES)
+        return store.write_new(made, choices=CHOICES)
 
-    store.tell(start(0).told(TRAINED, ended="2026-01-01T00:10:00+00:00"), objectives=list(DIRECTIONS), budgets={})
+    store.write_finished(start(0).finished(TRAINED, ended="2026-01-01T00:10:00+00:00"), objectives=list(DIRECTIONS), budgets={})
     failed = Measurement("failed", "the loss became nan in epoch 2", fault="not a number")
-    store.tell(start(1).told(failed, ended="2026-01-01T00:10:00+00:00"), objectives=list(DIRECTIONS), budgets={})
+    store.write_finished(start(1).finished(failed, ended="2026-01-01T00:10:00+00:00"), objectives=list(DIRECTIONS), budgets={})
     running = start(2)
     epochs = (Epoch(1, 0.5, 0.31, 1.0), Epoch(2, 0.4, None, 1.0))
     so_far = Measurement("running", epochs=epochs)
-    store.update(replace(running, measurement=so_far, attempts=("process 7 was lost; went on",)))
+    store.write_progress(replace(running, measurement=so_far, attempts=("process 7 was lost; went on",)))
     start(3, driver="process 1 on elsewhere")
     store.heartbeat.show(
         machines=2, cpus=16.0, gpus=4.0, used_cpus=3.0, used_gpus=0.5, running=1, queued=1, probes=0, waiting=0
@@ -65,7 +65,7 @@ def study(tmp_path):
 
 def test_a_status_tells_who_works_on_what_and_what_failed_and_why(tmp_path, study):
     store = fill(tmp_path)
-    with store.present():
+    with store.heartbeat:
         status = status_of(snapshot_of(load_study(study, need_data=False), runs=tmp_path / "runs"))
         assert status.counts == {"trained": 1, "failed": 1, "running": 2} and status.planned == 6
         assert status.failures == {"the loss became nan in epoch 2": 1} and status.attempts == {"process 7 was lost": 1}
@@ -95,7 +95,7 @@ def test_watching_ends_with_the_study(tmp_path, study):
     store = fill(tmp_path)
     for each in store.records():
         if each.state == "running":
-            store.tell(each.told(TRAINED, ended="2026-01-01T00:10:00+00:00"), objectives=list(DIRECTIONS), budgets={})
+            store.write_finished(each.finished(TRAINED, ended="2026-01-01T00:10:00+00:00"), objectives=list(DIRECTIONS), budgets={})
     command = [*COMMAND, "status", str(study), "--set", "search.trials=4", "--runs", str(tmp_path / "runs"), "--watch"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -49,10 +49,10 @@ CHOICES = {"width": (8, 16), "tied": (True, False)}
 
 def test_a_record_comes_back_as_it_was(url):
     store = open_store(url)
-    started = store.start(record(), choices=CHOICES)
+    started = store.write_new(record(), choices=CHOICES)
     assert read_records(url, "s") == [started]
-    told = started.told(DONE, ended="2026-01-01T00:01:00+00:00")
-    store.tell(told, objectives=list(DIRECTIONS), budgets={"memory": 5000})
+    told = started.finished(DONE, ended="2026-01-01T00:01:00+00:00")
+    store.write_finished(told, objectives=list(DIRECTIONS), budgets={"memory": 5000})
     assert read_records(url, "s") == [told]
     trial = store.study.trials[0]
     assert trial.values == [0.8, 4000.0] and trial.params == {"width": 8, "tied": True}
@@ -62,9 +62,9 @@ def test_a_record_comes_back_as_it_was(url):
 def test_over_budget_is_knowledge_and_failure_a_fault(url):
     store = open_store(url)
     for number, state in enumerate(("over budget", "failed")):
-        started = store.start(record(number), choices=CHOICES)
-        told = started.told(Measurement(state, "why", COSTS if number == 0 else None), ended="now")
-        store.tell(told, objectives=list(DIRECTIONS), budgets={"memory": 1000})
+        started = store.write_new(record(number), choices=CHOICES)
+        told = started.finished(Measurement(state, "why", COSTS if number == 0 else None), ended="now")
+        store.write_finished(told, objectives=list(DIRECTIONS), budgets={"memory": 1000})
     pruned, failed = store.study.trials
     assert pruned.state.name == "PRUNED" and pruned.constraints == {"memory": pytest.approx(3.0)}
     assert failed.state.name == "FAIL" and failed.constraints == {}
@@ -73,19 +73,19 @@ def test_over_budget_is_knowledge_and_failure_a_fault(url):
 
 def test_a_record_written_but_not_told_is_found(url):
     store = open_store(url)
-    started = store.start(record(), choices=CHOICES)
-    assert store.left_behind() is None  # it is this driver's
-    store.update(started.told(DONE, ended="now"))
+    started = store.write_new(record(), choices=CHOICES)
+    assert store.orphaned_trial() is None  # it is this driver's
+    store.write_progress(started.finished(DONE, ended="now"))
     next_driver = open_store(url)
-    left = next_driver.left_behind()
-    assert left == started.told(DONE, ended="now")
-    next_driver.tell(left, objectives=list(DIRECTIONS), budgets={})
-    assert next_driver.left_behind() is None and open_store(url).left_behind() is None
+    left = next_driver.orphaned_trial()
+    assert left == started.finished(DONE, ended="now")
+    next_driver.write_finished(left, objectives=list(DIRECTIONS), budgets={})
+    assert next_driver.orphaned_trial() is None and open_store(url).orphaned_trial() is None
 
 
 def test_a_number_taken_by_another_driver_is_not_used_twice(url):
     store = open_store(url)
-    numbers = [store.start(record(0, width=width), choices=CHOICES).number for width in (8, 16)]
+    numbers = [store.write_new(record(0, width=width), choices=CHOICES).number for width in (8, 16)]
     assert numbers == [0, 1] and [each.number for each in store.records()] == [0, 1]
 
 
@@ -104,7 +104,7 @@ def test_looking_at_nothing_says_how_to_begin(tmp_path):
 
 def test_another_schema_is_read_through_optuna(url, tmp_path, monkeypatch):
     store = open_store(url)
-    started = store.start(record(), choices=CHOICES)
+    started = store.write_new(record(), choices=CHOICES)
     monkeypatch.setattr("search.storage.reader.SCHEMA_VERSIONS", ())
     assert read_records(url, "s") == [started]
 
@@ -112,7 +112,7 @@ def test_another_schema_is_read_through_optuna(url, tmp_path, monkeypatch):
 def test_the_database_is_in_wal_mode_and_keeps_the_reference(url, tmp_path):
     store = open_store(url)
     assert store.reference is None
-    store.reference = {"dice": 0.0, "memory": 5000.0}
+    store.write_reference({"dice": 0.0, "memory": 5000.0})
     assert read_study_attribute(url, "s", "voxnas:hypervolume_reference") == {"dice": 0.0, "memory": 5000.0}
     assert sqlite3.connect(tmp_path / "study.db").execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
@@ -127,6 +127,6 @@ def test_excess_is_a_share_of_the_limit():
 
 def test_no_record_holds_what_is_not_a_number(url):
     store = open_store(url)
-    started = store.start(record(), choices=CHOICES)
+    started = store.write_new(record(), choices=CHOICES)
     with pytest.raises(ValueError, match="JSON"):
-        store.update(started.told(Measurement("trained", dice=math.nan), ended="now"))
+        store.write_progress(started.finished(Measurement("trained", dice=math.nan), ended="now"))

@@ -8,12 +8,13 @@ from contextlib import closing
 
 from search.ablation.plan import AblationPlan
 from search.ablation.results import still_wanted
+from search.runner.answers import Ask, Done, Train, Wait
 from search.runner.devices import resolve_device, resolve_threads
-from search.runner.driver import Ask, Executor, View, driver_lock, open_driver
+from search.runner.driver import Executor, View, driver_lock, open_driver
 from search.runner.plan import Plan
 from search.runner.pricer import measured_device
 from search.storage.price_cache import Device
-from search.trials.records import Record, Wanted
+from search.trials.records import Record
 
 
 def run_ablation(plan: AblationPlan, *, view: View, make_executor: Callable[[Plan], Executor]) -> None:
@@ -26,7 +27,7 @@ def run_ablation(plan: AblationPlan, *, view: View, make_executor: Callable[[Pla
         for number, each in enumerate(plan.plans):
             executor = make_executor(each)
             driver = open_driver(each, view, executor)
-            with closing(driver), driver.store.present():
+            with closing(driver), driver.store.heartbeat:
                 executor.run(driver, _ask(plan, number))
 
 
@@ -34,7 +35,7 @@ def _ask(plan: AblationPlan, number: int) -> Ask:
     """Return what asks for the trainings of a setting that are missing, those first that were tried least often."""
     tries, device = Counter[tuple[str, int, int]](), ablation_device(plan)
 
-    def ask(records: Sequence[Record]) -> Wanted | str | None:
+    def ask(records: Sequence[Record]) -> Train | Wait | Done:
         running = {record.identity for record in records if record.state == "running"}
         left = [
             each
@@ -42,10 +43,10 @@ def _ask(plan: AblationPlan, number: int) -> Ask:
             if each.identity not in running and tries[each.identity] <= plan.loaded.ablation.retries
         ]
         if not left:
-            return None if running else "all is trained"
+            return Wait() if running else Done("all arms are trained")
         least = min(left, key=lambda each: tries[each.identity])
         tries[least.identity] += 1
-        return least
+        return Train(least)
 
     return ask
 

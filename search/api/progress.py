@@ -50,32 +50,32 @@ class RunView:
             self.live.update(self._table())
             self.live.__exit__(kind, error, trace)
 
-    def known(self, records: Sequence[Record]) -> None:
+    def on_resume(self, records: Sequence[Record]) -> None:
         """Count the trials that earlier runs finished."""
         self.counted = sum(record.state in COUNTED for record in records)
         self.seconds = [record.measurement.seconds for record in records if record.state == "trained"]
 
-    def prepared(self, done: int, total: int) -> None:
+    def on_preparing(self, done: int, total: int) -> None:
         """Show how many volumes are prepared."""
         if self.live:
             self.live.update(Text(f"preparing volumes: {done} of {total}"))
         elif done == total:
             self.console.print(f"prepared {counted(total, 'volume')}")
 
-    def started(self, record: Record, epochs: int) -> None:
+    def on_trial_start(self, record: Record, epochs: int) -> None:
         """Show a trial that starts."""
         self.epochs = epochs
         self.running[record.number] = (record, None)
         self.begun = time.monotonic()
         self._show(f"trial {record.number}: {record.architecture.describe()}")
 
-    def epoch(self, record: Record, epoch: Epoch) -> None:
+    def on_epoch(self, record: Record, epoch: Epoch) -> None:
         """Show an epoch's loss and Dice."""
         self.running[record.number] = (record, epoch)
         dice = "" if epoch.dice is None else f", Dice {epoch.dice:.4f}"
         self._show(f"trial {record.number}: epoch {epoch.number}/{self.epochs}, loss {epoch.loss:.4f}{dice}")
 
-    def finished(self, record: Record, front: int, hypervolume: float | None) -> None:
+    def on_trial_end(self, record: Record, front: int, hypervolume: float | None) -> None:
         """Show a finished trial."""
         self.summary = f"front {front}" + ("" if hypervolume is None else f", hypervolume {hypervolume:.4f}")
         measurement = record.measurement

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from search.config.errors import UserError
+from search.runner.answers import Done, Train
 from search.runner.devices import resolve_device, resolve_threads
 from search.runner.driver import View, driver_lock, open_driver
 from search.runner.evaluate import evaluate
@@ -106,7 +107,7 @@ def _train_on_all(plan: Plan, record: Record, *, view: View) -> Path:
     folder = plan.folder / "exports" / f"full-{record.architecture.fingerprint}"
     if (folder / WEIGHTS).is_file():
         return folder
-    prepared = prepared_data(plan, progress=view.prepared)
+    prepared = prepared_data(plan, progress=view.on_preparing)
     task = replace(task_of(plan, prepared), train=tuple(case.name for case in prepared.cases), validation=())
     executor = plan.study.executor
     job = Job(
@@ -121,11 +122,11 @@ def _train_on_all(plan: Plan, record: Record, *, view: View) -> Path:
         folder=str(folder),
         costs=record.measurement.costs,
     )
-    view.started(record, plan.training.epochs)
+    view.on_trial_start(record, plan.training.epochs)
 
     def told(measurement: Measurement) -> None:
         if measurement.epochs:
-            view.epoch(record, measurement.epochs[-1])
+            view.on_epoch(record, measurement.epochs[-1])
 
     threads = torch.get_num_threads()
     try:
@@ -146,8 +147,8 @@ def _folds(plan: Plan, record: Record, records: Sequence[Record], *, view: View)
         with driver_lock(plan):
             executor = LocalExecutor(plan)
             driver = open_driver(plan, view, executor)
-            with closing(driver), driver.store.present():
-                executor.run(driver, lambda _: left.pop(0) if left else "all folds are trained")
+            with closing(driver), driver.store.heartbeat:
+                executor.run(driver, lambda _: Train(left.pop(0)) if left else Done("all folds are trained"))
                 ended = {each.fold: each for each in _same(record, driver.store.records()) if each.seed == seed}
         for fold in missing:
             if fold not in ended:

@@ -1,4 +1,4 @@
-"""`voxnas confirm`: the front's architectures trained again, at full length, over seeds and folds."""
+"""`voxnas confirm`: retrain the front's networks at full length, over seeds and folds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from search.config.errors import UserError
+from search.runner.answers import Done, Train
 from search.runner.driver import Executor, View, driver_lock, open_driver
 from search.runner.plan import Plan
 from search.storage import read_records
@@ -17,12 +18,12 @@ from search.trials.records import Record, Wanted, searched
 def to_confirm(plan: Plan, records: Sequence[Record], *, top: int | None) -> list[Record]:
     """Return the front's records, or the `top` of them that add most to its hypervolume.
 
-    Raises UserError where the front is empty.
+    Raises UserError if the front is empty.
     """
     search = plan.study.search
     front = pareto_front(searched(records, seed=search.seed, fold=plan.study.data.fold), plan.directions)
     if not front:
-        raise UserError(["there is nothing to confirm: no trial was trained to its end within the budgets"])
+        raise UserError(["nothing to confirm: no trial was trained to its end within the budgets"])
     if top is None or top >= len(front):
         return front
     chosen = set(best_rows(losses(front, plan.directions))[:top].tolist())
@@ -30,35 +31,35 @@ def to_confirm(plan: Plan, records: Sequence[Record], *, top: int | None) -> lis
 
 
 def wanted(plan: Plan, chosen: Sequence[Record], records: Sequence[Record], *, seeds: int, folds: int) -> list[Wanted]:
-    """List the trainings that are not there yet; seeds follow on the search's own, folds begin with its own."""
+    """List the missing trainings; seeds follow the search's own seed, folds start at its own fold."""
     search, own, count = plan.study.search, plan.study.data.fold, len(plan.folds)
     if folds > count:
-        raise UserError([f"confirm: --folds {folds}: the study has {count} folds"])
-    there = {record.identity for record in records if record.state != "over budget"}
+        raise UserError([f"confirm: --folds {folds}: the study has only {count} folds"])
+    existing = {record.identity for record in records if record.state != "over budget"}
     grid = [(search.seed + 1 + seed, (own + fold) % count) for seed in range(seeds) for fold in range(folds)]
     asked = [Wanted(each.architecture, seed, fold, each.decisions) for seed, fold in grid for each in chosen]
-    return [each for each in asked if each.identity not in there]
+    return [each for each in asked if each.identity not in existing]
 
 
 def confirm_study(plan: Plan, *, top: int | None, seeds: int, folds: int, view: View, executor: Executor) -> int:
-    """Train what is missing, resuming what was interrupted; return how many trainings were done now.
+    """Train what is missing, interrupted trials first; return the number of new trials.
 
-    Raises UserError where nothing has run, where the front is empty, and where another driver runs the study.
+    Raises UserError if nothing has run, the front is empty, or another driver runs the study.
     """
-    read_records(plan.url, plan.study.name)  # says so where there is nothing yet
+    read_records(plan.url, plan.study.name)  # raises before data is prepared if nothing has run
     with driver_lock(plan):
         driver = open_driver(plan, view, executor)
         begun, chosen, asked = len(driver.store.records()), list[Record](), set[tuple[str, int, int]]()
 
-        def ask(records: Sequence[Record]) -> Wanted | str:
-            if not chosen:  # not before interrupted trials had their chance to be on the front
+        def ask(records: Sequence[Record]) -> Train | Done:
+            if not chosen:  # chosen late: interrupted trials may still join the front
                 chosen.extend(to_confirm(plan, records, top=top))
             for each in wanted(plan, chosen, records, seeds=seeds, folds=folds):
-                if each.identity not in asked:  # what turns out to be over budget is not asked for again
+                if each.identity not in asked:  # an over-budget trial is not asked for again
                     asked.add(each.identity)
-                    return each
-            return "all is confirmed"
+                    return Train(each)
+            return Done("all of the front is confirmed")
 
-        with closing(driver), driver.store.present():
+        with closing(driver), driver.store.heartbeat:
             executor.run(driver, ask)
             return len(driver.store.records()) - begun

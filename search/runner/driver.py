@@ -1,84 +1,65 @@
-"""One driver of one study: asks, writes down, hears, judges and tells; every executor works through it."""
+"""The driver of one study: asks for trainings, writes records, applies budgets and halving; all executors use it."""
 
 from __future__ import annotations
 
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from search.config.errors import UserError
-from search.config.units import show_seconds
 from search.data.prepare import Prepared
-from search.proposers.problem import Price, Problem
-from search.proposers.propose import make_proposer, propose_new
+from search.runner.answers import Ask, Assigned, Done, Train, Wait
 from search.runner.evaluate import over_budget
 from search.runner.plan import Plan, prepared_data, task_of
 from search.runner.pricer import Pricer
-from search.runner.reference_point import reference_point, require_a_share
 from search.storage import Store, now
 from search.storage.lock import hold_lock
 from search.training.checkpoint import drop_checkpoint
-from search.training.pretrained import require_pretrained
 from search.trials.files import WEIGHTS, trial_folder
 from search.trials.halving import why_stop
 from search.trials.pareto import hypervolume, pareto_front
-from search.trials.records import COUNTED, Epoch, Job, Measurement, Record, Wanted, searched
-from space.feasible import why_not
-
-OVER_BUDGET_PER_TRIAL = 20  # a space that is nearly all over budget ends the study instead of pricing for ever
+from search.trials.records import Epoch, Job, Measurement, Record, Wanted, searched
 
 
 class View(Protocol):
-    """What wants to know how a study goes on."""
+    """Shows the progress of a run."""
 
-    def prepared(self, done: int, total: int) -> None:
+    def on_preparing(self, done: int, total: int) -> None:
         """Volumes are being prepared."""
 
-    def known(self, records: Sequence[Record]) -> None:
-        """A search goes on behind these trials of earlier runs."""
+    def on_resume(self, records: Sequence[Record]) -> None:
+        """A search continues after these trials of earlier runs."""
 
-    def started(self, record: Record, epochs: int) -> None:
-        """A trial starts or goes on."""
+    def on_trial_start(self, record: Record, epochs: int) -> None:
+        """A trial starts or resumes."""
 
-    def epoch(self, record: Record, epoch: Epoch) -> None:
+    def on_epoch(self, record: Record, epoch: Epoch) -> None:
         """An epoch ended."""
 
-    def finished(self, record: Record, front: int, hypervolume: float | None) -> None:
-        """A trial ended; what isn't a search has no hypervolume."""
-
-
-Ask = Callable[[Sequence[Record]], Wanted | str | None]  # the next training, why there is none, or None: not now
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: all records, and why no more trials were started."""
-
-    records: tuple[Record, ...]
-    why: str
+    def on_trial_end(self, record: Record, front: int, hypervolume: float | None) -> None:
+        """A trial ended; `hypervolume` is None outside a search."""
 
 
 class Executor(Protocol):
-    """Where trainings run. `timed_elsewhere`: latencies come from a probe, not from the trial itself."""
+    """Runs trainings. With `timed_elsewhere` a probe measures latency, not the trial itself."""
 
     device: str
     threads: int
     timed_elsewhere: bool
 
     def pricer(self, plan: Plan) -> Pricer:
-        """Return what prices networks, and times them where trials of this executor are timed."""
+        """Return the pricer, which measures latency where this executor measures it."""
 
     def run(self, driver: Driver, ask: Ask) -> str:
-        """Run what is asked for until there is no more, and say why."""
+        """Run what `ask` returns until it is done; return the reason."""
 
 
 @dataclass
 class Driver:
-    """What one run of one study holds; `front` is that of the search's `known` trained trials."""
+    """The state of one run. `front` is the search's Pareto front over the trained trials in `known`."""
 
     plan: Plan
     store: Store
@@ -89,28 +70,28 @@ class Driver:
     front: list[Record] = field(default_factory=list)
     known: set[int] = field(default_factory=set)
 
-    def next(self, ask: Ask) -> Record | str | None:
-        """Return a running trial to work on, interrupted ones first; else why there is no more, or None for not now.
+    def next(self, ask: Ask) -> Assigned | Wait | Done:
+        """Return a running trial, interrupted ones first; ask for a new one if there is none.
 
-        What is over budget by its prediction is told at once. No other driver asks meanwhile.
+        A network whose predicted costs are over budget is finished at once. No other driver asks meanwhile.
         """
-        with self.store.turn():
+        with self.store.exclusive_ask():
             while True:
-                left = self.store.left_behind()
-                if left is not None:
-                    if left.state == "running":
-                        return self._take_over(left)
-                    self.tell(left)
+                orphan = self.store.orphaned_trial()
+                if orphan is not None:
+                    if orphan.state == "running":
+                        return Assigned(self._resume(orphan))
+                    self.write_finished(orphan)
                     continue
-                wanted = ask(self.store.records())
-                if not isinstance(wanted, Wanted):
-                    return wanted
-                record = self.start(wanted)
+                answer = ask(self.store.records())
+                if not isinstance(answer, Train):
+                    return answer
+                record = self.start(answer.wanted)
                 if record.state == "running":
-                    return record
+                    return Assigned(record)
 
     def start(self, wanted: Wanted) -> Record:
-        """Write a new running trial with its price; one that is over budget is told and comes back finished."""
+        """Write a new running trial with its costs; return it finished if those are over budget."""
         plan = self.plan
         costs = self.pricer(wanted.architecture)
         record = Record(
@@ -124,15 +105,15 @@ class Driver:
             driver=self.store.me,
         )
         choices = {name: axis.choices for name, axis in plan.space.by_name.items()}
-        record = self.store.start(record, choices=choices)
-        self.view.started(record, plan.training.epochs)
-        judged = self.judged(record, record.measurement)
-        return record if judged.state == "running" else self.finish(record, judged)
+        record = self.store.write_new(record, choices=choices)
+        self.view.on_trial_start(record, plan.training.epochs)
+        measurement = self.apply_rules(record, record.measurement)
+        return record if measurement.state == "running" else self.finish(record, measurement)
 
-    def _take_over(self, record: Record) -> Record:
+    def _resume(self, record: Record) -> Record:
         whose = f" ({record.driver} ended)" if record.driver else ""
-        record = self.lost(record, f"interrupted{whose}; went on {now()}")
-        self.view.started(record, self.plan.training.epochs)
+        record = self.record_lost_attempt(record, f"interrupted{whose}; resumed {now()}")
+        self.view.on_trial_start(record, self.plan.training.epochs)
         return record
 
     def job(self, record: Record) -> Job:
@@ -152,26 +133,29 @@ class Driver:
             surface_tolerance_mm=self.plan.study.surface_tolerance,
         )
 
-    def heard(self, record: Record, measurement: Measurement) -> Measurement:
-        """Take in what a job knows so far; return it as it is, or finished where it should stop here."""
-        measurement = self.priced(record, measurement)
+    def on_progress(self, record: Record, measurement: Measurement) -> Measurement:
+        """Write a job's progress; return the measurement, finished if a rule stops the trial here."""
+        measurement = self.merge_costs(record, measurement)
         if measurement.epochs:
-            self.view.epoch(record, measurement.epochs[-1])
-        measurement = self.judged(record, measurement)
+            self.view.on_epoch(record, measurement.epochs[-1])
+        measurement = self.apply_rules(record, measurement)
         if measurement.state == "running":
-            self.store.update(replace(record, measurement=measurement))
+            self.store.write_progress(replace(record, measurement=measurement))
         return measurement
 
-    def priced(self, record: Record, measurement: Measurement) -> Measurement:
-        """Keep the costs that a job found, or give it those that were found elsewhere meanwhile."""
+    def merge_costs(self, record: Record, measurement: Measurement) -> Measurement:
+        """Write the costs that a job found to the price table, or return it with those found elsewhere meanwhile."""
         known, found = self.pricer.known_before(record.architecture), measurement.costs
         if found and found != known and (found.latency or known is None):
             self.pricer.keep(record.architecture, found)
             return measurement
         return replace(measurement, costs=known) if found and known else measurement
 
-    def judged(self, record: Record, measurement: Measurement) -> Measurement:
-        """Finish what its costs (even when it is trained) or its rung stop here; halving leaves confirmations alone."""
+    def apply_rules(self, record: Record, measurement: Measurement) -> Measurement:
+        """Return the measurement, finished if its costs are over budget (even when trained) or its rung stops it.
+
+        Halving applies to the search's own trials, not to confirmations.
+        """
         costs = measurement.costs
         if costs is None or measurement.state not in ("running", "trained"):
             return measurement
@@ -192,144 +176,76 @@ class Driver:
         )
         return replace(measurement, state="stopped", reason=why) if why else measurement
 
-    def lost(self, record: Record, attempt: str) -> Record:
-        """Write down how an attempt ended; the trial is still to be done, and it is this driver's."""
+    def record_lost_attempt(self, record: Record, attempt: str) -> Record:
+        """Write how an attempt ended; the trial keeps running and belongs to this driver."""
         record = replace(record, attempts=(*record.attempts, attempt), driver=self.store.me)
-        self.store.update(record)
+        self.store.write_progress(record)
         return record
 
     def finish(self, record: Record, measurement: Measurement) -> Record:
-        """Write what came of a job. Raises UserError where its files can't be written: it goes on when they can."""
+        """Write a job's outcome.
+
+        Raises UserError if its files could not be written; the trial then stays running and can resume.
+        """
         if measurement.fault == "storage":
-            self.lost(record, measurement.reason)
-            again = "mend that, and the same command goes on"
+            self.record_lost_attempt(record, measurement.reason)
+            again = "fix this, then rerun the same command to resume"
             raise UserError([f"trial {record.number} stopped: {measurement.reason}; {again}"])
-        record = record.told(measurement, ended=now())
-        self.tell(record)
+        record = record.finished(measurement, ended=now())
+        self.write_finished(record)
         return record
 
-    def tell(self, record: Record) -> None:
-        """Write a finished record, and drop weights that no longer stand on the front."""
-        self.store.tell(record, objectives=list(self.plan.directions), budgets=self.plan.budgets)
+    def write_finished(self, record: Record) -> None:
+        """Write a finished record, update the front and delete files that are no longer needed."""
+        self.store.write_finished(record, objectives=list(self.plan.directions), budgets=self.plan.budgets)
         self.update_front()
         drop_checkpoint(trial_folder(self.plan.folder, record.number))
         reference = self.store.reference
         volume = hypervolume(self.front, self.plan.directions, reference) if reference else None
-        self.view.finished(record, len(self.front), volume)
+        self.view.on_trial_end(record, len(self.front), volume)
 
     def update_front(self) -> None:
-        """Take in what was trained since; remove the weights of trials that are not, or no longer, on the front."""
+        """Add newly trained trials to the front, and prune the weights of those that leave it."""
         trained = [record for record in self.searched() if record.state == "trained"]
         new = [record for record in trained if record.number not in self.known]
         self.known.update(record.number for record in new)
         rivals = [*self.front, *new]
         self.front = pareto_front(rivals, self.plan.directions)
-        on_it = {record.number for record in self.front}
         if self.plan.study.keep == "front":
-            for record in rivals:
-                if record.number not in on_it:
-                    (trial_folder(self.plan.folder, record.number) / WEIGHTS).unlink(missing_ok=True)
+            on_front = {record.number for record in self.front}
+            self.prune_weights([record for record in rivals if record.number not in on_front])
+
+    def prune_weights(self, records: Sequence[Record]) -> None:
+        """Delete the weights of these trials."""
+        for record in records:
+            (trial_folder(self.plan.folder, record.number) / WEIGHTS).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let the database go."""
+        """Close the database's connections."""
         self.store.close()
         self.pricer.close()
 
     def searched(self, records: Sequence[Record] | None = None) -> list[Record]:
-        """Return the search's own of some records (of all): no confirmations, no other folds."""
+        """Return the search's own trials among some records (or all): no confirmations, no other folds."""
         found = self.store.records() if records is None else records
         return searched(found, seed=self.plan.study.search.seed, fold=self.plan.study.data.fold)
 
 
-def run_study(plan: Plan, *, trials: int, view: View, executor: Executor) -> Outcome:
-    """Run or resume a study until so many trials have been trained (or failed), or its hours are spent.
-
-    Trials that were interrupted go on first, from their last whole epoch. Raises UserError where another driver
-    runs the study, or where its file changed.
-    """
-    with driver_lock(plan):
-        driver = open_driver(plan, view, executor)
-        with closing(driver), driver.store.present():
-            fix_reference(driver)
-            view.known(driver.searched())
-            why = executor.run(driver, search_ask(driver, trials))
-            return Outcome(tuple(driver.store.records()), why)
-
-
-def search_ask(driver: Driver, trials: int) -> Ask:
-    """Return what asks the study's proposer until so many trainings are done or under way."""
-    plan = driver.plan
-    problem = problem_of(plan, reference=driver.store.reference or {}, price=driver.pricer)
-    proposer = make_proposer(plan.study.search.proposer, problem)
-
-    def ask(records: Sequence[Record]) -> Wanted | str | None:
-        own = searched(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
-        why = _why_stop(own, trials, plan.study.search.hours)
-        if why:
-            return why
-        states = Counter(record.measurement.state for record in own)
-        running = states["running"]
-        if running + sum(states[state] for state in COUNTED) >= trials:
-            return None
-        decisions = propose_new(proposer, problem, records)
-        if decisions is None:
-            return None if running else "every network of the space is known now"
-        architecture, seed = plan.space.architecture(decisions), plan.study.search.seed
-        return Wanted(architecture, seed, plan.study.data.fold, tuple(decisions.items()))
-
-    return ask
-
-
-def _why_stop(records: Sequence[Record], trials: int, hours: float | None) -> str:
-    states = Counter(record.measurement.state for record in records)
-    counted, refused = sum(states[state] for state in COUNTED), states["over budget"]
-    if counted >= trials:
-        return f"{trials} trials are done"
-    spent_s = sum(record.measurement.spent_s for record in records)
-    if hours is not None and spent_s >= hours * 3600:
-        return f"{show_seconds(spent_s)} of trials are done, of {show_seconds(hours * 3600)}"
-    if refused >= OVER_BUDGET_PER_TRIAL * trials:
-        return f"{refused} networks were over budget and {counted} trained: the budgets leave too little of the space"
-    return ""
-
-
 def open_driver(plan: Plan, view: View, executor: Executor) -> Driver:
-    """Prepare the data and open the store."""
-    prepared = prepared_data(plan, progress=view.prepared)
+    """Prepare the data and open the study's database."""
+    prepared = prepared_data(plan, progress=view.on_preparing)
     store = Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
     plan.folder.mkdir(parents=True, exist_ok=True)
     if not (plan.folder / "study.yaml").exists():
         shutil.copyfile(plan.loaded.file, plan.folder / "study.yaml")
-    store.keep_context({**asdict(plan.context), "labels": plan.dataset.labels, "prepared": Path(prepared.folder).name})
+    store.write_context({**asdict(plan.context), "labels": plan.dataset.labels, "prepared": Path(prepared.folder).name})
     driver = Driver(plan, store, prepared, executor, view, executor.pricer(plan))
     driver.update_front()
     return driver
 
 
-def fix_reference(driver: Driver) -> None:
-    """Fix the hypervolume's reference where a study just starts, and see that its weights and budgets can be had."""
-    if driver.store.reference is None:
-        require_pretrained(driver.plan.space)
-        require_a_share(driver.plan, driver.pricer)
-        driver.store.reference = reference_point(driver.plan, driver.pricer)
-
-
 @contextmanager
 def driver_lock(plan: Plan) -> Iterator[None]:
-    """Hold a study's lock, so that no other driver runs it."""
+    """Hold the study's lock: only one driver runs it."""
     with hold_lock(plan.url, plan.folder, plan.study.name):
         yield
-
-
-def problem_of(plan: Plan, *, reference: Mapping[str, float], price: Price) -> Problem:
-    """Return a study's problem."""
-    return Problem(
-        plan.space,
-        plan.directions,
-        plan.budgets,
-        reference,
-        plan.study.search.seed,
-        plan.space.architecture,
-        lambda architecture: why_not(architecture, plan.context),
-        price,
-    )

@@ -7,18 +7,21 @@ import time
 import torch
 
 from search.runner import driver as driving
+from search.runner import run as running
+from search.runner.answers import Ask, Assigned, Done
 from search.runner.devices import resolve_device, resolve_threads
-from search.runner.driver import Ask, Driver, Outcome, View
+from search.runner.driver import Driver, View
 from search.runner.evaluate import progress
 from search.runner.plan import Plan
 from search.runner.pricer import Pricer, price_table
+from search.runner.run import Outcome
 from search.trials.records import Measurement, Record
 
-POLL_S = 1.0  # between two looks at what other drivers still train
+POLL_S = 1.0  # between two asks while other drivers' trials run
 
 
 class LocalExecutor:
-    """Trains here, on the study's device, and times where it trains."""
+    """Trains and measures latency in this process, on the study's device."""
 
     timed_elsewhere = False
 
@@ -28,32 +31,34 @@ class LocalExecutor:
         torch.set_num_threads(self.threads)
 
     def pricer(self, plan: Plan) -> Pricer:
-        """Return what prices and times networks here."""
+        """Return a pricer that measures latency here."""
         return Pricer(plan, self.device, price_table(plan, device=self.device, threads=self.threads))
 
     def run(self, driver: Driver, ask: Ask) -> str:
-        """Run one trial after another; return why there are no more."""
-        while not isinstance(record := driver.next(ask), str):
-            if record is None:
-                time.sleep(POLL_S)
+        """Run one trial after another; return why no more are started."""
+        while True:
+            answer = driver.next(ask)
+            if isinstance(answer, Done):
+                return answer.reason
+            if isinstance(answer, Assigned):
+                run_trial(driver, answer.record)
             else:
-                run_trial(driver, record)
-        return record
+                time.sleep(POLL_S)
 
 
 def run_trial(driver: Driver, record: Record) -> Record:
-    """Work through one trial and write what came of it."""
+    """Run one trial and write its outcome."""
     measurement = Measurement("running")
     for measurement in progress(driver.job(record)):
-        measurement = driver.heard(record, measurement)
+        measurement = driver.on_progress(record, measurement)
         if measurement.state != "running":
             break
     return driver.finish(record, measurement)
 
 
 def run_study(plan: Plan, *, trials: int, view: View) -> Outcome:
-    """Run or resume a study in this process; see `search.runner.driver.run_study`."""
-    return driving.run_study(plan, trials=trials, view=view, executor=LocalExecutor(plan))
+    """Run or resume a study in this process; see `search.runner.run.run_study`."""
+    return running.run_study(plan, trials=trials, view=view, executor=LocalExecutor(plan))
 
 
 def open_driver(plan: Plan, view: View) -> Driver:

@@ -44,7 +44,7 @@ def reference_point(plan: Plan, pricer: Pricer) -> dict[str, float]:
     return point
 
 
-def require_a_share(plan: Plan, pricer: Pricer) -> None:
+def require_feasible_budgets(plan: Plan, pricer: Pricer) -> None:
     """Raise UserError where none of 1,000 random networks meets a budget, or all budgets together, as predicted.
 
     Costs are learned as in `reference_point`, a latency from the few that are timed on the study's device; the

@@ -149,7 +149,7 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def turn_to_ask(engine: sql.Engine | None, url: str, study_id: int) -> Iterator[None]:
+def ask_lock(engine: sql.Engine | None, url: str, study_id: int) -> Iterator[None]:
     """Keep other drivers of a study from asking meanwhile, where there can be others."""
     if engine is None or not shared_by_drivers(url):
         yield

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sql
 
 from search.config.errors import UserError
-from search.storage.database import GRPC, make_engine, patiently, shared_by_drivers, turn_to_ask
+from search.storage.database import GRPC, ask_lock, make_engine, patiently, shared_by_drivers
 from search.storage.heartbeat import Heartbeat, driver_name
 from search.storage.reader import (
     CONTEXT,
@@ -93,19 +93,19 @@ class Store:
 
     @property
     def reference(self) -> dict[str, float] | None:
-        """The hypervolume's reference point, fixed when the study started."""
+        """The hypervolume's reference point, written when the study starts."""
         if self._reference is None:
             found = patiently(lambda: self.study.user_attrs.get(REFERENCE), url=self.url)
             self._reference = dict(found) if found is not None else None
         return self._reference
 
-    @reference.setter
-    def reference(self, point: Mapping[str, float]) -> None:
+    def write_reference(self, point: Mapping[str, float]) -> None:
+        """Write the hypervolume's reference point."""
         self.study.set_user_attr(REFERENCE, dict(point))
 
     _reference: dict[str, float] | None = field(default=None, init=False)
 
-    def keep_context(self, values: Mapping[str, Any]) -> None:
+    def write_context(self, values: Mapping[str, Any]) -> None:
         """Write down what the study's networks are built for, its classes, and what its prepared data is called."""
         if CONTEXT not in self.study.user_attrs:
             self.study.set_user_attr(CONTEXT, json.loads(json.dumps(values)))
@@ -126,9 +126,9 @@ class Store:
             if row.number not in self.mine:
                 (self.others.add if row.open else self.others.discard)(row.number)
 
-    def turn(self) -> AbstractContextManager[None]:
-        """Keep other drivers from asking meanwhile, so that none asks for the same or for too much."""
-        return turn_to_ask(self.engine, self.url, self.study._study_id)
+    def exclusive_ask(self) -> AbstractContextManager[None]:
+        """Keep other drivers from asking meanwhile: two would ask for the same network, or for too many."""
+        return ask_lock(self.engine, self.url, self.study._study_id)
 
     def close(self) -> None:
         """Let the database go."""
@@ -136,11 +136,7 @@ class Store:
         if self.engine is not None:
             self.engine.dispose()
 
-    def present(self) -> AbstractContextManager[Heartbeat]:
-        """Let others see, while this lasts, that this driver works on the study."""
-        return self.heartbeat
-
-    def start(self, record: Record, *, choices: Mapping[str, Sequence[Any]]) -> Record:
+    def write_new(self, record: Record, *, choices: Mapping[str, Sequence[Any]]) -> Record:
         """Write a new running trial at once, its decisions as Optuna parameters; return it with the number it got."""
         import optuna
 
@@ -194,7 +190,7 @@ class Store:
     def _is(self, one: Record, other: Record) -> bool:
         return replace(one, number=0) == replace(other, number=0) and one.number not in self.mine
 
-    def update(self, record: Record) -> None:
+    def write_progress(self, record: Record) -> None:
         """Write a running trial's record anew; it is this driver's from here on."""
         patiently(lambda: self._write(record), url=self.url)
         self.mine.add(record.number)
@@ -204,7 +200,7 @@ class Store:
         self.study._storage.set_trial_user_attr(self.ids[record.number], RECORD, record.to_values())
         self.kept[record.number] = record
 
-    def tell(self, record: Record, *, objectives: Sequence[str], budgets: Mapping[str, float]) -> None:
+    def write_finished(self, record: Record, *, objectives: Sequence[str], budgets: Mapping[str, float]) -> None:
         """Write a finished trial: its record first, so that a fault in between is mended by telling again.
 
         A trial that was finished already, by a driver that took it over say, stays as it is.
@@ -212,13 +208,13 @@ class Store:
         import optuna
 
         try:
-            patiently(lambda: self._tell(record, objectives, budgets), url=self.url)
+            patiently(lambda: self._finish(record, objectives, budgets), url=self.url)
         except optuna.exceptions.UpdateFinishedTrialError:
             self._read(also=[record.number])
         self.mine.discard(record.number)
         self.others.discard(record.number)
 
-    def _tell(self, record: Record, objectives: Sequence[str], budgets: Mapping[str, float]) -> None:
+    def _finish(self, record: Record, objectives: Sequence[str], budgets: Mapping[str, float]) -> None:
         import optuna
 
         self._write(record)
@@ -235,8 +231,8 @@ class Store:
             pruned = record.state in ("over budget", "stopped")
             storage.set_trial_state_values(trial_id, state.PRUNED if pruned else state.FAIL)
 
-    def left_behind(self) -> Record | None:
-        """Return an open trial whose driver is gone: running, or finished but not told; None where there is none."""
+    def orphaned_trial(self) -> Record | None:
+        """Return an open trial whose driver has ended: running, or finished but open in Optuna; None if none is."""
         self.records()
         for number in sorted(self.others):
             if not self.heartbeat.is_alive(self.kept[number].driver):

@@ -209,7 +209,7 @@ class Record:
         """What makes a training the same training within a study: architecture, seed and fold."""
         return (self.architecture.fingerprint, self.seed, self.fold)
 
-    def told(self, measurement: Measurement, *, ended: str) -> Record:
+    def finished(self, measurement: Measurement, *, ended: str) -> Record:
         """Return the record of the finished trial."""
         return replace(self, measurement=measurement, ended=ended)
 

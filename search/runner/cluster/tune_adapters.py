@@ -1,4 +1,4 @@
-"""Where Tune is hooked up: its Searcher, TrialScheduler, Callback and Stopper, each a thin word to the desk."""
+"""Ray Tune's Searcher, TrialScheduler, Callback and Stopper, each a thin adapter to the dispatcher."""
 
 from __future__ import annotations
 
@@ -8,78 +8,81 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from search.runner.cluster.dispatcher import Desk
+from search.runner.cluster.dispatcher import Dispatcher
 from search.runner.cluster.trainable import MEASUREMENT
 from search.trials.records import Measurement
 
+FINISHED = "FINISHED"  # Tune's answer for: no more trials
 
-class AskDesk(Searcher):  # type: ignore[misc]
-    """Tune's Searcher: asks the desk, tells it; argument names are Tune's."""
 
-    def __init__(self, desk: Desk) -> None:
+class StudySearcher(Searcher):  # type: ignore[misc]
+    """Tune's Searcher: gets trials from the dispatcher and returns their outcomes. Argument names are Tune's."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
         super().__init__()
-        self.desk = desk
+        self.dispatcher = dispatcher
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the next job, FINISHED, or None for not now."""
-        return self.desk.take(trial_id)
+        """Return the next trial's configuration, FINISHED, or None to be asked again later."""
+        config = self.dispatcher.next_config(trial_id)
+        return FINISHED if config is None and self.dispatcher.is_round_over else config
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Hand in what came of a trial."""
-        told = result.get(MEASUREMENT) if result and not error else None
-        self.desk.ended(trial_id, Measurement.from_json(told) if told else None)
+        """Pass on a trial's outcome."""
+        text = result.get(MEASUREMENT) if result and not error else None
+        self.dispatcher.on_end(trial_id, Measurement.from_json(text) if text else None)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the store remembers."""
+        """Save nothing: the study's database has it all."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the store remembers."""
+        """Restore nothing: the study's database has it all."""
 
 
-class AskHalving(FIFOScheduler):  # type: ignore[misc]
-    """Tune's TrialScheduler: first come, first served, and stopped where the driver's rule says so."""
+class HalvingScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Tune's TrialScheduler: first in, first out; stops the trials that the driver's rules stop."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, dispatcher: Dispatcher) -> None:
         super().__init__()
-        self.desk = desk
+        self.dispatcher = dispatcher
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Ask whether a trial goes on after an epoch."""
-        stops = self.desk.heard(trial.trial_id, Measurement.from_json(result[MEASUREMENT]))
+        """Pass on an epoch and return whether the trial continues."""
+        stops = self.dispatcher.on_progress(trial.trial_id, Measurement.from_json(result[MEASUREMENT]))
         return str(TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)
 
 
-class FollowTrials(tune.Callback):  # type: ignore[misc]
-    """Tune's Callback: what neither Searcher nor Scheduler hears of."""
+class TrialCallback(tune.Callback):  # type: ignore[misc]
+    """Tune's Callback: the events that neither Searcher nor TrialScheduler receives."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self.dispatcher = dispatcher
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Look after latencies and hanging trials."""
-        with self.desk.guarded():
-            self.desk.take_latencies()
-            self.desk.end_overdue()
+        """Collect latencies and end hanging trials."""
+        with self.dispatcher.deferred_errors():
+            self.dispatcher.collect_latencies()
+            self.dispatcher.end_overdue()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial has its process."""
-        self.desk.begun(trial)
+        """Note that a trial has a process."""
+        self.dispatcher.on_start(trial)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A process was lost."""
-        self.desk.lost(trial)
+        """Note that a trial's process was lost."""
+        self.dispatcher.on_process_lost(trial)
 
 
-class StopWhenBroken(tune.Stopper):  # type: ignore[misc]
-    """Tune's Stopper: stops all at once on an error of the driver, or when it is told to end."""
+class ErrorStopper(tune.Stopper):  # type: ignore[misc]
+    """Tune's Stopper: stops all trials after an error of the driver, or on a signal."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self.dispatcher = dispatcher
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Trials are stopped by the scheduler alone."""
+        """Never stop a single trial: the scheduler does."""
         return False
 
     def stop_all(self) -> bool:
-        """Stop everything."""
-        return self.desk.broken is not None or self.desk.told.is_set()
+        """Return whether all trials stop."""
+        return self.dispatcher.error is not None or self.dispatcher.stop_requested.is_set()

@@ -1,0 +1,107 @@
+"""run_study: ask the study's proposer for trainings until the trials or the hours are used up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from search.config.units import show_seconds
+from search.proposers.problem import Price, Problem
+from search.proposers.propose import make_proposer, propose_new
+from search.runner.answers import Ask, Done, Train, Wait
+from search.runner.driver import Driver, Executor, View, driver_lock, open_driver
+from search.runner.plan import Plan
+from search.runner.reference_point import reference_point, require_feasible_budgets
+from search.training.pretrained import require_pretrained
+from search.trials.records import COUNTED, Record, Wanted, searched
+from space.feasible import why_not
+
+OVER_BUDGET_PER_TRIAL = 20  # ends a study whose space is nearly all over budget
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All records after a run, and why it started no more trials."""
+
+    records: tuple[Record, ...]
+    why: str
+
+
+def run_study(plan: Plan, *, trials: int, view: View, executor: Executor) -> Outcome:
+    """Run or resume a study until `trials` trainings have ended, or its hours are used up.
+
+    Interrupted trials resume first, from their last whole epoch. Raises UserError if another driver runs the study
+    or its file has changed.
+    """
+    with driver_lock(plan):
+        driver = open_driver(plan, view, executor)
+        with closing(driver), driver.store.heartbeat:
+            fix_reference(driver)
+            view.on_resume(driver.searched())
+            why = executor.run(driver, search_ask(driver, trials))
+            return Outcome(tuple(driver.store.records()), why)
+
+
+def fix_reference(driver: Driver) -> None:
+    """Write the hypervolume's reference point when a study starts.
+
+    Raises UserError if pretrained weights are missing or no network meets the budgets.
+    """
+    if driver.store.reference is None:
+        require_pretrained(driver.plan.space)
+        require_feasible_budgets(driver.plan, driver.pricer)
+        driver.store.write_reference(reference_point(driver.plan, driver.pricer))
+
+
+def search_ask(driver: Driver, trials: int) -> Ask:
+    """Return an ask that queries the study's proposer until `trials` trainings have ended or are running."""
+    plan = driver.plan
+    problem = problem_of(plan, reference=driver.store.reference or {}, price=driver.pricer)
+    proposer = make_proposer(plan.study.search.proposer, problem)
+
+    def ask(records: Sequence[Record]) -> Train | Wait | Done:
+        own = searched(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
+        why = _why_stop(own, trials, plan.study.search.hours)
+        if why:
+            return Done(why)
+        states = Counter(record.state for record in own)
+        running = states["running"]
+        if running + sum(states[state] for state in COUNTED) >= trials:
+            return Wait()
+        decisions = propose_new(proposer, problem, records)
+        if decisions is None:
+            return Wait() if running else Done("every network of the space has been tried")
+        architecture, seed = plan.space.architecture(decisions), plan.study.search.seed
+        return Train(Wanted(architecture, seed, plan.study.data.fold, tuple(decisions.items())))
+
+    return ask
+
+
+def _why_stop(records: Sequence[Record], trials: int, hours: float | None) -> str:
+    """Return why the search starts no more trials, or an empty string."""
+    states = Counter(record.state for record in records)
+    counted, refused = sum(states[state] for state in COUNTED), states["over budget"]
+    if counted >= trials:
+        return f"{trials} {'trial is' if trials == 1 else 'trials are'} done"
+    spent_s = sum(record.measurement.spent_s for record in records)
+    if hours is not None and spent_s >= hours * 3600:
+        return f"the trials took {show_seconds(spent_s)} of the {show_seconds(hours * 3600)} allowed"
+    if refused >= OVER_BUDGET_PER_TRIAL * trials:
+        return f"{refused} networks were over budget and {counted} trained: the budgets leave too little of the space"
+    return ""
+
+
+def problem_of(plan: Plan, *, reference: Mapping[str, float], price: Price) -> Problem:
+    """Return the study as its proposer sees it."""
+    return Problem(
+        plan.space,
+        plan.directions,
+        plan.budgets,
+        reference,
+        plan.study.search.seed,
+        plan.space.architecture,
+        lambda architecture: why_not(architecture, plan.context),
+        price,
+    )
