@@ -15,6 +15,7 @@ import torch
 from search.config.schema import Training
 from search.costs.memory import inference_memory_bytes, measure_training_memory, training_memory_bytes
 from space.architecture import Architecture
+from space.build import build
 from space.canonical import Context
 from space.feasible import why_not
 from space.narrow import narrow
@@ -72,7 +73,7 @@ def main() -> None:
     rows = []
 
     def measured(architecture: Architecture, context: Context, training: Training) -> int:
-        return measure_training_memory(architecture, context, training, device=device).allocated_bytes
+        return measure_training_memory(build(architecture, context), context, training, device=device).allocated_bytes
 
     for preset in PRESETS.values() if options.presets else ():
         most = ON_CPU if device.type == "cpu" else int(0.8 * torch.cuda.get_device_properties(device).total_memory)

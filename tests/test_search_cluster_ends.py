@@ -138,7 +138,9 @@ def test_the_storage_is_full(tmp_path, cluster, small_disk):
 
     thread = threading.Thread(target=fill)
     thread.start()
-    with pytest.raises(UserError, match="trial . stopped: .*No space left on device.* rerun the same command to resume"):
+    with pytest.raises(
+        UserError, match="trial . stopped: .*No space left on device.* rerun the same command to resume"
+    ):
         run(plan, cluster, "Slow")
     thread.join()
     filler.unlink()

@@ -8,12 +8,14 @@ import torch
 from search.config.schema import Training
 from search.costs.latency import half_interval, measure_latency, read_times
 from search.costs.live_bytes import LiveBytes
+from search.costs.macs import params_and_macs
 from search.costs.memory import CPU, inference_memory_bytes, measure_training_memory, training_memory_bytes
 from search.costs.price import predict_costs
 from space.build import build
 from space.canonical import Context
 from space.feasible import why_not
 from space.narrow import narrow
+from space.unet import UNet
 
 CONTEXT = Context(patch=(5, 33, 28), spacing=(8.0, 1.5, 1.5), in_channels=2, classes=3)
 SPACE = narrow(CONTEXT, placement="each", fix={"levels": 3, "width_cap": 32}, choices={"width": [4, 16]})
@@ -33,9 +35,28 @@ def sampled(number):
 def test_predicted_training_memory_is_what_a_real_step_holds(architecture, optimiser):
     training = Training(patch=CONTEXT.patch, batch=3, optimiser=optimiser)
     predicted = training_memory_bytes(architecture, CONTEXT, training)
-    measured = measure_training_memory(architecture, CONTEXT, training, device=CPU)
+    measured = measure_training_memory(build(architecture, CONTEXT), CONTEXT, training, device=CPU)
     assert predicted == pytest.approx(measured.allocated_bytes, rel=0.01) and measured.reserved_bytes is None
     assert training_memory_bytes(architecture, CONTEXT, training) == predicted
+
+
+def test_a_price_is_predicted_on_one_abstract_network(monkeypatch):
+    architecture, training, builds = sampled(1)[0], Training(patch=CONTEXT.patch, batch=3), []
+    made = UNet.__init__
+    monkeypatch.setattr(UNet, "__init__", lambda self, *args, **named: builds.append(1) or made(self, *args, **named))
+    costs = predict_costs(architecture, CONTEXT, training)
+    assert len(builds) == 1
+    assert costs.memory_bytes == training_memory_bytes(architecture, CONTEXT, training)
+    assert costs.inference_memory_bytes == inference_memory_bytes(architecture, CONTEXT, training)
+    assert (costs.params, costs.macs) == params_and_macs(architecture, CONTEXT)
+
+
+def test_measuring_memory_changes_neither_the_network_nor_the_random_numbers_that_follow():
+    network, training = build(sampled(1)[0], CONTEXT), Training(patch=CONTEXT.patch)
+    before, state = {name: each.clone() for name, each in network.state_dict().items()}, torch.get_rng_state()
+    measure_training_memory(network, CONTEXT, training, device=CPU)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(each, before[name]) for name, each in network.state_dict().items())
 
 
 def test_memory_grows_with_the_batch_and_inference_needs_less():

@@ -13,7 +13,7 @@ from search.proposers.optuna_samplers import FLAT, NAMES, OptunaProposer
 from search.proposers.propose import ask_new
 from search.runner.plan import make_plan
 from search.runner.pricer import Pricer, price_table
-from search.runner.reference_point import reference_point
+from search.runner.reference_point import first_networks, reference_point
 from search.simulate.clock import problem_of_table
 from search.simulate.synthetic import synthetic_table
 from search.trials.records import Measurement, Record
@@ -94,18 +94,19 @@ def test_the_reference_is_the_budget_or_the_dearest_of_random_networks(tmp_path)
     made = write_study(tmp_path, STUDY.replace("latency: {budget: 60 s}", "latency: {budget: 60 s}, macs: minimize"))
     plan = plan_of(made)
     pricer = pricer_of(plan)
-    point = reference_point(plan, pricer)
+    point = reference_point(plan, pricer, first_networks(plan, pricer))
     everything = [pricer(plan.space.architecture(decisions)) for decisions in plan.space.enumerate()]
     assert point["dice"] == 0.0 and point["latency"] == 60.0
     for name in ("memory", "macs"):
         assert point[name] == 1.2 * max(costs.of(name) for costs in everything if costs)
-    assert reference_point(plan, pricer_of(plan)) == point
+    again = pricer_of(plan)
+    assert reference_point(plan, again, first_networks(plan, again)) == point
 
 
 def test_a_latency_reference_is_measured(tmp_path):
     plan = plan_of(write_study(tmp_path, STUDY.replace("latency: {budget: 60 s}", "latency: minimize")))
     pricer = pricer_of(plan)
-    point = reference_point(plan, pricer)
+    point = reference_point(plan, pricer, first_networks(plan, pricer))
     measured = [costs.latency.median_s for costs in pricer.known.values() if costs and costs.latency]
     assert point["latency"] == 1.2 * max(measured) and len(measured) >= 8
 

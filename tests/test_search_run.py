@@ -14,6 +14,7 @@ from conftest import STUDY, quiet_view, write_study
 from search.analysis.front import front_json
 from search.analysis.snapshot_reader import snapshot_of
 from search.config import UserError, load_study
+from search.proposers import cost_model, first_networks, known_cost
 from search.proposers.propose import PROPOSERS, make_proposer, propose_new
 from search.runner.local import run_study
 from search.runner.plan import make_plan
@@ -21,6 +22,7 @@ from search.runner.pricer import Pricer, price_table
 from search.runner.run import problem_of
 from search.storage import read_records
 from search.visualization.report import render
+from space.unet import UNet
 
 COMMAND = [sys.executable, "-m", "search.cli"]
 
@@ -50,6 +52,30 @@ def test_a_finished_study_has_what_was_planned(tiny_run):
     kept = {int(path.parent.name) for path in plan.folder.glob("trials/*/best.safetensors")}
     assert kept == {record.number for record in front}
     assert not list(plan.folder.glob("trials/*/last.pt"))
+
+
+def test_a_network_is_built_once_of_abstract_tensors_and_once_for_latency_and_training(tmp_path, monkeypatch):
+    builds, init = [], UNet.__init__
+
+    def count(network, architecture, **named):
+        init(network, architecture, **named)
+        builds.append((architecture.fingerprint, type(next(network.parameters()).data).__name__))
+
+    monkeypatch.setattr(UNet, "__init__", count)
+    (record,) = run_study(
+        plan_of(write_study(tmp_path), "objectives.latency=record"), trials=1, view=quiet_view()
+    ).records
+    assert record.state == "trained" and record.measurement.costs.latency
+    own = [kind for fingerprint, kind in builds if fingerprint == record.architecture.fingerprint]
+    assert sorted(own) == ["AbstractTensor", "Tensor"]
+
+
+def test_a_study_samples_prices_and_fits_its_first_networks_once(tmp_path, monkeypatch):
+    fits, learn = [], cost_model.learn_costs
+    for module in (first_networks, known_cost):
+        monkeypatch.setattr(module, "learn_costs", lambda *args: fits.append(1) or learn(*args))
+    run_study(plan_of(write_study(tmp_path), "search.proposer=known-cost"), trials=1, view=quiet_view())
+    assert len(fits) == 1
 
 
 def test_running_again_adds_nothing_and_more_trials_go_on(tmp_path):

@@ -75,7 +75,7 @@ def test_memory_of_a_scheme_is_predicted_as_a_real_step_holds_it(driver, tmp_pat
     job = job_of(driver, tmp_path, stages=stages)
     context = context_of(job)
     predicted = training_memory_bytes(job.architecture, context, job.training)
-    measured = measure_training_memory(job.architecture, context, job.training, device=CPU)
+    measured = measure_training_memory(build(job.architecture, context), context, job.training, device=CPU)
     assert predicted == pytest.approx(measured.allocated_bytes, rel=0.01)
 
 

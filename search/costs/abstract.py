@@ -104,6 +104,10 @@ class AbstractTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The most bytes that lived at any time."""
         return self.count.peak_bytes
 
+    def restart_peak(self) -> None:
+        """Count the peak again from the bytes that live now."""
+        self.count.peak_bytes = self.count.live_bytes
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Return what the operator makes, without running it."""
         kwargs = kwargs or {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import torch
 
 from search.config.schema import Training
@@ -20,7 +22,7 @@ CPU = torch.device("cpu")
 def training_memory_bytes(architecture: Architecture, context: Context, training: Training) -> int:
     """Predict the peak live bytes of one training step: weights, gradients, optimiser state, activations, batch.
 
-    Of a cascade the dearest network's step, the other networks' weights beside it.
+    For a cascade: the most expensive network's step, with the other networks' weights in memory.
     """
     with AbstractTensors() as tensors:
         network = lay_out(build(architecture, context))
@@ -29,20 +31,24 @@ def training_memory_bytes(architecture: Architecture, context: Context, training
 
 
 def measure_training_memory(
-    architecture: Architecture, context: Context, training: Training, *, device: torch.device
+    network: Network, context: Context, training: Training, *, device: torch.device
 ) -> MeasuredMemory:
-    """Measure the peak of a real training step: CUDA's allocator, or the live bytes of tensors on a CPU."""
-    if device.type != "cuda":
-        with LiveBytes() as counter:
-            run_training_steps(lay_out(build(architecture, context)), context, training, device=device)
-        return MeasuredMemory(counter.peak_bytes)
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
-    allocated, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
-    run_training_steps(lay_out(build(architecture, context)).to(device), context, training, device=device)
-    return MeasuredMemory(
-        torch.cuda.max_memory_allocated(device) - allocated, torch.cuda.max_memory_reserved(device) - reserved
-    )
+    """Measure the peak of a real training step: CUDA's allocator, or the live bytes of tensors on a CPU.
+
+    The step runs on a copy: the network keeps its weights, and the random number generators their state.
+    """
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        if device.type != "cuda":
+            with LiveBytes() as counter:
+                run_training_steps(lay_out(deepcopy(network)), context, training, device=device)
+            return MeasuredMemory(counter.peak_bytes)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        allocated, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
+        run_training_steps(lay_out(deepcopy(network)).to(device), context, training, device=device)
+        return MeasuredMemory(
+            torch.cuda.max_memory_allocated(device) - allocated, torch.cuda.max_memory_reserved(device) - reserved
+        )
 
 
 def run_training_steps(network: Network, context: Context, training: Training, *, device: torch.device) -> None:
@@ -67,7 +73,12 @@ def _run_step(phase: Phase, context: Context, training: Training, device: torch.
 
 def inference_memory_bytes(architecture: Architecture, context: Context, training: Training) -> int:
     """Predict the peak live bytes of segmenting one patch at batch 1, weights included."""
-    with AbstractTensors() as tensors, torch.inference_mode(), autocast(CPU, training):
-        network = lay_out(build(architecture, context)).eval()
-        network(torch.zeros(1, context.in_channels, *context.patch).contiguous(memory_format=LAYOUT))
+    with AbstractTensors() as tensors:
+        run_inference(lay_out(build(architecture, context)), context, training)
     return int(tensors.peak_bytes)
+
+
+def run_inference(network: Network, context: Context, training: Training) -> None:
+    """Segment one patch of zeros at batch 1."""
+    with torch.inference_mode(), autocast(CPU, training):
+        network.eval()(torch.zeros(1, context.in_channels, *context.patch).contiguous(memory_format=LAYOUT))

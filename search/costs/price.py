@@ -1,21 +1,28 @@
-"""The price of an architecture: all costs that need no device."""
+"""The price of an architecture: all costs that need no device, on one network of abstract tensors."""
 
 from __future__ import annotations
 
 from search.config.schema import Training
-from search.costs.macs import params_and_macs
-from search.costs.memory import inference_memory_bytes, training_memory_bytes
+from search.costs.abstract import AbstractTensors
+from search.costs.macs import count_modules
+from search.costs.memory import CPU, run_inference, run_training_steps
+from search.training.step import lay_out
 from search.trials.records import Costs
 from space.architecture import Architecture
+from space.build import build
 from space.canonical import Context
 
 
 def predict_costs(architecture: Architecture, context: Context, training: Training) -> Costs:
-    """Predict parameters, MACs and both peaks of memory at this patch and batch. Raises space.build.Refused."""
-    params, macs = params_and_macs(architecture, context)
+    """Predict parameters, MACs and both memory peaks at this patch and batch. Raises space.build.Refused."""
+    with AbstractTensors() as tensors:
+        network = lay_out(build(architecture, context))
+        run_inference(network, context, training)
+        inference_bytes = tensors.peak_bytes
+        tensors.restart_peak()
+        run_training_steps(network, context, training, device=CPU)
+        training_bytes = tensors.peak_bytes
+        counts = count_modules(network.eval(), context)[""]  # last: thop adds buffers to the network
     return Costs(
-        params=params,
-        macs=macs,
-        memory_bytes=training_memory_bytes(architecture, context, training),
-        inference_memory_bytes=inference_memory_bytes(architecture, context, training),
+        params=counts.params, macs=counts.macs, memory_bytes=training_bytes, inference_memory_bytes=inference_bytes
     )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from search.config.objectives import COSTS, costs_among
 from search.proposers.acquire import Evidence, Scales, Surrogate, extrapolate, gains, learn_dice, spread_design
 from search.proposers.cost_model import FIRST_PRICED, CostModel, first_rows, learn_costs
+from search.proposers.first_networks import cost_row
 from search.proposers.problem import Problem
 from search.trials.records import Costs, Record
 from space.architecture import Architecture
@@ -53,7 +54,7 @@ class KnownCostProposer:
     tries = 2  # it repeats only where it sees nothing new
 
     def __init__(self, problem: Problem) -> None:
-        self.problem, self.coded = problem, Coded(problem.space)
+        self.problem, self.coded = problem, problem.first.coded if problem.first else Coded(problem.space)
         self.listed = self.coded.encode(problem.listed)
         self.prices: dict[Architecture, Matrix | None] = {}
         self.priced_rows: list[Codes] = []
@@ -106,7 +107,7 @@ class KnownCostProposer:
     def _keep_price(self, architecture: Architecture, row: Codes, costs: Costs | None) -> Matrix | None:
         values = None
         if costs is not None:
-            values = np.array([np.nan if (value := costs.of(name)) is None else value for name in COSTS], dtype=float)
+            values = cost_row(costs)
             self.priced_rows.append(row)
             self.priced_costs.append(values)
         self.prices[architecture] = values
@@ -125,6 +126,12 @@ class KnownCostProposer:
         return architecture, self._keep_price(architecture, row, costs)
 
     def _learn_costs(self) -> None:
+        first = self.problem.first
+        if first is not None and self.model is None:
+            for row, architecture, costs in zip(first.rows, first.architectures, first.costs, strict=False):
+                if architecture not in self.prices:
+                    self._keep_price(architecture, row, costs)
+            self.model = first.model
         for row in self._first_rows() if len(self.priced_costs) < FIRST_PRICED else ():
             if len(self.priced_costs) == FIRST_PRICED:
                 break

@@ -1,24 +1,29 @@
-"""What a proposer has to know of a study, and nothing of where its numbers come from."""
+"""A study as its proposer sees it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from search.trials.records import Costs
 from space.architecture import Architecture, Value
 from space.canonical import Decisions
 from space.space import Space
 
+if TYPE_CHECKING:
+    from search.proposers.first_networks import FirstNetworks
+
 Price = Callable[[Architecture], Costs | None]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A space, what is wanted of its networks, and how they are spelled out, refused and priced.
+    """A space, its objectives, and functions that complete, refuse and price its networks.
 
-    `price` gives exact costs (None where the network can't be built), as far as they are known without a training.
-    `listed` names all networks there are, where those are too few among the space's to be met by chance.
+    `price` returns exact costs as far as they are known without training, None if the network can't be built.
+    `listed` holds all networks of a study that has results for these alone. `first` holds the networks that were
+    priced when the study started.
     """
 
     space: Space
@@ -30,7 +35,8 @@ class Problem:
     refuse: Callable[[Architecture], str | None]
     price: Price
     listed: tuple[Decisions, ...] = ()
+    first: FirstNetworks | None = None
 
     def unfit(self, decisions: Mapping[str, Value], architecture: Architecture) -> str | None:
-        """Return why these decisions are no candidate: the study forbids them, or their network can't be built."""
+        """Return why these decisions are no candidate: forbidden by the study, or the network can't be built."""
         return self.space.forbidden(decisions) or self.refuse(architecture)

@@ -115,16 +115,20 @@ def write_reason(job: Job, reason: str) -> None:
 
 def _progress(job: Job, started: float) -> Iterator[Measurement]:
     device, context = torch.device(job.device), context_of(job)
-    costs = price(job, context, device)
+    costs = job.costs or predict_costs(job.architecture, context, job.training)
     over = over_budget(costs, job.budgets)
+    if not over:
+        seed_everything(job.seed)
+        network = build(job.architecture, context)
+        if costs.latency is None and not job.timed_elsewhere:
+            costs = replace(costs, latency=measure_latency(network, context, job.training, device=device))
+            over = over_budget(costs, job.budgets)
     if over:
         yield Measurement("over budget", over, costs)
         return
     yield Measurement("running", costs=costs)
-    measured = measure_training_memory(job.architecture, context, job.training, device=device)
+    measured = measure_training_memory(network, context, job.training, device=device)
     so_far = Measurement("running", costs=costs, measured_memory=measured)
-    seed_everything(job.seed)
-    network = build(job.architecture, context)
     start_from_pretrained(network, job.architecture)
     start_from(network, job.training.init)
     network = lay_out(network).to(device)
@@ -134,18 +138,6 @@ def _progress(job: Job, started: float) -> Iterator[Measurement]:
             yield replace(so_far, epochs=epochs)
         else:
             yield replace(so_far, state="trained", dice=mean_dice(cases), cases=cases, epochs=epochs)
-
-
-def price(job: Job, context: Context, device: torch.device) -> Costs:
-    """Predict what needs no device, and measure the latency unless that breaks a budget already.
-
-    What the job brings with it is not worked out again; a latency that is measured elsewhere is left open.
-    """
-    costs = job.costs or predict_costs(job.architecture, context, job.training)
-    if costs.latency or job.timed_elsewhere or over_budget(costs, job.budgets):
-        return costs
-    network = build(job.architecture, context)
-    return replace(costs, latency=measure_latency(network, context, job.training, device=device))
 
 
 def over_budget(costs: Costs, budgets: Sequence[tuple[str, float]]) -> str:

@@ -8,12 +8,13 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from search.config.units import show_seconds
+from search.proposers.first_networks import FirstNetworks
 from search.proposers.problem import Price, Problem
 from search.proposers.propose import make_proposer, propose_new
 from search.runner.answers import Ask, Done, Train, Wait
 from search.runner.driver import Driver, Executor, View, driver_lock, open_driver
 from search.runner.plan import Plan
-from search.runner.reference_point import reference_point, require_feasible_budgets
+from search.runner.reference_point import first_networks, reference_point, require_feasible_budgets
 from search.training.pretrained import require_pretrained
 from search.trials.records import COUNTED, Record, Wanted, searched
 from space.feasible import why_not
@@ -38,27 +39,31 @@ def run_study(plan: Plan, *, trials: int, view: View, executor: Executor) -> Out
     with driver_lock(plan):
         driver = open_driver(plan, view, executor)
         with closing(driver), driver.store.heartbeat:
-            fix_reference(driver)
+            first = write_reference(driver)
             view.on_resume(driver.searched())
-            why = executor.run(driver, search_ask(driver, trials))
+            why = executor.run(driver, search_ask(driver, trials, first=first))
             return Outcome(tuple(driver.store.records()), why)
 
 
-def fix_reference(driver: Driver) -> None:
-    """Write the hypervolume's reference point when a study starts.
+def write_reference(driver: Driver) -> FirstNetworks | None:
+    """Write the hypervolume's reference point when a study starts; return the networks priced for it.
 
     Raises UserError if pretrained weights are missing or no network meets the budgets.
     """
-    if driver.store.reference is None:
-        require_pretrained(driver.plan.space)
-        require_feasible_budgets(driver.plan, driver.pricer)
-        driver.store.write_reference(reference_point(driver.plan, driver.pricer))
+    if driver.store.reference is not None:
+        return None
+    plan, pricer = driver.plan, driver.pricer
+    require_pretrained(plan.space)
+    first = first_networks(plan, pricer)
+    require_feasible_budgets(plan, pricer, first)
+    driver.store.write_reference(reference_point(plan, pricer, first))
+    return first
 
 
-def search_ask(driver: Driver, trials: int) -> Ask:
+def search_ask(driver: Driver, trials: int, *, first: FirstNetworks | None = None) -> Ask:
     """Return an ask that queries the study's proposer until `trials` trainings have ended or are running."""
     plan = driver.plan
-    problem = problem_of(plan, reference=driver.store.reference or {}, price=driver.pricer)
+    problem = problem_of(plan, reference=driver.store.reference or {}, price=driver.pricer, first=first)
     proposer = make_proposer(plan.study.search.proposer, problem)
 
     def ask(records: Sequence[Record]) -> Train | Wait | Done:
@@ -93,7 +98,9 @@ def _why_stop(records: Sequence[Record], trials: int, hours: float | None) -> st
     return ""
 
 
-def problem_of(plan: Plan, *, reference: Mapping[str, float], price: Price) -> Problem:
+def problem_of(
+    plan: Plan, *, reference: Mapping[str, float], price: Price, first: FirstNetworks | None = None
+) -> Problem:
     """Return the study as its proposer sees it."""
     return Problem(
         plan.space,
@@ -104,4 +111,5 @@ def problem_of(plan: Plan, *, reference: Mapping[str, float], price: Price) -> P
         plan.space.architecture,
         lambda architecture: why_not(architecture, plan.context),
         price,
+        first=first,
     )

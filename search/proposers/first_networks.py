@@ -1,0 +1,83 @@
+"""The first networks of a study: a random sample that can be built, and the first of it priced.
+
+The reference point, the check of the budgets and the known-cost proposer all use the same sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from search.config.objectives import COSTS
+from search.proposers.cost_model import FIRST_PRICED, Codes, CostModel, Matrix, first_rows, learn_costs
+from search.trials.records import Costs
+from space.architecture import Architecture
+from space.encoding import Coded
+from space.space import Space
+
+SAMPLED = 1000  # networks of the sample
+TIMED = 8  # priced networks whose latency is measured, spread over the MACs
+
+Price = Callable[[Architecture], Costs | None]
+
+
+@dataclass(frozen=True)
+class FirstNetworks:
+    """Random rows of the space whose networks can be built; the first rows priced, and a model of their costs."""
+
+    coded: Coded
+    rows: Codes
+    architectures: tuple[Architecture, ...]
+    costs: tuple[Costs, ...]
+    model: CostModel
+
+    def predicted_costs(self) -> Matrix:
+        """Return the predicted costs of all rows, (n, len(COSTS))."""
+        return self.model.predict(self.rows[:, self.coded.free])
+
+    def architecture(self, number: int) -> Architecture:
+        """Return the architecture of a row."""
+        return self.coded.space.architecture(self.coded.decode(self.rows[number]))
+
+
+def price_first_networks(
+    space: Space, *, refuse: Callable[[Architecture], str | None], price: Price, time: Price | None, seed: int
+) -> FirstNetworks | None:
+    """Sample the space and price its first networks; None if no network of the sample can be built.
+
+    `refuse` returns why a network can't be built. `time` prices a network with its latency, where that is needed.
+    """
+    coded = Coded(space)
+    rows, architectures = [], []
+    for row in first_rows(coded, seed):
+        architecture = space.architecture(coded.decode(row))
+        if refuse(architecture) is None:
+            rows.append(row)
+            architectures.append(architecture)
+            if len(rows) == SAMPLED:
+                break
+    if not rows:
+        return None
+    architectures = architectures[:FIRST_PRICED]
+    costs = [_priced(architecture, price) for architecture in architectures]
+    if time is not None:
+        order = np.argsort([each.macs for each in costs])
+        for index in order[np.linspace(0, len(order) - 1, min(TIMED, len(order))).round().astype(int)]:
+            costs[index] = _priced(architectures[index], time)
+    values = np.stack([cost_row(each) for each in costs])
+    model = learn_costs(coded.similarities, np.stack(rows[: len(costs)])[:, coded.free], values)
+    return FirstNetworks(coded, np.stack(rows), tuple(architectures), tuple(costs), model)
+
+
+def cost_row(costs: Costs) -> Matrix:
+    """Return costs in the order of COSTS, NaN where one was not measured."""
+    return np.array([np.nan if (value := costs.of(name)) is None else value for name in COSTS], dtype=float)
+
+
+def _priced(architecture: Architecture, price: Price) -> Costs:
+    costs = price(architecture)
+    if costs is None:
+        raise ValueError(f"a network that can be built has no price: {architecture.describe()}")
+    return costs
