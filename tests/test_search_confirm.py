@@ -122,7 +122,7 @@ def test_top_takes_what_adds_most_and_too_many_folds_are_refused(finished):
     records = read_records(plan.url, "tiny")
     everything = to_confirm(plan, records, top=None)
     assert len(to_confirm(plan, records, top=1)) == 1 and to_confirm(plan, records, top=99) == everything
-    with pytest.raises(UserError, match="confirm: --folds 4: the study has 3 folds"):
+    with pytest.raises(UserError, match="confirm: --folds 4: the study has only 3 folds"):
         wanted(plan, everything, records, seeds=1, folds=4)
     with pytest.raises(UserError, match="there is nothing to confirm: no trial was trained to its end"):
         to_confirm(plan, [], top=None)

@@ -15,6 +15,7 @@ from search.ablation.plan import AblationPlan
 from search.config import UserError
 from search.runner.plan import Plan
 from search.storage import read_records, read_studies
+from search.storage.identity import CONTENT, plain
 from search.storage.price_cache import Device
 from search.trials.records import Latency, Record, Wanted
 
@@ -106,17 +107,10 @@ def _databases(plan: AblationPlan) -> list[str]:
 
 
 def _comparable(values: dict[str, Any]) -> dict[str, Any]:
-    """Return what of a study's values decides how its networks learn."""
+    """Return the values of a study that its trainings depend on."""
     data = {key: value for key, value in values["data"].items() if key not in FREE_DATA and value is not None}
     training = {key: value for key, value in values["training"].items() if key not in FREE_TRAINING}
-    return {"data": _plain(data), "training": _plain(training)}
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as JSON gives them back."""
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
+    return plain({"data": data, "training": training, CONTENT: values.get(CONTENT)})
 
 
 def _as_here(record: Record, plan: Plan, device: Device) -> bool:

@@ -11,7 +11,7 @@ from search.cli.space_report import costs_table, sample_costs
 from search.config import UserError
 from search.config.objectives import OBJECTIVES, show
 from search.config.units import counted
-from search.runner.plan import Plan, refusals
+from search.runner.plan import Plan, refusals, require_unchanged
 from search.storage import read_records
 from search.trials.records import COUNTED
 
@@ -22,6 +22,7 @@ AXES_SHOWN = 12
 
 def check_study(plan: Plan, *, costs: bool, json: bool) -> None:
     """Print data, training and space, what would run, and what random networks cost if asked."""
+    require_unchanged(plan)
     infeasible = refusals(plan.space, sample=REFUSALS_SAMPLED, seed=0)
     spreads = sample_costs(plan, networks=PRICED, timed=0, device="cpu", threads=1) if costs else None
     if json:

@@ -39,8 +39,9 @@ def measure_training_memory(
     """
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         if device.type != "cuda":
-            with LiveBytes() as counter:
-                run_training_steps(lay_out(deepcopy(network)), context, training, device=device)
+            copy = lay_out(deepcopy(network))
+            with LiveBytes().hold(*copy.parameters(), *copy.buffers()) as counter:
+                run_training_steps(copy, context, training, device=device)
             return MeasuredMemory(counter.peak_bytes)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -80,5 +81,5 @@ def inference_memory_bytes(architecture: Architecture, context: Context, trainin
 
 def run_inference(network: Network, context: Context, training: Training) -> None:
     """Segment one patch of zeros at batch 1."""
-    with torch.inference_mode(), autocast(CPU, training):
+    with torch.no_grad(), autocast(CPU, training):  # abstract weights can't enter inference mode
         network.eval()(torch.zeros(1, context.in_channels, *context.patch).contiguous(memory_format=LAYOUT))

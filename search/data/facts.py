@@ -18,7 +18,7 @@ from search.data.geometry import read_volume
 from search.data.labels import read_label
 from search.data.parallel import Progress, for_each
 
-FORMAT = 1  # of the remembered facts; another number forgets them all
+FORMAT = 2  # of the remembered facts; another number forgets them all
 _NO_VALUES: tuple[tuple[int, int], ...] = ()
 
 
@@ -27,7 +27,8 @@ class FileFacts:
     """What one file holds; where it can't be used, `problem` says why and the rest is empty.
 
     `shape` is (C, X, Y, Z) of an image, (X, Y, Z) of a label; `affine` 16 numbers by rows. `values` are a
-    label's (value, voxels); `filled` the share of an image inside the bounding box of its non-zero voxels.
+    label's (value, voxels); `filled` the share of an image inside the bounding box of its non-zero voxels. `sha256` is
+    of shape, affine and voxels: a file that is compressed again keeps it.
     """
 
     problem: str = ""
@@ -63,18 +64,28 @@ def file_facts(path: str, *, kind: str) -> FileFacts:
     try:
         if kind == "image":
             volume = read_volume(path)
-            shape, affine = volume.data.shape, volume.affine
-            values, filled = _NO_VALUES, _filled_share(volume.data)
+            voxels, affine = volume.data, volume.affine
+            values, filled = _NO_VALUES, _filled_share(voxels)
         else:
-            label, affine = read_label(path)
-            shape, values, filled = label.shape, _counts(label), 1.0
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            voxels, affine = read_label(path)
+            values, filled = _counts(voxels), 1.0
     except (ValueError, OSError) as error:
         return FileFacts(problem=str(error))
     return FileFacts(
-        shape=tuple(shape), affine=tuple(affine.ravel().tolist()), values=values, filled=filled, sha256=digest
+        shape=tuple(voxels.shape),
+        affine=tuple(affine.ravel().tolist()),
+        values=values,
+        filled=filled,
+        sha256=_digest(voxels, affine),
     )
+
+
+def _digest(voxels: NDArray[Any], affine: NDArray[Any]) -> str:
+    """Return the SHA-256 of shape, affine and voxels; labels count by value, whatever their file's type."""
+    plain = voxels.astype(np.float32 if voxels.dtype.kind == "f" else np.int64, copy=False)
+    found = hashlib.sha256(repr((voxels.shape, affine.ravel().tolist())).encode())
+    found.update(np.ascontiguousarray(plain).data)
+    return found.hexdigest()
 
 
 def _counts(label: NDArray[Any]) -> tuple[tuple[int, int], ...]:

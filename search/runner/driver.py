@@ -232,9 +232,9 @@ class Driver:
 
 
 def open_driver(plan: Plan, view: View, executor: Executor) -> Driver:
-    """Prepare the data and open the study's database."""
-    prepared = prepared_data(plan, progress=view.on_preparing)
+    """Open the study's database, which refuses a changed study, then prepare the data."""
     store = Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
+    prepared = prepared_data(plan, progress=view.on_preparing)
     plan.folder.mkdir(parents=True, exist_ok=True)
     if not (plan.folder / "study.yaml").exists():
         shutil.copyfile(plan.loaded.file, plan.folder / "study.yaml")

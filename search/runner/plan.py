@@ -1,7 +1,8 @@
-"""What a study would do: data checked, folds, patch, space and budgets worked out; nothing trained, no torch."""
+"""A study on checked data: its folds, patch, space and budgets. Nothing is trained, torch is not imported."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +18,9 @@ from search.data.geometry import choose_axes
 from search.data.parallel import Progress
 from search.data.prepare import Prepared, prepare
 from search.data.read import DataError, Dataset
+from search.storage import kept_values
 from search.storage.database import database_url
+from search.storage.identity import CONTENT, plain, refuse_changes
 from search.trials.files import run_folder
 from search.trials.records import Task
 from space.canonical import Context, Decisions
@@ -26,10 +29,10 @@ from space.narrow import narrow_space
 from space.pooling import pooling_from_spacing
 from space.space import Space
 
-AUTO_PATCH_VOXELS = 96**3  # most voxels of a patch that is worked out
-PATCH_MULTIPLE = 16  # sizes of such a patch, along an axis that is pooled
+AUTO_PATCH_VOXELS = 96**3  # most voxels of an automatic patch
+PATCH_MULTIPLE = 16  # its sizes along pooled axes are multiples of this
 NUMBER = re.compile(r"\d+(x\d+)*")
-FREE_KEYS = ("executor", "keep", "storage")  # may change between two runs of one study
+FREE_KEYS = ("executor", "keep", "storage")  # may change between two runs of a study
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,12 @@ class Plan:
 
     @property
     def study(self) -> Study:
-        """The study as its file says."""
+        """The study as its file has it."""
         return self.loaded.study
 
     @property
     def folder(self) -> Path:
-        """Where the study's files go."""
+        """The study's folder."""
         return run_folder(self.runs, self.study)
 
     @property
@@ -62,7 +65,7 @@ class Plan:
 
     @property
     def cache(self) -> Path:
-        """Where prepared volumes lie, shared by studies of one runs folder."""
+        """The folder of prepared volumes, shared by all studies of a runs folder."""
         return self.runs / "cache"
 
     @property
@@ -81,21 +84,30 @@ class Plan:
         return self.study.budgets
 
     def identity(self) -> dict[str, Any]:
-        """What the study's records depend on; a change of it under one name is refused."""
+        """Return what the study's records depend on: a change under the same name is refused."""
         values = asdict(self.study)
         for key in FREE_KEYS:
             values.pop(key)
         for key in ("trials", "hours"):
             values["search"].pop(key)
         values["data"]["path"] = self.dataset.name
-        values["data"]["cases"] = sorted(case.digest for case in self.facts.cases)
+        values[CONTENT] = {
+            "cases": {case.name: case.digest for case in self.facts.cases},
+            "channels": self.dataset.channels,
+            "classes": self.dataset.labels,
+            "label_values": self.dataset.label_values,
+            "splits": [
+                {"validation": fold.validation, "train": _digest("\n".join(fold.train).encode())} for fold in self.folds
+            ],
+            "init": _digest(Path(self.training.init).read_bytes()) if self.training.init else None,
+        }
         return values
 
 
 def make_plan(loaded: LoadedStudy, *, runs: Path, progress: Progress | None = None) -> Plan:
-    """Check the data that a study names and work out what it would do.
+    """Check the data that a study names and derive folds, patch and space.
 
-    Raises UserError with all that is wrong with the data, or with the study's settings for this data.
+    Raises UserError with all mistakes of the data, or of the study's settings for this data.
     """
     data = loaded.study.data
     if loaded.data_folder is None:
@@ -106,7 +118,7 @@ def make_plan(loaded: LoadedStudy, *, runs: Path, progress: Progress | None = No
     except DataError as error:
         raise UserError(error.problems) from None
     if data.fold >= len(folds):
-        raise UserError([f"data.fold: {data.fold} is not one of the {len(folds)} folds, numbered from 0"])
+        raise UserError([f"data.fold: there is no fold {data.fold}; the folds are numbered from 0 to {len(folds) - 1}"])
     axes = choose_axes(facts.spacing_median)
     spacing = data.spacing if data.spacing != "median" else _pick(facts.spacing_median, axes)
     patch = loaded.study.training.patch
@@ -115,13 +127,20 @@ def make_plan(loaded: LoadedStudy, *, runs: Path, progress: Progress | None = No
     context = Context(patch, spacing, len(dataset.channels), len(dataset.labels))
     space = narrow_space(context, loaded.study.space.narrowing())
     if all(len(axis.choices) == 1 for axis in space.axes):
-        raise UserError(["space: nothing is left to choose after `fix`, so no objective can differ; open an axis"])
+        raise UserError(["space: `fix` leaves nothing to choose, so no objective can differ; open an axis"])
     training = replace(loaded.study.training, patch=patch, init=_initial_weights(loaded))
     return Plan(loaded, dataset, facts, folds, training, context, space, runs)
 
 
+def require_unchanged(plan: Plan) -> None:
+    """Raise UserError if the study has records that depend on something that has changed since; reads only."""
+    known = kept_values(plan.url, plan.study.name)
+    if known is not None:
+        refuse_changes(plan.study.name, known, plain(plan.identity()))
+
+
 def prepared_data(plan: Plan, *, progress: Progress | None = None) -> Prepared:
-    """Return the study's volumes as arrays, made where they are not in the cache."""
+    """Return the study's volumes as arrays, from the cache or prepared now."""
     rule = plan.study.data.normalisation
     return prepare(
         plan.dataset,
@@ -134,7 +153,7 @@ def prepared_data(plan: Plan, *, progress: Progress | None = None) -> Prepared:
 
 
 def task_of(plan: Plan, prepared: Prepared, *, fold: int | None = None) -> Task:
-    """Return what the study's jobs learn: those of its own fold, or of another."""
+    """Return the task of the study's own fold, or of another fold."""
     cases = plan.fold if fold is None else plan.folds[fold]
     return Task(
         prepared=prepared.folder,
@@ -146,12 +165,16 @@ def task_of(plan: Plan, prepared: Prepared, *, fold: int | None = None) -> Task:
     )
 
 
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def _pick(values: tuple[Any, ...], axes: tuple[int, int, int]) -> tuple[Any, Any, Any]:
     return values[axes[0]], values[axes[1]], values[axes[2]]
 
 
 def _initial_weights(loaded: LoadedStudy) -> str | None:
-    """Return the path of the weights that trainings start from, looked up beside the study's file, then here."""
+    """Return the path of the initial weights, relative to the study's file or else to the current folder."""
     named = loaded.study.training.init
     if named is None:
         return None
@@ -183,10 +206,10 @@ def auto_patch(
     *,
     target_mm: tuple[float, float, float],
 ) -> tuple[int, int, int]:
-    """Work out a patch (D, H, W): the median volume on the target grid, its longest side in mm cut until it fits.
+    """Choose a patch (D, H, W): the median volume on the target grid, its longest side in mm cut until it fits.
 
-    As in nnU-Net the patch keeps the volume's aspect as long as memory allows; sizes become multiples of 16
-    where the axis is pooled, and keep their length where it is not.
+    As in nnU-Net the patch keeps the volume's aspect as far as memory allows. Sizes along pooled axes become
+    multiples of 16, the others keep their length.
     """
     size = [max(1, round(n * own / target)) for n, own, target in zip(shape, spacing_mm, target_mm, strict=True)]
     while math.prod(size) > AUTO_PATCH_VOXELS:
@@ -201,9 +224,9 @@ def auto_patch(
 
 
 def refusals(space: Space, *, sample: int, seed: int) -> dict[str, int]:
-    """Count, over random points of the space, the reasons for which networks can't be built ('' where they can).
+    """Count the reasons why random networks of the space can't be built; '' counts those that can.
 
-    Reasons that differ in a place or a number alone are one; the first of them stands for all.
+    Reasons that differ only in a place or a number are counted together, under the first of them.
     """
     rng = Random(seed)
     counts: dict[str, int] = {}
@@ -217,7 +240,7 @@ def refusals(space: Space, *, sample: int, seed: int) -> dict[str, int]:
 
 
 def sample_buildable(space: Space, rng: Random, *, tries: int = 1000) -> Decisions:
-    """Sample a point whose network can be built. Raises UserError where none is found."""
+    """Sample decisions whose network can be built. Raises UserError if none is found."""
     for _ in range(tries):
         decisions = space.sample(rng)
         if why_not(space.architecture(decisions), space.context) is None:

@@ -88,10 +88,16 @@ def tune_sqlite(connection: Any, _: Any) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def require_database(url: str) -> None:
-    """Raise UserError where an SQLite file is not there."""
+def database_exists(url: str) -> bool:
+    """Return whether a database is there; one behind a server is taken to be."""
     file = sql.make_url(url).database if url.startswith("sqlite") else None
-    if file and file != ":memory:" and not Path(file).exists():
+    return not file or file == ":memory:" or Path(file).exists()
+
+
+def require_database(url: str) -> None:
+    """Raise UserError if an SQLite file does not exist."""
+    if not database_exists(url):
+        file = sql.make_url(url).database
         raise UserError([f"nothing has run yet: {file} does not exist; start with `voxnas run`"])
 
 

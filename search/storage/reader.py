@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sql
 
 from search.config.errors import UserError
-from search.storage.database import GRPC, make_reader, require_database, tune_sqlite
+from search.storage.database import GRPC, database_exists, make_reader, require_database, tune_sqlite
 from search.trials.records import Record
 
 if TYPE_CHECKING:
@@ -35,12 +35,6 @@ STUDY_ATTRIBUTES = sql.text(
     "SELECT a.key, a.value_json FROM study_user_attributes a JOIN studies s ON s.study_id = a.study_id"
     " WHERE s.study_name = :name AND a.key LIKE :pattern"
 )
-ALL_STUDIES = sql.text(
-    "SELECT s.study_name, a.value_json FROM studies s JOIN study_user_attributes a ON a.study_id = s.study_id"
-    " WHERE a.key = :key ORDER BY s.study_id"
-)
-
-
 ALL_STUDIES = sql.text(
     "SELECT s.study_name, a.value_json FROM studies s JOIN study_user_attributes a ON a.study_id = s.study_id"
     " WHERE a.key = :key ORDER BY s.study_id"
@@ -151,6 +145,19 @@ def read_study_attributes(url: str, name: str, pattern: str) -> dict[str, Any]:
         with engine.connect() as connection:
             rows = connection.execute(STUDY_ATTRIBUTES, {"name": name, "pattern": pattern})
             return {row[0]: json.loads(row[1]) for row in rows}
+
+
+def kept_values(url: str, name: str) -> dict[str, Any] | None:
+    """Return the values that a study began with; None if there is no such database, table or study."""
+    if not database_exists(url):
+        return None
+    with reading(url) as engine:
+        if engine is not None:
+            with engine.connect() as connection:
+                if not sql.inspect(connection).has_table("study_user_attributes"):
+                    return None
+        found = read_study_attribute(url, name, STUDY) if engine is not None or name in read_study_names(url) else None
+    return found if isinstance(found, dict) else None
 
 
 def read_study_names(url: str) -> list[str]:

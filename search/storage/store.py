@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sql
 
-from search.config.errors import UserError
 from search.storage.database import GRPC, ask_lock, make_engine, patiently, shared_by_drivers
 from search.storage.heartbeat import Heartbeat, driver_name
+from search.storage.identity import plain, refuse_changes
 from search.storage.reader import (
     CONTEXT,
     RECORD,
@@ -75,9 +75,9 @@ class Store:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study.set_metric_names(list(directions))
-            study.set_user_attr(STUDY, json.loads(json.dumps(values)))
+            study.set_user_attr(STUDY, plain(values))
         else:
-            _refuse_changes(name, known, json.loads(json.dumps(values)))
+            refuse_changes(name, known, plain(values))
         return Store(study, url, driver_name(), None if url.startswith(GRPC) else make_engine(url))
 
     def __post_init__(self) -> None:
@@ -108,7 +108,7 @@ class Store:
     def write_context(self, values: Mapping[str, Any]) -> None:
         """Write down what the study's networks are built for, its classes, and what its prepared data is called."""
         if CONTEXT not in self.study.user_attrs:
-            self.study.set_user_attr(CONTEXT, json.loads(json.dumps(values)))
+            self.study.set_user_attr(CONTEXT, plain(values))
 
     def records(self) -> list[Record]:
         """Return all records, in the order of their numbers; read what is new."""
@@ -261,23 +261,3 @@ def now() -> str:
 def _plain(value: Any) -> Any:
     """Optuna's categories are scalars."""
     return json.dumps(value) if isinstance(value, tuple) else value
-
-
-def _refuse_changes(name: str, known: Any, given: Any) -> None:
-    changes = [
-        f"{key}: the study began with {was!r}, the file now says {now_!r}" for key, was, now_ in _changes(known, given)
-    ]
-    if changes:
-        hint = f"study {name!r} has records already; give the changed file another name, or take the change back"
-        raise UserError([*changes, hint])
-
-
-def _changes(known: Any, given: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    if isinstance(known, dict) and isinstance(given, dict):
-        keys = dict.fromkeys((*known, *given))
-        return [
-            change
-            for key in keys
-            for change in _changes(known.get(key), given.get(key), f"{path}.{key}" if path else str(key))
-        ]
-    return [] if known == given else [(path, known, given)]

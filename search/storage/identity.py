@@ -1,0 +1,82 @@
+"""What a study's records depend on: its file and the content of all that it names; a change is refused in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from search.config.errors import UserError
+
+CONTENT = "content"  # cases, channels, classes, splits and initial weights, by digest
+SHOWN = 5  # changed cases that are named
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as JSON returns them."""
+    found: dict[str, Any] = json.loads(json.dumps(values))
+    return found
+
+
+def refuse_changes(name: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise UserError that names each change between a study's values when it began and now."""
+    changes = [*_key_changes(_keys(known), _keys(given)), *_content_changes(known.get(CONTENT), given.get(CONTENT))]
+    if changes:
+        hint = f"study {name!r} already has records that depend on this; undo the change, or use another study name"
+        raise UserError([*changes, hint])
+
+
+def _keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: each for key, each in values.items() if key != CONTENT}
+
+
+def _key_changes(known: Any, given: Any, path: str = "") -> Iterator[str]:
+    if isinstance(known, dict) and isinstance(given, dict):
+        for key in dict.fromkeys((*known, *given)):
+            yield from _key_changes(known.get(key), given.get(key), f"{path}.{key}" if path else str(key))
+    elif known != given:
+        was = "without it" if known is None else f"with {known!r}"
+        now = "no longer has it" if given is None else f"now has {given!r}"
+        yield f"{path}: the study began {was}, the file {now}"
+
+
+def _content_changes(known: Any, given: Any) -> Iterator[str]:
+    if not isinstance(known, dict) or not isinstance(given, dict):
+        if known != given:
+            yield "data: the study was begun by a version of voxnas that did not record the content of its data"
+        return
+    yield from _case_changes(known["cases"], given["cases"])
+    for key, word in (("channels", "channels"), ("classes", "classes"), ("label_values", "label values")):
+        if known[key] != given[key]:
+            yield f"data: the {word} were {_listed(known[key])} when the study began, now {_listed(given[key])}"
+    yield from _split_changes(known["splits"], given["splits"])
+    if known["init"] != given["init"]:
+        yield "training.init: the file holds other weights than when the study began"
+
+
+def _case_changes(known: Mapping[str, str], given: Mapping[str, str]) -> Iterator[str]:
+    kinds = {
+        "is new": [case for case in given if case not in known],
+        "is missing": [case for case in known if case not in given],
+        "has other voxels, labels or geometry": [case for case in given if known.get(case, given[case]) != given[case]],
+    }
+    for what, cases in kinds.items():
+        yield from (f"data: case {case} {what} since the study began" for case in cases[:SHOWN])
+        if len(cases) > SHOWN:
+            yield f"data: the same is true of {len(cases) - SHOWN} more cases"
+
+
+def _split_changes(known: list[Any], given: list[Any]) -> Iterator[str]:
+    if len(known) != len(given):
+        yield f"data.folds: there were {len(known)} folds when the study began, now {len(given)}"
+    for number, (one, other) in enumerate(zip(known, given, strict=False)):
+        if one["validation"] != other["validation"]:
+            was, is_now = _listed(one["validation"]), _listed(other["validation"])
+            yield f"data.folds: fold {number} validated on {was} when the study began, now on {is_now}"
+        elif one["train"] != other["train"]:
+            yield f"data.folds: fold {number} trained on other cases when the study began"
+
+
+def _listed(values: list[Any]) -> str:
+    more = f" and {len(values) - SHOWN} more" if len(values) > SHOWN else ""
+    return ", ".join(str(each) for each in values[:SHOWN]) + more
