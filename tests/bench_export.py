@@ -117,7 +117,7 @@ def speed(data: Path, folder: Path, *, threads: int) -> None:
     network = lively(build(architecture, plan.context))
     save_weights(folder / "trial", network)
     record = Record(0, architecture, tuple(decisions.items()), 0, 0, Measurement("trained"), "", "")
-    trained = Trained((folder / "trial",), "fresh weights", ())
+    trained = Trained((folder / "trial",), ("",), "fresh weights", ())
     origin = Origin(Choice(record, "the only one"), trained, plan, prepared_data(plan))
     exported = export_trained(origin, folder / "out")
     print(exported)

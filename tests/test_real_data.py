@@ -81,7 +81,7 @@ def mask_of_trained_network(plan, record, image: Path) -> np.ndarray:
     prepared = prepared_data(plan)
     job = open_driver(plan, quiet_view()).job(record)
     network = build(job.architecture, context_of(job)).eval()
-    load_weights(trial_folder(plan.folder, record.number), network)
+    load_weights(trial_folder(plan.folder, record.number), network, sha256=record.measurement.weights_sha256)
     volume = read_volume(image)
     array, grid = to_grid(volume, load_prepared(Path(prepared.folder)).preprocessing)
     logits = window_logits(network, torch.from_numpy(array)[None], job=job)

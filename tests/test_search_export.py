@@ -31,7 +31,7 @@ from search.export.trained import Trained
 from search.runner.plan import make_plan
 from search.storage import Store
 from search.training.checkpoint import load_weights, save_file_apart, save_weights
-from search.training.validation import segment, window_logits
+from search.training.validation import segment, validate, window_logits
 from search.trials.records import CaseDice, Costs, Job, Latency, Measurement, Record, Task
 from space.build import build
 
@@ -116,7 +116,7 @@ def study(tmp_path_factory):
 
 
 def origin_of(study, folder: Path | None = None) -> Origin:
-    trained = Trained((folder or study.folder,), "trained on fold 1 of 2", study.record.measurement.cases)
+    trained = Trained((folder or study.folder,), ("",), "trained on fold 0 of 2", study.record.measurement.cases)
     return Origin(Choice(study.record, WHY, ("trial 9 would give more",)), trained, study.plan, study.prepared)
 
 
@@ -164,7 +164,7 @@ def test_the_folder_holds_what_it_promises_and_the_card_names_every_file(exporte
     card = (exported.folder / "MODEL_CARD.md").read_text()
     for name in set(FILES) - {"MODEL_CARD.md"}:
         assert f"| {name} | `" in card
-    said_of_study = (WHY, "CC0", "fold 1 of 2", "a slow CPU", "12.3 ms", "CSAM", "200 ring")
+    said_of_study = (WHY, "CC0", "fold 0 of 2", "a slow CPU", "12.3 ms", "CSAM", "200 ring")
     for said in (*said_of_study, "Not a medical device"):
         assert said in card
     assert "| core | 0.4000 | 0.4000 to 0.4000 | 0.4000 | 0.4000 | 2 |" in card
@@ -412,7 +412,7 @@ def test_weights_load_strictly_into_the_architecture_that_is_written(exported, s
     context = Context(tuple(said["patch"]), tuple(said["spacing"]), said["in_channels"], said["classes"])
     network = build(architecture, context).eval()
     shutil.copyfile(exported.folder / "weights.safetensors", tmp_path / "best.safetensors")
-    load_weights(tmp_path, network)
+    load_weights(tmp_path, network, sha256="")
     x = torch.randn(1, 1, 3, 24, 20)
     with torch.inference_mode():
         assert torch.equal(network(x), study.network(x))
@@ -482,6 +482,16 @@ def test_a_predict_that_breaks_fails_the_proof_with_its_last_line(quick, exporte
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_export_whose_dice_is_not_the_records_is_refused(quick, study, tmp_path):
+    (case, *rest) = validate(study.network, study.prepared, study.job, device=torch.device("cpu"), last=False)
+    wrong = CaseDice(case.case, tuple(None if dice is None else dice + 0.1 for dice in case.dice))
+    origin = origin_of(study)
+    trained = replace(origin.trained, recorded=(wrong, *rest))
+    with pytest.raises(UserError, match="the export was deleted: class . of .* has Dice .*, the record has .*: these "):
+        export_trained(replace(origin, trained=trained), tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_study_is_exported_by_rule_and_an_earlier_export_replaced(quick, exported, study, tmp_path):
     quick.setattr("search.export.model.prove", lambda *_, **__: exported.proofs[0])
     plan = study.plan
@@ -490,7 +500,9 @@ def test_a_study_is_exported_by_rule_and_an_earlier_export_replaced(quick, expor
     running = replace(study.record, measurement=Measurement("running"), ended="")
     started = store.write_new(running, choices=choices)
     assert started.number == 0
-    store.write_finished(study.record, objectives=list(plan.directions), budgets=plan.budgets)
+    scored = validate(study.network, study.prepared, study.job, device=torch.device("cpu"), last=False)
+    record = replace(study.record, measurement=replace(study.record.measurement, cases=scored))
+    store.write_finished(record, objectives=list(plan.directions), budgets=plan.budgets)
     first = export(plan, "knee", tmp_path / "out", view=quiet_view())
     assert str(first).startswith("trial 0, the knee of a front of 1 network: nearest to the best Dice and ")
     card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
@@ -499,5 +511,5 @@ def test_a_study_is_exported_by_rule_and_an_earlier_export_replaced(quick, expor
     assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
     study.file.write_text(STUDY.replace("overlap: 0.4", "overlap: 0.3"))
     changed = make_plan(load_study(study.file, data_root=study.root), runs=study.root / "runs")
-    with pytest.raises(UserError, match="training.overlap: the study began with 0.4, the file now says 0.3"):
+    with pytest.raises(UserError, match="training.overlap: the study began with 0.4, the file now has 0.3"):
         export(changed, "best", tmp_path / "out", view=quiet_view())

@@ -236,5 +236,5 @@ def test_wrong_data_is_named_before_anything_trains(tmp_path):
     next((made.data / "phantom" / "labelsTr").glob("*.nii.gz")).write_bytes(b"no volume")
     with pytest.raises(UserError, match="labelsTr"):
         plan_of(made)
-    with pytest.raises(UserError, match="data.fold: 7 is not one of the 3 folds"):
+    with pytest.raises(UserError, match="data.fold: there is no fold 7; the folds are numbered from 0 to 2"):
         plan_of(write_study(tmp_path / "other"), "data.fold=7")

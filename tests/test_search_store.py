@@ -4,9 +4,11 @@ import math
 import sqlite3
 
 import pytest
+import sqlalchemy as sql
 
 from search.config import UserError
 from search.storage import Store, excesses, read_records, read_study_attribute
+from search.storage import store as store_module
 from search.trials.records import CaseDice, Costs, Epoch, Latency, Measurement, Record
 from space.architecture import Architecture
 
@@ -45,6 +47,20 @@ def open_store(url, **values):
 
 
 CHOICES = {"width": (8, 16), "tied": (True, False)}
+
+
+def test_a_trial_is_written_with_its_record_and_all_its_parameters_or_not_at_all(url, monkeypatch):
+    store = open_store(url)
+    failing = sql.text(str(store_module.NEW_PARAMETERS).replace("trial_params", "no_such_table"))
+    with monkeypatch.context() as broken:
+        broken.setattr(store_module, "NEW_PARAMETERS", failing)
+        with pytest.raises(sql.exc.OperationalError, match="no_such_table"):
+            store.write_new(record(), choices=CHOICES)
+    assert store.study.get_trials() == [] and store.records() == []
+    started = store.write_new(record(), choices=CHOICES)
+    (trial,) = store.study.get_trials()
+    assert (trial.number, trial.state.name, trial.params) == (0, "RUNNING", {"width": 8, "tied": True})
+    assert trial.datetime_start is not None and store.records() == [started]
 
 
 def test_a_record_comes_back_as_it_was(url):

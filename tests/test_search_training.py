@@ -1,6 +1,8 @@
 """Training: patches, loss, checkpoints, whole-volume Dice."""
 
 import json
+import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,12 +19,19 @@ from search.config.schema import TrainingField
 from search.data.prepare import load_prepared, open_case
 from search.runner.evaluate import context_of, evaluate, progress, train
 from search.runner.plan import make_plan, task_of
-from search.training.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
+from search.training.checkpoint import (
+    ReplacedWeights,
+    file_sha256,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    save_weights,
+)
 from search.training.patches import PatchSource
 from search.training.step import SupervisedLoss, learning_rate, make_optimiser
 from search.training.validation import case_dice, mean_dice, segment
 from search.trials.files import LAST, WEIGHTS
-from search.trials.records import CaseDice, Job
+from search.trials.records import CaseDice, Epoch, Job
 from space.build import build
 
 
@@ -117,28 +126,94 @@ def test_an_interrupted_training_resumes_to_the_bit(job, tmp_path, recipe):
     assert went_on.dice == whole.dice and went_on.recipe == recipe
     one, other = (load_file(Path(each.folder) / WEIGHTS) for each in (job, cut))
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
-    assert not (Path(cut.folder) / LAST).exists()
+    assert (Path(cut.folder) / LAST).exists()  # until its record is written
     lines = (Path(cut.folder) / "epochs.jsonl").read_text().splitlines()
     assert [json.loads(line)["number"] for line in lines] == [1, 2, 3]
 
 
-def test_a_cut_or_foreign_checkpoint_means_starting_over(job):
+def test_a_training_whose_process_ended_before_its_record_is_not_done_again(job, monkeypatch):
+    whole = evaluate(job)
+    monkeypatch.setattr("search.runner.evaluate.training_step", None)  # not a step is done
+    again = evaluate(job)
+    assert again.epochs == whole.epochs and again.dice == whole.dice and again.cases == whole.cases
+    assert again.weights_sha256 == whole.weights_sha256 == file_sha256(Path(job.folder) / WEIGHTS)
+
+
+def checkpointed(job):
+    """A checkpoint of one epoch, and a network with other weights."""
     network = build(job.architecture, context_of(job))
-    optimiser = make_optimiser(network, job.training)
-    save_checkpoint(job, network, optimiser, epochs=())
+    save_checkpoint(job, network, make_optimiser(network, job.training), epochs=(Epoch(1, 0.5, 0.5, 1.0),))
+    return build(job.architecture, context_of(job))
+
+
+def starts_over(job, network):
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    assert load_checkpoint(job, network) == ((), None)
+    return all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_a_checkpoint_that_is_cut_off_or_changed_anywhere_restores_nothing(job):
+    network = checkpointed(job)
     file = Path(job.folder) / LAST
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    assert load_checkpoint(job, network) == ((), None)
+    assert starts_over(job, network)
     file.write_bytes(whole)
-    other = replace(job, architecture=job.architecture.of({**dict(job.architecture.entries), "norm": "batch"}))
-    assert load_checkpoint(other, network) == ((), None)
+    with zipfile.ZipFile(file) as opened:
+        contents = [opened.read(each) for each in opened.infolist()]
+    for content in (each for each in contents if len(each) > 64):
+        at = whole.index(content) + len(content) // 2
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
+        assert starts_over(job, network), at
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda job: replace(job, study_id="another study"),
+        lambda job: replace(job, seed=1),
+        lambda job: replace(job, fold=1),
+        lambda job: replace(job, training=replace(job.training, epochs=job.training.epochs + 1)),
+        lambda job: replace(job, training=replace(job.training, learning_rate=0.5)),
+        lambda job: replace(job, task=replace(job.task, prepared=f"{job.task.prepared}-of-other-data")),
+        lambda job: replace(job, task=replace(job.task, train=job.task.train[:-1])),
+        lambda job: replace(job, architecture=job.architecture.of({**dict(job.architecture.entries), "norm": "batch"})),
+    ],
+    ids=["study", "seed", "fold", "epochs", "learning rate", "data", "training cases", "architecture"],
+)
+def test_a_checkpoint_of_another_training_restores_nothing(job, change):
+    network = checkpointed(job)
+    assert starts_over(change(job), network)
+    assert load_checkpoint(job, network)[0] == (Epoch(1, 0.5, 0.5, 1.0),)
+
+
+def test_a_checkpoint_of_another_trial_restores_nothing(job, tmp_path):
+    network = checkpointed(job)
+    shutil.copytree(job.folder, tmp_path / "000007")
+    assert starts_over(replace(job, folder=str(tmp_path / "000007")), network)
+
+
+def test_a_runs_folder_that_moved_keeps_its_checkpoints(job, tmp_path):
+    network = checkpointed(job)
+    moved = tmp_path / "moved" / Path(job.folder).name
+    shutil.copytree(job.folder, moved)
+    prepared = str(tmp_path / "moved/cache" / Path(job.task.prepared).name)
+    there = replace(job, folder=str(moved), task=replace(job.task, prepared=prepared))
+    assert len(load_checkpoint(there, network)[0]) == 1
+
+
+def test_weights_that_were_replaced_after_the_trial_are_refused(job):
+    one, other = (build(job.architecture, context_of(job)) for _ in range(2))
+    digest = save_weights(Path(job.folder), one)
+    save_weights(Path(job.folder), other)
+    with pytest.raises(ReplacedWeights, match="was replaced after the trial: its digest is not the record's"):
+        load_weights(Path(job.folder), one, sha256=digest)
 
 
 def test_weights_come_back_strictly(job):
     one, other = build(job.architecture, context_of(job)), build(job.architecture, context_of(job))
-    save_weights(Path(job.folder), one)
-    load_weights(Path(job.folder), other)
+    digest = save_weights(Path(job.folder), one)
+    load_weights(Path(job.folder), other, sha256=digest)
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
 
 

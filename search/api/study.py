@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from search.analysis.snapshot import Snapshot
     from search.api.spaces import SearchSpace
     from search.export import Exported
-    from search.runner.driver import Executor, Outcome, View
+    from search.runner.driver import Executor, View
+    from search.runner.run import Outcome
     from search.runner.plan import Plan
     from search.trials.records import Costs
     from space.architecture import Architecture
@@ -122,7 +123,7 @@ class Study:
         """
         from search.api.progress import showing
         from search.api.running import make_executor
-        from search.runner.driver import run_study
+        from search.runner.run import run_study
 
         wanted = trials or self.settings.search.trials
         with showing(view, name=self.name, trials=wanted) as shown:

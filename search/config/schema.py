@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, make_dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from search.config.augment import STRICT, Augment, Share
 from search.config.errors import nearest
@@ -20,7 +20,16 @@ Index = Annotated[int, Field(ge=0, strict=True)]
 Positive = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 DEVICE_PATTERN = r"^(auto|cpu|cuda(:[0-9]+)?)$"
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+RESERVED_NAMES = ("cache",)  # the runs folder's own
+
+
+def _refuse_reserved(name: str) -> str:
+    if name in RESERVED_NAMES:
+        raise ValueError(f"{name!r} is the folder of prepared volumes; choose another name")
+    return name
+
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN), AfterValidator(_refuse_reserved)]
 PresetName = Literal[
     "sau_net",
     "csam_unet",

@@ -23,11 +23,11 @@ from search.export.bundle import Described, NoBundle, check_bundle, write_bundle
 from search.export.card import Origin, model_card
 from search.export.forms import FILES as FORM_FILES
 from search.export.forms import Forms, write_forms
-from search.export.proof import Expected, Proof, expect, prove
+from search.export.proof import Expected, Proof, expect, prove, require_recorded_dice
 from search.export.trained import Packing, pack, trained_network
 from search.runner.driver import View
-from search.runner.plan import Plan, prepared_data, task_of
-from search.storage import Store, read_records
+from search.runner.plan import Plan, prepared_data, require_unchanged, task_of
+from search.storage import read_records
 from search.training.checkpoint import save_file_apart
 from search.trials.records import Job, searched
 
@@ -79,8 +79,7 @@ def export(plan: Plan, pick: str, out: Path, *, packing: Packing = "trial", view
     own = searched(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
     named = pick.isdecimal() and int(pick) not in {record.number for record in own}
     choice = choose(pick, records if named else own, plan.directions)
-    # Refuses a changed file, which would give the network another patch, spacing or fold than its own
-    Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity()).close()
+    require_unchanged(plan)  # a changed file would give the network another patch, spacing or fold than its own
     _require_free(out.expanduser().resolve(), out)
     trained = pack(packing, plan, choice.record, records, view=view)
     return export_trained(Origin(choice, trained, plan, prepared_data(plan)), out)
@@ -100,6 +99,7 @@ def export_trained(origin: Origin, out: Path) -> Exported:
         beside.mkdir(parents=True)
         forms = _write_files(beside, network, origin)
         expected = expect(network, _proof_cases(origin), prepared=origin.prepared, job=_job(origin))
+        require_recorded_dice(expected, origin.trained.recorded)
         proofs = tuple(prove(beside, form, expected, prepared=origin.prepared) for form in forms.there)
         bundle = _bundle(beside, network, _described(origin, forms), expected)
         names = [path.relative_to(beside).as_posix() for path in sorted(beside.rglob("*")) if path.is_file()]

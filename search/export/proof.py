@@ -25,11 +25,12 @@ from search.data.prepare import Prepared, open_case, open_truth
 from search.data.read import Case
 from search.export.pt2 import TOLERANCE
 from search.training.validation import case_dice, window_logits
-from search.trials.records import Job
+from search.trials.records import CaseDice, Job
 
 ISOLATED = Path(__file__).with_name("isolated.py")
 DIFFERING_SHARE = 1e-5  # of voxels that may differ, where their two largest logits are as good as equal
 DICE_DIFFERENCE = 5e-5  # equal to four decimals
+RECORDED_DIFFERENCE = 0.05  # a trial may have been validated in bfloat16 on a GPU, the proof is float32 on a CPU
 PEAK = re.compile(r"peak memory (\d+) MiB")
 
 
@@ -77,6 +78,22 @@ def expect(network: nn.Module, cases: Sequence[Case], *, prepared: Prepared, job
         labels = np.array(prepared.label_values, dtype=np.uint8)[mask]
         found.append(Expected(case, logits, mask, labels, open_truth(prepared, case.name)[0]))
     return found
+
+
+def require_recorded_dice(expected: Sequence[Expected], recorded: Sequence[CaseDice]) -> None:
+    """Raise UserError if the network's Dice on validation cases differs from the record's."""
+    known = {each.case: each.dice for each in recorded}
+    for each in (each for each in expected if each.case.name in known):
+        dices = known[each.case.name]
+        found = case_dice(each.mask, each.truth, classes=len(dices) + 1)
+        for label, (now, was) in enumerate(zip(found, dices, strict=True), start=1):
+            if (now is None) != (was is None) or abs((now or 0.0) - (was or 0.0)) > RECORDED_DIFFERENCE:
+                said = f"class {label} of {each.case.name} has Dice {_shown(now)}, the record has {_shown(was)}"
+                raise UserError([f"the export was deleted: {said}: these are not the weights of the trial"])
+
+
+def _shown(dice: float | None) -> str:
+    return "none" if dice is None else f"{dice:.4f}"
 
 
 def prove(folder: Path, form: str, expected: Sequence[Expected], *, prepared: Prepared) -> Proof:

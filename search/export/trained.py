@@ -19,7 +19,8 @@ from search.runner.driver import View, driver_lock, open_driver
 from search.runner.evaluate import evaluate
 from search.runner.local import LocalExecutor
 from search.runner.plan import Plan, prepared_data, task_of
-from search.training.checkpoint import load_weights
+from search.storage import STUDY_ID, read_study_attribute
+from search.training.checkpoint import ReplacedWeights, checkpoint_binding, drop_checkpoint, load_weights
 from search.trials.files import WEIGHTS, trial_folder
 from search.trials.records import CaseDice, Job, Measurement, Record, Wanted
 from space.architecture import Architecture
@@ -27,18 +28,22 @@ from space.build import build
 from space.canonical import Context
 
 Packing = Literal["trial", "full", "folds"]
+DONE = "done.txt"  # of a training on all cases: what it belongs to, and the digest of its weights
 
 
 @dataclass(frozen=True)
 class Trained:
     """Folders with weights of one architecture, how they were trained, and what their Dice is estimated from.
 
-    `estimate` holds each case's Dice by a network that was not trained on it.
+    `sha256` are the weights' digests by the records, empty for records of earlier versions. `estimate` holds each
+    case's Dice by a network that was not trained on it, `recorded` the record's Dice of these very weights.
     """
 
     folders: tuple[Path, ...]
+    sha256: tuple[str, ...]
     how: str
     estimate: tuple[CaseDice, ...]
+    recorded: tuple[CaseDice, ...] = ()
 
 
 class Ensemble(nn.Module):
@@ -65,13 +70,15 @@ def fresh_network(architecture: Architecture, context: Context, *, count: int) -
 def trained_network(record: Record, trained: Trained, context: Context) -> nn.Module:
     """Return the network with its weights, in eval mode. Raises UserError where they are gone or damaged."""
     networks = []
-    for folder in trained.folders:
+    for folder, sha256 in zip(trained.folders, trained.sha256, strict=True):
         if not (folder / WEIGHTS).is_file():
             hint = "only those of the front are kept (`keep: all` in the study file keeps them for later runs)"
             raise UserError([f"trial {record.number}: its weights are gone: {hint}"])
         network = build(record.architecture, context).eval()
         try:
-            load_weights(folder, network)
+            load_weights(folder, network, sha256=sha256)
+        except ReplacedWeights as error:
+            raise UserError([f"trial {record.number}: {error}; rerun the trial in another study"]) from error
         except (RuntimeError, OSError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
             raise UserError([f"trial {record.number}: {folder / WEIGHTS} can't be loaded: {reason}"]) from error
@@ -86,13 +93,15 @@ def pack(packing: Packing, plan: Plan, record: Record, records: Sequence[Record]
     known = {case.case: case for each in _same(record, records) for case in each.measurement.cases}
     if packing == "full":
         how = f"trained again on all {len(plan.dataset.cases)} cases"
-        return Trained((_train_on_all(plan, record, view=view),), how, tuple(known.values()))
+        folder, digest = _train_on_all(plan, record, view=view)
+        return Trained((folder,), (digest,), how, tuple(known.values()))
     fold = plan.folds[record.fold]
     how = (
         f"trained on fold {record.fold} (of 0 to {len(plan.folds) - 1}): {len(fold.train)} cases, validated on "
         f"{len(fold.validation)}"
     )
-    return Trained((trial_folder(plan.folder, record.number),), how, record.measurement.cases)
+    found, cases = record.measurement, record.measurement.cases
+    return Trained((trial_folder(plan.folder, record.number),), (found.weights_sha256,), how, cases, cases)
 
 
 def _same(record: Record, records: Sequence[Record]) -> list[Record]:
@@ -102,11 +111,12 @@ def _same(record: Record, records: Sequence[Record]) -> list[Record]:
     return [*(each for each in others if each.number != record.number), record]
 
 
-def _train_on_all(plan: Plan, record: Record, *, view: View) -> Path:
-    """Train the architecture on all cases, or go on; what has been trained is not trained again."""
+def _train_on_all(plan: Plan, record: Record, *, view: View) -> tuple[Path, str]:
+    """Train the architecture on all cases, or resume; return the folder and the digest of its weights.
+
+    A training of an earlier export is used again if study, training and data are the same.
+    """
     folder = plan.folder / "exports" / f"full-{record.architecture.fingerprint}"
-    if (folder / WEIGHTS).is_file():
-        return folder
     prepared = prepared_data(plan, progress=view.on_preparing)
     task = replace(task_of(plan, prepared), train=tuple(case.name for case in prepared.cases), validation=())
     executor = plan.study.executor
@@ -121,7 +131,13 @@ def _train_on_all(plan: Plan, record: Record, *, view: View) -> Path:
         threads=resolve_threads(executor.threads),
         folder=str(folder),
         costs=record.measurement.costs,
+        study_id=read_study_attribute(plan.url, plan.study.name, STUDY_ID) or "",
     )
+    done = folder / DONE
+    if done.is_file():
+        binding, digest = done.read_text().split()
+        if binding == checkpoint_binding(job) and (folder / WEIGHTS).is_file():
+            return folder, digest
     view.on_trial_start(record, plan.training.epochs)
 
     def told(measurement: Measurement) -> None:
@@ -135,7 +151,9 @@ def _train_on_all(plan: Plan, record: Record, *, view: View) -> Path:
         torch.set_num_threads(threads)
     if measurement.state != "trained":
         raise UserError([f"--retrain full: the training {measurement.state}: {measurement.reason}"])
-    return folder
+    done.write_text(f"{checkpoint_binding(job)} {measurement.weights_sha256}\n")
+    drop_checkpoint(folder)
+    return folder, measurement.weights_sha256
 
 
 def _folds(plan: Plan, record: Record, records: Sequence[Record], *, view: View) -> Trained:
@@ -159,6 +177,7 @@ def _folds(plan: Plan, record: Record, records: Sequence[Record], *, view: View)
     trials = ", ".join(str(each.number) for each in members)
     return Trained(
         tuple(trial_folder(plan.folder, each.number) for each in members),
+        tuple(each.measurement.weights_sha256 for each in members),
         f"{len(members)} networks, one of each fold (trials {trials}), their logits averaged",
         tuple(cases.values()),
     )

@@ -23,7 +23,7 @@ def to_confirm(plan: Plan, records: Sequence[Record], *, top: int | None) -> lis
     search = plan.study.search
     front = pareto_front(searched(records, seed=search.seed, fold=plan.study.data.fold), plan.directions)
     if not front:
-        raise UserError(["nothing to confirm: no trial was trained to its end within the budgets"])
+        raise UserError(["there is nothing to confirm: no trial was trained to its end within the budgets"])
     if top is None or top >= len(front):
         return front
     chosen = set(best_rows(losses(front, plan.directions))[:top].tolist())

@@ -13,10 +13,12 @@ from search.config.errors import UserError
 from search.data.prepare import Prepared
 from search.runner.answers import Ask, Assigned, Done, Train, Wait
 from search.runner.evaluate import over_budget
-from search.runner.plan import Plan, prepared_data, task_of
+from search.runner.plan import Plan, prepared_data, require_unchanged, task_of
 from search.runner.pricer import Pricer
 from search.storage import Store, now
+from search.storage.database import patiently
 from search.storage.lock import hold_lock
+from search.storage.ownership import claim_folder
 from search.training.checkpoint import drop_checkpoint
 from search.trials.files import WEIGHTS, trial_folder
 from search.trials.halving import why_stop
@@ -131,6 +133,7 @@ class Driver:
             costs=self.pricer.known_before(record.architecture) or record.measurement.costs,
             timed_elsewhere=self.executor.timed_elsewhere,
             surface_tolerance_mm=self.plan.study.surface_tolerance,
+            study_id=self.store.study_id,
         )
 
     def on_progress(self, record: Record, measurement: Measurement) -> Measurement:
@@ -233,9 +236,10 @@ class Driver:
 
 def open_driver(plan: Plan, view: View, executor: Executor) -> Driver:
     """Open the study's database, which refuses a changed study, then prepare the data."""
+    patiently(lambda: require_unchanged(plan), url=plan.url)
     store = Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
+    claim_folder(plan.folder, study=plan.study.name, study_id=store.study_id, url=plan.url)
     prepared = prepared_data(plan, progress=view.on_preparing)
-    plan.folder.mkdir(parents=True, exist_ok=True)
     if not (plan.folder / "study.yaml").exists():
         shutil.copyfile(plan.loaded.file, plan.folder / "study.yaml")
     store.write_context({**asdict(plan.context), "labels": plan.dataset.labels, "prepared": Path(prepared.folder).name})

@@ -22,7 +22,7 @@ from search.costs.latency import measure_latency
 from search.costs.memory import measure_training_memory
 from search.costs.price import predict_costs
 from search.data.prepare import Prepared, load_prepared
-from search.training.checkpoint import drop_checkpoint, load_checkpoint, save_checkpoint, save_weights
+from search.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from search.training.initial import NothingFits, start_from
 from search.training.patches import PatchSource
 from search.training.pretrained import Unavailable, start_from_pretrained
@@ -137,7 +137,9 @@ def _progress(job: Job, started: float) -> Iterator[Measurement]:
         if len(epochs) < job.training.epochs:
             yield replace(so_far, epochs=epochs)
         else:
-            yield replace(so_far, state="trained", dice=mean_dice(cases), cases=cases, epochs=epochs)
+            digest = save_weights(Path(job.folder), network)
+            trained = replace(so_far, state="trained", dice=mean_dice(cases), cases=cases, epochs=epochs)
+            yield replace(trained, weights_sha256=digest)
 
 
 def over_budget(costs: Costs, budgets: Sequence[tuple[str, float]]) -> str:
@@ -160,7 +162,10 @@ def seed_everything(seed: int) -> None:
 def train(
     network: Network, prepared: Prepared, job: Job, *, started: float
 ) -> Iterator[tuple[tuple[Epoch, ...], tuple[CaseDice, ...]]]:
-    """Train to the last epoch, a checkpoint each; yield the epochs so far and their scores, last with weights kept."""
+    """Train to the last epoch and write a checkpoint after each; yield the epochs so far and the last scores.
+
+    The checkpoint stays: whoever writes the record deletes it afterwards.
+    """
     device, training = torch.device(job.device), job.training
     phases = make_phases(network, patch=job.patch, training=training)
     if len(phases) > training.epochs:
@@ -193,10 +198,8 @@ def train(
         if not last:
             yield epochs, cases
             cases = ()
-    if not cases:  # the process was stopped between its last epoch and the record
+    if not cases:  # the process ended between its last epoch and the record
         cases = _validated(network, prepared, job, last=True)
-    save_weights(Path(job.folder), network)
-    drop_checkpoint(Path(job.folder))
     yield epochs, cases
 
 

@@ -21,6 +21,7 @@ from search.data.read import DataError, Dataset
 from search.storage import kept_values
 from search.storage.database import database_url
 from search.storage.identity import CONTENT, plain, refuse_changes
+from search.storage.ownership import require_own_folder
 from search.trials.files import run_folder
 from search.trials.records import Task
 from space.canonical import Context, Decisions
@@ -133,7 +134,8 @@ def make_plan(loaded: LoadedStudy, *, runs: Path, progress: Progress | None = No
 
 
 def require_unchanged(plan: Plan) -> None:
-    """Raise UserError if the study has records that depend on something that has changed since; reads only."""
+    """Raise UserError if what the study's records depend on has changed, or its folder is another's; reads only."""
+    require_own_folder(plan.folder, study=plan.study.name, url=plan.url)
     known = kept_values(plan.url, plan.study.name)
     if known is not None:
         refuse_changes(plan.study.name, known, plain(plan.identity()))

@@ -1,4 +1,4 @@
-"""`voxnas studies`: what studies a database holds; rename, copy, delete them, free their disk, bring it up to date."""
+"""`voxnas studies`: list, rename, copy and delete the studies of a database, free their disk space, upgrade it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,28 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import sqlalchemy as sql
 from rich.table import Table
 
 from search.config.errors import UserError, nearest
+from search.config.schema import NAME_PATTERN
 from search.config.units import show_bytes
-from search.storage import STUDY, close_storage, open_storage, read_records, read_study_attribute, shown
+from search.config.validate import PATTERNS
+from search.storage import (
+    STUDY,
+    STUDY_ID,
+    close_storage,
+    open_storage,
+    read_records,
+    read_study_attribute,
+    read_study_names,
+    shown,
+)
 from search.storage.database import database_url, make_engine, require_database
 from search.storage.lock import hold_lock
+from search.storage.ownership import DATABASE, OWNER, claim_folder, is_folder_name, owned_folder
 from search.trials.files import LAST, WEIGHTS
 from search.trials.pareto import pareto_front
 from search.trials.records import searched
@@ -29,7 +42,7 @@ STUDIES = sql.text(
 
 @dataclass(frozen=True)
 class Listed:
-    """A study of a database: how many of its trials are in which state, and when it began and last ended one."""
+    """A study of a database: its trials by state, when it began and when its last trial ended."""
 
     database: str
     name: str
@@ -40,7 +53,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Change:
-    """What is to be done: (name, new name), (name, target database), a name, a name, whether to upgrade first."""
+    """The changes asked for: (name, new name), (name, target database), names, and whether to upgrade first."""
 
     rename: tuple[str, str] | None = None
     copy: tuple[str, str] | None = None
@@ -50,7 +63,7 @@ class Change:
 
 
 def change_studies(urls: Sequence[str], change: Change, *, runs: Path) -> list[str]:
-    """Do it, and say what was done."""
+    """Make the changes; return a line on each."""
     said = []
     if change.upgrade:
         for url in urls:
@@ -69,14 +82,14 @@ def change_studies(urls: Sequence[str], change: Change, *, runs: Path) -> list[s
     if change.rename:
         name, new = change.rename
         rename_study(database_of(name, urls), name, new, runs=runs)
-        said.append(f"{name} is {new} now; say so in its file: name: {new}")
+        said.append(f"{name} is now {new}; set `name: {new}` in its file")
     return said
 
 
 def find_databases(named: str | None, runs: Path) -> list[str]:
-    """Return the URL that a file's name or a URL stands for, or those of all studies of a runs folder.
+    """Return the URL of a database given by file or URL, or those of all studies of a runs folder.
 
-    Raises UserError where there is none.
+    Raises UserError if there is none.
     """
     if named is not None:
         url = database_url(named if "://" in named else f"sqlite:///{named}", runs)
@@ -84,12 +97,12 @@ def find_databases(named: str | None, runs: Path) -> list[str]:
         return [url]
     found = [f"sqlite:///{file}" for file in sorted(runs.glob("*/study.db"))]
     if not found:
-        raise UserError([f"studies: no */study.db in {runs}; name a database, or the folder with --runs"])
+        raise UserError([f"studies: no */study.db in {runs}; give a database, or the runs folder with --runs"])
     return found
 
 
 def list_studies(url: str) -> list[Listed]:
-    """Return the studies of a database. Raises UserError where its tables are of another version."""
+    """Return the studies of a database. Raises UserError if its tables have another version."""
     with open_storage(url), _connected(url) as connection:
         rows = connection.execute(STUDIES).all()
     found = []
@@ -100,7 +113,7 @@ def list_studies(url: str) -> list[Listed]:
 
 
 def studies_table(rows: list[Listed]) -> Table:
-    """Draw a list of studies."""
+    """Return studies as a table."""
     table = Table(title="1 study" if len(rows) == 1 else f"{len(rows)} studies", title_justify="left")
     for heading in ("study", "trials", "began", "last trial ended", "database"):
         table.add_column(heading)
@@ -111,57 +124,80 @@ def studies_table(rows: list[Listed]) -> Table:
 
 
 def database_of(name: str, urls: Sequence[str]) -> str:
-    """Return which of the databases has a study. Raises UserError where none has."""
+    """Return the database that has a study. Raises UserError if none has it."""
     names = {each.name: url for url in urls for each in list_studies(url)}
     if name not in names:
-        raise UserError([f"studies: there is no study {name!r}{nearest(name, list(names))}"])
+        raise UserError([f"studies: no study {name!r}{nearest(name, list(names))}"])
     return names[name]
 
 
 def rename_study(url: str, name: str, new: str, *, runs: Path) -> str:
-    """Give a study and its folder another name; return the database's URL after that."""
+    """Rename a study, and its folder if that belongs to this database; return the database's URL after that."""
+    if not is_folder_name(new) or "/" in new:
+        raise UserError([f"studies: {new!r} is no name for a study: {PATTERNS[NAME_PATTERN]}, and not 'cache'"])
     if new in [each.name for each in list_studies(url)] or (runs / new).exists():
-        raise UserError([f"studies: there is a study {new!r} already"])
-    with hold_lock(url, runs / name, name), open_storage(url) as storage, _connected(url) as connection:
+        raise UserError([f"studies: a study {new!r} already exists"])
+    folder = owned_folder(runs, study=name, url=url)
+    with _locked(url, name, runs), open_storage(url) as storage, _connected(url) as connection:
         values = read_study_attribute(url, name, STUDY)
         storage.set_study_user_attr(storage.get_study_id_from_name(name), STUDY, {**values, "name": new})
         update = sql.text("UPDATE studies SET study_name = :new WHERE study_name = :name")
         connection.execute(update, {"new": new, "name": name})
-    own = f"sqlite:///{runs / name / 'study.db'}"
-    if (runs / name).is_dir():
-        (runs / name).rename(runs / new)
-    return database_url(None, runs / new) if url == own else url
+    if folder is None:
+        return url
+    folder.rename(runs / new)
+    now = database_url(None, runs / new) if url == database_url(None, folder) else url
+    claim_folder(runs / new, study=new, study_id=read_study_attribute(now, new, STUDY_ID), url=now)
+    return now
 
 
 def copy_study(url: str, name: str, target: str) -> None:
-    """Copy a study's trials and attributes into another database; its weights stay where they are."""
+    """Copy a study's trials and attributes into another database; its files stay with the original."""
     import optuna
 
     to = database_url(target if "://" in target else f"sqlite:///{target}", Path())
     with open_storage(url) as storage, open_storage(to) as copies:
         if name in [each.name for each in list_studies(to)]:
-            raise UserError([f"studies: {shown(to)} has a study {name!r} already"])
+            raise UserError([f"studies: {shown(to)} already has a study {name!r}"])
         optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=copies)
+        copies.set_study_user_attr(copies.get_study_id_from_name(name), STUDY_ID, uuid4().hex)
 
 
 def delete_study(url: str, name: str, *, runs: Path) -> int:
-    """Delete a study's records and its folder; return the bytes that this freed."""
+    """Delete a study's records, and its folder if that belongs to this database; return the bytes freed."""
     import optuna
 
-    folder = runs / name
-    freed = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
-    with hold_lock(url, folder, name):
+    folder = owned_folder(runs, study=name, url=url)
+    with _locked(url, name, runs):
         with open_storage(url) as storage:
             optuna.delete_study(study_name=name, storage=storage)
-        if folder.is_dir():
-            shutil.rmtree(folder)
+        if folder is None:
+            return 0
+        kept = _kept_beside(folder) if url == database_url(None, folder) and read_study_names(url) else set[Path]()
+        freed = 0
+        for path in folder.iterdir():
+            if path not in kept:
+                freed += _size_bytes(path)
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        if not kept:
+            folder.rmdir()
     return freed
 
 
+def _kept_beside(folder: Path) -> set[Path]:
+    """Return what other studies have in a study's folder: the database, and folders of their own."""
+    return {path for path in folder.iterdir() if path.name.startswith(DATABASE) or (path / OWNER).exists()}
+
+
+def _size_bytes(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
+    return sum(file.lstat().st_size for file in files if file.is_file())
+
+
 def free_disk(url: str, name: str, *, runs: Path) -> int:
-    """Remove checkpoints of finished trials and weights that are not on the front; return the bytes freed."""
-    folder, values = runs / name, read_study_attribute(url, name, STUDY)
-    with hold_lock(url, folder, name):
+    """Delete checkpoints of finished trials and weights that are not on the front; return the bytes freed."""
+    folder, values = owned_folder(runs, study=name, url=url), read_study_attribute(url, name, STUDY)
+    with _locked(url, name, runs):
         records = read_records(url, name)
         own = searched(records, seed=values["search"]["seed"], fold=values["data"]["fold"])
         named = {key: each["direction"] for key, each in values["objectives"].items() if each}
@@ -169,6 +205,8 @@ def free_disk(url: str, name: str, *, runs: Path) -> int:
         kept = {record.number for record in pareto_front(own, directions)}
         freed = 0
         for record in records:
+            if folder is None:
+                break
             gone = [LAST] if record.state != "running" else []
             gone += [WEIGHTS] if record in own and record.number not in kept else []
             for file in (folder / "trials" / f"{record.number:06d}" / each for each in gone):
@@ -178,8 +216,15 @@ def free_disk(url: str, name: str, *, runs: Path) -> int:
         return freed + _vacuum(url)
 
 
+@contextmanager
+def _locked(url: str, name: str, runs: Path) -> Iterator[None]:
+    """Hold a study's lock, whatever its name."""
+    with hold_lock(url, runs / name if is_folder_name(name) else runs, name):
+        yield
+
+
 def _vacuum(url: str) -> int:
-    """Give back what an SQLite file no longer needs."""
+    """Shrink an SQLite file to what it needs; return the bytes freed."""
     file = sql.make_url(url).database if url.startswith("sqlite") else None
     if not file:
         return 0
@@ -191,7 +236,7 @@ def _vacuum(url: str) -> int:
 
 @contextmanager
 def _connected(url: str) -> Iterator[sql.Connection]:
-    """Hold a connection on which each statement is written at once."""
+    """Hold a connection that commits each statement."""
     engine = make_engine(url)
     try:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -201,7 +246,7 @@ def _connected(url: str) -> Iterator[sql.Connection]:
 
 
 def upgrade_database(url: str) -> None:
-    """Bring Optuna's tables up to the version that is installed."""
+    """Upgrade Optuna's tables to the installed version."""
     import optuna
 
     require_database(url)

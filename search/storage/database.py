@@ -57,7 +57,7 @@ def shared_by_drivers(url: str) -> bool:
 def lock_file(url: str, run_folder: Path, name: str) -> Path:
     """Return the file whose lock a driver holds: beside an SQLite database, so that all who use it meet there."""
     file = sql.make_url(url).database if url.startswith("sqlite") else None
-    return Path(f"{file}.{name}.lock") if file else run_folder / "driver.lock"
+    return Path(f"{file}.{quote(name, safe='')}.lock") if file else run_folder / "driver.lock"
 
 
 def make_engine(url: str) -> sql.Engine:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 RECORD = "voxnas:record"
 STUDY = "voxnas:study"
+STUDY_ID = "voxnas:study_id"  # made when a study starts: two studies of one name differ in it
 REFERENCE = "voxnas:hypervolume_reference"
 CONTEXT = "voxnas:context"  # what the networks are built for, for who looks at them without the data
 SCHEMA_VERSIONS = (12,)  # of Optuna's tables; another version is read through Optuna itself
@@ -149,15 +150,22 @@ def read_study_attributes(url: str, name: str, pattern: str) -> dict[str, Any]:
 
 def kept_values(url: str, name: str) -> dict[str, Any] | None:
     """Return the values that a study began with; None if there is no such database, table or study."""
+    found = kept_attribute(url, name, STUDY)
+    return found if isinstance(found, dict) else None
+
+
+def kept_attribute(url: str, name: str, key: str) -> Any:
+    """Return a study's attribute; None if there is no such database, table, study or attribute."""
     if not database_exists(url):
         return None
+    if url.startswith(GRPC):
+        return read_study_attribute(url, name, key) if name in read_study_names(url) else None
     with reading(url) as engine:
         if engine is not None:
             with engine.connect() as connection:
                 if not sql.inspect(connection).has_table("study_user_attributes"):
                     return None
-        found = read_study_attribute(url, name, STUDY) if engine is not None or name in read_study_names(url) else None
-    return found if isinstance(found, dict) else None
+    return read_study_attribute(url, name, key)
 
 
 def read_study_names(url: str) -> list[str]:

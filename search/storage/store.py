@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import sqlalchemy as sql
 
@@ -22,6 +23,7 @@ from search.storage.reader import (
     RECORD,
     REFERENCE,
     STUDY,
+    STUDY_ID,
     close_storage,
     has_known_tables,
     read_rows,
@@ -32,7 +34,13 @@ from search.trials.records import Record
 if TYPE_CHECKING:
     import optuna
 
-PARAMS = sql.text(
+LOCK_STUDY = sql.text("SELECT study_id FROM studies WHERE study_id = :study FOR UPDATE")
+NEW_TRIAL = sql.text(
+    "INSERT INTO trials (number, study_id, state, datetime_start)"
+    " VALUES ((SELECT COUNT(*) FROM trials WHERE study_id = :study), :study, 'RUNNING', :started) RETURNING trial_id"
+).bindparams(sql.bindparam("started", type_=sql.DateTime))
+NEW_ATTRIBUTE = sql.text("INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (:trial, :key, :value)")
+NEW_PARAMETERS = sql.text(
     "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)"
     " VALUES (:trial, :name, :value, :text)"
 )
@@ -47,6 +55,7 @@ class Store:
     """
 
     study: optuna.Study
+    study_id: str
     url: str
     me: str
     engine: sql.Engine | None
@@ -70,7 +79,10 @@ class Store:
         study = optuna.create_study(
             study_name=name, storage=storage, directions=optuna_directions(directions), load_if_exists=True
         )
-        known = study.user_attrs.get(STUDY)
+        known, study_id = study.user_attrs.get(STUDY), study.user_attrs.get(STUDY_ID)
+        if study_id is None:
+            study_id = uuid4().hex
+            study.set_user_attr(STUDY_ID, study_id)
         if known is None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -78,7 +90,7 @@ class Store:
             study.set_user_attr(STUDY, plain(values))
         else:
             refuse_changes(name, known, plain(values))
-        return Store(study, url, driver_name(), None if url.startswith(GRPC) else make_engine(url))
+        return Store(study, study_id, url, driver_name(), None if url.startswith(GRPC) else make_engine(url))
 
     def __post_init__(self) -> None:
         self.heartbeat = Heartbeat(self.study, self.url, self.me)
@@ -137,7 +149,10 @@ class Store:
             self.engine.dispose()
 
     def write_new(self, record: Record, *, choices: Mapping[str, Sequence[Any]]) -> Record:
-        """Write a new running trial at once, its decisions as Optuna parameters; return it with the number it got."""
+        """Write a new running trial and its decisions as Optuna parameters; return it with its number.
+
+        The trial, its record and its parameters are written in one transaction: all of them or none.
+        """
         import optuna
 
         params = {name: _plain(value) for name, value in record.decisions}
@@ -145,23 +160,23 @@ class Store:
             name: optuna.distributions.CategoricalDistribution([_plain(choice) for choice in choices[name]])
             for name in params
         }
-        at_once = self.is_known
-        template = optuna.trial.create_trial(
-            state=optuna.trial.TrialState.RUNNING,
-            user_attrs={RECORD: record.to_values()},
-            params={} if at_once else params,
-            distributions={} if at_once else distributions,
-        )
 
         def write() -> Record:
             before = set(self.kept)
-            self._read()  # an outage may have hidden that an earlier try had been written
+            self._read()  # after an outage an earlier try may turn out to have been written
             found = [each for number, each in self.kept.items() if number not in before and self._is(each, record)]
             if found:
                 return found[0]
-            trial_id = self.study._storage.create_new_trial(self.study._study_id, template_trial=template)
-            if at_once:
-                self._write_params(trial_id, params, distributions)
+            if self.is_known:
+                self._insert_trial(record, params, distributions)
+            else:
+                template = optuna.trial.create_trial(
+                    state=optuna.trial.TrialState.RUNNING,
+                    user_attrs={RECORD: record.to_values()},
+                    params=params,
+                    distributions=distributions,
+                )
+                self.study._storage.create_new_trial(self.study._study_id, template_trial=template)
             self._read()
             return next(each for each in reversed(self.kept.values()) if self._is(each, record))
 
@@ -170,22 +185,30 @@ class Store:
         self.others.discard(written.number)
         return written
 
-    def _write_params(self, trial_id: int, params: Mapping[str, Any], distributions: Mapping[str, Any]) -> None:
-        """Write all parameters by one statement; Optuna itself takes two queries for each."""
+    def _insert_trial(self, record: Record, params: Mapping[str, Any], distributions: Mapping[str, Any]) -> None:
+        """Write a trial by three statements; Optuna itself takes two queries for each parameter."""
         import optuna
 
-        rows = [
-            {
-                "trial": trial_id,
-                "name": name,
-                "value": distributions[name].to_internal_repr(value),
-                "text": optuna.distributions.distribution_to_json(distributions[name]),
-            }
-            for name, value in params.items()
-        ]
-        if self.engine is not None and rows:
-            with self.engine.begin() as connection:
-                connection.execute(PARAMS, rows)
+        if self.engine is None:
+            raise ValueError("tables are written directly only without a proxy")
+        study = {"study": self.study._study_id}
+        with self.engine.begin() as connection:
+            if shared_by_drivers(self.url):
+                connection.execute(LOCK_STUDY, study)  # as Optuna does: numbers are counted
+            trial = connection.execute(NEW_TRIAL, {**study, "started": datetime.now()}).scalar_one()
+            values = {"trial": trial, "key": RECORD, "value": json.dumps(record.to_values())}
+            connection.execute(NEW_ATTRIBUTE, values)
+            rows = [
+                {
+                    "trial": trial,
+                    "name": name,
+                    "value": distributions[name].to_internal_repr(value),
+                    "text": optuna.distributions.distribution_to_json(distributions[name]),
+                }
+                for name, value in params.items()
+            ]
+            if rows:
+                connection.execute(NEW_PARAMETERS, rows)
 
     def _is(self, one: Record, other: Record) -> bool:
         return replace(one, number=0) == replace(other, number=0) and one.number not in self.mine

@@ -1,10 +1,13 @@
-"""A training's state on disk, whole or not at all: `last.pt` to go on from, `best.safetensors` to keep."""
+"""A training's state on disk: `last.pt` to resume from and `best.safetensors` to keep, written whole or not at all."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,16 +19,37 @@ from torch import nn
 from search.trials.files import EPOCHS, LAST, WEIGHTS
 from search.trials.records import Epoch, Job
 
+FREE_TRAINING = ("init", "deadline")  # `init` is bound by the study's identity, which holds its digest
+
+
+class ReplacedWeights(ValueError):
+    """Weights on disk that are not those of the record."""
+
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the file, then rename: a reader or a crash never sees half of it."""
+    """Write beside the file, then rename: neither a reader nor a crash sees a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def checkpoint_binding(job: Job) -> str:
+    """Return the digest of all that a checkpoint belongs to.
+
+    That is: study, trial, architecture, seed, fold, training and data. The prepared folder's name is a digest of the
+    data and its preprocessing.
+    """
+    task = {**asdict(job.task), "prepared": Path(job.task.prepared).name}
+    training = {key: value for key, value in asdict(job.training).items() if key not in FREE_TRAINING}
+    trial = Path(job.folder).name
+    values = [job.study_id, trial, job.architecture.fingerprint, job.seed, job.fold, training, task]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def save_checkpoint(
@@ -34,7 +58,7 @@ def save_checkpoint(
     """Write all that the next epoch needs, and the epochs so far as one JSON a line."""
     folder = Path(job.folder)
     state = {
-        "fingerprint": job.architecture.fingerprint,
+        "binding": checkpoint_binding(job),
         "network": network.state_dict(),
         "optimiser": optimiser.state_dict(),
         "epochs": [asdict(epoch) for epoch in epochs],
@@ -46,40 +70,60 @@ def save_checkpoint(
 
 
 def load_checkpoint(job: Job, network: nn.Module) -> tuple[tuple[Epoch, ...], dict[str, Any] | None]:
-    """Restore the last whole epoch; return the epochs done and the optimiser's state, none without a usable checkpoint.
+    """Restore the last whole epoch; return the epochs done and the optimiser's state.
 
-    A damaged file, or one of another architecture, means starting over, not failing.
+    A damaged checkpoint, or one of another training, restores nothing: the training starts over.
     """
     path = Path(job.folder) / LAST
     if not path.exists():
         return (), None
+    before = deepcopy(network.state_dict())
     try:
+        with zipfile.ZipFile(path) as file:
+            if file.testzip() is not None:  # torch.load does not compare the checksums
+                return (), None
         state = torch.load(path, weights_only=True, map_location=job.device)
-        if state["fingerprint"] != job.architecture.fingerprint:
+        if state["binding"] != checkpoint_binding(job):
             return (), None
+        epochs = tuple(Epoch(**epoch) for epoch in state["epochs"])
+        rng, optimiser = state["torch_rng"].cpu(), state["optimiser"]
         network.load_state_dict(state["network"])
-        torch.set_rng_state(state["torch_rng"].cpu())
-        return tuple(Epoch(**epoch) for epoch in state["epochs"]), state["optimiser"]
-    except (RuntimeError, OSError, KeyError, EOFError, ValueError, TypeError):
+        torch.set_rng_state(rng)
+    except (zipfile.BadZipFile, RuntimeError, OSError, KeyError, EOFError, ValueError, TypeError):
+        network.load_state_dict(before)
         return (), None
+    return epochs, optimiser
 
 
-def save_weights(folder: Path, network: nn.Module) -> None:
-    """Write the trained weights."""
+def save_weights(folder: Path, network: nn.Module) -> str:
+    """Write the trained weights; return the SHA-256 of their file."""
     save_file_apart(network, folder / WEIGHTS)
+    return file_sha256(folder / WEIGHTS)
 
 
 def save_file_apart(network: nn.Module, path: Path) -> None:
-    """Write a network's weights as safetensors, tensors that share memory cloned apart (it refuses them)."""
+    """Write a network's weights as safetensors, tensors that share memory cloned (safetensors refuses them)."""
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
     _replace(path, lambda part: save_file(tensors, part))
 
 
-def load_weights(folder: Path, network: nn.Module) -> None:
-    """Load what `save_weights` wrote, strictly."""
-    network.load_state_dict(load_file(folder / WEIGHTS))
+def load_weights(folder: Path, network: nn.Module, *, sha256: str) -> None:
+    """Load what `save_weights` wrote, strictly.
+
+    `sha256` is the record's digest, empty in records of earlier versions. Raises ReplacedWeights for another file.
+    """
+    file = folder / WEIGHTS
+    if sha256 and file_sha256(file) != sha256:
+        raise ReplacedWeights(f"{file} was replaced after the trial: its digest is not the record's")
+    network.load_state_dict(load_file(file))
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def drop_checkpoint(folder: Path) -> None:
-    """Remove what only an unfinished training needs."""
+    """Delete the checkpoint, which only an unfinished training needs."""
     (folder / LAST).unlink(missing_ok=True)

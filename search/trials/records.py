@@ -81,7 +81,8 @@ class Job:
     `training.patch` is spelled out; `budgets` are (objective, limit) in bytes, seconds or counts; `folder` is where
     the checkpoint, the weights and the epochs' log go. `costs` are those that are known already, of an interrupted
     attempt say: they are not worked out again. With a `surface_tolerance_mm` surfaces are scored after the last epoch;
-    with `timed_elsewhere` the latency is left to a probe.
+    with `timed_elsewhere` the latency is left to a probe. `study_id` is the study's identity in its database: a
+    checkpoint of another study is not resumed.
     """
 
     architecture: Architecture
@@ -96,6 +97,7 @@ class Job:
     costs: Costs | None = None
     surface_tolerance_mm: float | None = None
     timed_elsewhere: bool = False
+    study_id: str = ""
 
     @property
     def patch(self) -> tuple[int, int, int]:
@@ -130,9 +132,9 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What evaluating a job gave; `reason` says why it was not trained to its end, `fault` what kind of failure.
+    """The result of evaluating a job; `reason` says why it was not trained to its end, `fault` the kind of failure.
 
-    `recipe` is the versioned name of the training's recipe.
+    `recipe` is the versioned name of the training's recipe, `weights_sha256` the digest of the weights' file.
     """
 
     state: State
@@ -145,6 +147,7 @@ class Measurement:
     seconds: float = 0.0
     versions: tuple[tuple[str, str], ...] = ()
     fault: Fault = ""
+    weights_sha256: str = ""
     recipe: str = ""
 
     @property

@@ -28,7 +28,7 @@ def render_slices(
     """Return each case's picture as PNG: the slice with the most of the truth, first channel, on the network's grid."""
     torch.set_num_threads(1)
     network = build(record.architecture, context).eval()
-    load_weights(Path(folder), network)
+    load_weights(Path(folder), network, sha256=record.measurement.weights_sha256)
     source = load_prepared(prepared)
     task = Task(prepared, context.in_channels, source.labels, context.spacing, (), cases)
     job = Job(record.architecture, task, training, (), record.seed, record.fold, "cpu", 1, folder)

@@ -1,0 +1,113 @@
+"""Which study of which database a run folder belongs to: only that study may write, move or delete its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import sqlalchemy as sql
+
+from search.config.errors import UserError
+from search.config.schema import NAME_PATTERN, RESERVED_NAMES
+from search.storage.reader import STUDY_ID, kept_attribute, shown
+
+OWNER = "owner.json"
+DATABASE = "study.db"  # a run folder's own database
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A study, its identity in its database, and that database: `study.db` if it lies in the folder."""
+
+    study: str
+    study_id: str
+    database: str
+
+    @staticmethod
+    def of(folder: Path, *, study: str, study_id: str, url: str) -> Owner:
+        """Return the owner of a folder, as its file keeps it."""
+        file = _sqlite_file(url)
+        if file is None:
+            return Owner(study, study_id, url)
+        return Owner(study, study_id, DATABASE if file == (folder / DATABASE).resolve() else f"sqlite:///{file}")
+
+    def url(self, folder: Path) -> str:
+        """Return the database's URL, wherever the folder lies now."""
+        return f"sqlite:///{(folder / DATABASE).resolve()}" if self.database == DATABASE else self.database
+
+    def exists(self, folder: Path) -> bool:
+        """Return whether the folder is this study's own and its database still has the study."""
+        parts = Path(self.study).parts
+        if folder.parts[-len(parts) :] != parts:  # a copy of another study's folder
+            return False
+        url = self.url(folder)
+        try:
+            return bool(kept_attribute(url, self.study, STUDY_ID) == self.study_id)
+        except sql.exc.DatabaseError:
+            return not url.startswith("sqlite")  # a server that can't be reached may well have it
+
+
+def require_own_folder(folder: Path, *, study: str, url: str) -> None:
+    """Raise UserError if a run folder belongs to another study that still exists, in this database or another."""
+    owner = read_owner(folder)
+    if owner is None or not owner.exists(folder):
+        return
+    study_id = kept_attribute(url, study, STUDY_ID) or ""
+    if owner != Owner.of(folder, study=study, study_id=study_id, url=url):
+        where = shown(owner.url(folder))
+        kept = f"{folder} holds the files of study {owner.study!r} in {where}, another one than in {shown(url)}"
+        raise UserError([f"{kept}; give this study another name, or another folder with --runs"])
+
+
+def claim_folder(folder: Path, *, study: str, study_id: str, url: str) -> None:
+    """Write that a run folder belongs to a study."""
+    mine = Owner.of(folder, study=study, study_id=study_id, url=url)
+    if read_owner(folder) == mine and (folder / OWNER).exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{OWNER}.{os.getpid()}.part"
+    part.write_text(json.dumps(asdict(mine)))
+    part.replace(folder / OWNER)
+
+
+def owned_folder(runs: Path, *, study: str, url: str) -> Path | None:
+    """Return the run folder that belongs to a study of this very database; None if there is none.
+
+    The name may come from a database that somebody else wrote: one that is no plain name has no folder.
+    """
+    if not is_folder_name(study):
+        return None
+    folder = runs / study
+    owner = read_owner(folder)
+    if owner is None or folder.is_symlink():
+        return None
+    study_id = kept_attribute(url, study, STUDY_ID)
+    return folder if owner == Owner.of(folder, study=study, study_id=study_id, url=url) else None
+
+
+def is_folder_name(study: str) -> bool:
+    """Return whether a study's name can be that of a folder of its own in the runs folder."""
+    first, *rest = study.split("/")  # an ablation's settings have folders inside the ablation's
+    return first not in RESERVED_NAMES and all(re.fullmatch(NAME_PATTERN, part) for part in (first, *rest))
+
+
+def read_owner(folder: Path) -> Owner | None:
+    """Return a folder's owner; a folder of an earlier version belongs to the study of its name in its own database."""
+    try:
+        return Owner(**json.loads((folder / OWNER).read_text()))
+    except (OSError, ValueError, TypeError):
+        pass
+    url = f"sqlite:///{(folder / DATABASE).resolve()}"
+    try:
+        study_id = kept_attribute(url, folder.name, STUDY_ID)
+    except sql.exc.DatabaseError:
+        return None
+    return Owner(folder.name, study_id, DATABASE) if study_id else None
+
+
+def _sqlite_file(url: str) -> Path | None:
+    file = sql.make_url(url).database if url.startswith("sqlite") else None
+    return Path(file).resolve() if file else None
