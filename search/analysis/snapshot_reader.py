@@ -54,7 +54,7 @@ def kept_study(url: str, name: str, *, storage: str | None = None) -> Study | No
     if not isinstance(values, dict):
         return None
     sections = {key: section for key, section in values.items() if isinstance(section, dict)}
-    sections.get("data", {}).pop("cases", None)
+    values.pop(CONTENT, None)
     if "objectives" in sections:
         values["objectives"] = {key: each for key, each in sections["objectives"].items() if each is not None}
     source = Source(f"study {name!r} in its database", {**values, "name": "study", "storage": storage})

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from search.api.spaces import SearchSpace
     from search.export import Exported
     from search.runner.driver import Executor, View
-    from search.runner.run import Outcome
     from search.runner.plan import Plan
+    from search.runner.run import Outcome
     from search.trials.records import Costs
     from space.architecture import Architecture
 
@@ -241,7 +241,7 @@ class Study:
         if not weights:
             return build(record.architecture, context).eval()
         folder = trial_folder(self.folder, record.number)
-        return trained_network(record, Trained((folder,), "", ()), context)
+        return trained_network(record, Trained((folder,), (record.measurement.weights_sha256,), "", ()), context)
 
     def export(
         self,
