@@ -126,7 +126,9 @@ def test_studies_are_listed_renamed_copied_freed_and_deleted(tmp_path):
     with pytest.raises(UserError, match="studies: there is no study 'smal'; did you mean 'small'"):
         change_studies([url], Change(delete="smal"), runs=runs)
     change_studies([url], Change(delete="small"), runs=runs)
-    with pytest.raises(UserError, match=r"studies: no \*/study.db in .*; name a database, or the folder with --runs"):
+    with pytest.raises(
+        UserError, match=r"studies: no \*/study.db in .*; give a database, or the runs folder with --runs"
+    ):
         find_databases(None, runs)
 
 

@@ -29,7 +29,7 @@ from search.storage import (
 )
 from search.storage.database import database_url, make_engine, require_database
 from search.storage.lock import hold_lock
-from search.storage.ownership import DATABASE, OWNER, claim_folder, is_folder_name, owned_folder
+from search.storage.ownership import DATABASE, OWNER, claim_folder, holds_database, is_folder_name, owned_folder
 from search.trials.files import LAST, WEIGHTS
 from search.trials.pareto import pareto_front
 from search.trials.records import searched
@@ -127,7 +127,7 @@ def database_of(name: str, urls: Sequence[str]) -> str:
     """Return the database that has a study. Raises UserError if none has it."""
     names = {each.name: url for url in urls for each in list_studies(url)}
     if name not in names:
-        raise UserError([f"studies: no study {name!r}{nearest(name, list(names))}"])
+        raise UserError([f"studies: there is no study {name!r}{nearest(name, list(names))}"])
     return names[name]
 
 
@@ -145,8 +145,9 @@ def rename_study(url: str, name: str, new: str, *, runs: Path) -> str:
         connection.execute(update, {"new": new, "name": name})
     if folder is None:
         return url
+    moves_along = holds_database(folder, url)
     folder.rename(runs / new)
-    now = database_url(None, runs / new) if url == database_url(None, folder) else url
+    now = database_url(None, runs / new) if moves_along else url
     claim_folder(runs / new, study=new, study_id=read_study_attribute(now, new, STUDY_ID), url=now)
     return now
 
@@ -173,7 +174,7 @@ def delete_study(url: str, name: str, *, runs: Path) -> int:
             optuna.delete_study(study_name=name, storage=storage)
         if folder is None:
             return 0
-        kept = _kept_beside(folder) if url == database_url(None, folder) and read_study_names(url) else set[Path]()
+        kept = _kept_beside(folder) if holds_database(folder, url) and read_study_names(url) else set[Path]()
         freed = 0
         for path in folder.iterdir():
             if path not in kept:

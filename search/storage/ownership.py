@@ -30,9 +30,8 @@ class Owner:
     def of(folder: Path, *, study: str, study_id: str, url: str) -> Owner:
         """Return the owner of a folder, as its file keeps it."""
         file = _sqlite_file(url)
-        if file is None:
-            return Owner(study, study_id, url)
-        return Owner(study, study_id, DATABASE if file == (folder / DATABASE).resolve() else f"sqlite:///{file}")
+        elsewhere = url if file is None else f"sqlite:///{file}"
+        return Owner(study, study_id, DATABASE if holds_database(folder, url) else elsewhere)
 
     def url(self, folder: Path) -> str:
         """Return the database's URL, wherever the folder lies now."""
@@ -86,6 +85,11 @@ def owned_folder(runs: Path, *, study: str, url: str) -> Path | None:
         return None
     study_id = kept_attribute(url, study, STUDY_ID)
     return folder if owner == Owner.of(folder, study=study, study_id=study_id, url=url) else None
+
+
+def holds_database(folder: Path, url: str) -> bool:
+    """Return whether a database is the run folder's own `study.db`."""
+    return _sqlite_file(url) == (folder / DATABASE).resolve()
 
 
 def is_folder_name(study: str) -> bool:
