@@ -118,7 +118,7 @@ def test_faults_are_told_apart(tmp_path, cluster):
     plan = plan_of(tmp_path, "training.deadline=3 s")
     for name, fault, said in (
         ("Wrong", "error", "ZeroDivisionError: one over nothing"),
-        ("Hanging", "deadline", "the deadline of 3.0 s passed and nothing was heard; its process was ended"),
+        ("Hanging", "deadline", "the deadline of 3.0 s passed without a report; its process was ended"),
         ("AlwaysKilled", "lost", "its process was lost 4 times"),
     ):
         plan = plan_of(tmp_path, "training.deadline=3 s", f"name={name}")
@@ -234,7 +234,7 @@ def test_nothing_answers_at_an_address(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(UserError, match="no Ray cluster at 'nowhere': .*; start one with `ray start --head`, or name"):
+    with pytest.raises(UserError, match="no Ray cluster at 'nowhere': .*; start one with `ray start --head`, or give"):
         RayExecutor(plan_of(tmp_path), address="nowhere")
 
 
