@@ -42,9 +42,13 @@ def fill(folder, name="tiny"):
         made = replace(record(width=CHOICES["width"][number % 2]), fold=0, driver=driver, architecture=network)
         return store.write_new(made, choices=CHOICES)
 
-    store.write_finished(start(0).finished(TRAINED, ended="2026-01-01T00:10:00+00:00"), objectives=list(DIRECTIONS), budgets={})
+    store.write_finished(
+        start(0).finished(TRAINED, ended="2026-01-01T00:10:00+00:00"), objectives=list(DIRECTIONS), budgets={}
+    )
     failed = Measurement("failed", "the loss became nan in epoch 2", fault="not a number")
-    store.write_finished(start(1).finished(failed, ended="2026-01-01T00:10:00+00:00"), objectives=list(DIRECTIONS), budgets={})
+    store.write_finished(
+        start(1).finished(failed, ended="2026-01-01T00:10:00+00:00"), objectives=list(DIRECTIONS), budgets={}
+    )
     running = start(2)
     epochs = (Epoch(1, 0.5, 0.31, 1.0), Epoch(2, 0.4, None, 1.0))
     so_far = Measurement("running", epochs=epochs)
@@ -95,7 +99,9 @@ def test_watching_ends_with_the_study(tmp_path, study):
     store = fill(tmp_path)
     for each in store.records():
         if each.state == "running":
-            store.write_finished(each.finished(TRAINED, ended="2026-01-01T00:10:00+00:00"), objectives=list(DIRECTIONS), budgets={})
+            store.write_finished(
+                each.finished(TRAINED, ended="2026-01-01T00:10:00+00:00"), objectives=list(DIRECTIONS), budgets={}
+            )
     command = [*COMMAND, "status", str(study), "--set", "search.trials=4", "--runs", str(tmp_path / "runs"), "--watch"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

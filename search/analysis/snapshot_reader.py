@@ -19,6 +19,7 @@ from search.config.validate import read_as
 from search.config.yaml_source import Source
 from search.storage import CONTEXT, REFERENCE, STUDY, Row, read_rows, read_study_attribute
 from search.storage.database import GRPC, database_url, make_reader, require_database
+from search.storage.identity import CONTENT
 from search.trials.files import run_folder
 from search.trials.records import Record
 from space.canonical import Context
@@ -55,6 +56,7 @@ def kept_study(url: str, name: str, *, storage: str | None = None) -> Study | No
         return None
     sections = {key: section for key, section in values.items() if isinstance(section, dict)}
     values.pop(CONTENT, None)
+    sections.get("data", {}).pop("cases", None)  # of earlier versions
     if "objectives" in sections:
         values["objectives"] = {key: each for key, each in sections["objectives"].items() if each is not None}
     source = Source(f"study {name!r} in its database", {**values, "name": "study", "storage": storage})
