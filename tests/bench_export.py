@@ -1,9 +1,9 @@
-"""How fast an export segments a Task27_ACDC volume, and whether every network comes out in every form.
+"""Speed of an export on a Task27_ACDC volume, and the export of every kind of network in every form.
 
-`make bench-export` prints predict.py's time beside MONAI's sliding window with the same network, its start, its peak
-memory beside the card's, and onnxruntime beside torch; with `--networks` instead each paper's network, at its full
-width, and random points of the space in each form that applies, with how far their logits are from the network's.
-Needs Task27_ACDC under VOXNAS_DATA.
+`make bench-export` compares predict.py with MONAI's sliding window on the same network (time, startup, peak memory
+against the model card's figure), and onnxruntime with torch. `--networks` instead exports each paper's network at full
+width and random networks of the space in every possible form, and prints the largest differences of logits.
+Requires Task27_ACDC under VOXNAS_DATA.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from space.presets import PRESETS
 
 STUDY = Path(__file__).parents[1] / "studies" / "acdc.yaml"
 CASES, REPEATS, POINTS = 5, 7, 20
-WINDOWS = re.compile(r"\(([0-9.]+) s in (\d+) windows\); peak memory (\d+) MiB")
+WINDOWS = re.compile(r"\(([0-9.]+) s in ([0-9,]+) windows?\); peak memory (\d+) MiB")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of predict.py: all of it, its windows alone, and its peak."""
+    """One run of predict.py: total time, time of the windows, peak memory."""
 
     whole_s: float
     windows_s: float
@@ -55,7 +55,7 @@ class Run:
 
     @property
     def start_s(self) -> float:
-        """What is not the windows: imports, loading, reading, writing."""
+        """Time outside the windows: imports, loading, reading, writing."""
         return self.whole_s - self.windows_s
 
 
@@ -75,9 +75,9 @@ def run_predict(folder: Path, image: Path, form: str, *, threads: int, out: Path
         str(threads),
     ]
     began = time.perf_counter()
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     whole = time.perf_counter() - began
-    windows, _, peak = WINDOWS.search(said).groups()
+    windows, _, peak = WINDOWS.search(output).groups()
     return Run(whole, float(windows), int(peak) << 20)
 
 
@@ -101,13 +101,13 @@ print(time.perf_counter() - began)
 
 
 def run_monai(folder: Path, image: Path, *, threads: int) -> float:
-    """Return the seconds of MONAI's sliding window with the same network, in a process of its own as predict.py is."""
+    """Return the seconds of MONAI's sliding window with the same network, in its own process like predict.py."""
     command = [sys.executable, "-c", MONAI, str(folder), str(image), str(threads)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def speed(data: Path, folder: Path, *, threads: int) -> None:
-    """Export one network of the cardiac study with fresh weights, and time it."""
+    """Export one untrained network of the cardiac study, and time it."""
     torch.set_num_threads(threads)
     source = data / "Task27_ACDC"
     subset(source, folder / "Task27_ACDC", case_names(source)[:CASES])
@@ -117,38 +117,38 @@ def speed(data: Path, folder: Path, *, threads: int) -> None:
     network = lively(build(architecture, plan.context))
     save_weights(folder / "trial", network)
     record = Record(0, architecture, tuple(decisions.items()), 0, 0, Measurement("trained"), "", "")
-    trained = Trained((folder / "trial",), ("",), "fresh weights", ())
-    origin = Origin(Choice(record, "the only one"), trained, plan, prepared_data(plan))
+    trained = Trained((folder / "trial",), ("",), "untrained", ())
+    origin = Origin(Choice(record, "the only trial"), trained, plan, prepared_data(plan))
     exported = export_trained(origin, folder / "out")
     print(exported)
     image = Path(plan.dataset.cases[0].images[0])
-    forms = [proof.form for proof in exported.proofs]
+    forms = [check.form for check in exported.checks]
     runs: dict[str, list[Run]] = {form: [] for form in forms}
-    peers = []
-    for repeat in range(-1, REPEATS):  # the first warms the files; in turn, since a shared machine's speed drifts
-        peer = run_monai(folder / "out", image, threads=threads)
-        made = {
+    monai_runs = []
+    for repeat in range(-1, REPEATS):  # the first run warms the caches; alternate, since the machine's speed drifts
+        monai_run_s = run_monai(folder / "out", image, threads=threads)
+        repeated = {
             form: run_predict(folder / "out", image, form, threads=threads, out=folder / "mask.nii.gz")
             for form in forms
         }
         if repeat >= 0:
-            peers.append(peer)
+            monai_runs.append(monai_run_s)
             for form in forms:
-                runs[form].append(made[form])
-    monai_s = statistics.median(peers)
+                runs[form].append(repeated[form])
+    monai_s = statistics.median(monai_runs)
     print(f"\n{image.name}, {threads} threads, median of {REPEATS}: MONAI's sliding window {monai_s:.2f} s")
-    for proof in exported.proofs:
-        found = runs[proof.form]
+    for check in exported.checks:
+        found = runs[check.form]
         windows, start = (statistics.median(getattr(run, name) for run in found) for name in ("windows_s", "start_s"))
         peak = max(run.peak_bytes for run in found)
         print(
-            f"  {proof.form:7} windows {windows:6.2f} s ({windows / monai_s:4.2f} x MONAI), start and files "
-            f"{start:5.2f} s, peak {peak / 2**20:5.0f} MiB ({peak / proof.peak_bytes:4.2f} x the card's)"
+            f"  {check.form:7} windows {windows:6.2f} s ({windows / monai_s:4.2f} x MONAI), startup and files "
+            f"{start:5.2f} s, peak {peak / 2**20:5.0f} MiB ({peak / check.peak_bytes:4.2f} x the model card's)"
         )
 
 
 def networks() -> list[tuple[str, Architecture, Context]]:
-    """Each paper's network at its full width, on a patch that takes seconds, and random points of the whole space."""
+    """Return each paper's network at full width, on a small patch, and random networks of the whole space."""
     context = Context((6, 64, 64), (4.0, 1.0, 1.0), 1, 3)
     space = narrow(context, placement="each", fix={}, choices={})
     found = [
@@ -162,7 +162,7 @@ def networks() -> list[tuple[str, Architecture, Context]]:
 
 
 def all_forms(only: str) -> None:
-    """Write every network in every form and say how far each is from the network."""
+    """Write every network in every form and print the largest differences of logits."""
     for name, architecture, context in networks():
         if only not in name:
             continue
@@ -178,7 +178,7 @@ def all_forms(only: str) -> None:
                 title=name,
             )
             source = apart(loaded, network, (1, context.in_channels, *context.patch))
-        onnx = f"{forms.onnx.max_difference:.1e}" if forms.onnx else dict(forms.absent)["onnx"]
+        onnx = f"{forms.onnx.max_difference:.1e}" if forms.onnx else dict(forms.missing)["onnx"]
         seconds = time.perf_counter() - began
         print(
             f"{name:16} source {source:.1e}  pt2 {forms.pt2.max_difference:.1e} ({forms.pt2.sizes})  onnx {onnx}  "
@@ -190,17 +190,17 @@ def all_forms(only: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--networks", action="store_true", help="every paper's network and random points too")
-    parser.add_argument("--only", default="", help="those whose name holds this")
+    parser.add_argument("--networks", action="store_true", help="export every kind of network instead")
+    parser.add_argument("--only", default="", help="only networks whose name contains this text")
     options = parser.parse_args()
     if options.networks:
         all_forms(options.only)
         return
-    named = os.environ.get("VOXNAS_DATA")
-    if not named:
-        sys.exit("VOXNAS_DATA names no folder with Task27_ACDC")
+    data = os.environ.get("VOXNAS_DATA")
+    if not data:
+        sys.exit("set VOXNAS_DATA to a folder that contains Task27_ACDC")
     with TemporaryDirectory() as folder:
-        speed(Path(named), Path(folder), threads=options.threads)
+        speed(Path(data), Path(folder), threads=options.threads)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Exported folders, run as a user runs them, against voxnas's own masks."""
+"""Exported folders, run as a user runs them, compared with voxnas's own masks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from space.build import build
 
 STUDY = """
 name: tiny
-data: {path: made, folds: 2, spacing: [8.0, 1.5, 1.5]}
+data: {path: phantom, folds: 2, spacing: [8.0, 1.5, 1.5]}
 objectives: {dice: maximize, memory: minimize}
 space:
   fix: {encoder: plain, levels: 3, width: 16, width_cap: 16, repeats: 1, attention: none, kernels: 3d,
@@ -48,7 +48,7 @@ space:
 training: {patch: [3, 24, 20], overlap: 0.4, epochs: 1, steps_per_epoch: 1}
 executor: {device: cpu, threads: 1}
 """
-WHY = "trial 0, the only one"
+WHY = "trial 0, the only trial"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -60,21 +60,21 @@ def _one_thread():
 
 
 def rewrite_values(folder: Path) -> None:
-    """Give the classes values that are not their indices, so that mapping them back shows."""
+    """Give the classes label values that differ from their indices."""
     file = folder / "dataset.json"
-    described = json.loads(file.read_text())
-    described["labels"] = {"0": "background", "7": "core", "200": "ring"}
-    file.write_text(json.dumps(described))
+    values = json.loads(file.read_text())
+    values["labels"] = {"0": "background", "7": "core", "200": "ring"}
+    file.write_text(json.dumps(values))
     for path in (folder / "labelsTr").iterdir():
         image = nibabel.load(path)
         values = np.array([0, 7, 200], dtype=np.uint8)[np.asarray(image.dataobj)]
         nibabel.save(nibabel.Nifti1Image(values, image.affine), path)
 
 
-def made_study(root: Path, text: str = STUDY) -> SimpleNamespace:
-    """A study on made volumes with one trained trial: random weights that give every class somewhere."""
-    write_phantom(root / "made", cases=4, shape=(45, 39, 7), classes=2, seed=3)
-    rewrite_values(root / "made")
+def phantom_study(root: Path, text: str = STUDY) -> SimpleNamespace:
+    """A study on synthetic volumes with one trained trial: random weights that predict every class somewhere."""
+    write_phantom(root / "phantom", cases=4, shape=(45, 39, 7), classes=2, seed=3)
+    rewrite_values(root / "phantom")
     file = root / "tiny.yaml"
     file.write_text(text)
     plan = make_plan(load_study(file, data_root=root), runs=root / "runs")
@@ -112,11 +112,12 @@ def made_study(root: Path, text: str = STUDY) -> SimpleNamespace:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    return made_study(tmp_path_factory.mktemp("study"))
+    return phantom_study(tmp_path_factory.mktemp("study"))
 
 
 def origin_of(study, folder: Path | None = None) -> Origin:
-    trained = Trained((folder or study.folder,), ("",), "trained on fold 0 of 2", study.record.measurement.cases)
+    how = "trained on fold 0 (of 0 to 1)"
+    trained = Trained((folder or study.folder,), ("",), how, study.record.measurement.cases)
     return Origin(Choice(study.record, WHY, ("trial 9 would give more",)), trained, study.plan, study.prepared)
 
 
@@ -153,24 +154,26 @@ def values_of(path: Path) -> np.ndarray:
 
 
 def expected_mask(study, image: Path) -> np.ndarray:
-    """What voxnas makes of an image that is in no data set: values of labels on the image's grid."""
+    """voxnas's own mask of an image that is not in a data set: label values on the image's grid."""
     array, grid = to_grid(read_volume(image), study.prepared.preprocessing)
     logits = window_logits(study.network, torch.from_numpy(array)[None], job=study.job)
     return np.array(study.prepared.label_values, dtype=np.uint8)[mask_from_logits(logits[0].numpy(), grid)]
 
 
-def test_the_folder_holds_what_it_promises_and_the_card_names_every_file(exported):
+def test_the_folder_is_complete_and_the_card_names_every_file(exported):
     assert {entry.name for entry in exported.folder.iterdir()} == {*FILES, BUNDLE}
     card = (exported.folder / "MODEL_CARD.md").read_text()
     for name in set(FILES) - {"MODEL_CARD.md"}:
         assert f"| {name} | `" in card
-    said_of_study = (WHY, "CC0", "fold 0 of 2", "a slow CPU", "12.3 ms", "CSAM", "200 ring")
-    for said in (*said_of_study, "Not a medical device"):
-        assert said in card
+    of_study = (WHY, "CC0", "fold 0 (of 0 to 1)", "a slow CPU, 1 thread, float32", "12.3 ms", "CSAM", "200 = ring")
+    of_training = ("4 labelled cases in 2 folds", "1 epoch of 1 step, batch size 2", "Input: 1 channel (MRI)")
+    of_bundle = "`bundle/` is the same network as a MONAI bundle"
+    for text in (*of_study, *of_training, of_bundle, "Not a medical device"):
+        assert text in card
     assert "| core | 0.4000 | 0.4000 to 0.4000 | 0.4000 | 0.4000 | 2 |" in card
     assert "| ring | nan | - | nan | nan | 0 |" in card
     assert os.access(exported.folder / "predict.py", os.X_OK)
-    assert f"proved {exported.proofs[2]}" in str(exported)
+    assert f"verified {exported.checks[2]}" in str(exported) and "all labels equal" in str(exported)
     assert "trial 9 would give more" in card and "trial 9 would give more" in str(exported)
 
 
@@ -181,16 +184,16 @@ def test_no_path_of_this_machine_is_in_the_export(exported, study):
         assert str(Path(__file__).parents[1]).encode() not in content
 
 
-def test_the_proof_found_every_voxel_the_same(exported):
-    assert [proof.form for proof in exported.proofs] == ["source", "pt2", "onnx"]
-    for proof in exported.proofs:
-        assert (proof.differing_voxels, len(proof.cases), proof.max_dice_difference) == (0, 3, 0.0)
-        assert proof.max_logit_difference < 1e-4
+def test_the_verification_finds_every_voxel_equal(exported):
+    assert [check.form for check in exported.checks] == ["source", "pt2", "onnx"]
+    for check in exported.checks:
+        assert (check.differing_voxels, len(check.cases), check.max_dice_difference) == (0, 3, 0.0)
+        assert check.max_logit_difference < 1e-4
     assert exported.forms.pt2.sizes == "any"
-    assert exported.bundle.startswith("bundle: 3 cases by `monai.bundle run`, 0 of ")
+    assert exported.bundle.startswith("bundle: 3 cases with `monai.bundle run`, 0 of ")
 
 
-def test_predict_gives_the_mask_that_voxnas_gives(exported, study, tmp_path):
+def test_predict_writes_the_same_mask_as_voxnas(exported, study, tmp_path):
     name = study.plan.fold.validation[-1]
     case = next(case for case in study.plan.dataset.cases if case.name == name)
     ended = predict(exported, case.images[0], "--out", tmp_path / "mask.nii.gz")
@@ -230,7 +233,7 @@ def rotated(degrees: float, spacing) -> np.ndarray:
         pytest.param((33, 27, 1), rotated(0, (-1.5, 1.5, 8)), np.float32, ".nii.gz", id="one slice, flipped"),
     ],
 )
-def test_an_image_of_any_grid_gets_the_mask_that_voxnas_gives(program, study, tmp_path, shape, affine, dtype, suffix):
+def test_an_image_on_any_grid_gets_the_same_mask_as_from_voxnas(program, study, tmp_path, shape, affine, dtype, suffix):
     image = noise(tmp_path / f"image{suffix}", shape, affine, dtype)
     out = tmp_path / f"mask{suffix}"
     assert program.main([str(image), "--out", str(out), "--device", "cpu"]) == 0
@@ -239,7 +242,7 @@ def test_an_image_of_any_grid_gets_the_mask_that_voxnas_gives(program, study, tm
     assert np.allclose(nibabel.load(out).affine, affine, atol=1e-4)
 
 
-def test_turned_axes_turn_the_mask_with_them(program, study, tmp_path):
+def test_a_reoriented_image_gets_the_same_mask_reoriented(program, study, tmp_path):
     image = noise(tmp_path / "image.nii.gz", (35, 31, 5), rotated(0, (1.5, 1.5, 8)))
     program.main([str(image), "--out", str(tmp_path / "mask.nii.gz"), "--device", "cpu"])
     orientation = np.array([[2, 1], [0, -1], [1, 1]])
@@ -254,7 +257,7 @@ def test_turned_axes_turn_the_mask_with_them(program, study, tmp_path):
     assert len(np.unique(back)) > 1
 
 
-def test_nnunet_names_stand_for_their_channels(program, tmp_path):
+def test_nnunet_names_give_the_channels(program, tmp_path):
     for number in range(3):
         (tmp_path / f"case_{number:04d}.nii.gz").touch()
     files = tuple(tmp_path / f"case_{number:04d}.nii.gz" for number in range(3))
@@ -266,7 +269,7 @@ def test_nnunet_names_stand_for_their_channels(program, tmp_path):
 
 
 def wrong(program, capsys, *arguments) -> str:
-    """Run predict.py on something wrong; return the one line that it writes."""
+    """Run predict.py with invalid input; return the one line that it prints."""
     assert program.main([*map(str, arguments), "--device", "cpu"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -274,7 +277,7 @@ def wrong(program, capsys, *arguments) -> str:
     return captured.err
 
 
-def test_a_wrong_image_ends_with_a_line_and_nothing_written(program, tmp_path, capsys):
+def test_an_invalid_image_gives_one_line_and_writes_nothing(program, tmp_path, capsys):
     out = tmp_path / "out" / "mask.nii.gz"
     out.parent.mkdir()
     whole = noise(tmp_path / "whole.nii.gz", (21, 19, 3))
@@ -284,29 +287,31 @@ def test_a_wrong_image_ends_with_a_line_and_nothing_written(program, tmp_path, c
     assert "gone.nii.gz: no such file" in wrong(program, capsys, tmp_path / "gone.nii.gz", "--out", out)
     assert "cut.nii.gz: cannot be read" in wrong(program, capsys, tmp_path / "cut.nii.gz", "--out", out)
     assert "text.nii.gz: cannot be read" in wrong(program, capsys, tmp_path / "text.nii.gz", "--out", out)
-    said = wrong(program, capsys, four, "--out", out)
-    assert "four.nii.gz: has 2 channels, the network takes 1 (MRI)" in said
-    said = wrong(program, capsys, whole, "--channel", whole, "--out", out)
-    assert "has 2 channels, the network takes 1 (MRI)" in said
+    message = wrong(program, capsys, four, "--out", out)
+    assert "four.nii.gz: has 2 channels, but the network takes 1 (MRI)" in message
+    message = wrong(program, capsys, whole, "--channel", whole, "--out", out)
+    assert "has 2 channels, but the network takes 1 (MRI)" in message
+    message = wrong(program, capsys, whole, whole, "--channel", whole, "--out", out)
+    assert "--channel: give exactly one input image with --channel" in message
     assert list(out.parent.iterdir()) == []
 
 
-def test_an_output_that_cannot_be_written_is_refused_before_the_work(program, tmp_path, capsys, monkeypatch):
+def test_an_output_that_cannot_be_written_is_refused_before_segmentation(program, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(program.geometry, "read_volume", None)
     image = noise(tmp_path / "image.nii.gz", (21, 19, 3))
     (tmp_path / "folder.nii").mkdir()
-    assert "there is no folder" in wrong(program, capsys, image, "--out", tmp_path / "no" / "mask.nii")
+    assert "no doesn't exist" in wrong(program, capsys, image, "--out", tmp_path / "no" / "mask.nii")
     (tmp_path / "file").touch()
-    assert "can't be made (File exists)" in wrong(program, capsys, image, "--out", tmp_path / "file")
-    said = wrong(program, capsys, image, "--out", tmp_path / "no" / "masks")
-    assert "can't be made (No such file or directory)" in said
+    assert "can't be created (File exists)" in wrong(program, capsys, image, "--out", tmp_path / "file")
+    message = wrong(program, capsys, image, "--out", tmp_path / "no" / "masks")
+    assert "can't be created (No such file or directory)" in message
     assert "it is a folder" in wrong(program, capsys, image, "--out", tmp_path / "folder.nii")
-    assert "it is the image itself" in wrong(program, capsys, image, "--out", image)
+    assert "it is the input image" in wrong(program, capsys, image, "--out", image)
     monkeypatch.setattr(program.os, "access", lambda path, mode: False)
     assert "is read-only" in wrong(program, capsys, image, "--out", tmp_path / "mask.nii")
 
 
-def test_a_full_disk_leaves_nothing_behind(program, tmp_path, capsys, monkeypatch):
+def test_a_full_disk_leaves_no_partial_files(program, tmp_path, capsys, monkeypatch):
     image = noise(tmp_path / "image.nii.gz", (21, 19, 3))
 
     def full(image, path):
@@ -318,15 +323,19 @@ def test_a_full_disk_leaves_nothing_behind(program, tmp_path, capsys, monkeypatc
     assert [entry.name for entry in tmp_path.iterdir()] == ["image.nii.gz"]
 
 
-def test_predict_needs_sensible_options(program, capsys):
-    no_threads = ["a.nii", "--out", "b.nii", "--threads", "0"]
-    for words, said in ((["a.nii"], "--out"), (no_threads, "'0' is no whole number")):
+def test_predict_refuses_invalid_options(program, capsys):
+    image = ["a.nii", "--out", "b.nii"]
+    for words, message in (
+        (["a.nii"], "--out"),
+        ([*image, "--threads", "0"], "'0' is not a positive integer"),
+        ([*image, "--max-memory", "much"], "'much' is not a size; examples: 4GiB, 800MB"),
+    ):
         with pytest.raises(SystemExit, match="2"):
             program.main(words)
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
-def test_a_package_that_is_not_there_is_named_with_the_remedy(exported, tmp_path):
+def test_a_missing_package_is_named_with_the_remedy(exported, tmp_path):
     code = "import sys, runpy; sys.modules[{!r}] = None; del sys.argv[0]; "
     code += "runpy.run_path(sys.argv[0], None, '__main__')"
     image = noise(tmp_path / "image.nii.gz", (21, 19, 3))
@@ -335,27 +344,27 @@ def test_a_package_that_is_not_there_is_named_with_the_remedy(exported, tmp_path
         command = [sys.executable, "-I", "-B", "-c", code.format(name), *map(str, words)]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         assert ended.returncode == 2
-        assert ended.stderr.endswith("; install what requirements.txt names\n") and name in ended.stderr
+        assert ended.stderr.endswith("; install the packages in requirements.txt\n") and name in ended.stderr
     assert [entry.name for entry in tmp_path.iterdir()] == ["image.nii.gz"]
 
 
-def test_a_network_moves_whole_to_another_device(exported):
+def test_the_whole_network_moves_to_another_device(exported):
     from torch.export.passes import move_to_device_pass
 
     moved = move_to_device_pass(torch.export.load(exported.folder / "model.pt2"), "meta").module()
     assert moved(torch.zeros(1, 1, 3, 24, 20, device="meta")).shape == (1, 3, 3, 24, 20)
 
 
-def test_a_gpu_that_is_not_there_is_named(program, monkeypatch):
+def test_a_missing_gpu_is_reported(program, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="--device cuda: torch sees no CUDA device here; use --device cpu"):
+    with pytest.raises(ValueError, match="--device cuda: torch finds no CUDA device; use --device cpu"):
         program.forms.choose_device("cuda")
     assert program.forms.choose_device("auto") == "cpu"
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.9])
 @pytest.mark.parametrize("shape", [(7, 13, 5), (4, 5, 6), (2, 30, 6), (1, 3, 11)])
-def test_the_sliding_window_is_monais(program, shape, overlap):
+def test_the_sliding_window_equals_monais(program, shape, overlap):
     from monai.inferers import SlidingWindowInferer
 
     patch = (4, 5, 6)
@@ -376,7 +385,7 @@ def test_the_sliding_window_is_monais(program, shape, overlap):
         assert np.allclose(found, expected[:, :, rows].numpy(), atol=2e-6)
 
 
-def test_predict_imports_only_what_its_requirements_name(exported):
+def test_predict_imports_only_its_requirements(exported):
     import ast
 
     names = set()
@@ -393,8 +402,8 @@ def test_predict_imports_only_what_its_requirements_name(exported):
     assert {line.partition(">=")[0] for line in required if line[0] != "#"} == {"torch", "numpy", "nibabel"}
 
 
-def test_the_isolated_process_has_no_voxnas(tmp_path):
-    from search.export.proof import ISOLATED
+def test_the_isolated_process_cannot_import_voxnas(tmp_path):
+    from search.export.verification import ISOLATED
 
     (tmp_path / "script.py").write_text("import numpy\nimport search")
     command = [sys.executable, "-I", "-B", str(ISOLATED), str(tmp_path / "script.py")]
@@ -402,14 +411,14 @@ def test_the_isolated_process_has_no_voxnas(tmp_path):
     assert ended.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'search'"
 
 
-def test_weights_load_strictly_into_the_architecture_that_is_written(exported, study, tmp_path):
+def test_weights_load_strictly_into_the_written_architecture(exported, study, tmp_path):
     from space.architecture import Architecture
     from space.canonical import Context
 
-    said = json.loads((exported.folder / "architecture.json").read_text())
-    architecture = Architecture.of(said["architecture"])
-    assert architecture.fingerprint == said["fingerprint"] == study.record.architecture.fingerprint
-    context = Context(tuple(said["patch"]), tuple(said["spacing"]), said["in_channels"], said["classes"])
+    values = json.loads((exported.folder / "architecture.json").read_text())
+    architecture = Architecture.of(values["architecture"])
+    assert architecture.fingerprint == values["fingerprint"] == study.record.architecture.fingerprint
+    context = Context(tuple(values["patch"]), tuple(values["spacing"]), values["in_channels"], values["classes"])
     network = build(architecture, context).eval()
     shutil.copyfile(exported.folder / "weights.safetensors", tmp_path / "best.safetensors")
     load_weights(tmp_path, network, sha256="")
@@ -418,13 +427,17 @@ def test_weights_load_strictly_into_the_architecture_that_is_written(exported, s
         assert torch.equal(network(x), study.network(x))
 
 
-def test_what_is_no_export_is_never_replaced(study, tmp_path):
+def test_a_folder_that_is_not_an_export_is_never_replaced(study, tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match=r"holds files that are no export \(mine.txt\)"):
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "model.py").write_text("mine")
+    with pytest.raises(UserError, match=r"contains files that no export writes \(mine.txt\)"):
         export_trained(origin_of(study), tmp_path / "notes")
-    with pytest.raises(UserError, match="is a file; name a folder"):
+    with pytest.raises(UserError, match=r"part: is not an export \(MODEL_CARD.md is missing\)"):
+        export_trained(origin_of(study), tmp_path / "part")
+    with pytest.raises(UserError, match="is a file; give a folder"):
         export_trained(origin_of(study), tmp_path / "file")
     assert (tmp_path / "notes" / "mine.txt").read_text() == "mine"
 
@@ -432,12 +445,12 @@ def test_what_is_no_export_is_never_replaced(study, tmp_path):
 def test_an_export_with_files_of_the_user_is_not_replaced(exported, study, tmp_path):
     shutil.copytree(exported.folder, tmp_path / "model")
     (tmp_path / "model" / "mask.nii.gz").touch()
-    with pytest.raises(UserError, match=r"no export \(mask.nii.gz\)"):
+    with pytest.raises(UserError, match=r"no export writes \(mask.nii.gz\)"):
         export_trained(origin_of(study), tmp_path / "model")
 
 
-def test_weights_that_are_gone_or_damaged_are_named(study, tmp_path):
-    with pytest.raises(UserError, match="trial 0: its weights are gone: .*`keep: all`"):
+def test_deleted_or_damaged_weights_are_reported(study, tmp_path):
+    with pytest.raises(UserError, match="trial 0: its weights were deleted: .*`keep: all`"):
         export_trained(origin_of(study, tmp_path), tmp_path / "model")
     (tmp_path / "best.safetensors").write_bytes(b"half")
     with pytest.raises(UserError, match="best.safetensors can't be loaded"):
@@ -447,37 +460,37 @@ def test_weights_that_are_gone_or_damaged_are_named(study, tmp_path):
 
 @pytest.fixture
 def quick(monkeypatch, exported):
-    """The exporters' work taken from an export that is there; no bundle."""
+    """Copy the forms of an earlier export instead of writing them; write no bundle."""
     from search.export import model
 
     def copied(network, folder, **_):
         for name in ("model.py", "model.pt2", "model.onnx"):
             shutil.copyfile(exported.folder / name, folder / name)
-        return replace(exported.forms, absent=(("pt2", "not tried"), ("onnx", "not tried")))
+        return replace(exported.forms, missing=(("pt2", "not tried"), ("onnx", "not tried")))
 
     monkeypatch.setattr(model, "write_forms", copied)
     monkeypatch.setattr(model, "_bundle", lambda *_: "")
     return monkeypatch
 
 
-def test_an_export_that_fails_its_proof_is_deleted_and_the_earlier_one_stays(quick, exported, study, tmp_path):
+def test_an_export_that_fails_verification_is_deleted_and_the_earlier_one_stays(quick, exported, study, tmp_path):
     shutil.copytree(exported.folder, tmp_path / "model")
     other = build(study.record.architecture, study.plan.context)
     save_weights(tmp_path / "trial", other)
     quick.setattr("search.export.model.save_file_apart", lambda network, path: save_file_apart(study.network, path))
-    with pytest.raises(UserError, match="failed its proof and was deleted: form source: logits differ by up to"):
+    with pytest.raises(UserError, match="failed verification and was deleted: form source: logits differ by up to"):
         export_trained(origin_of(study, tmp_path / "trial"), tmp_path / "model")
     assert {entry.name for entry in tmp_path.iterdir()} == {"model", "trial"}
     assert {entry.name for entry in (tmp_path / "model").iterdir()} == {*FILES, BUNDLE}
 
 
-def test_a_predict_that_breaks_fails_the_proof_with_its_last_line(quick, exported, study, tmp_path):
+def test_a_failing_predict_fails_the_verification_with_its_last_line(quick, exported, study, tmp_path):
     def broken(network, folder, **_):
         (folder / "model.py").write_text("def load_network(path):\n    raise ValueError('no network')\n")
-        return replace(exported.forms, absent=(("pt2", "not tried"), ("onnx", "not tried")))
+        return replace(exported.forms, missing=(("pt2", "not tried"), ("onnx", "not tried")))
 
     quick.setattr("search.export.model.write_forms", broken)
-    with pytest.raises(UserError, match="was deleted: form source: predict.py ended with 2: predict.py: no network"):
+    with pytest.raises(UserError, match="deleted: form source: predict.py exited with code 2: predict.py: no network"):
         export_trained(origin_of(study), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
@@ -487,13 +500,13 @@ def test_an_export_whose_dice_is_not_the_records_is_refused(quick, study, tmp_pa
     wrong = CaseDice(case.case, tuple(None if dice is None else dice + 0.1 for dice in case.dice))
     origin = origin_of(study)
     trained = replace(origin.trained, recorded=(wrong, *rest))
-    with pytest.raises(UserError, match="the export was deleted: class . of .* has Dice .*, the record has .*: these "):
+    with pytest.raises(UserError, match="was deleted: .* class . has Dice .*, but .* in the record: these are not the"):
         export_trained(replace(origin, trained=trained), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_study_is_exported_by_rule_and_an_earlier_export_replaced(quick, exported, study, tmp_path):
-    quick.setattr("search.export.model.prove", lambda *_, **__: exported.proofs[0])
+def test_a_study_is_exported_by_rule_and_an_earlier_export_is_replaced(quick, exported, study, tmp_path):
+    quick.setattr("search.export.model.check_form", lambda *_, **__: exported.checks[0])
     plan = study.plan
     store = Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
     choices = {name: axis.choices for name, axis in plan.space.by_name.items()}

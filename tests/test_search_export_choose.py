@@ -1,4 +1,4 @@
-"""Which trial an export takes."""
+"""Which trial an export selects."""
 
 from __future__ import annotations
 
@@ -42,26 +42,25 @@ RECORDS = [
         ("3", 3, "it is not on the front: trial 1 is better in Dice and training memory taken together"),
     ],
 )
-def test_a_pick_names_a_trial_and_says_why(pick, number, why):
+def test_a_pick_selects_a_trial_and_gives_the_reason(pick, number, why):
     choice = choose(pick, RECORDS, DIRECTIONS)
-    chosen, said = choice.record, choice.why
-    assert chosen.number == number
-    assert said.startswith(f"trial {number}, ") and why in said
+    assert choice.record.number == number
+    assert choice.why.startswith(f"trial {number}, ") and why in choice.why
 
 
-def test_the_best_without_dice_is_the_first_objectives():
+def test_without_dice_best_means_best_in_the_first_objective():
     choice = choose("best", RECORDS[:4], {"memory": "minimize"})
     assert choice.record.number == 0
     assert "the best of a front of 1 network: the lowest training memory, 100 B" in choice.why
 
 
-def test_a_twin_of_a_front_network_is_told_so():
+def test_a_twin_of_a_network_on_the_front_is_reported():
     twins = [RECORDS[1], RECORDS[6]]
-    said = {choose(str(twin.number), twins, DIRECTIONS).why.partition("; ")[2] for twin in twins}
-    assert said == {"it stands on the front of 1", "it equals a network of the front"}
+    reasons = {choose(str(twin.number), twins, DIRECTIONS).why.partition("; ")[2] for twin in twins}
+    assert reasons == {"it stands on the front of 1", "it equals a network of the front"}
 
 
-def test_a_number_is_taken_though_latencies_of_two_devices_make_no_front():
+def test_a_number_works_even_if_latencies_of_two_devices_have_no_front():
     mixed = [record(0, 0.5, 100), record(1, 0.6, 90, device="cuda:0")]
     choice = choose("1", mixed, {"dice": "maximize", "latency": "minimize"})
     assert choice.record.number == 1 and "its place on the front is not known" in choice.why
@@ -84,12 +83,12 @@ def test_a_number_is_taken_though_latencies_of_two_devices_make_no_front():
         ("5", "--pick: trial 5 has no trained network: it is running"),
     ],
 )
-def test_a_pick_that_names_no_trained_network_is_refused(pick, message):
+def test_a_pick_that_matches_no_trained_network_is_refused(pick, message):
     with pytest.raises(UserError, match=message):
         choose(pick, RECORDS, DIRECTIONS)
 
 
-def test_one_way_of_packing_is_chosen(tmp_path):
+def test_retrain_and_ensemble_exclude_each_other(tmp_path):
     from search.cli.verbs.deploying import export
 
     with pytest.raises(UserError, match="choose one of --retrain full .one network. and --ensemble folds"):
@@ -103,9 +102,8 @@ def test_an_empty_study_has_nothing_to_export():
         choose("knee", [], DIRECTIONS)
 
 
-def test_the_neighbours_on_the_front_are_told_with_what_they_would_give():
-    said = choose("1", RECORDS, DIRECTIONS).neighbours
-    assert said == (
+def test_the_neighbours_on_the_front_are_reported_with_their_objectives():
+    assert choose("1", RECORDS, DIRECTIONS).neighbours == (
         "trial 2 would give Dice 0.8500 (+0.0500), training memory 1000 B (x 5.00)",
         "trial 0 would give Dice 0.5000 (-0.3000), training memory 100 B (x 0.50)",
     )

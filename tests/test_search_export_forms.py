@@ -1,4 +1,4 @@
-"""Forms of a network that need packages of an extra: what is said where they aren't there."""
+"""Forms of a network that need optional packages: their content, and the message if a package is missing."""
 
 from __future__ import annotations
 
@@ -8,34 +8,37 @@ from torch import nn
 
 from search.export import bundle, onnx
 from search.export.bundle import write as bundle_write
-from search.export.onnx import NoOnnx, write_onnx
+from search.export.onnx import OnnxExportError, write_onnx
 
 NETWORK = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.InstanceNorm3d(4), nn.ReLU(), nn.Conv3d(4, 2, 1)).eval()
 
 
-def test_onnx_is_written_checked_and_holds_no_path(tmp_path):
+def test_onnx_is_written_and_compared_and_contains_no_path(tmp_path):
     written = write_onnx(NETWORK, tmp_path / "model.onnx", in_channels=1, patch=(4, 8, 8))
     assert written.max_difference < 1e-4
-    assert written.note == "any batch of patches of 4 x 8 x 8; opset 20"
+    assert written.note == "any batch size, the training patch size 4 x 8 x 8 only; opset 20"
     content = (tmp_path / "model.onnx").read_bytes()
     assert b".py" not in content and b"/tests" not in content
 
 
-def test_without_the_extra_an_export_goes_on_and_says_so(tmp_path, monkeypatch):
+def test_a_missing_optional_package_is_named_with_the_command_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx, "find_spec", lambda name: None if name == "onnxscript" else True)
-    with pytest.raises(NoOnnx, match="onnxscript can't be imported: pip install 'voxnas\\[onnx\\]'"):
+    with pytest.raises(OnnxExportError, match="onnxscript can't be imported: pip install 'voxnas\\[onnx\\]'"):
         write_onnx(NETWORK, tmp_path / "model.onnx", in_channels=1, patch=(4, 8, 8))
     monkeypatch.setattr(bundle_write, "find_spec", lambda name: None if name == "fire" else True)
-    with pytest.raises(bundle.NoBundle, match="fire can't be imported: pip install 'voxnas\\[bundle\\]'"):
+    with pytest.raises(bundle.BundleError, match="fire can't be imported: pip install 'voxnas\\[bundle\\]'"):
+        bundle.write_bundle(tmp_path, NETWORK, None)
+    monkeypatch.setattr(bundle_write, "find_spec", lambda name: True)
+    with pytest.raises(bundle.BundleError, match="it needs model.py, which was not written"):
         bundle.write_bundle(tmp_path, NETWORK, None)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_onnx_cannot_say_is_no_form(tmp_path):
+def test_a_network_that_onnx_cannot_express_leaves_no_file(tmp_path):
     class Strange(nn.Module):
         def forward(self, x):
             return torch.linalg.eigvals(x[..., :4, :4]).real
 
-    with pytest.raises(NoOnnx):
+    with pytest.raises(OnnxExportError):
         write_onnx(Strange().eval(), tmp_path / "model.onnx", in_channels=1, patch=(4, 4, 4))
     assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,6 @@
-"""predict.py on volumes of every kind: an asymmetric phantom, each octant its own label, found again in world space.
+"""predict.py on all kinds of volumes: an asymmetric phantom with a label per octant, compared in world coordinates.
 
-The network is a model.py that reads the label off the intensity, so that what is tested is the way there and back.
+The network is a model.py that computes the label from the intensity: the tests check reading, resampling and writing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from search.data import geometry
 
 LABELS = tuple(range(9))  # background, then the octants
 SPACING_MM = (4.0, 1.0, 1.0)  # of the network's grid, (D, H, W)
-CENTRE = np.array([3.0, -5.0, 7.0])  # mm; octants meet here
+CENTRE = np.array([3.0, -5.0, 7.0])  # mm; where the octants meet
 NETWORK = """
 import torch
 
@@ -51,7 +51,7 @@ def settings(channels: int) -> dict:
 
 
 def loaded_program(folder: Path, *, channels: int = 1):
-    """A folder as an export leaves it, its network the one above; its predict.py as a module."""
+    """Write an export's folder with the network above; return its predict.py as a module."""
     for name in model.STANDALONE:
         shutil.copyfile(Path(model.__file__).parent / "standalone" / name, folder / name)
     shutil.copyfile(geometry.__file__, folder / "geometry.py")
@@ -88,7 +88,7 @@ def program(make_program):
 
 
 def octants(shape: tuple[int, int, int], affine: np.ndarray, *, margin: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Labels 1 to 8 by the side of CENTRE on each world axis, 0 in the margin; and the distance in mm to a border."""
+    """Labels 1 to 8 by octant around CENTRE in world space, 0 in the margin; and distances in mm to the borders."""
     places = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
     world = places @ affine[:3, :3].T + affine[:3, 3] - CENTRE
     labels = 1 + (world > 0) @ np.array([1, 2, 4])
@@ -102,7 +102,7 @@ def octants(shape: tuple[int, int, int], affine: np.ndarray, *, margin: int = 0)
 
 
 def affine_of(spacing, *, turned=0.0, flips=(1, 1, 1), order=(0, 1, 2), shape=(30, 34, 9)) -> np.ndarray:
-    """An affine whose volume has CENTRE off its middle, rotated about z by `turned` degrees, axes flipped, permuted."""
+    """An affine with CENTRE off the volume's middle, rotated about z by `turned` degrees, axes flipped and permuted."""
     angle = np.radians(turned)
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
     affine = np.eye(4)
@@ -123,7 +123,7 @@ VOLUMES = {
 
 
 def found_in_world(mask: Path, volume: Path, labels: np.ndarray, near: np.ndarray, *, within_mm: float) -> None:
-    """The mask lies where its volume lies, and holds each octant's label at its place in the world."""
+    """Assert that the mask has its volume's grid, and each octant's label at the right place in world space."""
     image = nibabel.load(mask)
     assert np.allclose(image.affine, nibabel.load(volume).affine, atol=1e-3)
     assert image.shape == labels.shape and image.get_data_dtype() == np.uint8
@@ -134,7 +134,7 @@ def found_in_world(mask: Path, volume: Path, labels: np.ndarray, near: np.ndarra
 
 
 @pytest.mark.parametrize("name", VOLUMES)
-def test_each_octant_is_found_at_its_place_in_the_world(program, tmp_path, name):
+def test_each_octant_is_found_at_its_place_in_world_space(program, tmp_path, name):
     shape, affine, dtype, suffix, margin = VOLUMES[name]
     labels, near = octants(shape, affine, margin=margin)
     image = nibabel.Nifti1Image(labels.astype(dtype), affine, dtype=dtype)
@@ -146,7 +146,7 @@ def test_each_octant_is_found_at_its_place_in_the_world(program, tmp_path, name)
     assert len(np.unique(np.asarray(nibabel.load(out).dataobj))) >= 4
 
 
-def test_label_names_are_in_the_masks_header(program, tmp_path):
+def test_the_masks_header_contains_the_label_names(program, tmp_path):
     labels, _ = octants((8, 9, 5), affine_of((1, 1, 4)))
     nibabel.save(nibabel.Nifti1Image(labels.astype(np.int16), affine_of((1, 1, 4))), tmp_path / "a.nii.gz")
     program.main([str(tmp_path / "a.nii.gz"), "--out", str(tmp_path / "b.nii.gz"), "--device", "cpu"])
@@ -155,7 +155,7 @@ def test_label_names_are_in_the_masks_header(program, tmp_path):
     assert header.get_intent()[0] == "label"
 
 
-def test_strips_and_probabilities_change_no_mask(program, tmp_path, monkeypatch):
+def test_strips_and_probabilities_do_not_change_the_mask(program, tmp_path, monkeypatch, capsys):
     affine = affine_of((0.8, 1.3, 3.0), shape=(60, 70, 12))
     labels, _ = octants((60, 70, 12), affine)
     noisy = labels + np.random.default_rng(0).normal(0, 0.6, labels.shape)
@@ -163,22 +163,23 @@ def test_strips_and_probabilities_change_no_mask(program, tmp_path, monkeypatch)
     whole, strips = tmp_path / "whole.nii.gz", tmp_path / "strips.nii.gz"
     assert program.main([str(tmp_path / "a.nii.gz"), "--out", str(whole), "--device", "cpu", "--probabilities"]) == 0
     monkeypatch.setattr(program, "_peak_bytes", lambda: 0)
-    monkeypatch.setattr(program, "MOST_STRIPS", 7)
-    least = "1.2MB"
+    monkeypatch.setattr(program, "MAX_STRIPS", 7)
     limited = [str(tmp_path / "a.nii.gz"), "--out", str(strips), "--device", "cpu", "--max-memory"]
     cuts = []
     original = program.geometry.strips
     monkeypatch.setattr(program.geometry, "strips", lambda grid, count: cuts.append(count) or original(grid, count))
-    assert program.main([*limited, least]) == 0
+    assert program.main([*limited, "1.2MB"]) == 0
     assert 1 < cuts[-1] <= 7
     assert np.array_equal(np.asarray(nibabel.load(whole).dataobj), np.asarray(nibabel.load(strips).dataobj))
-    shares = np.asarray(nibabel.load(tmp_path / "whole_probabilities.nii.gz").dataobj)
-    assert shares.shape == (60, 70, 12, 9) and np.allclose(shares.sum(axis=3), 1, atol=1e-5)
-    assert np.array_equal(shares.argmax(axis=3), np.asarray(nibabel.load(whole).dataobj))
+    probabilities = np.asarray(nibabel.load(tmp_path / "whole_probabilities.nii.gz").dataobj)
+    assert probabilities.shape == (60, 70, 12, 9) and np.allclose(probabilities.sum(axis=3), 1, atol=1e-5)
+    assert np.array_equal(probabilities.argmax(axis=3), np.asarray(nibabel.load(whole).dataobj))
+    capsys.readouterr()
     assert program.main([*limited, "10KB"]) == 2
+    assert "--max-memory: this volume needs at least 1 MiB" in capsys.readouterr().err
 
 
-def test_a_folder_is_done_in_spite_of_what_cannot_be_read(program, tmp_path, capsys):
+def test_unreadable_files_do_not_stop_the_rest_of_a_folder(program, tmp_path, capsys):
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     labels, _ = octants((12, 14, 5), affine_of((1, 1, 4)))
@@ -188,34 +189,36 @@ def test_a_folder_is_done_in_spite_of_what_cannot_be_read(program, tmp_path, cap
     nibabel.save(nibabel.Nifti1Image(np.zeros((5, 5, 5, 3), np.int16), np.eye(4)), folder / "d.nii")
     (folder / "notes.txt").write_text("no volume")
     assert program.main([str(folder), "--out", str(out), "--device", "cpu"]) == 1
-    said = capsys.readouterr()
-    assert [line.partition(": ")[0] for line in said.out.splitlines()] == [str(out / "a.nii.gz"), str(out / "c.nii.gz")]
-    assert "peak memory" in said.out
-    wrong = said.err.splitlines()
-    assert len(wrong) == 2 and "b.nii.gz: cannot be read" in wrong[0]
-    assert "d.nii: has 3 channels, the network takes 1 (c0)" in wrong[1]
+    output = capsys.readouterr()
+    masks = [line.partition(": ")[0] for line in output.out.splitlines()]
+    assert masks == [str(out / "a.nii.gz"), str(out / "c.nii.gz")]
+    assert "peak memory" in output.out and " in 1 window)" in output.out
+    errors = output.err.splitlines()
+    assert len(errors) == 2 and "b.nii.gz: cannot be read" in errors[0]
+    assert "d.nii: has 3 channels, but the network takes 1 (c0)" in errors[1]
     assert sorted(entry.name for entry in out.iterdir()) == ["a.nii.gz", "c.nii.gz"]
 
 
-def test_what_cannot_be_done_at_all_ends_with_two(program, tmp_path, capsys):
+def test_an_invalid_command_exits_with_code_two(program, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "x").mkdir()
     for name in ("a.nii.gz", "x/a.nii.gz"):
         nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), tmp_path / name)
-    for words, said in (
-        ([tmp_path / "empty", "--out", tmp_path / "out"], "empty: holds no volumes"),
-        ([tmp_path / "a.nii.gz", tmp_path / "x", "--out", tmp_path / "out"], "several inputs are named a: their masks"),
-        ([tmp_path / "a.nii.gz", tmp_path / "empty", "--out", tmp_path / "m.nii"], "holds no volumes"),
+    a, x, empty, out = (tmp_path / name for name in ("a.nii.gz", "x", "empty", "out"))
+    for words, message in (
+        ([empty, "--out", out], "empty: contains no volumes"),
+        ([a, x, "--out", out], "several inputs have the name a: their masks"),
+        ([a, empty, "--out", tmp_path / "m.nii"], "contains no volumes"),
     ):
         assert program.main([*map(str, words), "--device", "cpu"]) == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     if (tmp_path / "empty").stat().st_uid:  # root writes everywhere
         (tmp_path / "empty").chmod(0o500)
         assert program.main([str(tmp_path / "a.nii.gz"), "--out", str(tmp_path / "empty" / "m.nii")]) == 2
 
 
-def test_channels_come_as_one_file_or_as_nnunet_names_them(make_program, tmp_path):
+def test_channels_are_one_4d_file_or_files_with_nnunet_names(make_program, tmp_path):
     program = make_program(2)
     affine = affine_of((1, 1, 4))
     labels, near = octants((30, 34, 9), affine)
@@ -230,7 +233,7 @@ def test_channels_come_as_one_file_or_as_nnunet_names_them(make_program, tmp_pat
         found_in_world(out, tmp_path / "four.nii", labels, near, within_mm=0.0)
 
 
-def test_mha_and_dicom_lie_where_their_own_headers_say(make_program, tmp_path, capsys):
+def test_masks_of_mha_and_dicom_follow_their_headers(make_program, tmp_path, capsys):
     sitk = pytest.importorskip("SimpleITK")
     program = make_program()
     affine = affine_of((1.0, 1.0, 4.0), turned=15, flips=(-1, 1, 1))
@@ -248,18 +251,18 @@ def test_mha_and_dicom_lie_where_their_own_headers_say(make_program, tmp_path, c
     write_dicom(folder / "series", labels, lps)
     assert program.main([str(folder), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
     found_in_world(tmp_path / "out" / "meta.nii.gz", tmp_path / "same.nii.gz", labels, near, within_mm=0.0)
-    series = nibabel.load(tmp_path / "out" / "series.nii.gz")  # its slices run along their normal: here the other way
+    series = nibabel.load(tmp_path / "out" / "series.nii.gz")  # slices are ordered along their normal: here reversed
     assert np.allclose(series.affine[:3, :2], affine[:3, :2], atol=1e-3)
     assert np.allclose(series.affine @ [0, 0, 8, 1], affine @ [0, 0, 0, 1], atol=1e-3)
     assert np.array_equal(np.asarray(series.dataobj), octants(series.shape, series.affine)[0])
     next((folder / "series").iterdir()).unlink()
     sorted((folder / "series").iterdir())[3].unlink()
     assert program.main([str(folder / "series"), "--out", str(tmp_path / "no.nii.gz"), "--device", "cpu"]) == 2
-    assert "its slices lie at uneven distances" in capsys.readouterr().err
+    assert "the slices are not evenly spaced; a slice may be missing" in capsys.readouterr().err
 
 
 def write_dicom(folder: Path, values: np.ndarray, lps: np.ndarray) -> None:
-    """One file a slice of (X, Y, Z), intensities kept as value * 2 - 6."""
+    """Write one file per slice of (X, Y, Z), with intensities stored as value * 2 - 6."""
     pydicom = pytest.importorskip("pydicom")
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 

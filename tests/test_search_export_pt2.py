@@ -1,4 +1,4 @@
-"""Networks as `.pt2`: what sizes they take, and that they compute the same."""
+"""Networks as `.pt2`: the sizes that they accept, and equal results."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def written(patch, path, **fix):
         ((2, 16, 20), {"upsampling": "linear", "norm": "group", "attention@skips": "isa", "isa.shared": True}),
     ],
 )
-def test_a_written_network_takes_any_batch_and_size(tmp_path, patch, fix):
+def test_a_written_network_accepts_any_batch_and_volume_size(tmp_path, patch, fix):
     pt2, network = written(patch, tmp_path / "model.pt2", **fix)
     assert pt2.sizes == "any" and pt2.max_difference < 1e-4
     loaded = torch.export.load(tmp_path / "model.pt2").module()
@@ -67,8 +67,8 @@ def test_a_written_network_takes_any_batch_and_size(tmp_path, patch, fix):
     assert (tmp_path / "model.pt2").stat().st_size < 1 << 20  # no example volume inside
 
 
-class Place(nn.Module):
-    """Holds a weight for each voxel of its patch."""
+class PerVoxel(nn.Module):
+    """Has a weight for each voxel of its patch."""
 
     def __init__(self):
         super().__init__()
@@ -79,17 +79,17 @@ class Place(nn.Module):
 
 
 class Branch(nn.Module):
-    """Does something else on small maps, which a trace doesn't see."""
+    """Branches on the size, which a trace doesn't record."""
 
     def forward(self, x):
         return x * 2 if x.shape[3] > 8 else x
 
 
-@pytest.mark.parametrize("network", [Place(), Branch()])
-def test_a_network_that_depends_on_its_size_takes_its_patch_alone(tmp_path, network):
+@pytest.mark.parametrize("network", [PerVoxel(), Branch()])
+def test_a_network_that_depends_on_the_size_accepts_only_its_patch_size(tmp_path, network):
     path = tmp_path / "model.pt2"
     pt2 = write_pt2(network.eval(), path, in_channels=1, patch=(3, 11, 9), strides=((1, 2, 2),))
-    assert pt2.sizes == "patch" and "only the training patch, 3 x 11 x 9" in pt2.note
+    assert pt2.sizes == "patch" and "the training patch size 3 x 11 x 9 only" in pt2.note
     loaded = torch.export.load(path).module()
     assert difference(loaded, network, (3, 1, 3, 11, 9)) == 0
     with pytest.raises(Exception, match="11"):

@@ -15,7 +15,7 @@ from bench_presets import SMALL, narrowed
 from torch import nn
 
 from search.export.source import NotWritable, write_source
-from search.export.trained import Ensemble, fresh_network
+from search.export.trained import Ensemble, untrained_network
 from search.runner.plan import sample_buildable
 from search.training.checkpoint import save_file_apart
 from space.architecture import Architecture
@@ -43,9 +43,9 @@ def lively(network: nn.Module) -> nn.Module:
 
 def written(architecture: Architecture, context: Context, folder: Path, *, count: int = 1, sizes=()):
     """The network, its model.py as a module, and what that loads; the source is the same at all sizes."""
-    network = lively(fresh_network(architecture, context, count=count))
+    network = lively(untrained_network(architecture, context, count=count))
     done = write_source(
-        lambda: fresh_network(architecture, context, count=count),
+        lambda: untrained_network(architecture, context, count=count),
         folder / "model.py",
         in_channels=context.in_channels,
         sizes=sizes or [context.patch],

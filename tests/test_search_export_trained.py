@@ -1,4 +1,4 @@
-"""What an export packs: a trial's weights, a training on all cases, one network of each fold."""
+"""The weights of an export: a trial's own, a retraining on all cases, one network per fold."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from search.training.checkpoint import load_weights
 
 @pytest.fixture(scope="module")
 def study(tiny_run, tmp_path_factory):
-    """The tiny study, to be written to."""
+    """A writable copy of the tiny study."""
     root = tmp_path_factory.mktemp("packed")
     shutil.copytree(tiny_run.file.parent, root, dirs_exist_ok=True)
     plan = make_plan(load_study(root / tiny_run.file.name, data_root=root), runs=root / "runs")
@@ -26,17 +26,17 @@ def study(tiny_run, tmp_path_factory):
     return plan, kept[0], records
 
 
-def test_a_trial_is_packed_with_its_own_scores(study):
+def test_a_trial_is_packed_with_its_own_dice(study):
     plan, record, records = study
     trained = pack("trial", plan, record, records, view=quiet_view())
     assert trained.how == "trained on fold 0 (of 0 to 2): 4 cases, validated on 2"
     assert trained.estimate == record.measurement.cases and len(trained.folders) == 1
 
 
-def test_a_training_on_all_cases_keeps_the_cross_validated_estimate_and_is_done_once(study):
+def test_a_retraining_on_all_cases_keeps_the_cross_validated_estimate_and_runs_once(study):
     plan, record, records = study
     trained = pack("full", plan, record, records, view=quiet_view())
-    assert trained.how == "trained again on all 6 cases"
+    assert trained.how == "retrained on all 6 cases"
     assert trained.estimate == record.measurement.cases
     network = trained_network(record, trained, plan.context)
     again = pack("full", plan, record, records, view=quiet_view())
@@ -46,11 +46,11 @@ def test_a_training_on_all_cases_keeps_the_cross_validated_estimate_and_is_done_
     assert any(not torch.equal(one, other) for one, other in pairs)
 
 
-def test_an_ensemble_trains_the_folds_that_are_missing_and_scores_every_case_unseen(study):
+def test_an_ensemble_trains_missing_folds_and_scores_every_case_unseen(study):
     plan, record, records = study
     trained = pack("folds", plan, record, records, view=quiet_view())
     assert len(trained.folders) == 3
-    assert trained.how.startswith("3 networks, one of each fold (trials ")
+    assert trained.how.startswith("ensemble of 3 networks, one per fold (trials ")
     assert {case.case for case in trained.estimate} == {case.name for case in plan.dataset.cases}
     network = trained_network(record, trained, plan.context)
     assert isinstance(network, Ensemble)
@@ -61,7 +61,7 @@ def test_an_ensemble_trains_the_folds_that_are_missing_and_scores_every_case_uns
     assert pack("folds", plan, record, now, view=quiet_view()) == trained
 
 
-def test_weights_that_are_gone_are_named(study, tmp_path):
+def test_deleted_weights_are_reported(study, tmp_path):
     plan, record, _ = study
-    with pytest.raises(UserError, match=f"trial {record.number}: its weights are gone: .*`keep: all`"):
+    with pytest.raises(UserError, match=f"trial {record.number}: its weights were deleted: .*`keep: all`"):
         trained_network(record, Trained((tmp_path,), ("",), "", ()), plan.context)

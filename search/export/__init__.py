@@ -1,4 +1,4 @@
-"""Export: one trained network as a folder that runs without voxnas, proved before it appears."""
+"""Export: one trained network as a folder that runs without voxnas, verified before it is put in place."""
 
 from search.export.model import Exported, export, export_trained
 

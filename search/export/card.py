@@ -1,4 +1,4 @@
-"""The model card of an export: what it is, how good, at what cost, and what it must not be used for."""
+"""The model card of an export: intended use, data, training, Dice, costs, limits, licences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from search.analysis.choose import Choice
 from search.analysis.confirmation import interval
-from search.config.units import show_bytes, show_count, show_seconds
+from search.config.units import counted, show_bytes, show_count, show_seconds
 from search.data.prepare import Prepared
 from search.export.forms import Forms
 from search.export.trained import Trained
@@ -35,7 +35,7 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an export comes from: the trial and why that one, its weights, its study and its data."""
+    """Provenance of an export: the selected trial and the reason, its weights, its study and its data."""
 
     choice: Choice
     trained: Trained
@@ -44,23 +44,28 @@ class Origin:
 
     @property
     def record(self) -> Record:
-        """The trial."""
+        """The selected trial."""
         return self.choice.record
 
 
 def model_card(
-    origin: Origin, *, forms: Forms, proofs: Sequence[str], peaks: Mapping[str, int], hashes: Mapping[str, str]
+    origin: Origin, *, forms: Forms, checks: Sequence[str], peaks: Mapping[str, int], hashes: Mapping[str, str]
 ) -> str:
-    """Return the card as Markdown; `peaks` are predict.py's bytes by form, `hashes` SHA-256 by file name."""
+    """Return the card as Markdown.
+
+    `checks` are the verification's results, `peaks` predict.py's peak memory in bytes by form, `hashes` the SHA-256
+    by file name.
+    """
     classes = ", ".join(origin.prepared.labels[1:])
-    proved = "\n".join(f"* {proof}." for proof in proofs if proof)
+    verified = "\n".join(f"* {check}." for check in checks if check)
+    bundled = any(name.startswith("bundle/") for name in hashes)
     sections = [
         f"# {origin.prepared.name}: segmentation of {classes}",
         _about(origin),
         "## Intended use",
         _intended(origin),
         "## How to run it",
-        _usage(origin, forms),
+        _usage(origin, forms, bundled=bundled),
         "## Data",
         _data(origin),
         "## Training",
@@ -69,10 +74,10 @@ def model_card(
         _dice(origin),
         "## Costs",
         _costs(origin, peaks),
-        "## Place on the front",
+        "## Place on the Pareto front",
         _place(origin),
-        "## Proof",
-        f"Compared with the trained network in voxnas, in float32 on the CPU:\n\n{proved}",
+        "## Verification",
+        f"Compared with the trained network in voxnas, in float32 on the CPU:\n\n{verified}",
         "## Limits",
         _limits(origin),
         "## Licences",
@@ -88,9 +93,9 @@ def model_card(
 def _about(origin: Origin) -> str:
     record = origin.record
     return (
-        "A convolutional network that labels every voxel of a volume, found by architecture search with "
-        f"voxnas in the study `{origin.plan.study.name}`.\n\n"
-        f"* Chosen: {origin.choice.why}.\n"
+        "A convolutional network that assigns a label to every voxel of a volume. voxnas found it by architecture "
+        f"search in the study `{origin.plan.study.name}`.\n\n"
+        f"* Selection: {origin.choice.why}.\n"
         f"* Weights: {origin.trained.how}.\n"
         f"* Architecture `{record.architecture.fingerprint}`: {record.architecture.describe()}.\n"
         f"* Labels: {_labels(origin)}."
@@ -101,59 +106,62 @@ def _intended(origin: Origin) -> str:
     classes, channels = ", ".join(origin.prepared.labels[1:]), ", ".join(origin.prepared.channels)
     return (
         f"Research on the segmentation of {classes} in volumes like those of {origin.prepared.name} ({channels}): "
-        "measuring, annotating with a person's correction, comparing methods. Not diagnosis, not treatment, not "
-        "volumes of another kind."
+        "measurement, annotation with manual correction, comparison of methods. Not for diagnosis, treatment, or "
+        "other kinds of volumes."
     )
 
 
 def _training(origin: Origin) -> str:
     training, epochs = origin.plan.training, origin.record.measurement.epochs
-    last = f" The last epoch's loss was {epochs[-1].loss:.4f}." if epochs else ""
+    last = f" Loss of the last epoch: {epochs[-1].loss:.4f}." if epochs else ""
     start = origin.plan.training.init
+    length = f"{counted(training.epochs, 'epoch')} of {counted(training.steps_per_epoch, 'step')}"
     return (
-        f"Recipe `{training.recipe}`: {training.epochs} epochs of {training.steps_per_epoch} steps, batch "
-        f"{training.batch}, patches of "
-        f"{_times(origin.plan.context.patch)} voxels; {training.optimiser}, learning rate {training.learning_rate:g} "
-        f"({training.schedule}), weight decay {training.weight_decay:g}; seed {origin.record.seed}."
-        f"{f' Started from `{start}`.' if start else ''}{last}"
+        f"Recipe `{training.recipe}`: {length}, "
+        f"batch size {training.batch}, patches of {_times(origin.plan.context.patch)} voxels; {training.optimiser}, "
+        f"learning rate {training.learning_rate:g} ({training.schedule}), weight decay {training.weight_decay:g}; seed "
+        f"{origin.record.seed}.{f' Initialised from `{start}`.' if start else ''}{last}"
     )
 
 
 def _place(origin: Origin) -> str:
-    said = origin.choice.neighbours
-    beside = "\n".join(f"* {each}." for each in said) if said else "No other network stands beside it."
-    return f"{origin.choice.why[:1].upper()}{origin.choice.why[1:]}. Its neighbours on the front:\n\n{beside}"
+    why = f"{origin.choice.why[:1].upper()}{origin.choice.why[1:]}."
+    if not origin.choice.neighbours:
+        return f"{why} It has no neighbours on the front."
+    neighbours = "\n".join(f"* {each}." for each in origin.choice.neighbours)
+    return f"{why} Its neighbours on the front:\n\n{neighbours}"
 
 
 def _labels(origin: Origin) -> str:
     pairs = zip(origin.prepared.label_values, origin.prepared.labels, strict=True)
-    return ", ".join(f"{value} {name}" for value, name in pairs)
+    return ", ".join(f"{value} = {name}" for value, name in pairs)
 
 
-def _usage(origin: Origin, forms: Forms) -> str:
+def _usage(origin: Origin, forms: Forms, *, bundled: bool) -> str:
     channels = origin.prepared.channels
-    several = len(channels) > 1
     more = "".join(f" --channel {name}.nii.gz" for name in channels[1:])
-    image = f"{channels[0] if several else 'IMAGE'}.nii.gz{more}"
-    said = "\n".join(f"* {line}." for line in forms.lines)
+    image = f"{channels[0] if len(channels) > 1 else 'IMAGE'}.nii.gz{more}"
+    lines = "\n".join(f"* {line}." for line in forms.lines)
+    bundle = "\n\n`bundle/` is the same network as a MONAI bundle; `bundle/docs/README.md` explains how to run it."
     return (
         "```\npip install -r requirements.txt\n"
         f"python predict.py {image} --out MASK.nii.gz\npython predict.py FOLDER --out MASKS\n```\n\n"
-        f"Input: {len(channels)} channel{'s' if several else ''} ({', '.join(channels)}) in any orientation and "
-        "spacing: NIfTI, or .mha, .nrrd (with SimpleITK), or DICOM series (with pydicom). Output: labels on the "
-        "input's grid and affine, their names in the header. `predict.py --help` lists the options; it ends with 0, "
-        "with 1 where some inputs failed, with 2 where nothing could be done, and a line on stderr for each.\n\n"
-        f"Forms (`--form`), each fed with windows of the training patch:\n\n{said}\n\n"
-        "`bundle/` is the same as a MONAI bundle; its docs/README.md says how it is run."
+        f"Input: {counted(len(channels), 'channel')} ({', '.join(channels)}) in any orientation and spacing, as NIfTI, "
+        ".mha or .nrrd (with SimpleITK), or DICOM series (with pydicom). Output: label values on the input's grid and "
+        "affine, with the label names in the header. `predict.py --help` lists the options. Exit codes: 0 success; "
+        "1 some inputs failed; 2 all inputs failed or the command is invalid. Each failure is one line on stderr.\n\n"
+        "Forms of the network (`--form`); predict.py applies each to sliding windows of the training patch size:\n\n"
+        f"{lines}{bundle if bundled else ''}"
     )
 
 
 def _data(origin: Origin) -> str:
     plan = origin.plan
+    cases, folds = counted(len(plan.dataset.cases), "labelled case"), counted(len(plan.folds), "fold")
     return (
-        f"{origin.prepared.name} (licence: {origin.prepared.licence}), {len(plan.dataset.cases)} labelled cases in "
-        f"{len(plan.folds)} folds; cases of one group are never on both sides. Weights: {origin.trained.how}. Network "
-        f"grid (D, H, W): patches of {_times(plan.context.patch)} voxels of {_times(plan.context.spacing)} mm."
+        f"{origin.prepared.name} (licence: {origin.prepared.licence}), {cases} in {folds}; no fold splits a group of "
+        f"cases. Weights: {origin.trained.how}. Network grid (D, H, W): patches of {_times(plan.context.patch)} voxels "
+        f"of {_times(plan.context.spacing)} mm."
     )
 
 
@@ -168,8 +176,8 @@ def _dice(origin: Origin) -> str:
         spread = [f"{value:.4f}" for value in numbers]
         rows.append((name, spread[0], between, *spread[1:], str(len(known))))
     return (
-        f"Mean over classes, then cases: **{mean_dice(cases):.4f}**. Measured on whole volumes, on their own grids, "
-        "each case by a network that was not trained on it.\n\n"
+        f"Mean over classes, then over cases: **{mean_dice(cases):.4f}**. Measured on whole volumes on their original "
+        "grids; each case was segmented by a network that was not trained on it.\n\n"
         + _table(("class", "mean", "95 % interval", "lowest", "highest", "cases"), rows)
     )
 
@@ -181,19 +189,19 @@ def _costs(origin: Origin, peaks: Mapping[str, int]) -> str:
     batch = origin.plan.training.batch
     rows = [
         ("parameters", show_count(costs.params)),
-        ("multiply-adds of one patch", show_count(costs.macs)),
-        ("memory of a training step (predicted)", f"{show_bytes(costs.memory_bytes)} at batch {batch}"),
-        ("memory of inference on one patch (predicted)", show_bytes(costs.inference_memory_bytes)),
+        ("multiply-adds per patch", show_count(costs.macs)),
+        ("peak memory of a training step (predicted)", f"{show_bytes(costs.memory_bytes)} at batch size {batch}"),
+        ("peak memory of inference on one patch (predicted)", show_bytes(costs.inference_memory_bytes)),
     ]
     if costs.latency:
-        seen = costs.latency
-        spread = f"{show_seconds(seen.median_s)} (interquartile range {show_seconds(seen.iqr_s)})"
-        where = f"on {seen.device}, {seen.threads} threads, {seen.precision}"
-        rows.append(("latency of one patch", f"{spread} {where}"))
+        latency = costs.latency
+        spread = f"{show_seconds(latency.median_s)} (interquartile range {show_seconds(latency.iqr_s)})"
+        where = f"on {latency.device}, {counted(latency.threads, 'thread')}, {latency.precision}"
+        rows.append(("latency per patch", f"{spread} {where}"))
     for form, peak in peaks.items():
-        rows.append((f"peak memory of predict.py, form {form}, on the proof's cases", show_bytes(peak)))
+        rows.append((f"peak memory of `predict.py --form {form}` on the verification's cases", show_bytes(peak)))
     if len(origin.trained.folders) > 1:
-        rows.append(("networks, each at these costs", str(len(origin.trained.folders))))
+        rows.append(("networks in the ensemble, each with these costs", str(len(origin.trained.folders))))
     return _table(("cost", "value"), rows)
 
 
@@ -202,30 +210,30 @@ def _limits(origin: Origin) -> str:
     precision = costs.latency.precision if costs and costs.latency else "float32"
     other = ""
     if precision != "float32":
-        other = f" The Dice above was measured in {precision}; masks may differ a little."
+        other = f" The Dice above was measured in {precision}; masks may differ slightly."
     return (
-        "* **Not a medical device.** For research. No regulator has cleared it; no diagnosis or treatment "
-        "may rest on it.\n"
-        "* The Dice above is that of validation cases, on which this network was also chosen among others: expect "
-        "less on new data. No external test set.\n"
-        "* Volumes unlike the data set's (scanner, protocol, field of view, anatomy, spacing) are not "
-        "covered, and predict.py does not notice them.\n"
-        "* predict.py computes in float32 on a CPU, in float16 on a GPU (`--precision float32` for the other)."
+        "* **Not a medical device.** For research only. No regulator has cleared it: do not base diagnosis or "
+        "treatment on it.\n"
+        "* The Dice above was measured on validation cases that were also used to select this network: expect a "
+        "lower Dice on new data. There was no external test set.\n"
+        "* Volumes that differ from the training data (scanner, protocol, field of view, anatomy, spacing) are not "
+        "covered, and predict.py does not detect them.\n"
+        "* predict.py computes in float32 on a CPU and in float16 on a GPU (float32 with `--precision float32`)."
         f"{other}\n"
-        "* predict.py holds the image, and slab after slab of the logits; `--max-memory` cuts planes into strips."
+        "* predict.py keeps the image and one slab of the logits in memory; `--max-memory` splits slabs into strips."
     )
 
 
 def _licences(origin: Origin) -> str:
     architecture = origin.record.architecture
     used = [*architecture.attention().values(), architecture["encoder"], architecture.get("stages", "single")]
-    papers = "".join(f"\n* {said}." for said in dict.fromkeys(SOURCES[each] for each in used if each in SOURCES))
+    papers = "".join(f"\n* {source}." for source in dict.fromkeys(SOURCES[each] for each in used if each in SOURCES))
     if is_timm(architecture["encoder"]):
         papers += f"\n* Encoder: {architecture['encoder']} of timm (Wightman), Apache-2.0; its source is in model.py."
     return (
         "* All Python files: Apache-2.0 (voxnas).\n"
-        f"* Weights: learnt from {origin.prepared.name}, whose licence is: {origin.prepared.licence}. Its "
-        f"terms may bind what is made from it.{papers}"
+        f"* Weights: trained on {origin.prepared.name} (licence: {origin.prepared.licence}). The terms of that "
+        f"licence may also apply to the weights.{papers}"
     )
 
 

@@ -1,4 +1,4 @@
-"""A network in all forms that it can be written in: readable source, torch.export, ONNX."""
+"""The forms of an exported network: readable source, torch.export, ONNX."""
 
 from __future__ import annotations
 
@@ -7,64 +7,64 @@ from pathlib import Path
 
 from torch import nn
 
-from search.export.onnx import NoOnnx, Onnx, write_onnx
+from search.export.onnx import Onnx, OnnxExportError, write_onnx
 from search.export.pt2 import Pt2, other_sizes, write_pt2
 from search.export.source import NotWritable, Source, write_source
-from search.export.trained import fresh_network
+from search.export.trained import untrained_network
 from space.architecture import Architecture
 from space.canonical import Context
 
-FORMS = ("source", "pt2", "onnx")  # in the order in which predict.py prefers them
+FORMS = ("source", "pt2", "onnx")  # predict.py's order of preference
 FILES = {"source": "model.py", "pt2": "model.pt2", "onnx": "model.onnx"}
 
 
 @dataclass(frozen=True)
 class Forms:
-    """What was written: the source's class, what the others take, and why a form is absent."""
+    """The forms that were written, and for each missing form the reason."""
 
     pt2: Pt2
     source: Source | None = None
     onnx: Onnx | None = None
-    absent: tuple[tuple[str, str], ...] = ()
+    missing: tuple[tuple[str, str], ...] = ()
 
     @property
-    def there(self) -> tuple[str, ...]:
+    def written(self) -> tuple[str, ...]:
         """Names of the forms that were written."""
-        return tuple(form for form in FORMS if form not in dict(self.absent))
+        return tuple(form for form in FORMS if form not in dict(self.missing))
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """What each form is, a line each."""
-        said = []
+        """One line per form: the sizes it accepts, or why it is missing."""
+        lines = []
         if self.source:
-            size = "any size" if self.source.sizes == "any" else "the training patch alone"
-            said.append(f"model.py is the network's source, class {self.source.network}, for any batch and {size}")
-        said.append(f"model.pt2 takes {self.pt2.note}")
+            size = "any volume size" if self.source.sizes == "any" else "the training patch size only"
+            lines.append(f"model.py: source code, class {self.source.network}; any batch size, {size}")
+        lines.append(f"model.pt2: {self.pt2.note}")
         if self.onnx:
-            said.append(f"model.onnx takes {self.onnx.note}")
-        return (*said, *(f"{FILES[form]} is not there: {why}" for form, why in self.absent))
+            lines.append(f"model.onnx: {self.onnx.note}")
+        return (*lines, *(f"{FILES[form]} was not written: {why}" for form, why in self.missing))
 
 
 def write_forms(
     network: nn.Module, folder: Path, *, architecture: Architecture, context: Context, count: int, title: str
 ) -> Forms:
-    """Write every form that applies; `network` is in eval mode, of `count` trainings. Raises UserError."""
-    absent: list[tuple[str, str]] = []
+    """Write every possible form of a network in eval mode that packs `count` trainings. Raises UserError."""
+    missing: list[tuple[str, str]] = []
     source, onnx = None, None
     channels, patch = context.in_channels, context.patch
     try:
         source = write_source(
-            lambda: fresh_network(architecture, context, count=count),
+            lambda: untrained_network(architecture, context, count=count),
             folder / FILES["source"],
             in_channels=channels,
             sizes=[patch, *other_sizes(patch, architecture.strides)],
             title=title,
         )
     except NotWritable as error:
-        absent.append(("source", str(error)))
+        missing.append(("source", str(error)))
     pt2 = write_pt2(network, folder / FILES["pt2"], in_channels=channels, patch=patch, strides=architecture.strides)
     try:
         onnx = write_onnx(network, folder / FILES["onnx"], in_channels=channels, patch=patch)
-    except NoOnnx as error:
-        absent.append(("onnx", str(error)))
-    return Forms(pt2, source, onnx, tuple(absent))
+    except OnnxExportError as error:
+        missing.append(("onnx", str(error)))
+    return Forms(pt2, source, onnx, tuple(missing))

@@ -1,4 +1,4 @@
-"""`voxnas import`: an export's weights, or the authors' released ones, as a file that trainings start from."""
+"""`voxnas import`: the weights of an export or of the authors' release, as a file to initialise trainings from."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from search.config.errors import UserError, nearest
+from search.config.units import counted
 from search.training.initial import EXPORTED
 from space.architecture import Architecture
 from space.build import build
@@ -23,39 +24,42 @@ from space.presets import PRESETS, Preset
 from space.released_weights import from_released, released_prefixes
 
 NESTED = ("state_dict", "model_state_dict", "model", "network_weights", "net")
-WRAPPERS = ("module.", "encoder.")  # of nn.DataParallel, and of a whole network around CSAM's encoder
+WRAPPERS = ("module.", "encoder.")  # prefixes of nn.DataParallel, and of a whole network around CSAM's encoder
 State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What was written: the weights' file, the network that they belong to, and what was left out."""
+    """The written weights file, the network that it fits, and the names of skipped tensors."""
 
     file: Path
     network: str
     tensors: int
-    left_out: tuple[str, ...]
+    skipped: tuple[str, ...]
 
     def __str__(self) -> str:
-        left = f"; {len(self.left_out)} tensors left out ({', '.join(self.left_out[:3])}, ...)" if self.left_out else ""
-        return f"{self.file}: {self.tensors} tensors of {self.network}{left}; start from them with `training.init`"
+        names = ", ".join(self.skipped[:3]) + (", ..." if len(self.skipped) > 3 else "")
+        skipped = f"; skipped {counted(len(self.skipped), 'tensor')} ({names})" if self.skipped else ""
+        return (
+            f"{self.file}: {counted(self.tensors, 'tensor')} of {self.network}{skipped}; "
+            "start trainings from this file with `training.init`"
+        )
 
 
 def import_weights(source: Path, out: Path, *, preset: str | None = None) -> Imported:
-    """Read an export's folder, a .safetensors file or a checkpoint, and write a .safetensors file of our names.
+    """Read an export's folder, a .safetensors file or a checkpoint, and write a .safetensors file with our names.
 
-    Nothing but tensors and plain values is unpickled. Without `preset` the released networks are tried. Raises
-    UserError.
+    Only tensors and plain values are unpickled. Without `preset`, all released networks are tried. Raises UserError.
     """
     if out.suffix != ".safetensors":
-        raise UserError([f"--out {out}: the weights' name ends in .safetensors"])
+        raise UserError([f"--out {out}: the file name must end in .safetensors"])
     if preset is not None and preset not in PRESETS:
-        raise UserError([f"--preset: {preset!r} is no paper's network{nearest(preset, list(PRESETS))}"])
+        raise UserError([f"--preset: there is no preset {preset!r}{nearest(preset, list(PRESETS))}"])
     if source.is_dir():
         architecture, state = _exported(source)
-        network, left = architecture.describe(), list[str]()
+        network, skipped = architecture.describe(), list[str]()
     else:
-        found, state, left = _released(_read(source), source, preset)
+        found, state, skipped = _released(_read(source), source, preset)
         architecture, network = found.architecture, found.name
     tensors = {name: tensor.clone().contiguous() for name, tensor in state.items()}
     try:
@@ -63,15 +67,15 @@ def import_weights(source: Path, out: Path, *, preset: str | None = None) -> Imp
         save_file(tensors, out, metadata={"architecture": architecture.to_json(), "source": source.name})
     except (OSError, SafetensorError) as error:
         raise UserError([f"--out {out}: can't be written: {error}"]) from error
-    return Imported(out, network, len(tensors), tuple(left))
+    return Imported(out, network, len(tensors), tuple(skipped))
 
 
 def _exported(folder: Path) -> tuple[Architecture, State]:
-    """Return an export's network and weights; of several trainings the first."""
-    described = folder / "architecture.json"
-    if not described.is_file():
-        raise UserError([f"{folder}: is no export: it has no architecture.json"])
-    values = json.loads(described.read_text(encoding="utf-8"))
+    """Return an export's architecture and weights; those of the first network of an ensemble."""
+    file = folder / "architecture.json"
+    if not file.is_file():
+        raise UserError([f"{folder}: is not an export: architecture.json is missing"])
+    values = json.loads(file.read_text(encoding="utf-8"))
     architecture = Architecture.of(values["architecture"])
     state = _read(folder / EXPORTED)
     if values.get("networks", 1) > 1:
@@ -83,9 +87,9 @@ def _exported(folder: Path) -> tuple[Architecture, State]:
 
 
 def _require_all(state: State, architecture: Architecture, context: Context, file: Path) -> None:
-    wanted = _shapes(architecture, context)
-    if {name: tuple(tensor.shape) for name, tensor in state.items()} != wanted:
-        raise UserError([f"{file}: doesn't hold the weights that architecture.json describes"])
+    expected = _shapes(architecture, context)
+    if {name: tuple(tensor.shape) for name, tensor in state.items()} != expected:
+        raise UserError([f"{file}: the weights don't match architecture.json"])
 
 
 def _shapes(architecture: Architecture, context: Context) -> dict[str, tuple[int, ...]]:
@@ -103,54 +107,54 @@ def _read(path: Path) -> State:
                 return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         loaded = torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
-        hint = "it holds more than tensors and plain values; save its state dict alone, where you trust it"
-        raise UserError([f"{path}: is not loaded: {hint}"]) from error
-    except Exception as error:  # safetensors, zipfile and torch share no error class for a damaged file
+        hint = "it contains objects other than tensors and plain values; if you trust it, save only its state dict"
+        raise UserError([f"{path}: was not loaded: {hint}"]) from error
+    except Exception as error:  # safetensors, zipfile and torch have no common error class for a damaged file
         raise UserError([f"{path}: can't be read ({type(error).__name__}: {error})".splitlines()[0]]) from error
     return _state_in(loaded, path)
 
 
 def _state_in(loaded: Any, path: Path) -> State:
-    """Find the state dict in what a checkpoint holds."""
+    """Find the state dict in a loaded checkpoint."""
     for candidate in (loaded, *(loaded.get(name) for name in NESTED if isinstance(loaded, Mapping))):
         values = list(candidate.values()) if isinstance(candidate, Mapping) else []
         if values and all(isinstance(each, Tensor) for each in values):
             return dict(candidate)
-    raise UserError([f"{path}: holds no state dict (tried: the file itself, {', '.join(NESTED)})"])
+    raise UserError([f"{path}: contains no state dict (searched at the top level and under {', '.join(NESTED)})"])
 
 
 def _released(state: State, file: Path, preset: str | None) -> tuple[Preset, State, list[str]]:
-    """Return the paper's network that a released state dict fits, its weights by our names, and what is left out."""
+    """Return the preset that a released state dict fits, its weights with our names, and the skipped names."""
     tried = [PRESETS[preset]] if preset else [each for each in PRESETS.values() if _has_names(each)]
     fits = [_fit(state, each) for each in tried]
     best = max(range(len(tried)), key=lambda index: len(fits[index][0]))
     if not fits[best][0]:
         names = ", ".join(each.name for each in tried)
-        raise UserError([f"{file}: none of its weights fit by name and shape (tried: {names}); name one with --preset"])
+        raise UserError([f"{file}: no tensor matches a preset by name and shape (tried: {names})"])
     return tried[best], *fits[best]
 
 
 def _fit(state: State, preset: Preset) -> tuple[State, list[str]]:
-    """Return what of a state dict fits a paper's network, by our names, and the names of the rest."""
-    wanted = _shapes(preset.architecture, preset.context)
+    """Return the tensors that fit a preset, with our names, and the names of the others."""
+    expected = _shapes(preset.architecture, preset.context)
     fitting: State = {}
-    left: list[str] = []
+    skipped: list[str] = []
     for name, tensor in state.items():
         ours = _our_name(name, tensor, preset)
-        if ours and wanted.get(ours[0]) == tuple(ours[1].shape):
+        if ours and expected.get(ours[0]) == tuple(ours[1].shape):
             fitting[ours[0]] = ours[1]
         else:
-            left.append(name)
-    return fitting, left
+            skipped.append(name)
+    return fitting, skipped
 
 
 def _our_name(name: str, tensor: Tensor, preset: Preset) -> tuple[str, Tensor] | None:
-    """Return a tensor as our network has it: a released name's, or the name's own where it is ours already."""
+    """Convert a tensor with a released name to our name and shape; other names are taken as ours."""
     bare = name.removeprefix(WRAPPERS[0])
     for candidate in (bare, bare.removeprefix(WRAPPERS[1])) if _has_names(preset) else ():
         try:
             return next(iter(from_released({candidate: tensor}, preset.architecture).items()))
-        except ValueError:  # no name of the table
+        except ValueError:  # not in the table of released names
             continue
     return bare, tensor
 

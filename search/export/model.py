@@ -1,4 +1,4 @@
-"""One trial's network as a folder that runs without voxnas: written aside, proved, then put in place."""
+"""One trial's network as a folder that runs without voxnas: written to a staging folder, verified, put in place."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from torch import nn
 
 from search.analysis.choose import choose
 from search.config.errors import UserError
-from search.config.units import show_bytes
+from search.config.units import counted, show_bytes
 from search.data import geometry
 from search.data.read import Case
-from search.export.bundle import Described, NoBundle, check_bundle, write_bundle
+from search.export.bundle import BundleError, BundleInfo, check_bundle, write_bundle
 from search.export.card import Origin, model_card
 from search.export.forms import FILES as FORM_FILES
 from search.export.forms import Forms, write_forms
-from search.export.proof import Expected, Proof, expect, prove, require_recorded_dice
 from search.export.trained import Packing, pack, trained_network
+from search.export.verification import FormCheck, Reference, check_form, reference_results, require_recorded_dice
 from search.runner.driver import View
 from search.runner.plan import Plan, prepared_data, require_unchanged, task_of
 from search.storage import read_records
@@ -44,106 +44,105 @@ FILES = (
     CARD,
 )
 BUNDLE = "bundle"
-BYCATCH = ("__pycache__",)  # what running predict.py may leave beside it
-LOWEST = {"numpy": "2.0", "nibabel": "5.3"}
-PROOF_CASES = 3
+IGNORED = ("__pycache__",)  # written by running predict.py
+MIN_VERSIONS = {"numpy": "2.0", "nibabel": "5.3"}
+CHECKED_CASES = 3
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and how it was proved; as text, the lines that a user reads."""
+    """A written and verified export; its text is the summary for the user."""
 
     folder: Path
     why: tuple[str, ...]
     sizes_bytes: tuple[tuple[str, int], ...]
     forms: Forms
-    proofs: tuple[Proof, ...]
+    checks: tuple[FormCheck, ...]
     bundle: str
     seconds: float
 
     def __str__(self) -> str:
         total = sum(size for _, size in self.sizes_bytes)
-        written = f"{self.folder}: {len(self.sizes_bytes)} files, {show_bytes(total)}, in {self.seconds:.1f} s"
-        proved = [f"proved {proof}" for proof in self.proofs]
-        return "\n".join([*self.why, written, *self.forms.lines, *proved, self.bundle])
+        files = f"{counted(len(self.sizes_bytes), 'file')}, {show_bytes(total)}"
+        written = f"{self.folder}: {files}, written and verified in {self.seconds:.1f} s"
+        checked = [f"verified {check}" for check in self.checks]
+        return "\n".join([*self.why, written, *self.forms.lines, *checked, self.bundle])
 
 
 def export(plan: Plan, pick: str, out: Path, *, packing: Packing = "trial", view: View) -> Exported:
-    """Choose a trial of a study that has run, write its network to `out`, and prove it.
+    """Choose a trial of a study that has run, write its network to `out`, and verify it.
 
-    Raises UserError where the pick names no trained network, the study's file has changed since, the weights
-    are gone, `out` can't be used, or the proof fails.
+    Raises UserError if the pick matches no trained network, the study file has changed since, the weights were
+    deleted, `out` can't be used, or the verification fails.
     """
     records = read_records(plan.url, plan.study.name)
-    # Confirmations are on no front; one is exported where its own number asks for it
+    # Confirmations are not on the front; they are exported only by number
     own = searched(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
     named = pick.isdecimal() and int(pick) not in {record.number for record in own}
     choice = choose(pick, records if named else own, plan.directions)
-    require_unchanged(plan)  # a changed file would give the network another patch, spacing or fold than its own
+    require_unchanged(plan)  # a changed file may have another patch, spacing or fold than the network's training
     _require_free(out.expanduser().resolve(), out)
     trained = pack(packing, plan, choice.record, records, view=view)
     return export_trained(Origin(choice, trained, plan, prepared_data(plan)), out)
 
 
 def export_trained(origin: Origin, out: Path) -> Exported:
-    """Write a trained network to `out`, which appears proved or not at all.
+    """Write a trained network to `out`, which is created only if the export passes the verification.
 
-    An earlier export at `out` is replaced; a folder that holds anything else is refused. Raises UserError.
+    An earlier export at `out` is replaced; a folder with any other files is refused. Raises UserError.
     """
     began = time.perf_counter()
     final = out.expanduser().resolve()
     _require_free(final, out)
     network = trained_network(origin.record, origin.trained, origin.plan.context)
-    beside = final.with_name(f".{final.name}.{os.getpid()}.part")
+    staging = final.with_name(f".{final.name}.{os.getpid()}.part")
     try:
-        beside.mkdir(parents=True)
-        forms = _write_files(beside, network, origin)
-        expected = expect(network, _proof_cases(origin), prepared=origin.prepared, job=_job(origin))
-        require_recorded_dice(expected, origin.trained.recorded)
-        proofs = tuple(prove(beside, form, expected, prepared=origin.prepared) for form in forms.there)
-        bundle = _bundle(beside, network, _described(origin, forms), expected)
-        names = [path.relative_to(beside).as_posix() for path in sorted(beside.rglob("*")) if path.is_file()]
-        hashes = {name: _sha256(beside / name) for name in names}
-        card = model_card(origin, forms=forms, proofs=(*map(str, proofs), bundle), peaks=_peaks(proofs), hashes=hashes)
-        (beside / CARD).write_text(card, encoding="utf-8")
-        _put_in_place(beside, final)
+        staging.mkdir(parents=True)
+        forms = _write_files(staging, network, origin)
+        references = reference_results(network, _checked_cases(origin), prepared=origin.prepared, job=_job(origin))
+        require_recorded_dice(references, origin.trained.recorded)
+        checks = tuple(check_form(staging, form, references, prepared=origin.prepared) for form in forms.written)
+        bundle = _bundle(staging, network, _bundle_info(origin, forms), references)
+        names = [path.relative_to(staging).as_posix() for path in sorted(staging.rglob("*")) if path.is_file()]
+        hashes = {name: _sha256(staging / name) for name in names}
+        peaks = {check.form: check.peak_bytes for check in checks}
+        card = model_card(origin, forms=forms, checks=(*map(str, checks), bundle), peaks=peaks, hashes=hashes)
+        (staging / CARD).write_text(card, encoding="utf-8")
+        _put_in_place(staging, final)
     except OSError as error:
         raise UserError([f"--out {out}: can't be written: {error}"]) from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
     sizes = tuple((name, (final / name).stat().st_size) for name in (*names, CARD))
     why = (origin.choice.why, *origin.choice.neighbours, origin.trained.how)
-    return Exported(out, why, sizes, forms, proofs, bundle, time.perf_counter() - began)
+    return Exported(out, why, sizes, forms, checks, bundle, time.perf_counter() - began)
 
 
-def _bundle(beside: Path, network: nn.Module, said: Described, expected: list[Expected]) -> str:
-    """Write and prove the bundle; return what was found, or why it isn't there."""
+def _bundle(staging: Path, network: nn.Module, info: BundleInfo, references: list[Reference]) -> str:
+    """Write and verify the bundle; return the result, or why it was not written."""
     try:
-        folder = write_bundle(beside, network, said)
-    except NoBundle as error:
-        return f"bundle/ is not there: {error}"
-    return check_bundle(folder, expected)
-
-
-def _peaks(proofs: tuple[Proof, ...]) -> dict[str, int]:
-    return {proof.form: proof.peak_bytes for proof in proofs}
+        folder = write_bundle(staging, network, info)
+    except BundleError as error:
+        return f"bundle/ was not written: {error}"
+    return check_bundle(folder, references)
 
 
 def _require_free(final: Path, out: Path) -> None:
     if not final.exists():
         return
     if not final.is_dir():
-        raise UserError([f"--out {out}: is a file; name a folder"])
+        raise UserError([f"--out {out}: is a file; give a folder"])
     inside = {entry.name for entry in final.iterdir()}
-    foreign = sorted(inside - {*FILES, BUNDLE, *BYCATCH})
-    if foreign or (inside and CARD not in inside):
+    foreign = sorted(inside - {*FILES, BUNDLE, *IGNORED})
+    if foreign:
         named = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
-        what = named or "no model card"
-        raise UserError([f"--out {out}: holds files that are no export ({what}); name another folder"])
+        raise UserError([f"--out {out}: contains files that no export writes ({named}); choose another folder"])
+    if inside and CARD not in inside:
+        raise UserError([f"--out {out}: is not an export ({CARD} is missing); choose another folder"])
 
 
 def _job(origin: Origin) -> Job:
-    """Return the job as far as inference needs it: on the CPU, in float32."""
+    """Return a job for inference on the CPU in float32."""
     plan, record = origin.plan, origin.record
     return Job(
         architecture=record.architecture,
@@ -158,53 +157,53 @@ def _job(origin: Origin) -> Job:
     )
 
 
-def _proof_cases(origin: Origin) -> list[Case]:
-    """Return three cases, those first that the trial was not trained on."""
+def _checked_cases(origin: Origin) -> list[Case]:
+    """Return up to three cases, validation cases first."""
     fold = origin.plan.folds[origin.record.fold]
-    names = [*fold.validation, *fold.train][:PROOF_CASES]
+    names = [*fold.validation, *fold.train][:CHECKED_CASES]
     return [next(case for case in origin.plan.dataset.cases if case.name == name) for name in names]
 
 
-def _write_files(beside: Path, network: nn.Module, origin: Origin) -> Forms:
-    """Write all but the model card and the bundle."""
+def _write_files(staging: Path, network: nn.Module, origin: Origin) -> Forms:
+    """Write all files except the model card and the bundle."""
     record, here = origin.record, Path(__file__).parent / "standalone"
-    save_file_apart(network, beside / "weights.safetensors")
+    save_file_apart(network, staging / "weights.safetensors")
     forms = write_forms(
         network,
-        beside,
+        staging,
         architecture=record.architecture,
         context=origin.plan.context,
         count=len(origin.trained.folders),
         title=_title(origin),
     )
-    _write_json(beside / "architecture.json", _architecture(origin, network))
-    _write_json(beside / "preprocessing.json", _preprocessing(origin))
+    _write_json(staging / "architecture.json", _architecture(origin, network))
+    _write_json(staging / "preprocessing.json", _preprocessing(origin))
     # An older torch may not read model.pt2
-    lowest = {"torch": ".".join(version("torch").split(".")[:2]), **LOWEST}
-    other = ["# or, in place of torch, for --form onnx: onnxruntime>=1.20"] if forms.onnx else []
-    lines = [*(f"{name}>={least}" for name, least in lowest.items()), *other]
-    (beside / "requirements.txt").write_text("\n".join(lines) + "\n")
+    versions = {"torch": ".".join(version("torch").split(".")[:2]), **MIN_VERSIONS}
+    other = ["# --form onnx needs this instead of torch: onnxruntime>=1.20"] if forms.onnx else []
+    lines = [*(f"{name}>={lowest}" for name, lowest in versions.items()), *other]
+    (staging / "requirements.txt").write_text("\n".join(lines) + "\n")
     for name in STANDALONE:
-        shutil.copyfile(here / name, beside / name)
-    (beside / "predict.py").chmod(0o755)
-    shutil.copyfile(Path(geometry.__file__), beside / "geometry.py")
+        shutil.copyfile(here / name, staging / name)
+    (staging / "predict.py").chmod(0o755)
+    shutil.copyfile(Path(geometry.__file__), staging / "geometry.py")
     return forms
 
 
 def _title(origin: Origin) -> str:
     labels = ", ".join(origin.prepared.labels[1:])
     return (
-        f"The network of this folder as source: {origin.prepared.name}, segmentation of {labels}.\n\n"
-        f"{origin.record.architecture.describe()}. Input (B, {origin.plan.context.in_channels}, D, H, W), prepared as "
-        f"preprocessing.json says; output logits (B, {origin.plan.context.classes}, D, H, W). "
-        '`load_network("weights.safetensors")` gives it with its weights.'
+        f"Source code of this folder's network: {origin.prepared.name}, segmentation of {labels}.\n\n"
+        f"{origin.record.architecture.describe()}. Input (B, {origin.plan.context.in_channels}, D, H, W), preprocessed "
+        f"as described in preprocessing.json; output logits (B, {origin.plan.context.classes}, D, H, W). "
+        '`load_network("weights.safetensors")` returns the network with its weights.'
     )
 
 
-def _described(origin: Origin, forms: Forms) -> Described:
+def _bundle_info(origin: Origin, forms: Forms) -> BundleInfo:
     prepared, plan = origin.prepared, origin.plan
     labels, network = ", ".join(prepared.labels[1:]), forms.source.network if forms.source else ""
-    return Described(
+    return BundleInfo(
         name=prepared.name,
         network=network,
         licence=prepared.licence,
@@ -212,7 +211,7 @@ def _described(origin: Origin, forms: Forms) -> Described:
         labels=prepared.labels,
         patch=plan.context.patch,
         overlap=plan.training.overlap,
-        description=f"Segments {labels}. {origin.record.architecture.describe()}. The model card says more.",
+        description=f"Segments {labels}. {origin.record.architecture.describe()}. Details: the export's {CARD}.",
     )
 
 
@@ -259,15 +258,15 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _put_in_place(beside: Path, final: Path) -> None:
-    """Rename the finished folder to its name; what was there goes only after that."""
+def _put_in_place(staging: Path, final: Path) -> None:
+    """Rename the finished folder to its final name; delete an earlier export only after that."""
     if not final.exists():
-        beside.rename(final)
+        staging.rename(final)
         return
     old = final.with_name(f".{final.name}.{os.getpid()}.old")
     final.rename(old)
     try:
-        beside.rename(final)
+        staging.rename(final)
     except OSError:
         old.rename(final)
         raise

@@ -1,4 +1,4 @@
-"""A network as `model.onnx`: any batch of training patches, written by torch's exporter, tried in onnxruntime."""
+"""A network as `model.onnx`: written by torch's exporter for any batch size, compared in onnxruntime."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from search.export.pt2 import TOLERANCE, difference, quiet
 from space.pooling import Triple
 
 OPSET = 20
-NEEDED = ("onnx", "onnxscript", "onnxruntime")
+REQUIRED = ("onnx", "onnxscript", "onnxruntime")
 
 
-class NoOnnx(ValueError):
-    """A network that isn't written as ONNX; the message says why."""
+class OnnxExportError(ValueError):
+    """A network can't be written as ONNX."""
 
 
 @dataclass(frozen=True)
 class Onnx:
-    """What a written `.onnx` takes, and how far it was from the network."""
+    """The sizes that a written `.onnx` accepts, and its largest difference of logits from the network."""
 
     note: str
     max_difference: float
 
 
 def write_onnx(network: nn.Module, path: Path, *, in_channels: int, patch: Triple) -> Onnx:
-    """Export a network in eval mode. Raises NoOnnx, also where the packages of `voxnas[onnx]` aren't there."""
-    absent = [name for name in NEEDED if find_spec(name) is None]
-    if absent:
-        raise NoOnnx(f"{', '.join(absent)} can't be imported: pip install 'voxnas[onnx]'")
+    """Export a network in eval mode. Raises OnnxExportError, also if packages of `voxnas[onnx]` are missing."""
+    missing = [name for name in REQUIRED if find_spec(name) is None]
+    if missing:
+        raise OnnxExportError(f"{', '.join(missing)} can't be imported: pip install 'voxnas[onnx]'")
     try:
         with quiet(), torch.no_grad():
             example = torch.zeros(2, in_channels, *patch)
@@ -50,22 +50,22 @@ def write_onnx(network: nn.Module, path: Path, *, in_channels: int, patch: Tripl
                 dynamic_shapes=({0: Dim.DYNAMIC},),
             )
             if program is None:
-                raise NoOnnx("torch wrote nothing")
-            _forget_origins(program)
+                raise OnnxExportError("torch.onnx.export returned no program")
+            _remove_origins(program)
             program.save(path, external_data=False)
         worst = max(difference(_session(path), network, (batch, in_channels, *patch)) for batch in (1, 2))
     except Exception as error:  # the exporter, its optimiser and onnxruntime share no error class
         path.unlink(missing_ok=True)
-        raise NoOnnx(f"{type(error).__name__}: {error}".splitlines()[0]) from error
+        raise OnnxExportError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
     if not worst <= TOLERANCE:
         path.unlink()
-        raise NoOnnx(f"its logits differ by {worst:.3g}")
+        raise OnnxExportError(f"its logits differ by {worst:.3g}")
     size = " x ".join(str(length) for length in patch)
-    return Onnx(f"any batch of patches of {size}; opset {OPSET}", worst)
+    return Onnx(f"any batch size, the training patch size {size} only; opset {OPSET}", worst)
 
 
-def _forget_origins(program: Any) -> None:
-    """Take out what only a file's maker needs: the source lines and paths of each operation."""
+def _remove_origins(program: Any) -> None:
+    """Remove the source lines and paths of each operation."""
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()
         for value in node.outputs:
@@ -73,7 +73,7 @@ def _forget_origins(program: Any) -> None:
 
 
 def _session(path: Path) -> nn.Module:
-    """Return onnxruntime's own run of a file, as a module."""
+    """Return an onnxruntime session as a module."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -1,4 +1,4 @@
-"""A network as torch.export's `model.pt2`, and what sizes it takes: tried, not promised."""
+"""A network as torch.export's `model.pt2`, with the sizes that it was tested to accept."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from torch.export import Dim, ExportedProgram
 from search.config.errors import UserError
 from space.pooling import Triple
 
-TOLERANCE = 1e-4  # of logits, or of the largest logit where that is above 1
-EXAMPLE_MULTIPLES = (6, 7, 8)  # of the strides: small or equal example sizes would be baked in
+TOLERANCE = 1e-4  # on logits; relative to the largest logit if that is above 1
+EXAMPLE_MULTIPLES = (6, 7, 8)  # of the strides: torch would specialise on small or equal example sizes
 ORIGINS = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
 
 Sizes = Literal["any", "patch"]
@@ -28,7 +28,7 @@ Network = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Pt2:
-    """What a written `.pt2` takes, in a word and in a sentence, and how far it was from the network."""
+    """The sizes that a written `.pt2` accepts, a note on them, and its largest difference of logits."""
 
     sizes: Sizes
     note: str
@@ -36,15 +36,15 @@ class Pt2:
 
 
 def write_pt2(network: nn.Module, path: Path, *, in_channels: int, patch: Triple, strides: tuple[Triple, ...]) -> Pt2:
-    """Export a network in eval mode, dynamic in batch and in size where that holds, else of the patch's size.
+    """Export a network in eval mode: for any batch and volume size if possible, else for the patch size only.
 
-    `strides` are those of the network's levels. Raises UserError where torch can't export the network at all.
+    `strides` are those of the network's levels. Raises UserError if torch can't export the network at all.
     """
     factors = tuple(math.prod(along) for along in zip(*strides, strict=True))
     generous = tuple(factor * times for factor, times in zip(factors, EXAMPLE_MULTIPLES, strict=True))
     others = other_sizes(patch, strides)
-    free = f"any batch and any size (tried at {', '.join(_times(size) for size in (patch, *others))})"
-    only = f"any batch, but only the training patch, {_times(patch)}: its operations depend on the size"
+    free = f"any batch size, any volume size (tested at {', '.join(_times(size) for size in (patch, *others))})"
+    only = f"any batch size, the training patch size {_times(patch)} only: the network depends on the size"
     faults = []
     for example, axes, tried in ((generous, (0, 2, 3, 4), others), (patch, (0,), [])):
         try:
@@ -55,16 +55,16 @@ def write_pt2(network: nn.Module, path: Path, *, in_channels: int, patch: Triple
                 worst = _worst(program.module(), network, shapes)
                 torch.export.save(program, path)
             return Pt2("any", free, worst) if tried else Pt2("patch", only, worst)
-        except Exception as error:  # torch.export has no error class of its own; the next form may do
+        except Exception as error:  # torch.export has no error class of its own; try the next variant
             faults.append(f"{type(error).__name__}: {error}".splitlines()[0])
     raise UserError([f"torch.export can't write this network: {fault}" for fault in dict.fromkeys(faults)])
 
 
 def _export(network: nn.Module, example: Tensor, axes: tuple[int, ...]) -> ExportedProgram:
-    """Trace the network and take out what only its maker needs: source lines, paths, the example.
+    """Trace the network, then remove the source lines, paths and the example.
 
-    Without the example torch writes no guards on sizes. They are stricter than the operations (one class of
-    sizes modulo the strides), so sizes are tried instead.
+    Without the example torch writes no guards on sizes. The guards are stricter than the operations (one residue
+    class modulo the strides), so we test sizes instead.
     """
     dynamic = {axis: Dim.DYNAMIC for axis in axes}
     with torch.no_grad():
@@ -79,7 +79,7 @@ def _export(network: nn.Module, example: Tensor, axes: tuple[int, ...]) -> Expor
 
 
 def other_sizes(patch: Triple, strides: tuple[Triple, ...]) -> list[tuple[int, ...]]:
-    """Return sizes of every kind: about half the patch, two odd ones, a whole multiple of the strides."""
+    """Return test sizes: about half the patch, two odd sizes, and a multiple of the strides."""
     factors = [math.prod(along) for along in zip(*strides, strict=True)]
     odd = tuple((length | 1) + 2 for length in patch)
     whole = tuple((-(-length // factor) + 1) * factor for length, factor in zip(patch, factors, strict=True))
@@ -87,18 +87,18 @@ def other_sizes(patch: Triple, strides: tuple[Triple, ...]) -> list[tuple[int, .
 
 
 def _worst(program: Network, network: nn.Module, shapes: list[tuple[int, ...]]) -> float:
-    """Return the largest difference over the shapes; ValueError where one is above the tolerance."""
+    """Return the largest difference over the shapes. Raises ValueError if it exceeds the tolerance."""
     worst = 0.0
     for shape in shapes:
-        apart = difference(program, network, shape)
-        if not apart <= TOLERANCE:
-            raise ValueError(f"logits differ by {apart:.3g} at {_times(shape[2:])}")
-        worst = max(worst, apart)
+        found = difference(program, network, shape)
+        if not found <= TOLERANCE:
+            raise ValueError(f"logits differ by {found:.3g} at {_times(shape[2:])}")
+        worst = max(worst, found)
     return worst
 
 
 def difference(one: Network, other: Network, shape: tuple[int, ...]) -> float:
-    """Return the largest difference of logits on noise, relative to the largest logit if above 1."""
+    """Return the largest difference of logits on noise, relative to the largest logit if that is above 1."""
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = other(x)
@@ -111,7 +111,7 @@ def _times(sizes: tuple[int, ...]) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep torch's remarks on its own insides from the user."""
+    """Silence torch's warnings about its internals."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

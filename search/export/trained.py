@@ -1,4 +1,4 @@
-"""Which trained weights an export packs: the trial's own, a training on all cases, or one of each fold."""
+"""The trained weights of an export: the trial's own, a retraining on all cases, or an ensemble of one per fold."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from search.config.errors import UserError
+from search.config.units import counted
 from search.runner.answers import Done, Train
 from search.runner.devices import resolve_device, resolve_threads
 from search.runner.driver import View, driver_lock, open_driver
@@ -33,10 +34,10 @@ DONE = "done.txt"  # of a training on all cases: what it belongs to, and the dig
 
 @dataclass(frozen=True)
 class Trained:
-    """Folders with weights of one architecture, how they were trained, and what their Dice is estimated from.
+    """Folders with weights of one architecture, how they were trained, and the Dice estimate.
 
-    `sha256` are the weights' digests by the records, empty for records of earlier versions. `estimate` holds each
-    case's Dice by a network that was not trained on it, `recorded` the record's Dice of these very weights.
+    `sha256` are the digests of the weights in the records, empty for records of earlier versions. `estimate` holds the
+    Dice of each case, from a network that was not trained on that case; `recorded` the record's Dice of these weights.
     """
 
     folders: tuple[Path, ...]
@@ -47,7 +48,7 @@ class Trained:
 
 
 class Ensemble(nn.Module):
-    """Several trainings of one network: the mean of their logits."""
+    """The mean of the logits of several trainings of one architecture."""
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -61,19 +62,19 @@ class Ensemble(nn.Module):
         return total / len(self.networks)
 
 
-def fresh_network(architecture: Architecture, context: Context, *, count: int) -> nn.Module:
-    """Return what an export of so many trainings runs, with fresh weights."""
+def untrained_network(architecture: Architecture, context: Context, *, count: int) -> nn.Module:
+    """Return the network of an export of `count` trainings, with initial weights."""
     networks = [build(architecture, context) for _ in range(count)]
     return networks[0] if count == 1 else Ensemble(networks)
 
 
 def trained_network(record: Record, trained: Trained, context: Context) -> nn.Module:
-    """Return the network with its weights, in eval mode. Raises UserError where they are gone or damaged."""
+    """Return the network with its weights, in eval mode. Raises UserError if they are missing or damaged."""
     networks = []
     for folder, sha256 in zip(trained.folders, trained.sha256, strict=True):
         if not (folder / WEIGHTS).is_file():
-            hint = "only those of the front are kept (`keep: all` in the study file keeps them for later runs)"
-            raise UserError([f"trial {record.number}: its weights are gone: {hint}"])
+            hint = "only the front's weights are kept; `keep: all` in the study file keeps all weights of later runs"
+            raise UserError([f"trial {record.number}: its weights were deleted: {hint}"])
         network = build(record.architecture, context).eval()
         try:
             load_weights(folder, network, sha256=sha256)
@@ -87,25 +88,25 @@ def trained_network(record: Record, trained: Trained, context: Context) -> nn.Mo
 
 
 def pack(packing: Packing, plan: Plan, record: Record, records: Sequence[Record], *, view: View) -> Trained:
-    """Find or train the weights. Raises UserError where a training fails."""
+    """Find or train the weights. Raises UserError if a training fails."""
     if packing == "folds":
         return _folds(plan, record, records, view=view)
     known = {case.case: case for each in _same(record, records) for case in each.measurement.cases}
     if packing == "full":
-        how = f"trained again on all {len(plan.dataset.cases)} cases"
+        how = f"retrained on all {counted(len(plan.dataset.cases), 'case')}"
         folder, digest = _train_on_all(plan, record, view=view)
         return Trained((folder,), (digest,), how, tuple(known.values()))
     fold = plan.folds[record.fold]
     how = (
-        f"trained on fold {record.fold} (of 0 to {len(plan.folds) - 1}): {len(fold.train)} cases, validated on "
-        f"{len(fold.validation)}"
+        f"trained on fold {record.fold} (of 0 to {len(plan.folds) - 1}): {counted(len(fold.train), 'case')}, validated "
+        f"on {len(fold.validation)}"
     )
     found, cases = record.measurement, record.measurement.cases
     return Trained((trial_folder(plan.folder, record.number),), (found.weights_sha256,), how, cases, cases)
 
 
 def _same(record: Record, records: Sequence[Record]) -> list[Record]:
-    """Return the trained records of the same architecture, the record itself last: its scores count."""
+    """Return the trained records of the same architecture; the record itself comes last, so its scores prevail."""
     fingerprint = record.architecture.fingerprint
     others = [each for each in records if each.architecture.fingerprint == fingerprint and each.state == "trained"]
     return [*(each for each in others if each.number != record.number), record]
@@ -114,7 +115,7 @@ def _same(record: Record, records: Sequence[Record]) -> list[Record]:
 def _train_on_all(plan: Plan, record: Record, *, view: View) -> tuple[Path, str]:
     """Train the architecture on all cases, or resume; return the folder and the digest of its weights.
 
-    A training of an earlier export is used again if study, training and data are the same.
+    A finished training of an earlier export is reused if study, training and data are the same.
     """
     folder = plan.folder / "exports" / f"full-{record.architecture.fingerprint}"
     prepared = prepared_data(plan, progress=view.on_preparing)
@@ -140,13 +141,13 @@ def _train_on_all(plan: Plan, record: Record, *, view: View) -> tuple[Path, str]
             return folder, digest
     view.on_trial_start(record, plan.training.epochs)
 
-    def told(measurement: Measurement) -> None:
+    def show_epoch(measurement: Measurement) -> None:
         if measurement.epochs:
             view.on_epoch(record, measurement.epochs[-1])
 
     threads = torch.get_num_threads()
     try:
-        measurement = evaluate(job, told)
+        measurement = evaluate(job, show_epoch)
     finally:
         torch.set_num_threads(threads)
     if measurement.state != "trained":
@@ -157,7 +158,7 @@ def _train_on_all(plan: Plan, record: Record, *, view: View) -> tuple[Path, str]
 
 
 def _folds(plan: Plan, record: Record, records: Sequence[Record], *, view: View) -> Trained:
-    """Return one training of each fold, those that are missing done now."""
+    """Return one training per fold; train the missing ones."""
     found = _by_fold(plan, record, records)
     seed, missing = plan.study.search.seed + 1, [fold for fold in range(len(plan.folds)) if fold not in found]
     if missing:
@@ -178,13 +179,13 @@ def _folds(plan: Plan, record: Record, records: Sequence[Record], *, view: View)
     return Trained(
         tuple(trial_folder(plan.folder, each.number) for each in members),
         tuple(each.measurement.weights_sha256 for each in members),
-        f"{len(members)} networks, one of each fold (trials {trials}), their logits averaged",
+        f"ensemble of {counted(len(members), 'network')}, one per fold (trials {trials}), logits averaged",
         tuple(cases.values()),
     )
 
 
 def _by_fold(plan: Plan, record: Record, records: Sequence[Record]) -> dict[int, Record]:
-    """Return a trained record of each fold that has its weights still."""
+    """Return a trained record with weights for each fold that has one."""
     return {
         each.fold: each
         for each in _same(record, records)

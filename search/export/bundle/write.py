@@ -1,4 +1,4 @@
-"""A MONAI bundle: the same network, volumes and masks under MONAI's names, run by MONAI's own commands."""
+"""A MONAI bundle of an export's network, which runs with MONAI's own commands."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from search.config.units import counted
 from search.data.geometry import load_nifti
-from search.export.proof import DIFFERING_SHARE, Expected, failed, link_case
+from search.export.verification import MAX_DIFFERING_SHARE, Reference, failed, link_case
 
 HERE = Path(__file__).parent
 SCRIPTS = ("model.py", "geometry.py", "volumes.py")
-BLOCKED = Path(__file__).parents[1] / "isolated.py"
+ISOLATED = Path(__file__).parents[1] / "isolated.py"
 SCHEMA = "metadata_schema.json"
 META, CONFIG = "configs/metadata.json", "configs/inference.json"
 
 
 @dataclass(frozen=True)
-class Described:
-    """What a bundle says of itself, in words and numbers."""
+class BundleInfo:
+    """The metadata of a bundle."""
 
     name: str
     network: str  # the class in model.py
@@ -42,19 +43,20 @@ class Described:
     overlap: float
 
 
-NEEDED = ("monai", "fire", "jsonschema")  # by MONAI's own commands, which prove a bundle
+REQUIRED = ("monai", "fire", "jsonschema")  # by MONAI's commands, which verify the bundle
 
 
-class NoBundle(ValueError):
-    """A bundle that isn't written; the message says why."""
+class BundleError(ValueError):
+    """A bundle can't be written."""
 
 
-def write_bundle(export: Path, network: nn.Module, said: Described) -> Path:
-    """Write `bundle/` into an export that has its model.py; return the folder. Raises NoBundle."""
-    absent = [name for name in NEEDED if find_spec(name) is None]
-    if absent or not (export / "model.py").is_file():
-        why = f"{', '.join(absent)} can't be imported: pip install 'voxnas[bundle]'" if absent else "it needs model.py"
-        raise NoBundle(why)
+def write_bundle(export: Path, network: nn.Module, info: BundleInfo) -> Path:
+    """Write `bundle/` into an export that has a model.py; return the folder. Raises BundleError."""
+    missing = [name for name in REQUIRED if find_spec(name) is None]
+    if missing:
+        raise BundleError(f"{', '.join(missing)} can't be imported: pip install 'voxnas[bundle]'")
+    if not (export / "model.py").is_file():
+        raise BundleError("it needs model.py, which was not written")
     folder = export / "bundle"
     for name in ("configs", "models", "docs", "scripts"):
         (folder / name).mkdir(parents=True)
@@ -65,21 +67,21 @@ def write_bundle(export: Path, network: nn.Module, said: Described) -> Path:
     shutil.copyfile(HERE / SCHEMA, folder / "configs" / SCHEMA)
     shutil.copyfile(export / "preprocessing.json", folder / "configs" / "preprocessing.json")
     torch.save({name: value.clone() for name, value in network.state_dict().items()}, folder / "models" / "model.pt")
-    _write_json(folder / META, _metadata(said))
-    _write_json(folder / CONFIG, _inference(said, class_name=said.network))
-    (folder / "docs" / "README.md").write_text(_readme(said), encoding="utf-8")
-    (folder / "LICENSE").write_text(_licence(said), encoding="utf-8")
+    _write_json(folder / META, _metadata(info))
+    _write_json(folder / CONFIG, _inference(info, class_name=info.network))
+    (folder / "docs" / "README.md").write_text(_readme(info), encoding="utf-8")
+    (folder / "LICENSE").write_text(_licence(info), encoding="utf-8")
     return folder
 
 
-def _metadata(said: Described) -> dict[str, Any]:
+def _metadata(info: BundleInfo) -> dict[str, Any]:
     def tensor(kind: str, names: Sequence[str], span: list[float]) -> dict[str, Any]:
         return {
             "type": "image",
             "format": kind,
-            "modality": "as the channels say",
+            "modality": "see channel_def",
             "num_channels": len(names),
-            "spatial_shape": list(said.patch),
+            "spatial_shape": list(info.patch),
             "dtype": "float32",
             "value_range": span,
             "is_patch_data": True,
@@ -90,25 +92,25 @@ def _metadata(said: Described) -> dict[str, Any]:
         "schema": SCHEMA,
         "version": "1.0.0",
         "changelog": {"1.0.0": "exported by voxnas " + version("voxnas")},
-        "monai_version": _number(version("monai")),
-        "pytorch_version": _number(version("torch")),
-        "numpy_version": _number(version("numpy")),
-        "required_packages_version": {"nibabel": _number(version("nibabel"))},
+        "monai_version": _release(version("monai")),
+        "pytorch_version": _release(version("torch")),
+        "numpy_version": _release(version("numpy")),
+        "required_packages_version": {"nibabel": _release(version("nibabel"))},
         "optional_packages_version": {},
-        "name": said.name,
-        "task": f"Segmentation of {', '.join(said.labels[1:])}",
-        "description": said.description,
-        "authors": "made with voxnas",
-        "copyright": f"Weights: learnt from data whose licence is: {said.licence}",
-        "intended_use": "Research. Not a medical device.",
+        "name": info.name,
+        "task": f"Segmentation of {', '.join(info.labels[1:])}",
+        "description": info.description,
+        "authors": "generated with voxnas",
+        "copyright": f"Weights: trained on data with the licence {info.licence}",
+        "intended_use": "Research only. Not a medical device.",
         "network_data_format": {
-            "inputs": {"image": tensor("magnitude", said.channels, [-10, 10])},
-            "outputs": {"pred": tensor("segmentation", said.labels, [])},
+            "inputs": {"image": tensor("magnitude", info.channels, [-10, 10])},
+            "outputs": {"pred": tensor("segmentation", info.labels, [])},
         },
     }
 
 
-def _inference(said: Described, *, class_name: str) -> dict[str, Any]:
+def _inference(info: BundleInfo, *, class_name: str) -> dict[str, Any]:
     return {
         "imports": ["$import scripts.segment as segment"],
         "bundle_root": ".",
@@ -121,14 +123,14 @@ def _inference(said: Described, *, class_name: str) -> dict[str, Any]:
         "preprocessing": {"_target_": "scripts.segment.ReadVolume", "settings": "@settings"},
         "dataset": {
             "_target_": "Dataset",
-            "data": f"$segment.cases(@dataset_dir, channels={len(said.channels)})",
+            "data": f"$segment.cases(@dataset_dir, channels={len(info.channels)})",
             "transform": "@preprocessing",
         },
         "inferer": {
             "_target_": "SlidingWindowInferer",
-            "roi_size": list(said.patch),
+            "roi_size": list(info.patch),
             "sw_batch_size": 1,
-            "overlap": said.overlap,
+            "overlap": info.overlap,
             "mode": "gaussian",
         },
         "postprocessing": {
@@ -150,36 +152,37 @@ def _inference(said: Described, *, class_name: str) -> dict[str, Any]:
     }
 
 
-def _readme(said: Described) -> str:
+def _readme(info: BundleInfo) -> str:
     return (
-        f"# {said.name}\n\n{said.description}\n\nIn this folder, with MONAI, nibabel and jsonschema (the last for "
-        "`verify_metadata`):\n\n```\n"
+        f"# {info.name}\n\n{info.description}\n\nRun these commands in this folder; they need MONAI, nibabel, fire and "
+        "jsonschema (the last only for `verify_metadata`):\n\n```\n"
         f"python -m monai.bundle run --config_file {CONFIG} --meta_file {META} --dataset_dir FOLDER "
         "--output_dir MASKS\n"
         f"python -m monai.bundle verify_metadata --meta_file {META} --filepath configs/{SCHEMA}\n"
         f"python -m monai.bundle verify_net_in_out network_def --config_file {CONFIG} --meta_file {META}\n```\n\n"
-        f"`configs/{SCHEMA}` is written after MONAI's bundle specification and travels with the bundle, so that "
-        "nothing is downloaded. Not a medical device.\n"
+        f"`configs/{SCHEMA}` follows MONAI's bundle specification and is part of the bundle: no command downloads "
+        "anything. Not a medical device.\n"
     )
 
 
-def _licence(said: Described) -> str:
+def _licence(info: BundleInfo) -> str:
     return (
         "Code of this bundle: Apache License, Version 2.0 (http://www.apache.org/licenses/LICENSE-2.0).\n"
-        f"Weights: learnt from data whose licence is: {said.licence}. Its terms may bind what is made from it.\n"
+        f"Weights: trained on data with the licence {info.licence}. The terms of that licence may also apply to the "
+        "weights.\n"
     )
 
 
-def check_bundle(folder: Path, expected: Sequence[Expected]) -> str:
-    """Run MONAI's three commands in a process without voxnas, and compare the masks; return what was found.
+def check_bundle(folder: Path, references: Sequence[Reference]) -> str:
+    """Run MONAI's three commands in a process without voxnas and compare the masks; return a summary.
 
-    Raises UserError where one of them fails or a mask differs by more than ties.
+    Raises UserError if a command fails, or if more voxels differ than ties of logits explain.
     """
-    scratch = Path(mkdtemp(prefix="voxnas-"))  # without spaces, for MONAI's commands
+    scratch = Path(mkdtemp(prefix="voxnas-"))  # MONAI's commands need paths without spaces
     data, output = scratch / "input", scratch / "output"
     data.mkdir()
     try:
-        for number, each in enumerate(expected):
+        for number, each in enumerate(references):
             link_case(each.case, f"case{number}", data)
         where = f"--config_file {CONFIG} --meta_file {META}"
         _monai(
@@ -189,29 +192,31 @@ def check_bundle(folder: Path, expected: Sequence[Expected]) -> str:
             f"run {where} --device cpu --dataset_dir {data} --output_dir {output}",
         )
         differing = 0
-        for number, each in enumerate(expected):
+        for number, each in enumerate(references):
             found = load_nifti(output / f"case{number}.nii.gz")[1]
             differing += int((found != each.labels).sum())
-        total = sum(each.mask.size for each in expected)
-        if differing > DIFFERING_SHARE * total:
-            raise failed("bundle", f"{differing} of {total} voxels have another label")
-        return f"bundle: {len(expected)} cases by `monai.bundle run`, {differing} of {total:,} voxels differ"
+        total = sum(each.mask.size for each in references)
+        if differing > MAX_DIFFERING_SHARE * total:
+            raise failed("bundle", f"the labels of {differing:,} of {total:,} voxels differ")
+        cases = counted(len(references), "case")
+        return f"bundle: {cases} with `monai.bundle run`, {differing:,} of {total:,} voxels differ"
     finally:
         shutil.rmtree(scratch)
 
 
 def _monai(folder: Path, *commands: str) -> None:
-    """Run `python -m monai.bundle` on each, in one process: it takes long to load."""
-    command = [sys.executable, "-B", "-P", str(BLOCKED), "--monai", *" --then ".join(commands).split()]
+    """Run `python -m monai.bundle` with each command, in one process: MONAI loads slowly."""
+    command = [sys.executable, "-B", "-P", str(ISOLATED), "--monai", *" --then ".join(commands).split()]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if ended.returncode:
         lines = ended.stderr.strip().splitlines() or ["nothing on stderr"]
-        raise failed("bundle", f"monai.bundle ended with {ended.returncode}: {lines[-1]}")
+        raise failed("bundle", f"monai.bundle exited with code {ended.returncode}: {lines[-1]}")
 
 
-def _number(of: str) -> str:
-    return of.partition("+")[0]
+def _release(version: str) -> str:
+    """Return a version without its local suffix, as MONAI's schema requires."""
+    return version.partition("+")[0]
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -1,1 +1,1 @@
-"""Files that an export carries: they import each other by name, numpy, nibabel, and torch or onnxruntime."""
+"""Files copied into every export. They import only each other, numpy, nibabel, and torch or onnxruntime."""

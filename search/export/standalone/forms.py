@@ -1,4 +1,4 @@
-"""The network of this folder in one of its forms, as a function of one window: (C, D, H, W) to logits (K, D, H, W)."""
+"""Loads one form of this folder's network as a function of one window: (C, D, H, W) to logits (K, D, H, W)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Network = Callable[["np.ndarray[Any, Any]"], "np.ndarray[Any, Any]"]
 
 
 def load(form: str, *, device: str, precision: str, threads: int | None) -> tuple[Network, str]:
-    """Return the network and the device that it runs on; ValueError where the form or the device isn't there."""
+    """Return the network and the device that it runs on. Raises ValueError if the form or device is not available."""
     path = FOLDER / FILES[form]
     if not path.is_file():
-        raise ValueError(f"--form {form}: this folder has no {path.name}")
+        raise ValueError(f"--form {form}: {path.name} is missing from this folder")
     if form == "onnx":
         return _onnx(path, device, threads)
     import torch
@@ -32,28 +32,28 @@ def load(form: str, *, device: str, precision: str, threads: int | None) -> tupl
 
 
 def choose_device(named: str) -> str:
-    """Return `cpu` or `cuda`; `auto` takes a GPU where there is one."""
+    """Return `cpu` or `cuda`; `auto` uses a GPU if there is one."""
     import torch
 
-    there = torch.cuda.is_available()
-    if named == "cuda" and not there:
-        raise ValueError("--device cuda: torch sees no CUDA device here; use --device cpu")
-    return "cuda" if named != "cpu" and there else "cpu"
+    available = torch.cuda.is_available()
+    if named == "cuda" and not available:
+        raise ValueError("--device cuda: torch finds no CUDA device; use --device cpu")
+    return "cuda" if named != "cpu" and available else "cpu"
 
 
 class _TorchNetwork:
-    """model.py with its weights, or model.pt2; in half precision until a window leaves its range."""
+    """model.py with its weights, or model.pt2; with `half` in float16 until a window overflows."""
 
     def __init__(self, form: str, path: Path, device: str, *, half: bool) -> None:
         import torch
 
         self.torch, self.device, self.half, self.form = torch, device, half, form
         if form == "source":
-            import model  # type: ignore[import-not-found]  # the file beside this one
+            import model  # type: ignore[import-not-found]  # a file of this folder
 
             self.network = model.load_network(path.with_name("weights.safetensors")).to(device)
             for parameter in self.network.parameters():
-                if parameter.dim() == 5:  # convolutions take a third to a half less time on CPUs
+                if parameter.dim() == 5:  # speeds up convolutions on CPUs by a third to a half
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
             self.network.to(torch.float16 if half else torch.float32)
         else:
@@ -63,7 +63,7 @@ class _TorchNetwork:
         """Compute one window's logits."""
         logits = self._logits(window)
         if self.half and not bool(self.torch.isfinite(logits).all()):
-            print("predict.py: half precision overflows here; going on in float32", file=sys.stderr)
+            print("predict.py: float16 overflowed; continuing in float32", file=sys.stderr)
             self.half = False
             if self.form == "source":
                 self.network.float()
@@ -86,27 +86,27 @@ def _program(path: Path, device: str) -> Any:
     from torch.export.passes import move_to_device_pass
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch, about its own insides
+        warnings.simplefilter("ignore")  # torch warns about its internals
         try:
             return move_to_device_pass(torch.export.load(path), device).module()
-        except Exception as error:  # zipfile, torch's archive and its schema share no error class
+        except Exception as error:  # zipfile, torch's archive and its schema have no common error class
             raise ValueError(f"{path}: can't be loaded ({type(error).__name__}: {error})") from error
 
 
 def _onnx(path: Path, device: str, threads: int | None) -> tuple[Network, str]:
     import onnxruntime
 
-    there = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    if device == "cuda" and not there:
-        raise ValueError("--device cuda: this onnxruntime has no CUDA provider; use --device cpu")
-    device = "cuda" if there and device != "cpu" else "cpu"
+    available = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if device == "cuda" and not available:
+        raise ValueError("--device cuda: onnxruntime has no CUDA provider; use --device cpu")
+    device = "cuda" if available and device != "cpu" else "cpu"
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3
     providers = [*(["CUDAExecutionProvider"] if device == "cuda" else []), "CPUExecutionProvider"]
     try:
         session = onnxruntime.InferenceSession(path, options, providers=providers)
-    except Exception as error:  # onnxruntime's errors share no class of its own
+    except Exception as error:  # onnxruntime has no common error class
         raise ValueError(f"{path}: can't be loaded ({type(error).__name__}: {error})") from error
     name = session.get_inputs()[0].name
 

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Segment volumes with the network in this folder; needs what requirements.txt names, and nothing else.
+"""Segment volumes with the network in this folder. Requires only the packages in requirements.txt.
 
 predict.py IMAGE.nii.gz --out MASK.nii.gz
 predict.py FOLDER --out FOLDER_OF_MASKS
 
-An input is a NIfTI file (3D, or 4D with the channels last), a .mha, .mhd or .nrrd file (with SimpleITK), a folder of
-one DICOM series (with pydicom), or a folder of such. Several channels are one 4D file or one file each: `FIRST
---channel SECOND ...` in the order of preprocessing.json, or nnU-Net's names, CASE_0000, CASE_0001, ... The mask has the
-image's grid and affine and the data set's label values. Exit codes: 0 all done; 1 some inputs failed, each with a line
-that says why, the others are done; 2 nothing could be done.
+An input is a NIfTI file (3D, or 4D with the channels last), a .mha, .mhd or .nrrd file (needs SimpleITK), a folder
+with one DICOM series (needs pydicom), or a folder of these. Several channels are given as one 4D file, or as one file
+each: with `FIRST --channel SECOND ...` in the order of preprocessing.json, or with nnU-Net's names, CASE_0000,
+CASE_0001, ... The mask has the image's grid and affine and the data set's label values.
+
+Exit codes: 0 success; 1 some inputs failed, each with a line on stderr, and the others were segmented; 2 all inputs
+failed or the command is invalid.
 """
 
 from __future__ import annotations
@@ -25,27 +27,27 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
-INSTALL = "install what requirements.txt names"
+INSTALL = "install the packages in requirements.txt"
 sys.path.insert(0, str(FOLDER))
 try:
-    import forms  # type: ignore[import-not-found]  # the files beside this one
+    import forms  # type: ignore[import-not-found]  # files of this folder
     import geometry  # type: ignore[import-not-found]
     import numpy as np
     import volumes  # type: ignore[import-not-found]
     import windows  # type: ignore[import-not-found]
-except ModuleNotFoundError as absent:
-    print(f"predict.py: {absent}; {INSTALL}", file=sys.stderr)
+except ModuleNotFoundError as missing:
+    print(f"predict.py: {missing}; {INSTALL}", file=sys.stderr)
     sys.exit(2)
 
 NIFTI = (".nii.gz", ".nii")
 BYTES = re.compile(r"([0-9.]+)\s*([KMGT]i?)?B?")
-MOST_STRIPS = 64
+MAX_STRIPS = 64
 FAULTS = (ValueError, OSError, MemoryError, RuntimeError, ModuleNotFoundError)
 
 
 @dataclass(frozen=True)
-class Work:
-    """One volume and the files that are to be made of it."""
+class Task:
+    """One volume and its output files."""
 
     case: Any
     mask: Path
@@ -58,36 +60,37 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         settings = json.loads((FOLDER / "preprocessing.json").read_text(encoding="utf-8"))
-        works = plan(options, channels=len(settings["channels"]))
+        tasks = plan(options, channels=len(settings["channels"]))
         network, device = forms.load(
             options.form, device=options.device, precision=options.precision, threads=options.threads
         )
     except FAULTS as error:
-        return _say(error, 2)
+        _report(error)
+        return 2
     failed = 0
-    for number, work in enumerate(works, start=1):
-        bar = _Bar(f"{number}/{len(works)} {work.case.name}")
+    for number, task in enumerate(tasks, start=1):
+        bar = _ProgressBar(f"{number}/{len(tasks)} {task.case.name}")
         try:
-            print(segment(work, network, settings, options, bar) + f" on {device}")
+            print(segment(task, network, settings, options, bar) + f" on {device}")
         except FAULTS as error:
             bar.clear()
             failed += 1
-            _say(error, 1)
-    return 0 if not failed else 2 if failed == len(works) else 1
+            _report(error)
+    return 0 if not failed else 2 if failed == len(tasks) else 1
 
 
-def _say(error: Exception, code: int) -> int:
-    said = " ".join(str(error).split()) or type(error).__name__
+def _report(error: Exception) -> None:
+    """Print an error as one line on stderr."""
+    message = " ".join(str(error).split()) or type(error).__name__
     hint = f"; {INSTALL}" if isinstance(error, ModuleNotFoundError) else ""
-    print(f"predict.py: {said}{hint}", file=sys.stderr)
-    return code
+    print(f"predict.py: {message}{hint}", file=sys.stderr)
 
 
-def plan(options: argparse.Namespace, *, channels: int) -> list[Work]:
-    """Say what is to be made of which inputs; ValueError before any work where it can't be."""
+def plan(options: argparse.Namespace, *, channels: int) -> list[Task]:
+    """Return the inputs with their output files. Raises ValueError for invalid inputs or outputs."""
     if options.channel:
         if len(options.inputs) != 1:
-            raise ValueError("--channel: names the further channels of one image; give one")
+            raise ValueError("--channel: give exactly one input image with --channel")
         case = volumes.Case(volumes.stem_of(options.inputs[0]), (options.inputs[0], *options.channel))
         cases = [case]
     else:
@@ -95,36 +98,38 @@ def plan(options: argparse.Namespace, *, channels: int) -> list[Work]:
     names = [case.name for case in cases]
     twins = sorted({name for name in names if names.count(name) > 1})
     if twins:
-        raise ValueError(f"several inputs are named {', '.join(twins)}: their masks would overwrite each other")
+        raise ValueError(f"several inputs have the name {', '.join(twins)}: their masks would overwrite each other")
     one = len(cases) == 1 and options.out.name.endswith(NIFTI)
     for folder in (*([] if one else [options.out]), *([options.logits] if options.logits else [])):
         _require_folder(folder)
-    works = []
+    tasks = []
     for case in cases:
         mask = options.out if one else options.out / f"{case.name}.nii.gz"
         stem = mask.name.removesuffix(".gz").removesuffix(".nii")
-        shares = mask.with_name(f"{stem}_probabilities.nii.gz") if options.probabilities else None
-        works.append(Work(case, mask, shares, options.logits / f"{case.name}.npy" if options.logits else None))
-        for path in filter(None, (mask, shares, works[-1].logits)):
+        probabilities = mask.with_name(f"{stem}_probabilities.nii.gz") if options.probabilities else None
+        logits = options.logits / f"{case.name}.npy" if options.logits else None
+        tasks.append(Task(case, mask, probabilities, logits))
+        for path in filter(None, (mask, probabilities, logits)):
             _require_writable(path, case.files)
-    return works
+    return tasks
 
 
-def segment(work: Work, network: Any, settings: dict[str, Any], options: argparse.Namespace, bar: _Bar) -> str:
-    """Read a volume, run the network, write the mask; return a line on what was written."""
+def segment(task: Task, network: Any, settings: dict[str, Any], options: argparse.Namespace, bar: _ProgressBar) -> str:
+    """Read a volume, run the network and write the mask; return a one-line summary."""
     began = time.perf_counter()
-    volume = volumes.read_case(work.case)
+    volume = volumes.read_case(task.case)
     if len(volume.data) != len(settings["channels"]):
-        wanted = f"{len(settings['channels'])} ({', '.join(settings['channels'])})"
-        raise ValueError(f"{volume.name}: has {len(volume.data)} channels, the network takes {wanted}")
+        expected = f"{len(settings['channels'])} ({', '.join(settings['channels'])})"
+        found = _counted(len(volume.data), "channel")
+        raise ValueError(f"{volume.name}: has {found}, but the network takes {expected}")
     image, grid = geometry.to_grid(volume, geometry.Preprocessing.from_json(settings))
     read = time.perf_counter()
     classes = len(settings["labels"])
     cuts = windows.cut(grid.shape, settings["patch"], settings["overlap"])
     strips = _strips(cuts, grid, classes=classes, settings=settings, options=options)
     labels = np.empty(grid.turned_shape, dtype=np.uint8)
-    shares = np.empty((classes, *grid.turned_shape), dtype=np.float32) if work.probabilities else None
-    logits = np.empty((classes, *grid.shape), dtype=np.float32) if work.logits else None
+    probabilities = np.empty((classes, *grid.turned_shape), dtype=np.float32) if task.probabilities else None
+    logits = np.empty((classes, *grid.shape), dtype=np.float32) if task.logits else None
     bar.total = cuts.count
     for strip in strips:
         slabs = windows.logit_slabs(network, image, cuts, strip.needed, done=bar.step)
@@ -132,39 +137,45 @@ def segment(work: Work, network: Any, settings: dict[str, Any], options: argpars
             slabs = _kept(slabs, logits, strip.needed)
         for number, plane in geometry.source_planes(slabs, grid, strip):
             labels[number, strip.rows] = geometry.labels_of(plane)
-            if shares is not None:
-                shares[:, number, strip.rows] = _softmax(plane)
+            if probabilities is not None:
+                probabilities[:, number, strip.rows] = _softmax(plane)
     bar.clear()
     ended = time.perf_counter()
     mask = geometry.turn_back(labels, grid)
     named = list(zip(settings["label_values"], settings["labels"], strict=True))
-    geometry.write_mask(work.mask, np.array(settings["label_values"], dtype=np.uint8)[mask], volume, named)
-    if shares is not None:
-        parts = np.stack([geometry.turn_back(part, grid) for part in shares], axis=-1)
-        geometry.save_like(work.probabilities, parts, volume)
-    if work.logits and logits is not None:
-        _save_array(work.logits, logits)
-    found = np.bincount(mask.ravel(), minlength=classes)[1:]
-    counts = ", ".join(f"{name} {count}" for name, count in zip(settings["labels"][1:], found, strict=True))
-    seconds = f"{time.perf_counter() - began:.1f} s ({ended - read:.1f} s in {bar.done} windows)"
-    return f"{work.mask}: {counts} voxels; {seconds}; peak memory {_peak_bytes() / 2**20:.0f} MiB;"
+    geometry.write_mask(task.mask, np.array(settings["label_values"], dtype=np.uint8)[mask], volume, named)
+    if probabilities is not None:
+        parts = np.stack([geometry.turn_back(part, grid) for part in probabilities], axis=-1)
+        geometry.save_like(task.probabilities, parts, volume)
+    if task.logits and logits is not None:
+        _save_array(task.logits, logits)
+    sizes = np.bincount(mask.ravel(), minlength=classes)[1:]
+    counts = ", ".join(
+        f"{name} {_counted(size, 'voxel')}" for name, size in zip(settings["labels"][1:], sizes, strict=True)
+    )
+    seconds = f"{time.perf_counter() - began:.1f} s ({ended - read:.1f} s in {_counted(bar.done, 'window')})"
+    return f"{task.mask}: {counts}; {seconds}; peak memory {_peak_bytes() / 2**20:.0f} MiB;"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _strips(cuts: Any, grid: Any, *, classes: int, settings: dict[str, Any], options: argparse.Namespace) -> list[Any]:
-    """Cut the work into as few strips as --max-memory allows; ValueError where even the most are too much."""
+    """Return as few strips as --max-memory allows. Raises ValueError if the maximum number of strips needs more."""
     if options.max_memory is None:
         return list(geometry.strips(grid, 1))
     source = int(np.prod(grid.source_shape))
     fixed = _peak_bytes() + settings["window_bytes"] + source * (2 + 8 * classes * options.probabilities)
     needed = 0
-    for count in range(1, min(MOST_STRIPS, grid.turned_shape[1]) + 1):
+    for count in range(1, min(MAX_STRIPS, grid.turned_shape[1]) + 1):
         strips = geometry.strips(grid, count)
         rows = max(strip.needed.stop - strip.needed.start for strip in strips)
         planes = 4 * 4 * classes * (source // grid.turned_shape[0]) // count
         needed = fixed + windows.strip_bytes(cuts, classes=classes, rows=rows) + planes
         if needed <= options.max_memory:
             return list(strips)
-    raise ValueError(f"--max-memory: this volume needs {needed / 2**20:.0f} MiB or more")
+    raise ValueError(f"--max-memory: this volume needs at least {needed / 2**20:.0f} MiB")
 
 
 def _kept(slabs: Iterator[Any], logits: np.ndarray[Any, Any], rows: slice) -> Iterator[Any]:
@@ -174,13 +185,13 @@ def _kept(slabs: Iterator[Any], logits: np.ndarray[Any, Any], rows: slice) -> It
 
 
 def _softmax(plane: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    grown: np.ndarray[Any, Any] = np.exp(plane - plane.max(axis=0))
-    grown /= grown.sum(axis=0)
-    return grown
+    exponentials: np.ndarray[Any, Any] = np.exp(plane - plane.max(axis=0))
+    exponentials /= exponentials.sum(axis=0)
+    return exponentials
 
 
 def _peak_bytes() -> int:
-    """Return the most memory that this process has held so far; 0 where the system doesn't say."""
+    """Return the peak memory of this process so far; 0 if the system doesn't report it."""
     try:
         import resource
     except ModuleNotFoundError:
@@ -188,8 +199,8 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-class _Bar:
-    """A progress bar on a terminal; nothing elsewhere."""
+class _ProgressBar:
+    """A progress bar, shown only on a terminal."""
 
     def __init__(self, title: str) -> None:
         self.title, self.total, self.done = title, 1, 0
@@ -203,72 +214,73 @@ class _Bar:
             print(f"\r{self.title} [{drawn:30}] {share:4.0%}", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
-        """Leave the line as it was before."""
+        """Remove the bar from the line."""
         if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def _require_folder(folder: Path) -> None:
-    """Make the folder of masks, or refuse it before the work."""
+    """Create an output folder. Raises ValueError if that fails, before any segmentation starts."""
     if folder.name.endswith(NIFTI):
-        raise ValueError(f"--out {folder}: several volumes are written to a folder; name one")
+        raise ValueError(f"--out {folder}: several masks need a folder, not a file name")
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise ValueError(f"--out {folder}: can't be made ({error.strerror})") from error
+        raise ValueError(f"--out {folder}: can't be created ({error.strerror})") from error
 
 
 def _require_writable(path: Path, files: tuple[Path, ...]) -> None:
-    """Refuse an output before the work rather than after it."""
+    """Raise ValueError if an output can't be written, before any segmentation starts."""
     if not path.parent.is_dir():
-        raise ValueError(f"{path}: can't be written: there is no folder {path.parent}")
+        raise ValueError(f"{path}: can't be written: the folder {path.parent} doesn't exist")
     if path.is_dir():
         raise ValueError(f"{path}: can't be written: it is a folder")
     if not os.access(path.parent, os.W_OK):
         raise ValueError(f"{path}: can't be written: {path.parent} is read-only")
     if path.resolve() in [file.resolve() for file in files]:
-        raise ValueError(f"{path}: can't be written: it is the image itself")
+        raise ValueError(f"{path}: can't be written: it is the input image")
 
 
 def _save_array(path: Path, array: np.ndarray[Any, Any]) -> None:
-    """Write an array whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write an array atomically."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("wb") as file:
+        with temporary.open("wb") as file:
             np.save(file, array)
-        os.replace(beside, path)
+        os.replace(temporary, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    what = "Segment volumes with the network in this folder."
-    parser = argparse.ArgumentParser(prog="predict.py", description=what, allow_abbrev=False)
+    description = "Segment volumes with the network in this folder."
+    parser = argparse.ArgumentParser(prog="predict.py", description=description, allow_abbrev=False)
     add = parser.add_argument
-    there = [form for form, file in forms.FILES.items() if (FOLDER / file).is_file()]
-    add("inputs", type=Path, nargs="+", metavar="INPUT", help="volume, DICOM series, or folder of them")
-    add("--channel", type=Path, action="append", default=[], metavar="FILE", help="a further channel's file")
-    add("--out", type=Path, required=True, help="mask to write, .nii.gz or .nii; of several volumes a folder")
-    add("--form", choices=there, default=there[0], help=f"form of the network to run (default: {there[0]})")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU where there is one")
-    add("--precision", choices=("auto", "float32", "float16"), default="auto", help="auto: float16 on a GPU")
-    add("--threads", type=_threads, metavar="N", help="CPU threads (default: the library's choice)")
-    add("--max-memory", type=_bytes, metavar="SIZE", help="most memory of this process, as 4GiB")
-    add("--probabilities", action="store_true", help="also write each class's share, MASK_probabilities.nii.gz")
-    add("--logits", type=Path, metavar="FOLDER", help="also save logits on the network's grid, .npy")
+    found = [form for form, file in forms.FILES.items() if (FOLDER / file).is_file()]
+    more = "file of a further channel; repeat in the order of preprocessing.json"
+    add("inputs", type=Path, nargs="+", metavar="INPUT", help="volume, DICOM series, or a folder of these")
+    add("--channel", type=Path, action="append", default=[], metavar="FILE", help=more)
+    add("--out", type=Path, required=True, help="mask to write (.nii.gz or .nii), or a folder for several masks")
+    add("--form", choices=found, default=found[0], help=f"form of the network (default: {found[0]})")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if available, else the CPU")
+    add("--precision", choices=("auto", "float32", "float16"), default="auto", help="auto: float16 only on a GPU")
+    add("--threads", type=_threads, metavar="N", help="number of CPU threads (default: the library's)")
+    add("--max-memory", type=_bytes, metavar="SIZE", help="memory limit of this process, for example 4GiB")
+    add("--probabilities", action="store_true", help="also write class probabilities, MASK_probabilities.nii.gz")
+    add("--logits", type=Path, metavar="FOLDER", help="also save the logits on the network's grid, as .npy")
     return parser.parse_args(arguments)
 
 
 def _threads(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return int(text)
 
 
 def _bytes(text: str) -> int:
     found = BYTES.fullmatch(text.strip())
     if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 4GiB or 800MB")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; examples: 4GiB, 800MB")
     unit = found[2] or ""
     power = "KMGT".find(unit[:1]) + 1 if unit else 0
     return int(float(found[1]) * (1024 if unit.endswith("i") else 1000) ** power)

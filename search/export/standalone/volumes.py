@@ -1,4 +1,4 @@
-"""Which volumes an input stands for, and reading them: NIfTI, .mha and its like (SimpleITK), DICOM series (pydicom)."""
+"""Finds and reads the input volumes: NIfTI, .mha and .nrrd (with SimpleITK), DICOM series (with pydicom)."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import geometry  # type: ignore[import-not-found]  # the file beside this one
+import geometry  # type: ignore[import-not-found]  # a file of this folder
 import nibabel
 import numpy as np
 
 NIFTI = (".nii.gz", ".nii")
 ITK = (".mha", ".mhd", ".nrrd", ".nhdr")
 CHANNEL = re.compile(r"(.+)_(\d{4})")
-DICOM_TAG = b"DICM"  # after 128 bytes of anything
-UNEVEN = 0.1  # of the distance between slices, by which one may lie elsewhere
+DICOM_TAG = b"DICM"  # after a preamble of 128 bytes
+SPACING_TOLERANCE = 0.1  # allowed deviation of a slice distance, relative to the mean distance
 
 
 @dataclass(frozen=True)
 class Case:
-    """One volume: its name, and its files, one or one a channel (a DICOM series is a folder)."""
+    """One volume: its name, and its one file or one file per channel (for a DICOM series, its folder)."""
 
     name: str
     files: tuple[Path, ...]
 
 
 def suffix_of(path: Path) -> str:
-    """Return a file's volume suffix, empty where it has none."""
+    """Return a file's volume suffix, or an empty string."""
     return next((suffix for suffix in (*NIFTI, *ITK) if path.name.lower().endswith(suffix)), "")
 
 
@@ -37,17 +37,17 @@ def stem_of(path: Path) -> str:
 
 
 def find_cases(inputs: list[Path], *, channels: int) -> list[Case]:
-    """Return the volumes that files and folders stand for.
+    """Return the volumes in files and folders.
 
-    A folder is a DICOM series, or holds volumes (or folders of series), one a case; with nnU-Net's names
-    (CASE_0000, CASE_0001, ...) one a channel. ValueError where a folder holds none.
+    A folder is a DICOM series, or contains volumes (or folders of series), one per case; with nnU-Net's names
+    (CASE_0000, CASE_0001, ...) one per channel. Raises ValueError if a folder contains none.
     """
     cases = []
     for path in inputs:
         if path.is_dir() and not is_series(path):
             found = _in_folder(path, channels)
             if not found:
-                raise ValueError(f"{path}: holds no volumes ({', '.join((*NIFTI, *ITK))}, or DICOM series)")
+                raise ValueError(f"{path}: contains no volumes ({', '.join((*NIFTI, *ITK))}, or DICOM series)")
             cases += found
         else:
             cases.append(_one(path, channels))
@@ -67,7 +67,7 @@ def _in_folder(folder: Path, channels: int) -> list[Case]:
 
 
 def _one(path: Path, channels: int) -> Case:
-    """Return the case of one file, its further channels found by nnU-Net's names."""
+    """Return the case of one file; find further channels by nnU-Net's names."""
     suffix, stem = path.name[len(stem_of(path)) :], stem_of(path)
     if not path.exists() and path.with_name(f"{stem}_0000{suffix}").exists():
         stem += "_0000"
@@ -78,7 +78,7 @@ def _one(path: Path, channels: int) -> Case:
 
 
 def is_series(folder: Path) -> bool:
-    """Tell whether a folder holds DICOM slices."""
+    """Return whether a folder contains DICOM slices."""
     return any(_is_dicom(entry) for entry in sorted(folder.iterdir())[:3] if entry.is_file())
 
 
@@ -90,15 +90,15 @@ def _is_dicom(path: Path) -> bool:
 
 
 def read_case(case: Case) -> Any:
-    """Return a case as geometry's Volume; ValueError names the file and what is wrong with it."""
+    """Return a case as geometry's Volume. Raises ValueError with the file and the reason."""
     if all(suffix_of(file) in NIFTI for file in case.files):
         return geometry.read_volume(case.files)
     parts = [_read_other(file) for file in case.files]
     whole = parts[0]
     for file, part in zip(case.files[1:], parts[1:], strict=True):
-        trouble = geometry.grid_difference(whole.data.shape[1:], whole.affine, part.data.shape[1:], part.affine)
-        if trouble:
-            raise ValueError(f"{file}: {trouble}, unlike {case.files[0].name}")
+        difference = geometry.grid_difference(whole.data.shape[1:], whole.affine, part.data.shape[1:], part.affine)
+        if difference:
+            raise ValueError(f"{file}: {difference}, unlike {case.files[0].name}")
     data = np.concatenate([part.data for part in parts])
     return geometry.Volume(data, whole.affine, whole.header, whole.name)
 
@@ -113,10 +113,10 @@ def _read_other(path: Path) -> Any:
             return _read_itk(path)
         return geometry.read_volume(path)
     except ModuleNotFoundError as error:
-        raise ValueError(f"{path}: reading it needs {error.name}: pip install {error.name}") from error
+        raise ValueError(f"{path}: needs the package {error.name}: pip install {error.name}") from error
     except ValueError:
         raise
-    except Exception as error:  # the readers share no error class for a damaged file
+    except Exception as error:  # the readers have no common error class for a damaged file
         raise ValueError(f"{path}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())})") from error
 
 
@@ -140,31 +140,31 @@ def _read_dicom(folder: Path) -> Any:
     read = [pydicom.dcmread(entry) for entry in sorted(folder.iterdir()) if entry.is_file() and _is_dicom(entry)]
     slices = [each for each in read if "PixelData" in each and "ImagePositionPatient" in each]
     if len({each.SeriesInstanceUID for each in slices}) != 1:
-        raise ValueError(f"{folder}: holds {len({each.SeriesInstanceUID for each in slices})} DICOM series, not one")
+        raise ValueError(f"{folder}: contains {len({each.SeriesInstanceUID for each in slices})} DICOM series, not 1")
     across, down = np.reshape(np.array(slices[0].ImageOrientationPatient, dtype=float), (2, 3))
     normal = np.cross(across, down)
     slices.sort(key=lambda each: float(np.dot(normal, np.array(each.ImagePositionPatient, dtype=float))))
-    places = np.array([each.ImagePositionPatient for each in slices], dtype=float)
-    steps = np.diff(places, axis=0)
-    apart = steps.mean(axis=0) if len(steps) else normal * float(slices[0].get("SliceThickness", 1.0))
-    if len(steps) and np.linalg.norm(steps - apart, axis=1).max() > UNEVEN * np.linalg.norm(apart):
-        raise ValueError(f"{folder}: its slices lie at uneven distances; one may be missing")
+    positions = np.array([each.ImagePositionPatient for each in slices], dtype=float)
+    steps = np.diff(positions, axis=0)
+    step = steps.mean(axis=0) if len(steps) else normal * float(slices[0].get("SliceThickness", 1.0))
+    if len(steps) and np.linalg.norm(steps - step, axis=1).max() > SPACING_TOLERANCE * np.linalg.norm(step):
+        raise ValueError(f"{folder}: the slices are not evenly spaced; a slice may be missing")
     rows = [
         each.pixel_array * float(each.get("RescaleSlope", 1)) + float(each.get("RescaleIntercept", 0))
         for each in slices
     ]  # (rows, columns) each
     affine = np.eye(4)
     between_rows, between_columns = (float(value) for value in slices[0].PixelSpacing)
-    affine[:3, :3] = np.stack([across * between_columns, down * between_rows, apart], axis=1)
-    affine[:3, 3] = places[0]
+    affine[:3, :3] = np.stack([across * between_columns, down * between_rows, step], axis=1)
+    affine[:3, 3] = positions[0]
     return _volume(np.stack(rows, axis=-1).transpose(1, 0, 2)[None], affine, folder)
 
 
 def _volume(data: np.ndarray[Any, Any], affine: np.ndarray[Any, Any], path: Path) -> Any:
-    """Return (C, X, Y, Z) with an affine to LPS mm as a Volume with one to RAS mm."""
+    """Return data (C, X, Y, Z) with an affine to LPS mm as a Volume with an affine to RAS mm."""
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
     if data.size == 0 or not np.isfinite(data).all():
-        raise ValueError(f"{path}: is empty, or holds NaN or infinite values")
+        raise ValueError(f"{path}: is empty, or contains NaN or infinite values")
     header = nibabel.Nifti1Image(np.zeros(data.shape[1:], dtype=np.uint8), affine).header
     header.set_xyzt_units("mm")
     return geometry.Volume(np.ascontiguousarray(data, dtype=np.float32), affine, header, str(path))

@@ -1,6 +1,6 @@
-"""A volume through a network in overlapping windows, slab after slab: what is finished leaves memory.
+"""Sliding-window inference, slab by slab: finished slabs leave memory.
 
-Windows are weighted by a Gaussian and added up as MONAI's SlidingWindowInferer does it. Needs numpy alone.
+Windows are weighted by a Gaussian and summed as in MONAI's SlidingWindowInferer. Requires only numpy.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 Network = Callable[["np.ndarray[Any, Any]"], "np.ndarray[Any, Any]"]  # (C, *patch) to logits (K, *patch)
-SIGMA = 0.125  # of the window's length, along each axis
+SIGMA = 0.125  # relative to the window's length, along each axis
 SMALLEST_WEIGHT = 1e-3
 
 
 @dataclass(frozen=True)
 class Windows:
-    """How an image (C, D, H, W) is cut: windows' size, their starts along each axis, zeros put around the image."""
+    """The windows of an image (C, D, H, W): their size, their starts along each axis, and the zero padding."""
 
     patch: tuple[int, ...]
     starts: tuple[tuple[int, ...], ...]
@@ -29,12 +29,12 @@ class Windows:
 
     @property
     def count(self) -> int:
-        """How many windows there are."""
+        """Number of windows."""
         return math.prod(len(starts) for starts in self.starts)
 
 
 def cut(shape: tuple[int, ...], patch: list[int], overlap: float) -> Windows:
-    """Cut an image of this shape (D, H, W); one smaller than a window is padded evenly on both sides."""
+    """Return the windows of an image of shape (D, H, W); an image smaller than a window is padded on both sides."""
     padded = tuple(max(size, length) for size, length in zip(shape, patch, strict=True))
     before = tuple((whole - size) // 2 for whole, size in zip(padded, shape, strict=True))
     starts = []
@@ -46,7 +46,7 @@ def cut(shape: tuple[int, ...], patch: list[int], overlap: float) -> Windows:
 
 
 def strip_bytes(windows: Windows, *, classes: int, rows: int) -> int:
-    """Return what `logit_slabs` holds at most for so many rows of H: the sums, a finished slab, and weights."""
+    """Return the peak bytes of `logit_slabs` for `rows` rows of H: the sums, a finished slab, and weights."""
     depth = windows.patch[0] * min(rows, windows.padded[1]) * windows.padded[2]
     return 4 * depth * (2 * classes + 2)
 
@@ -54,9 +54,9 @@ def strip_bytes(windows: Windows, *, classes: int, rows: int) -> int:
 def logit_slabs(
     network: Network, image: np.ndarray[Any, Any], windows: Windows, rows: slice, *, done: Callable[[], None]
 ) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
-    """Yield (first slice, logits (K, d, h, W)) for `rows` of H of an image (C, D, H, W), in the order of slices.
+    """Yield (first slice, logits (K, d, h, W)) for `rows` of H of an image (C, D, H, W), in slice order.
 
-    `done` is called after each window. A window that reaches into other rows is computed for each of its strips.
+    Calls `done` after each window. A window that overlaps several strips is computed once per strip.
     """
     weight = gaussian_weight(windows.patch)
     pads = [
@@ -77,11 +77,11 @@ def logit_slabs(
             logits = network(padded[:, first : first + depth, start : start + height, left : left + width])
             if not len(sums):
                 sums = np.zeros((len(logits), *weights.shape), dtype=np.float32)
-            there = slice(max(start, top) - top, min(start + height, bottom) - top)
-            here = slice(max(start, top) - start, min(start + height, bottom) - start)
+            in_strip = slice(max(start, top) - top, min(start + height, bottom) - top)
+            in_window = slice(max(start, top) - start, min(start + height, bottom) - start)
             across = slice(left, left + width)
-            sums[:, :, there, across] += logits[:, :, here] * weight[:, here]
-            weights[:, there, across] += weight[:, here]
+            sums[:, :, in_strip, across] += logits[:, :, in_window] * weight[:, in_window]
+            weights[:, in_strip, across] += weight[:, in_window]
             done()
         finished = depth if following is None else following - first
         slab = sums[:, :finished, :, inside] / weights[:finished, :, inside]
@@ -101,10 +101,10 @@ def _without_padding(
 
 
 def gaussian_weight(patch: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    """Return the weight of each voxel of a window, (D, H, W)."""
+    """Return the Gaussian weight of each voxel of a window, (D, H, W)."""
     weight = np.ones((), dtype=np.float32)
     for length in patch:
-        place = np.arange(-(length - 1) / 2.0, (length - 1) / 2.0 + 1, dtype=np.float32)
-        weight = weight[..., None] * np.exp(place**2 / np.float32(-2 * (SIGMA * length) ** 2))
+        offset = np.arange(-(length - 1) / 2.0, (length - 1) / 2.0 + 1, dtype=np.float32)
+        weight = weight[..., None] * np.exp(offset**2 / np.float32(-2 * (SIGMA * length) ** 2))
     floor = max(float(weight.min()), SMALLEST_WEIGHT)
     return np.maximum(weight, np.float32(floor))

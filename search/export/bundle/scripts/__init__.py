@@ -1,1 +1,1 @@
-"""Scripts of a MONAI bundle: run with MONAI, never with voxnas."""
+"""Scripts of a MONAI bundle; they need MONAI, not voxnas."""

@@ -1,4 +1,4 @@
-"""What this bundle's inference.json is made of: cases of a folder, volumes to the network's grid, masks back."""
+"""The components of this bundle's inference.json: find cases, read volumes to the network's grid, write masks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from monai.transforms import Transform
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import geometry  # type: ignore[import-not-found]  # noqa: E402  # the files beside this one
+import geometry  # type: ignore[import-not-found]  # noqa: E402  # a file of this folder
 import numpy as np  # noqa: E402
 import volumes  # type: ignore[import-not-found]  # noqa: E402
 
 
 def settings(bundle_root: str) -> dict[str, Any]:
-    """Return how volumes reach the network, and what its classes mean."""
+    """Return the settings of preprocessing.json: preprocessing, channels, labels."""
     text = (Path(bundle_root) / "configs" / "preprocessing.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
@@ -29,7 +29,7 @@ def cases(folder: str, *, channels: int) -> list[dict[str, Any]]:
 
 
 def best_device() -> str:
-    """Return the first GPU, or the CPU where there is none."""
+    """Return the first GPU if there is one, else the CPU."""
     return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
@@ -40,20 +40,20 @@ def with_weights(network: Any, bundle_root: str, device: str) -> Any:
 
 
 class ReadVolume(Transform):  # type: ignore[misc]
-    """Read a case and bring it to the network's grid: adds `image` (C, D, H, W), `volume` and `grid`."""
+    """Read a case and resample it to the network's grid; adds `image` (C, D, H, W), `volume` and `grid`."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.preprocessing = geometry.Preprocessing.from_json(settings)
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Return the data with what was read."""
+        """Return the data with the new keys."""
         volume = volumes.read_case(data["case"])
         image, grid = geometry.to_grid(volume, self.preprocessing)
         return {**data, "image": torch.from_numpy(image), "volume": volume, "grid": grid}
 
 
 class WriteMask(Transform):  # type: ignore[misc]
-    """Write the labels of `pred` (K, D, H, W) on the volume's own grid; adds `mask`, its path."""
+    """Write the mask of `pred` (K, D, H, W) on the volume's grid; adds its path as `mask`."""
 
     def __init__(self, settings: dict[str, Any], *, output_dir: str) -> None:
         self.settings, self.folder = settings, Path(output_dir)
@@ -70,7 +70,7 @@ class WriteMask(Transform):  # type: ignore[misc]
 
 
 class Segmenter:
-    """Runs the network over a data set: what the bundle calls its evaluator."""
+    """The bundle's evaluator: runs the network over a data set."""
 
     def __init__(self, *, device: Any, dataset: Any, network: Any, inferer: Any, postprocessing: Any) -> None:
         self.device, self.dataset, self.network = torch.device(device), dataset, network
