@@ -1,4 +1,4 @@
-"""model.py: the source of one network, against the network itself."""
+"""model.py: the source of a network, compared with the network itself."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ POINTS = 20
 
 
 def lively(network: nn.Module) -> nn.Module:
-    """Weights and statistics of which none is 0 or 1, so that a missing one shows."""
+    """Give the network weights and statistics other than 0 and 1: a missing one then changes the result."""
     torch.manual_seed(0)
     for name, value in (*network.named_parameters(), *network.named_buffers()):
         if value.is_floating_point():
@@ -42,7 +42,7 @@ def lively(network: nn.Module) -> nn.Module:
 
 
 def written(architecture: Architecture, context: Context, folder: Path, *, count: int = 1, sizes=()):
-    """The network, its model.py as a module, and what that loads; the source is the same at all sizes."""
+    """Return a network, its model.py as a module, and the network loaded from it; assert one source for all sizes."""
     network = lively(untrained_network(architecture, context, count=count))
     done = write_source(
         lambda: untrained_network(architecture, context, count=count),
@@ -67,15 +67,15 @@ def apart(one: nn.Module, other: nn.Module, shape: tuple[int, ...]) -> float:
 
 
 def check(architecture: Architecture, context: Context, folder: Path, *, sizes: list[tuple[int, ...]]) -> str:
-    """Compare at the patch and at other sizes; return the source."""
+    """Compare at the patch size and other sizes; return the source."""
     network, _, loaded = written(architecture, context, folder, sizes=[context.patch, *sizes])
     for size in [context.patch, *sizes]:
         assert apart(loaded, network, (1, context.in_channels, *size)) < TOLERANCE, architecture.describe()
     return (folder / "model.py").read_text()
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if name != "unetrpp_lung"])  # its blocks are acdc's
-def test_every_papers_network_is_written_as_it_runs(name, tmp_path):
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "unetrpp_lung"])  # same blocks as acdc
+def test_the_source_of_every_papers_network_computes_the_same(name, tmp_path):
     preset = PRESETS[name]
     patch = SMALL.get(name.partition("_")[0], (6, 32, 32))
     source = check(narrowed(preset.architecture), replace(preset.context, patch=patch), tmp_path, sizes=[])
@@ -86,13 +86,13 @@ SPACE = narrow(CONTEXT, placement="each", fix={"width": 16, "width_cap": 32}, ch
 
 
 @pytest.mark.parametrize("point", range(POINTS))
-def test_random_points_of_the_space_are_written_as_they_run_at_any_size(point, tmp_path):
+def test_the_source_of_random_networks_computes_the_same_at_any_size(point, tmp_path):
     architecture = SPACE.architecture(sample_buildable(SPACE, Random(point)))
     check(architecture, CONTEXT, tmp_path, sizes=[(7, 27, 35)])
 
 
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto"])
-def test_an_encoder_of_timm_is_written_with_torch_alone(name, tmp_path):
+def test_the_source_of_a_timm_encoder_needs_only_torch(name, tmp_path):
     fix = {
         "encoder": f"timm:{name}",
         "levels": 3,
@@ -130,7 +130,7 @@ PLAIN = Architecture.of(
 )
 
 
-def test_the_source_needs_torch_alone_and_has_no_dead_options(tmp_path):
+def test_the_source_needs_only_torch_and_has_no_unused_options(tmp_path):
     source = check(PLAIN, CONTEXT, tmp_path, sizes=[(1, 5, 9)])
     tree = ast.parse(source)
     named = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
@@ -145,7 +145,7 @@ def test_the_source_needs_torch_alone_and_has_no_dead_options(tmp_path):
     assert max(len(line) for line in source.splitlines()) <= 130
 
 
-def test_the_source_reads_like_its_blocks(tmp_path):
+def test_the_source_keeps_the_names_and_comments_of_the_blocks(tmp_path):
     written(PLAIN, CONTEXT, tmp_path)
     source = (tmp_path / "model.py").read_text()
     assert "shortcut = self.norm3(self.conv3(x))" in source
@@ -163,13 +163,13 @@ def test_weights_load_strictly(tmp_path):
     missing = dict(list(tensors.items())[1:])
     save_file(missing, tmp_path / "missing.safetensors")
     save_file({**tensors, "more": torch.zeros(1)}, tmp_path / "more.safetensors")
-    for name, said in (("missing", "Missing key"), ("more", "Unexpected key")):
-        with pytest.raises(RuntimeError, match=said):
+    for name, message in (("missing", "Missing key"), ("more", "Unexpected key")):
+        with pytest.raises(RuntimeError, match=message):
             module.load_network(tmp_path / f"{name}.safetensors")
     whole = (tmp_path / "weights.safetensors").read_bytes()
     for end in (4, 300, len(whole) - 8):
         (tmp_path / "cut.safetensors").write_bytes(whole[:end])
-        with pytest.raises(ValueError, match="cut.safetensors: is no whole safetensors file"):
+        with pytest.raises(ValueError, match="cut.safetensors: is not a complete safetensors file"):
             module.load_network(tmp_path / "cut.safetensors")
     read = module.read_safetensors(tmp_path / "weights.safetensors")
     assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
@@ -207,7 +207,7 @@ def test_half_precision_keeps_its_float32_parts(tmp_path):
     assert (low.float() - network(x)).abs().mean() < 0.05
 
 
-def test_what_cannot_be_written_is_said(tmp_path):
+def test_a_network_that_cannot_be_written_is_refused_with_the_reason(tmp_path):
     class Hidden(nn.Module):
         def __init__(self):
             super().__init__()
@@ -217,17 +217,17 @@ def test_what_cannot_be_written_is_said(tmp_path):
         def forward(self, x):
             return self.conv(x) * self.table[:, None, None, None]
 
-    with pytest.raises(NotWritable, match="Hidden computes with 'table', which its weights don't hold"):
+    with pytest.raises(NotWritable, match="Hidden uses the buffer 'table', which is not part of its weights"):
         write_source(Hidden, tmp_path / "model.py", in_channels=1, sizes=[(2, 2, 2)], title="A network.")
     assert not (tmp_path / "model.py").exists()
 
 
-def test_a_network_that_branches_on_the_size_is_for_its_patch_alone(tmp_path):
+def test_the_source_of_a_network_that_branches_on_the_size_is_for_its_patch_only(tmp_path):
     class Branching(nn.Module):
         def forward(self, x):
             return x * 2 if x.shape[2] > 3 else x + 1
 
-    for sizes, said in (([(5, 4, 4), (7, 4, 4)], "any"), ([(5, 4, 4), (2, 4, 4)], "patch")):
+    for sizes, valid in (([(5, 4, 4), (7, 4, 4)], "any"), ([(5, 4, 4), (2, 4, 4)], "patch")):
         done = write_source(Branching, tmp_path / "model.py", in_channels=1, sizes=sizes, title="A network.")
-        assert (done.network, done.sizes) == ("Branching", said)
+        assert (done.network, done.sizes) == ("Branching", valid)
         assert "return x * 2" in (tmp_path / "model.py").read_text()

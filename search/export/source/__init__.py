@@ -1,6 +1,6 @@
-"""A network's own source: its classes as this one network runs them, written out from a trace of each."""
+"""A network as source: each of its classes, reduced to the code that this network runs, written from a trace."""
 
-from search.export.source.trace import NotWritable
+from search.export.source.nodes import NotWritable
 from search.export.source.write import Source, write_source
 
 __all__ = ["NotWritable", "Source", "write_source"]

@@ -1,4 +1,4 @@
-"""Classes from modules: those that do the same with other sizes are one class, and the sizes its arguments."""
+"""Groups modules into classes: modules that differ only in numbers share a class, with the numbers as arguments."""
 
 from __future__ import annotations
 
@@ -9,17 +9,27 @@ from typing import Any
 
 from torch import nn
 
+from search.export.source.construction import (
+    Alias,
+    Body,
+    Construction,
+    ConstructorArgument,
+    Container,
+    Leaf,
+    OwnModule,
+    Weights,
+    own_modules,
+)
 from search.export.source.method import Method
-from search.export.source.spell import Body, Given, Leaf, Own, Same, Several, Spelled, Weights, own_modules
 from search.export.source.tracked import plain
 
-POSITIONAL = 4  # arguments of a constructor that are written without their names, at most
-Values = tuple[Any, ...]  # a number of each of a class's modules
+MAX_POSITIONAL = 4  # arguments of a constructor that are written without their names
+Values = tuple[Any, ...]  # one number per module of a class
 
 
 @dataclass
 class Module:
-    """One module: what it holds, what it does, and its own numbers that some method reads."""
+    """One module: its parts, its methods, and the numeric attributes that some method reads."""
 
     module: nn.Module
     body: Body
@@ -30,7 +40,7 @@ class Module:
 
 @dataclass
 class Class:
-    """One class of the source: its modules, its arguments (with a value of each module), its constructor's lines."""
+    """One class of the source: its modules, its arguments with a value per module, its constructor's lines."""
 
     name: str
     members: list[Module]
@@ -39,25 +49,25 @@ class Class:
     lines: list[str] = field(default_factory=list)
 
     def values(self, module: nn.Module) -> list[Any]:
-        """Return the arguments that make one of its modules."""
+        """Return the arguments that construct one of its modules."""
         row = next(index for index, member in enumerate(self.members) if member.module is module)
         return [column[row] for column in self.columns]
 
 
 def group(modules: Sequence[Module]) -> dict[nn.Module, Class]:
-    """Return the class of each module, children's before their parents'."""
+    """Return the class of each module; the classes of children come before those of their parents."""
     found: dict[nn.Module, Class] = {}
     heights = _heights(modules)
     for height in range(max(heights.values(), default=0) + 1):
         alike: dict[str, list[Module]] = {}
         for member in modules:
             if heights[member.module] == height:
-                alike.setdefault(_all_but_numbers(member, found), []).append(member)
+                alike.setdefault(_skeleton(member, found), []).append(member)
         for members in alike.values():
             base, taken = type(members[0].module).__name__.lstrip("_"), {each.name for each in found.values()}
-            made = Class(_free(base, taken, separator=""), members)
-            found.update({member.module: made for member in members})
-            made.lines = _Constructor(made, found).lines()
+            written = Class(_unused(base, taken, separator=""), members)
+            found.update({member.module: written for member in members})
+            written.lines = _Constructor(written, found).lines()
     return found
 
 
@@ -76,15 +86,15 @@ def _heights(modules: Sequence[Module]) -> dict[nn.Module, int]:
     return found
 
 
-def _all_but_numbers(member: Module, known: dict[nn.Module, Class]) -> str:
-    """Spell a module as text, without its numbers: equal texts are one class."""
+def _skeleton(member: Module, known: dict[nn.Module, Class]) -> str:
+    """Describe a module without its numbers: modules with equal text share a class."""
 
-    def skeleton(part: Spelled) -> Any:
+    def skeleton(part: Construction) -> Any:
         if isinstance(part, Leaf):
             return part.kind, [(each.name, None if _is_number(each.value) else each.value) for each in part.given]
-        if isinstance(part, Several):
+        if isinstance(part, Container):
             return part.kind, [(name, skeleton(each)) for name, each in part.parts]
-        if isinstance(part, Own):
+        if isinstance(part, OwnModule):
             return known[part.module].name
         if isinstance(part, Weights):
             return "weights", part.buffer, part.kind, len(part.sizes)
@@ -101,47 +111,47 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _free(base: str, taken: set[str], *, separator: str) -> str:
-    """Return a name that isn't taken: the base, or the base with a number."""
+def _unused(base: str, taken: set[str], *, separator: str) -> str:
+    """Return a name that isn't taken: the base, or the base with a number appended."""
     return next(name for name in (base, *(f"{base}{separator}{n}" for n in range(2, 1000))) if name not in taken)
 
 
 class _Constructor:
-    """Writes a class's `__init__`, and finds its arguments on the way."""
+    """Writes a class's `__init__`, and determines its arguments."""
 
-    def __init__(self, made: Class, known: dict[nn.Module, Class]) -> None:
-        self.made, self.known = made, known
+    def __init__(self, written: Class, known: dict[nn.Module, Class]) -> None:
+        self.written, self.known = written, known
 
     def lines(self) -> list[str]:
-        first = self.made.members[0]
+        first = self.written.members[0]
         parts = list(self._parts())
         if first.base == "nn.Sequential":
             return [f"super().__init__({', '.join(self.write(column) for _, column in parts)})"]
         lines = ["super().__init__()", *(_setting(name, self.write(column), column[0]) for name, column in parts)]
         for name in first.attributes:
-            values = [_without_origin(getattr(member.module, name)) for member in self.made.members]
+            values = [_without_origin(getattr(member.module, name)) for member in self.written.members]
             lines.append(f"self.{name} = {self._number(name, values)}")
         return lines
 
     def _parts(self) -> Iterator[tuple[str, list[Any]]]:
-        """Yield each part's name, and how each member has it."""
-        for index, (name, _) in enumerate(self.made.members[0].body.parts):
-            yield name, [member.body.parts[index][1] for member in self.made.members]
+        """Yield each part's name and its construction in each member."""
+        for index, (name, _) in enumerate(self.written.members[0].body.parts):
+            yield name, [member.body.parts[index][1] for member in self.written.members]
 
     def write(self, column: list[Any]) -> str:
-        """Write one part as all members have it."""
+        """Write one part for all members."""
         first = column[0]
-        if isinstance(first, Same):
+        if isinstance(first, Alias):
             return f"self.{first.path}"
         if isinstance(first, Weights):
             return self._weights(column)
-        if isinstance(first, Several):
+        if isinstance(first, Container):
             return self._several(column)
-        if isinstance(first, Own):
-            made = self.known[first.module]
-            rows = zip(*(made.values(each.module) for each in column), strict=True)
-            given = [self._number(name, list(values)) for name, values in zip(made.arguments, rows, strict=False)]
-            return f"{made.name}({', '.join(given)})"
+        if isinstance(first, OwnModule):
+            child = self.known[first.module]
+            rows = zip(*(child.values(each.module) for each in column), strict=True)
+            given = [self._number(name, list(values)) for name, values in zip(child.arguments, rows, strict=False)]
+            return f"{child.name}({', '.join(given)})"
         return self._leaf(column)
 
     def _weights(self, column: list[Weights]) -> str:
@@ -154,19 +164,19 @@ class _Constructor:
         return f"torch.zeros({inside})" if first.buffer else f"nn.Parameter(torch.zeros({inside}))"
 
     def _leaf(self, column: list[Leaf]) -> str:
-        said, named = [], False
+        arguments, named = [], False
         for index, each in enumerate(column[0].given):
             values = [other.given[index].value for other in column]
-            named = named or not (each.positional or index < POSITIONAL)
+            named = named or not (each.positional or index < MAX_POSITIONAL)
             if all(value == _default(each, leaf) for value, leaf in zip(values, column, strict=True)):
                 named = True
                 continue
             text = self._number(each.name, values) if _is_number(each.value) else repr(each.value)
-            said.append(f"{each.name}={text}" if named or isinstance(each.value, bool) else text)
+            arguments.append(f"{each.name}={text}" if named or isinstance(each.value, bool) else text)
             named = named or isinstance(each.value, bool)
-        return f"nn.{column[0].kind}({', '.join(said)})"
+        return f"nn.{column[0].kind}({', '.join(arguments)})"
 
-    def _several(self, column: list[Several]) -> str:
+    def _several(self, column: list[Container]) -> str:
         kind, names = column[0].kind, [name for name, _ in column[0].parts]
         parts = [self.write([each.parts[index][1] for each in column]) for index in range(len(names))]
         numbered = names == [str(index) for index in range(len(names))]
@@ -178,19 +188,19 @@ class _Constructor:
         return f"nn.ModuleDict({{{inside}}})" if kind == "ModuleDict" else f"nn.Sequential(OrderedDict({{{inside}}}))"
 
     def _number(self, name: str, values: list[Any]) -> str:
-        """Write a number that is the same in all members, or the argument that it comes from."""
+        """Write a number that is equal in all members, or the argument that provides it."""
         if all(value == values[0] and type(value) is type(values[0]) for value in values):
             return repr(values[0])
         column = tuple(values)
-        if column not in self.made.columns:
+        if column not in self.written.columns:
             base = {"num_features": "features", "normalized_shape": "features"}.get(name, name)
-            self.made.arguments.append(_free(base, set(self.made.arguments), separator="_"))
-            self.made.columns.append(column)
-        return self.made.arguments[self.made.columns.index(column)]
+            self.written.arguments.append(_unused(base, set(self.written.arguments), separator="_"))
+            self.written.columns.append(column)
+        return self.written.arguments[self.written.columns.index(column)]
 
 
-def _setting(name: str, text: str, spelled: Spelled) -> str:
-    if isinstance(spelled, Weights) and spelled.buffer:
+def _setting(name: str, text: str, construction: Construction) -> str:
+    if isinstance(construction, Weights) and construction.buffer:
         return f'self.register_buffer("{name}", {text})'
     return f"self.{name} = {text}" if name.isidentifier() else f'self.add_module("{name}", {text})'
 
@@ -199,8 +209,8 @@ def _without_origin(value: Any) -> Any:
     return tuple(plain(part) for part in value) if isinstance(value, tuple) else plain(value)
 
 
-def _default(given: Given, leaf: Leaf) -> Any:
-    """Return what a constructor takes for an argument that isn't given: pooling strides are the window's."""
+def _default(given: ConstructorArgument, leaf: Leaf) -> Any:
+    """Return a constructor's default of an argument; the default stride of a pooling is its window."""
     if given.name == "stride" and given.default is None:
         return leaf.given[0].value
     if isinstance(given.default, tuple) and len(set(given.default)) == 1:

@@ -1,4 +1,4 @@
-"""The end of every `model.py`: the network with its weights. NETWORK stands for its class."""
+"""The end of every `model.py`: loads the network with its weights. NETWORK is replaced by its class."""
 
 import json
 from os import PathLike
@@ -9,28 +9,28 @@ from torch import nn
 NETWORK = nn.Module
 
 
-KINDS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 
 
 def read_safetensors(path: str | PathLike[str]) -> dict[str, torch.Tensor]:
-    """Return the tensors of a .safetensors file by name; ValueError where it is damaged."""
+    """Return the tensors of a .safetensors file by name. Raises ValueError if the file is damaged."""
     with open(path, "rb") as file:
         data = bytearray(file.read())
     try:
         length = int.from_bytes(data[:8], "little")
-        described = json.loads(data[8 : 8 + length])
-        described.pop("__metadata__", None)
+        entries = json.loads(data[8 : 8 + length])
+        entries.pop("__metadata__", None)
         start, tensors = 8 + length, dict[str, torch.Tensor]()
-        for name, each in described.items():
+        for name, each in entries.items():
             first, end = each["data_offsets"]
-            kind, count = KINDS[each["dtype"]], torch.Size(each["shape"]).numel()
-            if end - first != count * kind.itemsize or start + end > len(data):
-                raise ValueError(f"{name} is cut off")
+            dtype, count = DTYPES[each["dtype"]], torch.Size(each["shape"]).numel()
+            if end - first != count * dtype.itemsize or start + end > len(data):
+                raise ValueError(f"{name} is truncated")
             if count:
-                flat = torch.frombuffer(data, dtype=kind, count=count, offset=start + first)
-            tensors[name] = flat.reshape(each["shape"]) if count else torch.empty(each["shape"], dtype=kind)
+                flat = torch.frombuffer(data, dtype=dtype, count=count, offset=start + first)
+            tensors[name] = flat.reshape(each["shape"]) if count else torch.empty(each["shape"], dtype=dtype)
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: is no whole safetensors file ({error})") from error
+        raise ValueError(f"{path}: is not a complete safetensors file ({error})") from error
     return tensors
 
 

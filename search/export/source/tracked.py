@@ -1,4 +1,4 @@
-"""Numbers that remember where they come from, so that a size read off a tensor stays a size in the source."""
+"""Numbers that record their origin: a size read from a tensor stays an expression in the written source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Number = int | float
 
 @dataclass(frozen=True, eq=False)
 class Size:
-    """The length of a value's axis."""
+    """The size of a value along an axis."""
 
     value: Any
     axis: int
@@ -20,7 +20,7 @@ class Size:
 
 @dataclass(frozen=True, eq=False)
 class Attribute:
-    """A number, or an item of a tuple of numbers, that a module was built with."""
+    """A numeric attribute of a module, or an item of a tuple of numbers."""
 
     module: Any
     name: str
@@ -29,14 +29,14 @@ class Attribute:
 
 @dataclass(frozen=True, eq=False)
 class Argument:
-    """A number that a method is given, as text."""
+    """A numeric argument of a method, as an expression."""
 
     text: str
 
 
 @dataclass(frozen=True, eq=False)
 class Operation:
-    """Arithmetic on numbers, of which one at least is dynamic; one operand for a negation."""
+    """Arithmetic on numbers, at least one of them dynamic; a negation has one operand."""
 
     symbol: str
     operands: tuple[Any, ...]
@@ -58,31 +58,31 @@ class TrackedFloat(float):
 
 
 def tracked(value: Number, origin: Origin) -> Number:
-    """Return a number that knows its origin."""
-    made: Any = TrackedInt(value) if isinstance(value, int) else TrackedFloat(value)
-    made.origin = origin
-    return made  # type: ignore[no-any-return]
+    """Return a number with an origin."""
+    number: Any = TrackedInt(value) if isinstance(value, int) else TrackedFloat(value)
+    number.origin = origin
+    return number  # type: ignore[no-any-return]
 
 
 def origin_of(value: object) -> Origin | None:
-    """Return a number's origin, None of any other."""
+    """Return a tracked number's origin, or None."""
     return value.origin if isinstance(value, (TrackedInt, TrackedFloat)) else None
 
 
 def plain(value: Any) -> Any:
-    """Return a tracked number as a number like any other; everything else as it is."""
+    """Return a tracked number as a plain number, anything else unchanged."""
     if isinstance(value, TrackedInt):
         return int(value)
     return float(value) if isinstance(value, TrackedFloat) else value
 
 
 def larger(one: Any, other: Any) -> Any:
-    """Return the larger of two numbers, as a number that depends on both."""
+    """Return the larger of two numbers, tracked as depending on both."""
     return _combine("max", max, one, other)
 
 
 def _combine(symbol: str, function: Callable[..., Any], *operands: Any) -> Any:
-    """Compute; the result is tracked where an operand is dynamic. What a module was built with is folded."""
+    """Compute a result, tracked if an operand is dynamic. Attributes of modules are folded into constants."""
     if any(not isinstance(each, (int, float)) for each in operands):
         return NotImplemented
     value = function(*[plain(each) for each in operands])

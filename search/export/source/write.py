@@ -1,4 +1,4 @@
-"""`model.py`: one network as a file that needs torch alone."""
+"""`model.py`: one network as a source file that requires only torch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from torch import nn
 
 from search.costs.abstract import AbstractTensors
 from search.export.source.classes import Class, Module, group
+from search.export.source.construction import body_of, holds_weights
+from search.export.source.instrument import instrumented
 from search.export.source.method import Method, Writer
-from search.export.source.spell import body_of, holds_weights
-from search.export.source.trace import COMPUTED_IN, NotWritable, Trace, Tracing, installed, is_leaf
+from search.export.source.nodes import NotWritable, Trace
+from search.export.source.trace import COMPUTED_IN, Tracing, is_leaf
 
 READER = Path(__file__).with_name("reader.py")
 WIDTH = 116
@@ -24,7 +26,7 @@ WIDTH = 116
 
 @dataclass(frozen=True)
 class Source:
-    """What was written: the network's class, and whether it is the same at every size that was tried."""
+    """The name of the network's class, and whether the source is the same at every tested size."""
 
     network: str
     sizes: Literal["any", "patch"]
@@ -33,10 +35,10 @@ class Source:
 def write_source(
     build: Callable[[], nn.Module], path: Path, *, in_channels: int, sizes: Sequence[tuple[int, ...]], title: str
 ) -> Source:
-    """Write the network that `build` makes, as it runs on images of the first of `sizes` (D, H, W).
+    """Write the network of `build` as it runs on images of the first of `sizes` (D, H, W).
 
-    At the others the same text must come out, or the source is for the first alone. `build` is called under
-    abstract tensors: nothing is computed. Raises NotWritable.
+    The source is valid for any size if all other sizes give the same text, else only for the first. `build` is called
+    with abstract tensors: nothing is computed. Raises NotWritable.
     """
     text, name = _traced(build, (2, in_channels, *sizes[0]), title)
     same = all(_traced(build, (1, in_channels, *size), title)[0] == text for size in sizes[1:])
@@ -45,21 +47,21 @@ def write_source(
 
 
 def _traced(build: Callable[[], nn.Module], shape: tuple[int, ...], title: str) -> tuple[str, str]:
-    """Return the text of a network traced on an image of this shape, and the name of its class."""
+    """Return the source of a network traced on an image of this shape, and the name of its class."""
     with AbstractTensors(), torch.no_grad():
         network = build().eval()
         for tensor in (*network.parameters(), *network.buffers()):
             if tensor.is_floating_point():
                 tensor.data = tensor.data.to(COMPUTED_IN)  # `Module.to` can't swap abstract tensors
         tracing = Tracing(network)
-        with installed(tracing, network):
+        with instrumented(tracing, network):
             forward = type(network).forward.__get__(network)
             tracing.run(network, "forward", forward, (torch.zeros(shape, dtype=COMPUTED_IN),), {})
         return source_of(network, tracing, title=title)
 
 
 def source_of(network: nn.Module, tracing: Tracing, *, title: str) -> tuple[str, str]:
-    """Return the text of `model.py`, and the name of the network's class."""
+    """Return the source of `model.py`, and the name of the network's class."""
     called = {module for module, _ in tracing.traces} | {
         node.args[0] for trace in tracing.traces.values() for node in trace.calls if node.kind == "module"
     }
@@ -72,15 +74,15 @@ def source_of(network: nn.Module, tracing: Tracing, *, title: str) -> tuple[str,
     for each in modules:
         each.attributes = list(read.get(each.module, ()))
     classes = group(modules)
-    made = {id(each): each for each in classes.values()}
+    unique = {id(each): each for each in classes.values()}
     reader = READER.read_text(encoding="utf-8").split("\n\n\n", 1)[1].replace("NETWORK", classes[network].name)
-    written = "\n\n\n".join([*(_class(each) for each in made.values()), reader])
+    written = "\n\n\n".join([*(_class(each) for each in unique.values()), reader])
     head = _head(modules, title, ordered="OrderedDict" in written)
     return head + "\n\n\n" + written, classes[network].name
 
 
 def _written(network: nn.Module, called: set[nn.Module]) -> list[nn.Module]:
-    """Return the modules whose classes are written out."""
+    """Return the modules whose classes are written to model.py."""
     containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
     return [
         module
@@ -99,7 +101,7 @@ def _module(module: nn.Module, tracing: Tracing, called: set[nn.Module]) -> Modu
     if sequential and list(module._modules) == [str(index) for index in range(len(module._modules))]:
         base = "nn.Sequential"
     elif sequential:
-        raise NotWritable(f"{type(module).__name__} is a Sequential with names of its own")
+        raise NotWritable(f"{type(module).__name__} is a Sequential with named children")
     return Module(module, body_of(module, called), methods, base)
 
 
@@ -108,7 +110,7 @@ def _method(trace: Trace, path: Callable[[Any], str]) -> Method:
 
 
 def _paths(module: nn.Module) -> Callable[[Any], str]:
-    """Return how a module names its parts, parameters and buffers in its own methods."""
+    """Return a function from a module's parts, parameters and buffers to their names in its methods."""
     known: dict[int, str] = {id(module): "self"}
 
     def descend(owner: nn.Module, path: str) -> None:
@@ -134,20 +136,20 @@ def _paths(module: nn.Module) -> Callable[[Any], str]:
 
     def path(value: Any) -> str:
         if id(value) not in known:
-            raise NotWritable(f"{type(module).__name__} uses a {type(value).__name__} that isn't its own")
+            raise NotWritable(f"{type(module).__name__} uses a {type(value).__name__} of another module")
         return known[id(value)]
 
     return path
 
 
-def _class(made: Class) -> str:
-    first = made.members[0]
+def _class(written: Class) -> str:
+    first = written.members[0]
     kind = type(first.module)
-    lines = [f"class {made.name}({first.base}):"]
+    lines = [f"class {written.name}({first.base}):"]
     lines += [f"    {line}" if line else "" for line in _docstring(kind)]
-    arguments = "".join(f", {name}" for name in made.arguments)
+    arguments = "".join(f", {name}" for name in written.arguments)
     lines += ["", f"    def __init__(self{arguments}) -> None:"]
-    lines += [f"        {line}" for each in made.lines for line in _broken(each)]
+    lines += [f"        {line}" for each in written.lines for line in _broken(each)]
     for method in first.methods:
         given = ", ".join(["self", *method.arguments])
         lines += ["", f"    def {method.name}({given}):"]
@@ -156,7 +158,7 @@ def _class(made: Class) -> str:
 
 
 def _broken(line: str) -> list[str]:
-    """Break a long line after the commas of its first long list."""
+    """Break a long line at the commas of its first long list."""
     code, mark, comment = line.partition("  # ")
     found = _long_list(code) if len(code) + 8 > WIDTH else None
     if found is None:
@@ -169,7 +171,7 @@ def _broken(line: str) -> list[str]:
 
 
 def _long_list(code: str) -> tuple[int, list[int], int] | None:
-    """Return where the first bracket with much inside begins, its commas, and where it ends."""
+    """Return the start, the commas and the end of the first long bracket."""
     for start, sign in enumerate(code, start=1):
         if sign not in "([{" or code[start : start + 1] in "([{)]}":
             continue
@@ -190,24 +192,24 @@ def _long_list(code: str) -> tuple[int, list[int], int] | None:
 
 
 def _docstring(kind: type) -> list[str]:
-    """Return the first paragraph of a class's docstring as one of its own."""
+    """Return a docstring: the first paragraph of the class's own."""
     text = inspect.cleandoc(kind.__doc__ or "") if "__doc__" in vars(kind) else ""
     first = " ".join(text.partition("\n\n")[0].split()).replace("\\", "\\\\").replace('"""', "'''")
     if not first:
-        return [f'"""{kind.__name__}, as {kind.__module__} has it."""']
+        return [f'"""{kind.__name__} of {kind.__module__}."""']
     lines = textwrap.wrap(first, WIDTH - 8)
     return [f'"""{lines[0]}"""'] if len(lines) == 1 else [f'"""{lines[0]}', *lines[1:], '"""']
 
 
 def _head(modules: list[Module], title: str, *, ordered: bool) -> str:
-    """Say what the file is, and from which sources its classes come."""
+    """Return the module docstring, with the sources of the classes, and the imports."""
     sources: dict[str, None] = {}
     for each in modules:
         for paragraph in inspect.cleandoc(inspect.getmodule(type(each.module)).__doc__ or "").split("\n\n"):
             if paragraph.startswith("Source"):
                 sources[" ".join(paragraph.split())] = None
-    said = [textwrap.fill(paragraph, WIDTH) for paragraph in (title, *sources)]
+    paragraphs = [textwrap.fill(paragraph, WIDTH) for paragraph in (title, *sources)]
     imports = ["import json", *(["from collections import OrderedDict"] if ordered else [])]
     imports += ["from os import PathLike", ""]
     imports += ["import torch", "import torch.nn.functional as F", "from torch import nn"]
-    return '"""' + "\n\n".join(said) + '\n"""\n\n' + "\n".join(imports)
+    return '"""' + "\n\n".join(paragraphs) + '\n"""\n\n' + "\n".join(imports)

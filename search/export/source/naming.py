@@ -1,4 +1,4 @@
-"""How the sources that a trace ran through name its values, and the shapes that their comments state."""
+"""Names and shape comments of a trace's values, from the original source."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 
-from search.export.source.trace import Node, Place
+from search.export.source.nodes import Location, Node
 
 SHAPE = re.compile(r"#\s*(\([A-Z]\w*,[^()]*\))")
 
 
 @dataclass(frozen=True)
-class Named:
-    """Names that a statement gives its value (several for a tuple's parts), and the shape in its comment."""
+class StatementNames:
+    """The names that a statement assigns (several for a tuple), and the shape in its comment."""
 
     names: tuple[str, ...] = ()
     comment: str = ""
@@ -38,35 +38,35 @@ def _statements(file: str) -> dict[int, ast.stmt]:
 
 @lru_cache
 def _comments(file: str) -> dict[int, str]:
-    """Return the shapes that comments of a file state, by line."""
+    """Return the shapes in the comments of a file, by line."""
     text = Path(file).read_text(encoding="utf-8")
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
     comments = {token.start[0]: SHAPE.match(token.string) for token in tokens if token.type == tokenize.COMMENT}
     return {line: found[1] for line, found in comments.items() if found}
 
 
-def named(calls: list[Node], index: int) -> Named:
-    """Return what the statement whose last operation is `calls[index]` calls its value."""
+def statement_names(calls: list[Node], index: int) -> StatementNames:
+    """Return the names assigned by the statement whose last operation is `calls[index]`."""
     following = calls[index + 1].frames if index + 1 < len(calls) else []
     for frame, instruction, file, line in calls[index].frames:
         statement = _statements(file).get(line)
-        if statement is None or _goes_on(following, frame, instruction, statement):
-            return Named()
+        if statement is None or _continues(following, frame, instruction, statement):
+            return StatementNames()
         if isinstance(statement, ast.Return):
             continue
         return _of_statement(statement, file)
-    return Named()
+    return StatementNames()
 
 
-def _goes_on(following: list[Place], frame: FrameType, instruction: int, statement: ast.stmt) -> bool:
-    """Tell whether the next operation comes from the same run of the statement."""
+def _continues(following: list[Location], frame: FrameType, instruction: int, statement: ast.stmt) -> bool:
+    """Return whether the next operation belongs to the same execution of the statement."""
     for other, later, file, line in following:
         if other is frame:
             return later >= instruction and _statements(file).get(line) is statement
     return False
 
 
-def _of_statement(statement: ast.stmt, file: str) -> Named:
+def _of_statement(statement: ast.stmt, file: str) -> StatementNames:
     comment = _comments(file).get(statement.end_lineno or statement.lineno, "")
     target: ast.expr | None = None
     if isinstance(statement, ast.Assign):
@@ -74,7 +74,7 @@ def _of_statement(statement: ast.stmt, file: str) -> Named:
     elif isinstance(statement, (ast.AugAssign, ast.AnnAssign)):
         target = statement.target
     if isinstance(target, ast.Name):
-        return Named((target.id,), comment)
+        return StatementNames((target.id,), comment)
     if isinstance(target, ast.Tuple) and all(isinstance(each, ast.Name) for each in target.elts):
-        return Named(tuple(each.id for each in target.elts if isinstance(each, ast.Name)), comment)
-    return Named()
+        return StatementNames(tuple(each.id for each in target.elts if isinstance(each, ast.Name)), comment)
+    return StatementNames()
