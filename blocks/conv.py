@@ -1,4 +1,4 @@
-"""Conv units: plain, residual and dense, with the released UNETR++ residual block and meU-net's unit.
+"""Convolution units: plain, residual and dense, and the released UNETR++ residual block.
 
 Every unit maps (B, C_in, D, H, W) to (B, C_out, ceil(D/s), ceil(H/s), ceil(W/s)) and works at any size.
 """
@@ -44,12 +44,12 @@ def _check_unit(repeats: int, dropout: float) -> None:
 
 
 def _dropout(probability: float) -> nn.Module:
-    """Dropout of whole channels; nothing at 0."""
+    """Channel dropout; the identity at 0."""
     return nn.Dropout3d(probability) if probability else nn.Identity()
 
 
 class ConvNormAct(nn.Module):
-    """conv (bias free) -> norm -> activation -> channel dropout: one step of the plain and dense units."""
+    """Convolution without bias -> norm -> activation -> channel dropout: one step of the plain and dense units."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class ConvNormAct(nn.Module):
 
 
 class PlainUnit(nn.Sequential):
-    """`repeats` times conv -> norm -> activation, the stride on the first: a U-Net's or nnU-Net's unit."""
+    """`repeats` times conv -> norm -> activation, the first with the stride: the unit of U-Net and nnU-Net."""
 
     def __init__(
         self,
@@ -106,11 +106,11 @@ class PlainUnit(nn.Sequential):
 
 
 class ResidualUnit(nn.Module):
-    """The residual form of the released UNETR++ UnetResBlock: the last sum before the last activation.
+    """The residual form of the released UNETR++ UnetResBlock: the sum precedes the last activation.
 
-    repeats=2: act(norm2(conv2(act(norm1(conv1 x)))) + shortcut). The shortcut is norm3(conv3 x) with a 1x1x1
-    conv of the same stride where channels or stride change, else the input. With other `repeats` the
-    shortcut's number is repeats + 1. State-dict names are the released ones: `conv1.conv.weight`,
+    With repeats=2: act(norm2(conv2(act(norm1(conv1 x)))) + shortcut). If channels or stride change, the shortcut is
+    norm3(conv3 x) with a 1x1x1 convolution of the same stride; else it is the input. With other `repeats` the
+    shortcut has the number repeats + 1. The state-dict names are the released ones: `conv1.conv.weight`,
     `norm1.weight`.
     """
 
@@ -165,9 +165,9 @@ class ResidualUnit(nn.Module):
 
 
 class UnetResBlock(ResidualUnit):
-    """The released UNETR++ block: `ResidualUnit` of two convs whose instance norm has no parameters.
+    """The released UNETR++ block: a `ResidualUnit` of two convolutions whose instance norm has no parameters.
 
-    Source: unetr_plus_plus, dynunet_block.py. Inside its transformer blocks the norm is "batch", at full
+    Source: unetr_plus_plus, dynunet_block.py. Its transformer blocks use the norm "batch", its blocks at full
     resolution "instance".
     """
 
@@ -188,12 +188,12 @@ class UnetResBlock(ResidualUnit):
 
 
 class DenseUnit(nn.Module):
-    """SAU-Net's dense block: each conv after the first also sees the block's input.
+    """SAU-Net's dense block: each convolution after the first also takes the block's input.
 
     Source: Zhang et al., MIDL 2020, section 3 and figure 1: h1 = CBR1(x), h2 = CBR2([h1, x]), output h2. The
-    figure leaves open whether the junction adds or concatenates, and whether the output is joined with x
-    again: we concatenate, and only before a conv. With a stride, which the paper has none of, x joins
-    subsampled as by a strided 1x1x1 conv.
+    figure doesn't specify whether the junction adds or concatenates, and whether the output is joined with x
+    again. We concatenate, and only before a convolution. With a stride (the paper uses none), x is subsampled as
+    by a strided 1x1x1 convolution.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""CSAM: a gate per channel, one per pixel and one per slice, each over the whole volume.
+"""CSAM: one gate per channel, per pixel and per slice, each computed from the whole volume.
 
-Source: CSAM (WACV 2024), CSAM_modules.py at a0029206; the state-dict names are the released ones. How ours
-differs: the released modules take one volume as (S, C, H, W); ours take (B, C, D, H, W) and never mix the
-volumes of a batch. Any number of slices works, and the uncertain gate learns. The released code's volume is
+Source: CSAM (WACV 2024), CSAM_modules.py at a0029206; the state-dict names are the released ones. Differences:
+the released modules take one volume as (S, C, H, W); ours take (B, C, D, H, W) and never mix the volumes of a
+batch. Any number of slices works, and the uncertain gate is trained. A volume x of the released code is
 `x.movedim(0, 1)[None]` here.
 """
 
@@ -29,7 +29,7 @@ def _gated(
     slices: "SliceGate | None" = None,
     noise: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """The gates that are given, one after the other, on (B, C, D, H, W); the others are ones."""
+    """Apply the given gates one after the other to (B, C, D, H, W); missing gates are 1."""
     if torch.compiler.is_compiling() or torch.compiler.is_exporting():
         return _gated_plainly(x, semantic=semantic, positional=positional, slices=slices, noise=noise)
     batch, channels, depth, height, width = x.shape
@@ -45,7 +45,7 @@ def _gated(
         size = (batch, height, width)
         of_pixel = positional.gate(maximum.reshape(size), mean.reshape(size)).flatten(1).to(wide)
     volume, carriers = origin.volume, origin.carriers
-    del origin, maximum, mean  # (C, H, W) arrays, so that only the input and the output live at the end
+    del origin, maximum, mean  # free the (C, H, W) arrays: at the end only the input and the output are in memory
     if slices is not None:
         of_slice = slices.gate(*slice_descriptors(volume, carriers, of_channel, of_pixel), noise=noise).to(wide)
     return scale(volume, carriers, of_channel, of_pixel, of_slice).reshape(x.shape)
@@ -59,7 +59,7 @@ def _gated_plainly(
     slices: "SliceGate | None",
     noise: tuple[Tensor, Tensor] | None,
 ) -> Tensor:
-    """`_gated` as it is written on paper: for compilers, which fuse it themselves, and exported files."""
+    """`_gated` in plain operations: for compilers, which fuse them, and for exported files."""
     if semantic is not None:
         gate = semantic.gate(x.flatten(2).max(dim=2).values, x.mean(dim=(2, 3, 4)))
         x = x * gate.to(x.dtype)[:, :, None, None, None]
@@ -78,8 +78,7 @@ def _perceptron(width: int, hidden: int) -> nn.Sequential:
 
 
 class SemanticGate(nn.Module):
-    """One factor per channel, sigmoid(MLP(maximum) + MLP(mean)) over all voxels of the volume; C -> C // 16
-    -> C."""
+    """One factor per channel: sigmoid(MLP(maximum) + MLP(mean)) over all voxels of the volume; C -> C // 16 -> C."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -103,7 +102,7 @@ class SemanticGate(nn.Module):
 
 
 class PositionalGate(nn.Module):
-    """One factor per pixel, sigmoid(conv7x7(maximum, mean)) over all slices and channels of the volume."""
+    """One factor per pixel: sigmoid(conv7x7(maximum, mean)) over all slices and channels of the volume."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,14 +120,14 @@ class PositionalGate(nn.Module):
 
 
 class SliceGate(nn.Module):
-    """One factor per slice, from the slice's maximum and mean by an MLP over the slices; S -> 4 S -> S.
+    """One factor per slice, computed by an MLP over the slices from each slice's maximum and mean; S -> 4 S -> S.
 
-    At another depth than `slices` the descriptors are interpolated to `slices` and the gate back (linear,
-    align_corners=False: the identity where the depth is `slices`).
+    At another depth than `slices` the descriptors are interpolated to `slices`, and the gate back (linear,
+    align_corners=False: the identity at the depth `slices`).
 
-    With `uncertainty` the logits are a draw from a normal distribution with covariance of `rank` plus a
-    diagonal, reparameterised in training, so that its ten tensors learn (the released code detaches the draw:
-    they get no gradient there); in eval they are its mean (the released code draws in eval too).
+    With `uncertainty` the logits are sampled in training from a normal distribution with a covariance of rank
+    `rank` plus a diagonal. The sample is reparameterised, so the ten tensors get gradients (the released code
+    detaches it and they get none). In eval the logits are the mean (the released code samples in eval too).
     """
 
     def __init__(self, slices: int, *, uncertainty: bool = False, rank: int = 5) -> None:
@@ -147,7 +146,7 @@ class SliceGate(nn.Module):
             self.factor = nn.Linear(slices, slices * rank)
 
     def gate(self, maximum: Tensor, mean: Tensor, *, noise: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Both (B, D), to (B, D); `noise` replaces the draw: standard normals (B, rank) and (B, slices)."""
+        """Both (B, D), to (B, D); `noise` replaces the sampled standard normals (B, rank) and (B, slices)."""
         descriptors = torch.stack([maximum, mean], dim=1).to(self.linear[0].weight.dtype)  # (B, 2, D)
         descriptors = F.interpolate(descriptors, size=self.slices, mode="linear", align_corners=False)
         logits = self.linear(descriptors).sum(dim=1)  # (B, S)
@@ -174,10 +173,10 @@ class SliceGate(nn.Module):
 
 
 class CSAM(nn.Module):
-    """The semantic, the positional and the slice gate one after the other, each on what the one before left.
+    """The semantic, positional and slice gates in sequence, each applied to the output of the previous one.
 
-    No residual and no outer scale: a fresh block scales by about 1/8. Three gates or fewer (`semantic`,
-    `positional`, `slice`); `slices`, `uncertainty` and `rank` as in `SliceGate`.
+    There is no residual connection and no outer scale: an untrained block scales by about 1/8. `semantic`,
+    `positional` and `slice` select the gates, at least one; `slices`, `uncertainty` and `rank` as in `SliceGate`.
     """
 
     def __init__(

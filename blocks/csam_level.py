@@ -1,7 +1,7 @@
 """One level of CSAM's encoder, and the released names of its weights.
 
-Source: EncoderCSAM in CSAM_modules.py at a0029206. How ours differs: volumes are (B, C, D, H, W), so that its
-2D convolutions (k, k) are ours of (1, k, k), and its instance norm is one per slice.
+Source: EncoderCSAM in CSAM_modules.py at a0029206. Differences: volumes are (B, C, D, H, W); its 2D convolutions
+(k, k) are convolutions (1, k, k) here, and its instance norm is computed per slice.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _CONVS = ("conv.conv.0.weight", "conv.conv.3.weight")
 
 
 class CSAMConv(nn.Module):
-    """Twice conv 3x3 (with bias) -> norm per slice (without parameters) -> LeakyReLU 0.01, slice by slice."""
+    """Two times conv 3x3 (with bias) -> norm per slice (without parameters) -> LeakyReLU 0.01, slice by slice."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class CSAMConv(nn.Module):
 
 
 class CSAMLevel(nn.Module):
-    """Convolutions, then CSAM beside the path downwards: the next level pools what is NOT attended.
+    """Convolutions, then CSAM on the skip only: the next level pools the features WITHOUT attention.
 
     At the last level the attended features are the bottleneck.
     """
@@ -45,13 +45,13 @@ class CSAMLevel(nn.Module):
         self.attention = CSAM(out_channels, slices=slices, uncertainty=uncertainty)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Shape (B, C_in, D, H, W) to twice (B, C_out, D, H, W): for the skip, and for the pooling."""
+        """Shape (B, C_in, D, H, W) to two of (B, C_out, D, H, W): for the skip, and for the pooling."""
         x = self.conv(x)
         return self.attention(x), x
 
 
 def from_released(state: Mapping[str, Tensor], *, level: int) -> dict[str, Tensor]:
-    """The state of one `CSAMLevel` out of a released EncoderCSAM's, whose levels count from 0."""
+    """Return the state of one `CSAMLevel` from that of a released EncoderCSAM; levels count from 0."""
     table = {f"conv.{level}.": "conv.", f"attentions.{level}.": "attention."}
     ours = _rename(state, table)
     if not ours:
@@ -60,7 +60,7 @@ def from_released(state: Mapping[str, Tensor], *, level: int) -> dict[str, Tenso
 
 
 def to_released(state: Mapping[str, Tensor], *, level: int) -> dict[str, Tensor]:
-    """The way back of `from_released`."""
+    """Inverse of `from_released`."""
     state = {name: value.squeeze(2) if name in _CONVS else value for name, value in state.items()}
     return _rename(state, {"conv.": f"conv.{level}.", "attention.": f"attentions.{level}."})
 

@@ -1,7 +1,7 @@
 """UNETR++'s efficient paired attention: over channels and over space, from one projection of the tokens.
 
-Source: unetr_plus_plus at dcba1c6e; the state-dict names are the released ones. How ours differs: the same
-numbers from fewer operations (`EPA`), and any grid (`EPABlock`).
+Source: unetr_plus_plus at dcba1c6e; the state-dict names are the released ones. Differences: fewer operations for
+the same result (`EPA`), and any grid (`EPABlock`).
 """
 
 import torch
@@ -23,17 +23,17 @@ class EPA(nn.Module):
     on v_CA; spatial attention is softmax(t2 q k_p^T) v_p, with k and v_SA projected from N tokens to P =
     `projection`.
 
-    `projections`: "shared" is the Synapse form (one Linear, listed as E and F), "separate" that of ACDC and
-    Lung (two), both with the halves' output projections concatenated; "raw" the Tumor form (one parameter EF
-    without bias, the two attentions summed). `order`: "released" keeps the published order of the spatial
-    attention's tokens, which mixes tokens and features and which the authors' weights need; "corrected" puts
-    each token in its place. `branches`: "both", or one of the two attentions alone, its output projection then as
-    wide as the channels; what only the other needs is not made.
+    `projections`: "shared" is the Synapse form (one Linear, registered as E and F), "separate" the form of ACDC and
+    Lung (two); both concatenate the output projections of the two halves. "raw" is the Tumor form (one parameter EF
+    without bias, the two attentions summed). `order`: "released" is the published order of the spatial attention's
+    tokens, which mixes tokens and features and which the authors' weights require; "corrected" keeps each token in
+    its place. `branches`: "both", or one attention alone; its output projection is then as wide as the channels, and
+    the weights of the other attention are not created.
 
-    Ours never makes k, v_CA or v_SA: with the Gram matrix G = x^T x the norms are diag(Wq G Wq^T), the
-    channel logits Wq G Wk^T, and the channel attention one matrix on x; k_p = (E x) Wk^T. The spatial
-    attention runs through the fused kernel, so that its N x P maps aren't stored either (they are on CPU
-    where `dropout` is active).
+    This implementation never computes k, v_CA or v_SA: with the Gram matrix G = x^T x the squared norms are
+    diag(Wq G Wq^T), the channel logits Wq G Wk^T, and the channel attention is one matrix applied to x; k_p =
+    (E x) Wk^T. The spatial attention uses the fused kernel, which doesn't store its N x P maps either (except on the
+    CPU with active `dropout`).
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class EPA(nn.Module):
             self.F = self.E if self.projections == "shared" else nn.Linear(tokens, projection)
 
     def token_weights(self) -> tuple[Tensor, ...]:
-        """The token projections' weights, each (P, N); one where keys and values share it, none without them."""
+        """Return the token projections' weights, each (P, N): two, one if keys and values share it, or none."""
         if self.branches == "channel":
             return ()
         if self.projections == "raw":
@@ -100,12 +100,12 @@ class EPA(nn.Module):
         return self.attend(x, self.token_weights())
 
     def attend(self, x: Tensor, token_weights: tuple[Tensor, ...]) -> Tensor:
-        """As `forward`, at any N, with token projections of that N in place of the block's own."""
-        queries, channel_map = self._fold(x)  # (B, C, C) each: what maps x to the normalised q and to x_CA
+        """Like `forward` at any N, with token projections for that N instead of the block's own."""
+        queries, channel_map = self._fold(x)  # (B, C, C) each: the maps from x to the normalised q and to x_CA
         if self.branches != "spatial" and self.projections != "raw":
             channel_map = self.out_proj2.weight.to(channel_map.dtype) @ channel_map  # (B, C/2 or C, C)
         maps = {"both": [queries, channel_map], "spatial": [queries], "channel": [channel_map]}[self.branches]
-        z = x @ torch.cat(maps, dim=1).transpose(1, 2).to(x.dtype)  # (B, N, what the maps give)
+        z = x @ torch.cat(maps, dim=1).transpose(1, 2).to(x.dtype)  # (B, N, rows of the maps)
         if self.branches == "channel":
             return z if self.projections == "raw" else z + self.out_proj2.bias
         query, channel = z.split([self.channels, z.shape[2] - self.channels], dim=2)
@@ -128,16 +128,16 @@ class EPA(nn.Module):
             query, keys.to(query.dtype), values.to(query.dtype), dropout_p=dropout, scale=1.0
         )  # (B, heads, N, d)
         to_tokens = (0, 3, 1, 2) if self.order == "released" else (0, 2, 1, 3)
-        # Flat first: from four axes straight to three, an exported file would refuse grids whose N divides C.
+        # Flatten first: reshaping four axes directly to three makes an exported file refuse grids whose N divides C.
         return space.permute(to_tokens).flatten(1).reshape(batch, tokens, channels)
 
     def _weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The maps to q, k, v_CA and v_SA; a branch alone has one v."""
+        """Return the weights of q, k, v_CA and v_SA; a single branch has one v."""
         query, key, *values = self.qkvv.weight.split(self.channels)
         return query, key, values[0], values[-1]
 
     def _project(self, x: Tensor, token_weights: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """k_p and v_p: the tokens' sums first, then the small projections of the features."""
+        """k_p and v_p: first the projection over tokens, then the small projections of the features."""
         _, key_weight, _, value_weight = self._weights()
         sums = [torch.bmm(weight.to(x.dtype).expand(x.shape[0], -1, -1), x) for weight in token_weights]  # (B, P, C)
         keys, values = F.linear(sums[0], key_weight), F.linear(sums[-1], value_weight)
@@ -146,10 +146,10 @@ class EPA(nn.Module):
         return tuple(part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (keys, values))
 
     def _fold(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, C) each: temperature2 * Wq / |q|, and the channel attention as one map of x's features.
+        """Return two maps (B, C, C): temperature2 * Wq / |q|, and the channel attention as one map of x's features.
 
-        In float32 at least: the norms are differences of the Gram matrix's large entries. Of a branch that isn't
-        there, the map is empty.
+        Computed in at least float32: the norms are differences of large entries of the Gram matrix. The map of a
+        missing branch is empty.
         """
         with torch.autocast(x.device.type, enabled=False):
             wide = torch.promote_types(x.dtype, torch.float32)
@@ -171,7 +171,7 @@ class EPA(nn.Module):
             return queries, channel_map
 
     def _channel_attention(self, q_gram: Tensor, weight_k: Tensor, q_norm: Tensor, k_norm: Tensor) -> Tensor:
-        """(B, heads, d, d): softmax of the normalised queries' products with the keys, over the features."""
+        """Return (B, heads, d, d): the softmax over features of the products of normalised queries and keys."""
         heads = self.heads
         logits = q_gram.unflatten(1, (heads, -1)) @ weight_k.unflatten(0, (heads, -1)).transpose(1, 2)
         logits = logits / q_norm.view(-1, heads, q_norm.shape[1] // heads, 1)
@@ -181,13 +181,13 @@ class EPA(nn.Module):
 
 
 class EPABlock(nn.Module):
-    """UNETR++'s transformer block on (B, C, D, H, W): position embedding, EPA, residual convs.
+    """UNETR++'s transformer block on (B, C, D, H, W): position embedding, EPA, residual convolutions.
 
-    u = x + position; a = u + gamma * EPA(LayerNorm(u)); out = a + conv8(conv51(a)), with conv52 after conv51
-    where `residual_units` is 2 (ACDC, Lung). Tokens are flattened row-major over `grid`. At another grid the
-    position embedding and the token projections are interpolated (trilinear, align_corners=False), the latter
-    scaled by N_built / N because they sum over the tokens; at `grid` that is the identity. `dropout` acts on
-    both attentions; conv8's channel dropout is the released 0.1, or `dropout` where that is lower.
+    u = x + position; a = u + gamma * EPA(LayerNorm(u)); out = a + conv8(conv51(a)), with conv52 after conv51 if
+    `residual_units` is 2 (ACDC, Lung). Tokens are flattened row-major over `grid`. At another grid the position
+    embedding and the token projections are interpolated (trilinear, align_corners=False; the identity at `grid`),
+    and the projections scaled by N_built / N because they sum over the tokens. `dropout` applies to both attentions;
+    the channel dropout of conv8 is the released 0.1, or `dropout` if that is lower.
     """
 
     def __init__(
@@ -242,8 +242,7 @@ class EPABlock(nn.Module):
         return x + self.conv8(self.conv52(self.conv51(x)))
 
     def _resample(self, rows: Tensor, grid: torch.Size) -> Tensor:
-        """Rows (R, N_built) to (R, N) of another grid, as volumes; the same path at every size, for
-        export."""
+        """Resample rows (R, N_built) to another grid, (R, N); one code path for all sizes, for the export."""
         volume = rows.reshape(1, -1, *self.grid)
         return F.interpolate(volume, size=grid, mode="trilinear", align_corners=False).flatten(2)[0]
 

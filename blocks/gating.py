@@ -1,17 +1,18 @@
-"""A volume scaled by gates of its own reductions, in three passes forward and four backward.
+"""Scales a volume by gates computed from its reductions, in three passes forward and four backward.
 
-Source: the arithmetic of CSAM's gates (blocks/csam.py). Plain autograd keeps the volume after each gate and
-adds up six gradients of the volume's size. Here nothing but the input is kept: since gates are positive, the
-maximum over (slices, channels) of x * a is the maximum over channels of a * (x's maximum over slices), so
-that the semantic and the positional descriptors come from two arrays without slices, and the gradient of x is
-written once, at the end.
+Source: the arithmetic of CSAM's gates (blocks/csam.py). Plain autograd saves the volume after each gate and
+sums six gradients of the volume's size. This implementation saves only the input. Gates are positive, so the
+maximum over (slices, channels) of x * a equals the maximum over channels of a * (x's maximum over slices): the
+semantic and positional descriptors come from two arrays without slices. The gradient of x is written once, at
+the end.
 
-To write it once, the last backward step needs what the earlier ones know. They hand it over as the "gradient"
-of a carrier: a zero that `_Source` gives out and one later function takes. What flows back through a carrier
-isn't a derivative; the sum that `_Source.backward` makes of them is. Gradients of gradients aren't available.
+To write it once, the last backward step needs values of the earlier ones. They pass them on as the "gradient"
+of a carrier: a zero that `_Source` returns and one later function consumes. The values that flow back through
+carriers are not derivatives; `_Source.backward` combines them into the derivative. Double backward is not
+supported.
 
-Shapes: volumes (B, C, S, N) with N = H * W; gates (B, C), (B, N) and (B, S). Where several values are the
-largest, one of them gets the gradient, as in the released code.
+Shapes: volumes (B, C, S, N) with N = H * W; gates (B, C), (B, N) and (B, S). If several values are equal to
+the maximum, one of them gets the gradient, as in the released code.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,11 +23,11 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-CHUNKS = 8  # of channels: each fits the cache, so that several operations on it cost one pass
+CHUNKS = 8  # of channels; each fits in the cache, so several operations on it cost one pass over memory
 
 
 class Carriers(NamedTuple):
-    """Zeros whose gradients bring values back to `_Source`."""
+    """Zeros whose "gradients" pass values back to `_Source`."""
 
     output: Tensor  # the cotangent of the scaled volume
     channel_gate: Tensor
@@ -36,11 +37,11 @@ class Carriers(NamedTuple):
     pixel_mean: Tensor
     slice_max: Tensor
     slice_mean: Tensor
-    slice_channel: Tensor  # the channel that holds each slice's maximum, as a float
+    slice_channel: Tensor  # the channel of each slice's maximum, as a float
 
 
 class Source(NamedTuple):
-    """What the gates need of a volume."""
+    """A volume with the reductions that the gates need."""
 
     volume: Tensor  # (B, C, S, N), without gradient
     channel_max: Tensor  # (B, C)
@@ -51,7 +52,7 @@ class Source(NamedTuple):
 
 
 def source(x: Tensor) -> Source:
-    """Read a volume (B, C, S, H, W) once."""
+    """Compute the reductions of a volume (B, C, S, H, W) in one pass."""
     volume = x.flatten(3).contiguous()
     channel_max, channel_mean, largest, total, *carriers = _Source.apply(volume)
     return Source(volume.detach(), channel_max, channel_mean, largest, total, Carriers(*carriers))
@@ -153,7 +154,7 @@ class _Source(Function):
 
 
 def _add_channel_max(grad: Tensor, x: Tensor, largest: Tensor, value: Tensor) -> None:
-    """The gradient (B, C) of each channel's maximum goes to where that is."""
+    """Add the gradient (B, C) of each channel's maximum at the position of the maximum."""
     pixel = largest.argmax(2)  # (B, C)
     column = x.gather(3, pixel[:, :, None, None].expand(-1, -1, x.shape[2], 1))  # (B, C, S, 1)
     place = column.argmax(2) * x.shape[3] + pixel[:, :, None]  # (B, C, 1)
@@ -161,7 +162,7 @@ def _add_channel_max(grad: Tensor, x: Tensor, largest: Tensor, value: Tensor) ->
 
 
 def _add_pixel_max(grad: Tensor, x: Tensor, largest: Tensor, back: Carriers) -> None:
-    """The gradient (B, N) of each pixel's maximum goes to where that is, times the gate of that channel."""
+    """Add the gradient (B, N) of each pixel's maximum at its position, times the gate of that channel."""
     channel = (largest * back.channel_gate[:, :, None]).argmax(1)  # (B, N)
     value = back.pixel_max * back.channel_gate.gather(1, channel)
     place = channel * x.shape[2] + _row(x, channel, dim=2).argmax(1)
@@ -170,7 +171,7 @@ def _add_pixel_max(grad: Tensor, x: Tensor, largest: Tensor, back: Carriers) -> 
 
 
 def _add_slice_max(grad: Tensor, x: Tensor, weights: Tensor, channel: Tensor, value: Tensor) -> None:
-    """The gradient (B, S) of each slice's maximum goes to where that is, times the weight there."""
+    """Add the gradient (B, S) of each slice's maximum at its position, times the weight there."""
     weight = weights.gather(1, channel[:, :, None].expand(-1, -1, x.shape[3]))  # (B, S, N)
     pixel = (_row(x, channel, dim=3) * weight).argmax(2)  # (B, S)
     value = value * weight.gather(2, pixel[:, :, None])[:, :, 0]

@@ -1,4 +1,4 @@
-"""ISA, SAU-Net's inter-slice attention: each slice is gated by masks made from its two neighbours.
+"""ISA, SAU-Net's inter-slice attention: each slice is gated by masks computed from its two neighbours.
 
 Source: Zhang, Yuan, Wang, Zhang, "SAU-Net", MIDL 2020, section 3.2, figures 2 and 3.
 """
@@ -11,23 +11,21 @@ from torch.autograd.function import once_differentiable
 
 from blocks.norm import keeps_channels_last
 
-CHUNKS = 8  # of channels: each fits the cache, so that several operations on it cost one pass
+CHUNKS = 8  # of channels; each fits in the cache, so several operations on it cost one pass over memory
 
 
 class ISA(nn.Module):
-    """O_i = F_i * (1 + M_{i-1} + M_{i+1}) with the masks M = sigmoid(conv1x1(F)), one value per channel and
-    voxel.
+    """O_i = F_i * (1 + M_{i-1} + M_{i+1}), with masks M = sigmoid(conv1x1(F)) of one value per channel and voxel.
 
-    The first and the last slice have one mask (the paper's pruned branch: nothing is replicated); a single
-    slice has none and passes unchanged. The missing mask is a zero after the sigmoid: a zero before it would
-    give 0.5.
+    The first and last slices have one mask (the paper's pruned branch: nothing is replicated); a single slice
+    has none and passes unchanged. A missing mask is a zero after the sigmoid; a zero before it would give 0.5.
 
-    The paper doesn't say whether one convolution makes both masks: with `shared` (our default) it does, else
-    the masks of the previous and of the next slice have their own. F must be features, not logits of one
-    channel: the factor is positive, so that the sign of a value never changes and thresholded one-channel
-    logits stay as they are. Hence the head comes after this block (the paper's last sigmoid is the head's).
+    The paper doesn't specify whether one convolution computes both masks. It does with `shared` (our default);
+    otherwise the masks of the previous and the next slice have separate convolutions. F must be features, not
+    one-channel logits: the factor is positive, so signs never change and thresholded one-channel logits stay the
+    same. Therefore the head follows this block (the paper's last sigmoid belongs to the head).
 
-    Cost per voxel: channels^2 multiply-adds (twice without `shared`). No weight depends on D, H or W.
+    Cost per voxel: channels^2 multiply-adds (twice that without `shared`). No weight depends on D, H or W.
     """
 
     def __init__(self, channels: int, *, shared: bool = True) -> None:
@@ -49,7 +47,7 @@ class ISA(nn.Module):
         if self.shared:
             previous = following = self.conv(x).sigmoid_()  # (B, C, D, H, W)
         else:
-            # Whole volumes: a convolution refuses the empty volume that one slice less than one would be.
+            # Convolve whole volumes: of a single slice, cutting off one slice would leave an empty volume.
             previous, following = self.conv_previous(x).sigmoid_(), self.conv_next(x).sigmoid_()
         if torch.compiler.is_compiling() or torch.compiler.is_exporting():
             return _gate_plainly(x, previous, following)
@@ -58,17 +56,16 @@ class ISA(nn.Module):
 
 
 def _gate_plainly(x: Tensor, previous: Tensor, following: Tensor) -> Tensor:
-    """`_Gate` as it is written on paper: for compilers, which fuse it themselves, and exported files."""
+    """`_Gate` in plain operations: for compilers, which fuse them, and for exported files."""
     previous, following = (F.pad(mask, (0, 0, 0, 0, 1, 1)) for mask in (previous, following))  # D + 2 slices
-    gate = previous[:, :, :-2] + following[:, :, 2:]  # a slice of D - 1 would fix D > 2 in an exported file
+    gate = previous[:, :, :-2] + following[:, :, 2:]  # slicing D - 1 would require D > 2 in an exported file
     return x + x * gate.to(x.dtype)
 
 
 class _Gate(Function):
-    """x_i * (1 + previous_{i-1} + following_{i+1}) in one pass; `following` is None where one mask serves
-    both.
+    """x_i * (1 + previous_{i-1} + following_{i+1}) in one pass; `following` is None if one mask serves both.
 
-    Keeps the input and the masks, which the convolution and the sigmoid keep anyway.
+    Saves the input and the masks, which the convolution and the sigmoid save anyway.
     """
 
     @staticmethod
@@ -117,7 +114,7 @@ def _layout(x: Tensor) -> torch.memory_format:
 
 
 def _chunks(x: Tensor) -> list[slice]:
-    """Runs of channels; all in one where channels lie last or there is no cache to fit."""
+    """Ranges of channels; a single one in channels-last layout and on devices other than the CPU."""
     channels = x.shape[1]
     step = -(-channels // CHUNKS) if x.is_cpu and not keeps_channels_last(x) else channels
     return [slice(start, start + step) for start in range(0, channels, step)]

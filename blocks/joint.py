@@ -1,9 +1,9 @@
-"""Joint attention: a gate for each position and self-attention over all of them, in one formula.
+"""Joint attention: a gate per position and self-attention over all positions, in one formula.
 
-Source: Zhang M, Dong B, Li Q, "Joint attention", ISBI 2022, 10.1109/ISBI52829.2022.9761624. Only its abstract
-is open: a unified formula of spatial attention, in which point-wise attention localises and self-attention
+Source: Zhang M, Dong B, Li Q, "Joint attention", ISBI 2022, 10.1109/ISBI52829.2022.9761624. Only the abstract
+is accessible: a unified formula of spatial attention in which point-wise attention localises and self-attention
 learns global features, used jointly in a DenseUNet. Formula, fusion, widths and initial values below are OUR
-READING.
+INTERPRETATION.
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 MODES = ("joint", "pointwise", "self")
 AXES = ("plane", "volume")
-WIDEST_HEAD = 256  # the widest that CUDA's fused kernels take
+WIDEST_HEAD = 256  # maximum of CUDA's fused kernels
 
 
 class JointAttention(nn.Module):
@@ -20,12 +20,12 @@ class JointAttention(nn.Module):
 
     The gate a = sigmoid(w2 relu(W1 x + b1) + b2) is one number per position; A = softmax(Q K^T), unscaled as
     in DANet, with queries and keys of channels // `reduction`. alpha starts at 1, beta at 0 (DANet's gamma).
-    All of this is our reading of a closed paper: its abstract says that the two attentions are joined in one
-    formula, and Y = (1 + alpha diag(a) W + beta A W) X is the simplest that holds both as special cases.
+    This is our interpretation, since the paper's full text was not accessible: the abstract states that one formula
+    joins the two attentions, and Y = (1 + alpha diag(a) W + beta A W) X is the simplest with both as special cases.
 
-    `mode`: "pointwise" has the gate alone (beta = 0), "self" the attention alone (alpha = 0). `axes`:
-    attention within each "plane" (H, W) or over the "volume"; N should stay below some 4096, as time goes
-    with N^2. Memory doesn't: the N x N matrix is never made.
+    `mode`: "pointwise" has only the gate (beta = 0), "self" only the attention (alpha = 0). `axes`: attention within
+    each "plane" (H, W) or over the "volume". N should stay below about 4096: time grows with N^2. Memory does not,
+    since the N x N matrix is never stored.
     """
 
     def __init__(self, channels: int, *, mode: str = "joint", axes: str = "plane", reduction: int = 8) -> None:
@@ -65,13 +65,13 @@ class JointAttention(nn.Module):
         return x + mixed[:, :, : self.channels].transpose(1, 2).reshape(x.shape)
 
     def _point(self, x: Tensor, value: Tensor) -> Tensor:
-        """alpha * a * V, as V."""
+        """alpha * a * V, shaped as V."""
         hidden, out = self.gate[0], self.gate[2]
         gate = out(_project(x, hidden, width=hidden.out_features).relu_()).sigmoid()  # (B, D * H * W, 1)
         return (self.alpha * gate) * value
 
     def _attend(self, x: Tensor, value: Tensor, *, width: int) -> Tensor:
-        """softmax(Q K^T) V, as V. The fused kernels want queries as wide as values: zeros widen them."""
+        """softmax(Q K^T) V, shaped as V. The fused kernels need queries as wide as values: pad them with zeros."""
         groups = x.shape[0] * x.shape[2] if self.axes == "plane" else x.shape[0]
         heads = value.shape[2] // width
         query, key, value = (
@@ -84,10 +84,9 @@ class JointAttention(nn.Module):
 
 
 def _project(x: Tensor, linear: nn.Linear, *, width: int) -> Tensor:
-    """`linear` of the channels of x (B, C, D, H, W) as tokens (B, D * H * W, width), zeros beyond its own
-    width.
+    """Apply `linear` to the channels of x (B, C, D, H, W); return tokens (B, D * H * W, width), padded with zeros.
 
-    A matrix product reads x transposed: no copy of it as tokens is made or kept.
+    The matrix product reads x transposed: x is never copied to tokens.
     """
     extra = width - linear.out_features
     weight, bias = F.pad(linear.weight, (0, 0, 0, extra)), F.pad(linear.bias, (0, extra))

@@ -1,8 +1,7 @@
 """Norms and activations by name.
 
-Sources: torch's own layers. How ours differ: the instance norm of torch stops in training at one spatial
-element; ours then gives its bias, so that a network's deepest level may be one voxel. Every norm works on any
-size in eval.
+Sources: torch's own layers. Differences: torch's instance norm raises in training at one spatial element; ours
+returns its bias, so the deepest level of a network may be one voxel. In eval every norm works at any size.
 """
 
 import math
@@ -15,9 +14,9 @@ ACTIVATIONS = ("leakyrelu", "relu", "gelu", "silu")
 
 
 def keeps_channels_last(x: Tensor) -> bool:
-    """Whether x lies channels last (and not also row-major): then its results should too.
+    """Return whether x is in channels-last layout (and not also contiguous): its results should be too.
 
-    Never while a file is exported: there the question would be baked in as a condition on the sizes.
+    False during export, where the test would become a fixed condition on the sizes.
     """
     if x.dim() != 5 or torch.compiler.is_exporting() or x.is_contiguous():
         return False
@@ -25,10 +24,10 @@ def keeps_channels_last(x: Tensor) -> bool:
 
 
 def _normalise_groups(x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, eps: float) -> Tensor:
-    """Zero mean and unit variance within each of `groups` runs of channels, (B, C, ...) to the same shape.
+    """Normalise each of `groups` groups of channels to zero mean and unit variance; shape (B, C, ...), kept.
 
-    The native operator, because its output is no view (an activation in place costs nothing) and because
-    autocast lets it keep half precision, where `group_norm` would return float32 and double the activations.
+    Uses the native operator: its output is not a view, so a following in-place activation costs no memory, and under
+    autocast it keeps half precision, where `group_norm` returns float32 and doubles the activations.
     """
     if weight is not None and weight.dtype != x.dtype:
         weight, bias = weight.to(x.dtype), bias.to(x.dtype)
@@ -39,7 +38,7 @@ def _normalise_groups(x: Tensor, weight: Tensor | None, bias: Tensor | None, gro
 
 
 class InstanceNorm(nn.InstanceNorm3d):
-    """Statistics over (D, H, W) per volume and channel; one voxel becomes the bias (0 without affine)."""
+    """Statistics over (D, H, W) per volume and channel; a single voxel becomes the bias (0 without affine)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (B, C, D, H, W), kept."""
@@ -48,10 +47,9 @@ class InstanceNorm(nn.InstanceNorm3d):
 
 
 class SliceNorm(nn.InstanceNorm3d):
-    """Statistics over (H, W) per volume, channel and slice: a 2D network's instance norm, affine shared by
-    the slices.
+    """Statistics over (H, W) per volume, channel and slice: a 2D network's instance norm, affine shared by slices.
 
-    In this way a volume gives what its slices would give as a batch of images.
+    A volume gives the same result as its slices would as a batch of images.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,7 +63,7 @@ class SliceNorm(nn.InstanceNorm3d):
 
 
 class BatchNorm(nn.BatchNorm3d):
-    """torch's batch norm, whose message says what to change where training has one value per channel."""
+    """torch's batch norm, with a clear error if a training step has one value per channel."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (B, C, D, H, W), kept."""
@@ -78,20 +76,19 @@ class BatchNorm(nn.BatchNorm3d):
 
 
 class LayerNorm(nn.LayerNorm):
-    """Statistics over the channels of each voxel, as in a transformer or ConvNeXt (not torch's GroupNorm(1,
-    C)).
+    """Statistics over the channels of each voxel, as in a transformer or ConvNeXt (not torch's GroupNorm(1, C)).
 
-    No value depends on the size of the volume. At one channel the output is the bias.
+    The result doesn't depend on the size of the volume. At one channel the output is the bias.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape (B, C, D, H, W), kept, and so is the layout."""
+        """Shape (B, C, D, H, W) and memory layout, both kept."""
         out = super().forward(x.movedim(1, -1)).movedim(-1, 1)
         return out if keeps_channels_last(x) else out.contiguous()
 
 
 class GroupNorm(nn.GroupNorm):
-    """torch's group norm, which keeps half precision under autocast."""
+    """torch's group norm, but it keeps half precision under autocast."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (B, C, D, H, W), kept."""
@@ -99,12 +96,11 @@ class GroupNorm(nn.GroupNorm):
 
 
 def make_norm(name: str, channels: int, *, affine: bool = True) -> nn.Module:
-    """One of `NORMS` for `channels`; without `affine` it has no parameters.
+    """Return one of `NORMS` for `channels`; without `affine` it has no parameters.
 
-    instance: per volume and channel. batch: over the batch, running statistics in eval. group: as instance
-    for 8 groups of channels (the greatest common divisor of 8 and the channels). layer: over the channels of
-    a voxel. slice: per volume, channel and slice. Only batch norm stops at one value per channel, and only in
-    training.
+    instance: per volume and channel. batch: over the batch, running statistics in eval. group: per volume and group
+    of channels (8 groups, or the greatest common divisor of 8 and the channels). layer: over the channels of a voxel.
+    slice: per volume, channel and slice. Only batch norm raises at one value per channel, and only in training.
     """
     if channels < 1:
         raise ValueError(f"a norm needs at least 1 channel, got {channels}")
@@ -122,8 +118,7 @@ def make_norm(name: str, channels: int, *, affine: bool = True) -> nn.Module:
 
 
 def make_activation(name: str) -> nn.Module:
-    """One of `ACTIVATIONS`; leakyrelu has slope 0.01. The first two work in place: put them after a norm or a
-    sum."""
+    """Return one of `ACTIVATIONS`; leakyrelu has slope 0.01. The first two work in place, after a norm or sum."""
     if name == "leakyrelu":
         return nn.LeakyReLU(0.01, inplace=True)
     if name == "relu":

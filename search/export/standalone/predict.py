@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import sys
@@ -151,7 +152,7 @@ def segment(task: Task, network: Any, settings: dict[str, Any], options: argpars
         _save_array(task.logits, logits)
     sizes = np.bincount(mask.ravel(), minlength=classes)[1:]
     counts = ", ".join(
-        f"{name} {_counted(size, 'voxel')}" for name, size in zip(settings["labels"][1:], sizes, strict=True)
+        f"{_counted(size, 'voxel')} of {name}" for name, size in zip(settings["labels"][1:], sizes, strict=True)
     )
     seconds = f"{time.perf_counter() - began:.1f} s ({ended - read:.1f} s in {_counted(bar.done, 'window')})"
     return f"{task.mask}: {counts}; {seconds}; peak memory {_peak_bytes() / 2**20:.0f} MiB;"
@@ -175,7 +176,7 @@ def _strips(cuts: Any, grid: Any, *, classes: int, settings: dict[str, Any], opt
         needed = fixed + windows.strip_bytes(cuts, classes=classes, rows=rows) + planes
         if needed <= options.max_memory:
             return list(strips)
-    raise ValueError(f"--max-memory: this volume needs at least {needed / 2**20:.0f} MiB")
+    raise ValueError(f"--max-memory: this volume needs at least {math.ceil(needed / 2**20)} MiB")
 
 
 def _kept(slabs: Iterator[Any], logits: np.ndarray[Any, Any], rows: slice) -> Iterator[Any]:
