@@ -57,13 +57,13 @@ def volumes(*size: int, batch: int = 2, seed: int = 1) -> Tensor:
     return torch.randn(batch, CHANNELS, *size, generator=torch.Generator().manual_seed(seed))
 
 
-def test_the_options_here_name_every_block():
+def test_the_options_of_these_tests_cover_every_block():
     assert OPTIONS.keys() == BLOCKS.keys()
 
 
 @each_variant
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_shape_is_kept_and_every_weight_has_a_gradient(name, options, size):
+def test_the_shape_is_kept_and_every_weight_has_a_gradient(name, options, size):
     block = build(name, **options)
     x = volumes(*size).requires_grad_()
     y = block(x)
@@ -79,7 +79,7 @@ def test_shape_is_kept_and_every_weight_has_a_gradient(name, options, size):
 
 
 @each_variant
-def test_volumes_of_a_batch_do_not_touch_each_other(name, options):
+def test_volumes_of_a_batch_are_independent(name, options):
     block = build(name, **options).eval().double()
     x = volumes(*BUILT, batch=3).double()
     together = block(x)
@@ -88,7 +88,7 @@ def test_volumes_of_a_batch_do_not_touch_each_other(name, options):
 
 
 @each_variant
-def test_the_gradient_is_the_numerical_one(name, options):
+def test_the_gradient_equals_the_numerical_gradient(name, options):
     block = build(name, **options).double().eval()
     x = volumes(2, 3, 2, batch=1).double().requires_grad_()
     direction = volumes(2, 3, 2, batch=1, seed=2).double()
@@ -124,7 +124,7 @@ def test_any_layout_gives_the_same_values_and_gradients(name, options, layout):
 
 
 @each_variant
-def test_state_dict_goes_round(name, options):
+def test_the_state_dict_survives_a_round_trip(name, options):
     block, other = build(name, **options).eval(), BLOCKS[name](CHANNELS, **options).eval()
     other.load_state_dict(block.state_dict(), strict=True)
     x = volumes(*BUILT)
@@ -221,13 +221,13 @@ def test_exports_at_one_slice(name):
 
 @each_block
 @pytest.mark.parametrize("shape", [(2, CHANNELS + 1, 4, 6, 5), (2, CHANNELS, 6, 5)], ids=str)
-def test_a_wrong_input_is_named(name, shape):
+def test_an_invalid_input_is_refused_with_its_shape(name, shape):
     with pytest.raises(ValueError, match=rf"expects \(B, {CHANNELS}, D, H, W\), got \({shape[0]}, {shape[1]},"):
         build(name)(torch.zeros(shape))
 
 
 @each_variant
-def test_a_step_on_tensors_without_data_has_the_real_peak(name, options):
+def test_a_step_on_abstract_tensors_has_the_real_peak_memory(name, options):
     def peak_bytes(counter) -> int:
         with counter:
             block = BLOCKS[name](CHANNELS, **options)

@@ -32,7 +32,7 @@ def randomised(module: nn.Module) -> nn.Module:
 @each_norm
 @pytest.mark.parametrize("stride", [(1, 1, 1), (1, 2, 2), (2, 2, 3)])
 @pytest.mark.parametrize("kernel", [(3, 3, 3), (1, 3, 5)])
-def test_sizes_are_divided_upwards_and_every_weight_learns(unit, norm, stride, kernel):
+def test_sizes_are_divided_rounding_up_and_every_weight_has_a_gradient(unit, norm, stride, kernel):
     module = randomised(unit(3, 6, kernel=kernel, stride=stride, norm=norm))
     for size in [(5, 7, 6), (1, 3, 8), (3, 2, 5)]:
         x = torch.randn(2, 3, *size, requires_grad=True)
@@ -44,7 +44,7 @@ def test_sizes_are_divided_upwards_and_every_weight_learns(unit, norm, stride, k
 
 @each_unit
 @each_norm
-def test_one_voxel_works_in_eval_and_a_batch_is_its_volumes(unit, norm):
+def test_one_voxel_works_in_eval_and_volumes_of_a_batch_are_independent(unit, norm):
     module = randomised(unit(3, 4, norm=norm)).eval().double()
     assert module(torch.randn(1, 3, 1, 1, 1).double()).isfinite().all()
     x = torch.randn(3, 3, 4, 3, 5).double()
@@ -60,12 +60,12 @@ def test_one_voxel_trains(unit, norm):
 
 
 @each_unit
-def test_batch_norm_says_why_it_cannot_train_on_one_value(unit):
+def test_batch_norm_explains_why_it_cannot_train_on_one_value(unit):
     with pytest.raises(ValueError, match=r"more than 1 value per channel, got the shape \(1, 4, 1, 1, 1\)"):
         unit(3, 4, norm="batch")(torch.randn(1, 3, 1, 1, 1))
 
 
-def test_norms_are_torchs():
+def test_norms_equal_torchs():
     x = torch.randn(2, 8, 3, 5, 4).double()
     slices = x.transpose(1, 2).flatten(0, 1)
 
@@ -92,7 +92,7 @@ def test_norms_keep_half_precision_under_autocast(norm):
 
 @each_norm
 @each_unit
-def test_channels_last_stays_so_with_the_same_values(unit, norm):
+def test_channels_last_layout_is_kept_with_the_same_values(unit, norm):
     module = randomised(unit(8, 8, norm=norm))
     x = torch.randn(2, 8, 3, 5, 4)
     expected = module(x)
@@ -103,13 +103,13 @@ def test_channels_last_stays_so_with_the_same_values(unit, norm):
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activations_are_torchs(name):
+def test_activations_equal_torchs(name):
     x = torch.randn(50)
     references = {"leakyrelu": nn.LeakyReLU(0.01), "relu": nn.ReLU(), "gelu": nn.GELU(), "silu": nn.SiLU()}
     torch.testing.assert_close(make_activation(name)(x.clone()), references[name](x))
 
 
-def test_plain_unit_is_conv_norm_activation_repeated():
+def test_a_plain_unit_repeats_conv_norm_and_activation():
     unit = PlainUnit(2, 5, stride=(1, 2, 2), repeats=3)
     kinds = [type(module) for module in unit.modules() if not list(module.children())]
     assert [kind.__name__ for kind in kinds] == ["Conv3d", "InstanceNorm", "LeakyReLU", "Identity"] * 3
@@ -117,7 +117,7 @@ def test_plain_unit_is_conv_norm_activation_repeated():
     assert all(step.conv.bias is None for step in unit)
 
 
-def test_residual_unit_has_the_released_names_and_form():
+def test_a_residual_unit_has_the_released_names_and_form():
     unit = randomised(ResidualUnit(3, 4, stride=(1, 2, 2))).double()
     assert [name for name in unit.state_dict() if "conv" in name] == [
         f"conv{number}.conv.weight" for number in (1, 2, 3)
@@ -135,7 +135,7 @@ def test_unet_res_block_has_no_parameters_in_its_instance_norm():
     assert "norm1.weight" in UnetResBlock(1, 16, norm="batch").state_dict()
 
 
-def test_dense_unit_shows_the_input_to_every_later_conv():
+def test_a_dense_unit_gives_its_input_to_every_later_convolution():
     unit = randomised(DenseUnit(3, 4, repeats=3)).double()
     assert [step.conv.in_channels for step in unit.steps] == [3, 7, 7]
     x = torch.randn(2, 3, 3, 4, 5).double()
@@ -144,7 +144,7 @@ def test_dense_unit_shows_the_input_to_every_later_conv():
     torch.testing.assert_close(unit(x), unit.steps[2](torch.cat([second, x], dim=1)))
 
 
-def test_dropout_acts_in_training_only_and_adds_no_state():
+def test_dropout_is_active_only_in_training_and_adds_no_state():
     for unit in UNITS:
         module = unit(3, 4, dropout=0.5)
         assert module.state_dict().keys() == unit(3, 4).state_dict().keys()
@@ -181,12 +181,12 @@ def test_exports_with_every_size_dynamic(unit, norm, stride):
     ],
 )
 @each_unit
-def test_mistakes_are_named(unit, options, message):
+def test_invalid_options_are_refused_with_the_reason(unit, options, message):
     with pytest.raises(ValueError, match=message):
         unit(3, 4, **options)
 
 
-def test_no_channels_are_named():
+def test_zero_channels_are_refused():
     with pytest.raises(ValueError, match="at least 1 channel on each side, got 0 -> 4"):
         PlainUnit(0, 4)
     with pytest.raises(ValueError, match="norm needs at least 1 channel, got 0"):

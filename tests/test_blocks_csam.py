@@ -37,7 +37,7 @@ def test_equals_the_plain_equations_and_their_gradients(flags, depth, channels):
 
 
 @pytest.mark.parametrize("freeze", ["input", "weights"])
-def test_gradients_are_the_same_where_a_side_needs_none(freeze):
+def test_gradients_are_equal_if_a_side_needs_none(freeze):
     block = randomised(CSAM(16, slices=3))
     x = torch.randn(1, 16, 3, 4, 3).double().requires_grad_()
     full = torch.autograd.grad(block(x).square().sum(), [x, *block.parameters()])
@@ -50,7 +50,7 @@ def test_gradients_are_the_same_where_a_side_needs_none(freeze):
         torch.testing.assert_close(mine, reference)
 
 
-def test_equal_maxima_send_the_gradient_to_one_of_them():
+def test_tied_maxima_give_the_gradient_to_one_of_them():
     block = randomised(CSAM(16, slices=2))
     x = torch.zeros(1, 16, 2, 3, 3).double().requires_grad_()
     block(x).sum().backward()
@@ -64,7 +64,7 @@ def _numerical_shift(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
         return (block(x + 1e-6).sum() - block(x - 1e-6).sum()) / 2e-6
 
 
-def test_each_gate_stands_alone():
+def test_each_gate_works_alone():
     x = torch.randn(2, 32, 4, 5, 3)
     assert SemanticGate(32)(x).shape == PositionalGate()(x).shape == SliceGate(4)(x).shape == x.shape
     whole = CSAM(32, slices=4).eval()
@@ -74,7 +74,7 @@ def test_each_gate_stands_alone():
     assert {"semantic_att.linear.0.weight", "positional_att.conv.bias", "slice_att.linear.2.bias"} < names
 
 
-def test_another_depth_interpolates_and_the_built_one_changes_nothing():
+def test_another_depth_is_interpolated_and_the_built_depth_is_unchanged():
     gate = randomised(SliceGate(6)).eval()
     maximum, mean = torch.randn(2, 6).double(), torch.randn(2, 6).double()
     expected = torch.sigmoid(gate.linear(maximum) + gate.linear(mean))
@@ -85,7 +85,7 @@ def test_another_depth_interpolates_and_the_built_one_changes_nothing():
     torch.testing.assert_close(gate.gate(*coarse), expected, rtol=1e-12, atol=1e-12)  # 6 -> 3 averages pairs
 
 
-def test_the_uncertain_gate_draws_in_training_learns_and_is_still_in_eval():
+def test_the_uncertain_gate_samples_in_training_learns_and_is_deterministic_in_eval():
     block = randomised(CSAM(16, slices=4, uncertainty=True, rank=3))
     x = torch.randn(2, 16, 4, 5, 3).double()
     assert not torch.equal(block(x), block(x))
@@ -111,7 +111,7 @@ def test_parameter_counts(slices, plain, uncertain):
     assert [count(SemanticGate(channels)) for channels in (16, 64, 1024)] == [49, 580, 132160]
 
 
-def test_live_bytes_are_within_the_limits_of_the_plain_equations():
+def test_memory_stays_within_the_limits_relative_to_the_plain_equations():
     block, x = CSAM(64, slices=20), torch.randn(1, 64, 20, 32, 32)
     cotangent = torch.randn_like(x)
 
@@ -129,7 +129,7 @@ def test_live_bytes_are_within_the_limits_of_the_plain_equations():
         assert ours <= 0.7 * peak(lambda leaf: literal_csam(block, leaf), backward=backward)
 
 
-def test_mistakes_are_named():
+def test_invalid_options_are_refused_with_the_reason():
     with pytest.raises(ValueError, match=r"at least 16 channels, got 8: its hidden layer has channels // 16 = 0"):
         CSAM(8, slices=4)
     assert CSAM(8, slices=4, semantic=False)(torch.randn(1, 8, 4, 3, 3)).shape == (1, 8, 4, 3, 3)

@@ -47,7 +47,7 @@ def test_nearly_constant_tokens_stay_finite_and_close_in_float32():
 
 @pytest.mark.parametrize("projections", PROJECTIONS)
 @pytest.mark.parametrize("order", ORDERS)
-def test_at_the_built_grid_nothing_is_resampled(projections, order):
+def test_at_the_built_grid_resampling_is_the_identity(projections, order):
     block = randomised(EPABlock(16, grid=GRID, projection=6, heads=4, projections=projections, order=order)).eval()
     x = torch.randn(2, 16, *GRID).double()
     tokens = x.flatten(2).transpose(1, 2) + block.pos_embed
@@ -88,14 +88,14 @@ def test_the_shared_projection_is_one_tensor_under_two_names():
     ("grid", "form", "units", "attention", "whole"),
     [((32, 32, 32), "shared", 1, 2_102_376, 3_207_528), ((16, 40, 40), "separate", 2, 3_282_088, 4_213_288)],
 )
-def test_parameter_counts_are_the_released_ones(grid, form, units, attention, whole):
+def test_parameter_counts_equal_the_released_ones(grid, form, units, attention, whole):
     with torch.device("meta"):
         block = EPABlock(32, grid=grid, projection=64, heads=4, projections=form, residual_units=units)
     assert sum(parameter.numel() for parameter in block.epa_block.parameters()) == attention
     assert sum(parameter.numel() for parameter in block.parameters()) == whole
 
 
-def test_dropout_acts_in_training_only():
+def test_dropout_is_active_only_in_training():
     block = randomised(EPABlock(16, grid=GRID, projection=6, heads=4, dropout=0.15))
     x = torch.randn(2, 16, *GRID).double()
     assert not torch.equal(block(x), block(x))
@@ -105,7 +105,7 @@ def test_dropout_acts_in_training_only():
     assert EPABlock(16, grid=GRID, projection=6, heads=4).conv8[0].p == 0.0
 
 
-def test_live_bytes_are_within_the_limits_of_the_plain_equations():
+def test_memory_stays_within_the_limits_relative_to_the_plain_equations():
     block, x = EPA(32, tokens=4096, projection=64, heads=4), torch.randn(1, 4096, 32)
     cotangent = torch.randn_like(x)
 
@@ -135,12 +135,12 @@ def test_live_bytes_are_within_the_limits_of_the_plain_equations():
         ({"grid": (4, 0, 5)}, r"3 sizes of at least 1, got \(4, 0, 5\)"),
     ],
 )
-def test_mistakes_are_named(options, message):
+def test_invalid_options_are_refused_with_the_reason(options, message):
     with pytest.raises(ValueError, match=message):
         EPABlock(16, **{"grid": GRID, "projection": 6, "heads": 4, **options})
 
 
-def test_other_mistakes_are_named():
+def test_other_invalid_options_are_refused_with_the_reason():
     with pytest.raises(ValueError, match="must be even, got 15"):
         EPA(15, tokens=24, projection=6, heads=3)
     with pytest.raises(ValueError, match=r"EPA expects \(B, 24, 16\), got \(1, 25, 16\)"):
@@ -151,7 +151,7 @@ def test_other_mistakes_are_named():
 
 
 @pytest.mark.parametrize("projections", ["shared", "separate", "raw"])
-def test_a_branch_alone_is_that_branch_of_both(projections):
+def test_a_single_branch_equals_that_branch_of_both(projections):
     options = {"tokens": 30, "heads": 2, "projections": projections, "order": "corrected"}
     both = EPA(8, projection=7, **options)
     space = EPA(8, projection=7, branches="spatial", **options)
@@ -176,6 +176,6 @@ def test_a_branch_alone_is_that_branch_of_both(projections):
     assert made[2] < made[1] < made[0]
 
 
-def test_a_branch_that_is_not_known_is_refused():
+def test_an_unknown_branch_is_refused():
     with pytest.raises(ValueError, match="unknown branches 'all'; choose from both, spatial, channel"):
         EPA(8, tokens=30, projection=7, heads=2, branches="all")

@@ -51,7 +51,7 @@ def test_the_ends_have_one_mask():
     torch.testing.assert_close(ratio, torch.tensor([1.5, 2.0, 2.0, 1.5]))
 
 
-def test_signs_never_change_so_one_channel_logits_keep_their_mask():
+def test_signs_never_change_so_one_channel_logits_give_the_same_mask():
     torch.manual_seed(0)
     block = ISA(1)
     nn.init.normal_(block.conv.weight, std=5.0)
@@ -68,6 +68,6 @@ def test_parameter_counts(channels, parameters):
         assert sum(p.numel() for p in ISA(channels, shared=shared).parameters()) == factor * parameters
 
 
-def test_mistakes_are_named():
+def test_invalid_options_are_refused_with_the_reason():
     with pytest.raises(ValueError, match="ISA needs at least 1 channel, got 0"):
         ISA(0)

@@ -50,7 +50,7 @@ def test_equals_the_explicit_matrix_and_its_gradients(mode, axes, channels, redu
 
 
 @each_axes
-def test_the_special_cases(axes):
+def test_the_single_modes_are_special_cases_of_the_joint_mode(axes):
     block, x = build(16, axes=axes), torch.randn(2, 16, 3, 4, 5).double()
     state = block.state_dict()
 
@@ -68,12 +68,12 @@ def test_the_special_cases(axes):
         torch.testing.assert_close(block(x), alone("self"), rtol=1e-12, atol=1e-12)
 
 
-def test_a_fresh_block_is_the_gate():
+def test_an_untrained_block_equals_the_gate():
     block = JointAttention(16)
     assert block.alpha.item() == 1.0 and block.beta.item() == 0.0
 
 
-def test_planes_do_not_see_each_other_and_positions_may_be_permuted():
+def test_planes_are_independent_and_attention_is_permutation_equivariant():
     block = build(16, mode="self")
     x = torch.randn(1, 16, 3, 4, 5).double()
     torch.testing.assert_close(block(x)[:, :, 1:2], block(x[:, :, 1:2]), rtol=1e-10, atol=1e-10)
@@ -87,7 +87,7 @@ def test_parameter_count():
     assert sum(parameter.numel() for parameter in JointAttention(64).parameters()) == 7315
 
 
-def test_the_matrix_is_never_in_memory():
+def test_the_attention_matrix_is_never_in_memory():
     block, x = JointAttention(64), torch.randn(1, 64, 1, 64, 64)
     size = x.numel() * x.element_size()
     with torch.no_grad(), LiveBytes().hold(x) as counter:
@@ -100,7 +100,7 @@ def test_the_matrix_is_never_in_memory():
     assert counter.largest_bytes <= 2 * size and counter.peak_bytes - 2 * size <= 10 * size
 
 
-def test_mistakes_are_named():
+def test_invalid_options_are_refused_with_the_reason():
     with pytest.raises(ValueError, match="unknown mode 'both'; choose from joint, pointwise, self"):
         JointAttention(8, mode="both")
     with pytest.raises(ValueError, match="unknown axes 'line'; choose from plane, volume"):

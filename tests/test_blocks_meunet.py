@@ -76,7 +76,7 @@ FIRST = ("encoder.0.", "decoder.0.", "head.")
 PATCH = (8, 12, 12)
 
 
-def test_parameter_count_is_the_papers_network():
+def test_the_parameter_count_equals_the_papers():
     assert sum(parameter.numel() for parameter in MeUNet().parameters()) == 2_515_062
     cascade = MeUNet(predictions=6)
     without_second_head = sum(p.numel() for name, p in cascade.named_parameters() if "head2" not in name)
@@ -112,7 +112,7 @@ def test_the_standard_patch_stays_on_the_pooled_grid():
     assert torch.equal(pooled_crop, crop_pooled)
 
 
-def test_the_first_level_learns_from_the_standard_patch_alone():
+def test_the_first_level_learns_only_from_the_standard_patch():
     network, (image, labels) = small(), example()
     losses = []
 
@@ -126,7 +126,7 @@ def test_the_first_level_learns_from_the_standard_patch_alone():
         assert (parameter.grad is None) == name.startswith(FIRST), name
 
 
-def test_the_standard_patch_alone_is_a_plain_step():
+def test_the_standard_patch_alone_gives_a_plain_step():
     network, (image, labels) = small(), example()
     plain = copy.deepcopy(network)
     first = iter([True, False])
@@ -146,7 +146,7 @@ def test_the_standard_patch_alone_is_a_plain_step():
             torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-12, atol=0)
 
 
-def test_two_backward_passes_add_up_to_the_sums():
+def test_two_backward_passes_give_the_gradient_of_the_sum():
     network, (image, labels) = small(), example()
     together = copy.deepcopy(network)
     losses = two_patch_step(network.parts(), image=image, labels=labels, patch=PATCH, loss=F.cross_entropy)
@@ -180,7 +180,7 @@ def test_a_step_needs_far_less_memory_than_a_plain_one_at_the_expanded_patch(fac
     assert ratio < limit
 
 
-def test_frozen_statistics_normalise_alike_and_stay():
+def test_frozen_statistics_normalise_as_usual_and_stay_unchanged():
     unit = MeUnit(1, 4)
     x = torch.randn(1, 1, 4, 5, 6)
     before = copy.deepcopy(unit.state_dict())
@@ -192,7 +192,7 @@ def test_frozen_statistics_normalise_alike_and_stay():
 
 
 @pytest.mark.parametrize("size", [(5, 8, 6), (1, 3, 2), (10, 16, 12)])
-def test_predictions_join_at_every_level_by_nearest_neighbour(size):
+def test_predictions_are_resized_by_nearest_neighbour_at_every_level(size):
     maps = [torch.randint(0, 3, (2, 10, 16, 12)) for _ in range(2)]
     predictions = one_hot_predictions(maps, classes=3)
     assert predictions.shape == (2, 6, 10, 16, 12) and (predictions.sum(dim=1) == 2).all()
@@ -203,7 +203,7 @@ def test_predictions_join_at_every_level_by_nearest_neighbour(size):
     assert torch.equal(joined[:, 7:10].argmax(dim=1), shrink_labels(maps[0], size))
 
 
-def test_mistakes_are_named():
+def test_invalid_options_are_refused_with_the_reason():
     with pytest.raises(ValueError, match=r"factor 0\.5 is below 1"):
         expansion_margins((8, 8, 8), factor=0.5)
     with pytest.raises(ValueError, match=r"3 sizes of at least 1, got \(8, 0, 8\)"):

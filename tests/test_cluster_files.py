@@ -30,7 +30,7 @@ def on_aws():
 
 
 @pytest.mark.parametrize("made", [on_premise, on_aws])
-def test_ray_up_takes_the_file(made):
+def test_ray_up_accepts_the_file(made):
     import ray.autoscaler
 
     schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
@@ -43,13 +43,13 @@ def test_ray_up_takes_the_file(made):
     assert "--num-cpus=0" in config["head_start_ray_commands"][-1]  # the head only drives
 
 
-def test_aws_grows_for_trials_with_a_card():
+def test_the_aws_cluster_grows_for_trials_with_a_gpu():
     nodes = on_aws()["available_node_types"]
     assert nodes["gpu"]["resources"] == {"CPU": 8, "GPU": 1} and nodes["gpu"]["min_workers"] == 0
     assert nodes["head"]["resources"] == {"CPU": 0} and on_aws()["head_node_type"] == "head"
 
 
-def test_kuberay_takes_the_job():
+def test_kuberay_accepts_the_job():
     job = read((FILES / "rayjob.yaml").read_text())
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     cluster = job["spec"]["rayClusterSpec"]
@@ -67,7 +67,7 @@ def test_kuberay_takes_the_job():
     assert worker["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
 
 
-def test_slurm_takes_the_script():
+def test_slurm_accepts_the_script():
     file = FILES / "slurm.sh"
     text = file.read_text()
     assert subprocess.run(["bash", "-n", str(file)], capture_output=True).returncode == 0
@@ -79,13 +79,13 @@ def test_slurm_takes_the_script():
 
 
 @pytest.mark.parametrize("file", ["ray-cluster.yaml", "rayjob.yaml", "slurm.sh"])
-def test_versions_are_those_that_are_tested(file):
+def test_versions_are_the_tested_ones(file):
     text = (FILES / file).read_text()
     assert set(re.findall(r"ray(?:\[default\]==|:)(\d+\.\d+\.\d+)", text)) == {RAY}
 
 
 @pytest.mark.parametrize("verb", ["run", "submit"])
-def test_the_commands_in_the_files_are_those_of_the_command_line(verb):
+def test_the_commands_in_the_files_use_existing_options(verb):
     from typer.testing import CliRunner
 
     from search.cli.app import app

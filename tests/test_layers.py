@@ -89,11 +89,11 @@ def test_imports_go_one_way(name):
             assert file.startswith(allowed), f"{file} imports {package}"
 
 
-def test_no_modules_import_each_other_in_a_circle():
+def test_there_are_no_import_cycles():
     graphlib.TopologicalSorter({name: arrows(name) for name in FILES}).prepare()
 
 
-def test_every_room_has_its_place_in_the_order():
+def test_every_package_has_a_layer():
     rooms = {room_of(name) for name in FILES}
     assert rooms - LOOSE == RANK.keys()
     loose = {name for name, file in FILES.items() if file.parent == ROOT / "search" and file.name != "__init__.py"}
@@ -101,7 +101,7 @@ def test_every_room_has_its_place_in_the_order():
 
 
 @pytest.mark.parametrize("verb", ["check", "front"])
-def test_looking_loads_neither_torch_nor_monai(verb, tiny_run):
+def test_read_only_commands_load_neither_torch_nor_monai(verb, tiny_run):
     code = (
         "import sys\nsys.argv = ['voxnas', *sys.argv[1:]]\nfrom search.cli import main\n"
         "try:\n    main()\nexcept SystemExit as done:\n    assert not done.code, done.code\n"
@@ -112,7 +112,7 @@ def test_looking_loads_neither_torch_nor_monai(verb, tiny_run):
     assert done.returncode == 0, done.stderr
 
 
-def test_help_loads_next_to_nothing():
+def test_help_loads_almost_nothing():
     code = (
         "import sys\nsys.argv = ['voxnas', '--help']\nfrom search.cli import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"

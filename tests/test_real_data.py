@@ -88,7 +88,7 @@ def mask_of_trained_network(plan, record, image: Path) -> np.ndarray:
     return mask_from_logits(logits[0].numpy(), grid)
 
 
-def test_frames_of_a_patient_never_stand_on_both_sides_and_thick_slices_are_not_pooled(shared_data, tmp_path):
+def test_folds_never_split_a_patient_and_thick_slices_are_not_pooled(shared_data, tmp_path):
     plan = make_plan(load_study(STUDIES / "acdc.yaml", data_root=shared_data), runs=tmp_path)
     assert plan.context.spacing[0] > 4 * plan.context.spacing[1]
     for fold in plan.folds:
@@ -111,7 +111,7 @@ def test_the_loss_falls_on_thick_cardiac_slices(shared_data, tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in STUDIES.glob("*.yaml")))
-def test_every_shipped_study_says_its_question_command_and_time_and_is_sound(name, shared_data, tmp_path):
+def test_every_shipped_study_states_its_question_command_and_time_and_is_valid(name, shared_data, tmp_path):
     head = (STUDIES / name).read_text().splitlines()
     assert head[0].startswith("# Question:") and head[1].startswith("# Run: ")
     assert any(line.startswith("# Time:") for line in head[:6])
@@ -119,7 +119,7 @@ def test_every_shipped_study_says_its_question_command_and_time_and_is_sound(nam
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_papers_network_made_narrow_learns_on_cardiac_slices(name, shared_data, tmp_path):
+def test_a_narrow_version_of_a_papers_network_learns_on_cardiac_slices(name, shared_data, tmp_path):
     """The short form of `make bench-presets`, which trains them whole."""
     for phase in losses(name, shared_data, tmp_path, narrow=True):
         assert falls(phase), phase

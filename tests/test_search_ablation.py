@@ -79,7 +79,7 @@ def names(text: str, tmp_path: Path) -> dict[str, dict[str, object]]:
     return {each.name: dict(each.changes) for each in asked_arms(loaded.ablation)[0]}
 
 
-def test_each_kind_of_arm_changes_the_base_as_it_says(tmp_path):
+def test_each_kind_of_arm_changes_the_base_as_specified(tmp_path):
     arms = names(
         "arms:\n  remove: [attention@bottleneck, deep_supervision]\n  replace: {width: [4, 8]}\n"
         "  add: [attention@bottleneck, attention@skips]\n  grid: {norm: [batch, group], repeats: [1, 2]}\n"
@@ -124,7 +124,7 @@ correction: helm
 """
 
 
-def test_every_mistake_comes_at_once_with_its_place(tmp_path):
+def test_all_mistakes_are_reported_at_once_with_their_positions(tmp_path):
     made = write_ablation(tmp_path, BAD)
     with pytest.raises(UserError) as error:
         load_ablation(made.file, runs=made.runs)
@@ -146,7 +146,7 @@ def test_every_mistake_comes_at_once_with_its_place(tmp_path):
         assert any(part in each for each in said), (part, said)
 
 
-def test_a_scale_is_laid_over_the_file_and_the_command_line_over_both(tmp_path):
+def test_a_scale_overrides_the_file_and_the_command_line_overrides_both(tmp_path):
     made = write_ablation(tmp_path, ABLATION + "scales: {small: {seeds: 1, training.epochs: 3, base.axes.width: 4}}\n")
     whole, small = (load_ablation(made.file, runs=made.runs, overrides=each) for each in ([], ["scale=small"]))
     assert whole.ablation.seeds == (0, 1) and whole.ablation.training.epochs == 1
@@ -158,7 +158,7 @@ def test_a_scale_is_laid_over_the_file_and_the_command_line_over_both(tmp_path):
         load_ablation(made.file, runs=made.runs, overrides=["scale=smal"])
 
 
-def test_arms_on_a_papers_network_change_what_they_name_and_nothing_else(tmp_path):
+def test_arms_on_a_papers_network_change_only_what_they_name(tmp_path):
     text = ABLATION.replace(f"  axes:\n{AXES}", "  preset: csam_unet\n  axes: {width: 16}\n")
     text = text.replace("[attention@bottleneck, attention@skips]", "[csam.slice]").replace("[5, 24, 24]", "[5, 32, 32]")
     plan = plan_of(write_ablation(tmp_path, text))
@@ -179,7 +179,7 @@ def test_a_base_of_a_studys_front_is_read_from_its_records(tiny_run, tmp_path):
         load_ablation(made.file, runs=tmp_path / "nowhere")
 
 
-def test_arms_that_cannot_be_built_are_all_named_before_anything_runs(tmp_path):
+def test_all_arms_that_cannot_be_built_are_reported_before_anything_runs(tmp_path):
     text = ABLATION.replace(
         "remove: [attention@bottleneck, attention@skips]", "replace: {levels: [6], attention@skips: [csam]}"
     )
@@ -202,7 +202,7 @@ def test_equal_arms_run_once_and_a_second_run_has_nothing_to_do(finished):
     assert missing_count(more) == 3 * 2  # the third seed's alone
 
 
-def test_half_the_data_is_half_of_each_folds_training_cases(finished):
+def test_half_the_data_means_half_of_each_folds_training_cases(finished):
     _, plan = finished
     whole, half = plan.plans
     for one, other in zip(whole.folds, half.folds, strict=True):
@@ -210,7 +210,7 @@ def test_half_the_data_is_half_of_each_folds_training_cases(finished):
     assert half.training.epochs == 2 and half.study.name == "parts/data.share=0.5,training.epochs=2"
 
 
-def test_what_was_found_is_written_in_every_form(finished):
+def test_results_are_written_in_every_format(finished):
     made, plan = finished
     found = find(plan, ablation_device(plan))
     paths = {path.name: path for path in write_findings(plan, found)}
@@ -247,7 +247,7 @@ def test_what_was_found_is_written_in_every_form(finished):
         assert part in said, part
 
 
-def test_the_dry_run_tells_costs_and_time_of_what_ran_and_of_what_did_not(finished):
+def test_the_dry_run_shows_costs_and_time_of_finished_and_pending_arms(finished):
     made, plan = finished
     known = outlooks(plan)
     assert [each.left for each in known] == [0, 0, 0] and all(each.measured and each.each_s > 0 for each in known)
@@ -256,7 +256,7 @@ def test_the_dry_run_tells_costs_and_time_of_what_ran_and_of_what_did_not(finish
     assert all(0 < each.each_s < 60 for each in other) and other[1].costs.params < other[0].costs.params
 
 
-def test_results_are_shared_where_all_that_is_learnt_agrees(finished):
+def test_results_are_shared_if_the_trainings_are_identical(finished):
     made, plan = finished
     twin = plan_of(made, "name=twin", "training.validate_every=5")
     assert missing_count(twin) == 0
@@ -268,7 +268,7 @@ def test_results_are_shared_where_all_that_is_learnt_agrees(finished):
     assert missing_count(plan_of(made, "name=other", "executor.threads=2")) == 12
 
 
-def test_a_failed_training_is_tried_again_and_reported_and_ends_nothing(tmp_path):
+def test_a_failed_training_is_retried_and_reported_and_does_not_stop_the_run(tmp_path):
     made = write_ablation(
         tmp_path,
         ABLATION.replace(
@@ -286,7 +286,7 @@ def test_a_failed_training_is_tried_again_and_reported_and_ends_nothing(tmp_path
     assert "1 trainings are missing" in found.methods
 
 
-def test_kill_9_in_the_middle_loses_and_repeats_nothing(tmp_path):
+def test_a_run_resumed_after_kill_9_loses_and_repeats_nothing(tmp_path):
     made = write_ablation(tmp_path)
     command = [*COMMAND, str(made.file), "--runs", str(made.runs), "--set", "seeds=1"]
     url = f"sqlite:///{made.runs}/parts/study.db"
@@ -305,7 +305,7 @@ def test_kill_9_in_the_middle_loses_and_repeats_nothing(tmp_path):
     assert begun == [each.number for each in records][: len(begun)] and len({each.identity for each in records}) == 4
 
 
-def test_a_mistake_ends_the_verb_with_code_2(tmp_path):
+def test_a_mistake_in_the_file_exits_with_code_2(tmp_path):
     made = write_ablation(tmp_path, ABLATION.replace("seeds: 2", "seds: 2"))
     done = subprocess.run([*COMMAND, str(made.file)], capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
@@ -317,7 +317,7 @@ ABLATIONS = sorted((Path(__file__).parents[1] / "studies" / "ablations").glob("*
 
 @pytest.mark.parametrize("scale", [[], ["scale=small"]], ids=["whole", "small"])
 @pytest.mark.parametrize("file", ABLATIONS, ids=lambda file: file.stem)
-def test_every_shipped_ablation_says_what_was_asked_and_found_and_is_sound(file, scale, shared_data, tmp_path):
+def test_every_shipped_ablation_states_its_question_and_what_is_known_and_is_valid(file, scale, shared_data, tmp_path):
     head = file.read_text().splitlines()
     for word in ("# Question:", "# Found:", "# Run:", "# Time:"):
         assert any(line.startswith(word) for line in head[:16]), word

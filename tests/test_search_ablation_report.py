@@ -55,7 +55,7 @@ def test_names_are_escaped_in_every_form(summary):
 
 
 @pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["desk", "phone"])
-def test_the_report_draws_fits_and_asks_nothing_of_the_network(summary, tmp_path, size):
+def test_the_report_draws_fits_the_window_and_makes_no_requests(summary, tmp_path, size):
     if not CHROMIUM:
         pytest.skip("no Chromium on the path, and CHROMIUM names none")
     from playwright.sync_api import sync_playwright

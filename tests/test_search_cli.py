@@ -89,7 +89,7 @@ def test_the_version_is_that_of_the_package(monkeypatch, capsys):
     assert call(monkeypatch, capsys, "--version").out == f"voxnas {version('voxnas')}\n"
 
 
-def test_markup_and_escape_sequences_in_a_text_reach_no_terminal():
+def test_markup_and_escape_sequences_never_reach_the_terminal():
     console = PlainConsole(file=StringIO(), width=200, force_terminal=True, color_system="truecolor")
     table = Table(title=HOSTILE, caption=HOSTILE)
     table.add_column(HOSTILE)
@@ -149,7 +149,7 @@ def test_names_with_brackets_are_printed_whole(odd, monkeypatch, capsys):
         ("show sau_net", {"architecture", "layers"}),
     ],
 )
-def test_every_table_is_json_if_asked(arguments, keys, tiny_run, monkeypatch, capsys):
+def test_every_table_is_available_as_json(arguments, keys, tiny_run, monkeypatch, capsys):
     given = arguments.format(file=tiny_run.file).split()
     runs = () if given[0] == "show" else ("--runs", tiny_run.runs)
     assert keys <= json.loads(call(monkeypatch, capsys, *given, *runs, "--json").out).keys()
@@ -179,17 +179,17 @@ def test_a_study_is_read_by_its_file_its_folder_and_its_name(tiny_run, monkeypat
         ("tiny", ["keep=all"], "--set needs the study's file; tiny is a run, whose settings are fixed"),
     ],
 )
-def test_a_study_that_is_not_there_is_said_with_the_nearest(named, overrides, message, tiny_run):
+def test_a_missing_study_is_reported_with_the_nearest_name(named, overrides, message, tiny_run):
     with pytest.raises(UserError, match=message):
         find_study(named, overrides=overrides, runs=tiny_run.runs)
 
 
-def test_where_nothing_has_run_no_name_is_offered(tmp_path):
+def test_without_any_run_no_name_is_suggested(tmp_path):
     with pytest.raises(UserError, match="no study has run in .* yet"):
         find_study("tiny", runs=tmp_path)
 
 
-def test_completion_offers_names_of_runs_and_study_files(tiny_run, tmp_path, monkeypatch):
+def test_completion_suggests_names_of_runs_and_study_files(tiny_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "tiny").mkdir(parents=True)
     (tmp_path / "runs" / "tiny" / "study.yaml").touch()

@@ -98,7 +98,7 @@ def states(plan):
         return []
 
 
-def test_a_lost_process_goes_on_from_its_checkpoint_and_the_attempt_is_kept(tmp_path, cluster):
+def test_a_lost_process_resumes_from_its_checkpoint_and_the_attempt_is_recorded(tmp_path, cluster):
     plan = plan_of(tmp_path)
     assert run(plan, cluster, "Killed").why == "3 trials are done"
     records = outcomes(plan)
@@ -114,7 +114,7 @@ def test_a_lost_process_goes_on_from_its_checkpoint_and_the_attempt_is_kept(tmp_
     assert again.records == tuple(records)
 
 
-def test_faults_are_told_apart(tmp_path, cluster):
+def test_different_faults_have_different_reasons(tmp_path, cluster):
     plan = plan_of(tmp_path, "training.deadline=3 s")
     for name, fault, said in (
         ("Wrong", "error", "ZeroDivisionError: one over nothing"),
@@ -129,7 +129,7 @@ def test_faults_are_told_apart(tmp_path, cluster):
         assert len(records[1].attempts) == (3 if fault == "lost" else 0)
 
 
-def test_out_of_memory_is_tried_once_alone_and_then_over_budget(tmp_path, cluster):
+def test_out_of_memory_is_retried_once_alone_and_is_then_over_budget(tmp_path, cluster):
     plan = plan_of(tmp_path)
     run(plan, cluster, "Hungry", trials=3)
     records = outcomes(plan)
@@ -160,7 +160,7 @@ def plain(records):
 
 
 @pytest.mark.slow
-def test_one_worker_gives_the_records_of_the_local_executor(tmp_path, cluster):
+def test_one_worker_gives_the_same_records_as_the_local_executor(tmp_path, cluster):
     text = STUDY.replace("proposer: random", "proposer: known-cost, halving: {min_epochs: 1, reduction: 2.0}")
     text = text.replace("threads: 1", "threads: 1, workers: 1")
     text = text.replace("latency: {budget: 60 s}", "latency: {direction: record, budget: 60 s}")  # no clock proposes
@@ -177,7 +177,7 @@ def test_one_worker_gives_the_records_of_the_local_executor(tmp_path, cluster):
 
 
 @pytest.mark.slow
-def test_an_ablation_on_two_workers_finds_what_the_local_one_finds(tmp_path, cluster):
+def test_an_ablation_on_two_workers_gives_the_same_results_as_a_local_one(tmp_path, cluster):
     made = write_ablation(tmp_path)
     overrides = ["seeds=1", "executor.workers=2"]
     here, there = (
@@ -199,7 +199,7 @@ def test_an_ablation_on_two_workers_finds_what_the_local_one_finds(tmp_path, clu
 
 
 @pytest.mark.slow
-def test_a_real_training_outlives_its_process_and_half_a_checkpoint_and_ends_in_nan(tmp_path, cluster):
+def test_a_real_training_survives_a_lost_process_and_a_truncated_checkpoint_and_ends_in_nan(tmp_path, cluster):
     text = STUDY.replace("epochs: 2, steps_per_epoch: 4", "epochs: 30, steps_per_epoch: 2")
     plan = plan_of(tmp_path, "executor.workers=1", f"executor.storage_path={tmp_path / 'storage'}", text=text)
     checkpoint = tmp_path / "storage" / "tiny" / "trials" / "000000" / "last.pt"
@@ -229,7 +229,7 @@ def test_a_real_training_outlives_its_process_and_half_a_checkpoint_and_ends_in_
     assert {(each.state, each.measurement.fault) for each in outcomes(wild)} == {("failed", "not a number")}
 
 
-def test_nothing_answers_at_an_address(tmp_path, monkeypatch):
+def test_an_address_without_a_cluster_is_reported(tmp_path, monkeypatch):
     import ray
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
@@ -238,7 +238,7 @@ def test_nothing_answers_at_an_address(tmp_path, monkeypatch):
         RayExecutor(plan_of(tmp_path), address="nowhere")
 
 
-def test_a_latency_is_measured_on_what_the_study_names(cluster):
+def test_latency_is_measured_on_the_resource_that_the_study_names(cluster):
     from search.runner.cluster.latency_probe import probe_options
 
     lent = {"CPU": 8.0, "GPU": 2.0, "latency_probe": 1.0, "accelerator_type:A100": 1.0}
@@ -249,7 +249,7 @@ def test_a_latency_is_measured_on_what_the_study_names(cluster):
         probe_options("H100", lent, gpu=True)
 
 
-def test_cards_of_one_machine_are_locked_apart(monkeypatch):
+def test_gpus_of_one_machine_have_separate_locks(monkeypatch):
     import torch
 
     from search.costs.device_lock import physical_name

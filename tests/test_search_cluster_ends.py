@@ -51,7 +51,7 @@ def ends(plan, cluster, *, trials=3, trial="Sleeper"):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_the_driver_is_ended(tmp_path, cluster, how):
+def test_a_run_survives_the_end_of_the_driver(tmp_path, cluster, how):
     plan = plan_of(tmp_path, text=SLOW)
     driver = started(plan, cluster)
     with pytest.raises(UserError, match=f"tiny is being run already, by process {driver.pid} on "):
@@ -69,7 +69,7 @@ def test_the_driver_is_ended(tmp_path, cluster, how):
 
 
 @pytest.mark.slow
-def test_a_machine_is_lost(tmp_path):
+def test_a_run_survives_the_loss_of_a_machine(tmp_path):
     cluster = start_cluster({"num_cpus": 0}, {"num_cpus": 1}, {"num_cpus": 1})
     try:
         plan = plan_of(tmp_path, text=SLOW)
@@ -92,7 +92,7 @@ def test_a_machine_is_lost(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9 of the head", "ray stop"])
-def test_the_head_is_ended(tmp_path, how):
+def test_a_run_survives_the_end_of_the_head(tmp_path, how):
     first = start_cluster({"num_cpus": 1}, {"num_cpus": 1})
     plan = plan_of(tmp_path, text=SLOW)
     driver = started(plan, first)
@@ -125,7 +125,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_the_storage_is_full(tmp_path, cluster, small_disk):
+def test_a_run_survives_a_full_disk(tmp_path, cluster, small_disk):
     plan = plan_of(tmp_path, text=SLOW)
     trials = plan.folder / "trials"
     trials.parent.mkdir(parents=True)
@@ -149,7 +149,7 @@ def test_the_storage_is_full(tmp_path, cluster, small_disk):
 
 
 @pytest.mark.slow
-def test_small_trials_share_cards_and_never_exceed_them(tmp_path):
+def test_small_trials_share_gpus_and_never_exceed_their_memory(tmp_path):
     from bench_ray import bench_packing
 
     found = bench_packing(tmp_path, trials=24)

@@ -14,14 +14,14 @@ def need(gib, *, gpu=True, threads=1, alone=False):
 
 
 @pytest.mark.parametrize(("gib", "share"), [(0.1, 0.125), (1.0, 0.125), (2.0, 0.25), (6.0, 0.5), (8.0, 1.0), (13, 1.0)])
-def test_a_share_holds_the_prediction_and_its_margin_and_is_one_of_four(gib, share):
+def test_a_share_covers_the_prediction_with_its_margin_and_is_one_of_four_sizes(gib, share):
     asked = request(need(gib), [SMALL], [])
     assert asked["GPU"] == share and share in SHARES
     assert share * SMALL.gpu_bytes >= 1.2 * gib * GIB or share == 1.0
     assert not any(name.startswith("accelerator_type") for name in asked)  # cards are alike
 
 
-def test_on_unlike_cards_the_request_names_what_fits():
+def test_on_different_gpus_the_request_names_those_that_fit():
     assert "accelerator_type:A100" in request(need(40), [SMALL, LARGE], [])
     first = request(need(1), [SMALL, LARGE], [])
     assert first == {"CPU": 1.0, "GPU": 0.125, "memory": 2.0 * GIB, "accelerator_type:T4": 0.001}
@@ -29,18 +29,18 @@ def test_on_unlike_cards_the_request_names_what_fits():
     assert request(need(1), [SMALL, LARGE], busy)["accelerator_type:A100"] == 0.001  # the larger one is free
 
 
-def test_after_out_of_memory_a_trial_has_a_whole_device():
+def test_after_out_of_memory_a_trial_gets_a_whole_device():
     assert request(need(1, alone=True), [SMALL], [])["GPU"] == 1.0
     assert request(need(1, gpu=False, alone=True), [CPU], [])["memory"] == CPU.memory_bytes
     assert request(need(500), [SMALL, LARGE], [])["GPU"] == 1.0  # it can only be tried
 
 
-def test_memory_of_machines_comes_in_few_sizes_too():
+def test_machine_memory_is_requested_in_few_sizes_too():
     sizes = [request(need(gib, gpu=False), [CPU], [])["memory"] / GIB for gib in (0.01, 0.5, 1.1, 2.4, 5.0)]
     assert sizes == [2, 2, 4, 4, 8]
 
 
-def test_what_no_machine_can_give_is_said_at_once():
+def test_a_request_that_no_machine_can_meet_is_reported_at_once():
     with pytest.raises(UserError, match="a trial asks for 99 CPU, .* more than any machine of the cluster has"):
         request(need(1, gpu=False, threads=99), [CPU, SMALL], [])
     with pytest.raises(UserError, match="a trial asks for 1 CPU, 1 GPU, .*largest: 8 CPU, 32.0 GiB memory, 0 GPU"):
@@ -48,7 +48,7 @@ def test_what_no_machine_can_give_is_said_at_once():
     assert request(need(1), [CPU], [], grows=True)["GPU"] == 1.0  # an autoscaler brings one
 
 
-def test_there_is_room_until_one_of_all_resources_is_taken():
+def test_a_trial_fits_until_one_resource_is_exhausted():
     assert has_room([CPU], [], threads=8, gpu=False)
     assert not has_room([CPU], [{"CPU": 1.0, "memory": 2 * GIB}], threads=8, gpu=False)
     assert has_room([SMALL], [{"CPU": 1.0, "memory": 2 * GIB, "GPU": 0.5}] * 3, threads=1, gpu=True)
@@ -56,7 +56,7 @@ def test_there_is_room_until_one_of_all_resources_is_taken():
     assert not has_room([], [], threads=1, gpu=False)
 
 
-def test_threads_left_open_are_a_machines_or_an_eighth_of_a_cards():
+def test_default_threads_are_the_machines_or_an_eighth_per_gpu():
     assert default_threads([CPU, Node(4, GIB)], gpu=False) == 4
     assert default_threads([SMALL, LARGE, CPU], gpu=True) == 1
     assert default_threads([Node(64, GIB, 2)], gpu=True) == 4

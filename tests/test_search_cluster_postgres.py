@@ -49,7 +49,7 @@ def write_plan(folder, server, name):
 
 
 @pytest.mark.slow
-def test_two_drivers_share_a_study_and_one_takes_over_what_the_other_leaves(tmp_path, server, cluster):
+def test_two_drivers_share_a_study_and_one_takes_over_the_others_trials(tmp_path, server, cluster):
     plan = write_plan(tmp_path, server, "shared")
     other = other_driver(plan, cluster, 5, "Slow")
     wait_for(lambda: under_way(plan))
@@ -66,7 +66,7 @@ def test_two_drivers_share_a_study_and_one_takes_over_what_the_other_leaves(tmp_
 
 
 @pytest.mark.slow
-def test_the_database_is_away_for_twenty_seconds(tmp_path, server, cluster):
+def test_an_outage_of_twenty_seconds_is_survived(tmp_path, server, cluster):
     plan = write_plan(tmp_path, server, "outage")
     away = []
 
@@ -90,7 +90,7 @@ def test_the_database_is_away_for_twenty_seconds(tmp_path, server, cluster):
         assert connection.exec_driver_sql("SELECT count(*) FROM trials WHERE state = 'RUNNING'").scalar() == 0
 
 
-def test_a_driver_that_was_given_up_does_not_overwrite_what_was_made_of_its_trial(tmp_path, server, monkeypatch):
+def test_a_driver_declared_dead_does_not_overwrite_the_result_of_its_trial(tmp_path, server, monkeypatch):
     plan = write_plan(tmp_path, server, "given-up")
     from test_search_store import CHOICES, DIRECTIONS, DONE, record
 
@@ -115,7 +115,7 @@ def test_a_driver_that_was_given_up_does_not_overwrite_what_was_made_of_its_tria
         store.close()
 
 
-def test_drivers_ask_one_after_the_other(tmp_path, server):
+def test_drivers_ask_one_at_a_time(tmp_path, server):
     from test_search_store import DIRECTIONS
 
     stores = [Store.open(server.url, "turns", directions=DIRECTIONS, values={"a": 1}) for _ in range(2)]

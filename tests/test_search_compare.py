@@ -36,7 +36,7 @@ def folders(tiny_run, tmp_path_factory):
     return tiny_run.runs / "tiny", runs / "tiny-local"
 
 
-def test_runs_are_seen_from_the_worst_of_their_references(folders):
+def test_runs_are_compared_from_their_worst_reference_point(folders):
     snapshots = [snapshot_of_run(folder) for folder in folders]
     halved = {name: 0.5 * value for name, value in snapshots[1].reference.items()}
     snapshots[1] = replace(snapshots[1], reference=halved)
@@ -50,7 +50,7 @@ def test_runs_are_seen_from_the_worst_of_their_references(folders):
         assert side.hours * 3600 == pytest.approx(sum(each.measurement.seconds for each in snapshot.records()))
 
 
-def test_the_picture_holds_each_runs_fronts_and_curve(folders):
+def test_the_figure_shows_each_runs_front_and_curve(folders):
     _, sides = compare_runs([snapshot_of_run(folder) for folder in folders])
     figure = draw_sides(sides)
     for side in sides:
@@ -61,7 +61,7 @@ def test_the_picture_holds_each_runs_fronts_and_curve(folders):
         assert tuple(drawn[4].y) == tuple(volume for _, volume in side.curve)
 
 
-def test_the_verb_prints_and_draws(folders, tmp_path):
+def test_the_command_prints_and_draws(folders, tmp_path):
     command = [sys.executable, "-m", "search.cli", "compare", *map(str, folders), "--out", str(tmp_path / "both.html")]
     done = subprocess.run([*command, "--json"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -70,7 +70,7 @@ def test_the_verb_prints_and_draws(folders, tmp_path):
     assert "tiny-local (local)" in html and html.count("Plotly.newPlot") == 1
 
 
-def test_what_cannot_be_compared_is_said(folders, tmp_path):
+def test_runs_that_cannot_be_compared_are_refused_with_the_reason(folders, tmp_path):
     with pytest.raises(UserError, match="is neither a study file nor the name of a study"):
         snapshot_of_run(tmp_path)
     snapshots = [snapshot_of_run(folder) for folder in folders]
@@ -80,7 +80,7 @@ def test_what_cannot_be_compared_is_said(folders, tmp_path):
         compare_runs([snapshots[0], replace(snapshots[1], study=narrower)])
 
 
-def test_a_run_of_another_version_is_said_with_what_differs(folders, tmp_path):
+def test_a_run_of_another_version_is_reported_with_the_differences(folders, tmp_path):
     folder = tmp_path / "tiny"
     shutil.copytree(folders[0], folder)
     with closing(sqlite3.connect(folder / "study.db")) as database, database:

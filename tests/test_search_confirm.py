@@ -38,7 +38,7 @@ HIGH = [dice + 0.05 + 0.001 * place for place, dice in enumerate(LOW)]
 CHANCE = [dice + (0.03 if place % 2 else -0.028) for place, dice in enumerate(LOW)]
 
 
-def test_a_place_is_significant_where_cases_say_so_and_else_marked():
+def test_a_front_point_is_marked_unless_the_cases_show_a_significant_difference():
     front = [trial(0, 8, LOW, memory=1), trial(1, 16, HIGH, memory=2), trial(2, 24, CHANCE, memory=1)]
     again = [replace(each, number=10 + each.number + 3 * seed, seed=seed) for seed in (1, 2) for each in front]
     points = {each.record.number: each for each in confirmed_front(front, again, DIRECTIONS)}
@@ -51,20 +51,20 @@ def test_a_place_is_significant_where_cases_say_so_and_else_marked():
     assert said[0].startswith("above trial 2") and said[1].startswith("not significantly above trial 0")
 
 
-def test_the_cheapest_point_rests_on_nobody_and_the_unconfirmed_are_left_out():
+def test_the_cheapest_point_needs_no_comparison_and_unconfirmed_points_are_skipped():
     front = [trial(0, 8, LOW, memory=1), trial(1, 16, HIGH, memory=2)]
     points = confirmed_front(front, [replace(front[0], number=5, seed=1)], DIRECTIONS)
     assert [each.record.number for each in points] == [0]
     assert points[0].rival is None and points[0].significant and points[0].low is None
 
 
-def test_the_searchs_own_lucky_training_is_not_counted():
+def test_the_searchs_own_training_does_not_count_in_a_confirmation():
     lucky = trial(0, 8, [0.9] * 12)
     (point,) = confirmed_front([lucky], [replace(trial(7, 8, LOW), seed=1)], DIRECTIONS)
     assert point.mean == pytest.approx(sum(LOW) / 12) and point.record.measurement.dice == pytest.approx(0.9)
 
 
-def test_interval_and_pairs_are_the_textbooks():
+def test_intervals_and_paired_tests_equal_the_textbooks():
     low, high = interval([0.7, 0.8, 0.9])
     assert (low, high) == (pytest.approx(0.8 - 0.2484, abs=1e-3), 1.0)
     assert interval([0.5]) == (None, None)
@@ -81,7 +81,7 @@ def finished(tmp_path_factory):
     return made, plan
 
 
-def test_confirming_trains_what_is_missing_once_and_leaves_the_search_alone(finished):
+def test_confirming_trains_missing_combinations_once_and_does_not_change_the_search(finished):
     made, plan = finished
     before = snapshot_of(plan.loaded, runs=made.runs)
     with pytest.raises(UserError, match="nothing of tiny was confirmed yet; start with `voxnas confirm`"):
@@ -100,7 +100,7 @@ def test_confirming_trains_what_is_missing_once_and_leaves_the_search_alone(fini
     assert outcome.why == "3 trials are done"
 
 
-def test_the_verbs_show_the_confirmed_front(finished):
+def test_the_commands_show_the_confirmed_front(finished):
     made, plan = finished
     confirm_study(plan, top=1, seeds=1, folds=2, view=quiet_view(), executor=LocalExecutor(plan))
     where = ["--runs", str(made.runs), "--set", "training.epochs=1"]
@@ -117,7 +117,7 @@ def test_the_verbs_show_the_confirmed_front(finished):
     assert len(rows) == 1 and rows[0]["low"] <= rows[0]["dice"] <= rows[0]["high"] and rows[0]["significant"]
 
 
-def test_top_takes_what_adds_most_and_too_many_folds_are_refused(finished):
+def test_top_selects_the_largest_contributions_and_too_many_folds_are_refused(finished):
     _, plan = finished
     records = read_records(plan.url, "tiny")
     everything = to_confirm(plan, records, top=None)
@@ -130,7 +130,7 @@ def test_top_takes_what_adds_most_and_too_many_folds_are_refused(finished):
 
 
 @pytest.mark.slow
-def test_confirming_goes_on_after_kill_9(tmp_path):
+def test_confirming_resumes_after_kill_9(tmp_path):
     made = write_study(tmp_path)
     plan = make_plan(load_study(made.file), runs=made.runs)
     run_study(plan, trials=1, view=quiet_view())

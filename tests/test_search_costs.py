@@ -32,7 +32,7 @@ def sampled(number):
 
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
 @pytest.mark.parametrize("architecture", sampled(4), ids=lambda a: a.fingerprint)
-def test_predicted_training_memory_is_what_a_real_step_holds(architecture, optimiser):
+def test_predicted_training_memory_equals_the_peak_of_a_real_step(architecture, optimiser):
     training = Training(patch=CONTEXT.patch, batch=3, optimiser=optimiser)
     predicted = training_memory_bytes(architecture, CONTEXT, training)
     measured = measure_training_memory(build(architecture, CONTEXT), CONTEXT, training, device=CPU)
@@ -66,7 +66,7 @@ def test_memory_grows_with_the_batch_and_inference_needs_less():
     assert inference_memory_bytes(architecture, CONTEXT, Training(patch=CONTEXT.patch)) < one
 
 
-def test_parameters_are_the_built_ones_and_convolutions_are_counted_by_hand():
+def test_parameters_equal_the_built_networks_and_convolutions_a_hand_count():
     fix = {
         "levels": 3,
         "width": 4,
@@ -93,14 +93,14 @@ def test_parameters_are_the_built_ones_and_convolutions_are_counted_by_hand():
     assert costs.macs == down + up + head
 
 
-def test_counting_leaves_nothing_in_a_network():
+def test_counting_does_not_change_the_network():
     architecture = sampled(1)[0]
     names = set(build(architecture, CONTEXT).state_dict())
     predict_costs(architecture, CONTEXT, Training(patch=CONTEXT.patch))
     assert set(build(architecture, CONTEXT).state_dict()) == names
 
 
-def test_live_bytes_counts_what_lives():
+def test_live_bytes_counts_live_tensors():
     with LiveBytes() as counter:
         one = torch.zeros(1000)
         view = one[:10]
@@ -114,7 +114,7 @@ def test_live_bytes_counts_what_lives():
     assert counter.peak_bytes == 8000
 
 
-def test_a_latency_says_what_it_belongs_to():
+def test_a_latency_records_its_device_and_settings():
     network = build(sampled(1)[0], CONTEXT)
     latency = measure_latency(network, CONTEXT, Training(patch=CONTEXT.patch), device=CPU)
     assert latency.median_s > 0 and latency.iqr_s >= 0 and latency.repeats >= 2

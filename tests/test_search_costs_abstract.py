@@ -50,7 +50,7 @@ MADE = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", MADE)
-def test_results_and_gradients_have_the_real_layouts_and_bytes(name, layout):
+def test_abstract_results_and_gradients_have_the_real_layouts_and_bytes(name, layout):
     def run(mode):
         with mode:
             x = volume(layout)
@@ -70,7 +70,7 @@ def test_autocast_reaches_abstract_tensors(layout):
         assert nn.Conv3d(6, 5, 3)(volume(layout)).dtype == torch.bfloat16
 
 
-def test_a_view_holds_its_storage_and_a_copy_its_own():
+def test_a_view_shares_its_storage_and_a_copy_has_its_own():
     with AbstractTensors() as tensors:
         one = torch.zeros(1000)
         view = one[:10]

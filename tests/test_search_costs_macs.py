@@ -58,7 +58,7 @@ def test_first_stages_have_the_measured_macs(projections, units, epa, block):
 
 
 @pytest.mark.parametrize("projections", ["shared", "separate", "raw"])
-def test_epa_counts_as_its_equations(projections):
+def test_the_macs_of_epa_follow_its_equations(projections):
     batch, tokens, channels, heads, projection = 2, 30, 16, 4, 5
     block = EPA(channels, tokens=tokens, projection=projection, heads=heads, projections=projections)
 
@@ -79,7 +79,7 @@ def test_epa_counts_as_its_equations(projections):
 
 @pytest.mark.parametrize("axes", ["plane", "volume"])
 @pytest.mark.parametrize("mode", ["joint", "pointwise", "self"])
-def test_joint_attention_counts_as_its_equations(mode, axes):
+def test_the_macs_of_joint_attention_follow_its_equations(mode, axes):
     block = JointAttention(32, mode=mode, axes=axes)
     groups, positions = (10, 42) if axes == "plane" else (2, 210)
 
@@ -95,7 +95,7 @@ def test_joint_attention_counts_as_its_equations(mode, axes):
 
 
 @pytest.mark.parametrize("uncertainty", [False, True])
-def test_csam_counts_as_its_equations(uncertainty):
+def test_the_macs_of_csam_follow_its_equations(uncertainty):
     block = CSAM(32, slices=5, uncertainty=uncertainty).eval()
 
     def as_written():
@@ -112,7 +112,7 @@ def test_csam_counts_as_its_equations(uncertainty):
     assert macs(CSAM(32, slices=5, semantic=False, slice=False), SHAPE) == 2 * 98 * 42
 
 
-def test_isa_counts_a_mask_a_slice_or_one_a_neighbour():
+def test_isa_counts_one_mask_per_slice_or_one_per_neighbour():
     one_mask = 2 * 32 * 32 * 42
     assert macs(ISA(32), SHAPE) == 5 * one_mask
     assert macs(ISA(32, shared=False), SHAPE) == 8 * one_mask
@@ -120,7 +120,7 @@ def test_isa_counts_a_mask_a_slice_or_one_a_neighbour():
 
 
 @pytest.mark.parametrize("upsampling", ["transposed", "nearest", "linear-conv"])
-def test_a_network_counts_as_torch_counts_it(upsampling):
+def test_the_macs_of_a_network_equal_torchs_count(upsampling):
     values = {
         "encoder": "residual",
         "channels": (4, 8, 16),
@@ -161,14 +161,14 @@ def literal_macs(architecture, context):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_papers_network_counts_as_torch_counts_its_literal_form(name):
+def test_the_macs_of_a_papers_network_equal_torchs_count_of_its_literal_form(name):
     preset = PRESETS[name]
     _, macs = params_and_macs(preset.architecture, preset.context)
     assert macs == pytest.approx(literal_macs(preset.architecture, preset.context), rel=0.005)
 
 
 @pytest.mark.parametrize("number", range(50))
-def test_a_random_network_counts_as_torch_counts_its_literal_form(number):
+def test_the_macs_of_a_random_network_equal_torchs_count_of_its_literal_form(number):
     context = Context((6, 48, 40), (8.0, 1.5, 1.5), 2, 3)
     choices = {"encoder": [*ENCODERS, "timm:resnet18", "timm:convnext_atto"], "levels": [3, 4]}
     space = narrow(context, placement="each", fix={"pretrained": False}, choices=choices)

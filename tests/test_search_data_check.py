@@ -53,7 +53,7 @@ def check(root, group=None, **options):
     return check_dataset(read_dataset(root), group=group, **options)
 
 
-def test_a_sound_data_set_has_facts_and_no_problem(tmp_path):
+def test_a_valid_data_set_has_facts_and_no_problems(tmp_path):
     facts = check(made(tmp_path))
     assert (facts.problems, facts.notes) == ((), ())
     assert facts.spacing_median == (1.0, 1.0, 1.0)
@@ -74,7 +74,7 @@ def test_shape_and_spacing_are_along_ras_axes(tmp_path):
     assert case.spacing == (3.0, 1.5, 2.0)
 
 
-def test_everything_wrong_with_volumes_is_found_at_once(tmp_path):
+def test_all_problems_of_the_volumes_are_found_at_once(tmp_path):
     root = made(tmp_path, tuple("abcdefghij"))
     images, labels = root / "imagesTr", root / "labelsTr"
     (images / "a.nii.gz").write_bytes((images / "a.nii.gz").read_bytes()[:-30])
@@ -108,7 +108,7 @@ def test_everything_wrong_with_volumes_is_found_at_once(tmp_path):
     assert [case.name for case in facts.cases] == ["j"]
 
 
-def test_problems_of_description_and_volumes_come_together(tmp_path):
+def test_problems_of_description_and_volumes_are_reported_together(tmp_path):
     root = made(tmp_path)
     (root / "imagesTr/a.nii.gz").unlink()
     save(root / "labelsTr/b.nii.gz", label_array(7))
@@ -131,7 +131,7 @@ def test_a_file_lost_after_reading_the_description_is_a_problem(tmp_path):
     assert facts.problems == (f"{tmp_path}/labelsTr/b.nii.gz: no such file",)
 
 
-def test_a_class_nowhere_is_a_problem_and_one_sometimes_absent_a_note(tmp_path):
+def test_a_class_in_no_case_is_a_problem_and_in_some_cases_a_note(tmp_path):
     root = made(tmp_path, labels={"0": "background", "1": "organ", "2": "tumour", "5": "cyst"})
     save(root / "labelsTr/b.nii.gz", label_array(1))
     facts = check(root)
@@ -145,7 +145,7 @@ def test_two_cases_with_one_image_are_noted(tmp_path):
     assert check(root).notes == ("case c: has the same image as case a",)
 
 
-def test_nothing_sound_is_no_fault_of_ours(tmp_path):
+def test_a_data_set_without_valid_cases_has_empty_facts(tmp_path):
     root = made(tmp_path, ("a",))
     (root / "imagesTr/a.nii.gz").write_bytes(b"")
     facts = check(root)
@@ -174,7 +174,7 @@ def test_the_share_inside_a_margin_of_zeros_is_measured(tmp_path):
     assert check(root).cases[0].filled == 0.0
 
 
-def test_facts_are_remembered_until_a_file_changes(tmp_path, monkeypatch):
+def test_facts_are_cached_until_a_file_changes(tmp_path, monkeypatch):
     root, read = made(tmp_path / "data"), []
     real = facts_room.file_facts
     monkeypatch.setattr(facts_room, "file_facts", lambda path, kind: read.append(path) or real(path, kind=kind))
@@ -196,14 +196,14 @@ def test_facts_are_remembered_until_a_file_changes(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"format": 1}', '{"format": 1, "files": {"a": 3}}', '{"format": 0}']
 )
-def test_a_damaged_memory_is_read_anew(content, tmp_path):
+def test_a_damaged_cache_is_rebuilt(content, tmp_path):
     root = made(tmp_path / "data")
     facts = check(root, cache_dir=tmp_path / "cache")
     next((tmp_path / "cache").iterdir()).write_text(content)
     assert check(root, cache_dir=tmp_path / "cache") == facts
 
 
-def test_problems_are_not_remembered(tmp_path):
+def test_problems_are_not_cached(tmp_path):
     root = made(tmp_path / "data", ("a", "b"))
     path = root / "imagesTr/a.nii.gz"
     sound, stamp = path.read_bytes(), path.stat().st_mtime_ns
@@ -215,7 +215,7 @@ def test_problems_are_not_remembered(tmp_path):
     assert check(root, cache_dir=tmp_path / "cache").problems == ()
 
 
-def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path):
+def test_a_read_only_cache_only_costs_time(tmp_path):
     (tmp_path / "cache").write_text("a file where a folder should be")
     assert check(made(tmp_path / "data"), cache_dir=tmp_path / "cache").problems == ()
 
@@ -237,7 +237,7 @@ def test_labels_of_any_type_are_whole_numbers(tmp_path):
         read_label(tmp_path / "nan.nii.gz")
 
 
-def test_values_become_places_in_their_order():
+def test_label_values_become_indices_in_order():
     assert to_classes(np.array([[[0, 7, 2]]]), (0, 2, 7)).tolist() == [[[0, 2, 1]]]
     for values in ([0, 3], [-1, 0], [0, 1000]):
         with pytest.raises(ValueError, match=r"label values \[-?\d+\] are none of \[0, 2, 7\]"):
@@ -245,7 +245,7 @@ def test_values_become_places_in_their_order():
 
 
 @pytest.mark.parametrize(("name", "group", "spacing", "shape", "groups"), REAL)
-def test_real_data_is_sound_and_checked_quickly(name, group, spacing, shape, groups, tmp_path):
+def test_real_data_is_valid_and_checked_quickly(name, group, spacing, shape, groups, tmp_path):
     if not (DATA / name).is_dir():
         pytest.skip(f"{DATA / name} is absent: real volumes are not part of the repository")
     start = time.perf_counter()

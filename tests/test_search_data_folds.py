@@ -48,7 +48,7 @@ def test_folds_of_a_seed_stay_the_same_between_versions():
     ]
 
 
-def test_too_few_groups_are_named():
+def test_too_few_groups_are_reported():
     with pytest.raises(DataError, match="14 folds need as many groups, but 26 cases form 13"):
         make_folds(PATIENTS, folds=14, seed=0)
     with pytest.raises(ValueError, match="at least 2 folds are needed to train and validate, got 1"):
@@ -60,18 +60,18 @@ def write(path, entries):
     return path
 
 
-def test_folds_of_a_file_are_those_of_the_file(tmp_path):
+def test_folds_are_read_from_a_file(tmp_path):
     made = make_folds(PATIENTS, folds=3, seed=0)
     entries = [{"train": list(fold.train)[::-1], "val": list(fold.validation)} for fold in made]
     assert read_folds(write(tmp_path / "splits_final.json", entries), PATIENTS) == made
 
 
-def test_a_file_may_leave_cases_out(tmp_path):
+def test_a_folds_file_may_omit_cases(tmp_path):
     (fold,) = read_folds(write(tmp_path / "splits.json", [{"train": ["a"], "val": ["b"]}]), {n: n for n in "abc"})
     assert (fold.train, fold.validation) == (("a",), ("b",))
 
 
-def test_all_that_is_wrong_with_a_file_is_said_at_once(tmp_path):
+def test_all_mistakes_in_a_folds_file_are_reported_at_once(tmp_path):
     groups = {"a1": "a", "a2": "a", "b1": "b", "c1": "c", "c2": "c"}
     entries = [
         {"train": ["a1", "b1", "x"], "val": ["a2"]},
@@ -101,12 +101,12 @@ def test_all_that_is_wrong_with_a_file_is_said_at_once(tmp_path):
         [{"train": [1], "val": [2]}],
     ],
 )
-def test_a_file_of_another_form_is_named(entries, tmp_path):
+def test_a_folds_file_of_another_format_is_refused(entries, tmp_path):
     with pytest.raises(DataError, match='splits.json: is no list of {"train"'):
         read_folds(write(tmp_path / "splits.json", entries), {"a": "a"})
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path):
+def test_an_unreadable_folds_file_is_reported(tmp_path):
     with pytest.raises(DataError, match="absent.json: cannot be read"):
         read_folds(tmp_path / "absent.json", {})
     (tmp_path / "text.json").write_text("train: a")

@@ -176,7 +176,7 @@ def test_an_oblique_volume_gets_its_mask_on_its_own_grid(degrees, tmp_path):
 
 @pytest.mark.parametrize("shape", [(1, 5, 7), (5, 1, 7), (5, 7, 1), (1, 1, 1), (2, 3, 1)])
 @pytest.mark.parametrize("target", [(5.0, 2.0, 1.5), (8.0, 0.7, 0.9), (100.0, 100.0, 100.0)])
-def test_thin_volumes_go_there_and_back(shape, target):
+def test_thin_volumes_survive_the_round_trip(shape, target):
     array = np.random.default_rng(1).normal(size=shape)
     volume = volume_of(array, np.diag([*SPACING_RAS, 1.0]))
     result, grid = to_grid(volume, plan(spacing=target))
@@ -187,7 +187,7 @@ def test_thin_volumes_go_there_and_back(shape, target):
     assert from_grid(logits, grid).shape == (3, *shape)
 
 
-def test_a_matching_spacing_moves_voxels_and_changes_none():
+def test_a_matching_spacing_moves_voxels_without_changing_values():
     array = np.random.default_rng(3).normal(size=(5, 6, 7)).astype(np.float32)
     kept, affine = stored(array, (1, 2, 0), (True, False, True))
     result, _ = to_grid(volume_of(kept, affine), plan(normalisation=(("ct", -9.0, 9.0, 0.0, 1.0),)))
@@ -206,7 +206,7 @@ def test_masks_agree_with_the_argmax_of_resampled_logits(dtype):
 
 
 @pytest.mark.parametrize("shape", [(9, 8, 5), (1, 7, 11), (20, 3, 2)])
-def test_resampling_is_torchs_linear_one(shape):
+def test_resampling_equals_torchs_linear_interpolation(shape):
     grid = grid_of(shape, np.diag([1.0, 1.0, 4.0, 1.0]), plan(spacing=(3.0, 0.8, 1.3)))
     values = np.random.default_rng(0).normal(size=(2, *grid.shape)).astype(np.float32)
     size = grid.turned_shape
@@ -216,7 +216,7 @@ def test_resampling_is_torchs_linear_one(shape):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 50])
-def test_strips_of_planes_are_the_planes(count):
+def test_strips_of_planes_equal_whole_planes(count):
     grid = grid_of((9, 21, 5), np.diag([-1.0, 1.0, 4.0, 1.0]), plan(spacing=(3.0, 0.8, 1.3)))
     logits = np.random.default_rng(0).normal(size=(3, *grid.shape)).astype(np.float32)
     whole = np.stack([plane for _, plane in source_planes([(0, logits)], grid)], axis=1)
@@ -228,7 +228,7 @@ def test_strips_of_planes_are_the_planes(count):
         assert np.array_equal(found, whole[:, :, strip.rows])
 
 
-def test_logits_that_make_no_mask_are_refused():
+def test_logits_without_a_mask_are_refused():
     grid = grid_of((4, 5, 6), np.eye(4), plan(spacing=(1.0, 1.0, 1.0)))
     with pytest.raises(ValueError, match=r"shape \(2, 6, 5, 5\), wanted 2 to 256 classes on \(6, 5, 4\)"):
         mask_from_logits(np.zeros((2, 6, 5, 5)), grid)
@@ -240,13 +240,13 @@ def test_logits_that_make_no_mask_are_refused():
         from_grid(np.zeros((6, 6, 5)), grid)
 
 
-def test_labels_of_two_classes_share_a_voxel_by_the_larger_part():
+def test_a_resampled_voxel_takes_the_label_with_the_larger_share():
     label = np.array([0, 0, 3, 3, 3, 3, 7, 7, 7], dtype=np.uint8)[:, None, None]
     grid = Grid((9, 1, 1), (2, 1, 0), (False,) * 3, (1.0,) * 3, (1, 1, 3))
     assert label_to_grid(label, grid).ravel().tolist() == [0, 3, 7]
 
 
-def test_zscore_uses_all_voxels_and_zscore_nonzero_those_inside():
+def test_zscore_uses_all_voxels_and_zscore_nonzero_only_nonzero_ones():
     channel = np.zeros((10, 10, 10), dtype=np.float32)
     channel[3:6, 3:6, 3:6] = np.random.default_rng(4).normal(100.0, 5.0, (3, 3, 3))
     whole, inside = normalise(channel, ("zscore",)), normalise(channel, ("zscore_nonzero",))
@@ -277,7 +277,7 @@ def test_ct_is_clipped_then_scaled_by_given_values():
     assert result.ravel().tolist() == [-6.0, -2.0, 10.0]
 
 
-def test_an_unknown_normalisation_is_named():
+def test_an_unknown_normalisation_is_refused():
     with pytest.raises(ValueError, match="'minmax' is none of 'zscore', 'zscore_nonzero', 'ct'"):
         normalise(np.zeros((1, 1, 1), dtype=np.float32), ("minmax",))
 
@@ -315,7 +315,7 @@ def test_channels_come_from_one_file_or_several(tmp_path):
     assert np.array_equal(read_volume(parts).data, whole.data)
 
 
-def test_files_that_are_no_volume_are_named(tmp_path):
+def test_files_that_are_not_volumes_are_refused(tmp_path):
     array = np.ones((3, 4, 5), dtype=np.float32)
     nan = array.copy()
     nan[0, 0, :2] = np.nan, np.inf
@@ -341,7 +341,7 @@ def test_files_that_are_no_volume_are_named(tmp_path):
         read_volume([])
 
 
-def test_damaged_files_are_named(tmp_path):
+def test_damaged_files_are_reported(tmp_path):
     whole = save(tmp_path / "whole.nii.gz", np.random.default_rng(6).normal(size=(9, 9, 9))).read_bytes()
     damaged = {
         "cut.nii.gz": whole[: len(whole) // 2],
@@ -359,7 +359,7 @@ def test_damaged_files_are_named(tmp_path):
         read_volume(tmp_path / "brain.mgz")
 
 
-def test_channel_files_on_different_grids_are_named(tmp_path):
+def test_channel_files_on_different_grids_are_refused(tmp_path):
     first = save(tmp_path / "first.nii", np.ones((3, 4, 5)))
     smaller = save(tmp_path / "smaller.nii", np.ones((3, 4, 4)))
     moved = save(tmp_path / "moved.nii", np.ones((3, 4, 5)), np.diag([1.0, 1.0, 1.5, 1.0]))
@@ -380,14 +380,14 @@ def test_a_tenth_of_a_voxel_is_the_tolerance_of_affines():
     assert "0.11 mm away (allowed: 0.1 mm)" in grid_difference((9, 9, 9), np.eye(4), (9, 9, 9), shifted)
 
 
-def test_the_wrong_number_of_channels_is_named():
+def test_a_wrong_number_of_channels_is_refused():
     with pytest.raises(ValueError, match="made: has 1 channels, the network takes 2"):
         to_grid(volume_of(np.ones((3, 3, 3)), np.eye(4)), plan(normalisation=(("zscore",),) * 2))
 
 
 @pytest.mark.parametrize("codes", [(1, 0), (0, 1), (2, 3), (0, 0)])
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
-def test_a_mask_lies_exactly_where_its_volume_does(codes, kind, tmp_path):
+def test_a_mask_has_exactly_its_volumes_grid(codes, kind, tmp_path):
     affine = np.diag([-1.5, 2.0, 5.0, 1.0])
     affine[:3, 3] = (1.1, -2.2, 3.3)
     image = kind(np.ones((3, 4, 5), dtype=np.int16), affine)
@@ -420,14 +420,14 @@ def test_a_mask_of_a_4d_volume_has_three_axes(tmp_path):
     assert nibabel.load(tmp_path / "mask.nii").shape == (3, 4, 5)
 
 
-def test_the_same_mask_is_the_same_bytes_under_any_name(tmp_path):
+def test_equal_masks_give_equal_bytes_under_any_name(tmp_path):
     volume = read_volume(save(tmp_path / "image.nii", np.ones((3, 4, 5))))
     for name in ("a.nii.gz", "b.nii.gz"):
         write_mask(tmp_path / name, np.ones((3, 4, 5), dtype=np.uint8), volume)
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
 
 
-def test_a_mask_that_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_earlier_mask(tmp_path, monkeypatch):
     volume = read_volume(save(tmp_path / "image.nii", np.ones((3, 4, 5))))
     mask = np.ones((3, 4, 5), dtype=np.uint8)
     write_mask(tmp_path / "mask.nii.gz", mask, volume)
@@ -452,7 +452,7 @@ def test_masks_of_another_shape_or_format_are_refused(tmp_path):
         write_mask(tmp_path / "mask.nii", np.ones((5, 4, 3), dtype=np.uint8), volume)
 
 
-def test_geometry_imports_nothing_that_a_deployed_model_lacks():
+def test_geometry_imports_only_packages_of_a_deployed_model():
     tree = ast.parse(Path(geometry.__file__).read_text())
     imported = set()
     for node in ast.walk(tree):

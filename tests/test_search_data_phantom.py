@@ -27,7 +27,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path):
     assert [name for name in first if first[name] == other[name]] == ["dataset.json"]
 
 
-def test_more_cases_leave_the_first_ones_as_they_are(tmp_path):
+def test_more_cases_do_not_change_the_first_ones(tmp_path):
     write_phantom(tmp_path / "few", cases=2)
     write_phantom(tmp_path / "many", cases=4)
     few, many = content(tmp_path / "few"), content(tmp_path / "many")
@@ -35,7 +35,7 @@ def test_more_cases_leave_the_first_ones_as_they_are(tmp_path):
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3, 4])
-def test_a_phantom_is_a_sound_decathlon_folder(classes, tmp_path):
+def test_a_phantom_is_a_valid_decathlon_folder(classes, tmp_path):
     write_phantom(tmp_path, cases=4, classes=classes)
     dataset, facts = check_folder(tmp_path, group=None, cache_dir=None)
     assert facts.notes == ()
@@ -83,7 +83,7 @@ def test_thin_and_small_phantoms_work(shape, tmp_path):
     assert json.loads((tmp_path / "data/dataset.json").read_text())["numTraining"] == 3
 
 
-def test_a_phantom_that_cannot_be_is_refused(tmp_path):
+def test_an_impossible_phantom_is_refused(tmp_path):
     with pytest.raises(ValueError, match="a phantom has 1 to 4 classes, not 5"):
         write_phantom(tmp_path, classes=5)
     with pytest.raises(ValueError, match=r"needs a case and 16 x 16 voxels in a slice, got 0 cases of \(64, 64, 12\)"):

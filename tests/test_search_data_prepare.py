@@ -57,7 +57,7 @@ def snapshot(folder):
     return {path.name: path.stat().st_mtime_ns for path in Path(folder).iterdir()}
 
 
-def test_arrays_are_those_of_the_network_grid(tmp_path):
+def test_prepared_arrays_are_on_the_network_grid(tmp_path):
     root = made(tmp_path / "data")
     prepared = prepared_of(root, tmp_path / "cache")
     assert prepared.preprocessing.spacing == (3.0, 1.0, 1.0)
@@ -146,7 +146,7 @@ def test_the_same_data_is_prepared_once(tmp_path):
     assert snapshot(first.folder) == before
 
 
-def test_other_content_or_settings_are_prepared_apart(tmp_path):
+def test_other_content_or_settings_are_prepared_separately(tmp_path):
     root = made(tmp_path / "data")
     folders = {
         prepared_of(root, tmp_path / "cache").folder,
@@ -161,7 +161,7 @@ def test_other_content_or_settings_are_prepared_apart(tmp_path):
     assert len(folders) == 6
 
 
-def test_an_interrupted_preparation_goes_on_where_it_was(tmp_path, monkeypatch):
+def test_an_interrupted_preparation_resumes(tmp_path, monkeypatch):
     root, real = made(tmp_path / "data"), room.to_grid
     whole = prepared_of(root, tmp_path / "whole")
     monkeypatch.setattr(room, "for_each", lambda work, items, progress: [work(item) for item in items])
@@ -190,7 +190,7 @@ def test_an_interrupted_preparation_goes_on_where_it_was(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("harm", ["missing", "cut", "no facts"])
-def test_a_damaged_case_is_made_again(harm, tmp_path):
+def test_a_damaged_case_is_prepared_again(harm, tmp_path):
     root = made(tmp_path / "data")
     prepared = prepared_of(root, tmp_path / "cache")
     image = Path(prepared.folder) / "p1_b.image.npy"
@@ -222,13 +222,13 @@ def test_a_data_set_with_problems_is_not_prepared(tmp_path):
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.0, 1.0, 1.0), (float("nan"), 1.0, 1.0), (float("inf"), 1.0, 1.0)])
-def test_a_spacing_that_is_none_is_named(spacing, tmp_path):
+def test_an_invalid_spacing_is_refused(spacing, tmp_path):
     with pytest.raises(ValueError, match="the target spacing is three sizes in mm above 0, got"):
         prepared_of(made(tmp_path / "data"), tmp_path / "cache", spacing=spacing)
 
 
 @pytest.mark.parametrize("normalisation", [("zscore", "zscore"), ("minmax",), ()])
-def test_a_normalisation_that_does_not_fit_is_named(normalisation, tmp_path):
+def test_an_unsuitable_normalisation_is_refused(normalisation, tmp_path):
     with pytest.raises(ValueError, match="wanted one of zscore, zscore_nonzero, ct for each channel of"):
         prepared_of(made(tmp_path / "data"), tmp_path / "cache", normalisation=normalisation)
 
@@ -263,7 +263,7 @@ def test_the_sample_for_ct_is_bounded_and_repeatable(tmp_path, monkeypatch):
     assert first != choose_normalisation(dataset, facts, "auto")
 
 
-def test_volumes_in_a_wide_margin_of_zeros_are_scaled_by_what_is_inside(tmp_path):
+def test_volumes_with_a_wide_margin_of_zeros_are_scaled_by_their_nonzero_voxels(tmp_path):
     def image(label):
         inside = np.zeros(label.shape, dtype=np.float32)
         inside[2:5, 2:5, 1:3] = np.random.default_rng(8).normal(100, 5, (3, 3, 2))

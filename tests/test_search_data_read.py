@@ -78,7 +78,7 @@ def test_an_nnunet_folder_is_read(tmp_path):
     assert [path.rsplit("/", 1)[1] for path in dataset.cases[0].images] == ["a_0000.nii.gz", "a_0001.nii.gz"]
 
 
-def test_a_decathlon_list_finds_one_file_a_channel(tmp_path):
+def test_a_decathlon_list_finds_one_file_per_channel(tmp_path):
     root = decathlon(tmp_path, ("a",), modality={"0": "T1", "1": "T2"})
     (root / "imagesTr/a.nii.gz").unlink()
     for index in range(2):
@@ -95,7 +95,7 @@ def test_labels_are_ordered_by_value_and_may_have_gaps(tmp_path):
     assert dataset.label_values == (0, 2, 7)
 
 
-def test_a_folder_that_is_none_names_its_neighbour(tmp_path):
+def test_a_missing_folder_is_reported_with_the_nearest_name(tmp_path):
     decathlon(tmp_path / "Task04_Hippocampus")
     assert problems_of(tmp_path / "Task4_Hippocampus") == [
         f"{tmp_path}/Task4_Hippocampus: no such folder; did you mean {tmp_path}/Task04_Hippocampus?"
@@ -103,7 +103,7 @@ def test_a_folder_that_is_none_names_its_neighbour(tmp_path):
     assert problems_of(tmp_path) == [f"{tmp_path}: holds no dataset.json; folders with one: Task04_Hippocampus"]
 
 
-def test_a_broken_description_is_named_by_line_and_column(tmp_path):
+def test_an_invalid_description_is_reported_with_line_and_column(tmp_path):
     (tmp_path / "dataset.json").write_text('{\n "name": ,\n}')
     assert problems_of(tmp_path) == [f"{tmp_path}/dataset.json:2:10: is no JSON (Expecting value)"]
     (tmp_path / "dataset.json").write_text("[]")
@@ -147,7 +147,7 @@ def test_each_mistake_of_a_description_has_its_message(changes, message, tmp_pat
         read_dataset(decathlon(tmp_path, **changes))
 
 
-def test_missing_files_and_doubled_cases_are_reported_together(tmp_path):
+def test_missing_files_and_duplicate_cases_are_reported_together(tmp_path):
     root = decathlon(tmp_path, ("a", "b", "c", "a"))
     (root / "imagesTr/b.nii.gz").unlink()
     (root / "labelsTr/c.nii.gz").unlink()
@@ -161,7 +161,7 @@ def test_missing_files_and_doubled_cases_are_reported_together(tmp_path):
     assert caught.value.dataset is None
 
 
-def test_what_is_sound_stays_readable_beside_problems(tmp_path):
+def test_valid_cases_stay_readable_despite_problems(tmp_path):
     root = decathlon(tmp_path, ("a", "b"))
     (root / "imagesTr/b.nii.gz").unlink()
     with pytest.raises(DataError) as caught:
@@ -208,11 +208,11 @@ def test_a_pattern_finds_the_group_in_a_case_name(pattern, group):
     assert group_of("patient007_frame01", pattern) == group
 
 
-def test_a_pattern_that_is_no_regular_expression_is_named():
+def test_an_invalid_regular_expression_is_refused():
     with pytest.raises(DataError, match=r"group '\(patient': is no regular expression"):
         group_of("patient007", "(patient")
 
 
 @pytest.mark.parametrize(("file", "name"), [("x/a.nii.gz", "a"), ("a.b.nii", "a.b"), ("a.gz", "a.gz")])
-def test_a_case_is_called_as_its_file(file, name):
+def test_a_case_is_named_after_its_file(file, name):
     assert case_name_of(file) == name

@@ -20,13 +20,13 @@ from search.storage.heartbeat import DRIVER, is_present
         ("grpc://host", "storage: 'grpc://host' should be grpc://HOST:PORT"),
     ],
 )
-def test_a_database_that_can_not_be_is_refused(tmp_path, url, said):
+def test_an_impossible_database_is_refused(tmp_path, url, said):
     with pytest.raises(UserError, match="storage") as error:
         database_url(url, tmp_path)
     assert said in str(error.value) and "secret" not in str(error.value)
 
 
-def test_an_outage_is_sat_out_and_a_long_one_ends_the_run(monkeypatch, tmp_path):
+def test_a_short_outage_is_waited_out_and_a_long_one_ends_the_run(monkeypatch, tmp_path):
     url = f"postgresql+psycopg://nobody@/none?host={tmp_path}"
     engine, tries = database.make_engine(url), []
 
@@ -56,7 +56,7 @@ def test_sqlite_has_no_outages_but_may_be_full():
         patiently(write, url="sqlite:///study.db")
 
 
-def test_a_driver_says_that_it_is_there_until_it_ends(tmp_path):
+def test_a_driver_sends_heartbeats_until_it_ends(tmp_path):
     url = f"sqlite:///{tmp_path / 'study.db'}"
     store = Store.open(url, "s", directions=DIRECTIONS, values={"a": 1})
     with store.heartbeat as heartbeat:

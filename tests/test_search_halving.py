@@ -38,7 +38,7 @@ def test_rungs_grow_by_the_reduction_and_end_before_the_last_epoch(settings, exp
 
 
 @given(st.integers(1, 30), st.integers(2, 4), st.integers(0, 1000))
-def test_as_many_go_on_as_the_reduction_says_and_nobody_is_behind_whom_it_dominates(count, reduction, seed):
+def test_the_reduction_sets_how_many_continue_and_none_is_behind_a_trial_it_dominates(count, reduction, seed):
     losses = np.random.default_rng(seed).integers(0, 6, size=(count, 3)).astype(float)
     on = [goes_on(losses, which=row, reduction=float(reduction)) for row in range(count)]
     assert sum(on) == max(1, count // reduction)
@@ -49,7 +49,7 @@ def test_as_many_go_on_as_the_reduction_says_and_nobody_is_behind_whom_it_domina
                 assert place[one] < place[other]
 
 
-def test_within_a_rank_the_lonely_go_before_the_crowded():
+def test_within_a_rank_isolated_trials_precede_crowded_ones():
     losses = np.array([[0.0, 1.0], [0.50, 0.50], [0.51, 0.49], [1.0, 0.0]])
     assert set(best_rows(losses)[:2].tolist()) == {0, 3}
 
@@ -67,7 +67,7 @@ def verdict(records, record, **changes):
     )
 
 
-def test_the_reason_names_place_and_objectives():
+def test_the_reason_names_rank_and_objectives():
     records = [trial(0, (0.5, 0.6), 100), trial(1, (0.6,), 90, "stopped"), trial(2, (0.7,), 80, "running")]
     worse = trial(3, (0.4,), 200, "running")
     assert verdict(records, worse) == (
@@ -77,7 +77,7 @@ def test_the_reason_names_place_and_objectives():
     assert verdict([], worse) is None  # nobody to be compared with
 
 
-def test_between_rungs_without_dice_or_costs_nobody_is_stopped():
+def test_between_rungs_or_without_dice_or_costs_no_trial_is_stopped():
     records = [trial(number, (0.9, 0.9, 0.9), 1) for number in range(4)]
     assert verdict(records, trial(9, (0.1, 0.1, 0.1), 99, "running")) is None  # 3 is no rung of 1, 2, 4
     assert verdict(records, trial(9, (None,), 99, "running")) is None
@@ -98,7 +98,7 @@ def test_a_later_bracket_stops_later():
     assert verdict(records, odd, halving=two) is None and verdict(records, replace(odd, number=8), halving=two)
 
 
-def test_a_stopped_trial_is_pruned_counts_as_a_trial_and_stands_on_no_front(tmp_path):
+def test_a_stopped_trial_is_pruned_counts_as_a_trial_and_is_never_on_the_front(tmp_path):
     made = write_study(tmp_path, STUDY.replace("trials: 3}", "trials: 6, halving: {min_epochs: 1, reduction: 4.0}}"))
     plan = make_plan(load_study(made.file), runs=made.runs)
     outcome = run_study(plan, trials=6, view=quiet_view())
@@ -120,7 +120,7 @@ def test_a_stopped_trial_is_pruned_counts_as_a_trial_and_stands_on_no_front(tmp_
     assert len(snapshot_of(plan.loaded, runs=made.runs).trials) == 6
 
 
-def test_halving_is_off_by_that_word_and_wrong_values_are_named(tmp_path):
+def test_halving_can_be_turned_off_and_invalid_values_are_reported(tmp_path):
     made = write_study(tmp_path)
     assert load_study(made.file, overrides=["search.halving=off"]).study.search.halving is None
     with pytest.raises(UserError, match="search.halving.reduction: .*greater than 1"):

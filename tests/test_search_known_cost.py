@@ -39,7 +39,7 @@ def some_inputs(count):
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 3), st.integers(0, 8))
-def test_the_gain_is_the_mean_gain_of_hypervolume(seed, costs, size):
+def test_the_gain_equals_the_mean_gain_of_hypervolume(seed, costs, size):
     rng = np.random.default_rng(seed)
     front = rng.random((size, 1 + costs)) * 1.3  # some beyond the reference
     candidate, mean, deviation = rng.random((1, costs)), np.log(rng.random(1)), rng.random(1) * 0.3 + 0.01
@@ -58,7 +58,7 @@ def test_a_dominated_certain_point_gains_nothing_and_a_cheaper_one_something():
     assert gained[0] == pytest.approx(0.0, abs=1e-12) and gained[1] == pytest.approx(0.7 * 0.1 * 0.4)
 
 
-def test_the_kernels_slopes_are_those_of_its_values():
+def test_the_kernels_gradient_matches_its_values():
     inputs, _ = some_inputs(9)
     at = initial_scales(len(CODED.free)) + 0.1 * np.random.default_rng(0).standard_normal(len(CODED.free) + 7)
     slopes = kernel_of(CODED.similarities, at)(inputs, eval_gradient=True)[1]
@@ -68,7 +68,7 @@ def test_the_kernels_slopes_are_those_of_its_values():
         assert np.allclose(slopes[:, :, number], (more - less) / 2e-5, atol=1e-6)
 
 
-def test_the_kernel_is_one_way_as_two_and_positive():
+def test_the_kernel_is_symmetric_and_positive_semidefinite():
     inputs, _ = some_inputs(40)
     kernel = kernel_of(CODED.similarities, initial_scales(len(CODED.free)))
     matrix = kernel(inputs)
@@ -77,7 +77,7 @@ def test_the_kernel_is_one_way_as_two_and_positive():
     assert np.allclose(kernel.k1(inputs[:7], inputs), kernel.k1(inputs)[:7])
 
 
-def test_the_surrogate_ranks_networks_that_it_has_not_seen():
+def test_the_surrogate_ranks_unseen_networks():
     inputs, dice = some_inputs(300)
     start, nothing = initial_scales(len(CODED.free)), np.zeros(60)
     scales = fit_scales(CODED.similarities, start, inputs[:60], dice[:60], extra=nothing)
@@ -86,7 +86,7 @@ def test_the_surrogate_ranks_networks_that_it_has_not_seen():
     assert 0.8 < np.sqrt(np.mean(((mean - dice[60:]) / deviation) ** 2)) < 1.6  # it knows how far off it is
 
 
-def test_noise_widens_what_is_known_and_an_exact_value_pins_it():
+def test_noise_widens_the_posterior_and_an_exact_value_pins_it():
     inputs, dice = some_inputs(30)
     scales = initial_scales(len(CODED.free))
     exact = condition(CODED.similarities, scales, inputs, dice, extra=np.zeros(30))
@@ -95,7 +95,7 @@ def test_noise_widens_what_is_known_and_an_exact_value_pins_it():
     assert np.abs(exact.predict(inputs)[0] - dice).mean() < 0.3 * dice.std()
 
 
-def test_what_is_in_training_counts_as_expected_so_that_asks_spread():
+def test_pending_trials_count_as_expected_and_spread_the_asks():
     codes, costs, dice = some_rows(30)
     pending = np.arange(30) >= 25
     evidence = Evidence(codes, costs, np.where(pending, 0.0, dice), np.zeros(30), pending)
@@ -108,7 +108,7 @@ def test_what_is_in_training_counts_as_expected_so_that_asks_spread():
     assert (np.exp(log_loss) < 0.5).all()  # the zeros that stand for unknown Dice were not read
 
 
-def test_the_cost_model_knows_its_own_error():
+def test_the_cost_model_estimates_its_own_error():
     rng = np.random.default_rng(1)
     rows = rng.permutation(TABLE.size)
     codes = CODED.encode([TABLE.decisions[row] for row in rows[:400]])[:, CODED.free]
@@ -126,13 +126,13 @@ def test_a_cost_that_was_never_measured_is_not_predicted():
     assert np.isnan(model.predict(codes)[:, 1]).all() and np.isnan(model.errors[1])
 
 
-def test_the_first_design_begins_with_both_ends():
+def test_the_initial_design_starts_with_both_ends():
     levels, codes = np.array([3.0, 1.0, 2.0, 5.0, 4.0]), np.arange(5)[:, None]
     chosen = [spread_design(levels, codes, taken=codes[:0], count=count) for count in range(2)]
     assert chosen == [1, 3]
 
 
-def test_stopped_curves_are_drawn_out_by_those_that_ended():
+def test_stopped_curves_are_extrapolated_from_finished_ones():
     ages = np.arange(1, 13)
     curves = [0.8 - gap * np.exp(-ages / 4) for gap in np.linspace(0.2, 0.5, 9)]  # who climbs more has more to come
     expected, deviation = extrapolate(curves[1:], [curves[0][:6], np.array([0.4])])
@@ -148,7 +148,7 @@ def record(number, row, state="trained", *, epochs=()):
     return Record(number, TABLE.architectures[row], tuple(TABLE.decisions[row].items()), 0, 0, measurement, "")
 
 
-def test_the_first_proposals_lie_at_both_ends_of_the_costs():
+def test_the_first_proposals_are_at_both_ends_of_the_costs():
     proposer, problem = KnownCostProposer(problem_of_table(TABLE, seed=0)), problem_of_table(TABLE, seed=0)
     records = []
     for number in range(2):
@@ -170,7 +170,7 @@ def test_nothing_over_budget_or_known_is_proposed():
         records.append(record(number, row))
 
 
-def test_with_many_in_training_several_are_chosen_at_once_and_all_differ():
+def test_with_many_pending_trials_several_different_ones_are_chosen_at_once():
     proposer, problem = KnownCostProposer(problem_of_table(TABLE, seed=0)), problem_of_table(TABLE, seed=0)
     rows = Random(1).sample(range(TABLE.size), 12 + 4 * TOGETHER)
     records = [record(number, row, "trained" if number < 12 else "running") for number, row in enumerate(rows)]
@@ -184,7 +184,7 @@ def test_with_many_in_training_several_are_chosen_at_once_and_all_differ():
     assert volumes[1] > volumes[0]  # one is worth something beside the others
 
 
-def test_stopped_records_are_used_and_records_without_costs_do_no_harm():
+def test_stopped_records_are_used_and_records_without_costs_are_ignored():
     rows = Random(0).sample(range(TABLE.size), 14)
     curve = tuple(Epoch(number + 1, 0.0, 0.1 * number, 0.0) for number in range(3))
     records = [record(number, row) for number, row in enumerate(rows[:10])]

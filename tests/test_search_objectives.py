@@ -70,7 +70,7 @@ def study_file(folder, objective, value):
 
 
 @each_objective
-def test_a_study_takes_an_objective_in_its_own_direction_alone(tmp_path, objective):
+def test_a_study_accepts_an_objective_only_in_its_own_direction(tmp_path, objective):
     for written in ("", f" {objective.direction}", f" {{direction: {objective.direction}}}"):
         study = load_study(study_file(tmp_path, objective, written)).study
         assert study.directions == {objective.name: objective.direction}
@@ -88,7 +88,7 @@ def test_a_study_takes_an_objective_in_its_own_direction_alone(tmp_path, objecti
 
 
 @each_objective
-def test_only_costs_take_a_budget(tmp_path, objective):
+def test_only_costs_accept_a_budget(tmp_path, objective):
     file = study_file(tmp_path, objective, " {budget: 3}")
     if objective.parse:
         assert load_study(file).study.budgets == {objective.name: 3.0}
@@ -102,7 +102,7 @@ def test_the_objectives_of_a_study_travel_between_processes():
     assert list(wanted.goals) == list(OBJECTIVES)
 
 
-def test_the_primary_objective_is_learned_where_one_is():
+def test_the_primary_objective_is_the_learned_one_if_there_is_one():
     assert primary(["memory", "dice"]) == "dice" and primary(["memory", "latency"]) == "memory"
     assert cost_axis(["memory", "dice"]) == "memory" and cost_axis(["dice"]) == cost_axis(["dice", "memory"])
     assert cost_axis(["memory"]) != "memory"

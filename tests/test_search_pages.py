@@ -63,7 +63,7 @@ def test_a_snapshot_has_the_front_and_the_hypervolume_that_records_have(made):
     assert steps.volumes[-1] == volumes[-1] and len(steps.trials) < len(rows)
 
 
-def test_what_no_front_may_hold_is_apart_and_a_stopped_trial_shows_its_dice_so_far(made):
+def test_untrained_trials_are_shown_separately_and_stopped_ones_with_their_dice_so_far(made):
     scene = front_scene(made, ("memory", "dice"))
     for state, rows in scene.apart.items():
         assert {made.trials[row].state for row in rows} <= {state} and not scene.front[rows].any()
@@ -73,7 +73,7 @@ def test_what_no_front_may_hold_is_apart_and_a_stopped_trial_shows_its_dice_so_f
     assert scene.budgets == {"memory": 1600.0}
 
 
-def test_colours_go_by_the_choices_of_an_axis_and_the_rare_share_one(made):
+def test_colours_follow_the_choices_of_an_axis_and_rare_choices_share_one(made):
     scene = front_scene(made, ("memory", "dice"), by="attention@skip0")
     assert [group.name for group in scene.groups] == ["csam", "isa", "none"]
     assert sum(len(group.rows) for group in scene.groups) == (made.states == "trained").sum()
@@ -82,7 +82,7 @@ def test_colours_go_by_the_choices_of_an_axis_and_the_rare_share_one(made):
     assert len(groups) == 8 and groups[-1].name == "others"
 
 
-def test_papers_networks_stand_at_their_costs(made):
+def test_papers_networks_are_drawn_at_their_costs(made):
     costs = preset_costs(made.context, made.study.training)
     assert "unetrpp_acdc" in costs and all(isinstance(each, Costs) for each in costs.values())
     scene = front_scene(made, ("memory", "dice"), presets=costs)
@@ -90,7 +90,7 @@ def test_papers_networks_stand_at_their_costs(made):
     assert math.isnan(scene.presets["unetrpp_acdc"][1])
 
 
-def test_a_lasso_holds_the_trials_inside_it_on_its_own_axes(made):
+def test_a_lasso_selects_the_trials_inside_it_on_its_own_axes(made):
     lasso = read_lasso("memory,dice:400,0.7;1000,0.7;1000,1;400,1")
     inside = lasso.inside(made)
     for trial, held in zip(made.trials, inside, strict=True):
@@ -123,7 +123,7 @@ def test_a_lasso_leaves_its_own_front_to_choose_a_trial_and_trials_to_compare(ma
     assert trial_page(made, empty).parts[0].text.startswith("Only the 0 of 150 trials")
 
 
-def test_in_space_what_has_no_dice_stands_at_the_least_that_is_drawn(made):
+def test_in_three_dimensions_trials_without_dice_are_drawn_at_the_minimum(made):
     costs = {"cheap": Costs(1000, 1000, 500 * 2**20, 10 * 2**20), "dear": Costs(1000, 1000, 2**45, 10 * 2**20)}
     scene = front_scene(made, ("memory", "params", "dice"), presets=costs)
     traces = {trace["name"]: trace for trace in json.loads(draw_front(scene).drawing)["data"]}
@@ -143,7 +143,7 @@ def column(values):
     return np.array(values)
 
 
-def test_main_effects_find_what_was_put_in(made):
+def test_main_effects_find_a_planted_effect(made):
     trials = [
         replace(trial, state="trained", values=(0.5 + 0.2 * (trial.decisions["width"] == 32), *trial.values[1:]))
         for trial in made.trials
@@ -157,7 +157,7 @@ def test_main_effects_find_what_was_put_in(made):
     assert all(each.low < each.mean < each.high for each in noisy.values())
 
 
-def test_importance_of_a_maximised_objective_is_that_of_its_best_values():
+def test_importance_of_a_maximised_objective_is_computed_for_its_best_values():
     rng = np.random.default_rng(0)
     decisions = [{"a": str(rng.integers(3)), "b": str(rng.integers(3))} for _ in range(200)]
     # b tells the best values apart, a the worst
@@ -170,7 +170,7 @@ def test_importance_of_a_maximised_objective_is_that_of_its_best_values():
     assert ped_anova(decisions[:5], dice[:5], negate=True) == {} and ped_anova([], [], negate=True) == {}
 
 
-def test_a_random_band_is_made_of_repeats_of_the_same_question_alone(made, tmp_path):
+def test_the_random_band_uses_only_repeats_of_the_same_study(made, tmp_path):
     def other(name, **changes):
         study = replace(made_study(name), search=Search(proposer="random"), **changes)
         return snapshot_of(tmp_path, made_records(30, seed=len(name)), study=study)
@@ -183,7 +183,7 @@ def test_a_random_band_is_made_of_repeats_of_the_same_question_alone(made, tmp_p
     assert random_band(made, [made, longer], hours=True) is None
 
 
-def test_paired_differences_are_those_of_the_cases_that_both_have(made):
+def test_paired_differences_use_the_cases_that_both_trials_have(made):
     one, other = made.fetch([0, 1])
     shifted = replace(
         one,
@@ -201,7 +201,7 @@ def test_paired_differences_are_those_of_the_cases_that_both_have(made):
     assert paired(one, replace(other, measurement=Measurement("failed"))) is None
 
 
-def test_the_u_has_every_layer_of_the_network_at_its_place(made):
+def test_the_diagram_shows_every_layer_of_the_network_at_its_place(made):
     record = made.fetch([int(made.numbers[made.on_front][0])])[0]
     layers = layers_of(record.architecture, made.context)
     places = boxes(layers)
@@ -215,7 +215,7 @@ def test_the_u_has_every_layer_of_the_network_at_its_place(made):
     assert first.output[1:] == made.context.patch
 
 
-def test_a_trial_says_how_to_export_it_its_reason_and_its_spread(made):
+def test_a_trial_page_shows_its_export_command_reason_and_spread(made):
     trained = next(trial.number for trial in made.trials if trial.state == "trained")
     parts = trial_page(made, Asked({"trial": str(trained)})).parts
     assert export_command(made, trained) in [part.line for part in parts if isinstance(part, Command)]
@@ -287,7 +287,7 @@ def test_attributes_and_texts_are_escaped():
     assert to_html(element) == '<p title="&quot;&gt;&lt;script&gt;">&lt;b&gt;<br></p>'
 
 
-def test_a_report_is_small_has_every_section_and_no_patient(made):
+def test_a_report_is_small_has_every_section_and_contains_no_patient_data(made):
     text = render(made)
     assert len(text) < 8 * 2**20
     for title in ("Pareto front", "Progress", "What matters", "Compare"):

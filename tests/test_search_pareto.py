@@ -30,7 +30,7 @@ def dominates(one, other):
     return all(x <= y for x, y in zip(a, b, strict=True)) and a != b
 
 
-def test_the_front_is_what_nothing_dominates():
+def test_the_front_is_the_set_of_nondominated_trials():
     rng = random.Random(0)
     records = [trial(n, rng.random(), rng.randrange(1, 100), rng.random()) for n in range(60)]
     expected = {r.number for r in records if not any(dominates(other, r) for other in records)}
@@ -39,7 +39,7 @@ def test_the_front_is_what_nothing_dominates():
     assert [r.measurement.dice for r in front] == sorted((r.measurement.dice for r in front), reverse=True)
 
 
-def test_untrained_and_failed_trials_never_stand_on_a_front():
+def test_untrained_and_failed_trials_are_never_on_a_front():
     records = [
         trial(0, 0.9, 1, 0.1, state="over budget"),
         trial(1, 0.99, 1, 0.1, state="failed"),

@@ -28,7 +28,7 @@ def table(url, *, context=CONTEXT, training=TRAINING, device=CPU):
     return PriceTable(url, context=context, training=training, device=device)
 
 
-def test_what_was_kept_is_found_by_another_process(url):
+def test_a_cached_price_is_found_by_another_process(url):
     table(url).keep(ONE, MEASURED)
     assert table(url).find(ONE) == MEASURED
     assert table(url).find(OTHER) is None
@@ -36,7 +36,7 @@ def test_what_was_kept_is_found_by_another_process(url):
     assert table(url).find(ONE) == MEASURED
 
 
-def test_a_latency_belongs_to_its_device_and_the_rest_to_none(url):
+def test_latencies_belong_to_a_device_and_other_costs_to_none(url):
     table(url).keep(ONE, MEASURED)
     for other in (Device("another", 2, "float32"), Device(CPU.name, 1, "float32"), Device(CPU.name, 2, "bfloat16")):
         assert table(url, device=other).find(ONE) == COSTS
@@ -52,7 +52,7 @@ def test_a_latency_belongs_to_its_device_and_the_rest_to_none(url):
         {"training": replace(TRAINING, precision="bfloat16")},
     ],
 )
-def test_what_costs_depend_on_is_part_of_the_key(url, changed):
+def test_the_key_contains_everything_that_costs_depend_on(url, changed):
     table(url).keep(ONE, MEASURED)
     assert table(url, **changed).find(ONE) is None
     assert table(url, training=replace(TRAINING, epochs=7, learning_rate=0.5)).find(ONE) == MEASURED

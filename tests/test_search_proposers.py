@@ -62,7 +62,7 @@ def test_a_closed_axis_holds_its_first_choice_in_a_flat_space(name):
     assert closed
 
 
-def test_what_is_known_is_answered_and_what_failed_or_was_stopped_is_told_as_such():
+def test_known_architectures_are_answered_and_failed_or_stopped_ones_are_reported_as_such():
     proposer = OptunaProposer(problem_of_table(TABLE, seed=0), name="tpe")
     states = ("failed", "stopped", "over budget")
     records = some_records(5) + [replace(record(5 + place, place, state)) for place, state in enumerate(states)]
@@ -73,7 +73,7 @@ def test_what_is_known_is_answered_and_what_failed_or_was_stopped_is_told_as_suc
     assert len(running) == len(waiting)  # every other ask was answered at once
 
 
-def test_local_search_asks_neighbours_of_the_front_and_none_twice():
+def test_local_search_proposes_neighbours_of_the_front_and_none_twice():
     proposer, records = LocalProposer(problem_of_table(TABLE, seed=0)), some_records(FIRST + 4)
     asked = [proposer.propose(records) for _ in range(20)]
     assert len({tuple(each.items()) for each in asked}) == 20
@@ -90,7 +90,7 @@ def pricer_of(plan):
     return Pricer(plan, "cpu", price_table(plan, device="cpu", threads=1))
 
 
-def test_the_reference_is_the_budget_or_the_dearest_of_random_networks(tmp_path):
+def test_the_reference_point_is_the_budget_or_the_most_expensive_random_network(tmp_path):
     made = write_study(tmp_path, STUDY.replace("latency: {budget: 60 s}", "latency: {budget: 60 s}, macs: minimize"))
     plan = plan_of(made)
     pricer = pricer_of(plan)

@@ -13,7 +13,7 @@ def report(tiny_run):
 
 
 @pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["desk", "phone"])
-def test_the_report_draws_fits_and_asks_nothing_of_the_network(report, browser, size):
+def test_the_report_draws_fits_the_window_and_makes_no_requests(report, browser, size):
     assert report.stat().st_size < 8 * 2**20
     page = browser.new_page(viewport={"width": size[0], "height": size[1]})
     said, asked = [], []

@@ -40,7 +40,7 @@ def wait_for(done, seconds=120.0):
     raise TimeoutError
 
 
-def test_a_finished_study_has_what_was_planned(tiny_run):
+def test_a_finished_study_has_the_planned_trials(tiny_run):
     plan = plan_of(tiny_run)
     records = read_records(plan.url, "tiny")
     assert [record.state for record in records] == ["trained"] * 3
@@ -78,7 +78,7 @@ def test_a_study_samples_prices_and_fits_its_first_networks_once(tmp_path, monke
     assert len(fits) == 1
 
 
-def test_running_again_adds_nothing_and_more_trials_go_on(tmp_path):
+def test_running_again_adds_nothing_and_more_trials_resume_the_study(tmp_path):
     made = write_study(tmp_path)
     assert len(run_study(plan_of(made), trials=1, view=quiet_view()).records) == 1
     again = run_study(plan_of(made), trials=1, view=quiet_view())
@@ -88,7 +88,7 @@ def test_running_again_adds_nothing_and_more_trials_go_on(tmp_path):
     assert len(run_study(plan_of(made), trials=2, view=quiet_view()).records) == 2
 
 
-def test_a_small_space_ends_when_all_of_it_is_known(tmp_path):
+def test_a_study_of_a_small_space_ends_when_every_network_is_known(tmp_path):
     made = write_study(
         tmp_path,
         STUDY.replace("width: [2, 4], repeats: [1, 2], ", "").replace(
@@ -101,7 +101,7 @@ def test_a_small_space_ends_when_all_of_it_is_known(tmp_path):
 
 
 @pytest.mark.slow
-def test_after_kill_9_the_same_command_goes_on_and_loses_nothing(tmp_path):
+def test_after_kill_9_the_same_command_resumes_and_loses_nothing(tmp_path):
     made = write_study(tmp_path, STUDY.replace("epochs: 2, steps_per_epoch: 4", "epochs: 6, steps_per_epoch: 6"))
     command = [*COMMAND, "run", str(made.file), "--runs", str(made.runs), "--trials", "3"]
     folder = made.runs / "tiny"
@@ -129,7 +129,7 @@ def test_after_kill_9_the_same_command_goes_on_and_loses_nothing(tmp_path):
     assert "trial 1: epoch 6/6" in done.stdout
 
 
-def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path):
+def test_ctrl_c_stops_cleanly_and_explains_how_to_resume(tmp_path):
     made = write_study(tmp_path, STUDY.replace("epochs: 2", "epochs: 5000"))
     command = [*COMMAND, "run", str(made.file), "--runs", str(made.runs)]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -174,7 +174,7 @@ def test_a_budget_that_nothing_meets_is_refused_before_anything_trains(tmp_path,
     assert read_records(f"sqlite:///{made.runs / 'tiny' / 'study.db'}", "tiny") == []
 
 
-def test_what_is_over_budget_is_told_with_the_reason_and_not_trained(tmp_path):
+def test_networks_over_budget_are_reported_with_the_reason_and_not_trained(tmp_path):
     made = write_study(tmp_path, STUDY.replace("memory: minimize", "params: {budget: 1500}"))  # few of 12 networks
     outcome = run_study(plan_of(made, "training.epochs=1"), trials=1, view=quiet_view())
     assert [record.state for record in outcome.records].count("trained") == 1
@@ -187,7 +187,7 @@ def test_what_is_over_budget_is_told_with_the_reason_and_not_trained(tmp_path):
 
 
 @pytest.mark.parametrize("proposer", PROPOSERS)
-def test_a_proposer_is_repeatable_and_never_proposes_what_is_known(tiny_run, proposer):
+def test_a_proposer_is_reproducible_and_never_repeats_a_network(tiny_run, proposer):
     plan = plan_of(tiny_run, f"search.proposer={proposer}")
     records = read_records(plan.url, "tiny")
     reference = snapshot_of(load_study(tiny_run.file), runs=tiny_run.runs).reference
@@ -205,7 +205,7 @@ def test_names_from_a_study_are_escaped_in_the_report(tiny_run):
     assert "cdn" not in html.split("</script>", 1)[1]  # the page itself fetches nothing
 
 
-def test_the_verbs_print_what_a_user_reads(tiny_run):
+def test_the_commands_print_their_results(tiny_run):
     environment = {**os.environ, "COLUMNS": "160"}
 
     def call(*arguments):
@@ -231,7 +231,7 @@ def test_the_verbs_print_what_a_user_reads(tiny_run):
     assert unknown.returncode == 2 and "nothing has run yet" in unknown.stderr
 
 
-def test_wrong_data_is_named_before_anything_trains(tmp_path):
+def test_invalid_data_is_reported_before_anything_trains(tmp_path):
     made = write_study(tmp_path)
     next((made.data / "phantom" / "labelsTr").glob("*.nii.gz")).write_bytes(b"no volume")
     with pytest.raises(UserError, match="labelsTr"):

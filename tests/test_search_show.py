@@ -27,7 +27,7 @@ def rows_of(name):
 
 
 @pytest.mark.parametrize("name", ["sau_net", "csam_unet", "unetrpp_lung", "meunet_cascade"])
-def test_layers_hold_every_parameter_and_every_mac_once(name):
+def test_layers_count_every_parameter_and_mac_once(name):
     preset = PRESETS[name]
     found = layers(preset.architecture, preset.context)
     assert (sum(row.params for row in found), sum(row.macs for row in found)) == params_and_macs(
@@ -38,7 +38,7 @@ def test_layers_hold_every_parameter_and_every_mac_once(name):
     }
 
 
-def test_layers_come_as_data_meets_them_with_their_outputs():
+def test_layers_are_listed_in_data_order_with_their_outputs():
     found = rows_of("unetrpp_acdc")
     assert [row.place for row in found if row.attention] == [
         "encoder1",
@@ -59,7 +59,7 @@ def test_layers_come_as_data_meets_them_with_their_outputs():
     ]
 
 
-def test_heads_of_the_training_alone_have_no_output():
+def test_training_only_heads_have_no_output():
     heads = [row for row in rows_of("meunet") if row.place.startswith("head")]
     assert [(row.output, row.params) for row in heads] == [((3, 160, 160, 160), 1_299), ((), 1_299)]
     text = drawn(layer_table(PRESETS["meunet"], heads))
@@ -96,7 +96,7 @@ def test_a_plain_network_of_the_space_can_be_listed_too():
     ]
 
 
-def test_the_drawing_says_paper_patch_totals_and_where_attention_is():
+def test_the_diagram_shows_paper_patch_totals_and_attention():
     preset = PRESETS["unetrpp_acdc"]
     rows = [
         Layer("", "encoder", 1, "PatchDown", False, (32, 16, 40, 40), 576, 13_107_200),
@@ -121,7 +121,7 @@ def test_the_summary_has_one_line_each():
     assert "1,234,567" in lines[0] and "47.45 G" in lines[0] and "12 x 512 x 512" in lines[0]
 
 
-def test_an_unknown_name_gives_the_nearest_and_all():
+def test_an_unknown_name_is_reported_with_the_nearest_and_all_names():
     with pytest.raises(UserError, match="'unetr_acdc'; did you mean 'unetrpp_acdc'.*sau_net, csam_unet"):
         find_preset("unetr_acdc")
 
@@ -134,7 +134,7 @@ def test_an_unknown_name_gives_the_nearest_and_all():
         (["show", "menet"], "voxnas: no network is called 'menet'; did you mean 'meunet'"),
     ],
 )
-def test_a_wrong_call_says_what_to_write_and_exits_with_2(arguments, message, monkeypatch, capsys):
+def test_an_invalid_call_explains_the_usage_and_exits_with_2(arguments, message, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["voxnas", *arguments])
     with pytest.raises(SystemExit) as stop:
         main()
@@ -142,7 +142,7 @@ def test_a_wrong_call_says_what_to_write_and_exits_with_2(arguments, message, mo
     assert capsys.readouterr().err.startswith(message)
 
 
-def test_the_verb_prints_the_table(monkeypatch, capsys):
+def test_the_command_prints_the_table(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["voxnas", "show", "meunet_cascade"])
     with pytest.raises(SystemExit) as stop:
         main()
@@ -151,7 +151,7 @@ def test_the_verb_prints_the_table(monkeypatch, capsys):
     assert "7,564,623" in printed and "second encoder0" in printed
 
 
-def test_other_faults_are_not_taken_for_mistakes(monkeypatch):
+def test_internal_errors_are_not_reported_as_user_mistakes(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["voxnas", "show", "meunet"])
     monkeypatch.setattr("search.cli.networks.layers", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):

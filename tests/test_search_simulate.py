@@ -31,7 +31,7 @@ def table():
     return synthetic_table(SMALL)
 
 
-def test_formulas_give_the_counters_parameters_and_macs_and_rank_memory_alike():
+def test_formulas_give_the_counted_parameters_and_macs_and_the_same_memory_ranks():
     pairs = []
     for name, rows in (("noisy", (3, 700)), ("additive", (5200,)), ("places", (40, 5500))):
         table = synthetic_table(name)
@@ -53,7 +53,7 @@ def test_a_block_without_a_formula_is_refused(table):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_made_tables_are_of_many_networks_each_once_and_always_the_same(name):
+def test_synthetic_tables_have_many_networks_each_once_and_are_reproducible(name):
     table = synthetic_table(name)
     assert 1_000 <= table.size <= 50_000
     assert len(set(table.architectures)) == table.size
@@ -64,7 +64,7 @@ def test_made_tables_are_of_many_networks_each_once_and_always_the_same(name):
     assert (again.truth == table.truth).all() and again.architectures == table.architectures
 
 
-def test_at_least_two_tables_are_kept_from_tuning_one_not_additive_one_noisy():
+def test_at_least_two_tables_are_held_out_from_tuning_one_not_additive_one_noisy():
     unseen = {name: recipe for name, recipe in RECIPES.items() if recipe.unseen}
     assert "bumps" in unseen and unseen["noisy-trees"].noise[1] > 0.01 and len(RECIPES) - len(unseen) >= 4
     links = [recipe.link for recipe in RECIPES.values()]
@@ -72,7 +72,7 @@ def test_at_least_two_tables_are_kept_from_tuning_one_not_additive_one_noisy():
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [("noisy", 0.005, 0.02), ("additive", 0.0, 0.002)])
-def test_two_trainings_differ_as_the_table_says(name, low, high):
+def test_two_trainings_differ_by_the_tables_noise(name, low, high):
     table = synthetic_table(name)
     gaps = [abs(table.curve(row, 0)[-1] - table.curve(row, 1)[-1]) for row in range(0, 300)]
     assert low <= np.sqrt(np.mean(np.square(gaps))) <= high
@@ -96,7 +96,7 @@ def test_every_proposer_searches_a_conditional_table_and_repeats_nothing(name):
 
 
 @pytest.mark.parametrize("name", [name for name in PROPOSERS if name != "gp"])
-def test_a_proposer_finds_all_of_a_small_space(table, name):
+def test_a_proposer_finds_every_network_of_a_small_space(table, name):
     kept = [row for row in range(table.size) if "width" in table.decisions[row]][:7]
     few = {table.architectures[row] for row in kept}
     problem = problem_of_table(table, seed=0)
@@ -127,18 +127,18 @@ def _record(table, number, row):
     return Record(number, table.architectures[row], tuple(table.decisions[row].items()), 0, 0, measurement, "")
 
 
-def test_an_unknown_proposer_is_named(table):
+def test_an_unknown_proposer_is_refused(table):
     with pytest.raises(ValueError, match="no proposer is called 'best'; there are known-cost, random"):
         make_proposer("best", problem_of_table(table, seed=0))
 
 
-def test_all_trained_is_all_of_the_hypervolume(table):
+def test_training_every_network_gives_the_whole_hypervolume(table):
     assert volume(table.losses, table.worst) == table.best_volume
     run = simulate(table, "random", seed=0, rules=Rules(trainings=table.size, enough=1.0))
     assert run.steps[-1].share == pytest.approx(1.0)
 
 
-def test_workers_run_at_the_same_time_and_are_busy(table):
+def test_workers_run_in_parallel_and_are_busy(table):
     alone = simulate(table, "random", seed=0, rules=Rules(trainings=64, enough=1.1))
     many = simulate(table, "random", seed=0, rules=Rules(trainings=64, enough=1.1, workers=16))
     assert alone.steps[-1].at_s == pytest.approx(alone.steps[-1].trained_s, rel=0.01)
@@ -164,7 +164,7 @@ def test_wilcoxon_counts_the_unreached_as_censored_and_holm_steps_down():
     }
 
 
-def test_a_comparison_says_medians_ratios_and_budgets(table):
+def test_a_comparison_shows_medians_ratios_and_budgets(table):
     rules, heard = Rules(trainings=30), []
     compared = compare(table, ["known-cost", "random"], seeds=3, rules=rules, each=heard.append)
     assert len(heard) == 6 and [each.proposer for each in compared.summaries] == ["known-cost", "random"]
@@ -180,7 +180,7 @@ def test_a_comparison_says_medians_ratios_and_budgets(table):
     assert alone.rivals == () and math.isnan(best_ratio(alone)) and len(comparison_tables(alone)) == 1
 
 
-def test_a_table_comes_back_from_parquet(table, tmp_path):
+def test_a_table_survives_parquet(table, tmp_path):
     rows = range(0, 1200, 30)
     small = replace(
         table,
@@ -222,12 +222,12 @@ def parquet(file, **columns):
         ({name: [] for name in ("architecture", "seed", "epoch", "dice", "memory_bytes", "latency_s")}, "is empty"),
     ],
 )
-def test_what_is_wrong_with_a_table_is_said(tmp_path, columns, message):
+def test_an_invalid_table_is_refused_with_the_reason(tmp_path, columns, message):
     with pytest.raises(UserError, match=message):
         read_table(parquet(tmp_path / "known.parquet", **columns))
 
 
-def test_what_is_no_table_is_said(tmp_path):
+def test_a_file_that_is_not_a_table_is_refused(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         read_table(tmp_path / "none.parquet")
     (tmp_path / "text.parquet").write_text("not a table")
@@ -240,7 +240,7 @@ def call(*arguments):
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_the_verb_prints_json_and_draws_anytime_curves(tmp_path):
+def test_the_command_prints_json_and_draws_anytime_curves(tmp_path):
     figure = tmp_path / "anytime.html"
     arguments = ["--synthetic", "--only", SMALL, "--proposers", "random,local", "--seeds", "2", "--trainings", "20"]
     done = call(*arguments, "--jobs", "2", "--json", "--figure", str(figure))
@@ -259,7 +259,7 @@ def test_the_verb_prints_json_and_draws_anytime_curves(tmp_path):
         (["--synthetic", "--halving", "3"], ["'3' is neither off nor MIN_EPOCHS,REDUCTION[,BRACKETS]"]),
     ],
 )
-def test_options_that_do_not_fit_are_all_said(arguments, messages):
+def test_all_conflicting_options_are_reported(arguments, messages):
     done = call(*arguments)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     for message in messages:
@@ -272,7 +272,7 @@ def test_known_cost_needs_far_fewer_trainings_than_local_search(table):
     assert best_ratio(compared) < 0.5 and compared.rivals[0].p < 0.05
 
 
-def test_a_rival_that_was_cut_off_before_ours_got_there_is_not_beaten(table):
+def test_a_rival_cut_off_before_our_finish_does_not_count_as_beaten(table):
     def runs(name, trainings, share):
         return [
             Run(name, seed, (Step(1.0, trainings + seed, 60.0 * trainings, share),), 0, (0.1,), 1.0)

@@ -52,7 +52,7 @@ ROUNDING = [
 ]
 
 
-def test_signed_ranks_are_those_of_r():
+def test_signed_ranks_equal_rs():
     differences = np.subtract(BEFORE, AFTER)
     p, effect = signed_ranks(differences)
     assert p == pytest.approx(2 * 0.01953, abs=1e-5)
@@ -61,7 +61,7 @@ def test_signed_ranks_are_those_of_r():
     assert signed_ranks(-differences) == (pytest.approx(p), pytest.approx(-effect))
 
 
-def test_effect_size_and_interval_of_a_textbook_sample():
+def test_effect_size_and_interval_equal_a_textbooks():
     pairs = compare_pairs(SLEEP)
     assert pairs.difference == pytest.approx(1.58)
     assert pairs.cohens_d * math.sqrt(10) == pytest.approx(4.0621, abs=1e-4)
@@ -86,13 +86,13 @@ def test_the_bootstrap_agrees_with_students_interval_on_a_normal_sample():
         ("none", [0.01, 0.02, 0.03, 0.04, 0.05]),
     ],
 )
-def test_corrections_are_those_of_rs_p_adjust(correction, expected):
+def test_corrections_equal_rs_p_adjust(correction, expected):
     p = {f"arm{place}": 0.01 * (place + 1) for place in range(5)}
     assert list(adjust(p, correction=correction).values()) == pytest.approx(expected)
     assert adjust({}, correction=correction) == {}
 
 
-def test_critical_differences_are_those_of_demsars_table():
+def test_critical_differences_equal_demsars_table():
     table = {2: 1.960, 3: 2.343, 4: 2.569, 5: 2.728, 6: 2.850, 7: 2.949, 8: 3.031, 9: 3.102, 10: 3.164}
     for arms, quantile in table.items():
         unit = math.sqrt(arms * (arms + 1) / 60)
@@ -100,7 +100,7 @@ def test_critical_differences_are_those_of_demsars_table():
     assert critical_difference(arms=4, units=14, alpha=0.05) == pytest.approx(1.25, abs=5e-3)  # his example
 
 
-def test_ranks_and_friedman_are_those_of_r():
+def test_ranks_and_friedman_equal_rs():
     scored = {
         name: {(0, 0): {f"player{place}": row[column] for place, row in enumerate(ROUNDING)}}
         for column, name in enumerate(("round out", "narrow", "wide"))
@@ -127,7 +127,7 @@ def trainings(rng, arms, *, seeds=3, units=12, luck=0.02, gain=0.0):
     }
 
 
-def test_the_mixed_model_of_a_balanced_design_is_the_t_test_of_its_trainings():
+def test_the_mixed_model_of_a_balanced_design_equals_the_t_test_of_its_trainings():
     scored = trainings(np.random.default_rng(5), ["base", "more"], gain=0.03)
     found = mixed_model(scored, baseline="base")["more"]
     means = {arm: [fmean(units.values()) for units in each.values()] for arm, each in scored.items()}
@@ -136,13 +136,13 @@ def test_the_mixed_model_of_a_balanced_design_is_the_t_test_of_its_trainings():
     assert found.p == pytest.approx(expected.pvalue, rel=0.02)
 
 
-def test_one_training_an_arm_leaves_nothing_to_model():
+def test_one_training_per_arm_gives_no_mixed_model():
     assert mixed_model(trainings(np.random.default_rng(0), ["base", "more"], seeds=1), baseline="base") == {}
     constant = {arm: {(seed, 0): {"a": 0.5, "b": 0.5} for seed in range(2)} for arm in ("base", "more")}
     assert mixed_model(constant, baseline="base") == {}
 
 
-def test_scores_are_averaged_over_classes_then_cases_then_seeds_and_paired_where_both_have_them():
+def test_scores_are_averaged_over_classes_then_cases_then_seeds_and_paired_if_both_arms_have_them():
     def score(arm, seed, case, unit, label, value):
         return Score(arm, seed, 0, case, unit, "dice", label, value)
 
@@ -176,6 +176,6 @@ def test_the_power_of_normal_differences_is_near_that_of_the_t_test():
     assert power_of(sample, shift=least, alpha=0.05) == pytest.approx(0.8, abs=0.03)
 
 
-def test_a_design_that_is_too_small_says_that_nothing_could_be_found():
+def test_a_design_that_is_too_small_reports_that_no_difference_could_be_found():
     assert detectable(np.random.default_rng(0).normal(0, 1, 6), alpha=0.05 / 4) is None  # 2 / 2^6 is above alpha
     assert detectable([0.1] * 8, alpha=0.05) is None

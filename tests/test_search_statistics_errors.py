@@ -78,18 +78,18 @@ def share(stored, deal, judge, *, repetitions):
     return sum(bool(judge(deal(stored, rng))) for _ in range(repetitions)) / repetitions
 
 
-def test_equal_arms_are_rarely_told_apart_case_by_case(stored):
+def test_equal_arms_are_rarely_significant_over_cases(stored):
     assert share(stored, exchanged, found, repetitions=200) <= MOST
 
 
-def test_the_luck_of_whole_trainings_rarely_earns_a_verdict_and_often_a_dagger(stored):
+def test_variation_between_trainings_rarely_gives_a_verdict_and_often_a_dagger(stored):
     """Why there are daggers: over the cases alone, luckier trainings of equal arms nearly always look different."""
     assert share(stored, reshuffled, found, repetitions=40) > 0.5
     assert share(stored, reshuffled, confirmed, repetitions=40) <= MOST
 
 
 @pytest.mark.slow
-def test_equal_arms_rarely_earn_a_verdict_in_200_repetitions(stored):
+def test_equal_arms_rarely_get_a_verdict_in_200_repetitions(stored):
     assert share(stored, reshuffled, confirmed, repetitions=200) <= MOST
     assert share(stored, exchanged, confirmed, repetitions=200) <= MOST
 

@@ -67,7 +67,7 @@ def study(tmp_path):
     return file
 
 
-def test_a_status_tells_who_works_on_what_and_what_failed_and_why(tmp_path, study):
+def test_status_shows_who_works_on_what_and_what_failed_and_why(tmp_path, study):
     store = fill(tmp_path)
     with store.heartbeat:
         status = status_of(snapshot_of(load_study(study, need_data=False), runs=tmp_path / "runs"))
@@ -138,7 +138,7 @@ def test_studies_are_listed_renamed_copied_freed_and_deleted(tmp_path):
         find_databases(None, runs)
 
 
-def test_a_study_is_not_deleted_unasked_nor_while_it_runs(tmp_path):
+def test_a_study_is_not_deleted_without_confirmation_or_while_it_runs(tmp_path):
     fill(tmp_path).close()
     command = [*COMMAND, "studies", "--delete", "tiny", "--runs", str(tmp_path / "runs")]
     asked = subprocess.run(command, capture_output=True, text=True, input="n\n")
@@ -153,7 +153,7 @@ def test_a_study_is_not_deleted_unasked_nor_while_it_runs(tmp_path):
     assert not folder.exists() and "tiny is deleted" in done.stdout
 
 
-def test_an_older_database_is_refused_with_the_command_that_mends_it(tmp_path):
+def test_an_older_database_is_refused_with_the_command_that_upgrades_it(tmp_path):
     runs = tmp_path / "runs"
     fill(tmp_path).close()
     (url,) = find_databases(None, runs)

@@ -63,7 +63,7 @@ def test_a_trial_is_written_with_its_record_and_all_its_parameters_or_not_at_all
     assert trial.datetime_start is not None and store.records() == [started]
 
 
-def test_a_record_comes_back_as_it_was(url):
+def test_a_record_survives_the_database(url):
     store = open_store(url)
     started = store.write_new(record(), choices=CHOICES)
     assert read_records(url, "s") == [started]
@@ -75,7 +75,7 @@ def test_a_record_comes_back_as_it_was(url):
     assert trial.constraints == {"memory": pytest.approx(-0.2)}
 
 
-def test_over_budget_is_knowledge_and_failure_a_fault(url):
+def test_over_budget_is_a_result_and_failure_a_fault(url):
     store = open_store(url)
     for number, state in enumerate(("over budget", "failed")):
         started = store.write_new(record(number), choices=CHOICES)
@@ -87,7 +87,7 @@ def test_over_budget_is_knowledge_and_failure_a_fault(url):
     assert [each.measurement.value("dice") for each in store.records()] == [None, None]
 
 
-def test_a_record_written_but_not_told_is_found(url):
+def test_a_record_written_but_not_told_to_optuna_is_found(url):
     store = open_store(url)
     started = store.write_new(record(), choices=CHOICES)
     assert store.orphaned_trial() is None  # it is this driver's
@@ -113,7 +113,7 @@ def test_a_changed_file_is_refused_with_the_changed_keys(url):
     assert any("more: the study began without it, the file now has 1" in str(m) for m in error.value.mistakes)
 
 
-def test_looking_at_nothing_says_how_to_begin(tmp_path):
+def test_a_missing_study_is_reported_with_the_command_to_start(tmp_path):
     with pytest.raises(UserError, match="nothing has run yet: .*none.db does not exist; start with `voxnas run`"):
         read_records(f"sqlite:///{tmp_path / 'none.db'}", "s")
 
@@ -133,7 +133,7 @@ def test_the_database_is_in_wal_mode_and_keeps_the_reference(url, tmp_path):
     assert sqlite3.connect(tmp_path / "study.db").execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_excess_is_a_share_of_the_limit():
+def test_excess_is_relative_to_the_limit():
     assert excesses(record(0, DONE), {"memory": 2000, "latency": 0.02}) == {
         "memory": 1.0,
         "latency": pytest.approx(-0.5),
@@ -141,7 +141,7 @@ def test_excess_is_a_share_of_the_limit():
     assert excesses(record(), {"memory": 2000}) == {}
 
 
-def test_no_record_holds_what_is_not_a_number(url):
+def test_no_record_contains_nan(url):
     store = open_store(url)
     started = store.write_new(record(), choices=CHOICES)
     with pytest.raises(ValueError, match="JSON"):

@@ -47,7 +47,7 @@ def mistakes(file: Path, **options) -> list[str]:
     return [str(mistake).replace(f"{file.parent}/", "") for mistake in error.value.mistakes]
 
 
-def test_a_good_study_is_read_with_units_and_yaml_1_2(tmp_path):
+def test_a_valid_study_is_read_with_units_and_yaml_1_2(tmp_path):
     study = load_study(write(tmp_path, GOOD)).study
     assert study.name == "study"
     assert study.training.learning_rate == 0.001
@@ -56,7 +56,7 @@ def test_a_good_study_is_read_with_units_and_yaml_1_2(tmp_path):
     assert study.budgets == {"memory": 2 * 2**30}
 
 
-def test_every_mistake_comes_at_once_with_its_place(tmp_path):
+def test_all_mistakes_are_reported_at_once_with_their_positions(tmp_path):
     found = mistakes(write(tmp_path, BAD))
     for start in (
         "study.yaml:1:1: name: 'a study' doesn't fit: letters",
@@ -111,12 +111,12 @@ def test_overrides_are_checked_like_the_file(tmp_path):
         ),
     ],
 )
-def test_each_mistake_says_what_to_do(tmp_path, text, message):
+def test_each_mistake_explains_the_fix(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
         load_study(write(tmp_path, text))
 
 
-def test_data_is_found_under_the_root_the_variable_and_beside_the_file(tmp_path, monkeypatch):
+def test_data_is_found_under_the_root_the_variable_and_the_files_folder(tmp_path, monkeypatch):
     file = write(tmp_path, GOOD.replace("volumes", "Task01"))
     for root in ("given", "variable"):
         (tmp_path / root / "Task01").mkdir(parents=True)
@@ -138,17 +138,17 @@ def test_data_is_found_under_the_root_the_variable_and_beside_the_file(tmp_path,
         (parse_count, "2.5M", 2.5e6),
     ],
 )
-def test_quantities_are_read(parse, text, value):
+def test_quantities_are_parsed(parse, text, value):
     assert parse(text) == pytest.approx(value)
 
 
-def test_quantities_are_shown_for_people():
+def test_quantities_are_formatted_with_units():
     assert (show_bytes(8 * 2**30), show_bytes(12)) == ("8.0 GiB", "12 B")
     assert (show_seconds(0.0204), show_seconds(61), show_seconds(7300)) == ("20.4 ms", "61.0 s", "2 h 02 min")
     assert (show_count(2515062), show_count(12)) == ("2.52 M", "12")
 
 
-def test_a_study_with_six_mistakes_prints_them_and_exits_with_2(tmp_path):
+def test_a_study_with_six_mistakes_prints_all_and_exits_with_2(tmp_path):
     file = write(tmp_path, BAD)
     done = subprocess.run([sys.executable, "-m", "search.cli", "check", str(file)], capture_output=True, text=True)
     assert done.returncode == 2
@@ -164,7 +164,7 @@ objectives: {dice: maximize}
 """
 
 
-def test_mistakes_of_rules_and_bases_point_at_their_lines(tmp_path):
+def test_mistakes_in_rules_and_bases_are_reported_at_their_lines(tmp_path):
     (tmp_path / "volumes").mkdir()
     file = write(tmp_path, SPACE_BAD)
     assert mistakes(file) == [

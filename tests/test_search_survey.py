@@ -27,7 +27,7 @@ def call(made, monkeypatch, *arguments):
     assert not stop.value.code
 
 
-def test_the_table_says_axes_conditions_size_rules_and_refusals(made, monkeypatch, capsys):
+def test_the_table_shows_axes_conditions_size_rules_and_refusals(made, monkeypatch, capsys):
     call(made, monkeypatch, "--sample", "3", "--timed", "1")
     printed = capsys.readouterr().out
     assert "csam.slice" in printed and "attention is csam" in printed and "bottleneck" in printed
@@ -36,7 +36,7 @@ def test_the_table_says_axes_conditions_size_rules_and_refusals(made, monkeypatc
     assert "Costs of 3 random networks" in printed and "latency" in printed
 
 
-def test_json_holds_the_same_in_plain_units(made, monkeypatch, capsys):
+def test_json_has_the_same_content_in_plain_units(made, monkeypatch, capsys):
     call(made, monkeypatch, "--sample", "4", "--timed", "0", "--json")
     values = json.loads(capsys.readouterr().out)
     assert values["forbidden"] == ["too thin to be deep"] and values["size"] > 100
@@ -55,7 +55,7 @@ def test_the_error_of_the_cost_model_is_shown(made, monkeypatch, capsys):
     assert len(errors) == 4 and all(0 < error < 0.5 for error in errors)
 
 
-def test_like_axes_of_several_places_are_one_row():
+def test_equal_axes_of_several_places_share_a_row():
     context = Context((8, 64, 64), (8.0, 1.0, 1.0), 1, 2)
     rows = axis_rows(narrow(context, placement="each", fix={}, choices={}))
     assert len(rows) < 40

@@ -67,14 +67,14 @@ def test_a_batch_is_a_function_of_seed_and_number(prepared, plan):
 
 
 @pytest.mark.parametrize("patch", [(5, 24, 24), (1, 9, 7), (16, 40, 40)])
-def test_patches_have_the_size_asked_for_also_beyond_the_volume(prepared, plan, patch):
+def test_patches_have_the_requested_size_even_beyond_the_volume(prepared, plan, patch):
     training = replace(plan.training, patch=patch, batch=3)
     images, labels = source_of(prepared, plan, training).batch_at(0)
     assert images.shape == (3, 1, *patch) and labels.shape == (3, 1, *patch)
     assert images.dtype == labels.dtype == torch.float32 and images.isfinite().all()
 
 
-def test_foreground_patches_hold_foreground_and_labels_follow_flips(prepared, plan):
+def test_foreground_patches_contain_foreground_and_labels_follow_flips(prepared, plan):
     training = replace(
         plan.training,
         foreground=1.0,
@@ -90,7 +90,7 @@ def test_foreground_patches_hold_foreground_and_labels_follow_flips(prepared, pl
         assert means[1] > means[0]  # the made organs are bright
 
 
-def test_the_loss_falls_to_nothing_for_a_perfect_answer():
+def test_the_loss_of_a_perfect_prediction_is_zero():
     labels = torch.randint(0, 3, (2, 1, 5, 9, 7)).float()
     sure = 100.0 * torch.nn.functional.one_hot(labels[:, 0].long(), 3).movedim(-1, 1).float()
     half = sure[:, :, ::2, ::2, ::2]
@@ -101,7 +101,7 @@ def test_the_loss_falls_to_nothing_for_a_perfect_answer():
     assert loss([-sure], labels) > 1
 
 
-def test_the_learning_rate_decays_to_nothing(plan):
+def test_the_learning_rate_decays_to_zero(plan):
     training = replace(plan.training, epochs=2, steps_per_epoch=5, learning_rate=0.1)
     for schedule in ("poly", "cosine"):
         rates = [learning_rate(replace(training, schedule=schedule), step / 10) for step in range(11)]
@@ -110,7 +110,7 @@ def test_the_learning_rate_decays_to_nothing(plan):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_an_interrupted_training_resumes_to_the_bit(job, tmp_path, recipe):
+def test_an_interrupted_training_resumes_bit_for_bit(job, tmp_path, recipe):
     values = {"recipe": recipe, "patch": list(job.patch), "batch": 2, "epochs": 3, "steps_per_epoch": 4}
     training = TypeAdapter(TrainingField).validate_python({**values, "precision": "float32"})
     job = replace(job, training=training)
@@ -210,14 +210,14 @@ def test_weights_that_were_replaced_after_the_trial_are_refused(job):
         load_weights(Path(job.folder), one, sha256=digest)
 
 
-def test_weights_come_back_strictly(job):
+def test_weights_are_restored_strictly(job):
     one, other = build(job.architecture, context_of(job)), build(job.architecture, context_of(job))
     digest = save_weights(Path(job.folder), one)
     load_weights(Path(job.folder), other, sha256=digest)
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
 
 
-def test_what_goes_wrong_is_a_reason_not_a_crash(job, tmp_path):
+def test_a_failing_training_gives_a_reason_and_no_crash(job, tmp_path):
     wild = replace(job, training=replace(job.training, learning_rate=1e30, clip_gradient=1e30))
     failed = evaluate(wild)
     assert failed.state == "failed" and "the loss became" in failed.reason
@@ -255,12 +255,12 @@ def test_dice_of_each_class_follows_its_definition():
     assert case_dice(truth, truth * 0, classes=3) == (0.0, 0.0)
 
 
-def test_means_leave_out_what_could_not_be_scored():
+def test_means_exclude_unscored_classes():
     assert mean_dice([CaseDice("a", (1.0, None)), CaseDice("b", (0.0, 0.5)), CaseDice("c", (None, None))]) == 0.625
     assert mean_dice([CaseDice("a", (None,))]) == 0.0
 
 
-def test_the_loss_falls_on_made_volumes(job, prepared):
+def test_the_loss_falls_on_synthetic_volumes(job, prepared):
     training = replace(job.training, epochs=3, steps_per_epoch=25, batch=2, learning_rate=0.01)
     job = replace(job, training=training)
     network = build(job.architecture, context_of(job))

@@ -60,7 +60,7 @@ def source_of(prepared, *, patch=(5, 24, 24), seed=0, **values):
     return PatchSource(prepared, cases=cases, patch=patch, training=training, seed=seed)
 
 
-def test_a_training_that_says_nothing_has_the_light_recipe():
+def test_the_default_recipe_is_light():
     assert training_of() == Training()
     assert (Training().epochs, Training().steps_per_epoch) == tuple(DEFAULT_STEPS.values())
     assert training_of(recipe="light") == replace(Training(), recipe="light-1")
@@ -73,7 +73,7 @@ def test_auto_chooses_by_the_number_of_steps():
     assert training_of(recipe="light", epochs=10_000).recipe == "light-1"
 
 
-def test_a_recipe_is_what_the_study_does_not_say():
+def test_a_recipe_sets_only_what_the_study_leaves_open():
     changed = training_of(
         recipe="nnunet-2.8",
         learning_rate=0.003,
@@ -87,7 +87,7 @@ def test_a_recipe_is_what_the_study_does_not_say():
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_resolved_training_is_resolved_to_itself(name):
+def test_resolving_a_resolved_training_changes_nothing(name):
     from dataclasses import asdict
 
     training = training_of(recipe=name)
@@ -174,7 +174,7 @@ def test_gamma_keeps_mean_and_deviation_and_contrast_the_range():
     assert (stretched.flatten(1).std(1) > x.flatten(1).std(1)).all()
 
 
-def test_no_rotation_and_no_scaling_show_the_patch_itself():
+def test_without_rotation_and_scaling_the_patch_is_unchanged():
     images, labels = phantom()
     seen, shown = resample(images, labels, [np.eye(3)], patch=CUBE, classes=3)
     assert torch.allclose(seen, images, atol=1e-5) and torch.equal(shown, labels)
@@ -219,7 +219,7 @@ def test_labels_stay_label_values_and_follow_the_image(patch):
             assert (shown[share > 0.51] == value).all() and (share[shown == value] > 0.24).all()
 
 
-def test_what_lies_outside_becomes_background():
+def test_voxels_outside_the_volume_become_background():
     images, labels = torch.ones(1, 1, 8, 8, 8), torch.full((1, 1, 8, 8, 8), float(OUTSIDE))
     labels[..., 2:6, 2:6, 2:6] = 1
     far = affine(np.zeros(3), 3.0, plane=False)

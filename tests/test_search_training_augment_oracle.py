@@ -222,7 +222,7 @@ def distances(pair: Pair) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_parameters_and_effects_are_distributed_like_theirs(name):
+def test_parameters_and_effects_have_the_same_distribution_as_nnunets(name):
     apart, mine, _ = distances(PAIRS[name])
     assert mine[2] > 0.02, "the transform changes nothing"
     assert max(apart.values()) < FARTHEST, apart

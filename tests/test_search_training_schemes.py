@@ -42,7 +42,7 @@ def job_of(driver, folder, **decisions):
 
 
 @pytest.mark.parametrize("stages", SCHEMES)
-def test_a_scheme_trains_validates_and_goes_on_as_if_it_had_not_been_stopped(driver, tmp_path, stages):
+def test_a_scheme_trains_validates_and_resumes_as_if_never_stopped(driver, tmp_path, stages):
     whole = evaluate(job_of(driver, tmp_path / "whole", stages=stages))
     assert whole.state == "trained", whole.reason
     assert whole.measured_memory.allocated_bytes == pytest.approx(whole.costs.memory_bytes, rel=0.01)
@@ -71,7 +71,7 @@ def test_a_cascade_trains_its_networks_one_after_the_other(driver, tmp_path):
 
 
 @pytest.mark.parametrize("stages", SCHEMES)
-def test_memory_of_a_scheme_is_predicted_as_a_real_step_holds_it(driver, tmp_path, stages):
+def test_predicted_memory_of_a_scheme_equals_a_real_steps(driver, tmp_path, stages):
     job = job_of(driver, tmp_path, stages=stages)
     context = context_of(job)
     predicted = training_memory_bytes(job.architecture, context, job.training)
@@ -79,7 +79,7 @@ def test_memory_of_a_scheme_is_predicted_as_a_real_step_holds_it(driver, tmp_pat
     assert predicted == pytest.approx(measured.allocated_bytes, rel=0.01)
 
 
-def test_the_first_networks_of_a_cascade_keep_still_while_the_second_trains(driver, tmp_path):
+def test_the_first_networks_of_a_cascade_do_not_change_while_the_second_trains(driver, tmp_path):
     job = job_of(driver, tmp_path, stages="cascade")
     network = build(job.architecture, context_of(job)).train()
     *_, second = make_phases(network, patch=job.patch, training=job.training)

@@ -21,13 +21,13 @@ def scores(mask, truth, *, tolerance=1.0, classes=2):
     return surface_scores(mask, truth, classes=classes, spacing_mm=SPACING, tolerance_mm=tolerance)
 
 
-def test_equal_masks_have_no_distance_and_whole_surfaces():
+def test_equal_masks_have_zero_distance_and_full_surface_dice():
     truth = block((4, 5, 2))
     assert scores(truth, truth) == ((0.0,), (1.0,))
 
 
 @pytest.mark.parametrize(("axis", "step_mm"), [(0, 2.0), (1, 1.0), (2, 5.0)])
-def test_a_shift_by_a_voxel_is_as_far_as_the_spacing_says(axis, step_mm):
+def test_a_shift_by_a_voxel_has_the_distance_of_the_spacing(axis, step_mm):
     start = [4, 5, 2]
     truth = block(start)
     start[axis] += 1
@@ -37,7 +37,7 @@ def test_a_shift_by_a_voxel_is_as_far_as_the_spacing_says(axis, step_mm):
     assert scores(block(start), truth, tolerance=step_mm)[1] == (1.0,)
 
 
-def test_what_is_missed_or_made_up_is_the_worst_and_what_is_absent_is_left_out():
+def test_missed_or_spurious_classes_score_worst_and_absent_ones_are_excluded():
     truth = block((4, 5, 2))
     diagonal = math.hypot(20 * 2, 24 * 1, 9 * 5)
     for mask, against in ((truth * 0, truth), (truth, truth * 0)):
@@ -50,6 +50,6 @@ def test_a_mask_at_the_border_keeps_its_surface_there():
     assert distance == pytest.approx(2.0) and dice < 1.0
 
 
-def test_spacing_comes_back_in_the_order_of_the_files_axes():
+def test_spacing_is_returned_in_the_files_axis_order():
     grid = Grid((20, 24, 9), (2, 1, 0), (False, False, False), (5.0, 1.0, 2.0), (9, 24, 20))
     assert grid.source_spacing == SPACING

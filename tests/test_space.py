@@ -45,7 +45,7 @@ FEW = {
 }
 
 
-def test_an_architecture_hashes_alike_in_another_process():
+def test_an_architecture_has_the_same_hash_in_another_process():
     architecture = FULL.architecture(FULL.sample(Random(0)))
     hash(architecture)
     code = (
@@ -78,7 +78,7 @@ FORBID = [
 
 
 @pytest.mark.parametrize("placement", ["each", "tied"])
-def test_what_a_study_forbids_is_never_sampled_listed_or_counted(placement):
+def test_forbidden_combinations_are_never_sampled_listed_or_counted(placement):
     space = narrow_space(THICK, Narrowing(placement, SETTLED, FEW, FORBID))
     whole = narrow(THICK, placement=placement, fix=SETTLED, choices=FEW)
     listed = [tuple(decisions.items()) for decisions in space.enumerate()]
@@ -102,13 +102,13 @@ def test_what_a_study_forbids_is_never_sampled_listed_or_counted(placement):
         ([({"encoder": ["plain", "residual"]}, "")], "forbid: the rules leave no network to choose"),
     ],
 )
-def test_a_rule_that_cannot_be_meant_is_named(forbid, message):
+def test_an_impossible_rule_is_refused(forbid, message):
     with pytest.raises(DecisionError, match=message):
         narrow_space(THICK, Narrowing("each", SETTLED, FEW, forbid))
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_papers_network_with_nothing_changed_is_itself(name):
+def test_a_base_without_changes_is_the_papers_network(name):
     preset = PRESETS[name]
     opened = ["attention@skips", "upsampling", "deep_supervision"]
     space = narrow_space(preset.context, Narrowing(base=preset.architecture, open=opened))
@@ -130,7 +130,7 @@ def test_options_of_a_bases_own_blocks_can_be_opened():
     assert changed["channels"] == (8, 16, 32, 64, 128) and why_not(changed, preset.context) is None
 
 
-def test_a_bases_block_can_be_taken_away_or_replaced():
+def test_a_bases_block_can_be_removed_or_replaced():
     preset = PRESETS["csam_unet"]
     space = narrow_space(preset.context, Narrowing(base=preset.architecture, open=["attention"]))
     bare = space.complete({axis.name: "none" for axis in space.axes if AxisName.parse(axis.name).is_attention})
@@ -153,13 +153,13 @@ def test_a_bases_block_can_be_taken_away_or_replaced():
         (None, ["norm"], "open: axes are opened on a base; name one under `base`"),
     ],
 )
-def test_what_cannot_be_opened_is_named(base, opened, message):
+def test_axes_that_cannot_be_opened_are_refused(base, opened, message):
     architecture = PRESETS[base].architecture if base else None
     with pytest.raises(DecisionError, match=message):
         narrow_space(CUBIC, Narrowing(base=architecture, open=opened))
 
 
-def test_what_does_not_reach_the_network_is_not_written():
+def test_unused_options_are_not_part_of_an_architecture():
     space = narrow(CUBIC, placement="each", fix={}, choices={})
     partial = {
         "levels": 3,
@@ -199,7 +199,7 @@ def test_thick_slices_are_not_pooled_until_voxels_are_near_isotropic():
     assert level_sizes((7, 33, 1), ((1, 2, 2), (2, 2, 1))) == ((7, 33, 1), (7, 17, 1), (4, 9, 1))
 
 
-def test_places_are_named_as_data_meets_them():
+def test_places_are_named_in_data_order():
     names = ["encoder0", "encoder1", "bottleneck", "skip1", "skip0", "decoder1", "decoder0"]
     assert [str(place) for place in places(3)] == names
     assert tuple(map(Place.parse, names)) == places(3)
@@ -217,13 +217,13 @@ def test_a_group_stands_for_the_places_of_its_kind():
 
 
 @pytest.mark.parametrize("text", ["skip", "bottleneck0", "skip-1", "skip²", "", "encoder1s", "upward0"])
-def test_what_names_no_place_is_refused(text):
+def test_an_unknown_place_is_refused(text):
     with pytest.raises(ValueError, match="no place of a U is called"):
         Place.parse(text)
     assert AxisName.parse(f"attention@{text}") == AxisName(f"attention@{text}")
 
 
-def test_what_cannot_be_built_says_why():
+def test_a_network_that_cannot_be_built_is_refused_with_the_reason():
     space = narrow(CUBIC, placement="each", fix={"width": 8, "levels": 3}, choices={})
     with pytest.raises(Refused, match="csam at skip0 has 8 channels: its semantic gate needs 16 or more"):
         build(space.architecture(space.complete({"attention@skip0": "csam"})), CUBIC)
@@ -245,12 +245,12 @@ def test_what_cannot_be_built_says_why():
         ({"deep_supervision": 1}, {}, "1 is not a choice"),
     ],
 )
-def test_a_wrong_narrowing_is_named(fix, choices, message):
+def test_an_invalid_narrowing_is_refused(fix, choices, message):
     with pytest.raises(DecisionError, match=message.replace("(", r"\(")):
         narrow(CUBIC, placement="each", fix=fix, choices=choices)
 
 
-def test_the_narrower_name_wins():
+def test_the_more_specific_name_wins():
     space = narrow(
         CUBIC,
         placement="each",
@@ -263,13 +263,13 @@ def test_the_narrower_name_wins():
     assert "csam.slice@skip1" not in space.by_name and "csam.slice@skip0" in space.by_name
 
 
-def test_completing_names_every_unknown_axis_and_value():
+def test_completing_reports_every_unknown_axis_and_value():
     with pytest.raises(DecisionError) as error:
         FULL.complete({"depth": 3, "encoder": "vgg"})
     assert [name for name, _ in error.value.problems] == ["depth", "encoder"]
 
 
-def test_an_architecture_is_described_in_a_line():
+def test_an_architecture_is_described_in_one_line():
     space = narrow(CUBIC, placement="each", fix={"levels": 3, "width": 16, "repeats": 2}, choices={})
     partial = {"attention@skip0": "csam", "csam.positional@skip0": False, "attention@bottleneck": "isa"}
     described = space.architecture(space.complete(partial)).describe()
@@ -277,7 +277,7 @@ def test_an_architecture_is_described_in_a_line():
     assert space.architecture(space.complete({})).describe() == "plain x2 16-32-64; no attention"
 
 
-def test_epa_alone_in_a_branch_is_written_and_both_are_not():
+def test_a_single_branch_of_epa_is_written_and_the_default_is_not():
     fix = {"attention@bottleneck": "epa", "levels": 3, "width": 8, "epa.projection": 16, "epa.heads": 2}
     made = {}
     for branches in ("both", "spatial", "channel"):

@@ -28,7 +28,7 @@ SPACES = {placement: narrow(CONTEXT, placement=placement, fix={}, choices={}) fo
 PLACEMENTS = pytest.mark.parametrize("placement", SPACES)
 
 
-def test_ordered_axes_are_numbers_categories_are_one_hot_and_closed_axes_are_told_from_open_ones():
+def test_ordered_axes_are_numbers_categories_are_one_hot_and_closed_axes_are_marked():
     features = Features(SMALL)
     assert features.names == ("levels", "norm=batch", "norm=layer", "width", "width:open")
     closed = {"levels": 3, "norm": "layer", "fixed": 7}
@@ -38,7 +38,7 @@ def test_ordered_axes_are_numbers_categories_are_one_hot_and_closed_axes_are_tol
     assert Coded(SMALL).free.tolist() == [0, 1, 3]
 
 
-def test_no_decisions_make_an_empty_matrix_of_the_same_width():
+def test_no_decisions_give_an_empty_matrix_of_the_same_width():
     assert Features(SMALL).vectors([]).shape == (0, 5) and Coded(SMALL).encode([]).shape == (0, 4)
 
 
@@ -65,7 +65,7 @@ def test_two_different_decision_sets_never_share_a_vector(placement, seed):
 
 @PLACEMENTS
 @given(seed=st.integers(0, 10_000))
-def test_coded_rows_are_complete_decision_sets_and_come_back(placement, seed):
+def test_coded_rows_are_complete_decision_sets_and_can_be_decoded(placement, seed):
     space, rng = SPACES[placement], np.random.default_rng(seed)
     coded = Coded(space)
     rows = coded.sample(rng, 4)

@@ -52,7 +52,7 @@ def one_step(network, context):
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32), context=st.sampled_from(CONTEXTS))
-def test_any_point_builds_or_says_why_trains_and_keeps_odd_sizes(seed, context):
+def test_any_point_trains_at_odd_sizes_or_is_refused_with_the_reason(seed, context):
     torch.manual_seed(0)
     architecture = SPACES[context].architecture(SPACES[context].sample(Random(seed)))
     if why_not(architecture, context):
@@ -176,7 +176,7 @@ def test_equal_networks_have_equal_fingerprints():
         ),
     ],
 )
-def test_what_cannot_be_built_says_why_with_the_numbers(context, decisions, message):
+def test_a_network_that_cannot_be_built_is_refused_with_the_numbers(context, decisions, message):
     space = narrow(context, placement="each", fix={"levels": 3, "width": 8}, choices={"epa.heads": [4, 3]})
     reason = why_not(space.architecture(space.complete(decisions)), context) or ""
     assert bool(reason) == bool(message)

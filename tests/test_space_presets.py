@@ -83,7 +83,7 @@ def test_the_papers_networks_have_their_names():
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_parameters_are_those_of_the_released_network(name):
+def test_parameters_equal_the_released_networks(name):
     assert count(PRESETS[name].architecture, PRESETS[name].context) == PARAMETERS[name]
 
 
@@ -92,7 +92,7 @@ def test_csam_without_uncertainty_has_the_released_parameters():
     assert count(changed(preset.architecture, csam_uncertainty=False), preset.context) == 34_706_018
 
 
-def test_networks_whose_papers_give_no_count_are_near_what_their_notes_say():
+def test_networks_without_a_published_count_are_near_their_notes():
     counts = {name: count(PRESETS[name].architecture, PRESETS[name].context) for name in ("sau_net", "joint_denseunet")}
     # 38.87 M with biases before the norms, which ours leaves out, and without ISA's 64 * 64 + 64
     assert counts["sau_net"] == pytest.approx(38.87e6, rel=0.001)
@@ -106,7 +106,7 @@ def test_a_preset_is_an_architecture_like_any_other(name):
     assert architecture.describe().startswith(architecture["encoder"])
 
 
-def test_what_only_presets_spell_is_not_written_in_the_space():
+def test_options_of_presets_only_are_not_part_of_the_space():
     space = narrow(PRESETS["meunet"].context, placement="each", fix={}, choices={})
     architecture = space.architecture(space.complete({}))
     assert {name for name, _ in architecture.entries} == {
@@ -150,13 +150,13 @@ def test_a_small_preset_learns_everywhere_and_takes_odd_sizes(name):
     assert logits.shape == (1, context.classes, 17, 37, 45)
 
 
-def test_deep_supervision_stands_on_the_first_two_stages_grids():
+def test_deep_supervision_is_on_the_first_two_stages_grids():
     architecture, context = tiny("unetrpp_acdc")
     outputs = build(architecture, context).supervised(torch.randn(1, 1, *context.patch))
     assert [tuple(output.shape[2:]) for output in outputs] == [(8, 32, 64), (8, 8, 16), (4, 4, 8)]
 
 
-def test_the_stem_reads_the_image_beside_full_resolution():
+def test_the_stem_and_the_full_resolution_branch_both_read_the_image():
     architecture, context = tiny("unetrpp_tumor")
     network = build(architecture, context)
     assert network.down[0].conv1.conv.in_channels == network.down[1].conv.in_channels == 4
@@ -164,7 +164,7 @@ def test_the_stem_reads_the_image_beside_full_resolution():
     assert network.down[3].norm.num_groups == 8  # two channels a group
 
 
-def test_sizes_that_the_stem_does_not_divide_leave_the_rest_as_it_was():
+def test_sizes_that_the_stem_does_not_divide_do_not_change_the_rest():
     architecture, context = tiny("unetrpp_synapse")
     stem = build(architecture, context).down[1]
     x = torch.randn(1, 1, 5, 9, 11)
@@ -175,7 +175,7 @@ def test_sizes_that_the_stem_does_not_divide_leave_the_rest_as_it_was():
     torch.testing.assert_close(stem(x), stem.norm(padded))
 
 
-def test_the_released_encoder_start_is_the_encoders_alone():
+def test_the_released_initialisation_applies_only_to_the_encoder():
     torch.manual_seed(0)
     architecture = changed(PRESETS["unetrpp_synapse"].architecture, epa_projection=8)
     network = build(architecture, Context((32, 64, 64), (1.0, 1.0, 1.0), 1, 2))
@@ -184,7 +184,7 @@ def test_the_released_encoder_start_is_the_encoders_alone():
     assert float(decoder.weight.detach().abs().max()) <= decoder.in_features**-0.5 and decoder.bias.any()
 
 
-def test_a_two_patch_network_trains_its_first_level_on_the_standard_patch_alone():
+def test_a_two_patch_network_trains_its_first_level_only_on_the_standard_patch():
     torch.manual_seed(0)
     architecture, context = tiny("meunet")
     network = build(architecture, context).train()
@@ -209,7 +209,7 @@ def test_a_two_patch_network_trains_its_first_level_on_the_standard_patch_alone(
     assert {name.partition(".")[0] + name.partition(".")[2][:2] for name in without} == {"down0.", "up0.", "heads0"}
 
 
-def test_only_a_two_patch_network_has_the_three_ways():
+def test_only_a_two_patch_network_has_the_three_forward_functions():
     network = build(*tiny("meunet_cascade")).second
     with pytest.raises(ValueError, match="needs a network built with stages: two-patch"):
         two_patch_network(network)
@@ -263,7 +263,7 @@ def test_no_gradient_reaches_a_cascades_first_networks_through_the_second():
         ("csam_unet", {"channels": (8, 16, 16, 16, 16)}, {}, "csam at skip0 has 8 channels"),
     ],
 )
-def test_a_preset_that_does_not_fit_says_why(name, values, context, message):
+def test_a_preset_that_does_not_fit_is_refused_with_the_reason(name, values, context, message):
     architecture, usual = tiny(name)
     with pytest.raises(Refused, match=message):
         build(changed(architecture, **values), Context(**{**usual.__dict__, **context}))

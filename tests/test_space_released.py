@@ -25,7 +25,7 @@ def fake_state(name):
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("unetrpp")])
-def test_unetrpp_names_lead_there_and_back(name):
+def test_unetrpp_names_survive_the_round_trip(name):
     ours, architecture = fake_state(name), PRESETS[name].architecture
     theirs = to_released(ours, architecture)
     assert len(theirs) == len(ours)
@@ -44,7 +44,7 @@ def test_unetrpp_names_lead_there_and_back(name):
     }
 
 
-def test_unetrpp_names_are_the_released_ones():
+def test_unetrpp_names_equal_the_released_ones():
     theirs = to_released(fake_state("unetrpp_acdc"), PRESETS["unetrpp_acdc"].architecture)
     shapes = {key: tuple(value.shape) for key, value in theirs.items()}
     assert shapes["unetr_pp_encoder.downsample_layers.0.0.conv.weight"] == (32, 1, 1, 4, 4)
@@ -90,7 +90,7 @@ def test_csam_encoder_weights_give_the_released_maps():
     assert all(torch.equal(again[key], released[key]) for key in again)
 
 
-def test_unknown_names_and_networks_are_named():
+def test_unknown_names_and_networks_are_refused():
     with pytest.raises(ValueError, match="1 names are not in the table of released names: encoder9.weight"):
         from_released({"encoder9.weight": torch.zeros(1)}, PRESETS["unetrpp_acdc"].architecture)
     with pytest.raises(ValueError, match="no released weights are known for 'me' networks"):

@@ -26,7 +26,7 @@ def network_of(name, context, **decisions):
 
 
 @each_model
-def test_what_is_known_of_a_model_is_what_timm_gives(name):
+def test_the_facts_of_a_model_equal_timms(name):
     encoder = TimmSlices(name, 1, levels=len(KNOWN[name].channels))
     info = encoder.net.feature_info
     assert Stages(tuple(info.channels()), tuple(info.reduction())) == KNOWN[name]
@@ -34,7 +34,7 @@ def test_what_is_known_of_a_model_is_what_timm_gives(name):
 
 @each_model
 @pytest.mark.parametrize("size", [(3, 33, 28), (1, 17, 40), (2, 7, 70)])
-def test_odd_and_tiny_planes_give_maps_rounded_up(name, size):
+def test_odd_and_tiny_planes_give_maps_with_sizes_rounded_up(name, size):
     levels = 3
     encoder = TimmSlices(name, 2, levels=levels).eval()
     with torch.inference_mode():
@@ -45,7 +45,7 @@ def test_odd_and_tiny_planes_give_maps_rounded_up(name, size):
 
 
 @each_model
-def test_a_network_trains_every_weight_of_it(name):
+def test_every_weight_of_a_network_trains(name):
     context = Context((3, 40, 33), (8.0, 1.0, 1.0), 3, 2)
     network = lay_out(network_of(name, context, levels=3)).train()
     (phase,) = make_phases(network, patch=context.patch, training=Training(patch=context.patch))
@@ -54,7 +54,7 @@ def test_a_network_trains_every_weight_of_it(name):
     assert all(p.grad is not None for p in network.parameters())
 
 
-def test_slices_do_not_meet_in_the_encoder_but_at_the_places():
+def test_slices_interact_only_at_the_attention_places():
     context = Context((4, 32, 32), (8.0, 1.0, 1.0), 1, 2)
     x = torch.randn(1, 1, *context.patch)
     other = x.clone()
@@ -68,7 +68,7 @@ def test_slices_do_not_meet_in_the_encoder_but_at_the_places():
         assert not torch.equal(joined(x)[:, :, 2], joined(other)[:, :, 2])
 
 
-def test_attention_has_no_place_inside_timm_and_levels_end_with_its_stages():
+def test_timm_encoders_have_no_attention_places_and_end_with_their_stages():
     context = Context((4, 32, 32), (8.0, 1.0, 1.0), 1, 2)
     space = narrow(context, placement="each", fix={"encoder": "timm:convnext_atto"}, choices={})
     assert not [axis.name for axis in space.axes if axis.name.startswith("attention@encoder")]
@@ -78,7 +78,7 @@ def test_attention_has_no_place_inside_timm_and_levels_end_with_its_stages():
     assert architecture.decoder_channels == (8, 16, 32, 64)
 
 
-def test_any_other_convolutional_model_of_timm_may_be_named():
+def test_any_convolutional_model_of_timm_can_be_named():
     assert timm_stages("regnety_002") == Stages((32, 24, 56, 152, 368), (2, 4, 8, 16, 32))
     context = Context((2, 32, 32), (8.0, 1.0, 1.0), 1, 2)
     space = narrow(context, placement="tied", fix={}, choices={"encoder": ["plain", "timm:regnety_002"]})
@@ -94,12 +94,12 @@ def test_any_other_convolutional_model_of_timm_may_be_named():
         ("timmy", r"'timmy' is not a choice .*\(choices: plain, residual, dense, unetrpp, timm:NAME\)"),
     ],
 )
-def test_what_timm_has_not_is_named(encoder, message):
+def test_an_unknown_timm_model_is_refused(encoder, message):
     with pytest.raises(DecisionError, match=message.replace(" .*", ".*")):
         narrow(Context((4, 32, 32), (8.0, 1.0, 1.0), 1, 2), placement="each", fix={"encoder": encoder}, choices={})
 
 
-def test_pretrained_weights_come_through_timms_own_loading_or_say_what_is_missing(monkeypatch):
+def test_pretrained_weights_are_loaded_by_timm_or_reported_as_missing(monkeypatch):
     """Without internet timm can't have them; with a cache that holds them it would load."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     context = Context((4, 32, 32), (8.0, 1.0, 1.0), 2, 2)
