@@ -1,8 +1,7 @@
-"""Time and live bytes of each block beside a literal transcription of its equations: python
-tests/bench_blocks.py.
+"""Time and memory of each block compared with a literal transcription of its equations.
 
-Both run in turn in one process, so that a busy machine slows both; the ratio is the median of the paired
-ratios. Live bytes are the largest sum of live storages in a run, inputs included, weights not.
+Run: make bench-blocks. Both alternate in one process, so a busy machine slows both; the ratio is the median of the
+paired ratios. Live bytes are the peak sum of live storages in a run, with inputs, without weights.
 """
 
 import argparse
@@ -23,14 +22,13 @@ from search.costs.live_bytes import LiveBytes
 
 
 def one_convolution(block: ISA, x: Tensor) -> Tensor:
-    """Not ISA's equations but the yardstick: one 1x1 convolution of the same width."""
+    """The baseline for ISA: one 1x1 convolution of the same width."""
     return block.conv(x)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A block, its transcription, its input, and the limits: (forward, forward+backward), None where there is
-    none."""
+    """A block, its transcription, its input, and its limits: (forward, forward+backward), None without a limit."""
 
     name: str
     block: nn.Module
@@ -42,7 +40,7 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """The sizes that the limits are stated for."""
+    """Return the cases for which the limits are stated."""
     epa = EPA(32, tokens=32768, projection=64, heads=4)
     return [
         Case("EPA N=32768 C=32 P=64", epa, literal_epa, (1, 32768, 32), (0.45, 0.6), (0.4, 0.7)),
@@ -76,7 +74,7 @@ def seconds(work: Callable[[], None]) -> float:
 
 
 def paired_ratio(ours: Callable[[], None], theirs: Callable[[], None], *, repeats: int) -> tuple[float, float, float]:
-    """Median of the paired ratios, and the two medians in seconds; one warm-up each."""
+    """Return the median of the paired ratios, and both medians in seconds, after one warm-up each."""
     ours(), theirs()
     pairs = [(seconds(ours), seconds(theirs)) for _ in range(repeats)]
     ratio = statistics.median(a / b for a, b in pairs)
@@ -84,7 +82,7 @@ def paired_ratio(ours: Callable[[], None], theirs: Callable[[], None], *, repeat
 
 
 def live_bytes(work: Callable[[], None], module: nn.Module, *held: Tensor) -> int:
-    """Peak live bytes of one call, `held` tensors included; the gradients of the weights are made before."""
+    """Return the peak live bytes of one call, including the tensors `held`."""
     for parameter in module.parameters():
         parameter.grad = None
     with LiveBytes().hold(*held) as counter:
@@ -93,7 +91,7 @@ def live_bytes(work: Callable[[], None], module: nn.Module, *held: Tensor) -> in
 
 
 def measure(case: Case, step: Callable, *, repeats: int) -> tuple[float, float, float, float]:
-    """Time ratio, our seconds, their seconds, bytes ratio (or extra bytes over the input's)."""
+    """Return time ratio, our seconds, their seconds, bytes ratio (or extra bytes relative to the input's)."""
     torch.manual_seed(0)
     for parameter in case.block.parameters():
         nn.init.normal_(parameter, std=0.1)
@@ -111,7 +109,7 @@ def measure(case: Case, step: Callable, *, repeats: int) -> tuple[float, float, 
 
 
 def show(value: float, limit: float | None) -> str:
-    """A figure beside its limit."""
+    """Format a number with its limit."""
     return f"{value:5.2f}" + (
         " (no limit) " if limit is None else f" ({'≤' if value <= limit else '> !'} {limit:4})   "
     )

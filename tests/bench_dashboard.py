@@ -1,6 +1,6 @@
-"""The dashboard's speed in a real browser: first paint beside an empty Dash graph's, update, memory, report.html.
+"""The dashboard's speed in a real browser: first paint compared with an empty Dash graph, update, memory, report.html.
 
-`make bench-dashboard`; `--without-optuna` leaves out optuna-dashboard on the same database, which takes minutes.
+Run: make bench-dashboard. `--without-optuna` skips optuna-dashboard on the same database, which takes minutes.
 """
 
 import argparse
@@ -36,7 +36,7 @@ app = Dash("empty")
 app.layout = dcc.Graph(figure={})
 app.run(port=PORT, debug=False)
 """
-# Notes when a selector first matches something, and the frame after it has been painted
+# Records when a selector first matches, and the frame after the match was painted
 WATCH = """(() => {
   const note = () => { window.painted = performance.now(); };
   const look = () => requestAnimationFrame(document.querySelector(SELECTOR) ? () => requestAnimationFrame(note) : look);
@@ -70,7 +70,7 @@ def wait_for(url, patience_s=120):
 
 
 def callback(base, outputs, inputs, state=()):
-    """Do what the page does after a tick; return the seconds that the server took."""
+    """Do what the page does after a tick; return the server's seconds."""
     written = [dict(zip(("id", "property"), each.split("."), strict=True)) for each in outputs]
     named = [{"id": id_, "property": name, "value": value} for id_, name, value in inputs]
     body = {

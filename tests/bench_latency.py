@@ -1,4 +1,4 @@
-"""Do two measurements of latency rank networks alike? 30 networks, twice, with a pause between: Spearman's rho."""
+"""Do two latency measurements rank networks equally? 30 networks, twice, with a pause: Spearman's rho."""
 
 import argparse
 import time
@@ -16,7 +16,7 @@ LIMIT = 0.98
 
 
 def measure_all(networks, device) -> list:
-    """Measure each, in their order."""
+    """Measure the networks in order."""
     training = Training(patch=DEMO.patch)
     return [measure_latency(build(each, DEMO), DEMO, training, device=device) for each in networks]
 

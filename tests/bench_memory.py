@@ -1,7 +1,7 @@
-"""Predicted training memory beside the measured one: each preset and 50 random networks; and the time it takes.
+"""Predicted training memory compared with measurements: each preset and 50 random networks; and the time to predict.
 
-On a GPU the measured one is CUDA's peak allocated, at the papers' patches where they fit; on a CPU the live bytes of a
-real step, at patches made smaller until a step holds under 4 GiB.
+On a GPU the measurement is CUDA's peak of allocated memory, at the papers' patches if they fit; on a CPU the live bytes
+of a real step, at patches reduced until a step needs less than 4 GiB.
 """
 
 import argparse
@@ -37,12 +37,12 @@ class Row:
 
     @property
     def error(self) -> float:
-        """Relative, signed."""
+        """Relative error, signed."""
         return self.predicted / self.measured - 1
 
 
 def fitted(architecture: Architecture, context: Context, most: int) -> Context | None:
-    """Halve the plane until a step fits; None where no such patch can be built."""
+    """Halve the plane until a step fits; None if no such patch can be built."""
     while training_memory_bytes(architecture, context, Training(patch=context.patch, batch=1)) > most:
         depth, height, width = context.patch
         context = replace(context, patch=(depth, height // 2, width // 2))
@@ -63,7 +63,7 @@ def random_networks(count: int) -> list[Architecture]:
 
 
 def main() -> None:
-    """Print a line a network, then the errors and times against their limits."""
+    """Print one line per network, then errors and times with their limits."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--random", type=int, default=50)
     parser.add_argument("--presets", action=argparse.BooleanOptionalAction, default=True)
@@ -79,7 +79,7 @@ def main() -> None:
         most = ON_CPU if device.type == "cpu" else int(0.8 * torch.cuda.get_device_properties(device).total_memory)
         context = fitted(preset.architecture, preset.context, most)
         if context is None:
-            print(f"{preset.name:18} no patch of it fits")
+            print(f"{preset.name:18} no patch fits")
             continue
         training = Training(patch=context.patch, batch=1)
         predicted = training_memory_bytes(preset.architecture, context, training)
@@ -117,7 +117,7 @@ def show(row: Row, note: str) -> None:
 
 
 def report_seconds(what: str, seconds: list[float], limit: float) -> None:
-    """Print processor seconds against their limit."""
+    """Print processor seconds with their limit."""
     median, most = statistics.median(seconds), max(seconds)
     print(
         f"{what}: median {median:.2f} s, most {most:.2f} s of one core (limit {limit} s) "

@@ -1,6 +1,6 @@
-"""Do the papers' networks learn on real thick slices? Twenty steps of each on a patch of Task27_ACDC, whole or narrow.
+"""Do the papers' networks learn on real thick slices? Twenty steps of each on a patch of Task27_ACDC, full or narrow.
 
-VOXNAS_DATA (or the folder given by --data) holds Task27_ACDC.
+VOXNAS_DATA (or --data) is a folder that contains Task27_ACDC.
 """
 
 import argparse
@@ -45,7 +45,7 @@ objectives: {dice: maximize}
 
 
 def narrowed(architecture: Architecture) -> Architecture:
-    """Return the same network with few channels and projected tokens, for a test that takes seconds."""
+    """Return the same network with few channels and projected tokens, for fast tests."""
     values = dict(architecture.entries)
     if architecture["encoder"] == "densenet":
         layers = (1, 2, 1, 1)
@@ -60,7 +60,7 @@ def narrowed(architecture: Architecture) -> Architecture:
 
 
 def losses(name: str, data_root: Path, folder: Path, *, narrow: bool, steps: int = STEPS) -> list[list[float]]:
-    """Train a paper's network for some steps a phase on one labelled patch, and return the losses of each."""
+    """Train a paper's network for some steps per phase on one labelled patch; return the losses per phase."""
     file = folder / f"{name}.yaml"
     file.write_text(STUDY % name)
     plan = make_plan(load_study(file, data_root=data_root), runs=folder / "runs")
@@ -84,7 +84,7 @@ def losses(name: str, data_root: Path, folder: Path, *, narrow: bool, steps: int
 
 
 def falls(values: list[float]) -> bool:
-    """Tell whether the last quarter of losses lies under the first."""
+    """Return whether the mean loss of the last quarter is below that of the first."""
     first, last = ends(values)
     return last < first
 

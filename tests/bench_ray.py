@@ -1,6 +1,6 @@
-"""What the cluster costs: seconds a trial that trains nothing, a driver with 10,000 records, 64 busy workers, packing.
+"""The cluster's overhead: seconds per empty trial, a driver with 10,000 records, 64 busy workers, packing.
 
-`make bench-ray` prints all of it beside its limits; names as arguments (platform, driver, busy, packing) run some.
+`make bench-ray` prints all figures with their limits; arguments (platform, driver, busy, packing) select some.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def wide_plan(folder, *overrides, text=WIDE):
 
 
 class Nothing(Sleeper):
-    """A trial that trains nothing; notes when it was done."""
+    """A trial without training; records when it ended."""
 
     epoch_s = 0.0
 
 
 def free_executor(plan, cluster, trial, memory_bytes=10 * 2**20):
-    """An executor whose prices are known, as those of networks that were priced before are."""
+    """An executor with known prices, as of networks that were priced before."""
     from search.runner.cluster.executor import RayExecutor
     from search.runner.pricer import Pricer
     from search.trials.records import Costs, Latency
@@ -73,13 +73,13 @@ def free_executor(plan, cluster, trial, memory_bytes=10 * 2**20):
 
 
 def steady_s(stamps):
-    """Seconds a trial between the first fifth, while actors start, and the last trial."""
+    """Return the seconds per trial from the first fifth (actors start) to the last trial."""
     first = len(stamps) // 5
     return (stamps[-1] - stamps[first]) / (len(stamps) - 1 - first)
 
 
 class Stamps:
-    """A view that notes when trials ended."""
+    """A view that records when trials ended."""
 
     def __init__(self):
         self.at, self.running, self.most = [], set(), 0
@@ -122,14 +122,14 @@ def bench_platform(folder):
         ("Tune's own OptunaSearch as it comes", "own", False),
     ):
         rows.append((title, tune_alone(Path(folder), searcher, reuse)))
-    print(f"platform: seconds a trial that trains nothing, 2 workers, {parameters:.0f} parameters a trial")
+    print(f"platform: seconds per empty trial, 2 workers, {parameters:.0f} parameters per trial")
     for title, seconds in rows:
         print(f"  {title:58} {seconds:6.3f} s" + ("  (limit 0.150 s)" if seconds is ours else ""))
     stop_cluster(cluster)
 
 
 def tune_alone(folder, searcher, reuse):
-    """Seconds a trial of Tune without voxnas; 40 parameters where there is a searcher."""
+    """Return the seconds per trial of Tune without voxnas; with a searcher, 40 parameters."""
     from ray import tune
 
     class Done(tune.Trainable):
@@ -205,7 +205,7 @@ def make_searcher(folder, kind):
 
 
 def fill(plan, records):
-    """Write so many trained records into a study's database, by SQL: asking for them would take an hour."""
+    """Write `count` trained records to a study's database by SQL: asking for them would take an hour."""
     from random import Random
 
     from search.storage import RECORD, Store
@@ -293,7 +293,7 @@ print(json.dumps({"ready": ready, "ask": p95(asks), "tell": p95(tells), "rss": r
 
 
 def driver_limits(folder, records):
-    """Measure, in a process of its own, a driver on so many records: seconds until ready, to ask, to tell; bytes."""
+    """Measure a driver on `count` records in its own process: seconds until ready, to ask, to tell; bytes."""
     plan = wide_plan(folder, text=WIDE)
     parameters = fill(plan, records)
     command = [sys.executable, "-c", MEASURE, str(plan.loaded.file), str(plan.runs), str(HERE)]
@@ -314,7 +314,7 @@ def bench_driver(folder):
 
 
 class Night(Sleeper):
-    """Sleeps 30 to 180 s, and tells when, and whether torch or monai came with it."""
+    """Sleeps 30 to 180 s, and records when, and whether torch or monai were imported."""
 
     def progress(self, job):
         begun = time.time()
@@ -331,7 +331,7 @@ class Night(Sleeper):
 
 
 def busy_share(rows, workers, ramp_s):
-    """The share of workers that slept, from the ramp-up's end to the moment when no more trials were left to start."""
+    """Return the share of busy workers, from the end of the ramp-up until no trials were left to start."""
     first = min(row["begun"] for row in rows)
     begin, end = first + ramp_s, max(row["begun"] for row in rows)
     slept = sum(max(0.0, min(row["ended"], end) - max(row["begun"], begin)) for row in rows)
@@ -348,7 +348,7 @@ def bench_busy(folder, workers=64, trials=320):
     last_first = sorted(row["begun"] for row in rows)[workers - 1]
     ramp_s = last_first - min(row["begun"] for row in rows)
     processes = Counter(row["pid"] for row in rows)
-    print(f"busy: {workers} pretended workers, {trials} trials of 30 to 180 s")
+    print(f"busy: {workers} simulated workers, {trials} trials of 30 to 180 s")
     print(f"  ramp-up          {ramp_s:7.1f} s")
     print(f"  busy after it    {busy_share(rows, workers, ramp_s):7.3f}    (limit 0.9)")
     print(f"  processes        {len(processes):7d}    (restarted {len(processes) - workers})")
@@ -360,7 +360,7 @@ def bench_busy(folder, workers=64, trials=320):
 
 
 def most_at_once(notes):
-    """The most trials, and the most bytes of their predictions, that each card had at a time; lines of `Noted`."""
+    """Return the maximum of simultaneous trials and of their predicted bytes per GPU, from the lines of `Noted`."""
     cards, found = {}, {}
     for line in notes:
         card, share, begun, memory = line.split()
@@ -383,9 +383,9 @@ def bench_packing(folder, trials=40):
     plan = wide_plan(folder, "executor.device=auto")
     run(plan, free_executor(plan, cluster, Noted, memory_bytes=2 * 2**30), trials)
     found = most_at_once((plan.folder / "trials" / "notes").read_text().splitlines())
-    print(f"packing: {trials} trials predicted at 2 GiB on 2 pretended GPUs of 16 GiB")
+    print(f"packing: {trials} trials predicted at 2 GiB on 2 simulated GPUs of 16 GiB")
     for card, (most, predicted, share) in sorted(found.items()):
-        print(f"  card {card}: {most} at a time (limit 3), {predicted / 2**30:.1f} GiB predicted, shares {share:g}")
+        print(f"  GPU {card}: {most} at a time (limit 3), {predicted / 2**30:.1f} GiB predicted, shares {share:g}")
     stop_cluster(cluster)
     return found
 

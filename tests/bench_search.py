@@ -1,9 +1,8 @@
-"""The numbers that the search has to reach: known-cost against every other proposer on made tables.
+"""The search's targets: known-cost compared with every other proposer on synthetic tables.
 
-Run: make bench-search. All of it in one call, hours on two cores, most of them Optuna's Gaussian process:
---without gp leaves it out, --tables names some tables, and with --keep FOLDER a call goes on where the last one was cut
-off: all runs but ours are kept there (empty it when anything but known-cost has changed). Limits are those of the last
-column.
+Run: make bench-search. The whole benchmark takes hours on two cores, most of them in Optuna's Gaussian process.
+`--without gp` skips it and `--tables` selects tables. `--keep FOLDER` stores all runs but ours and resumes an
+interrupted call (empty the folder if anything but known-cost has changed). The last column shows the limits.
 """
 
 import argparse
@@ -28,14 +27,14 @@ from search.simulate.show import comparison_tables
 from search.simulate.synthetic import RECIPES, synthetic_table
 from search.trials.records import Measurement, Record
 
-SLOW = ("gp", "tpe")  # up to a second an ask: cut off where they need more than ours over the limit, and counted there
-MOST = 400  # trainings of a run of ours or of any other rival
-HALVING = Halving(min_epochs=9, reduction=3.0)  # of 27 epochs: earlier the made curves say little about their ends
+SLOW = ("gp", "tpe")  # up to a second per ask: cut off and counted where they exceed ours by the limit
+MOST = 400  # maximum number of trainings of a run
+HALVING = Halving(min_epochs=9, reduction=3.0)  # of 27 epochs: earlier, the synthetic curves predict their ends poorly
 LIMIT, UNSEEN_LIMIT, HOURS_LIMIT, WITHIN = 0.4, 0.5, 0.35, 0.8
 
 
 def runs_of(name, proposers, *, options, most, halving):
-    """Run proposers, each from the same seeds; only ours goes on to 99 %."""
+    """Run proposers, each from the same seeds; only ours continues to 99 %."""
     tasks = [
         Task(
             name,
@@ -54,7 +53,7 @@ def runs_of(name, proposers, *, options, most, halving):
 
 
 def kept_runs(tasks, *, jobs, folder):
-    """Yield each task with its run, from the folder where it is kept; ours is always run anew."""
+    """Yield each task with its run, cached in a folder; ours always runs again."""
     if folder is None or {task.proposer for task in tasks} == {OURS}:
         yield from zip(tasks, all_runs(tasks, jobs), strict=True)
         return
@@ -82,7 +81,7 @@ def compared(name, rivals, *, limit, options, halving=None):
 
 
 def rows_of(name, rivals, *, options, console):
-    """Compare on one table and return what the last table says of it: (what, number, limit)."""
+    """Compare on one table; return the rows of the final table: (quantity, number, limit)."""
     unseen = RECIPES[name].unseen
     limit = UNSEEN_LIMIT if unseen else LIMIT
     made = compared(name, rivals, limit=limit, options=options)
@@ -129,7 +128,7 @@ def ask_seconds(count):
 
 
 def speed_rows():
-    """Return what asks cost, and what that leaves of many workers' time."""
+    """Return the cost of asks, and the share of many workers' time that remains."""
     rules = Rules(workers=1024, trainings=3072, enough=1.1)
     busy = simulate(synthetic_table("network"), OURS, seed=0, rules=rules).busy
     return [
@@ -149,7 +148,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes that runs go to side by side
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes of parallel runs
     rivals = [name for name in PROPOSERS if name not in (OURS, *options.without.split(","))]
     console, grid = Console(width=170), Grid(title=f"{options.seeds} seeds each", title_justify="left")
     for heading in ("table", "what", "number", "limit"):

@@ -1,4 +1,4 @@
-"""How long the verbs that only look take, as whole processes. Run: make bench-startup."""
+"""Time of the read-only commands, as whole processes. Run: make bench-startup."""
 
 import statistics
 import subprocess

@@ -1,4 +1,4 @@
-"""Trials that cost nothing, for tests and benches of the cluster: workers import this file, and no torch with it."""
+"""Trials without training, for tests and benchmarks of the cluster: workers import this file, but not torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Watch(Stopwatch):
 
 
 class Sleeper(Trial):
-    """Sleeps `epoch_s` an epoch, and keeps how far it came as a training does: in its folder."""
+    """Sleeps `epoch_s` per epoch, and stores its progress in its folder as a training does."""
 
     epoch_s = 0.05
 
@@ -51,10 +51,10 @@ class Sleeper(Trial):
         return Measurement("trained", costs=job.costs, epochs=epochs, dice=dice, versions=(("imported", imported),))
 
     def before(self, job, epoch):
-        """Fault to inject before an epoch."""
+        """Hook for a fault before an epoch."""
 
     def first_time(self, job, what):
-        """Tell once in a study that something has not happened yet."""
+        """Return True once per study."""
         mark = Path(job.folder).parent / what
         fresh = not mark.exists()
         mark.touch()
@@ -76,7 +76,7 @@ class Killed(Sleeper):
 
 
 class AlwaysKilled(Sleeper):
-    """Trial 1 loses its process whenever it is tried."""
+    """Trial 1 loses its process at every attempt."""
 
     def before(self, job, epoch):
         if job.folder.endswith("000001"):
@@ -92,7 +92,7 @@ class Hanging(Sleeper):
 
 
 class Hungry(Sleeper):
-    """Trial 0 runs out of memory unless it is alone, trial 1 also then; tells how much it was lent."""
+    """Trial 0 runs out of memory unless it is alone, trial 1 always; records its resources."""
 
     def progress(self, job):
         alone = self.config["resources"].get("GPU") == 1.0 or self.config["resources"]["memory"] >= 3 * 2**30
@@ -105,7 +105,7 @@ class Hungry(Sleeper):
 
 
 class Wrong(Sleeper):
-    """Trial 1 raises what no training raises."""
+    """Trial 1 raises an error that no training raises."""
 
     def before(self, job, epoch):
         if job.folder.endswith("000001"):
@@ -113,7 +113,7 @@ class Wrong(Sleeper):
 
 
 class Noted(Sleeper):
-    """Notes when it was where, on which card; longer than the start of a process, or the first ones do it all."""
+    """Records when it ran on which GPU; runs longer than a process takes to start, so that all workers get trials."""
 
     epoch_s = 20.0
 

@@ -1,4 +1,4 @@
-"""What several test files share: a tiny finished study on made volumes."""
+"""Shared fixtures: a tiny finished study on synthetic volumes, a browser, a Ray cluster."""
 
 import importlib.util
 import os
@@ -85,7 +85,7 @@ def quiet_view():
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory) -> TinyRun:
-    """A study that ran to its end; tests only read it."""
+    """A finished study; tests only read it."""
     from search.config import load_study
     from search.runner.local import run_study
     from search.runner.plan import make_plan
@@ -98,7 +98,7 @@ def tiny_run(tmp_path_factory) -> TinyRun:
 
 @pytest.fixture(scope="module")
 def browser():
-    """A Chromium; of one module, since what drives it holds an event loop."""
+    """A Chromium per module, since its driver keeps an event loop."""
     if not CHROMIUM:
         pytest.skip("no Chromium on the path, and CHROMIUM names none")
     from playwright.sync_api import sync_playwright
@@ -111,7 +111,7 @@ def browser():
 
 @pytest.fixture(scope="session")
 def cluster():
-    """A Ray cluster of two raylets with a CPU each; tests that end raylets start their own."""
+    """A Ray cluster of two raylets with one CPU each; tests that stop raylets start their own."""
     from test_search_cluster import start_cluster, stop_cluster
 
     made = start_cluster({"num_cpus": 1}, {"num_cpus": 1})
@@ -121,7 +121,7 @@ def cluster():
 
 @pytest.fixture
 def shared_data() -> Path:
-    """Real volumes beside the checkout, or those that VOXNAS_DATA names."""
+    """The folder of real volumes: VOXNAS_DATA, or next to the checkout."""
     folder = Path(os.environ.get("VOXNAS_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no real volumes: neither {folder} nor VOXNAS_DATA")

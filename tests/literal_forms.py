@@ -1,4 +1,4 @@
-"""The attention blocks as their papers write them: no tricks, for benchmarks and for counting what is published."""
+"""The attention blocks as written in their papers, without optimisations: for benchmarks and for published counts."""
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from blocks.joint import JointAttention
 
 
 def literal_epa(block: EPA, x: Tensor) -> Tensor:
-    """UNETR++'s equations as the paper's code writes them, or of one branch alone."""
+    """UNETR++'s equations as in the released code, or those of one branch alone."""
     batch, tokens, channels = x.shape
     parts = block.qkvv(x).reshape(batch, tokens, -1, block.heads, channels // block.heads).permute(2, 0, 3, 1, 4)
     q, k, *values = (part.transpose(-2, -1) for part in parts)
@@ -40,7 +40,7 @@ def _literal_max(x: Tensor, dims: tuple[int, ...]) -> Tensor:
 
 
 def literal_csam(block: CSAM, x: Tensor) -> Tensor:
-    """CSAM's gates as the released code writes them, at the built number of slices."""
+    """CSAM's gates as in the released code, at the built number of slices."""
     if block.semantic_att is not None:
         dims, linear = (2, 3, 4), block.semantic_att.linear
         gate = linear(_literal_max(x, dims).flatten(1)) + linear(x.mean(dims))
@@ -62,7 +62,7 @@ def literal_csam(block: CSAM, x: Tensor) -> Tensor:
 
 
 def literal_joint(block: JointAttention, x: Tensor) -> Tensor:
-    """Joint attention with its N x N matrix, of each plane or of the volume."""
+    """Joint attention with its N x N matrix, per plane or over the volume."""
     batch, _, depth, *plane = x.shape
     tokens = x.permute(0, 2, 3, 4, 1)  # (B, D, H, W, C)
     tokens = tokens.flatten(0, 1).flatten(1, 2) if block.axes == "plane" else tokens.flatten(1, 3)
@@ -77,7 +77,7 @@ def literal_joint(block: JointAttention, x: Tensor) -> Tensor:
 
 
 def literal_isa(block: ISA, x: Tensor) -> Tensor:
-    """SAU-Net's sum of each slice gated by its neighbours, slice by slice."""
+    """SAU-Net's inter-slice attention, slice by slice."""
     if x.shape[2] == 1:
         return x
     slices = x.unbind(2)
@@ -103,7 +103,7 @@ def _mask(conv: nn.Module, plane: Tensor) -> Tensor:
 
 
 def make_literal(network: nn.Module) -> nn.Module:
-    """Let every attention block of a network run as it is written, in place."""
+    """Replace every attention block of a network by its literal form, in place."""
     forms = {CSAM: literal_csam, JointAttention: literal_joint, ISA: literal_isa}
     for module in network.modules():
         if isinstance(module, EPABlock):

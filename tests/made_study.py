@@ -1,4 +1,4 @@
-"""Made studies of any size, written into a database at once: real networks and costs, a Dice of a known character."""
+"""Synthetic studies of any size, written to a database: real networks and costs, Dice from a known function."""
 
 import json
 import sqlite3
@@ -21,7 +21,7 @@ STATES = {"trained": 1, "over budget": 2, "failed": 3, "stopped": 2, "running": 
 
 
 def made_records(count: int, *, seed: int = 0, table: str = "places", first: int = 0, state: str | None = None):
-    """Return records of random networks of a made table, four fifths of them trained."""
+    """Return records of random networks from a synthetic table, four fifths of them trained."""
     made, rng = synthetic_table(table), np.random.default_rng(seed)
     return [_record(made, number, rng, state) for number in range(first, first + count)]
 
@@ -72,7 +72,7 @@ def _record(made, number, rng, forced):
 
 
 def made_study(name: str, **objectives) -> Study:
-    """Return the study that made records belong to."""
+    """Return the study of the synthetic records."""
     context = RECIPES["places"].context
     named = objectives or {
         "dice": GOALS["dice"](),
@@ -107,7 +107,7 @@ def write_made_study(runs: Path, name: str, records, *, study: Study | None = No
 
 
 def add_records(file: Path, records, objectives) -> None:
-    """Write records as finished trials straight into Optuna's tables."""
+    """Write records as finished trials directly into Optuna's tables."""
     with sqlite3.connect(file) as connection:
         last = connection.execute("SELECT COALESCE(MAX(trial_id), 0) FROM trials").fetchone()[0]
         trials, params, values, attributes = [], [], [], []

@@ -1,4 +1,4 @@
-"""What every block that may stand at an attention place does, whatever it computes."""
+"""The contract that every attention block fulfils, whatever it computes."""
 
 import copy
 import json
@@ -42,9 +42,9 @@ each_variant = pytest.mark.parametrize(
 
 
 def build(name: str, **options) -> nn.Module:
-    """A block of `CHANNELS` whose weights are all random: at the start some are zero and hide mistakes.
+    """Return a block with `CHANNELS` channels and random weights: initially some are zero and would hide mistakes.
 
-    Biases are around 1, so that no narrow hidden layer is dead behind its ReLU.
+    Biases are around 1: with smaller ones a narrow hidden layer could be dead behind its ReLU.
     """
     torch.manual_seed(0)
     block = BLOCKS[name](CHANNELS, **(options or OPTIONS[name]))

@@ -1,4 +1,4 @@
-"""CSAM: the fast gates against the plain equations, other depths, the uncertain gate, memory, messages."""
+"""CSAM: the fast gates compared with the plain equations, other depths, the uncertain gate, memory, messages."""
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ def test_tied_maxima_give_the_gradient_to_one_of_them():
 
 
 def _numerical_shift(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """The derivative of the sum for a shift of all values: maxima stay where they are."""
+    """The derivative of the sum with respect to a shift of all values, which moves no maximum."""
     with torch.no_grad():
         return (block(x + 1e-6).sum() - block(x - 1e-6).sum()) / 2e-6
 

@@ -1,4 +1,4 @@
-"""EPA and its block: the folded form against the equations, other grids, forms, counts, memory, messages."""
+"""EPA and its block: the folded form compared with the equations, other grids, forms, counts, memory, messages."""
 
 import pytest
 import torch

@@ -1,7 +1,7 @@
-"""The blocks against recorded inputs, weights, outputs and gradients of the released code.
+"""The blocks compared with recorded inputs, weights, outputs and gradients of the released code.
 
-The vectors lie in ../shared/golden beside the repository, or in the folder that VOXNAS_GOLDEN names; any
-further file of the same form there is tested too.
+The vectors are in ../shared/golden next to the repository, or in the folder of VOXNAS_GOLDEN; all files of the same
+format there are tested.
 """
 
 import os
@@ -25,8 +25,7 @@ FORMS = {"synapse": "shared", "acdc": "separate", "lung": "separate", "tumor": "
 
 
 def named(pattern: str) -> pytest.MarkDecorator:
-    """One test per golden file whose constructor call matches; one that skips with the reason where there is
-    none."""
+    """Return one case per golden file whose constructor call matches, or a skipped case with the reason."""
     names = [name for name in NAMES if re.search(pattern, meta(name))]
     reason = f"no golden vectors of {pattern} in {FOLDER}"
     return pytest.mark.parametrize("name", names or [pytest.param("", marks=pytest.mark.skip(reason=reason))])
@@ -53,7 +52,7 @@ def close(ours: Tensor, golden: Tensor, label: str) -> None:
 
 
 def weights_into(module: nn.Module, golden: dict[str, Tensor]) -> nn.Module:
-    """Strictly, by the released names."""
+    """Load strictly, by the released names."""
     module.load_state_dict({key[2:]: value for key, value in golden.items() if key.startswith("w:")}, strict=True)
     return module
 
@@ -71,8 +70,7 @@ each_order = pytest.mark.parametrize("order", ["released", "corrected"])
 
 
 def volume(slices: Tensor) -> Tensor:
-    """The released (S, C, H, W) as ours, (1, C, S, H, W); the same call with dimensions swapped leads
-    back."""
+    """Convert the released (S, C, H, W) to ours, (1, C, S, H, W)."""
     return slices.movedim(0, 1)[None]
 
 

@@ -8,7 +8,7 @@ from blocks.isa import ISA
 
 
 def slice_by_slice(block: ISA, x: Tensor) -> Tensor:
-    """The paper's equations, one slice after the other, with the missing branch left out."""
+    """The paper's equations, slice by slice, without the missing branch."""
     previous = (block.conv if block.shared else block.conv_previous)(x).sigmoid()
     following = (block.conv if block.shared else block.conv_next)(x).sigmoid()
     out = []

@@ -25,7 +25,7 @@ ENCODER, DECODER = (16, 32, 64, 128, 128), (16, 16, 32, 64)
 
 
 class MeUNet(nn.Module):
-    """The paper's base network, written down here to have something to train."""
+    """The paper's base network, as a network to train."""
 
     def __init__(self, *, classes: int = 3, encoder=ENCODER, decoder=DECODER, predictions: int = 0) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ def test_two_backward_passes_give_the_gradient_of_the_sum():
 
 
 def step_peak_bytes(patch: int, factor: float, *, batch: int, plain: bool) -> int:
-    """Of one training step of the paper's network, on tensors without data."""
+    """Peak bytes of one training step of the paper's network, on abstract tensors."""
     with AbstractTensors() as tensors:
         network = MeUNet()
         standard = (patch,) * 3

@@ -1,4 +1,4 @@
-"""The cluster files that people start from: they parse, fit their schemas, and let nobody in without a token."""
+"""The example cluster files: they parse, match their schemas, and require a token."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Who may import whom, and what looking at a study must not load."""
+"""The order of imports, and the modules that read-only commands must not load."""
 
 import ast
 import graphlib
@@ -54,7 +54,7 @@ FILES = {
 
 
 def imports(file: Path) -> set[str]:
-    """Return every name that a file imports, lazily or for type checking alone too."""
+    """Return every name that a file imports, including lazy imports and those for type checking only."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -65,7 +65,7 @@ def imports(file: Path) -> set[str]:
 
 
 def arrows(name: str) -> set[str]:
-    """Return the modules of ours that a module imports."""
+    """Return the modules of this project that a module imports."""
     found = {each if each in FILES else each.rpartition(".")[0] for each in imports(FILES[name])}
     return (found & FILES.keys()) - {name}
 

@@ -1,4 +1,4 @@
-"""The whole line on real volumes, in short: skipped, with the reason, where there are none."""
+"""The whole workflow on real volumes, in short form; skipped with the reason if there are none."""
 
 import json
 import subprocess
@@ -120,6 +120,6 @@ def test_every_shipped_study_states_its_question_command_and_time_and_is_valid(n
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_narrow_version_of_a_papers_network_learns_on_cardiac_slices(name, shared_data, tmp_path):
-    """The short form of `make bench-presets`, which trains them whole."""
+    """The short form of `make bench-presets`, which trains them at full width."""
     for phase in losses(name, shared_data, tmp_path, narrow=True):
         assert falls(phase), phase

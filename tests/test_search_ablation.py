@@ -1,4 +1,4 @@
-"""Ablation files: arms, mistakes, equal arms; runs that resume, retry, share; what is written."""
+"""Ablation files: arms, mistakes, equal arms; runs that resume, retry and share; written results."""
 
 import csv
 import os

@@ -1,4 +1,4 @@
-"""An ablation's report in a real browser: it draws, fits, and asks nothing of the network."""
+"""An ablation's report in a real browser: it draws, fits the window, and makes no requests."""
 
 import os
 import shutil

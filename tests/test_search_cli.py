@@ -1,4 +1,4 @@
-"""The command line: its help loses nothing, text from files is printed as it is, tables are JSON if asked."""
+"""The command line: complete help, verbatim text from files, tables as JSON on request."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Studies on a Ray cluster of two raylets: what comes of faults of a trial; and that records are the local ones."""
+"""Studies on a Ray cluster of two raylets: faults of trials, and records equal to local ones."""
 
 import gc
 import os
@@ -32,7 +32,7 @@ TINY = STUDY.replace("epochs: 2", "epochs: 3")
 
 
 def start_cluster(*nodes):
-    """Start raylets whose workers find this checkout and its tests; the first is the head."""
+    """Start raylets whose workers can import this checkout and its tests; the first is the head."""
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = "5"  # noqa: SIM112 (how long a driver waits for a head)
@@ -45,7 +45,7 @@ def start_cluster(*nodes):
 
 
 def stop_cluster(cluster):
-    """End a cluster and this process's connection; what Ray leaves open is closed here, where it may complain."""
+    """Stop a cluster and this process's connection; close what Ray leaves open, as its warnings would fail a test."""
     import ray
 
     ray.shutdown()
@@ -74,7 +74,7 @@ def run(plan, cluster, trial, *, trials=3):
 
 
 def outcomes(plan):
-    """Check what holds after every fault, and return the records: none twice, none running, Optuna agrees."""
+    """Check the invariants after a fault (no record twice, none running, Optuna agrees) and return the records."""
     records = read_records(plan.url, plan.study.name)
     assert [record.number for record in records] == list(range(len(records)))
     assert len({record.identity for record in records}) == len(records)
@@ -143,7 +143,7 @@ def test_out_of_memory_is_retried_once_alone_and_is_then_over_budget(tmp_path, c
 
 
 def plain(records):
-    """What of records does not depend on clocks and machines."""
+    """Return the parts of records that do not depend on clocks and machines."""
     return [
         (
             record.number,

@@ -1,4 +1,4 @@
-"""A run on a cluster that loses its driver, a machine, its head, its disk: the same command ends the study."""
+"""A run on a cluster that loses its driver, a machine, its head or its disk: the same command finishes the study."""
 
 import shutil
 import signal
@@ -18,7 +18,7 @@ SLOW = TINY.replace("epochs: 3", "epochs: 20")
 
 
 def started(plan, cluster, *, trials=3):
-    """Start a driver of its own process and wait until two trials have done some epochs."""
+    """Start a driver in its own process and wait until two trials have finished some epochs."""
     command = [
         sys.executable,
         str(HERE / "cluster_study.py"),
@@ -41,7 +41,7 @@ def under_way(plan):
 
 
 def ends(plan, cluster, *, trials=3, trial="Sleeper"):
-    """Give the same command again, and check what it leaves."""
+    """Run the same command again, and check the results."""
     run(plan, cluster, trial, trials=trials)
     records = outcomes(plan)
     assert [record.state for record in records] == ["trained"] * trials

@@ -1,4 +1,4 @@
-"""What a trial asks a cluster for, worked out without one."""
+"""The resources that a trial requests, computed without a cluster."""
 
 import pytest
 

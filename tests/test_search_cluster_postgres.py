@@ -1,4 +1,4 @@
-"""Many drivers on one study in a real PostgreSQL: together, through an outage, and after one of them is gone."""
+"""Several drivers on one study in a real PostgreSQL: in parallel, through an outage, and after the loss of one."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Runs side by side: one reference, hypervolume over hours, the picture and the verb."""
+"""Comparison of runs: one reference point, hypervolume over hours, the figure and the command."""
 
 import json
 import shutil

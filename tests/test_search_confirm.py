@@ -1,4 +1,4 @@
-"""Confirmation: which trainings are wanted, what they say of a front, and the verb on a real study."""
+"""Confirmation: the trainings it needs, its conclusions about the front, and the command on a real study."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Costs: predictions beside slow references."""
+"""Costs: predictions compared with slow reference implementations."""
 
 from random import Random
 

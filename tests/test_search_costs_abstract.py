@@ -1,4 +1,4 @@
-"""Abstract tensors beside real ones: sizes, strides, types and storages of what operators make on a CPU."""
+"""Abstract tensors compared with real ones: sizes, strides, dtypes and storages of operators' results on a CPU."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Multiply-adds: those of the published operations, beside torch's counter and the papers' numbers."""
+"""Multiply-adds of the published operations, compared with torch's counter and the papers' numbers."""
 
 from random import Random
 
@@ -29,7 +29,7 @@ def macs(block, shape):
 
 
 def counted(function):
-    """What torch's own counter sees of matrix products and convolutions, in multiply-adds."""
+    """Return torch's own count of matrix products and convolutions, in multiply-adds."""
     with FlopCounterMode(display=False) as counter:
         function()
     return counter.get_total_flops() // 2
@@ -153,7 +153,7 @@ def test_the_parts_of_a_network_add_up():
 
 
 def literal_macs(architecture, context):
-    """What torch's counter sees of a network whose blocks run as they are written."""
+    """Return torch's count for a network whose blocks run in their literal form."""
     with AbstractTensors():
         network = make_literal(build(architecture, context).eval())
         with torch.no_grad():

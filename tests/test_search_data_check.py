@@ -1,4 +1,4 @@
-"""What is wrong with volumes, all at once, and what is remembered of them."""
+"""Problems of volumes, reported all at once, and the cache of their facts."""
 
 import json
 import os

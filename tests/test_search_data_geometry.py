@@ -1,4 +1,4 @@
-"""Reading volumes, the way to the network's grid and back, writing masks."""
+"""Reading volumes, resampling to the network's grid and back, writing masks."""
 
 import ast
 import gzip
@@ -46,14 +46,14 @@ def plan(spacing=(5.0, 2.0, 1.5), axes=(2, 1, 0), normalisation=(("zscore",),)):
 
 
 def octants(shape=(6, 10, 8)):
-    """Labels 0 to 7 on a RAS grid, each octant its own, with boundaries off the middle."""
+    """Labels 0 to 7 on a RAS grid, one per octant, with boundaries off the middle."""
     x, y, z = np.meshgrid(*[np.arange(size) for size in shape], indexing="ij")
     cut = [size // 2 - 1 for size in shape]
     return ((x > cut[0]) * 1 + (y > cut[1]) * 2 + (z > cut[2]) * 4).astype(np.uint8)
 
 
 def stored(array, order, flips, spacing=SPACING_RAS):
-    """Return a RAS array as a scanner with other axes keeps it, and the affine that says so."""
+    """Return a RAS array as a scanner with other axes stores it, with its affine."""
     affine = np.zeros((4, 4))
     affine[3, 3] = 1.0
     affine[:3, 3] = (-7.0, 11.0, 3.0)

@@ -1,4 +1,4 @@
-"""Made volumes: repeatable, sound, anisotropic, and not to be read slice by slice."""
+"""Synthetic volumes: reproducible, valid, anisotropic, and ambiguous slice by slice."""
 
 import hashlib
 import json

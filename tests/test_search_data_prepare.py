@@ -1,4 +1,4 @@
-"""Prepared arrays: what they hold, when they are made anew, and how an interruption ends."""
+"""Prepared arrays: their content, when they are rebuilt, and resumption after an interruption."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Data folders of both layouts, and all that can be wrong with their descriptions."""
+"""Data folders of both layouts, and every mistake in their descriptions."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""Which databases a study may name, and what is said where one can't be had."""
+"""The databases that a study may name, and the message if one is not available."""
 
 import pytest
 import sqlalchemy as sql

@@ -1,4 +1,4 @@
-"""Pareto halving: who goes on, as a pure rule, and that a stopped trial is knowledge but never a point of a front."""
+"""Pareto halving: which trials continue, as a pure rule; stopped trials inform the model but are never on a front."""
 
 from dataclasses import replace
 

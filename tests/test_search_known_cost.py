@@ -1,4 +1,4 @@
-"""The known-cost proposer: the gain against sampling, the surrogate's slopes, prices, pending, stopped and seeds."""
+"""The known-cost proposer: expected gain compared with sampling, the surrogate's gradient, prices, pending trials."""
 
 from dataclasses import replace
 from random import Random

@@ -1,4 +1,4 @@
-"""The objectives' table, and that everything which shows or compares objectives covers all of it."""
+"""The table of objectives, and its coverage by everything that shows or compares objectives."""
 
 import json
 import pickle
@@ -29,7 +29,7 @@ each_objective = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=l
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory):
-    """A study that optimises every objective there is."""
+    """A study that optimises every objective."""
     runs = tmp_path_factory.mktemp("runs")
     study = made_study("everything", **{name: goal() for name, goal in GOALS.items()})
     write_made_study(runs, "everything", made_records(40, state="trained"), study=study)

@@ -1,4 +1,4 @@
-"""The numbers behind the dashboard's figures, without a browser and without Plotly where they allow it."""
+"""The numbers behind the dashboard's figures, without a browser and where possible without Plotly."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Fronts, hypervolume, knee: against plain definitions."""
+"""Fronts, hypervolume and knee, compared with plain definitions."""
 
 import random
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Prices in the study's database: found again under the same circumstances, and only then."""
+"""Prices in the study's database: reused in the same circumstances, and only then."""
 
 from dataclasses import replace
 
@@ -59,7 +59,7 @@ def test_the_key_contains_everything_that_costs_depend_on(url, changed):
 
 
 def test_a_run_prices_a_network_once(tiny_run, monkeypatch):
-    """What a finished study has priced is not predicted again by a proposer of a later run."""
+    """A proposer of a later run reuses the prices of a finished study."""
     from search.config import load_study
     from search.runner.plan import make_plan
     from search.runner.pricer import Pricer, price_table

@@ -1,4 +1,4 @@
-"""Optuna's samplers, local search and what a study starts with: reference, prices, refusals."""
+"""Optuna's samplers, local search, and the start of a study: reference point, prices, refusals."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""report.html in a real browser: it draws, fits, sorts, and asks nothing of the network."""
+"""report.html in a real browser: it draws, fits the window, sorts, and makes no requests."""
 
 import pytest
 

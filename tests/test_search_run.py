@@ -1,4 +1,4 @@
-"""Whole studies in real processes: resume after kill -9, one driver, kept weights, the verbs that look."""
+"""Whole studies in real processes: resume after kill -9, one driver, kept weights, the read-only commands."""
 
 import json
 import os

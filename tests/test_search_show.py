@@ -1,4 +1,4 @@
-"""Tables of the papers' networks: their numbers, and what is drawn of them."""
+"""Tables and diagrams of the papers' networks."""
 
 import sys
 from io import StringIO

@@ -1,4 +1,4 @@
-"""Searches on tables: formulas against the real counters, made tables, the clock, statistics, Parquet, the verb."""
+"""Searches on tables: formulas against the real counters, synthetic tables, clock, statistics, Parquet, command."""
 
 import json
 import math

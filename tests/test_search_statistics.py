@@ -1,4 +1,4 @@
-"""Statistics of arms, against values that R's documentation and papers give, and by simulation."""
+"""Statistics of arms, compared with values from R's documentation and papers, and by simulation."""
 
 import math
 from statistics import fmean
@@ -115,7 +115,7 @@ def test_ranks_and_friedman_equal_rs():
 
 
 def trainings(rng, arms, *, seeds=3, units=12, luck=0.02, gain=0.0):
-    """Arms of equal quality but for `gain` of the last: a score of unit, training and residual."""
+    """Arms of equal quality, except for `gain` of the last; a score is a unit, a training and a residual effect."""
     unit = rng.normal(0.8, 0.05, units)
     return {
         arm: {

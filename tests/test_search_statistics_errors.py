@@ -1,4 +1,4 @@
-"""How often the ablations' tests err, simulated from stored case scores: of equal arms, and of a planted difference."""
+"""Error rates of the ablations' tests, simulated from stored case scores: equal arms, and a planted difference."""
 
 import gc
 from pathlib import Path
@@ -17,7 +17,7 @@ ALPHA, MOST = 0.05, 0.07
 
 @pytest.fixture(scope="module", autouse=True)
 def frozen():
-    """Holm's correction in statsmodels collects garbage at each call: seconds where earlier tests left much."""
+    """Holm's correction in statsmodels collects garbage at each call, which takes seconds after large earlier tests."""
     gc.collect()
     gc.freeze()
     yield
@@ -31,7 +31,7 @@ def stored():
 
 
 def exchanged(stored, rng):
-    """The arms' names dealt anew for each case of each training: equal arms, case by case."""
+    """Permute the arms' names for each case of each training: equal arms, case by case."""
     made = {arm: {training: {} for training in stored[arm]} for arm in stored}
     for training in made[next(iter(made))]:
         for unit in stored[next(iter(stored))][training]:
@@ -41,7 +41,7 @@ def exchanged(stored, rng):
 
 
 def reshuffled(stored, rng):
-    """Whole trainings dealt anew to the arms: equal arms, each training with its own luck."""
+    """Permute whole trainings between the arms: equal arms with the variation between trainings."""
     trainings = [(arm, training) for arm in stored for training in stored[arm]]
     dealt = iter([trainings[place] for place in rng.permutation(len(trainings))])
     return {
@@ -51,19 +51,19 @@ def reshuffled(stored, rng):
 
 
 def differences(made):
-    """The paired differences of each arm to the first, as the ablation forms them."""
+    """Return the paired differences of each arm to the first, as in the ablation."""
     baseline, *others = made
     return {arm: np.array(list(paired(made[arm], made[baseline]).values())) for arm in others}
 
 
 def found(made):
-    """The arms that signed ranks tell apart from the first, corrected over the family."""
+    """Return the arms that differ significantly from the first by signed ranks, corrected over the family."""
     adjusted = adjust({arm: signed_ranks(each)[0] for arm, each in differences(made).items()}, correction="holm")
     return {arm for arm, p in adjusted.items() if p < ALPHA}
 
 
 def confirmed(made):
-    """Those of them that the mixed model tells apart too: a verdict without a dagger."""
+    """Return those that are also significant in the mixed model: a verdict without a dagger."""
     told = found(made)
     if not told:
         return told  # most repetitions, so that few models are fitted
@@ -73,7 +73,7 @@ def confirmed(made):
 
 
 def share(stored, deal, judge, *, repetitions):
-    """The share of repetitions in which any of the equal arms is told apart."""
+    """Return the share of repetitions in which any of the equal arms is significant."""
     rng = np.random.default_rng(0)
     return sum(bool(judge(deal(stored, rng))) for _ in range(repetitions)) / repetitions
 
@@ -83,7 +83,7 @@ def test_equal_arms_are_rarely_significant_over_cases(stored):
 
 
 def test_variation_between_trainings_rarely_gives_a_verdict_and_often_a_dagger(stored):
-    """Why there are daggers: over the cases alone, luckier trainings of equal arms nearly always look different."""
+    """The reason for daggers: over cases alone, trainings of equal arms nearly always look different."""
     assert share(stored, reshuffled, found, repetitions=40) > 0.5
     assert share(stored, reshuffled, confirmed, repetitions=40) <= MOST
 
@@ -95,7 +95,7 @@ def test_equal_arms_rarely_get_a_verdict_in_200_repetitions(stored):
 
 
 def planted_share(stored, *, repetitions):
-    """How often a difference is found that is as large as the design says it can find with a power of 0.8."""
+    """Return how often a difference of the computed detectable size (power 0.8) is found."""
     rng, hits, arm = np.random.default_rng(1), 0, list(stored)[-1]
     for _ in range(repetitions):
         made = exchanged(stored, rng)

@@ -1,4 +1,4 @@
-"""`voxnas status` and `voxnas studies`: what they show of records, and what they change of them."""
+"""`voxnas status` and `voxnas studies`: what they show and what they change."""
 
 import json
 import os

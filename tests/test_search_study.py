@@ -1,4 +1,4 @@
-"""Study files: every mistake at once, each with its place."""
+"""Study files: all mistakes at once, each with its position."""
 
 import subprocess
 import sys

@@ -278,7 +278,7 @@ def test_forced_patches_are_centred_on_foreground_and_may_hang_over(prepared):
 
 
 def test_turned_patches_are_not_torn_at_the_border_of_their_box(prepared):
-    """What lies inside the volume is shown, not padding, also where a patch is turned."""
+    """Rotated patches show the volume, not padding, wherever they are inside the volume."""
     source = source_of(prepared, patch=(8, 12, 12), recipe="nnunet-2.8", batch=2, augment={"rotation": {"p": 1.0}})
     for number in range(5):
         cut = source.cut_at(number)

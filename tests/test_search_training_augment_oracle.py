@@ -53,7 +53,7 @@ IN_BOX, LABELS_IN_BOX = phantom(BOX)
 
 @dataclass(frozen=True)
 class Pair:
-    """A transform of ours and of theirs: each draws once and returns its parameter and what it makes of the phantom."""
+    """A transform of ours and of theirs: each samples once and returns its parameter and the transformed phantom."""
 
     ours: Callable[[int], tuple[float, torch.Tensor]]
     theirs: Callable[[], tuple[float, torch.Tensor]]
@@ -82,7 +82,7 @@ def their_intensity(transform, of: Callable[[dict], float]) -> Callable[[], tupl
 
 
 def first_of(key: str) -> Callable[[dict], float]:
-    """Return the first channel's parameter, NaN where that channel was left out."""
+    """Return the first channel's parameter, or NaN if the channel was not transformed."""
 
     def of(parameters: dict) -> float:
         chosen = torch.as_tensor(parameters["apply_to_channel"])

@@ -1,4 +1,4 @@
-"""Training schemes through `evaluate`: phases share the epochs, go on where they stopped, cost what is predicted."""
+"""Training schemes through `evaluate`: phases share the epochs, resume, and cost what is predicted."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Distances of surfaces, against shapes whose distances are known."""
+"""Surface distances, compared with shapes of known distance."""
 
 import math
 

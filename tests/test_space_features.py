@@ -1,4 +1,4 @@
-"""Decisions as numbers: fixed length, names, closed axes told from open ones; coded rows do what the space does."""
+"""Decisions as numbers: fixed length, names, marks for closed axes; coded rows behave like the space."""
 
 from random import Random
 

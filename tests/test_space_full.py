@@ -1,4 +1,4 @@
-"""The whole space: any point of it builds or says why, trains, and is spelled in one way."""
+"""The whole space: any point builds or is refused with the reason, trains, and has one spelling."""
 
 import hashlib
 from random import Random
@@ -32,7 +32,7 @@ EPA = [4, 8]
 
 
 def space_of(context, placement="each"):
-    """The full space with few channels, so that a step takes little."""
+    """The full space with few channels, for fast steps."""
     choices = {"encoder": [*ENCODERS, *TIMM], "levels": [3, 4], "width": [4, 16], "epa.projection": EPA}
     return narrow(context, placement=placement, fix=NARROW, choices=choices)
 
@@ -41,7 +41,7 @@ SPACES = {context: space_of(context) for context in CONTEXTS}
 
 
 def one_step(network, context):
-    """Add up the gradients of one step of each phase."""
+    """Sum the gradients of one step of each phase."""
     training = Training(patch=context.patch, batch=2, precision="float32")
     for phase in make_phases(network.train(), patch=context.patch, training=training):
         phase.trained.zero_grad()
@@ -91,7 +91,7 @@ def test_neighbours_differ_in_exactly_one_decision(seed):
 
 
 def signature(architecture, context):
-    """What one training step computes: operators, how their tensors hang together, shapes and plain arguments."""
+    """Return the graph of one training step: operators, their connections, shapes and plain arguments."""
     seen: dict[int, int] = {}
     alive, lines = [], []
 
@@ -118,7 +118,7 @@ def signature(architecture, context):
 
 @pytest.mark.parametrize("context", [THICK, CUBIC], ids=["thick", "cubic"])
 def test_different_fingerprints_give_different_graphs(context):
-    """Single changes are where two spellings of one network would hide: a few points, and their neighbours."""
+    """Check some points and their neighbours: two spellings of one network would differ in one decision."""
     rng, graphs = Random(3), {}
     space = SPACES[context]
     for _ in range(2):

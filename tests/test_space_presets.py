@@ -42,7 +42,7 @@ def count(architecture, context):
 
 
 def changed(architecture, **values):
-    """Entries replaced at their name, or at every place of their kind."""
+    """Replace entries by name, or at every place of a kind."""
     return Architecture.of(
         {
             name: values.get(name, values.get(name.partition("@")[0].replace(".", "_"), value))
@@ -52,7 +52,7 @@ def changed(architecture, **values):
 
 
 def tiny(name):
-    """The preset with few channels, and a patch that its strides divide, next to nothing deep down."""
+    """The preset with few channels, and a small patch that its strides divide."""
     architecture = PRESETS[name].architecture
     patch, narrower = (3, 32, 32), {"channels": (4, 8, 8, 8, 8)}
     if name == "csam_unet":

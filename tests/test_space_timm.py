@@ -1,4 +1,4 @@
-"""timm's encoders, slice by slice: sizes, channels, what is cut, what can't be had."""
+"""timm's encoders, slice by slice: sizes, channels, cut stages, unavailable weights."""
 
 from random import Random
 
@@ -100,7 +100,7 @@ def test_an_unknown_timm_model_is_refused(encoder, message):
 
 
 def test_pretrained_weights_are_loaded_by_timm_or_reported_as_missing(monkeypatch):
-    """Without internet timm can't have them; with a cache that holds them it would load."""
+    """Without internet and without a cache, timm can't load them."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     context = Context((4, 32, 32), (8.0, 1.0, 1.0), 2, 2)
     space = narrow(context, placement="each", fix={"encoder": "timm:resnet18", "pretrained": True}, choices={})
