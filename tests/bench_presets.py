@@ -108,10 +108,10 @@ def main() -> None:
                 began = time.perf_counter()
                 for number, values in enumerate(losses(name, options.data, Path(folder), narrow=False)):
                     first, last = ends(values)
-                    said = "falls" if falls(values) else "DOES NOT FALL"
+                    trend = "falls" if falls(values) else "DOES NOT FALL"
                     took = time.perf_counter() - began
                     print(
-                        f"{name:16} phase {number}: first losses {first:.3f}, last {last:.3f}: {said} ({took:.0f} s)",
+                        f"{name:16} phase {number}: first losses {first:.3f}, last {last:.3f}: {trend} ({took:.0f} s)",
                         flush=True,
                     )
 

@@ -90,8 +90,8 @@ def test_the_commands_in_the_files_use_existing_options(verb):
 
     from search.cli.app import app
 
-    said = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+    output = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
     text = "".join(file.read_text() for file in FILES.iterdir())
     for command in re.findall(rf"voxnas {verb} .*(?:\\\n.*)*", text):
         for option in re.findall(r"--[a-z]+", command):
-            assert option in said, option
+            assert option in output, option

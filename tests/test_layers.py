@@ -35,7 +35,7 @@ ONLY = {  # package: where it may be imported
     "dash": ("search/dashboard/",),
     "typer": ("search/cli/",),
 }
-OUTSIDE = {  # what a package may import beside the standard library
+OUTSIDE = {  # third-party imports that a package may use
     "blocks": {"torch", "timm"},
     "space": {"torch", "timm", "numpy", "blocks"},
 }
@@ -80,7 +80,7 @@ def test_imports_go_one_way(name):
     room = room_of(name)
     if room not in LOOSE:
         up = [each for each in arrows(name) if room_of(each) != room and RANK[room_of(each)] >= RANK[room]]
-        assert not up, f"{name} imports {up}, which stand above it or beside it"
+        assert not up, f"{name} imports {up}, of the same or a higher layer"
     file, packages = str(FILES[name].relative_to(ROOT)), {each.partition(".")[0] for each in imports(FILES[name])}
     if room in OUTSIDE:
         assert packages - sys.stdlib_module_names - {room} <= OUTSIDE[room]

@@ -128,8 +128,8 @@ def test_all_mistakes_are_reported_at_once_with_their_positions(tmp_path):
     made = write_ablation(tmp_path, BAD)
     with pytest.raises(UserError) as error:
         load_ablation(made.file, runs=made.runs)
-    said = [str(each).replace(f"{tmp_path}/", "") for each in error.value.mistakes]
-    assert len(said) == 11
+    mistakes = [str(each).replace(f"{tmp_path}/", "") for each in error.value.mistakes]
+    assert len(mistakes) == 11
     for part in (
         "parts.yaml:3:15: base.axes.widht: no axis is called 'widht'; did you mean 'width'?",
         "parts.yaml:5:12: arms.remove.0: 'width' is not a component that can be left out",
@@ -143,7 +143,7 @@ def test_all_mistakes_are_reported_at_once_with_their_positions(tmp_path):
         "parts.yaml:10:1: seeds: [1, 1] names one twice",
         "parts.yaml:11:1: correction: 'helm' is not known; did you mean 'holm'?",
     ):
-        assert any(part in each for each in said), (part, said)
+        assert any(part in each for each in mistakes), (part, mistakes)
 
 
 def test_a_scale_overrides_the_file_and_the_command_line_overrides_both(tmp_path):
@@ -234,7 +234,7 @@ def test_results_are_written_in_every_format(finished):
     tex = paths["table.tex"].read_text()
     assert all(rule in tex for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"no attention@bottleneck"))
     assert "| no attention@skips |  | = base |" in paths["table.md"].read_text()
-    said = paths["methods.txt"].read_text()
+    text = paths["methods.txt"].read_text()
     for part in (
         "6 volumes",
         "3 folds; folds 0 and 1 validated, 4 volumes in all",
@@ -244,7 +244,7 @@ def test_results_are_written_in_every_format(finished):
         "float32",
         "statsmodels",
     ):
-        assert part in said, part
+        assert part in text, part
 
 
 def test_the_dry_run_shows_costs_and_time_of_finished_and_pending_arms(finished):

@@ -78,14 +78,14 @@ def test_the_report_draws_fits_the_window_and_makes_no_requests(summary, tmp_pat
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": size[0], "height": size[1]})
-        said, asked = [], []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
+        complaints, asked = [], []
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
         page.goto(path.as_uri())
         page.wait_for_selector(".js-plotly-plot .xtitle")
         page.wait_for_timeout(500)
-        assert said == [] and [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+        assert complaints == [] and [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         overflow = "[...document.querySelectorAll('figure')].filter(f => f.scrollWidth > f.clientWidth + 1).length"
         assert page.evaluate(overflow) == 0

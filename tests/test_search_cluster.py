@@ -116,7 +116,7 @@ def test_a_lost_process_resumes_from_its_checkpoint_and_the_attempt_is_recorded(
 
 def test_different_faults_have_different_reasons(tmp_path, cluster):
     plan = plan_of(tmp_path, "training.deadline=3 s")
-    for name, fault, said in (
+    for name, fault, reason in (
         ("Wrong", "error", "ZeroDivisionError: one over nothing"),
         ("Hanging", "deadline", "the deadline of 3.0 s passed without a report; its process was ended"),
         ("AlwaysKilled", "lost", "its process was lost 4 times"),
@@ -125,7 +125,7 @@ def test_different_faults_have_different_reasons(tmp_path, cluster):
         run(plan, cluster, name)
         records = outcomes(plan)
         assert [record.state for record in records] == ["trained", "failed", "trained"]
-        assert records[1].measurement.fault == fault and said in records[1].measurement.reason
+        assert records[1].measurement.fault == fault and reason in records[1].measurement.reason
         assert len(records[1].attempts) == (3 if fault == "lost" else 0)
 
 

@@ -103,7 +103,7 @@ def test_the_diagram_shows_paper_patch_totals_and_attention():
         Layer("", "encoder", 1, "EPABlock x3", True, (32, 16, 40, 40), 12_639_864, 9_632_000_000),
     ]
     text = " ".join(drawn(layer_table(preset, rows)).split())  # a title breaks at the table's width
-    for said in (
+    for part in (
         "unetrpp_acdc: Shaker et al., UNETR++",
         "1 x 16x160x160 to 4 classes",
         "* EPABlock x3",
@@ -111,7 +111,7 @@ def test_the_diagram_shows_paper_patch_totals_and_attention():
         "12,640,440",
         "9.65 G",
     ):
-        assert said in text, said
+        assert part in text, part
 
 
 def test_the_summary_has_one_line_each():

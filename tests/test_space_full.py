@@ -100,11 +100,11 @@ def signature(architecture, context):
             out = func(*args, **(kwargs or {}))
             flat = [*tree_flatten((args, kwargs))[0], *tree_flatten(out)[0]]
             alive.append(flat)  # so that no identity is used twice
-            said = [
+            described = [
                 (seen.setdefault(id(v), len(seen)), tuple(v.shape)) if isinstance(v, torch.Tensor) else str(v)
                 for v in flat
             ]
-            lines.append(f"{func} {said}")
+            lines.append(f"{func} {described}")
             return out
 
     with AbstractTensors():
