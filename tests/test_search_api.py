@@ -87,7 +87,7 @@ def test_a_trial_without_weights_is_named(study):
     gone = next((number for number in study.trials().index if number not in study.front().index), None)
     if gone is None:
         pytest.skip("every trial is on the front")
-    with pytest.raises(voxnas.UserError, match=f"trial {gone}: its weights are gone"):
+    with pytest.raises(voxnas.UserError, match=f"trial {gone}: its weights were deleted"):
         study.build(gone)
 
 
