@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from space.architecture import Architecture, Value
-from space.place import AxisName, Place, attention_at, option_at, places
+from space.place import ATTENTION, AxisName, Place, attention_at, option_at, places
 from space.pooling import Triple, kernels_from_spacing, level_sizes, pooling_from_spacing
+from space.specs.registry import BUILT_IN, code_entry, is_code_entry
+from space.specs.spec import NONE, BlockSpec
 from space.timm_info import PREFIX, is_timm, timm_stages
 
 Decisions = dict[str, Value]
@@ -29,8 +31,6 @@ PLAIN_ENTRIES = (
     "pretrained",
 )
 UNWRITTEN: dict[str, Value] = {"stages": "single", "pretrained": False}
-UNWRITTEN_OPTIONS: dict[str, Value] = {"epa.branches": "both"}
-GATES = ("semantic", "positional", "slice")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,13 @@ class Context:
     classes: int
 
 
-def canonical(decisions: Mapping[str, Value], context: Context, base: Architecture | None = None) -> Architecture:
+def canonical(
+    decisions: Mapping[str, Value],
+    context: Context,
+    base: Architecture | None = None,
+    *,
+    blocks: Sequence[BlockSpec] = BUILT_IN,
+) -> Architecture:
     """Spell out what complete decisions mean for this patch and spacing; over a base, what they change of it.
 
     Widths, strides and kernels are written level by level, so that two ways to say one network give one
@@ -58,10 +64,7 @@ def canonical(decisions: Mapping[str, Value], context: Context, base: Architectu
     for name, value in UNWRITTEN.items():
         if values.get(name) == value:
             del values[name]
-    depths = [size[0] for size in _map_sizes(values, context.patch)]
-    levels = len(depths)
-    for place in places(levels):
-        _settle_place(values, place, decided, depth=depths[place.level_of(levels)])
+    _settle_places(values, decided, _map_sizes(values, context.patch), {block.name: block for block in blocks})
     return Architecture.of(values)
 
 
@@ -146,47 +149,39 @@ def _settle_stages(values: dict[str, Value], decided: Decisions) -> None:
         values["encoder"] = "plain"  # one convolution has nothing to join
 
 
-def _settle_place(values: dict[str, Value], place: Place, decided: Decisions, *, depth: int) -> None:
-    """Write the block and options that decisions put at a place, unless the block does nothing there."""
-    attention = attention_at(place)
-    deciding = attention if attention in decided else attention_at(place.group)
-    if deciding in decided:
-        _clear(values, place)
-        values[attention] = decided[deciding]
-    block = str(values.get(attention, "none"))
-    for option, value in decided.items():
-        asked = AxisName.parse(option)
-        if asked.block == block and asked.place in (place, place.group):
-            values[option_at(block, asked.option, place)] = value
-    gates = [values.get(option_at("csam", gate, place), True) for gate in GATES]
-    # No gate is no block, and a single slice has no neighbours: what is left is the identity.
-    nothing = block == "none" or (block == "csam" and not any(gates)) or (block == "isa" and depth == 1)
-    if nothing:
-        _clear(values, place)
-    elif block == "joint" and values.get(f"joint.mode@{place}") == "pointwise":
-        values.pop(f"joint.axes@{place}", None)  # a gate looks nowhere else
-    elif block == "joint" and depth == 1:
-        values[f"joint.axes@{place}"] = "plane"  # all there is of the volume
-    elif block == "epa":
-        _settle_branches(values, place)
+def _settle_places(
+    values: dict[str, Value], decided: Decisions, sizes: tuple[Triple, ...], blocks: Mapping[str, BlockSpec]
+) -> None:
+    """Write each place's block, its options and a plug-in's code; nothing where the block does nothing there."""
+    own, chosen = _by_place(values), _by_place(decided)
+    for name in [name for name in values if AxisName.parse(name).place or is_code_entry(name)]:
+        del values[name]
+    for place in places(len(sizes)):
+        held = {**chosen.get(place.group, {}), **chosen.get(place, {})}
+        if ATTENTION not in held:
+            held = {**own.get(place, {}), **held}
+        block = str(held.get(ATTENTION, NONE))
+        if block == NONE:
+            continue
+        prefix, spec = f"{block}.", blocks[block]
+        options = {head.removeprefix(prefix): value for head, value in held.items() if head.startswith(prefix)}
+        written = spec.written(options, sizes[place.level_of(len(sizes))])
+        if written is None:
+            continue
+        values[attention_at(place)] = block
+        values.update({option_at(block, option, place): value for option, value in written.items()})
+        if spec.code:
+            values[code_entry(block)] = spec.code
 
 
-def _clear(values: dict[str, Value], place: Place) -> None:
-    """Delete what is written of a place."""
-    for entry in [entry for entry in values if AxisName.parse(entry).place == place]:
-        del values[entry]
-
-
-def _settle_branches(values: dict[str, Value], place: Place) -> None:
-    """Write nothing of EPA's branches where both are there, and nothing of the spatial one where it isn't."""
-    branches = values.get(f"epa.branches@{place}", UNWRITTEN_OPTIONS["epa.branches"])
-    if branches == UNWRITTEN_OPTIONS["epa.branches"]:
-        values.pop(f"epa.branches@{place}", None)
-    elif branches == "channel":
-        values.pop(f"epa.projection@{place}", None)
-        values.pop(f"epa.order@{place}", None)
-        if values.get(f"epa.projections@{place}") == "separate":
-            values[f"epa.projections@{place}"] = "shared"  # there is none to share
+def _by_place(values: Mapping[str, Value]) -> dict[Place, dict[str, Value]]:
+    """Return what is said of each place (or of a group), by head: `attention`, `csam.semantic`."""
+    found: dict[Place, dict[str, Value]] = {}
+    for name, value in values.items():
+        axis = AxisName.parse(name)
+        if axis.place:
+            found.setdefault(axis.place, {})[axis.head] = value
+    return found
 
 
 def _width(decided: Mapping[str, Value], level: int) -> int:

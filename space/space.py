@@ -11,6 +11,8 @@ from space.architecture import Architecture, Value
 from space.axes import Axis, DecisionError, Rule
 from space.canonical import Context, Decisions, canonical
 from space.count import count_decisions
+from space.specs.registry import BUILT_IN
+from space.specs.spec import BlockSpec
 
 MOST_DRAWS = 10_000  # of one sample, before the forbidden share is called too large
 
@@ -19,7 +21,8 @@ MOST_DRAWS = 10_000  # of one sample, before the forbidden share is called too l
 class Space:
     """Axes in an order in which each comes after those that its condition names, and the patch they meet.
 
-    With a `base` the axes are those that a study opens on it: what isn't decided is the base's.
+    `blocks` are those that a place may hold. With a `base` the axes are those that a study opens on it: what isn't
+    decided is the base's.
     """
 
     axes: tuple[Axis, ...]
@@ -27,6 +30,7 @@ class Space:
     tied: bool = field(default=False)
     rules: tuple[Rule, ...] = ()
     base: Architecture | None = None
+    blocks: tuple[BlockSpec, ...] = BUILT_IN
 
     @cached_property
     def by_name(self) -> dict[str, Axis]:
@@ -39,7 +43,7 @@ class Space:
 
     def architecture(self, decisions: Mapping[str, Value]) -> Architecture:
         """Spell the network out; decisions must be complete."""
-        return canonical(decisions, self.context, self.base)
+        return canonical(decisions, self.context, self.base, blocks=self.blocks)
 
     def forbidden(self, decisions: Mapping[str, Value]) -> str:
         """Return why the study forbids complete decisions; empty where it doesn't."""

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from blocks import BLOCKS
 from blocks.meunet import concatenate_predictions
 from space.architecture import Architecture
 from space.canonical import map_sizes
 from space.encoders import backbone, decoder_level, encoder_level, image_levels, start_encoder_attention
-from space.place import Place, attention_at, down_place
+from space.place import Place, down_place
 from space.pooling import Triple
+from space.specs.build import build_block
+from space.specs.registry import site_at, spec_at
 from space.stages import prediction_channels, prediction_levels
 
 SUPERVISED_LEVELS = 3  # with deep supervision: full resolution and at most two levels below it
@@ -165,21 +164,9 @@ class _Grow(nn.Module):
 
 
 def _attention(architecture: Architecture, place: Place, sizes: tuple[Triple, ...]) -> nn.Module:
-    """Make the block at a place; `blocks` of them one after the other where the options say so."""
-    name, options = architecture[attention_at(place)], architecture.options(place)
-    level, channels = place.level_of(architecture.levels), architecture.channels_at(place)
-    count = options.pop("blocks", 1)
-    if name == "csam":
-        options["slices"] = sizes[level][0]
-    if name == "epa":
-        options["grid"] = sizes[level]
-    made = [_block(name, channels, options) for _ in range(count)]
-    block = made[0] if count == 1 else nn.Sequential(*made)
+    """Build the block at a place."""
+    spec, site = spec_at(architecture, place), site_at(architecture, place, sizes)
+    block = build_block(spec, site, architecture.options(place))
     if place.is_down:
         start_encoder_attention(architecture, block)
-    return block
-
-
-def _block(name: str, channels: int, options: dict[str, Any]) -> nn.Module:
-    block: nn.Module = BLOCKS[name](channels, **options)
     return block

@@ -7,39 +7,14 @@ from collections.abc import Sequence
 from space.architecture import Value
 from space.axes import Axis
 from space.place import BOTTLENECK, GROUPS, Place, attention_at, option_at
+from space.specs.registry import BUILT_IN
+from space.specs.spec import NONE, BlockSpec
 from space.timm_info import is_timm
 
 LEVELS: tuple[int, ...] = (3, 4, 5, 6)
 OWN = ("plain", "residual", "dense")
 ENCODERS = (*OWN, "unetrpp")  # and `timm:NAME`, where a study names it
-BLOCKS = ("none", "isa", "csam", "joint", "epa")
 When = tuple[tuple[str, tuple[Value, ...]], ...]
-Option = tuple[str, tuple[Value, ...], str, When]  # name, choices, meaning, conditions on the block's other options
-SPATIAL: When = (("branches", ("both", "spatial")),)
-
-BLOCK_OPTIONS: dict[str, tuple[Option, ...]] = {
-    "isa": (("shared", (True, False), "one convolution for both neighbours, or one each", ()),),
-    "csam": (
-        ("semantic", (True, False), "the gate over channels", ()),
-        ("positional", (True, False), "the gate over the plane", ()),
-        ("slice", (True, False), "the gate over slices", ()),
-        ("uncertainty", (False, True), "the slice gate drawn from a learnt normal", (("slice", (True,)),)),
-    ),
-    "joint": (
-        ("mode", ("joint", "pointwise", "self"), "gate and self-attention, or one of them", ()),
-        ("axes", ("plane", "volume"), "self-attention within a slice, or over all", (("mode", ("joint", "self")),)),
-    ),
-    "epa": (
-        ("branches", ("both", "spatial", "channel"), "both attentions, or one alone", ()),
-        ("blocks", (1, 2, 3), "how many, one after the other", ()),
-        ("projection", (64, 32, 16), "tokens that keys and values are projected to", SPATIAL),
-        ("heads", (4, 2, 8, 1), "attention heads", ()),
-        ("projections", ("shared", "separate", "raw"), "token projections of keys and values", ()),
-        ("order", ("released", "corrected"), "order of the spatial attention's tokens", SPATIAL),
-        ("residual_units", (1, 2), "convolution units after the attention", ()),
-        ("dropout", (0.0, 0.1), "dropout of the attention maps", ()),
-    ),
-}
 
 
 def network_axes(encoders: Sequence[Value]) -> tuple[Axis, ...]:
@@ -76,19 +51,29 @@ def network_axes(encoders: Sequence[Value]) -> tuple[Axis, ...]:
     return tuple(Axis(name, choices, meaning, when) for name, choices, meaning, when in made)
 
 
-def full_axes(placement: str, encoders: Sequence[Value] = ENCODERS) -> tuple[Axis, ...]:
+def full_axes(
+    placement: str, encoders: Sequence[Value] = ENCODERS, blocks: Sequence[BlockSpec] = BUILT_IN
+) -> tuple[Axis, ...]:
     """Return all axes, places of a group decided together (`tied`) or one by one (`each`)."""
     axes = list(network_axes(encoders))
+    names = (NONE, *(block.name for block in blocks))
     for group in GROUPS:
         for place, when in _places(group, placement):
-            attention = attention_at(place)
-            axes.append(Axis(attention, BLOCKS, f"attention block at {place}", when))
-            for block, options in BLOCK_OPTIONS.items():
-                inside = (*when, (attention, (block,)))
-                for option, choices, meaning, conditions in options:
-                    asked = tuple((option_at(block, other, place), allowed) for other, allowed in conditions)
-                    axes.append(Axis(option_at(block, option, place), choices, meaning, (*inside, *asked)))
+            axes.append(Axis(attention_at(place), names, f"attention block at {place}", when))
+            for block in blocks:
+                axes += _option_axes(block, place, when)
     return tuple(axes)
+
+
+def _option_axes(block: BlockSpec, place: Place, when: When) -> list[Axis]:
+    """Return the axes of a block's options at a place."""
+    inside = (*when, (attention_at(place), (block.name,)))
+    axes = []
+    for option in block.options:
+        asked = tuple((option_at(block.name, other, place), allowed) for other, allowed in option.when)
+        name = option_at(block.name, option.name, place)
+        axes.append(Axis(name, option.choices, option.meaning, (*inside, *asked)))
+    return axes
 
 
 def _places(group: Place, placement: str) -> list[tuple[Place, When]]:

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from blocks import CSAM, EPA, ISA, EPABlock, JointAttention
 from search.costs.abstract import AbstractTensors
-from search.costs.attention_macs import ATTENTION_MACS
+from search.costs.block_macs import counted_macs, specs_by_class
 from search.costs.macs import count_modules, params_and_macs
 from space.architecture import Architecture
 from space.build import build
@@ -18,6 +18,7 @@ from space.canonical import Context
 from space.feasible import why_not
 from space.narrow import narrow
 from space.presets import PRESETS
+from space.specs.epa import epa_macs
 from space.unet_axes import ENCODERS
 
 PUBLISHED = {"unetrpp_synapse": 47.47e9, "unetrpp_acdc": 43.41e9, "unetrpp_lung": 124.98e9, "unetrpp_tumor": 72.79e9}
@@ -25,7 +26,7 @@ SHAPE = (2, 32, 5, 7, 6)
 
 
 def macs(block, shape):
-    return ATTENTION_MACS[type(block)](block, shape)
+    return epa_macs(block, shape) if isinstance(block, EPA) else specs_by_class()[type(block)].macs(block, shape)
 
 
 def counted(function):
@@ -110,6 +111,14 @@ def test_the_macs_of_csam_follow_its_equations(uncertainty):
 
     assert macs(block, SHAPE) == counted(as_written)
     assert macs(CSAM(32, slices=5, semantic=False, slice=False), SHAPE) == 2 * 98 * 42
+
+
+@pytest.mark.parametrize("axes", ["plane", "volume"])
+def test_a_block_without_a_rule_counts_as_torch_counts_it_also_attention_on_a_cpu(axes):
+    with AbstractTensors():
+        block = JointAttention(32, axes=axes)
+        found = counted_macs(block, (torch.zeros(SHAPE),))
+    assert found == macs(block, SHAPE)
 
 
 def test_isa_counts_one_mask_per_slice_or_one_per_neighbour():

@@ -18,7 +18,7 @@ from typing import Any
 
 from search.ablation.schema import Ablation, Arms
 from search.config.yaml_source import Path_
-from space.narrow import matching_axes
+from space.axis_values import matching_axes
 from space.unet_axes import full_axes
 
 BASE = "base"

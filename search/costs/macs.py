@@ -13,7 +13,7 @@ from thop.profile import register_hooks
 from torch import Tensor, nn
 
 from search.costs.abstract import AbstractTensors
-from search.costs.attention_macs import ATTENTION_MACS
+from search.costs.block_macs import block_macs, specs_by_class
 from space.architecture import Architecture
 from space.build import Network, build
 from space.canonical import Context
@@ -70,29 +70,28 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, int]]:
 
 
 def _rules(network: nn.Module) -> dict[type[nn.Module], Rule]:
-    """Return thop's rules: an attention block counts by its paper's operations, and what is inside it not at all.
+    """Return thop's rules: an attention block counts by its spec, and what is inside it not at all.
 
-    Ours reach the same numbers with fewer operations, some of them outside of any module.
+    Ours reach the papers' numbers with fewer operations, some of them outside of any module.
     """
-    blocks = tuple(ATTENTION_MACS)
-    inside = {
-        id(part)
-        for block in network.modules()
-        if isinstance(block, blocks)
-        for part in block.modules()
-        if part is not block
-    }
+    specs = specs_by_class()
+    blocks = [module for module in network.modules() if type(module) in specs]
+    inside = {id(part) for block in blocks for part in block.modules() if part is not block}
 
-    def rule(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if id(module) in inside:
-            return
-        kind = next(kind for kind in type(module).__mro__ if kind in ATTENTION_MACS or kind in LINEAR_MACS)
-        if kind in ATTENTION_MACS:
-            module.total_ops += ATTENTION_MACS[kind](module, inputs[0].shape)
-        else:
+    def count_block(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if id(module) not in inside:
+            module.total_ops += block_macs(specs[type(module)], module, inputs)
+
+    def count_linear(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if id(module) not in inside:
+            kind = next(kind for kind in type(module).__mro__ if kind in LINEAR_MACS)
             module.total_ops += LINEAR_MACS[kind](module, inputs[0], output)
 
-    return {**dict.fromkeys((*register_hooks, *FREE), _nothing), **dict.fromkeys((*LINEAR_MACS, *ATTENTION_MACS), rule)}
+    return {
+        **dict.fromkeys((*register_hooks, *FREE), _nothing),
+        **dict.fromkeys(LINEAR_MACS, count_linear),
+        **dict.fromkeys(specs, count_block),
+    }
 
 
 def _nothing(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

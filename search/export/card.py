@@ -18,17 +18,18 @@ from search.export.trained import Trained
 from search.runner.plan import Plan
 from search.training.validation import mean_dice
 from search.trials.records import Record
+from space.specs.csam import CSAM
+from space.specs.registry import spec_at
 from space.timm_info import is_timm
 
-SOURCES = {
-    "isa": 'ISA: Zhang, Yuan, Wang, Zhang, "SAU-Net", MIDL 2020',
-    "csam": 'CSAM: Hung et al., "CSAM: A 2.5D Cross-Slice Attention Module", WACV 2024 (released code: MIT)',
-    "joint": "Joint attention: Zhang, Dong, Li, ISBI 2022 (a reading of a closed paper)",
-    "epa": "UNETR++: Shaker et al., IEEE TMI 2024 (released code: Apache-2.0)",
-    "unetrpp": "UNETR++: Shaker et al., IEEE TMI 2024 (released code: Apache-2.0)",
-    "me": "meU-net: Wang, Blackie, Miguel-Aliaga, Bai, MIDL 2022, PMLR 172",
-    "two-patch": "meU-net: Wang, Blackie, Miguel-Aliaga, Bai, MIDL 2022, PMLR 172",
-    "cascade": "meU-net: Wang, Blackie, Miguel-Aliaga, Bai, MIDL 2022, PMLR 172",
+UNETRPP = "UNETR++: Shaker et al., IEEE TMI 2024 (released code: Apache-2.0)"
+MEUNET = "meU-net: Wang, Blackie, Miguel-Aliaga, Bai, MIDL 2022, PMLR 172"
+SOURCES = {  # of encoders and training schemes; a block's stands in its spec
+    "csam": CSAM.citation,
+    "unetrpp": UNETRPP,
+    "me": MEUNET,
+    "two-patch": MEUNET,
+    "cascade": MEUNET,
     "dense": "SAU-Net: Zhang, Yuan, Wang, Zhang, MIDL 2020",
 }
 
@@ -226,8 +227,10 @@ def _limits(origin: Origin) -> str:
 
 def _licences(origin: Origin) -> str:
     architecture = origin.record.architecture
-    used = [*architecture.attention().values(), architecture["encoder"], architecture.get("stages", "single")]
-    papers = "".join(f"\n* {source}." for source in dict.fromkeys(SOURCES[each] for each in used if each in SOURCES))
+    said = [spec_at(architecture, place).citation for place in architecture.attention()]
+    used = (architecture["encoder"], architecture.get("stages", "single"))
+    said += [SOURCES[each] for each in used if each in SOURCES]
+    papers = "".join(f"\n* {each}." for each in dict.fromkeys(said))
     if is_timm(architecture["encoder"]):
         papers += f"\n* Encoder: {architecture['encoder']} of timm (Wightman), Apache-2.0; its source is in model.py."
     return (

@@ -1,7 +1,7 @@
 """Costs of the space's own networks by hand formulas: thousands of them in a second.
 
-Parameters and MACs are exact for plain and residual units with ISA and CSAM (a test compares); the two peaks of
-memory and the latency are models with the right terms, good enough to rank networks, not to set a budget by.
+Parameters and MACs are exact for plain and residual units and for blocks with a formula (a test compares); the two
+peaks of memory and the latency are models with the right terms, good enough to rank networks, not to set a budget by.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from math import prod
 from search.trials.records import Costs, Latency
 from space.architecture import Architecture
 from space.canonical import Context
-from space.feasible import CSAM_REDUCTION
-from space.place import Place, attention_at
+from space.place import Place
 from space.pooling import Triple, level_sizes
+from space.specs.registry import site_at, spec_at
 
 BYTES = 4  # of a float32
 STATES = 4  # weights, gradients and the optimiser's two moments
@@ -23,7 +23,6 @@ BYTES_PER_S = 8e9
 CALL_S = 4e-5  # what an operator costs whatever its size
 MAPS = {"relu": 2.0, "leakyrelu": 2.0, "gelu": 3.0, "silu": 3.0}  # kept for backward by convolution, norm, activation
 HEADS = 3  # with deep supervision, as in `space.unet`
-SLICE_EXPANSION = 4
 
 
 @dataclass
@@ -109,36 +108,11 @@ def _grow(bill: _Bill, architecture: Architecture, level: int, sizes: tuple[Trip
 
 
 def _attention(bill: _Bill, architecture: Architecture, place: Place, sizes: tuple[Triple, ...]) -> None:
-    block, options = architecture[attention_at(place)], architecture.options(place)
-    width = architecture.channels_at(place)
-    depth, height, across = sizes[place.level_of(architecture.levels)]
-    values = width * depth * height * across
-    if block == "isa":
-        each = 1 if options["shared"] else 2
-        masks = 2 * (depth - 1) if each == 2 else (depth if depth > 1 else 0)
-        bill.params += each * (width * width + width)
-        bill.macs += masks * width * width * height * across
-        bill.map(values * (1 + each), keep=1.5)
-    elif block == "csam":
-        _csam(bill, options, width=width, depth=depth, plane=height * across)
-        bill.map(values, keep=1.0)
-        bill.calls += 4
-    else:
-        raise ValueError(f"no formula for attention {block!r} at {place}")
-
-
-def _csam(bill: _Bill, options: dict[str, bool], *, width: int, depth: int, plane: int) -> None:
-    hidden = width // CSAM_REDUCTION
-    if options["semantic"]:
-        bill.params += 2 * width * hidden + hidden + width
-        bill.macs += 4 * width * hidden
-    if options["positional"]:
-        bill.params += 2 * 49 + 1
-        bill.macs += 2 * 49 * plane
-    if options["slice"]:
-        wide = SLICE_EXPANSION * depth
-        bill.params += 2 * depth * wide + wide + depth
-        bill.macs += 4 * depth * wide
-    if options.get("uncertainty"):
-        bill.params += (2 + 5) * (depth * depth + depth)
-        bill.macs += (2 + 5) * depth * depth + 5 * depth
+    spec = spec_at(architecture, place)
+    if spec.formula is None:
+        raise ValueError(f"no formula for attention {spec.name!r} at {place}")
+    cost = spec.formula(architecture.options(place), site_at(architecture, place, sizes))
+    bill.params += cost.params
+    bill.macs += cost.macs
+    bill.map(cost.written, keep=cost.kept)
+    bill.calls += cost.calls - 1  # the map's own

@@ -1,0 +1,63 @@
+"""Joint attention: a pointwise gate and self-attention, summed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from space.pooling import Triple
+from space.specs.spec import BlockSpec, Option, Options, Site, show_size
+
+MOST_ATTENDED = 32_768  # tokens that attend to each other; their products grow with the square
+
+
+def _why_not(options: Options, site: Site) -> str | None:
+    if options.get("mode", "joint") == "pointwise":
+        return None
+    attended = prod(site.size) if options.get("axes", "plane") == "volume" else prod(site.size[1:])
+    if attended > MOST_ATTENDED:
+        return f"has {attended} tokens ({show_size(site.size)}) that meet each other, over {MOST_ATTENDED}"
+    return None
+
+
+def _settle(options: Options, size: Triple) -> Options:
+    """Write no axes for a gate, which has none; at a single slice the plane is all there is of the volume."""
+    if options.get("mode") == "pointwise":
+        return {name: value for name, value in options.items() if name != "axes"}
+    return options if size[0] > 1 else {**options, "axes": "plane"}
+
+
+def joint_macs(block: Any, shape: Sequence[int]) -> int:
+    """Count values, the gate's two layers, queries and keys, and the two products with the N x N matrix."""
+    batch, channels, depth, height, width = shape
+    groups = batch * depth if block.axes == "plane" else batch
+    positions = prod(shape[2:]) * batch // groups
+    each = channels**2
+    if block.mode != "self":
+        hidden = block.gate[0].out_features
+        each += channels * hidden + hidden
+    if block.mode != "pointwise":
+        query = block.query.out_features
+        each += 2 * channels * query + positions * (query + channels)
+    return int(groups * positions * each)
+
+
+JOINT = BlockSpec(
+    name="joint",
+    module="blocks.joint:JointAttention",
+    label="Joint attention",
+    options=(
+        Option("mode", ("joint", "pointwise", "self"), "gate and self-attention, or one of them"),
+        Option(
+            "axes",
+            ("plane", "volume"),
+            "self-attention within a slice, or over all",
+            when=(("mode", ("joint", "self")),),
+        ),
+    ),
+    source="Zhang, Dong, Li, ISBI 2022 (our reading of a closed paper)",
+    why_not=_why_not,
+    settle=_settle,
+    macs=joint_macs,
+)
