@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from space.place import AxisName, Place, attention_at, places
+from space.place import ATTENTION, Place, by_place, options_of, places
 
 Value = str | int | float | bool | tuple["Value", ...]
 
@@ -97,15 +97,13 @@ class Architecture:
 
     def attention(self) -> dict[Place, str]:
         """Return {place: block} of the places that hold an attention block, from the input to the output."""
-        written = dict(self.entries)
-        held = {place: written.get(attention_at(place)) for place in places(self.levels)}
-        return {place: str(block) for place, block in held.items() if block is not None}
+        held = by_place(dict(self.entries))
+        return {place: str(held[place][ATTENTION]) for place in places(self.levels) if place in held}
 
     def options(self, place: Place) -> dict[str, Any]:
         """Return the options of the block at `place`, by the name that its constructor gives them."""
-        block = self.get(attention_at(place))
-        names = ((AxisName.parse(name), value) for name, value in self.entries)
-        return {name.option: value for name, value in names if name.place == place and name.block == block}
+        held = by_place(dict(self.entries)).get(place, {})
+        return options_of(str(held.get(ATTENTION)), held)
 
     def channels_at(self, place: Place) -> int:
         """Return the channels of the map that an attention place receives."""
@@ -116,8 +114,11 @@ class Architecture:
     def describe(self) -> str:
         """Say it in one line for people: units, widths, and which block sits where, with which parts."""
         blocks: dict[str, list[str]] = {}
-        for place, block in self.attention().items():
-            blocks.setdefault(block + _parts(self.options(place)), []).append(str(place))
+        held = by_place(dict(self.entries))
+        for place in places(self.levels):
+            if place in held:
+                block = str(held[place][ATTENTION])
+                blocks.setdefault(block + _parts(options_of(block, held[place])), []).append(str(place))
         attention = "; ".join(f"{block} at {', '.join(at)}" for block, at in blocks.items()) or "no attention"
         widths = "-".join(str(width) for width in self["channels"])
         units = f" x{self['repeats']}" if self.get("repeats") else ""

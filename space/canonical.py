@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from space.architecture import Architecture, Value
-from space.place import ATTENTION, AxisName, Place, attention_at, option_at, places
+from space.place import ATTENTION, AxisName, attention_at, by_place, option_at, options_of, places
 from space.pooling import Triple, kernels_from_spacing, level_sizes, pooling_from_spacing
 from space.specs.registry import BUILT_IN, code_entry, is_code_entry
 from space.specs.spec import NONE, BlockSpec
@@ -153,7 +153,7 @@ def _settle_places(
     values: dict[str, Value], decided: Decisions, sizes: tuple[Triple, ...], blocks: Mapping[str, BlockSpec]
 ) -> None:
     """Write each place's block, its options and a plug-in's code; nothing where the block does nothing there."""
-    own, chosen = _by_place(values), _by_place(decided)
+    own, chosen = by_place(values), by_place(decided)
     for name in [name for name in values if AxisName.parse(name).place or is_code_entry(name)]:
         del values[name]
     for place in places(len(sizes)):
@@ -163,25 +163,14 @@ def _settle_places(
         block = str(held.get(ATTENTION, NONE))
         if block == NONE:
             continue
-        prefix, spec = f"{block}.", blocks[block]
-        options = {head.removeprefix(prefix): value for head, value in held.items() if head.startswith(prefix)}
-        written = spec.written(options, sizes[place.level_of(len(sizes))])
+        spec = blocks[block]
+        written = spec.written(options_of(block, held), sizes[place.level_of(len(sizes))])
         if written is None:
             continue
         values[attention_at(place)] = block
         values.update({option_at(block, option, place): value for option, value in written.items()})
         if spec.code:
             values[code_entry(block)] = spec.code
-
-
-def _by_place(values: Mapping[str, Value]) -> dict[Place, dict[str, Value]]:
-    """Return what is said of each place (or of a group), by head: `attention`, `csam.semantic`."""
-    found: dict[Place, dict[str, Value]] = {}
-    for name, value in values.items():
-        axis = AxisName.parse(name)
-        if axis.place:
-            found.setdefault(axis.place, {})[axis.head] = value
-    return found
 
 
 def _width(decided: Mapping[str, Value], level: int) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 Kind = Literal["encoder", "bottleneck", "skip", "decoder"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 ATTENTION = "attention"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -136,3 +138,19 @@ def attention_at(place: Place) -> str:
 def option_at(block: str, option: str, place: Place) -> str:
     """Return the name of a block's option at a place."""
     return str(AxisName(f"{block}.{option}", place))
+
+
+def by_place(values: Mapping[str, T]) -> dict[Place, dict[str, T]]:
+    """Return what is said of each place (or of a group), by head: `attention`, `csam.semantic`."""
+    found: dict[Place, dict[str, T]] = {}
+    for name, value in values.items():
+        axis = AxisName.parse(name)
+        if axis.place is not None:
+            found.setdefault(axis.place, {})[axis.head] = value
+    return found
+
+
+def options_of(block: str, held: Mapping[str, T]) -> dict[str, T]:
+    """Return the options of a block among what is said of a place."""
+    prefix = f"{block}."
+    return {head.removeprefix(prefix): value for head, value in held.items() if head.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""The contract that every attention block fulfils, whatever it computes."""
+"""The contract that every attention block fulfils, whatever it computes; and that its checks can fail."""
 
 import copy
 import json
@@ -7,155 +7,82 @@ import sys
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.export import Dim
 
 from blocks import BLOCKS
-from search.costs.abstract import AbstractTensors
-from search.costs.live_bytes import LiveBytes
+from search.export.block_contract import CHECKS, Broken, Subject, check_spec, subjects
+from search.export.block_contract.checks import ONCE, exports_to_onnx, exports_to_pt2
+from search.export.block_contract.subject import BUILT, SIZES
+from space.place import Place
+from space.specs.registry import BUILT_IN
+from space.specs.spec import BlockSpec, Option, Site
 
 CHANNELS = 16
-BUILT = (4, 6, 5)
-OPTIONS = {
+SITE = Site(CHANNELS, BUILT, Place("skip", 0))
+SPECS = {spec.name: spec for spec in BUILT_IN}
+FIRST = {
     "isa": {},
-    "csam": {"slices": BUILT[0]},
+    "csam": {},
     "joint": {},
-    "epa": {"grid": BUILT, "projection": 7, "heads": 4},
+    "epa": {"projection": 7, "heads": 4},
 }
-# At the built size, odd, thin, one slice, one row, deep; H differs from W in all.
-SIZES = [BUILT, (3, 7, 5), (1, 6, 5), (4, 1, 9), (9, 2, 3), (1, 1, 2)]
 VARIANTS = [
     ("isa", {"shared": False}),
-    ("csam", {"slices": 4, "uncertainty": True, "rank": 2}),
-    ("csam", {"slices": 4, "semantic": False}),
-    ("csam", {"slices": 4, "positional": False, "slice": False}),
+    ("csam", {"uncertainty": True, "rank": 2}),
+    ("csam", {"semantic": False}),
+    ("csam", {"positional": False, "slice": False}),
     ("joint", {"mode": "pointwise"}),
     ("joint", {"mode": "self", "axes": "volume", "reduction": 3}),
-    ("epa", {"grid": BUILT, "projection": 7, "heads": 4, "projections": "raw"}),
-    ("epa", {"grid": BUILT, "projection": 7, "heads": 2, "projections": "separate", "residual_units": 2}),
-    ("epa", {"grid": BUILT, "projection": 7, "heads": 4, "order": "corrected"}),
+    ("epa", {"projection": 7, "heads": 4, "projections": "raw"}),
+    ("epa", {"projection": 7, "heads": 2, "projections": "separate", "residual_units": 2}),
+    ("epa", {"projection": 7, "heads": 4, "order": "corrected"}),
 ]
-each_block = pytest.mark.parametrize("name", BLOCKS)
+
+
+def subject(name: str, **options) -> Subject:
+    return Subject(SPECS[name], tuple((options or FIRST[name]).items()), SITE)
+
+
+each_block = pytest.mark.parametrize("made", [subject(name) for name in FIRST], ids=lambda made: made.spec.name)
 each_variant = pytest.mark.parametrize(
-    ("name", "options"), [(name, OPTIONS[name]) for name in BLOCKS] + VARIANTS, ids=lambda value: str(value)
+    "made",
+    [subject(name) for name in FIRST] + [subject(name, **options) for name, options in VARIANTS],
+    ids=lambda made: f"{made.spec.name}, {made}",
 )
 
 
-def build(name: str, **options) -> nn.Module:
-    """Return a block with `CHANNELS` channels and random weights: initially some are zero and would hide mistakes.
-
-    Biases are around 1: with smaller ones a narrow hidden layer could be dead behind its ReLU.
-    """
-    torch.manual_seed(0)
-    block = BLOCKS[name](CHANNELS, **(options or OPTIONS[name]))
-    for key, parameter in block.named_parameters():
-        nn.init.normal_(parameter, mean=float(key.endswith("bias")), std=0.3)
-    return block
-
-
-def volumes(*size: int, batch: int = 2, seed: int = 1) -> Tensor:
-    return torch.randn(batch, CHANNELS, *size, generator=torch.Generator().manual_seed(seed))
-
-
-def test_the_options_of_these_tests_cover_every_block():
-    assert OPTIONS.keys() == BLOCKS.keys()
+def test_every_block_has_a_spec_and_is_checked_here():
+    assert SPECS.keys() == FIRST.keys() == BLOCKS.keys()
+    assert {name: spec.load() for name, spec in SPECS.items()} == BLOCKS
 
 
 @each_variant
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_the_shape_is_kept_and_every_weight_has_a_gradient(name, options, size):
-    block = build(name, **options)
-    x = volumes(*size).requires_grad_()
-    y = block(x)
-    assert y.shape == x.shape
-    y.square().sum().backward()
-    assert x.grad.isfinite().all()
-    for key, parameter in block.named_parameters():
-        assert parameter.grad is not None, key
-        assert parameter.grad.isfinite().all(), key
-        # One slice has no neighbours; softmax over one position and over a key's shift is constant.
-        exempt = (name == "isa" and size[0] == 1) or key == "key.bias"
-        assert exempt or parameter.grad.abs().max() > 0 or size != BUILT, key
-
-
-@each_variant
-def test_volumes_of_a_batch_are_independent(name, options):
-    block = build(name, **options).eval().double()
-    x = volumes(*BUILT, batch=3).double()
-    together = block(x)
-    for index in range(3):
-        torch.testing.assert_close(together[index : index + 1], block(x[index : index + 1]), rtol=1e-10, atol=1e-11)
-
-
-@each_variant
-def test_the_gradient_equals_the_numerical_gradient(name, options):
-    block = build(name, **options).double().eval()
-    x = volumes(2, 3, 2, batch=1).double().requires_grad_()
-    direction = volumes(2, 3, 2, batch=1, seed=2).double()
-    (gradient,) = torch.autograd.grad(block(x).square().sum(), x)
-    step = 1e-6
-    with torch.no_grad():
-        difference = block(x + step * direction).square().sum() - block(x - step * direction).square().sum()
-    torch.testing.assert_close((gradient * direction).sum(), difference / (2 * step), rtol=1e-6, atol=1e-6)
+@pytest.mark.parametrize(
+    "check", [each for each in CHECKS.values() if each not in ONCE], ids=lambda each: each.__name__
+)
+@pytest.mark.filterwarnings("ignore")
+def test_the_contract_is_kept(made, check):
+    assert check(made)
 
 
 @each_block
-def test_eval_is_deterministic(name):
-    block = build(name).eval()
-    x = volumes(*BUILT)
-    assert torch.equal(block(x), block(x))
-
-
-@each_variant
-@pytest.mark.parametrize("layout", ["channels last", "strided"])
-def test_any_layout_gives_the_same_values_and_gradients(name, options, layout):
-    block = build(name, **options).double().eval()
-    x = volumes(6, 4, 5).double().transpose(2, 3)
-    results = []
-    for part in (x.contiguous(), x if layout == "strided" else x.contiguous(memory_format=torch.channels_last_3d)):
-        leaf = part.detach().requires_grad_()
-        y = block(leaf)
-        results.append((y, *torch.autograd.grad(y.square().sum(), leaf)))
-        for parameter in block.parameters():
-            if parameter.dim() == 5:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
-    for plain, other in zip(*results, strict=True):
-        torch.testing.assert_close(plain, other, rtol=1e-9, atol=1e-9)
-
-
-@each_variant
-def test_the_state_dict_survives_a_round_trip(name, options):
-    block, other = build(name, **options).eval(), BLOCKS[name](CHANNELS, **options).eval()
-    other.load_state_dict(block.state_dict(), strict=True)
-    x = volumes(*BUILT)
-    assert torch.equal(block(x), other(x))
-    assert torch.equal(block(x), copy.deepcopy(block)(x))
+@pytest.mark.filterwarnings("ignore")
+def test_the_contract_of_exports_is_kept(made):
+    assert exports_to_pt2(made).startswith("any batch and any size")
+    assert "differs by" in exports_to_onnx(made)
 
 
 @each_block
-def test_bfloat16_autocast_trains(name):
-    block = build(name)
-    x = volumes(*BUILT).requires_grad_()
-    expected = block(x)
-    with torch.autocast("cpu", torch.bfloat16):
-        y = block(x)
-        y.float().sum().backward()
-    assert all(parameter.grad.isfinite().all() for parameter in block.parameters())
-    assert (y.float() - expected).abs().max() < 0.05 * expected.abs().max()
-
-
-@each_block
-def test_bfloat16_weights_run(name):
-    block = build(name).bfloat16()
-    x = volumes(*BUILT).bfloat16().requires_grad_()
+def test_bfloat16_weights_run(made):
+    block, x = made.build().bfloat16(), made.volumes().bfloat16().requires_grad_()
     y = block(x)
     y.sum().backward()
     assert y.dtype == torch.bfloat16 and x.grad.isfinite().all()
 
 
-def check_compiled(block: nn.Module, *, backend: str) -> None:
-    block = block.double()
-    x = volumes(*BUILT).double()
+def check_compiled(made: Subject, *, backend: str) -> None:
+    block, x = made.build().double(), made.volumes().double()
     results = []
     for run in (block, torch.compile(copy.deepcopy(block), backend=backend, fullgraph=True)):
         leaf = x.clone().requires_grad_()
@@ -168,14 +95,14 @@ def check_compiled(block: nn.Module, *, backend: str) -> None:
 
 
 @each_block
-def test_compiles_with_aot_eager(name):
-    check_compiled(build(name), backend="aot_eager")
+def test_compiles_with_aot_eager(made):
+    check_compiled(made, backend="aot_eager")
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_csam_compiles_with_inductor():
-    check_compiled(build("csam"), backend="inductor")
+    check_compiled(subject("csam"), backend="inductor")
 
 
 RELOAD = """
@@ -192,13 +119,13 @@ print(json.dumps(errors))
 
 @each_variant
 @pytest.mark.filterwarnings("ignore")
-def test_exports_with_every_size_dynamic_and_runs_without_our_packages(name, options, tmp_path):
-    block = build(name, **options).eval()
+def test_exports_with_every_size_dynamic_and_runs_without_our_packages(made, tmp_path):
+    block = made.build().eval()
     dynamic = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC, 4: Dim.DYNAMIC}
-    program = torch.export.export(block, (volumes(6, 8, 10),), dynamic_shapes=(dynamic,))
+    program = torch.export.export(block, (made.volumes((6, 8, 10)),), dynamic_shapes=(dynamic,))
     sizes = [(2, *size) for size in SIZES] + [(1, *BUILT), (3, 2, 4, 3)]
-    wanted = {str(size): (x := volumes(*size[1:], batch=size[0]), block(x).detach()) for size in sizes}
-    if (name, options) not in [(key, OPTIONS[key]) for key in BLOCKS]:
+    wanted = {str(size): (x := made.volumes(size[1:], batch=size[0]), block(x).detach()) for size in sizes}
+    if dict(made.options) != FIRST[made.spec.name]:
         errors = {key: float((program.module()(x) - y).detach().abs().max()) for key, (x, y) in wanted.items()}
     else:
         torch.export.save(program, tmp_path / "block.pt2")
@@ -211,28 +138,107 @@ def test_exports_with_every_size_dynamic_and_runs_without_our_packages(name, opt
 
 @each_block
 @pytest.mark.filterwarnings("ignore")
-def test_exports_at_one_slice(name):
-    block = build(name).eval()
+def test_exports_at_one_slice(made):
+    block = made.build().eval()
     dynamic = {0: Dim.DYNAMIC, 3: Dim.DYNAMIC, 4: Dim.DYNAMIC}
-    program = torch.export.export(block, (volumes(1, 8, 10),), dynamic_shapes=(dynamic,))
-    for x in (volumes(1, 5, 7, batch=1), volumes(1, 2, 1, batch=3)):
+    program = torch.export.export(block, (made.volumes((1, 8, 10)),), dynamic_shapes=(dynamic,))
+    for x in (made.volumes((1, 5, 7), batch=1), made.volumes((1, 2, 1), batch=3)):
         torch.testing.assert_close(program.module()(x), block(x), rtol=1e-4, atol=1e-4)
 
 
 @each_block
 @pytest.mark.parametrize("shape", [(2, CHANNELS + 1, 4, 6, 5), (2, CHANNELS, 6, 5)], ids=str)
-def test_an_invalid_input_is_refused_with_its_shape(name, shape):
+def test_a_wrong_input_is_named(made, shape):
     with pytest.raises(ValueError, match=rf"expects \(B, {CHANNELS}, D, H, W\), got \({shape[0]}, {shape[1]},"):
-        build(name)(torch.zeros(shape))
+        made.build()(torch.zeros(shape))
 
 
-@each_variant
-def test_a_step_on_abstract_tensors_has_the_real_peak_memory(name, options):
-    def peak_bytes(counter) -> int:
-        with counter:
-            block = BLOCKS[name](CHANNELS, **options)
-            x = torch.zeros(2, CHANNELS, 5, 8, 6, requires_grad=True)
-            block(x).sum().backward()
-        return counter.peak_bytes
+class Bad(nn.Module):
+    """A block whose every fault can be switched on."""
 
-    assert peak_bytes(AbstractTensors()) == pytest.approx(peak_bytes(LiveBytes()), rel=0.001)
+    def __init__(self, channels: int, *, fault: str = "none") -> None:
+        super().__init__()
+        self.fault, self.calls = fault, 0.0
+        self.weight = nn.Parameter(torch.ones(channels, 1, 1, 1))
+        self.unused = nn.Parameter(torch.ones(3)) if fault == "unused" else None
+        self.dead = nn.Parameter(torch.ones(1)) if fault == "dead" else None
+        self.hidden = torch.randn(1) if fault == "hidden state" else 0.0
+
+    def forward(self, x):
+        y = x * self.weight
+        match self.fault:
+            case "shape":
+                y = y[:, :, :1] if x.shape[2] > 4 else y
+            case "dead":
+                y = y + 0 * self.dead
+            case "detached":
+                y = x.detach() * self.weight
+            case "batch":
+                y = y + x.mean(dim=0, keepdim=True)
+            case "random":
+                y = y + torch.rand_like(y)
+            case "hidden state":
+                y = y + self.hidden
+            case "overflow":
+                y = y * (torch.inf if torch.is_autocast_enabled("cpu") else 1)
+            case "size in Python":
+                y = y * (2 if x.shape[3] == 6 else 1)
+            case "false gradient":
+                y = y + (x - x.detach())
+            case "memory":
+                y = y.detach().numpy() is not None and y
+            case "layout":
+                y = y * (2 if not x.is_contiguous() else 1)
+        return y
+
+
+@pytest.mark.parametrize(
+    ("fault", "check", "message"),
+    [
+        ("shape", "keeps the shape at any size", r"\(2, 16, 9, 2, 3\) becomes \(2, 16, 1, 2, 3\)"),
+        ("unused", "gradients reach input and parameters", "unused has no gradient at 4x6x5"),
+        ("dead", "gradients reach input and parameters", "the gradient of dead is zero, so it never learns"),
+        ("detached", "gradients reach input and parameters", "no finite gradient reaches the input at 4x6x5"),
+        ("false gradient", "the gradient is the numerical one", "the gradient: differs by"),
+        ("batch", "volumes of a batch stay apart", "a volume alone and in a batch of 3: differs by"),
+        ("random", "eval is deterministic", "two runs in eval mode differ"),
+        ("layout", "any memory layout", "channels last values: differs by"),
+        ("hidden state", "state dict goes round", "another block with the same state dict gives another output"),
+        ("overflow", "trains in bfloat16", "no finite gradient of weight under autocast"),
+        ("memory", "memory is predicted", "its memory can't be predicted"),
+        ("size in Python", "exports to .pt2", "only the training patch"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_block_with_a_fault_fails_its_check(fault, check, message):
+    made = Subject(BlockSpec("bad", Bad), (("fault", fault),), SITE)
+    with pytest.raises(Broken, match=message):
+        CHECKS[check](made)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_results_say_with_which_options_a_check_failed():
+    spec = BlockSpec("bad", Bad, options=(Option("fault", ("none", "random", "dead"), "what is wrong"),))
+    results = {each.check: each for each in check_spec(spec)}
+    assert results["eval is deterministic"].result == "failed"
+    assert results["eval is deterministic"].detail == "with fault=random: two runs in eval mode differ"
+    assert results["gradients reach input and parameters"].detail.startswith("with fault=dead: the gradient of dead")
+    assert results["exports to .pt2"].result == "passed"  # at the first choices
+    assert results["memory is predicted"].detail.endswith("(3 sets of options)")
+
+
+def test_each_choice_is_checked_once_and_what_cannot_be_built_is_left_out():
+    def why_not(options, site):
+        return "is too deep" if options["depth"] == 3 or site.channels < 32 else None
+
+    options = (
+        Option("depth", (1, 2, 3), "blocks"),
+        Option("gate", ("soft", "hard"), "the gate", when=(("depth", (2,)),)),
+    )
+    spec = BlockSpec("own", "torch.nn:Identity", options=options, why_not=why_not)
+    made = list(subjects(spec))
+    assert [str(each) for each in made] == ["depth=1", "depth=2, gate=soft"]
+    assert {each.site.channels for each in made} == {32}
+    never = BlockSpec("own", "torch.nn:Identity", why_not=lambda options, site: "needs a prime number of channels")
+    with pytest.raises(ValueError, match="'own' accepts none of 16, 32, 64, 48, 8 channels at 4x6x5: needs a prime"):
+        list(subjects(never))

@@ -1,5 +1,6 @@
 """Multiply-adds of the published operations, compared with torch's counter and the papers' numbers."""
 
+from contextlib import nullcontext
 from random import Random
 
 import pytest
@@ -113,12 +114,25 @@ def test_the_macs_of_csam_follow_its_equations(uncertainty):
     assert macs(CSAM(32, slices=5, semantic=False, slice=False), SHAPE) == 2 * 98 * 42
 
 
-@pytest.mark.parametrize("axes", ["plane", "volume"])
-def test_a_block_without_a_rule_counts_as_torch_counts_it_also_attention_on_a_cpu(axes):
-    with AbstractTensors():
-        block = JointAttention(32, axes=axes)
-        found = counted_macs(block, (torch.zeros(SHAPE),))
-    assert found == macs(block, SHAPE)
+class Attend(nn.Module):
+    """Self-attention over all voxels, after a linear map."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.linear = nn.Linear(channels, channels)
+
+    def forward(self, x):
+        tokens = self.linear(x.flatten(2).transpose(1, 2))[:, None]  # (B, 1, N, C)
+        return nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)[:, 0].transpose(1, 2).reshape(x.shape)
+
+
+@pytest.mark.parametrize("tensors", [AbstractTensors, nullcontext])
+def test_a_block_without_a_rule_counts_as_torch_counts_it_also_attention_on_a_cpu(tensors):
+    batch, channels, *size = SHAPE
+    tokens = size[0] * size[1] * size[2]
+    with tensors():
+        found = counted_macs(Attend(channels), (torch.zeros(SHAPE),))
+    assert found == batch * (tokens * channels**2 + 2 * tokens**2 * channels)
 
 
 def test_isa_counts_one_mask_per_slice_or_one_per_neighbour():

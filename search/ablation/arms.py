@@ -11,14 +11,17 @@ A key is an axis (`attention@skips`, `csam.slice`), a key of `training`, or `dat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from search.ablation.schema import Ablation, Arms
 from search.config.yaml_source import Path_
+from space.axes import Axis
 from space.axis_values import matching_axes
+from space.specs.registry import BUILT_IN
+from space.specs.spec import BlockSpec
 from space.unet_axes import full_axes
 
 BASE = "base"
@@ -47,12 +50,21 @@ class Asked:
         return {key: value for key, value in self.changes if not key.startswith(SECTIONS)}
 
 
-def asked_arms(ablation: Ablation) -> tuple[list[Asked], list[tuple[Path_, str]]]:
+def asked_arms(
+    ablation: Ablation, blocks: Sequence[BlockSpec] = BUILT_IN
+) -> tuple[list[Asked], list[tuple[Path_, str]]]:
     """Return the base and all arms, and what can't be said (path in the file, message)."""
     problems: list[tuple[Path_, str]] = []
     arms = ablation.arms
     asked = [Asked(BASE, (), ("base",))]
-    for made in (_removed(arms, problems), _replaced(arms), _added(arms, problems), _grid(arms), _listed(arms)):
+    axes = full_axes("each", blocks=blocks)
+    for made in (
+        _removed(arms, axes, problems),
+        _replaced(arms),
+        _added(arms, axes, problems),
+        _grid(arms),
+        _listed(arms),
+    ):
         asked += made
     if len(asked) == 1:
         problems.append((("arms",), "no arm is asked for; name some under remove, replace, add, grid or list"))
@@ -64,10 +76,10 @@ def asked_arms(ablation: Ablation) -> tuple[list[Asked], list[tuple[Path_, str]]
     return asked, problems
 
 
-def _removed(arms: Arms, problems: list[tuple[Path_, str]]) -> Iterable[Asked]:
+def _removed(arms: Arms, axes: Sequence[Axis], problems: list[tuple[Path_, str]]) -> Iterable[Asked]:
     for number, key in enumerate(arms.remove):
         place: Path_ = ("arms", "remove", number)
-        yield Asked(f"no {key}", tuple(_without(key, place, problems).items()), place)
+        yield Asked(f"no {key}", tuple(_without(key, axes, place, problems).items()), place)
 
 
 def _replaced(arms: Arms) -> Iterable[Asked]:
@@ -76,7 +88,7 @@ def _replaced(arms: Arms) -> Iterable[Asked]:
             yield Asked(_name({key: value}), ((key, value),), ("arms", "replace", key))
 
 
-def _added(arms: Arms, problems: list[tuple[Path_, str]]) -> Iterable[Asked]:
+def _added(arms: Arms, axes: Sequence[Axis], problems: list[tuple[Path_, str]]) -> Iterable[Asked]:
     """Yield the base without any of the components, and each of them alone."""
     if not arms.add:
         return
@@ -84,7 +96,7 @@ def _added(arms: Arms, problems: list[tuple[Path_, str]]) -> Iterable[Asked]:
     places: list[Path_] = [("arms", "add", key if isinstance(arms.add, dict) else n) for n, key in enumerate(keys)]
     bare: dict[str, Any] = {}
     for key, place in zip(keys, places, strict=True):
-        bare |= _without(key, place, problems)
+        bare |= _without(key, axes, place, problems)
     yield Asked(BARE, tuple(bare.items()), ("arms", "add"))
     for key, place in zip(keys, places, strict=True):
         others = {other: gone for other, gone in bare.items() if other != key}
@@ -110,22 +122,22 @@ def _values(said: Any) -> tuple[Any, ...]:
     return tuple(said) if isinstance(said, list) else (said,)
 
 
-def _without(key: str, place: Path_, problems: list[tuple[Path_, str]]) -> dict[str, Any]:
+def _without(key: str, axes: Sequence[Axis], place: Path_, problems: list[tuple[Path_, str]]) -> dict[str, Any]:
     """Return the axis at the value under which its component isn't there; nothing where that is a problem.
 
     A name that no axis has is left for the space to refuse.
     """
-    axes = matching_axes(key, full_axes("each"))
-    choices = axes[0].choices if axes else ()
+    matching = matching_axes(key, axes)
+    choices = matching[0].choices if matching else ()
     for gone in ABSENT:
         if any(choice == gone and type(choice) is type(gone) for choice in choices):
             return {key: gone}
-    if axes:
+    if matching:
         shown = ", ".join(str(choice) for choice in choices)
         problems.append((place, f"{key!r} is not a component that can be left out (choices: {shown})"))
     elif key.startswith(SECTIONS):
         problems.append((place, f"{key!r} is a setting, which can't be left out; give it values under `replace`"))
-    return {} if axes or key.startswith(SECTIONS) else {key: None}
+    return {} if matching or key.startswith(SECTIONS) else {key: None}
 
 
 def _name(changes: Mapping[str, Any]) -> str:

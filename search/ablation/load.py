@@ -12,6 +12,7 @@ from search.ablation.arms import BASE, Asked, asked_arms
 from search.ablation.metrics import use_surfaces
 from search.ablation.schema import Ablation
 from search.analysis.snapshot_reader import snapshot_of
+from search.config.blocks import load_named_blocks
 from search.config.errors import Mistake, UserError, nearest
 from search.config.load import ANY_CONTEXT, LoadedStudy, find_data, load_study
 from search.config.schema import (
@@ -27,7 +28,9 @@ from space.architecture import Architecture
 from space.axes import DecisionError
 from space.canonical import Context
 from space.narrow import Narrowing, narrow_space, overlaid
+from space.plugins import BlockCode, load_blocks
 from space.presets import PRESETS
+from space.specs.spec import BlockSpec
 
 OBJECTIVES = Objectives.of("dice", "memory", "latency")  # the file may show others
 
@@ -56,6 +59,7 @@ class LoadedAblation:
     asked: tuple[Asked, ...]
     settings: tuple[Setting, ...]
     base: Architecture | None
+    blocks: tuple[BlockCode, ...] = ()
 
     def study(self, setting: Setting, *, storage: str) -> LoadedStudy:
         """Return what the arms of a setting are trained as: a study of the ablation's database."""
@@ -69,8 +73,9 @@ class LoadedAblation:
             executor=ablation.executor,
             storage=storage,
             surface_tolerance=ablation.surface_tolerance if use_surfaces(ablation.metrics) else None,
+            blocks=ablation.blocks,
         )
-        return LoadedStudy(study, self.file, self.data_folder)
+        return LoadedStudy(study, self.file, self.data_folder, self.blocks)
 
     def setting_of(self, asked: Asked) -> Setting:
         """Return the setting that an arm is trained in."""
@@ -79,11 +84,16 @@ class LoadedAblation:
 
     def architecture(self, asked: Asked, context: Context) -> Architecture:
         """Complete an arm's network for this data. Raises DecisionError."""
-        return complete(self.ablation, self.base, asked, context)
+        return complete(self.ablation, self.base, asked, context, load_blocks(self.blocks))
 
 
 def load_ablation(
-    file: Path, *, runs: Path, overrides: Sequence[str] = (), data_root: Path | None = None
+    file: Path,
+    *,
+    runs: Path,
+    overrides: Sequence[str] = (),
+    data_root: Path | None = None,
+    allow_code: bool = False,
 ) -> LoadedAblation:
     """Read and check an ablation file, as `load_study` does a study's; a base from a study is read from its records.
 
@@ -94,20 +104,23 @@ def load_ablation(
     ablation, mistakes = read_as(Ablation, source)
     folder, missing = find_data(source, file, data_root)
     mistakes += source.mistakes + missing
+    codes, specs, wrong = load_named_blocks(source, file, allow_code=allow_code)
+    mistakes += wrong
     drafted = ablation or _draft(source)
     if drafted is not None:
-        asked, problems = asked_arms(drafted)
+        asked, problems = asked_arms(drafted, specs)
         mistakes += [source.mistake(path, message) for path, message in problems]
         base = _base(drafted, source, runs, mistakes)
         settings = _settings(source, asked, mistakes)
-        mistakes += [wrong for each in asked for wrong in _network_mistakes(drafted, base, each, source)]
+        if not wrong:
+            mistakes += [each for arm in asked for each in _network_mistakes(drafted, base, arm, source, specs)]
         if drafted.baseline not in [each.name for each in asked]:
             hint = nearest(drafted.baseline, [each.name for each in asked])
             mistakes.append(source.mistake(("baseline",), f"no arm is called {drafted.baseline!r}{hint}"))
     refuse(mistakes)
     if ablation is None or folder is None:
         raise ValueError(f"{file} gave neither an ablation nor a mistake")
-    return LoadedAblation(ablation, file, folder, tuple(asked), tuple(settings), base)
+    return LoadedAblation(ablation, file, folder, tuple(asked), tuple(settings), base, codes)
 
 
 def _draft(source: Source) -> Ablation | None:
@@ -117,13 +130,15 @@ def _draft(source: Source) -> Ablation | None:
     return read_as(Ablation, Source(source.file, values, source.places))[0]
 
 
-def complete(ablation: Ablation, base: Architecture | None, asked: Asked, context: Context) -> Architecture:
+def complete(
+    ablation: Ablation, base: Architecture | None, asked: Asked, context: Context, blocks: Sequence[BlockSpec]
+) -> Architecture:
     """Spell an arm's network out: the base's axes, its changes over them, the rest each axis's first choice.
 
     Over a network of its own (`base`) only what is named changes. Raises DecisionError.
     """
     fix = overlaid(ablation.base.axes, asked.axes)
-    space = narrow_space(context, Narrowing(fix=fix, base=base, open=tuple(fix) if base else ()))
+    space = narrow_space(context, Narrowing(fix=fix, base=base, open=tuple(fix) if base else (), blocks=blocks))
     return space.architecture(space.complete({}))
 
 
@@ -159,10 +174,12 @@ def _settings(source: Source, asked: Sequence[Asked], mistakes: list[Mistake]) -
     return list(found.values())
 
 
-def _network_mistakes(ablation: Ablation, base: Architecture | None, asked: Asked, source: Source) -> list[Mistake]:
+def _network_mistakes(
+    ablation: Ablation, base: Architecture | None, asked: Asked, source: Source, blocks: Sequence[BlockSpec]
+) -> list[Mistake]:
     """Check an arm's axes and values, whatever the data; what the base's own axes say wrong points at the base."""
     try:
-        complete(ablation, base, asked, ANY_CONTEXT)
+        complete(ablation, base, asked, ANY_CONTEXT, blocks)
     except DecisionError as error:
         names = list(overlaid(ablation.base.axes, asked.axes))
         said = dict.fromkeys((_axis_of(key, names), message) for key, message in error.problems)
@@ -172,6 +189,8 @@ def _network_mistakes(ablation: Ablation, base: Architecture | None, asked: Aske
 
 def _axis_of(key: str, names: Sequence[str]) -> str:
     kind, _, rest = key.partition(".")
+    if kind == "base":
+        return kind
     return names[int(rest)] if kind == "open" else rest
 
 

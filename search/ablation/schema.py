@@ -77,7 +77,8 @@ class Ablation:
     """One ablation file, checked.
 
     The first of `metrics` that is scored case by case is the primary one. `folds` are those of `data.folds` to
-    train on, [data.fold] where nothing is said. `surface_tolerance` is in mm.
+    train on, [data.fold] where nothing is said. `surface_tolerance` is in mm. `blocks` names plug-in blocks, as in a
+    study.
     """
 
     __pydantic_config__ = STRICT
@@ -96,6 +97,7 @@ class Ablation:
     retries: Annotated[int, Field(ge=0, le=10, strict=True)] = 1
     executor: Executor = field(default_factory=Executor)
     storage: str | None = None
+    blocks: tuple[str, ...] = ()
 
     @property
     def case_metrics(self) -> tuple[str, ...]:

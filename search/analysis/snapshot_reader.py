@@ -14,6 +14,7 @@ import sqlalchemy as sql
 
 from search.analysis.snapshot import Snapshot, Trial
 from search.config import LoadedStudy, Study, UserError
+from search.config.blocks import VERSION_OF
 from search.config.objectives import OBJECTIVES
 from search.config.validate import read_as
 from search.config.yaml_source import Source
@@ -54,6 +55,7 @@ def kept_study(url: str, name: str, *, storage: str | None = None) -> Study | No
     values = read_study_attribute(url, name, STUDY)
     if not isinstance(values, dict):
         return None
+    values = {key: value for key, value in values.items() if not key.startswith(VERSION_OF)}
     sections = {key: section for key, section in values.items() if isinstance(section, dict)}
     values.pop(CONTENT, None)
     sections.get("data", {}).pop("cases", None)  # of earlier versions

@@ -28,13 +28,16 @@ if TYPE_CHECKING:
     from search.config.errors import UserError
     from space.architecture import Architecture
     from space.canonical import Context
+    from space.specs.spec import BlockSpec, Option
 
     __version__: str
 
 __all__ = [
     "Architecture",
+    "BlockSpec",
     "Context",
     "Network",
+    "Option",
     "SearchSpace",
     "Study",
     "UserError",
@@ -44,7 +47,9 @@ __all__ = [
 ]
 _HOMES = {
     "Architecture": "space.architecture",
+    "BlockSpec": "space.specs.spec",
     "Context": "space.canonical",
+    "Option": "space.specs.spec",
     "Network": "search.api.study",
     "SearchSpace": "search.api.spaces",
     "Study": "search.api.study",

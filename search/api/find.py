@@ -18,7 +18,12 @@ Overrides = Mapping[str, Any] | Sequence[str]
 
 
 def find_study(
-    named: str | Path, *, overrides: Overrides = (), data: Path | None = None, runs: Path = Path("runs")
+    named: str | Path,
+    *,
+    overrides: Overrides = (),
+    data: Path | None = None,
+    runs: Path = Path("runs"),
+    allow_code: bool = False,
 ) -> tuple[LoadedStudy, Path]:
     """Return a study and its runs folder; a run's study is the one that its database keeps, overrides included.
 
@@ -26,13 +31,14 @@ def find_study(
     """
     file = Path(named)
     if file.is_file():
-        return load_study(file, overrides=as_lines(overrides), data_root=data, need_data=False), runs
+        lines = as_lines(overrides)
+        return load_study(file, overrides=lines, data_root=data, need_data=False, allow_code=allow_code), runs
     folder = next((each for each in (file, runs / named) if (each / KEPT).is_file()), None)
     if folder is None:
         raise UserError([_not_found(str(named), runs)])
     if overrides:
         raise UserError([f"--set needs the study's file; {named} is a run, whose settings are fixed"])
-    return _kept(folder, data), folder.resolve().parent
+    return _kept(folder, data, allow_code=allow_code), folder.resolve().parent
 
 
 def as_lines(overrides: Overrides) -> Sequence[str]:
@@ -42,9 +48,9 @@ def as_lines(overrides: Overrides) -> Sequence[str]:
     return overrides
 
 
-def _kept(folder: Path, data: Path | None) -> LoadedStudy:
+def _kept(folder: Path, data: Path | None, *, allow_code: bool) -> LoadedStudy:
     """Read a run's study from its database; what may change between two runs comes from the file beside it."""
-    loaded = load_study(folder / KEPT, data_root=data, need_data=False)
+    loaded = load_study(folder / KEPT, data_root=data, need_data=False, allow_code=allow_code)
     name, written = folder.resolve().name, loaded.study
     kept = kept_study(database_url(written.storage, folder), name, storage=written.storage)
     if kept is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from search.api.find import Overrides, as_lines
 from search.config import LoadedStudy, UserError, load_study
 from search.config import Study as Settings
+from search.config.load import with_code
 from search.trials.files import run_folder, trial_folder
 
 if TYPE_CHECKING:
@@ -64,14 +65,18 @@ class Study:
         data: str | Path | None = None,
         runs: str | Path = "runs",
         need_data: bool = False,
+        allow_code: bool = False,
     ) -> Study:
         """Read a study file. `overrides` are `{"training.epochs": 3}` or `["training.epochs=3"]`.
 
         `data` is the folder that contains the data folder named in the file; the variable VOXNAS_DATA may name it
         too. Without it a study's results can be read, but nothing can be run; `need_data` reports that at once.
+        `allow_code` runs the Python files that the study names under `blocks`: read them first.
         """
         root = None if data is None else Path(data)
-        loaded = load_study(Path(file), overrides=as_lines(overrides), data_root=root, need_data=need_data)
+        loaded = load_study(
+            Path(file), overrides=as_lines(overrides), data_root=root, need_data=need_data, allow_code=allow_code
+        )
         return cls(loaded, runs=Path(runs))
 
     def __repr__(self) -> str:
@@ -112,7 +117,9 @@ class Study:
             context = self.snapshot().context
         except UserError:  # nothing has run yet
             context = None
-        return SearchSpace(narrow_space(context, self.settings.space.narrowing()) if context else self.plan.space)
+        if context is None:
+            return SearchSpace(self.plan.space)
+        return SearchSpace(narrow_space(context, self.settings.space.narrowing(with_code(self.loaded).specs)))
 
     # Running
 

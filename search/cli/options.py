@@ -61,6 +61,10 @@ Trials = Annotated[
         show_default="search.trials in the file",
     ),
 ]
+AllowCode = Annotated[
+    bool,
+    typer.Option("--allow-code", help="Run the Python files named under blocks in the file. Read them first."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables, in bytes, seconds and counts.")]
 
 
@@ -70,8 +74,11 @@ def with_executor(overrides: list[str] | None, kind: str | None, address: str | 
     return [*(overrides or ()), *(f"{key}={value}" for key, value in named.items() if value is not None)]
 
 
-def run_options(data: Path | None, overrides: list[str] | None, trials: int | None) -> list[str]:
+def run_options(
+    data: Path | None, overrides: list[str] | None, trials: int | None, *, allow_code: bool = False
+) -> list[str]:
     """Write options of `voxnas run` as on its command line."""
     named = {"--data": data, "--trials": trials}
     given = [part for name, value in named.items() if value is not None for part in (name, str(value))]
-    return [*given, *(part for override in overrides or () for part in ("--set", override))]
+    allowed = ["--allow-code"] if allow_code else []
+    return [*given, *allowed, *(part for override in overrides or () for part in ("--set", override))]

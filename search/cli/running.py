@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from search.export.trained import Packing
 
 
-def load_study(study: Path, data: Path | None, overrides: Sequence[str] | None, runs: Path) -> Study:
+def load_study(
+    study: Path, data: Path | None, overrides: Sequence[str] | None, runs: Path, *, allow_code: bool = False
+) -> Study:
     """Load a study whose data must be there. Raises UserError."""
     from search.api.study import Study
 
-    return Study.from_yaml(study, overrides=overrides or (), data=data, runs=runs, need_data=True)
+    return Study.from_yaml(
+        study, overrides=overrides or (), data=data, runs=runs, need_data=True, allow_code=allow_code
+    )
 
 
 def load_results(study: str, overrides: Sequence[str] | None, runs: Path) -> Study:
@@ -37,12 +41,15 @@ def load_results(study: str, overrides: Sequence[str] | None, runs: Path) -> Stu
     return Study(loaded, runs=found)
 
 
-def load_arms(file: Path, data: Path | None, overrides: Sequence[str] | None, runs: Path) -> AblationPlan:
+def load_arms(
+    file: Path, data: Path | None, overrides: Sequence[str] | None, runs: Path, *, allow_code: bool = False
+) -> AblationPlan:
     """Load an ablation with its data. Raises UserError."""
     from search.ablation.load import load_ablation
     from search.ablation.plan import make_ablation_plan
 
-    return make_ablation_plan(load_ablation(file, runs=runs, overrides=overrides or (), data_root=data), runs=runs)
+    loaded = load_ablation(file, runs=runs, overrides=overrides or (), data_root=data, allow_code=allow_code)
+    return make_ablation_plan(loaded, runs=runs)
 
 
 @contextmanager

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from search.config.blocks import KEY as BLOCKS
+from search.config.blocks import load_named_blocks
 from search.config.errors import Mistake
 from search.config.objectives import OBJECTIVES
 from search.config.schema import Data, Objectives, SpaceSection, Study
@@ -17,6 +19,8 @@ from search.config.yaml_source import Path_, Source, read_source
 from space.axes import DecisionError
 from space.canonical import Context
 from space.narrow import narrow_space
+from space.plugins import BlockCode, load_blocks
+from space.specs.spec import BlockSpec
 
 ANY_CONTEXT = Context((32, 32, 32), (1.0, 1.0, 1.0), 1, 2)  # names and values are checked before data is known
 
@@ -28,32 +32,61 @@ class LoadedStudy:
     study: Study
     file: Path
     data_folder: Path | None
+    blocks: tuple[BlockCode, ...] = ()
+
+    @property
+    def specs(self) -> tuple[BlockSpec, ...]:
+        """The blocks that places may hold."""
+        return load_blocks(self.blocks)
 
 
 def load_study(
-    file: Path, *, overrides: Sequence[str] = (), data_root: Path | None = None, need_data: bool = True
+    file: Path,
+    *,
+    overrides: Sequence[str] = (),
+    data_root: Path | None = None,
+    need_data: bool = True,
+    allow_code: bool = False,
 ) -> LoadedStudy:
     """Read and check a study file; `data.path` is looked up under `data_root`, VOXNAS_DATA, the file's folder, here.
 
-    Without `need_data` a study whose volumes are elsewhere can still be looked at. Raises UserError with every
-    mistake that can be seen without opening the data.
+    Without `need_data` a study whose volumes are elsewhere can still be looked at. Its plug-in blocks are then loaded
+    only with `allow_code`, and its space is not checked where they aren't; see `with_code`. Raises UserError with
+    every mistake that can be seen without opening the data.
     """
     source = read_source(file, overrides)
     source.values.setdefault("name", file.stem)
     study, mistakes = read_as(Study, source)
-    mistakes += source.mistakes + _space_mistakes(source) + _objective_mistakes(source)
+    codes: tuple[BlockCode, ...] = ()
+    if need_data or allow_code or not source.values.get(BLOCKS):
+        codes, specs, wrong = load_named_blocks(source, file, allow_code=allow_code)
+        mistakes += wrong or _space_mistakes(source, specs)
+    mistakes += source.mistakes + _objective_mistakes(source)
     folder, missing = find_data(source, file, data_root)
     refuse(mistakes + (missing if need_data else []))
     if study is None:
         raise ValueError(f"{file} gave neither a study nor a mistake")
-    return LoadedStudy(study, file, folder)
+    return LoadedStudy(study, file, folder, codes)
 
 
-def _space_mistakes(source: Source) -> list[Mistake]:
+def with_code(loaded: LoadedStudy) -> LoadedStudy:
+    """Return a study with the code of its plug-in blocks, as building its networks needs it.
+
+    Raises UserError where a block is not installed, or is a local file that was not allowed when the study was loaded.
+    """
+    if len(loaded.blocks) == len(loaded.study.blocks):
+        return loaded
+    source = Source(str(loaded.file), {BLOCKS: list(loaded.study.blocks)})
+    codes, _, mistakes = load_named_blocks(source, loaded.file, allow_code=False)
+    refuse(mistakes)
+    return replace(loaded, blocks=codes)
+
+
+def _space_mistakes(source: Source, blocks: Sequence[BlockSpec]) -> list[Mistake]:
     """Check axis names and values, also where other sections are wrong."""
     try:
         section = TypeAdapter(SpaceSection).validate_python(source.values.get("space") or {})
-        narrow_space(ANY_CONTEXT, section.narrowing())
+        narrow_space(ANY_CONTEXT, section.narrowing(blocks))
     except ValidationError:
         return []
     except DecisionError as error:

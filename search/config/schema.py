@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -14,6 +15,8 @@ from search.config.recipes import LIGHT, RecipeName, with_recipe
 from search.config.units import Seconds
 from space.narrow import Narrowing
 from space.presets import PRESETS
+from space.specs.registry import BUILT_IN
+from space.specs.spec import BlockSpec
 
 Whole = Annotated[int, Field(ge=1, strict=True)]
 Index = Annotated[int, Field(ge=0, strict=True)]
@@ -137,11 +140,11 @@ class SpaceSection:
     base: PresetName | None = None
     open: tuple[str, ...] = ()
 
-    def narrowing(self) -> Narrowing:
-        """Return what the section says, as the space takes it."""
+    def narrowing(self, blocks: Sequence[BlockSpec] = BUILT_IN) -> Narrowing:
+        """Return what the section says, as the space takes it; places may hold any of `blocks`."""
         base = PRESETS[self.base].architecture if self.base else None
         forbid = [(each.when, each.why) for each in self.forbid]
-        return Narrowing(self.placement, self.fix, self.choices, forbid, base, self.open)
+        return Narrowing(self.placement, self.fix, self.choices, forbid, base, self.open, blocks)
 
 
 @dataclass(frozen=True)
@@ -229,7 +232,8 @@ class Executor:
 class Study:
     """One study file, checked.
 
-    With `surface_tolerance`, in mm, validation also gives hd95 and the surface Dice at this tolerance.
+    With `surface_tolerance`, in mm, validation also gives hd95 and the surface Dice at this tolerance. `blocks` names
+    plug-in blocks: files beside the study, as ./my_block.py, and entry points of installed packages.
     """
 
     __pydantic_config__ = STRICT
@@ -243,6 +247,7 @@ class Study:
     storage: str | None = None
     surface_tolerance: Positive | None = None
     keep: Literal["front", "all"] = "front"
+    blocks: tuple[str, ...] = ()
 
     @property
     def directions(self) -> dict[str, str]:

@@ -227,14 +227,17 @@ def _limits(origin: Origin) -> str:
 
 def _licences(origin: Origin) -> str:
     architecture = origin.record.architecture
-    said = [spec_at(architecture, place).citation for place in architecture.attention()]
+    specs = list(dict.fromkeys(spec_at(architecture, place) for place in architecture.attention()))
+    said = [spec.citation for spec in specs]
+    own = [f"{spec.name} (its author's licence: {spec.licence or 'not stated'})" for spec in specs if spec.code]
+    excepted = f", except the source of {', '.join(own)} in model.py" if own else ""
     used = (architecture["encoder"], architecture.get("stages", "single"))
     said += [SOURCES[each] for each in used if each in SOURCES]
     papers = "".join(f"\n* {each}." for each in dict.fromkeys(said))
     if is_timm(architecture["encoder"]):
         papers += f"\n* Encoder: {architecture['encoder']} of timm (Wightman), Apache-2.0; its source is in model.py."
     return (
-        "* All Python files: Apache-2.0 (voxnas).\n"
+        f"* All Python files: Apache-2.0 (voxnas){excepted}.\n"
         f"* Weights: trained on {origin.prepared.name} (licence: {origin.prepared.licence}). The terms of that "
         f"licence may also apply to the weights.{papers}"
     )

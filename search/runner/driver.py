@@ -24,6 +24,7 @@ from search.trials.files import WEIGHTS, trial_folder
 from search.trials.halving import why_stop
 from search.trials.pareto import hypervolume, pareto_front
 from search.trials.records import Epoch, Job, Measurement, Record, Wanted, searched
+from space.plugins import keep_block_files
 
 
 class View(Protocol):
@@ -134,6 +135,7 @@ class Driver:
             timed_elsewhere=self.executor.timed_elsewhere,
             surface_tolerance_mm=self.plan.study.surface_tolerance,
             study_id=self.store.study_id,
+            blocks=self.plan.loaded.blocks,
         )
 
     def on_progress(self, record: Record, measurement: Measurement) -> Measurement:
@@ -242,6 +244,7 @@ def open_driver(plan: Plan, view: View, executor: Executor) -> Driver:
     prepared = prepared_data(plan, progress=view.on_preparing)
     if not (plan.folder / "study.yaml").exists():
         shutil.copyfile(plan.loaded.file, plan.folder / "study.yaml")
+        keep_block_files(plan.loaded.blocks, plan.folder)
     store.write_context({**asdict(plan.context), "labels": plan.dataset.labels, "prepared": Path(prepared.folder).name})
     driver = Driver(plan, store, prepared, executor, view, executor.pricer(plan))
     driver.update_front()

@@ -33,6 +33,7 @@ from search.trials.files import REASON
 from search.trials.records import CaseDice, Costs, Epoch, Job, MeasuredMemory, Measurement
 from space.build import Network, Refused, build
 from space.canonical import Context
+from space.plugins import load_blocks
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_HOST_MEMORY = "DefaultCPUAllocator"  # torch raises a bare RuntimeError where the machine's memory is exhausted
@@ -64,6 +65,7 @@ def progress(job: Job) -> Iterator[Measurement]:
     """
     started = working_clock()
     torch.set_num_threads(job.threads)
+    load_blocks(job.blocks)
     for measurement in _caught(job, started):
         seconds = working_clock() - started
         yield replace(measurement, seconds=seconds, versions=versions(), recipe=job.training.recipe)

@@ -11,6 +11,8 @@ from random import Random
 from typing import Any
 
 from search.config import LoadedStudy, Study, UserError
+from search.config.blocks import VERSION_OF
+from search.config.load import with_code
 from search.config.schema import Training
 from search.data.check import DataFacts, check_folder
 from search.data.folds import Fold, make_folds, read_folds, share_of
@@ -102,6 +104,9 @@ class Plan:
             ],
             "init": _digest(Path(self.training.init).read_bytes()) if self.training.init else None,
         }
+        values.update({f"{VERSION_OF}{code.name}": code.version for code in self.loaded.blocks})
+        if not values["blocks"]:
+            values.pop("blocks")  # as studies without plug-ins always were
         return values
 
 
@@ -110,6 +115,7 @@ def make_plan(loaded: LoadedStudy, *, runs: Path, progress: Progress | None = No
 
     Raises UserError with all mistakes of the data, or of the study's settings for this data.
     """
+    loaded = with_code(loaded)
     data = loaded.study.data
     if loaded.data_folder is None:
         raise ValueError("a plan needs a study that was loaded with its data")
@@ -126,7 +132,7 @@ def make_plan(loaded: LoadedStudy, *, runs: Path, progress: Progress | None = No
     if patch == "auto":
         patch = auto_patch(_pick(facts.shape_median, axes), _pick(facts.spacing_median, axes), target_mm=spacing)
     context = Context(patch, spacing, len(dataset.channels), len(dataset.labels))
-    space = narrow_space(context, loaded.study.space.narrowing())
+    space = narrow_space(context, loaded.study.space.narrowing(loaded.specs))
     if all(len(axis.choices) == 1 for axis in space.axes):
         raise UserError(["space: `fix` leaves nothing to choose, so no objective can differ; open an axis"])
     training = replace(loaded.study.training, patch=patch, init=_initial_weights(loaded))

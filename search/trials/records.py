@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from search.config.objectives import OBJECTIVES
 from search.config.schema import Training
 from space.architecture import Architecture, Value, freeze
+from space.plugins import BlockCode
 
 State = Literal["running", "trained", "stopped", "over budget", "failed"]
 
@@ -82,7 +83,7 @@ class Job:
     the checkpoint, the weights and the epochs' log go. `costs` are those that are known already, of an interrupted
     attempt say: they are not worked out again. With a `surface_tolerance_mm` surfaces are scored after the last epoch;
     with `timed_elsewhere` the latency is left to a probe. `study_id` is the study's identity in its database: a
-    checkpoint of another study is not resumed.
+    checkpoint of another study is not resumed. `blocks` is the code of plug-in blocks.
     """
 
     architecture: Architecture
@@ -98,6 +99,7 @@ class Job:
     surface_tolerance_mm: float | None = None
     timed_elsewhere: bool = False
     study_id: str = ""
+    blocks: tuple[BlockCode, ...] = ()
 
     @property
     def patch(self) -> tuple[int, int, int]:

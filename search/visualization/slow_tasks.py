@@ -37,13 +37,14 @@ def preset_costs(context: Context, training: Training) -> dict[str, Costs]:
 
 
 def layers_of(architecture: Architecture, context: Context) -> tuple[Layer, ...]:
-    """List a network's layers with shapes and parameters; empty where it can't be built."""
+    """List a network's layers with shapes and parameters; empty where it can't be built here."""
     from search.costs.layers import layers
     from space.build import Refused
+    from space.specs.registry import UnknownBlock
 
     try:
         return layers(architecture, context)
-    except Refused:
+    except (Refused, UnknownBlock):
         return ()
 
 

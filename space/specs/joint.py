@@ -60,4 +60,5 @@ JOINT = BlockSpec(
     why_not=_why_not,
     settle=_settle,
     macs=joint_macs,
+    idle_parameters=("key.bias",),  # softmax cancels it
 )

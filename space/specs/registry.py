@@ -40,6 +40,11 @@ def is_code_entry(name: str) -> bool:
     return name.startswith(CODE)
 
 
+def plugin_blocks(architecture: Architecture) -> tuple[str, ...]:
+    """Return the names of the plug-in blocks that a network holds."""
+    return tuple(name.removeprefix(CODE) for name, _ in architecture.entries if is_code_entry(name))
+
+
 def spec_at(architecture: Architecture, place: Place) -> BlockSpec:
     """Return the spec of the block at a place. Raises UnknownBlock where it isn't loaded."""
     name = architecture[attention_at(place)]

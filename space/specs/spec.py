@@ -93,7 +93,8 @@ class BlockSpec:
     ("needs 16 channels or more, has 8"); `settle(options, size)` the options that reach the network at a map of this
     size, None where the block does nothing there; `macs(module, shape)` the multiply-adds of a built block at an
     input (B, C, D, H, W) (counted by torch where it is None); `formula(options, site)` its cost in synthetic tables.
-    `repeated` names the option that says how many blocks follow each other.
+    `repeated` names the option that says how many blocks follow each other; `idle_parameters` have no gradient by
+    construction, as a bias that softmax cancels.
 
     `label`, `source` and `licence` are for people: model cards and tables. `code` says which code a plug-in is; it
     is set where the plug-in is loaded.
@@ -111,19 +112,25 @@ class BlockSpec:
     macs: Callable[[Any, Sequence[int]], int] | None = None
     formula: Callable[[Options, Site], FormulaCost] | None = None
     repeated: str = ""
+    idle_parameters: tuple[str, ...] = ()
     code: str = ""
 
     def __post_init__(self) -> None:
-        if not NAME.fullmatch(self.name) or self.name in RESERVED:
+        if not isinstance(self.name, str) or not NAME.fullmatch(self.name) or self.name in RESERVED:
             raise ValueError(
                 f"a block can't be called {self.name!r}: small letters, digits and '_', the first a letter; "
                 f"not {', '.join(RESERVED)}"
             )
+        for name in ("why_not", "settle", "arguments", *(each for each in ("macs", "formula") if getattr(self, each))):
+            if not callable(getattr(self, name)):
+                raise ValueError(f"block {self.name!r}: {name} must be a function, not {getattr(self, name)!r}")
         self._check_options()
 
     def _check_options(self) -> None:
         known: dict[str, Option] = {}
         for option in self.options:
+            if not isinstance(option, Option):
+                raise ValueError(f"options of block {self.name!r} are Options, not {option!r}")
             if not option.name.isidentifier() or option.name in known:
                 raise ValueError(f"block {self.name!r}: option {option.name!r} is no name, or is there twice")
             if not option.choices or len(set(option.choices)) < len(option.choices):
@@ -160,8 +167,8 @@ class BlockSpec:
 
     @property
     def citation(self) -> str:
-        """What a model card says of the block."""
-        licence = f" (released code: {self.licence})" if self.licence else ""
+        """What a model card says of the block; of a plug-in's licence it speaks elsewhere."""
+        licence = f" (released code: {self.licence})" if self.licence and not self.code else ""
         return f"{self.label or self.name}: {self.source or 'no source named'}{licence}"
 
 

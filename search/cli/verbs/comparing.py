@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from search.cli.options import AblationFile, Address, AsJson, DataRoot, ExecutorKind, Overrides, Runs, with_executor
+from search.cli.options import (
+    AblationFile,
+    Address,
+    AllowCode,
+    AsJson,
+    DataRoot,
+    ExecutorKind,
+    Overrides,
+    Runs,
+    with_executor,
+)
 from search.cli.verbs.register import COMPARE, verb
 
 app = typer.Typer()
@@ -25,12 +35,13 @@ def ablate(
         bool, typer.Option("--dry-run", help="Show the arms, their costs and the expected time; train nothing.")
     ] = False,
     json: AsJson = False,
+    allow_code: AllowCode = False,
 ) -> None:
     """Run or resume an ablation, and write its tables, figures and methods paragraph."""
     from search.cli.ablations import preview_ablation, run_arms
     from search.cli.running import load_arms
 
-    plan = load_arms(file, data, with_executor(overrides, executor, address), runs)
+    plan = load_arms(file, data, with_executor(overrides, executor, address), runs, allow_code=allow_code)
     (preview_ablation if dry_run else run_arms)(plan, json=json)
 
 

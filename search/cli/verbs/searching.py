@@ -9,6 +9,7 @@ import typer
 
 from search.cli.options import (
     Address,
+    AllowCode,
     AsJson,
     DataRoot,
     ExecutorKind,
@@ -34,11 +35,14 @@ def run(
     trials: Trials = None,
     executor: ExecutorKind = None,
     address: Address = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Run or resume a study. Ctrl-C stops it; the same command resumes it."""
     from search.cli.running import load_study, run_trials
 
-    run_trials(load_study(study, data, with_executor(overrides, executor, address), runs), trials)
+    run_trials(
+        load_study(study, data, with_executor(overrides, executor, address), runs, allow_code=allow_code), trials
+    )
 
 
 @verb(app, SEARCH, example="voxnas submit studies/acdc.yaml --address http://HEAD:8265 --runs /shared/runs")
@@ -53,11 +57,12 @@ def submit(
     overrides: Overrides = None,
     trials: Trials = None,
     follow: Annotated[bool, typer.Option("--follow", help="Print the job's output until it ends.")] = False,
+    allow_code: AllowCode = False,
 ) -> None:
     """Submit a study to a Ray cluster as a job. Submit it again to resume it."""
     from search.cli.running import submit_study
 
-    submit_study(study, address, runs, run_options(data, overrides, trials), follow)
+    submit_study(study, address, runs, run_options(data, overrides, trials, allow_code=allow_code), follow)
 
 
 @verb(app, SEARCH, example="voxnas status acdc --watch")
@@ -92,9 +97,10 @@ def confirm(
     executor: ExecutorKind = None,
     address: Address = None,
     json: AsJson = False,
+    allow_code: AllowCode = False,
 ) -> None:
     """Retrain the Pareto front over seeds and folds. The same command resumes it."""
     from search.cli.running import confirm_front, load_study
 
-    loaded = load_study(study, data, with_executor(overrides, executor, address), runs)
+    loaded = load_study(study, data, with_executor(overrides, executor, address), runs, allow_code=allow_code)
     confirm_front(loaded, top, seeds, folds, json=json)

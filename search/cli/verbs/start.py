@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from search.cli.options import AsJson, DataRoot, Overrides, Runs, StudyFile
+from search.cli.options import AllowCode, AsJson, DataRoot, Overrides, Runs, StudyFile
 from search.cli.verbs.register import START, verb
 
 app = typer.Typer()
@@ -29,12 +29,13 @@ def check(
     runs: Runs = Path("runs"),
     costs: Annotated[bool, typer.Option("--costs", help="Also predict the costs of 16 random networks.")] = False,
     json: AsJson = False,
+    allow_code: AllowCode = False,
 ) -> None:
     """Check a study and its data, and show what would run. Trains nothing."""
     from search.cli.check import check_study
     from search.cli.running import load_study
 
-    check_study(load_study(study, data, overrides, runs).plan, costs=costs, json=json)
+    check_study(load_study(study, data, overrides, runs, allow_code=allow_code).plan, costs=costs, json=json)
 
 
 @verb(app, START, example="voxnas space studies/acdc.yaml --data FOLDER --sample 100 --timed 0")
@@ -46,12 +47,32 @@ def space(
     sample: Annotated[int, typer.Option(min=1, help="Number of random networks to price.")] = 16,
     timed: Annotated[int, typer.Option(min=0, help="How many of them to measure the latency of.")] = 16,
     json: AsJson = False,
+    allow_code: AllowCode = False,
 ) -> None:
     """Show a study's search space: axes, conditions, size, infeasible share, and what random networks cost."""
     from search.cli.running import load_study
     from search.cli.space_report import survey_space
 
-    survey_space(load_study(study, data, overrides, runs).plan, networks=sample, timed=timed, json=json)
+    plan = load_study(study, data, overrides, runs, allow_code=allow_code).plan
+    survey_space(plan, networks=sample, timed=timed, json=json)
+
+
+@verb(app, START, name="check-block", example="voxnas check-block my_block.py")
+def check_block(
+    block: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|NAME",
+            help="Python file with a BlockSpec, an installed package's entry point, or one of the papers' blocks.",
+            show_default=False,
+        ),
+    ],
+    json: AsJson = False,
+) -> None:
+    """Check that an attention block trains, exports and is priced as the papers' blocks are. Runs the file."""
+    from search.cli.block_report import report_block
+
+    report_block(block, json=json)
 
 
 @verb(app, START, example="voxnas show unetrpp_acdc")

@@ -75,7 +75,7 @@ class RayExecutor:
                 [f"executor.device: {named.device!r} does not exist: no machine of the cluster offers a GPU"]
             )
         self.threads = named.threads or default_threads(nodes, gpu=gpu)
-        watch = stopwatch(plan.context, plan.training, self.device, self.threads)
+        watch = stopwatch(plan.context, plan.training, self.device, self.threads, plan.loaded.blocks)
         self.probes = Probes(watch, probe_options(named.latency_on, lent_resources(), gpu=gpu))
         self.sync = CheckpointSync(named.storage_path)
 

@@ -13,6 +13,7 @@ from search.config.schema import Training
 from search.trials.records import Latency
 from space.architecture import Architecture
 from space.canonical import Context
+from space.plugins import BlockCode, load_blocks
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Stopwatch:
     training: Training
     device: str
     threads: int
+    blocks: tuple[BlockCode, ...] = ()
 
     def name(self) -> str:
         """Return the device's model."""
@@ -40,6 +42,7 @@ class Stopwatch:
         from space.build import build
 
         torch.set_num_threads(self.threads)
+        load_blocks(self.blocks)
         network = build(architecture, self.context)
         return measure_latency(network, self.context, self.training, device=torch.device(self.device))
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from search.config import LoadedStudy, UserError
+from space.plugins import is_file_name
 
+ALLOW_CODE = "--allow-code"
 STARTING_TRIES = 30  # a head that has just started takes no jobs for some seconds
 
 
@@ -32,6 +34,9 @@ def submit(loaded: LoadedStudy, *, address: str, runs: Path, options: Sequence[s
     """
     if not runs.is_absolute():
         raise UserError([f"submit: --runs {runs}: name a folder that the cluster's machines share, as /shared/runs"])
+    block_files = [name for name in loaded.study.blocks if is_file_name(name)]
+    if block_files and ALLOW_CODE not in options:
+        raise UserError([f"submit: {', '.join(block_files)} would run on the cluster; read it, then add {ALLOW_CODE}"])
     entry = ["voxnas", "run", loaded.file.name, "--executor", "ray", "--address", "auto", "--runs", str(runs), *options]
     try:
         from ray.job_submission import JobSubmissionClient
@@ -40,9 +45,9 @@ def submit(loaded: LoadedStudy, *, address: str, runs: Path, options: Sequence[s
         with tempfile.TemporaryDirectory() as folder:
             shutil.copy(loaded.file, folder)
             folds = loaded.study.data.folds
-            if isinstance(folds, str):
-                (Path(folder) / folds).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(loaded.file.parent / folds, Path(folder) / folds)
+            for name in (*([folds] if isinstance(folds, str) else []), *block_files):
+                (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(loaded.file.parent / name, Path(folder) / name)
             job = _send(client, shlex.join(entry), folder)
     except ImportError:
         raise UserError(["submit needs Ray's job client: pip install 'voxnas[cluster]'"]) from None

@@ -12,6 +12,8 @@ from search.visualization.components import Heading, Note, Part, Picture
 from search.visualization.figures.trial import case_mean
 from search.visualization.pages.page import Asked
 from search.visualization.slow_tasks import slices_of
+from space.architecture import Architecture
+from space.specs.registry import plugin_blocks
 
 
 def slice_parts(snapshot: Snapshot, record: Record, asked: Asked) -> list[Part]:
@@ -35,6 +37,9 @@ def slice_parts(snapshot: Snapshot, record: Record, asked: Asked) -> list[Part]:
                 link="Draw them",
             ),
         ]
+    unknown = needs_code(record.architecture)
+    if unknown:
+        return [*parts, Note(unknown)]
     names = tuple(dict.fromkeys(cases.values()))
     found = asked.work(slices_of, record, names, str(prepared), str(folder), snapshot.context, snapshot.study.training)
     if found is None:
@@ -44,6 +49,12 @@ def slice_parts(snapshot: Snapshot, record: Record, asked: Asked) -> list[Part]:
         title = f"{which}: {case}, Dice {mean:.3f}; truth orange, prediction blue, both white"
         parts.append(Picture(title, "data:image/png;base64," + base64.b64encode(found[case]).decode()))
     return parts
+
+
+def needs_code(architecture: Architecture) -> str:
+    """Say that a network holds plug-in blocks, whose code is not run to show results; empty for any other network."""
+    blocks = ", ".join(plugin_blocks(architecture))
+    return f"This network holds a plug-in block ({blocks}), whose code is not run to show results." if blocks else ""
 
 
 def ranked_cases(record: Record) -> dict[str, str]:

@@ -12,8 +12,9 @@ from search.visualization.components import Cell, Command, Facts, Note, Part, Ta
 from search.visualization.figures.trial import boxes, case_mean, draw_cases, draw_learning, draw_u
 from search.visualization.pages.lasso import filtered
 from search.visualization.pages.page import Asked, Page
-from search.visualization.pages.slices import slice_parts
+from search.visualization.pages.slices import needs_code, slice_parts
 from search.visualization.slow_tasks import layers_of
+from space.architecture import Architecture
 
 
 def trial_page(snapshot: Snapshot, asked: Asked) -> Page:
@@ -100,7 +101,7 @@ def _network(snapshot: Snapshot, record: Record, asked: Asked) -> list[Part]:
     if layers is None:
         return [Note("The network is being drawn; it appears here in a moment.")]
     if not layers:
-        return [Note("This network can't be built, so there is nothing to draw.")]
+        return [Note(_why_not_drawn(record.architecture))]
     places = boxes(layers)
     networks = list(dict.fromkeys(each.network for each in places))
     figures = [draw_u([each for each in places if each.network == name], name=name) for name in networks]
@@ -117,6 +118,11 @@ def _network(snapshot: Snapshot, record: Record, asked: Asked) -> list[Part]:
     ]
     headings = ("place", "blocks", "output (C × D × H × W)", "parameters", "MACs", "outputs")
     return [*figures, Table("places", "Places of the network", headings, rows)]
+
+
+def _why_not_drawn(architecture: Architecture) -> str:
+    """Say why a network is not drawn: it can't be built, or it holds a block whose code isn't run to show it."""
+    return needs_code(architecture) or "This network can't be built, so there is nothing to draw."
 
 
 def _scores(snapshot: Snapshot, record: Record) -> list[Part]:
