@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+import torch
 from conftest import STUDY, quiet_view, write_study
 
 from search.analysis.front import front_json
@@ -76,6 +77,22 @@ def test_a_study_samples_prices_and_fits_its_first_networks_once(tmp_path, monke
         monkeypatch.setattr(module, "learn_costs", lambda *args: fits.append(1) or learn(*args))
     run_study(plan_of(write_study(tmp_path), "search.proposer=known-cost"), trials=1, view=quiet_view())
     assert len(fits) == 1
+
+
+def test_a_study_with_latency_is_refused_on_other_threads_before_the_first_step(tmp_path):
+    made = write_study(
+        tmp_path, STUDY.replace("latency: {budget: 60 s}", "latency: minimize").replace("epochs: 2", "epochs: 1")
+    )
+    run_study(plan_of(made), trials=1, view=quiet_view())
+    message = (
+        "latency was measured on .*, 1 thread, float32; this run would measure it on .*, 2 threads, float32: the two"
+    )
+    with pytest.raises(UserError, match=message):
+        run_study(plan_of(made, "executor.threads=2"), trials=2, view=quiet_view())
+    torch.set_num_threads(1)
+    plan = plan_of(made)
+    assert len(read_records(plan.url, "tiny")) == 1
+    assert len(run_study(plan, trials=2, view=quiet_view()).records) == 2
 
 
 def test_running_again_adds_nothing_and_more_trials_resume_the_study(tmp_path):

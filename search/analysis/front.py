@@ -15,6 +15,7 @@ def front_table(snapshot: Snapshot) -> Table:
     front, trained = snapshot.front(), [trial.state for trial in snapshot.trials].count("trained")
     trials = "1 trained trial" if trained == 1 else f"{trained} trained trials"
     title = f"{snapshot.study.name}: front of {len(front)} among {trials}{_volume(snapshot)}"
+    title += f"\n{snapshot.left_out}" if snapshot.left_out else ""
     table = Table(title=title, title_justify="left")
     table.add_column("trial", justify="right")
     columns = [
@@ -54,6 +55,7 @@ def front_json(snapshot: Snapshot) -> str:
         "objectives": snapshot.study.directions,
         "reference": dict(snapshot.reference),
         "hypervolume": snapshot.hypervolume,
+        "left_out": snapshot.left_out,
         "front": rows,
     }
     return json.dumps(values, indent=2)

@@ -15,7 +15,7 @@ from search.analysis.choose import Choice, choose
 from search.analysis.confirmation import Confirmed, confirmed_front
 from search.config import Study, UserError
 from search.config.objectives import OBJECTIVES, per_device
-from search.trials.pareto import best, knee, refuse_mixed_devices, undominated, volumes_so_far, worst_losses
+from search.trials.pareto import best, knee, main_setting, undominated, volumes_so_far, worst_losses
 from search.trials.records import Record, State
 from space.architecture import Value
 from space.canonical import Context
@@ -105,8 +105,25 @@ class Snapshot:
         """One row a trial and a column an objective, all to be minimised; NaN where a trial has no place on a front."""
         columns = [OBJECTIVES[name].loss(self.values[name]) for name in self.study.directions]
         table = np.column_stack(columns) if columns else np.empty((len(self.trials), 0))
-        table[(self.states != "trained") | np.isnan(table).any(axis=1)] = np.nan
+        other_setting = np.array([each.device != self.setting for each in self.trials], dtype=bool)
+        left_out = other_setting & per_device(self.study.directions)
+        table[(self.states != "trained") | left_out | np.isnan(table).any(axis=1)] = np.nan
         return table
+
+    @cached_property
+    def setting(self) -> str:
+        """The device, threads and precision of most trained trials' latencies; the others are not compared."""
+        return main_setting([each.device for each in self.trials if each.state == "trained"])
+
+    @property
+    def left_out(self) -> str:
+        """A note on the trained trials that are not compared; empty if all are."""
+        if not self.is_mixed:
+            return ""
+        count = sum(each.state == "trained" and each.device not in ("", self.setting) for each in self.trials)
+        others = "; ".join(device for device in self.devices if device != self.setting)
+        trials = "1 trained trial is" if count == 1 else f"{count} trained trials are"
+        return f"{trials} left out: latency was measured on {others}, not on {self.setting} as for the others"
 
     @cached_property
     def comparable(self) -> NDArray[np.bool_]:
@@ -115,12 +132,12 @@ class Snapshot:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether its latencies belong to several devices, so that there is no one front."""
+        """Whether latencies belong to several devices: the front then compares those of one."""
         return per_device(self.study.directions) and len(self.devices) > 1
 
     @cached_property
     def on_front(self) -> NDArray[np.bool_]:
-        """Which trials no other dominates; none where latencies belong to several devices."""
+        """Which trials no other dominates."""
         found = np.zeros(len(self.trials), dtype=bool)
         found[self.front_rows] = True
         return found
@@ -129,23 +146,18 @@ class Snapshot:
     def front_rows(self) -> NDArray[np.int64]:
         """The rows of the front, the best in the first objective first."""
         rows = np.flatnonzero(self.comparable)
-        if not len(rows) or self.is_mixed:
-            return rows[:0]
+        if not len(rows):
+            return rows
         rows = rows[undominated(self.losses[rows])]
         return np.asarray(rows[np.lexsort(self.losses[rows].T[::-1])])
 
     @cached_property
     def _front(self) -> tuple[Record, ...]:
-        if self.is_mixed:
-            refuse_mixed_devices(self.devices)
         numbers = self.numbers[self.front_rows].tolist()
         return tuple(sorted(self.fetch(numbers), key=lambda record: numbers.index(record.number)))
 
     def front(self) -> list[Record]:
-        """Return the records of the front, the best in the first objective first.
-
-        Raises UserError where latencies belong to several devices.
-        """
+        """Return the records of the front, the best in the first objective first."""
         return list(self._front)
 
     def best(self) -> Record:
@@ -188,7 +200,7 @@ class Snapshot:
 
     def volumes(self, rows: NDArray[np.int64], reference: Mapping[str, float]) -> Numbers:
         """Return the hypervolume from a reference after each of these trials; 0 where there is no reference."""
-        if not reference or self.is_mixed:
+        if not reference:
             return np.zeros(len(rows))
         points = np.where(np.isnan(self.losses[rows]), np.inf, self.losses[rows])
         return np.array(volumes_so_far(points, worst_losses(reference, self.study.directions)))
@@ -204,7 +216,7 @@ class Snapshot:
     @property
     def hypervolume(self) -> float | None:
         """The share of the box up to the reference that the front dominates; None without a reference."""
-        if not self.reference or self.is_mixed:
+        if not self.reference:
             return None
         volumes = self.progress[2]
         return float(volumes[-1]) if len(volumes) else 0.0
@@ -212,7 +224,7 @@ class Snapshot:
     @cached_property
     def confirmed(self) -> list[Confirmed]:
         """The front after confirmation; empty where nothing was confirmed."""
-        if not self.confirmations or self.is_mixed:
+        if not self.confirmations:
             return []
         return confirmed_front(self.front(), self.confirmations, self.study.directions)
 

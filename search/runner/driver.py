@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from search.config.errors import UserError
+from search.config.objectives import per_device
 from search.data.prepare import Prepared
 from search.runner.answers import Ask, Assigned, Done, Train, Wait
 from search.runner.evaluate import over_budget
@@ -22,7 +23,7 @@ from search.storage.ownership import claim_folder
 from search.training.checkpoint import drop_checkpoint
 from search.trials.files import WEIGHTS, trial_folder
 from search.trials.halving import why_stop
-from search.trials.pareto import hypervolume, pareto_front
+from search.trials.pareto import hypervolume, latency_setting, pareto_front
 from search.trials.records import Epoch, Job, Measurement, Record, Wanted, searched
 from space.plugins import keep_block_files
 
@@ -247,8 +248,21 @@ def open_driver(plan: Plan, view: View, executor: Executor) -> Driver:
         keep_block_files(plan.loaded.blocks, plan.folder)
     store.write_context({**asdict(plan.context), "labels": plan.dataset.labels, "prepared": Path(prepared.folder).name})
     driver = Driver(plan, store, prepared, executor, view, executor.pricer(plan))
+    require_same_setting(driver)
     driver.update_front()
     return driver
+
+
+def require_same_setting(driver: Driver) -> None:
+    """Raise UserError if latencies measured now could not be compared with those of the study's trained trials."""
+    if not per_device((*driver.plan.directions, *driver.plan.budgets)):
+        return
+    known = {latency_setting(each) for each in driver.store.records() if each.state == "trained"} - {""}
+    here = driver.pricer.setting
+    if known and here not in known:
+        measured = f"latency was measured on {'; '.join(sorted(known))}; this run would measure it on {here}"
+        choice = "run on the same device with the same `executor.threads`, or give the study another name"
+        raise UserError([f"{measured}: the two can't be compared on one front; {choice}"])
 
 
 @contextmanager

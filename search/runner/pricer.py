@@ -1,4 +1,4 @@
-"""Exact prices of a study's architectures, each worked out once."""
+"""Exact costs of a study's architectures, each worked out once."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from space.build import Refused, build
 
 @dataclass
 class Pricer:
-    """Prices by abstract tensors; a latency is measured only where `timed` asks for it. A tenth of a second a network.
+    """Predicts costs on abstract tensors, in a tenth of a second a network; only `timed` measures latency.
 
-    What was worked out by an earlier run, or by another study of the same database, comes from its table.
+    Costs worked out by an earlier run, or by another study of the same database, come from the database's table.
     """
 
     plan: Plan
@@ -30,17 +30,17 @@ class Pricer:
     known: dict[Architecture, Costs | None] = field(default_factory=dict)
 
     def __call__(self, architecture: Architecture) -> Costs | None:
-        """Return the costs that need no device (and a latency measured before); None for what can't be built."""
+        """Return the costs that need no device, and a latency measured before; None if the network can't be built."""
         if architecture not in self.known:
             self.known[architecture] = self.table.find(architecture) or self._predict(architecture)
         return self.known[architecture]
 
     def known_before(self, architecture: Architecture) -> Costs | None:
-        """Return the costs that were worked out before, without working them out."""
+        """Return the costs if they are known already."""
         return self.known.get(architecture) or self.table.find(architecture)
 
     def keep(self, architecture: Architecture, costs: Costs) -> None:
-        """Take over costs that were worked out elsewhere."""
+        """Write costs that were worked out elsewhere to the table."""
         self.known[architecture] = costs
         self.table.keep(architecture, costs)
 
@@ -52,8 +52,14 @@ class Pricer:
         self.table.keep(architecture, costs)
         return costs
 
+    @property
+    def setting(self) -> str:
+        """The device, threads and precision that latencies measured now belong to."""
+        device = self.table.device
+        return Latency(0.0, 0.0, 0, True, device.name, device.threads, device.precision).setting
+
     def close(self) -> None:
-        """Let the table's database go."""
+        """Close the table's database."""
         self.table.close()
 
     def timed(self, architecture: Architecture) -> Costs | None:
@@ -71,13 +77,13 @@ class Pricer:
 
 
 def price_table(plan: Plan, *, device: str, threads: int, model: str | None = None) -> PriceTable:
-    """Return the table of a study's prices on a device, in the study's database; `model` is that of one elsewhere."""
+    """Return the table of costs in the study's database; `model` names a device on another machine."""
     measured = measured_device(plan, device=device, threads=threads, model=model)
     url = plan.url if not plan.url.startswith(GRPC) else f"sqlite:///{plan.folder / 'prices.db'}"
     return PriceTable(url, context=plan.context, training=plan.training, device=measured)
 
 
 def measured_device(plan: Plan, *, device: str, threads: int, model: str | None = None) -> Device:
-    """Return what a study's latencies belong to on a device; `model` is that of one elsewhere."""
+    """Return what latencies measured on a device belong to; `model` names a device on another machine."""
     where = torch.device(device)
     return Device(model or device_name(where), threads, precision_name(where, plan.training))

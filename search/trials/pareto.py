@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import moocore
@@ -18,7 +19,8 @@ Matrix = NDArray[np.float64]
 def comparable(records: Sequence[Record], directions: Mapping[str, str]) -> list[Record]:
     """Return the trained records that have a value of every objective.
 
-    Raises UserError where their latencies belong to different devices, thread counts or precisions.
+    Latencies only compare on one device with one thread count and precision: records of another setting than most
+    are left out.
     """
     chosen = [
         record
@@ -26,9 +28,22 @@ def comparable(records: Sequence[Record], directions: Mapping[str, str]) -> list
         if record.state == "trained" and None not in [record.measurement.value(name) for name in directions]
     ]
     if per_device(directions):
-        latencies = [record.measurement.costs.latency for record in chosen if record.measurement.costs]
-        refuse_mixed_devices([each.setting for each in latencies if each])
+        settings = [latency_setting(record) for record in chosen]
+        main = main_setting(settings)
+        chosen = [record for record, setting in zip(chosen, settings, strict=True) if setting == main]
     return chosen
+
+
+def latency_setting(record: Record) -> str:
+    """Return the setting that a record's latency belongs to; empty without a latency."""
+    latency = record.measurement.costs.latency if record.measurement.costs else None
+    return latency.setting if latency else ""
+
+
+def main_setting(settings: Sequence[str]) -> str:
+    """Return the most frequent setting, of equally frequent ones the last; empty without any."""
+    counts = Counter(setting for setting in reversed(settings) if setting)
+    return max(counts, key=lambda setting: counts[setting], default="")
 
 
 def refuse_mixed_devices(settings: Sequence[str]) -> None:

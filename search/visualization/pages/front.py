@@ -26,7 +26,7 @@ def front_page(snapshot: Snapshot, asked: Asked) -> Page:
     lasso = read_lasso(asked.query.get("lasso", ""))
     parts: list[Part] = [summary(snapshot)]
     if snapshot.is_mixed:
-        parts.append(Note(f"Latencies of different devices can't stand on one front: {'; '.join(snapshot.devices)}."))
+        parts.append(Note(f"{snapshot.left_out}."))
     if not any(trial.state != "running" for trial in snapshot.trials):
         parts.append(Note("No trial has ended yet; this page shows them as they come."))
         return Page("Front", (), tuple(parts))

@@ -17,8 +17,8 @@ def progress_page(snapshot: Snapshot, asked: Asked) -> Page:
     parts: list[Part] = [*notes, summary(shown)]
     steps = climb(shown)
     if shown.is_mixed:
-        parts.append(Note(f"Latencies of different devices have no common hypervolume: {'; '.join(shown.devices)}."))
-    elif shown.comparable.any():
+        parts.append(Note(f"{shown.left_out}."))
+    if shown.comparable.any():
         others = asked.others()
         parts += [draw_climb(steps, random_band(shown, others, hours=hours), hours=hours) for hours in (False, True)]
     else:

@@ -54,7 +54,7 @@ def _row(snapshot: Snapshot) -> list[Cell]:
     ended = sum(count for state, count in counts.items() if state not in ("running", "over budget"))
     state = "running" if counts["running"] else "done" if ended >= snapshot.study.search.trials else "unfinished"
     volumes = snapshot.progress[2]
-    volume = float(volumes[-1]) if len(volumes) and snapshot.reference and not snapshot.is_mixed else None
+    volume = float(volumes[-1]) if len(volumes) and snapshot.reference else None
     began = min((trial.started for trial in snapshot.trials), default=0.0)
     last = max((trial.ended for trial in snapshot.trials), default=0.0)
     said = ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
@@ -105,6 +105,8 @@ def _fronts(snapshots: Sequence[Snapshot], chosen: dict[str, str]) -> list[Part]
             ]
     mixed = [snapshot.label for snapshot in shown if snapshot.is_mixed]
     notes: list[Part] = (
-        [Note(f"No front, latencies of several devices in one study: {', '.join(mixed)}.")] if mixed else []
+        [Note(f"Latencies of several devices in one study, those of one are shown: {', '.join(mixed)}.")]
+        if mixed
+        else []
     )
     return [*notes, draw_fronts(shown, x=chosen["x"], y=chosen["y"])]
