@@ -216,3 +216,20 @@ def test_counts_agree_with_their_nouns():
         "2 trials",
         "1,200 trials",
     ]
+
+
+def test_a_quiet_run_prints_its_outcome_alone(tiny_run, monkeypatch, capsys):
+    printed = call(monkeypatch, capsys, "run", tiny_run.file, "--runs", tiny_run.runs, "--quiet").out
+    assert printed == "3 trials are done (3 trained)\n"
+
+
+def test_progress_is_lines_where_output_is_no_terminal_but_claims_to_be(monkeypatch):
+    from search.api.progress import RunView
+
+    view = RunView(PlainConsole(file=StringIO(), force_terminal=True), name="tiny", trials=1)
+    assert view.live is None
+
+
+def test_an_override_with_a_mistake_names_its_key_once(tiny_run):
+    with pytest.raises(UserError, match=r"^--set training.epochs: input should be a valid integer, not 'ten'"):
+        find_study(tiny_run.file, overrides={"training.epochs": "ten"})

@@ -253,8 +253,8 @@ def test_the_command_prints_json_and_draws_anytime_curves(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "messages"),
     [
-        ([], ["give --synthetic, or a file with --table"]),
-        (["--synthetic", "--only", "additiv"], ["no made table is called 'additiv'; did you mean 'additive'?"]),
+        ([], ["pass either --synthetic or --table FILE"]),
+        (["--synthetic", "--only", "additiv"], ["no synthetic table is called 'additiv'; did you mean 'additive'?"]),
         (["--synthetic", "--proposers", "nsga,known"], ["'nsga' is not known; did you mean", "'known' is not known"]),
         (["--synthetic", "--halving", "3"], ["'3' is neither off nor MIN_EPOCHS,REDUCTION[,BRACKETS]"]),
     ],

@@ -84,7 +84,7 @@ def test_overrides_are_checked_like_the_file(tmp_path):
     assert found == [
         "--set data.path.x: 'path' holds 'volumes', which has no keys",
         "--set seed: write it as key.path=value",
-        "--set training.epochs: training.epochs: input should be greater than or equal to 1, not 0",
+        "--set training.epochs: input should be greater than or equal to 1, not 0",
     ]
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from search.runner.driver import View
 
 LAST_SHOWN = 8  # finished trials in the live table
+MEASURED = ("Dice", "memory", "latency")
 
 
 class RunView:
@@ -29,7 +30,8 @@ class RunView:
 
     def __init__(self, console: Console, *, name: str, trials: int) -> None:
         self.console, self.name, self.trials = console, name, trials
-        self.live = Live(console=console, refresh_per_second=4, transient=False) if console.is_terminal else None
+        redraws = console.is_terminal and console.file.isatty()  # a notebook or FORCE_COLOR claims a terminal
+        self.live = Live(console=console, refresh_per_second=4, transient=False) if redraws else None
         self.lines: list[tuple[str, ...]] = []
         self.running: dict[int, tuple[Record, Epoch | None]] = {}
         self.epochs = 0
@@ -84,7 +86,9 @@ class RunView:
             self.seconds.append(measurement.seconds)
         self.running.pop(record.number, None)
         self.lines.append((str(record.number), *outcome(record), show_seconds(measurement.seconds)))
-        what = "; ".join(part for part in outcome(record) if part)
+        state, *values, network = outcome(record)
+        named = [f"{name} {value}" for name, value in zip(MEASURED, values, strict=True) if value]
+        what = "; ".join([state, *([", ".join(named)] if named else []), network])
         left = f"; about {show_seconds(self._left())} left" if self._left() else ""
         self._show(f"trial {record.number}: {what}; {self.summary}{left}")
 
@@ -105,7 +109,7 @@ class RunView:
         table = Table(
             title=f"{self.name}: {self.counted} of {counted(self.trials, 'trial')}", title_justify="left", expand=True
         )
-        for heading in ("trial", "state", "Dice", "memory", "latency", "network", "took"):
+        for heading in ("trial", "state", *MEASURED, "network", "took"):
             table.add_column(heading, no_wrap=heading != "network", overflow="ellipsis")
         for number, state, dice, memory, latency, network, took in self.lines[-LAST_SHOWN:]:
             table.add_row(number, state, dice, memory, latency, network, took)

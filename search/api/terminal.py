@@ -31,7 +31,8 @@ class PlainConsole(Console):
     """A console without markup, emoji codes or highlighting, which passes every text through `printable`."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(markup=False, emoji=False, highlight=False, **options)
+        # In a notebook too, lines go to standard output, one after the other
+        super().__init__(markup=False, emoji=False, highlight=False, force_jupyter=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Render a string, such as a table's cell."""

@@ -10,10 +10,9 @@ from search.ablation.preview import outlooks, print_outlook
 from search.ablation.report import write_findings
 from search.ablation.run import ablation_device, missing_count, run_ablation
 from search.ablation.tables import to_rich
-from search.api.progress import RunView
 from search.api.running import make_executor
 from search.api.terminal import open_console, say, say_json
-from search.cli.running import stoppable
+from search.cli.running import following
 
 
 def preview_ablation(plan: AblationPlan, *, json: bool) -> None:
@@ -37,10 +36,9 @@ def preview_ablation(plan: AblationPlan, *, json: bool) -> None:
     say_json({"ablation": plan.loaded.ablation.name, "baseline": plan.baseline.name, "arms": arms, "same_as": same})
 
 
-def run_arms(plan: AblationPlan, *, json: bool) -> None:
+def run_arms(plan: AblationPlan, *, quiet: bool, json: bool) -> None:
     """Run or resume an ablation under the live view, and show what it found."""
-    console, name = open_console(to_stderr=json), plan.loaded.ablation.name
-    with stoppable(console), RunView(console, name=name, trials=missing_count(plan)) as view:
+    with following(plan.loaded.ablation.name, trials=missing_count(plan), quiet=quiet, json=json) as view:
         run_ablation(plan, view=view, make_executor=make_executor)
     _show_findings(plan, find(plan, ablation_device(plan)), json=json)
 

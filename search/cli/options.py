@@ -65,6 +65,7 @@ AllowCode = Annotated[
     bool,
     typer.Option("--allow-code", help="Run the Python files named under blocks in the file. Read them first."),
 ]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the outcome.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables, in bytes, seconds and counts.")]
 
 

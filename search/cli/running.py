@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.api.progress import RunView
-from search.api.terminal import open_console, say
+from search.api.terminal import PlainConsole, open_console, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,34 +68,40 @@ def stoppable(console: Console) -> Iterator[None]:
         raise SystemExit(130) from None
 
 
-def run_trials(study: Study, trials: int | None) -> None:
+@contextmanager
+def following(name: str, *, trials: int = 0, quiet: bool = False, json: bool = False) -> Iterator[RunView]:
+    """Show the progress of the work inside, unless `quiet`; beside JSON on standard error."""
+    console = open_console(to_stderr=json)
+    with stoppable(console), RunView(PlainConsole(quiet=True) if quiet else console, name=name, trials=trials) as view:
+        yield view
+
+
+def run_trials(study: Study, trials: int | None, *, quiet: bool = False) -> None:
     """Run or resume a study under the live view."""
-    console, wanted = open_console(), trials or study.settings.search.trials
-    with stoppable(console), RunView(console, name=study.name, trials=wanted) as view:
+    wanted = trials or study.settings.search.trials
+    with following(study.name, trials=wanted, quiet=quiet) as view:
         outcome = study.run(trials=wanted, view=view)
     states = [record.state for record in outcome.records]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    console.print(f"{outcome.why} ({counts})")
+    say(f"{outcome.why} ({counts})")
 
 
-def confirm_front(study: Study, top: int | None, seeds: int, folds: int | None, *, json: bool) -> None:
+def confirm_front(study: Study, top: int | None, seeds: int, folds: int | None, *, quiet: bool, json: bool) -> None:
     """Retrain the front under the live view, and show what came of it."""
     from search.cli.fronts import show_confirmed
     from search.config.units import counted
 
-    console = open_console(to_stderr=json)
-    with stoppable(console), RunView(console, name=f"confirm {study.name}", trials=0) as view:
+    with following(f"confirm {study.name}", quiet=quiet, json=json) as view:
         done = study.confirm(top=top, seeds=seeds, folds=folds, view=view)
-    console.print(f"{counted(done, 'training')} done")
+    open_console(to_stderr=json).print(f"{counted(done, 'training')} done")
     show_confirmed(study, json=json)
 
 
-def export_network(study: Study, pick: str, out: Path, packing: Packing) -> None:
+def export_network(study: Study, pick: str, out: Path, packing: Packing, *, quiet: bool = False) -> None:
     """Write one network as a folder, and print the reason for this choice."""
-    console = open_console()
-    with stoppable(console), RunView(console, name=f"export {study.name}", trials=0) as view:
+    with following(f"export {study.name}", quiet=quiet) as view:
         exported = study.export(pick, out, packing=packing, view=view)
-    console.print(str(exported), soft_wrap=True)
+    say(exported)
 
 
 def submit_study(study: Path, address: str, runs: Path, options: list[str], follow: bool) -> None:

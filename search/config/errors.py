@@ -16,11 +16,12 @@ class Mistake:
     message: str
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.place, self.key, self.message) if part)
+        key = "" if self.place == f"--set {self.key}" else self.key
+        return ": ".join(part for part in (self.place, key, self.message) if part)
 
 
 class UserError(Exception):
-    """What the user can mend; the command line prints each mistake on its line and exits with 2."""
+    """What the user can fix; the command line prints one mistake per line and exits with code 2."""
 
     def __init__(self, mistakes: Iterable[Mistake | str]):
         self.mistakes = tuple(each if isinstance(each, Mistake) else Mistake("", "", each) for each in mistakes)

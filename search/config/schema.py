@@ -189,7 +189,7 @@ TrainingField = Annotated[Training, BeforeValidator(with_recipe)]
 
 @dataclass(frozen=True)
 class Halving:
-    """Who is stopped before the last epoch: first rung, share that goes on at each (1 / reduction), brackets."""
+    """Early stopping of trials: first rung in epochs, share kept at each rung (1 / reduction), brackets."""
 
     __pydantic_config__ = STRICT
     min_epochs: Whole = 1

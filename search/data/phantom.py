@@ -1,9 +1,9 @@
-"""Made volumes: thick slices, organs that lean and change through them, and slices that mislead alone.
+"""Synthetic volumes: thick slices, organs that lean and change through them, and slices that are ambiguous alone.
 
-Each case holds a `core` in a `ring` with a `side` organ beside it (and a `node` below), as bright shells
-and blobs in soft tissue, with texture, noise, a bias field and a contrast of its own. What a slice doesn't
-show by itself: in some slices a sector of the organs has lost its signal, though they go on (so the slices
-above and below say); and some slices show a decoy as bright as the side organ which no neighbour continues.
+Each case has a `core` in a `ring`, a `side` organ beside them and a `node` below, as bright shells and blobs in soft
+tissue, with its own texture, noise, bias field and contrast. Two effects need the neighbouring slices: in some slices a
+sector of the organs has lost its signal although the organs continue, and some slices show a decoy as bright as the
+side organ that no neighbour continues.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def write_phantom(
     classes: int = 3,
     seed: int = 0,
 ) -> None:
-    """Write a Decathlon folder of made volumes, the same bytes for the same arguments.
+    """Write a Decathlon folder of synthetic volumes, the same bytes for the same arguments.
 
     `shape` (X, Y, Z) and `spacing` in mm are typical ones: slices vary by 2, every third case is 10 % coarser
     in plane. `classes` counts the organs, 1 to 4.

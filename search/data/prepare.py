@@ -37,7 +37,7 @@ from search.data.labels import read_label, to_classes
 from search.data.parallel import Progress, for_each
 from search.data.read import Case, DataError, Dataset
 
-FORMAT = 1  # of the prepared arrays; another number makes them anew
+FORMAT = 1  # of the prepared arrays; another number makes them again
 FOREGROUND_VOXELS = 10_000  # remembered per class and case, for patches around the foreground
 
 

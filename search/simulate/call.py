@@ -73,12 +73,12 @@ def run_call(call: Call, *, console: Console, figure: Path | None, as_json: bool
 def _check(call: Call) -> Rules:
     mistakes = []
     if call.synthetic == (call.file is not None):
-        mistakes.append("simulate: give --synthetic, or a file with --table")
+        mistakes.append("simulate: pass either --synthetic or --table FILE")
     if call.tables and not call.synthetic:
-        mistakes.append("simulate: --only names made tables; it needs --synthetic")
+        mistakes.append("simulate: --only selects synthetic tables and needs --synthetic")
     for name in call.tables or ():
         if name not in RECIPES:
-            mistakes.append(f"simulate: --only: no made table is called {name!r}{nearest(name, list(RECIPES))}")
+            mistakes.append(f"simulate: --only: no synthetic table is called {name!r}{nearest(name, list(RECIPES))}")
     for name in call.proposers:
         if name not in PROPOSERS:
             mistakes.append(f"simulate: --proposers: {name!r} is not known{nearest(name, PROPOSERS)}")

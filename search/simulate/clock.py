@@ -1,4 +1,4 @@
-"""A search on a table with a simulated clock: W workers, each asked for anew when its training ends."""
+"""A search on a table with a simulated clock: W workers, each asks again when its training ends."""
 
 from __future__ import annotations
 

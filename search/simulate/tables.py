@@ -52,7 +52,7 @@ class Table:
         return {architecture: row for row, architecture in enumerate(self.architectures)}
 
     def architecture(self, decisions: Mapping[str, Value]) -> Architecture:
-        """Return the architecture that decisions stand for, spelled out anew where they are not in the table."""
+        """Return the architecture that decisions stand for, computed if they are not in the table."""
         row = self._rows.get(self._key(decisions))
         return self.architectures[row] if row is not None else self.space.architecture(decisions)
 

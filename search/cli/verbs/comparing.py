@@ -15,6 +15,7 @@ from search.cli.options import (
     DataRoot,
     ExecutorKind,
     Overrides,
+    Quiet,
     Runs,
     with_executor,
 )
@@ -34,6 +35,7 @@ def ablate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the arms, their costs and the expected time; train nothing.")
     ] = False,
+    quiet: Quiet = False,
     json: AsJson = False,
     allow_code: AllowCode = False,
 ) -> None:
@@ -42,7 +44,10 @@ def ablate(
     from search.cli.running import load_arms
 
     plan = load_arms(file, data, with_executor(overrides, executor, address), runs, allow_code=allow_code)
-    (preview_ablation if dry_run else run_arms)(plan, json=json)
+    if dry_run:
+        preview_ablation(plan, json=json)
+    else:
+        run_arms(plan, quiet=quiet, json=json)
 
 
 @verb(app, COMPARE, example="voxnas simulate --synthetic --only noisy --seeds 5 --trainings 50")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from search.cli.options import AllowCode, DataRoot, Overrides, Runs, StudyFile
+from search.cli.options import AllowCode, DataRoot, Overrides, Quiet, Runs, StudyFile
 from search.cli.verbs.register import DEPLOY, verb
 
 app = typer.Typer()
@@ -38,6 +38,7 @@ def export(
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
     allow_code: AllowCode = False,
+    quiet: Quiet = False,
 ) -> None:
     """Export one network as a folder that runs without voxnas, and verify it."""
     from search.cli.running import export_network, load_study
@@ -46,7 +47,7 @@ def export(
     if retrain and ensemble:
         raise UserError(["export: choose one of --retrain full (one network) and --ensemble folds (several)"])
     loaded = load_study(study, data, overrides, runs, allow_code=allow_code)
-    export_network(loaded, pick, out, retrain or ensemble or "trial")
+    export_network(loaded, pick, out, retrain or ensemble or "trial", quiet=quiet)
 
 
 @verb(app, DEPLOY, name="import", example="voxnas import model --out start.safetensors")

@@ -14,6 +14,7 @@ from search.cli.options import (
     DataRoot,
     ExecutorKind,
     Overrides,
+    Quiet,
     Runs,
     StudyFile,
     StudyOrName,
@@ -36,13 +37,13 @@ def run(
     executor: ExecutorKind = None,
     address: Address = None,
     allow_code: AllowCode = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run or resume a study. Ctrl-C stops it; the same command resumes it."""
     from search.cli.running import load_study, run_trials
 
-    run_trials(
-        load_study(study, data, with_executor(overrides, executor, address), runs, allow_code=allow_code), trials
-    )
+    loaded = load_study(study, data, with_executor(overrides, executor, address), runs, allow_code=allow_code)
+    run_trials(loaded, trials, quiet=quiet)
 
 
 @verb(app, SEARCH, example="voxnas submit studies/acdc.yaml --address http://HEAD:8265 --runs /shared/runs")
@@ -96,6 +97,7 @@ def confirm(
     ] = None,
     executor: ExecutorKind = None,
     address: Address = None,
+    quiet: Quiet = False,
     json: AsJson = False,
     allow_code: AllowCode = False,
 ) -> None:
@@ -103,4 +105,4 @@ def confirm(
     from search.cli.running import confirm_front, load_study
 
     loaded = load_study(study, data, with_executor(overrides, executor, address), runs, allow_code=allow_code)
-    confirm_front(loaded, top, seeds, folds, json=json)
+    confirm_front(loaded, top, seeds, folds, quiet=quiet, json=json)
