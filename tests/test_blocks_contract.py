@@ -69,7 +69,7 @@ def test_the_contract_is_kept(made, check):
 @each_block
 @pytest.mark.filterwarnings("ignore")
 def test_the_contract_of_exports_is_kept(made):
-    assert exports_to_pt2(made).startswith("any batch and any size")
+    assert exports_to_pt2(made).startswith("any batch size, any volume size")
     assert "differs by" in exports_to_onnx(made)
 
 
@@ -206,7 +206,7 @@ class Bad(nn.Module):
         ("hidden state", "state dict goes round", "another block with the same state dict gives another output"),
         ("overflow", "trains in bfloat16", "no finite gradient of weight under autocast"),
         ("memory", "memory is predicted", "its memory can't be predicted"),
-        ("size in Python", "exports to .pt2", "only the training patch"),
+        ("size in Python", "exports to .pt2", "the training patch size 4 x 6 x 5 only"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")
