@@ -39,9 +39,8 @@ def check_base(base: Architecture, blocks: Sequence[BlockSpec], problems: list[t
         if name not in codes:
             problems.append(("base", f"it holds the block {name!r}; name its file or package under `blocks`"))
         elif code != codes[name]:
-            problems.append(
-                ("base", f"it was trained with other code of the block {name!r} ({code}, now {codes[name]})")
-            )
+            was, now = code or "voxnas's own", codes[name] or "voxnas's own"
+            problems.append(("base", f"it was trained with other code of the block {name!r} ({was}, now {now})"))
 
 
 def opened_axes(

@@ -90,6 +90,7 @@ def export_command(snapshot: Snapshot, number: int) -> str:
         str(number),
         "--out",
         f"{name}-{number}",
+        *(["--allow-code"] if snapshot.study.blocks else []),
     ]
     return f"{shlex.join(words)} --data FOLDER"
 
