@@ -103,12 +103,27 @@ def test_the_reference_point_is_the_budget_or_the_most_expensive_random_network(
     assert reference_point(plan, again, first_networks(plan, again)) == point
 
 
-def test_a_latency_reference_is_measured(tmp_path):
+def test_a_latency_reference_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr("search.proposers.first_networks.MOST_TIMING_S", float("inf"))  # whatever the machine's load
     plan = plan_of(write_study(tmp_path, STUDY.replace("latency: {budget: 60 s}", "latency: minimize")))
     pricer = pricer_of(plan)
     point = reference_point(plan, pricer, first_networks(plan, pricer))
     measured = [costs.latency.median_s for costs in pricer.known.values() if costs and costs.latency]
     assert point["latency"] == 1.2 * max(measured) and len(measured) >= 8
+
+
+def test_on_a_slow_machine_only_the_ends_and_the_middle_are_timed_before_the_first_trial(tmp_path, monkeypatch):
+    monkeypatch.setattr("search.proposers.first_networks.MOST_TIMING_S", 0.0)
+    plan = plan_of(write_study(tmp_path, STUDY.replace("latency: {budget: 60 s}", "latency: minimize")))
+    pricer, seen = pricer_of(plan), []
+    first = first_networks(plan, pricer, progress=lambda done, total: seen.append((done, total)))
+    timed = sorted(costs.macs for costs in first.costs if costs.latency)
+    macs = sorted(costs.macs for costs in first.costs)
+    assert len(timed) == 3 and timed[0] == macs[0] and timed[-1] == macs[-1]
+    assert [done for done, _ in seen] == [*range(1, len(macs) + 4), len(macs) + 8] and seen[-1] == (len(macs) + 8,) * 2
+    assert reference_point(plan, pricer, first)["latency"] >= 1.2 * max(
+        costs.latency.median_s for costs in first.costs if costs.latency
+    )
 
 
 def test_a_space_with_nothing_to_choose_is_refused(tmp_path):

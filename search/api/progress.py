@@ -64,6 +64,14 @@ class RunView:
         elif done == total:
             self.console.print(f"prepared {counted(total, 'volume')}")
 
+    def on_pricing(self, done: int, total: int) -> None:
+        """Show how many of the first networks are priced."""
+        line = f"pricing the first networks: {done} of {total}"
+        if self.live:
+            self.live.update(Text(line))
+        elif done in (1, total):
+            self.console.print(line)
+
     def on_trial_start(self, record: Record, epochs: int) -> None:
         """Show a trial that starts."""
         self.epochs = epochs

@@ -5,7 +5,8 @@ The reference point, the check of the budgets and the known-cost proposer all us
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time as clock
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,10 @@ from space.space import Space
 
 SAMPLED = 1000  # networks of the sample
 TIMED = 8  # priced networks whose latency is measured, spread over the MACs
+FEWEST_TIMED = 3  # the least and the most MACs, and one between them
+MOST_TIMING_S = 15.0  # after which no more than the fewest are measured: a user waits for the first trial
+
+Progress = Callable[[int, int], object]  # networks priced, of how many
 
 Price = Callable[[Architecture], Costs | None]
 
@@ -43,7 +48,13 @@ class FirstNetworks:
 
 
 def price_first_networks(
-    space: Space, *, refuse: Callable[[Architecture], str | None], price: Price, time: Price | None, seed: int
+    space: Space,
+    *,
+    refuse: Callable[[Architecture], str | None],
+    price: Price,
+    time: Price | None,
+    seed: int,
+    progress: Progress = lambda done, total: None,
 ) -> FirstNetworks | None:
     """Sample the space and price its first networks; None if no network of the sample can be built.
 
@@ -61,14 +72,31 @@ def price_first_networks(
     if not rows:
         return None
     architectures = architectures[:FIRST_PRICED]
-    costs = [_priced(architecture, price) for architecture in architectures]
+    timed = min(TIMED, len(architectures)) if time is not None else 0
+    total, costs = len(architectures) + timed, []
+    for architecture in architectures:
+        costs.append(_priced(architecture, price))
+        progress(len(costs), total)
     if time is not None:
-        order = np.argsort([each.macs for each in costs])
-        for index in order[np.linspace(0, len(order) - 1, min(TIMED, len(order))).round().astype(int)]:
+        began = clock.monotonic()
+        for number, index in enumerate(_spread([each.macs for each in costs], timed)):
+            if number >= FEWEST_TIMED and clock.monotonic() - began > MOST_TIMING_S:
+                break
             costs[index] = _priced(architectures[index], time)
+            progress(len(costs) + number + 1, total)
+        progress(total, total)
     values = np.stack([cost_row(each) for each in costs])
     model = learn_costs(coded.similarities, np.stack(rows[: len(costs)])[:, coded.free], values)
     return FirstNetworks(coded, np.stack(rows), tuple(architectures), tuple(costs), model)
+
+
+def _spread(macs: list[int], count: int) -> Iterator[int]:
+    """Yield `count` networks evenly spread over the order of MACs, ends and middle first."""
+    order = np.argsort(macs)
+    places = np.linspace(0, len(order) - 1, count).round().astype(int)
+    first = [0, count - 1, count // 2][:count]
+    for place in dict.fromkeys((*first, *range(count))):
+        yield int(order[places[place]])
 
 
 def cost_row(costs: Costs) -> Matrix:

@@ -34,6 +34,9 @@ class View(Protocol):
     def on_preparing(self, done: int, total: int) -> None:
         """Volumes are being prepared."""
 
+    def on_pricing(self, done: int, total: int) -> None:
+        """The first networks are being priced, and timed if latency counts."""
+
     def on_resume(self, records: Sequence[Record]) -> None:
         """A search continues after these trials of earlier runs."""
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from search.config.errors import UserError
 from search.config.objectives import COSTS, OBJECTIVES, costs_among, per_device, show
-from search.proposers.first_networks import FirstNetworks, price_first_networks
+from search.proposers.first_networks import FirstNetworks, Progress, price_first_networks
 from search.runner.plan import Plan
 from search.runner.pricer import Pricer
 from space.feasible import why_not
@@ -15,7 +15,9 @@ MARGIN = 1.2  # over the most expensive network: a busy machine measures its lat
 NEAREST = 3  # networks priced exactly before a study is refused for its budgets
 
 
-def first_networks(plan: Plan, pricer: Pricer) -> FirstNetworks | None:
+def first_networks(
+    plan: Plan, pricer: Pricer, *, progress: Progress = lambda done, total: None
+) -> FirstNetworks | None:
     """Sample and price a study's first networks; None if neither budgets nor the reference point need them.
 
     Latency is measured if it is an objective or has a budget. Raises UserError if no network can be built.
@@ -29,6 +31,7 @@ def first_networks(plan: Plan, pricer: Pricer) -> FirstNetworks | None:
         price=pricer,
         time=pricer.timed if timed else None,
         seed=plan.study.search.seed,
+        progress=progress,
     )
     if found is None:
         raise UserError(["no network of this space can be built; `voxnas check` gives the reasons"])

@@ -54,7 +54,7 @@ def write_reference(driver: Driver) -> FirstNetworks | None:
         return None
     plan, pricer = driver.plan, driver.pricer
     require_pretrained(plan.space)
-    first = first_networks(plan, pricer)
+    first = first_networks(plan, pricer, progress=driver.view.on_pricing)
     require_feasible_budgets(plan, pricer, first)
     driver.store.write_reference(reference_point(plan, pricer, first))
     return first
