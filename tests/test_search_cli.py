@@ -138,6 +138,11 @@ def test_names_with_brackets_are_printed_whole(odd, monkeypatch, capsys):
     assert wrong.startswith("voxnas: '[/x]") and "\x1b" not in wrong
 
 
+def test_only_verbs_without_a_table_have_no_json():
+    without = {name for name, verb in VERBS.items() if all(each.name != "json" for each in verb.params)}
+    assert without == {"demo", "phantom", "run", "submit", "dashboard", "report", "export", "import"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "keys"),
     [
