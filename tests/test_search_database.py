@@ -52,7 +52,10 @@ def test_sqlite_has_no_outages_but_may_be_full():
     def write():
         raise full
 
-    with pytest.raises(UserError, match="the disk of the study's database is full; the same command goes on"):
+    with pytest.raises(
+        UserError,
+        match="the disk of the study's database is full; free some space, then rerun the same command to resume",
+    ):
         patiently(write, url="sqlite:///study.db")
 
 

@@ -1,4 +1,4 @@
-"""A user's mistakes: where, what, and what is allowed; shown all at once, without a traceback."""
+"""A user's mistakes, with place, key and what is allowed; all shown at once, without a traceback."""
 
 from __future__ import annotations
 

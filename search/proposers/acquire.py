@@ -1,17 +1,10 @@
-"""Which candidate is worth the next training: numbers in, a row's number out; real studies and simulations call this.
+"""The acquisition of the known-cost proposer, on plain numbers; real studies and simulations both call it.
 
-The surrogate knows Dice alone; costs are exact. It models the logarithm of the Dice loss (1 - Dice): what makes a
-network better takes away a share of the loss that is left, and a loss falls as a power of the cost. What is being
-trained counts as its expected Dice, so that several asks in flight spread out.
+The surrogate models Dice alone, because costs are exact. It models the logarithm of the Dice loss (1 - Dice):
+improvements remove a share of the remaining loss, and the loss falls as a power of the cost. A network in training
+counts with its expected Dice, which spreads out simultaneous asks.
 
-What else was tried, as geometric means of the trainings to 95 % of the true hypervolume over the six made tables for
-tuning, 20 seeds each (chance: 4 %). Against 31.1 as it was: 34.2 with half the deviation, 31.7 with one and a half
-times; 32.1 where a gain is not weighed by its MACs; 31.6 with scales drawn by elliptical slice sampling (eight chains).
-Against 31.3: 31.7 and 31.4 with wider priors of the relevances; 31.7 with a deviation that leaving each network out
-calibrates; 31.6 where the best gain of the training after the next is looked ahead to; 31.1 with scales sought from two
-starts; 30.5 with priors that are the means of the scales that fit the tables (other 20 seeds: 31.5 against 32.8; fewer
-on trees, more on network), 30.2 with the mean of two surrogates, of these priors and of ours. Scales that were fitted
-to 400 networks beforehand need 28.7: what is left is what has to be learned of the networks themselves.
+studies/notes/known_cost.md lists the variants that were measured.
 """
 
 from __future__ import annotations
@@ -29,17 +22,17 @@ from search.proposers.gaussian import FIT_AT_MOST, Posterior, condition, feature
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
 CONDITION_AT_MOST = 1500  # observations that the process is conditioned on
-LEAST_LOSS = 0.005  # of Dice: below this its logarithm would say more than a Dice can
-UNSURE, SUREST = 0.05, 0.005  # deviation of a stopped curve's expected Dice: where there is little to go by, and least
-REFIT = 0.1  # the scales are fitted anew after so many more observations
+LEAST_LOSS = 0.005  # of Dice: smaller losses are noise, which the logarithm would magnify
+UNSURE, SUREST = 0.05, 0.005  # deviation of a stopped curve's expected Dice: with few whole curves, and at least
+REFIT = 0.1  # the scales are fitted again after this share of new observations
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known: free axes' codes, logarithms of costs, Dice (what is expected for those in training).
+    """The observations: free axes' codes, logarithms of costs, and Dice.
 
     `extra` is the deviation of each Dice beyond a training's own noise: of an extrapolated curve, say.
-    `pending` marks what is in training: its Dice is not read.
+    `pending` marks networks in training, whose Dice is not read.
     """
 
     codes: Codes
@@ -81,7 +74,7 @@ class Scales:
 def learn_dice(
     similarities: Sequence[Matrix], evidence: Evidence, *, scales: Scales | None, rng: np.random.Generator
 ) -> tuple[Surrogate, Scales]:
-    """Fit the surrogate; the scales are fitted anew only when there is a tenth more to fit them to."""
+    """Fit the surrogate; the scales are fitted again only after a tenth more observations."""
     centre, unit = evidence.log_costs.mean(axis=0), np.maximum(evidence.log_costs.std(axis=0), 1e-9)
     inputs = features(similarities, evidence.codes, (evidence.log_costs - centre) / unit)
     seen = np.flatnonzero(~evidence.pending)
@@ -96,7 +89,7 @@ def learn_dice(
     known, log_loss, extra = inputs[seen[some]], log_loss[some], extra[some]
     posterior = condition(similarities, scales.values, known, log_loss, extra=extra)
     waiting = inputs[evidence.pending]
-    if len(waiting):  # what is being trained ends as expected: the mean stays, the deviation near it shrinks
+    if len(waiting):  # a pending network is taken to end as expected: the mean stays, the deviation near it shrinks
         expected = posterior.mean(waiting)
         posterior = condition(
             similarities,
@@ -120,7 +113,7 @@ def gains(
     """Return each candidate's expected gain of hypervolume.
 
     `costs` are all known costs (for the trend), `objectives` those on the front, as shares of the reference;
-    `front` holds (logarithm of the Dice loss, shares) of what is known or in training, by the surrogate's mean.
+    `front` holds (logarithm of the Dice loss, shares) of the networks known or in training, by the surrogate's mean.
     """
     mean, deviation = surrogate.predict(candidates, np.log(np.maximum(costs, 1e-12)))
     scale = 1.0 - worst_dice
@@ -132,8 +125,8 @@ def gains(
 def spread_design(log_cost: Matrix, codes: Codes, *, taken: Codes, count: int) -> int:
     """Return the row for place `count` of a first design: both ends of the cost, then halves between, far from others.
 
-    Places 0 and 1 are the cheapest and the dearest; the others aim at the quantiles 1/2, 1/4, 3/4, 1/8, ... of the
-    logarithm of the cost, and take there the row that differs most from what is taken.
+    Places 0 and 1 are the cheapest and the most expensive; the others aim at the quantiles 1/2, 1/4, 3/4, 1/8, ...
+    of the logarithm of the cost, and take the row there that differs most from the rows taken.
     """
     if count < 2:
         return int(np.argmin(log_cost) if count == 0 else np.argmax(log_cost))
@@ -157,8 +150,8 @@ def _van_der_corput(number: int) -> float:
 def extrapolate(curves: Sequence[Matrix], stopped: Sequence[Matrix]) -> tuple[Matrix, Matrix]:
     """Return expected final Dice of stopped curves, and its deviation, from curves that went to their end.
 
-    What is still to come is regressed on what came in each third of the epochs so far: who still climbs will climb,
-    and the less, the faster it came. With fewer than four whole curves it is their mean.
+    The remaining gain is regressed on the gains in each third of the epochs so far. With fewer than four whole curves
+    it is their mean.
     """
     expected, deviation = np.empty(len(stopped)), np.full(len(stopped), UNSURE)
     for number, curve in enumerate(stopped):
@@ -181,7 +174,7 @@ def _climbs(curve: Matrix, age: int) -> list[float]:
 
 
 def _best_and_some(loss: Matrix, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Choose the best half of `most` and a random other half, in their order; all where there are no more."""
+    """Choose half of `most` as the best and half at random, in their order; all if there are no more than `most`."""
     if len(loss) <= most:
         return np.arange(len(loss))
     order = np.argsort(loss)

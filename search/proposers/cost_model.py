@@ -1,4 +1,4 @@
-"""Costs of networks that nobody priced yet, learned from those that somebody did; it ranks, it never decides."""
+"""A model of costs, learned from priced networks; it ranks candidates, exact costs decide."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from space.encoding import Coded
 
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
-FIRST_PRICED = 24  # random networks that are priced before there is anything to learn from
+FIRST_PRICED = 24  # random networks priced before the model is learned
 FIRST_ROWS = 2000
-MOST = 400  # priced networks that it learns from
+MOST = 400  # priced networks that the model learns from
 NOISE = 1e-4  # of the standardised logarithms: costs are exact, the kernel is not
 
 
@@ -25,8 +25,7 @@ NOISE = 1e-4  # of the standardised logarithms: costs are exact, the kernel is n
 class CostModel:
     """A process with main and pairwise effects on the logarithms of costs.
 
-    `errors` are median relative errors of leaving one priced network out; `priced` counts what was there to learn
-    from.
+    `errors` are median relative leave-one-out errors; `priced` counts the networks learned from.
     """
 
     parts: tuple[_Part, ...]
@@ -34,7 +33,7 @@ class CostModel:
     priced: int
 
     def predict(self, codes: Codes) -> Matrix:
-        """Return (n, costs) of free axes' codes; NaN for a cost of which nothing is known."""
+        """Return (n, costs) of free axes' codes; NaN for a cost that was never measured."""
         predicted = np.full((len(codes), len(self.errors)), np.nan)
         for part in self.parts:
             predicted[:, part.columns] = part.predict(codes)
@@ -57,13 +56,13 @@ class _Part:
 
 
 def first_rows(coded: Coded, seed: int) -> Codes:
-    """Return the random rows that a study prices first: the same for its reference and for its proposer."""
+    """Return the random rows that a study prices first."""
     rows = coded.sample(np.random.default_rng(seed), FIRST_ROWS)
     return rows[np.sort(np.unique(rows, axis=0, return_index=True)[1])]
 
 
 def learn_costs(similarities: Sequence[Matrix], codes: Codes, costs: Matrix) -> CostModel:
-    """Learn from priced networks: (n, free axes) codes and (n, costs), NaN where a cost was not measured."""
+    """Learn from priced networks: (n, free axes) codes and (n, costs), NaN for a cost that was not measured."""
     measured, errors, parts = ~np.isnan(costs), np.full(costs.shape[1], np.nan), []
     for pattern in {column.tobytes(): column for column in measured.T}.values():
         if pattern.any():

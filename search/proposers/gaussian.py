@@ -4,10 +4,7 @@ The kernel is additive (Duvenaud et al. 2011): a term of single axes, one of pai
 which share each axis's relevance, a linear trend in the logarithms of the costs and a smooth one. Scales and
 relevances are the most probable ones, under priors that keep them sane at ten observations.
 
-No kernel of scikit-learn shares relevances between terms. Rank correlation with held-out Dice after 100 trainings, on
-the made tables additive, places, network, noisy: 0.92, 0.87, 0.80, 0.94 here; 0.93, 0.83, 0.78, 0.95 with its kernels
-composed (linear, squared, anisotropic RBF, trend); 0.90, 0.80, 0.76, 0.96 with an anisotropic Matern, Optuna's and
-BoTorch's; 0.80, 0.72, 0.73, 0.86 for 200 extremely random trees.
+No kernel of scikit-learn shares relevances between terms; studies/notes/known_cost.md compares some.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The known-cost proposer: a model for Dice alone, exact costs, and the largest expected gain of hypervolume.
 
 Random points, neighbours and crossovers of the front make a pool; a cost model ranks it, the best few are priced
-exactly, and the choice is made between those. Where many are in training, several are chosen at once. What is chosen
-and how is in `acquire`, in numbers; this file turns a study's records into them.
+exactly, and the choice is made among those. With many trials in training, several are chosen at once. `acquire` holds
+the arithmetic; this file turns a study's records into its numbers.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from space.encoding import Coded
 
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
-NO_LOSS = -20.0  # the logarithm of a Dice loss that plays no part
-HURRY = 0.5  # a gain counts less the longer its training takes: as its MACs to this power
+NO_LOSS = -20.0  # the logarithm of the Dice loss where Dice is no objective
+HURRY = 0.5  # gains are divided by the MACs, which stand for training time, to this power
 DESIGN = 4  # trainings of the first design
 RANDOM, VARIED, CROSSED = 600, 300, 300  # candidates of the pool, beside all neighbours of the front
-LISTED = 3000  # candidates drawn where all networks are listed
+LISTED = 3000  # candidates drawn from a table of known networks
 PARENTS = 25  # front points whose neighbours are all in the pool
 SHORTLIST = 8  # candidates priced exactly before a choice
-TOGETHER = 16  # so many in training for each that is chosen at once: little is learned before the last of them is asked
-REGAINED = 60  # candidates whose gain is worked out anew after each choice: a gain only shrinks
-DESCENTS = 8  # rounds of neighbours towards the cheapest and the dearest network
-RELEARN = 0.15  # the cost model is learned anew after so many more prices
+TOGETHER = 16  # one more network is chosen at once for so many in training
+REGAINED = 60  # candidates whose gain is computed again after each choice: gains only shrink
+DESCENTS = 8  # rounds of neighbours towards the cheapest and the most expensive network
+RELEARN = 0.15  # the cost model is learned again after this share of new prices
 COUNTED = ("trained", "stopped", "running")
 
 
@@ -51,7 +51,7 @@ class Known:
 class KnownCostProposer:
     """Proposes by expected gain; keeps what it derived from the records it has seen, and every price."""
 
-    tries = 2  # it repeats only where it sees nothing new
+    tries = 2  # repeats itself only if it finds nothing new
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self.coded = problem, problem.first.coded if problem.first else Coded(problem.space)
@@ -100,7 +100,7 @@ class KnownCostProposer:
                 self._keep_price(record.architecture, self.rows[record.number], costs)
 
     def _lacks(self, architecture: Architecture, costs: Costs) -> bool:
-        """Tell whether these costs say more than what is kept: a latency that was not measured before, say."""
+        """Return whether these costs add to the kept ones, for instance a latency."""
         kept = self.prices.get(architecture)
         return kept is None or (costs.latency is not None and bool(np.isnan(kept[COSTS.index("latency")])))
 
@@ -114,7 +114,7 @@ class KnownCostProposer:
         return values
 
     def _price(self, row: Codes) -> tuple[Architecture, Matrix | None]:
-        """Price a row exactly, once; None where it can't be built."""
+        """Return a row's architecture and exact costs; None for a network that can't be built."""
         decisions = self.coded.decode(row)
         architecture = self.problem.architecture(decisions)
         if self.problem.space.forbidden(decisions):
@@ -146,13 +146,13 @@ class KnownCostProposer:
         return self.listed[np.random.default_rng(self.problem.seed).permutation(len(self.listed))]
 
     def _predicted(self, rows: Codes) -> Matrix:
-        """Return predicted costs of rows; a cost that was never measured is 1, so that it says nothing."""
+        """Return predicted costs of rows; a cost that was never measured is 1 for all."""
         if self.model is None:
             return np.ones((len(rows), len(COSTS)))
         return np.nan_to_num(self.model.predict(rows[:, self.coded.free]), nan=1.0)
 
     def _within(self, costs: Matrix) -> NDArray[np.bool_]:
-        """Tell which rows of costs are within all budgets."""
+        """Return which rows of costs are within all budgets."""
         limits = np.array([self.problem.budgets.get(name, np.inf) for name in COSTS])
         return np.asarray((costs <= limits).all(axis=1))
 
@@ -187,13 +187,13 @@ class KnownCostProposer:
         return design or [self.coded.decode(self.coded.sample(rng, 1)[0])]
 
     def _wide(self, rng: np.random.Generator) -> Codes:
-        """Return rows from which a first design is chosen."""
+        """Return the rows that a first design is chosen from."""
         if len(self.listed):
             return self.listed
         return np.concatenate([self.coded.sample(rng, 2000), self._ends(rng)])
 
     def _ends(self, rng: np.random.Generator) -> Codes:
-        """Walk from random points to where the predicted cost is least, and most within the budgets."""
+        """Walk from random points to the lowest predicted cost, and to the highest within the budgets."""
         found = []
         for sign in (1.0, -1.0):
             rows = self.coded.sample(rng, 200)
@@ -219,7 +219,7 @@ class KnownCostProposer:
         return Evidence(rows[:, self.coded.free], np.log(np.maximum(costs, 1e-12)), dice, extra, pending), costs
 
     def _front(self, surrogate: Surrogate, evidence: Evidence, counted: Sequence[Record], costs: Matrix) -> Known:
-        """Return what no other dominates, by the surrogate's mean, of all that is trained or in training."""
+        """Return the front, by the surrogate's mean, of all networks trained or in training."""
         chosen = np.flatnonzero([record.state != "stopped" for record in counted])
         mean = surrogate.mean(evidence.codes[chosen], evidence.log_costs[chosen])
         if not self.learns_dice:
@@ -246,9 +246,9 @@ class KnownCostProposer:
     def _choose(
         self, surrogate: Surrogate, known: Known, pool: Codes, taken: set[Architecture], *, count: int
     ) -> list[Decisions]:
-        """Rank the pool by predicted costs, and take one after the other, each priced exactly before.
+        """Rank the pool by predicted costs, and choose one candidate after another, each priced exactly first.
 
-        What was taken joins the front as it is expected, so that the next one is worth something beside it.
+        A chosen candidate joins the front with its expected Dice; the next one is worth what it adds to that.
         """
         costs = self._predicted(pool)
         gained = self._gains(surrogate, known, pool, costs)
@@ -271,7 +271,7 @@ class KnownCostProposer:
         return found or [self.coded.decode(pool[int(np.argmax(gained))])]
 
     def _shortlist(self, gained: Matrix, pool: Codes, costs: Matrix, taken: set[Architecture]) -> NDArray[np.int64]:
-        """Return the best rows that can be trained; their exact costs go into `costs`, what is unfit gains nothing."""
+        """Return the best rows that can be trained; writes their exact costs to `costs`, and -1 as the others' gain."""
         found: list[int] = []
         for number in np.argsort(-gained):
             if len(found) == SHORTLIST or gained[number] < 0:
@@ -286,7 +286,7 @@ class KnownCostProposer:
         return np.array(found, dtype=np.int64)
 
     def _joined(self, surrogate: Surrogate, known: Known, rows: Codes, costs: Matrix) -> Known:
-        """Return the front with rows that were chosen, at the Dice that is expected of them."""
+        """Return the front with the chosen rows, at their expected Dice."""
         mean = surrogate.mean(rows[:, self.coded.free], np.log(np.maximum(costs, 1e-12)))
         points = np.column_stack([mean, costs[:, self.shares] / self.references])
         return Known(np.concatenate([known.rows, rows]), np.concatenate([known.points, points]))
@@ -304,7 +304,7 @@ class KnownCostProposer:
 
 
 def _dice_of(records: Sequence[Record]) -> tuple[Matrix, Matrix]:
-    """Return the Dice of each record and its deviation beyond noise: a stopped one's is what its curve leads to."""
+    """Return each record's Dice and its deviation beyond noise; a stopped trial's is extrapolated."""
     dice, extra = np.zeros(len(records)), np.zeros(len(records))
     whole = [_curve(record) for record in records if record.state == "trained"]
     stopped = [number for number, record in enumerate(records) if record.state == "stopped" and len(_curve(record))]
@@ -317,7 +317,7 @@ def _dice_of(records: Sequence[Record]) -> tuple[Matrix, Matrix]:
 
 
 def _curve(record: Record) -> Matrix:
-    """The Dice after each epoch so far: the last one known where an epoch was not validated, -1 before the first."""
+    """Return the Dice after each epoch: the last validated one, -1 before the first."""
     values, last = [], -1.0
     for epoch in record.measurement.epochs:
         last = epoch.dice if epoch.dice is not None else last

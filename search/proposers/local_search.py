@@ -1,4 +1,4 @@
-"""Pareto local search with an archive (Paquete, Chiarandini, Stuetzle 2004): neighbours of what nothing dominates."""
+"""Pareto local search with an archive (Paquete, Chiarandini, Stuetzle 2004): neighbours of the front."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FIRST = 8  # random networks that the archive starts from
 
 
 class LocalProposer:
-    """Proposes an unvisited neighbour of a random point of the front; a random network where all are visited."""
+    """Proposes an unvisited neighbour of a random point of the front, or a random network if all are visited."""
 
     tries = 30
 
@@ -23,7 +23,7 @@ class LocalProposer:
         self.visited: set[tuple[tuple[str, object], ...]] = set()
 
     def propose(self, records: Sequence[Record]) -> Decisions:
-        """Return decisions that differ in one decision from a front point's; the front is that of the records."""
+        """Return decisions that differ in one axis from those of a point of the records' front."""
         self.asked += 1
         rng = Random(f"{self.problem.seed}:{len(records)}:{self.asked}")
         self.visited.update(_key(dict(record.decisions)) for record in records)

@@ -1,7 +1,7 @@
-"""Optuna's samplers as proposers: a study in memory that mirrors the records, asked and told.
+"""Optuna's samplers as proposers, on an in-memory study that mirrors the records.
 
-TPE samples conditional axes where they exist. NSGA-II, NSGA-III and the Gaussian process would fill them at random:
-for those the space is flat, every axis is always there, and a closed one holds its first choice.
+TPE samples conditional axes. NSGA-II, NSGA-III and the Gaussian process would sample them at random: for those the
+space is flat, with every axis always present, and a closed axis holds its first choice.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ POPULATION = 20
 
 
 class OptunaProposer:
-    """Asks an Optuna sampler; what it repeats, or what can't be built, is answered at once, without a training."""
+    """Asks an Optuna sampler; repeated networks, and those that can't be built, are answered without a training."""
 
     def __init__(self, problem: Problem, *, name: str) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.problem, self.name = problem, name
-        self.tries = 1 if name == "gp" else 30  # a Gaussian process takes a second an ask, and insists
+        self.tries = 1 if name == "gp" else 30  # a Gaussian process takes a second an ask, and repeats its answer
         self.study = optuna.create_study(directions=optuna_directions(problem.directions), sampler=self._sampler(0))
         self.axes = [axis for axis in problem.space.axes if len(axis.choices) > 1]
         self.told: set[int] = set()
@@ -40,8 +40,8 @@ class OptunaProposer:
         self.known: dict[Architecture, Record] = {}
 
     def propose(self, records: Sequence[Record]) -> Decisions:
-        """Tell what is new in the records, then ask."""
-        if not self.told and records:  # a restart: go on with other draws than the first ones
+        """Add new records to the study, then ask it."""
+        if not self.told and records:  # after a restart, other draws than the first ones
             self.study.sampler = self._sampler(len(records))
         for record in records:
             if record.number not in self.told and record.state != "running":
@@ -79,7 +79,7 @@ class OptunaProposer:
         return self.problem.space.walk(lambda axis: _suggest(trial, axis) if len(axis.choices) > 1 else axis.choices[0])
 
     def _flat(self, trial: optuna.Trial) -> Decisions:
-        """Decide every axis, then write closed ones anew as their first choice, so that equals look equal."""
+        """Sample every axis, then set closed ones to their first choice: equal networks then have equal parameters."""
         drawn = {axis.name: _suggest(trial, axis) for axis in self.axes}
         decisions = self.problem.space.walk(lambda axis: drawn.get(axis.name, axis.choices[0]))
         for axis in self.axes:
@@ -100,7 +100,7 @@ class OptunaProposer:
         self.told.add(record.number)
         self.known[record.architecture] = record
         trials = self.pending.pop(record.architecture, [])
-        if not trials:  # recorded before this process began
+        if not trials:  # recorded before this process started
             params = self._params(dict(record.decisions))
             by_name = self.problem.space.by_name
             self.study.add_trial(

@@ -1,4 +1,4 @@
-"""The next architecture that is worth a training: new, buildable, from the study's proposer."""
+"""The next architecture to train: new, buildable, from the study's proposer."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ LISTABLE = 20_000
 
 
 class Proposer(Protocol):
-    """Proposes decisions; told of every record before each ask.
+    """Proposes decisions, given all records so far.
 
-    `tries` is how often it may repeat what is known, before a neighbour of what it proposes is taken instead.
+    After `tries` proposals of known networks a neighbour of the last one is taken instead.
     """
 
     tries: int
@@ -30,7 +30,7 @@ class Proposer(Protocol):
 
 
 class RandomProposer:
-    """Even over the choices of each open axis."""
+    """Proposes at random, uniformly over the choices of each open axis."""
 
     tries = 30
 
@@ -38,7 +38,7 @@ class RandomProposer:
         self.problem, self.asked = problem, 0
 
     def propose(self, records: Sequence[Record]) -> Decisions:
-        """Sample; the sequence depends on the seed and on how much was asked and recorded."""
+        """Sample decisions; the sequence depends on the seed and on the numbers of asks and records."""
         self.asked += 1
         rng = Random(f"{self.problem.seed}:{len(records)}:{self.asked}")
         return rng.choice(self.problem.listed) if self.problem.listed else self.problem.space.sample(rng)
@@ -60,16 +60,15 @@ def make_proposer(name: str, problem: Problem) -> Proposer:
 
 
 def propose_new(proposer: Proposer, problem: Problem, records: Sequence[Record]) -> Decisions | None:
-    """Ask until an architecture comes that was never recorded and can be built; None where none is left.
+    """Ask until the proposer returns a new architecture that can be built; None if none is left.
 
-    A proposer that repeats itself is answered from the records by its own means; after many repeats a new neighbour
-    of what it proposes is taken, and where there is none the rest of a small space is listed.
+    After many repeats a new neighbour of the last proposal is taken; without one, the rest of a small space is listed.
     """
     return ask_new(proposer, problem, records)[0]
 
 
 def ask_new(proposer: Proposer, problem: Problem, records: Sequence[Record]) -> tuple[Decisions | None, int]:
-    """Do as `propose_new`, and count the asks that repeated what is known."""
+    """Do the same as `propose_new`, and count the asks that repeated a known network."""
     known = {record.architecture for record in records}
 
     def is_new(decisions: Decisions) -> bool:

@@ -1,4 +1,4 @@
-"""evaluate: Job to Measurement, at once or step by step: price, refuse what is over budget, train, validate."""
+"""evaluate: from a Job to its Measurement: predict costs, compare with the budgets, train, validate."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ NO_HOST_MEMORY = "DefaultCPUAllocator"  # torch raises a bare RuntimeError where
 
 
 class Diverged(RuntimeError):
-    """A loss that is no longer a number."""
+    """A loss that is not finite."""
 
 
 def context_of(job: Job) -> Context:
-    """Return what the job's network is built for."""
+    """Return the context that the job's network is built for."""
     return Context(job.patch, job.task.spacing_mm, job.task.in_channels, len(job.task.classes))
 
 
 def evaluate(job: Job, hear: Callable[[Measurement], object] = lambda so_far: None) -> Measurement:
-    """Price the job's architecture, and train and validate it unless it is over budget; `hear` what is known so far."""
+    """Work out the costs, then train and validate unless over budget; calls `hear` with the progress."""
     for measurement in progress(job):
         if measurement.state == "running":
             hear(measurement)
@@ -109,7 +109,7 @@ def _out_of_memory(job: Job, error: BaseException) -> Measurement:
 
 
 def write_reason(job: Job, reason: str) -> None:
-    """Leave a failed job's reason in its folder."""
+    """Write a failed job's reason to its folder."""
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / REASON).write_text(reason + "\n")
@@ -145,7 +145,7 @@ def _progress(job: Job, started: float) -> Iterator[Measurement]:
 
 
 def over_budget(costs: Costs, budgets: Sequence[tuple[str, float]]) -> str:
-    """Say which budget the costs break, with the number and the limit; empty where none."""
+    """Return which budgets the costs exceed, with values and limits; empty if none."""
     broken = []
     for objective, limit in budgets:
         value = costs.of(objective)

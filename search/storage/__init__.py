@@ -1,7 +1,6 @@
-"""An Optuna storage as a list of Records: the only room that knows its tables and attribute names.
+"""An Optuna storage as a list of Records: the only package that knows its tables and attribute names.
 
-A trial's architecture is written at once, as a running trial made from a template; a Record is one JSON attribute,
-and all records are read by one query.
+A running trial is written in one transaction, a Record is one JSON attribute, and one query reads all records.
 """
 
 from search.storage.reader import (

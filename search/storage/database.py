@@ -1,4 +1,4 @@
-"""Which database a study is kept in, how it is reached, and how an outage of it is sat out."""
+"""The database of a study: its URL, connections, locks, and waiting while it is unavailable."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from search.config.errors import UserError
 
 GRPC = "grpc://"  # an Optuna storage behind its gRPC proxy, as grpc://HOST:PORT
 POSTGRESQL = "postgresql+psycopg"
-OUTAGE_S = 600.0  # a database that is away longer ends the run; the same command goes on
+OUTAGE_S = 600.0  # a run ends after a longer outage; the same command resumes it
 RETRY_S = 0.5
 ASK_LOCK = 0x766F786E  # "voxn": the first half of the advisory lock's key; the study's number is the second
 log = logging.getLogger(__name__)
@@ -50,18 +50,18 @@ def database_url(storage: str | None, run_folder: Path) -> str:
 
 
 def shared_by_drivers(url: str) -> bool:
-    """Tell whether several drivers may work on one study of this database at once."""
+    """Return whether several drivers may work on one study of this database at once."""
     return url.startswith(POSTGRESQL)
 
 
 def lock_file(url: str, run_folder: Path, name: str) -> Path:
-    """Return the file whose lock a driver holds: beside an SQLite database, so that all who use it meet there."""
+    """Return the lock file of a study: beside an SQLite database, where all its drivers find it."""
     file = sql.make_url(url).database if url.startswith("sqlite") else None
     return Path(f"{file}.{quote(name, safe='')}.lock") if file else run_folder / "driver.lock"
 
 
 def make_engine(url: str) -> sql.Engine:
-    """Return what connects; a connection that broke while it lay idle is made anew."""
+    """Return an engine that replaces connections which broke while idle."""
     engine = sql.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
     if url.startswith("sqlite"):
         sql.event.listen(engine, "connect", tune_sqlite)
@@ -69,7 +69,7 @@ def make_engine(url: str) -> sql.Engine:
 
 
 def make_reader(url: str) -> sql.Engine:
-    """Return what connects for reading alone: the database itself refuses to be written."""
+    """Return a read-only engine: the database itself refuses writes."""
     if not url.startswith("sqlite"):
         engine = sql.create_engine(url, pool_pre_ping=True)
         sql.event.listen(engine, "connect", _forbid_writing)
@@ -83,7 +83,7 @@ def _forbid_writing(connection: Any, _: Any) -> None:
 
 
 def tune_sqlite(connection: Any, _: Any) -> None:
-    """Let readers read while the driver writes, and don't wait for the disk at each of its writes."""
+    """Let readers read while the driver writes, and don't sync to disk at each write."""
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000"):
         connection.execute(f"PRAGMA {pragma}")
 
@@ -102,9 +102,9 @@ def require_database(url: str) -> None:
 
 
 def patiently(work: Callable[[], Result], *, url: str) -> Result:
-    """Do what needs the database, again and again while it can't be reached.
+    """Do work on the database, and retry while it can't be reached.
 
-    Raises UserError after ten minutes of that, and where the disk of an SQLite file is full.
+    Raises UserError after an outage of ten minutes, or if the disk of an SQLite file is full.
     """
     end = time.monotonic() + OUTAGE_S
     while True:
@@ -112,7 +112,9 @@ def patiently(work: Callable[[], Result], *, url: str) -> Result:
             return work()
         except Exception as error:
             if is_full(error):
-                raise UserError(["the disk of the study's database is full; the same command goes on"]) from None
+                raise UserError(
+                    ["the disk of the study's database is full; free some space, then rerun the same command to resume"]
+                ) from None
             if not is_outage(error, url):
                 raise
             if time.monotonic() > end:
@@ -122,7 +124,7 @@ def patiently(work: Callable[[], Result], *, url: str) -> Result:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Walk from an error to what caused it."""
+    """Iterate over an error and its causes."""
     at: BaseException | None = error
     while at is not None:
         yield at
@@ -130,7 +132,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_outage(error: BaseException, url: str) -> bool:
-    """Tell whether an error means that the database is away, not that something is wrong."""
+    """Return whether an error means that the database is unavailable, not that something is wrong."""
     if url.startswith("sqlite"):
         return False
     for each in causes(error):
@@ -144,19 +146,19 @@ def is_outage(error: BaseException, url: str) -> bool:
 
 
 def is_full(error: BaseException) -> bool:
-    """Tell whether SQLite found no space left."""
+    """Return whether SQLite ran out of disk space."""
     return any(isinstance(each, sql.exc.OperationalError) and "disk is full" in str(each) for each in causes(error))
 
 
 def first_line(error: BaseException) -> str:
-    """Return what the innermost error says, one line of it."""
+    """Return the first line of the innermost error."""
     *_, root = causes(error)
     return (str(root).strip().splitlines() or [type(root).__name__])[0]
 
 
 @contextmanager
 def ask_lock(engine: sql.Engine | None, url: str, study_id: int) -> Iterator[None]:
-    """Keep other drivers of a study from asking meanwhile, where there can be others."""
+    """Keep other drivers of a study from asking meanwhile, on a database that several may share."""
     if engine is None or not shared_by_drivers(url):
         yield
         return
@@ -173,5 +175,5 @@ def ask_lock(engine: sql.Engine | None, url: str, study_id: int) -> Iterator[Non
         finally:
             try:
                 connection.execute(sql.text("SELECT pg_advisory_unlock(:one, :two)"), key)
-            except sql.exc.DBAPIError:  # the server went away, and the lock with it
+            except sql.exc.DBAPIError:  # the server is gone, and its lock with it
                 connection.invalidate()

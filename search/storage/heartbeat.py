@@ -1,4 +1,4 @@
-"""A driver's sign of life in the study's database: who works on it, with what, and whether they still do."""
+"""A driver's heartbeat in the study's database: which drivers are alive, and the state of each."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 DRIVER = "voxnas:driver:"
 BEAT_S = 10.0
-LEASE_S = 60.0  # a driver of another machine that was silent for longer is gone
+LEASE_S = 60.0  # a driver on another machine without a heartbeat for longer has ended
 
 
 def driver_name() -> str:
-    """Name this process as a driver."""
+    """Return this process's name as a driver."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 @dataclass
 class Heartbeat:
-    """Writes every ten seconds that the driver `me` works on the study, and its `state`; reads those of others."""
+    """Writes the driver `me` and its `state` every ten seconds; reads those of other drivers."""
 
     study: optuna.Study
     url: str
@@ -51,11 +51,11 @@ class Heartbeat:
         self.thread.join()
         try:
             self._beat_once(ended=True)
-        except Exception:  # whatever ended the run may keep this from being said; silence says it too
+        except Exception:  # the cause of the end may prevent this write; the missing heartbeat shows the end too
             return
 
     def show(self, **state: Any) -> None:
-        """Say with the next beat what state this driver is in."""
+        """Set the state that the next heartbeat writes."""
         self.state = state
 
     def _keep_beating(self) -> None:
@@ -69,11 +69,11 @@ class Heartbeat:
         beat = {"host": socket.gethostname(), "pid": os.getpid(), "at": datetime.now(UTC).isoformat(), "ended": ended}
         self.study.set_user_attr(DRIVER + self.me, {**beat, **self.state})
         if time.monotonic() - self.quiet_since > LEASE_S:
-            self.heard_since = time.monotonic()  # after an outage every driver looks gone
+            self.heard_since = time.monotonic()  # after an outage every driver looks ended
         self.quiet_since = time.monotonic()
 
     def is_alive(self, driver: str) -> bool:
-        """Tell whether another driver still works on the study; one of this name is this one's forerunner."""
+        """Return whether another driver still works on the study; one of this name ended before this one started."""
         if not shared_by_drivers(self.url) or driver in ("", self.me):
             return False
         beat = patiently(lambda: self.study.user_attrs.get(DRIVER + driver), url=self.url)
@@ -81,7 +81,7 @@ class Heartbeat:
 
 
 def is_present(beat: Mapping[str, Any] | None) -> bool:
-    """Tell from a driver's last sign of life whether it is still there."""
+    """Return whether a driver is alive by its last heartbeat."""
     if beat is None or beat["ended"]:
         return False
     if beat["host"] == socket.gethostname() and not _is_running(beat["pid"]):

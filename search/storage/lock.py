@@ -1,4 +1,4 @@
-"""One driver for one study, where its database can't keep two drivers apart."""
+"""A file lock that allows one driver per study, for databases without locks of their own."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from search.storage.heartbeat import driver_name
 
 @contextmanager
 def hold_lock(url: str, folder: Path, name: str) -> Iterator[None]:
-    """Hold a lock beside the study's database; the system frees it when the process ends, however it ends.
+    """Hold the lock file of a study; the system releases it when the process ends, however it ends.
 
-    PostgreSQL keeps several drivers apart by itself; there the lock is no one's.
+    PostgreSQL has locks of its own: nothing is locked there. Raises UserError if another process holds the lock.
     """
     if shared_by_drivers(url):
         yield

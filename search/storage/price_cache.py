@@ -1,4 +1,4 @@
-"""Prices that outlive a process: a table of its own in the study's database, keyed by all that a price depends on."""
+"""Costs kept in a table of the study's database, keyed by everything that they depend on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LATENCY: TypeAdapter[Latency] = TypeAdapter(Latency)
 
 @dataclass(frozen=True)
 class Device:
-    """What a latency belongs to, beside the network and its patch."""
+    """What a latency depends on besides the network and its patch."""
 
     name: str
     threads: int
@@ -37,14 +37,14 @@ class Device:
 class PriceTable:
     """Costs by fingerprint, patch, channels, batch, optimiser, precision and versions; latencies by device too.
 
-    Studies that share a database share their prices.
+    Studies of one database share the table.
     """
 
     def __init__(self, url: str, *, context: Context, training: Training, device: Device) -> None:
         self.url, self.context, self.training, self.device = url, context, training, device
 
     def find(self, architecture: Architecture) -> Costs | None:
-        """Return the costs that were kept, with the latency of this device where it was measured."""
+        """Return the kept costs, with the latency on this device if it was measured."""
         text = self._read(self._key(architecture))
         if text is None:
             return None
@@ -53,7 +53,7 @@ class PriceTable:
         return replace(costs, latency=LATENCY.validate_json(latency)) if latency else costs
 
     def keep(self, architecture: Architecture, costs: Costs) -> None:
-        """Keep an architecture's costs; a latency under its own device."""
+        """Write an architecture's costs; a latency under its own device."""
         rows = {self._key(architecture): json.dumps(asdict(replace(costs, latency=None)))}
         if costs.latency:
             measured = Device(costs.latency.device, costs.latency.threads, costs.latency.precision)
@@ -67,7 +67,7 @@ class PriceTable:
                 connection.execute(TABLE.insert().values(key=key, value=value))
 
     def close(self) -> None:
-        """Let the database go."""
+        """Close the database's connections."""
         self._engine.dispose()
 
     @cached_property
@@ -86,7 +86,7 @@ class PriceTable:
 
     def _key(self, architecture: Architecture, device: dict[str, Any] | None = None) -> str:
         training, context = self.training, self.context
-        precision = "" if device else training.precision  # a latency's stands in its device
+        precision = "" if device else training.precision  # the device holds the latency's
         values = [
             architecture.fingerprint,
             list(context.patch),

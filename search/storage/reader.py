@@ -1,4 +1,4 @@
-"""Optuna's tables, read by one query each, and its storage; `read_records` needs SQLAlchemy alone: looking is quick."""
+"""Optuna's tables, read by one query each, and its storage. `read_records` imports SQLAlchemy but not Optuna."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 RECORD = "voxnas:record"
 STUDY = "voxnas:study"
-STUDY_ID = "voxnas:study_id"  # made when a study starts: two studies of one name differ in it
+STUDY_ID = "voxnas:study_id"  # created when a study starts: two studies of one name differ in it
 REFERENCE = "voxnas:hypervolume_reference"
-CONTEXT = "voxnas:context"  # what the networks are built for, for who looks at them without the data
-SCHEMA_VERSIONS = (12,)  # of Optuna's tables; another version is read through Optuna itself
+CONTEXT = "voxnas:context"  # what the networks are built for, for readers without the data
+SCHEMA_VERSIONS = (12,)  # of Optuna's tables; other versions are read through Optuna
 MAKING_TRIES = 5
 RECORDS = (
     "SELECT t.number, t.trial_id, t.state, a.value_json FROM trials t"
@@ -44,7 +44,7 @@ ALL_STUDIES = sql.text(
 
 @dataclass(frozen=True)
 class Row:
-    """A trial as the tables have it: `open` while Optuna holds it to be running."""
+    """A trial as the tables have it; `open` while Optuna has it as running."""
 
     number: int
     trial_id: int
@@ -53,14 +53,14 @@ class Row:
 
     @property
     def record(self) -> Record:
-        """The record, under the number that the trial got."""
+        """The record, with the trial's number."""
         return Record.from_values({**json.loads(self.text), "number": self.number})
 
 
 def read_records(url: str, name: str) -> list[Record]:
     """Read all records of a study by one query, in the order of their numbers.
 
-    Raises UserError where there is no such database or study.
+    Raises UserError if there is no such database.
     """
     with reading(url) as engine:
         return [row.record for row in read_rows(url, name, engine=engine)]
@@ -68,7 +68,7 @@ def read_records(url: str, name: str) -> list[Record]:
 
 @contextmanager
 def reading(url: str) -> Iterator[sql.Engine | None]:
-    """Hold a database open for reading; None behind a proxy, where all goes through Optuna."""
+    """Hold a database open for reading; None for a proxy, which is read through Optuna."""
     if url.startswith(GRPC):
         yield None
         return
@@ -83,7 +83,7 @@ def reading(url: str) -> Iterator[sql.Engine | None]:
 def read_rows(
     url: str, name: str, *, engine: sql.Engine | None, after: int = -1, also: Sequence[int] = ()
 ) -> list[Row]:
-    """Read the trials behind a number, and some before it."""
+    """Read the trials after a number, and the ones in `also`."""
     if engine is not None:
         with engine.connect() as connection:
             if has_known_tables(connection):
@@ -102,9 +102,9 @@ def read_rows(
 
 
 def has_known_tables(connection: sql.Connection) -> bool:
-    """Tell whether Optuna's tables are of a version that is read and written here directly.
+    """Return whether Optuna's tables have a version that is read and written here directly.
 
-    Raises UserError where they are not there (yet): reading never makes them, which a driver may be about to do.
+    Raises UserError if there are no tables: readers never create them, a driver may be about to.
     """
     try:
         version = connection.execute(sql.text("SELECT schema_version FROM version_info")).scalar()
@@ -118,11 +118,11 @@ def has_known_tables(connection: sql.Connection) -> bool:
 
 
 def read_studies(url: str) -> dict[str, dict[str, Any]]:
-    """Return what each study of a database depends on, by the study's name; nothing where there is no database."""
+    """Return the values that each study of a database began with; empty if there is no database."""
     try:
         with reading(url) as engine:
             if engine is None:
-                return {}  # behind a proxy nobody lists studies
+                return {}  # studies of a proxy are not listed
             with engine.connect() as connection:
                 return {row[0]: json.loads(row[1]) for row in connection.execute(ALL_STUDIES, {"key": STUDY})}
     except UserError:
@@ -130,12 +130,12 @@ def read_studies(url: str) -> dict[str, dict[str, Any]]:
 
 
 def read_study_attribute(url: str, name: str, key: str) -> Any:
-    """Return a study's attribute, None where it was never written."""
+    """Return a study's attribute, None if it was never written."""
     return read_study_attributes(url, name, key).get(key)
 
 
 def read_study_attributes(url: str, name: str, pattern: str) -> dict[str, Any]:
-    """Return those attributes of a study whose names are like an SQL pattern."""
+    """Return the attributes of a study whose names match an SQL LIKE pattern."""
     with reading(url) as engine:
         if engine is None:
             import optuna
@@ -182,7 +182,7 @@ def read_study_names(url: str) -> list[str]:
 
 
 def optuna_storage(url: str) -> optuna.storages.BaseStorage:
-    """Return Optuna's storage at a URL. Raises UserError where its tables are of another version."""
+    """Return Optuna's storage at a URL. Raises UserError if its tables have another version."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -196,11 +196,11 @@ def optuna_storage(url: str) -> optuna.storages.BaseStorage:
     except RuntimeError as error:
         if "table schema" not in str(error):
             raise
-        mend = f"voxnas studies {shown(url)} --upgrade"
-        raise UserError([f"{shown(url)} was written by an older version; `{mend}` brings it up to date"]) from None
+        upgrade = f"voxnas studies {shown(url)} --upgrade"
+        raise UserError([f"{shown(url)} was written by an older version; `{upgrade}` upgrades it"]) from None
     if url.startswith("sqlite"):
         sql.event.listen(storage.engine, "connect", tune_sqlite)
-        storage.engine.dispose()  # connections made before are not tuned
+        storage.engine.dispose()  # earlier connections are not tuned
     return storage
 
 
@@ -215,7 +215,7 @@ def open_storage(url: str) -> Iterator[optuna.storages.BaseStorage]:
 
 
 def close_storage(storage: optuna.storages.BaseStorage) -> None:
-    """Let a storage's connections go."""
+    """Close a storage's connections."""
     kept: Any = getattr(storage, "_backend", storage)
     storage.remove_session()
     if hasattr(kept, "engine"):
@@ -223,12 +223,12 @@ def close_storage(storage: optuna.storages.BaseStorage) -> None:
 
 
 def shown(url: str) -> str:
-    """Write a database for people."""
+    """Return a database's URL as messages show it."""
     return url.removeprefix("sqlite:///")
 
 
 def storage_made_by_one(url: str) -> optuna.storages.BaseStorage:
-    """Return Optuna's storage; where another driver makes its tables at this moment, once they are there."""
+    """Return Optuna's storage; waits if another driver is creating its tables at this moment."""
     for _ in range(MAKING_TRIES):
         try:
             return optuna_storage(url)

@@ -1,4 +1,4 @@
-"""One study as its driver sees and writes it: records kept in memory, each change written through Optuna."""
+"""One study as its driver reads and writes it: records kept in memory, each change written at once."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ NEW_PARAMETERS = sql.text(
 
 @dataclass
 class Store:
-    """One study in its database, as one driver sees and writes it; `me` names that driver.
+    """One study in its database, as the driver `me` reads and writes it.
 
-    What was read once is kept: asking for the records again reads only what is new, and trials of other drivers
-    that still run. `mine` are the open trials of this driver, `others` those that it left to others.
+    Records are read once and kept; later reads only fetch new ones, and running trials of other drivers. `mine` are
+    the open trials of this driver, `others` those of other drivers.
     """
 
     study: optuna.Study
@@ -67,9 +67,9 @@ class Store:
 
     @staticmethod
     def open(url: str, name: str, *, directions: Mapping[str, str], values: Mapping[str, Any]) -> Store:
-        """Create the study, or load it and check that its file still says the same.
+        """Create the study, or load it and compare its identity.
 
-        Raises UserError naming each changed key, with both values.
+        Raises UserError that names each change.
         """
         import optuna
 
@@ -97,7 +97,7 @@ class Store:
 
     @cached_property
     def is_known(self) -> bool:
-        """Whether the tables are of a version that is written here directly."""
+        """Whether the tables have a version that is written here directly."""
         if self.engine is None:
             return False
         with self.engine.connect() as connection:
@@ -118,12 +118,12 @@ class Store:
     _reference: dict[str, float] | None = field(default=None, init=False)
 
     def write_context(self, values: Mapping[str, Any]) -> None:
-        """Write down what the study's networks are built for, its classes, and what its prepared data is called."""
+        """Write what the study's networks are built for, its classes, and the name of its prepared data."""
         if CONTEXT not in self.study.user_attrs:
             self.study.set_user_attr(CONTEXT, plain(values))
 
     def records(self) -> list[Record]:
-        """Return all records, in the order of their numbers; read what is new."""
+        """Return all records, in the order of their numbers."""
         if not self.kept or shared_by_drivers(self.url):
             self._read(also=sorted(self.others))
         return list(self.kept.values())
@@ -143,7 +143,7 @@ class Store:
         return ask_lock(self.engine, self.url, self.study._study_id)
 
     def close(self) -> None:
-        """Let the database go."""
+        """Close the database's connections."""
         close_storage(self.study._storage)
         if self.engine is not None:
             self.engine.dispose()
@@ -214,7 +214,7 @@ class Store:
         return replace(one, number=0) == replace(other, number=0) and one.number not in self.mine
 
     def write_progress(self, record: Record) -> None:
-        """Write a running trial's record anew; it is this driver's from here on."""
+        """Write a running trial's record; the trial belongs to this driver from now on."""
         patiently(lambda: self._write(record), url=self.url)
         self.mine.add(record.number)
         self.others.discard(record.number)
@@ -224,9 +224,9 @@ class Store:
         self.kept[record.number] = record
 
     def write_finished(self, record: Record, *, objectives: Sequence[str], budgets: Mapping[str, float]) -> None:
-        """Write a finished trial: its record first, so that a fault in between is mended by telling again.
+        """Write a finished trial, its record first: after a fault in between, the next driver finishes it.
 
-        A trial that was finished already, by a driver that took it over say, stays as it is.
+        A trial that another driver has finished already stays as it is.
         """
         import optuna
 
@@ -264,23 +264,23 @@ class Store:
 
 
 def optuna_directions(directions: Mapping[str, str]) -> list[optuna.study.StudyDirection]:
-    """Return Optuna's words for maximize and minimize."""
+    """Return the directions as Optuna's values."""
     import optuna
 
     return [optuna.study.StudyDirection[direction.upper()] for direction in directions.values()]
 
 
 def excesses(record: Record, budgets: Mapping[str, float]) -> dict[str, float]:
-    """Return by how much each budgeted cost is over its limit (negative: under), as a share of the limit."""
+    """Return how far each budgeted cost is over its limit (negative: under), as a share of the limit."""
     found = {name: record.measurement.value(name) for name in budgets}
     return {name: value / budgets[name] - 1.0 for name, value in found.items() if value is not None}
 
 
 def now() -> str:
-    """The time as records keep it: UTC, to the second."""
+    """Return the time as records keep it: UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _plain(value: Any) -> Any:
-    """Optuna's categories are scalars."""
+    """Return a choice as a scalar, which Optuna requires."""
     return json.dumps(value) if isinstance(value, tuple) else value

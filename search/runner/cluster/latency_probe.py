@@ -1,4 +1,4 @@
-"""Latencies on a cluster: a task of its own per network, alone on a whole device of the kind that the study names."""
+"""Latencies on a cluster: one task per network, alone on a whole device of the kind that the study names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from space.plugins import BlockCode, load_blocks
 
 @dataclass(frozen=True)
 class Stopwatch:
-    """What a probe does on its machine."""
+    """Measures latency on a probe's machine."""
 
     context: Context
     training: Training
@@ -35,7 +35,7 @@ class Stopwatch:
         return device_name(torch.device(self.device))
 
     def time(self, architecture: Architecture) -> Latency:
-        """Measure a network's latency; nothing else of voxnas trains on the device meanwhile."""
+        """Measure a network's latency; no trial of voxnas trains on the device meanwhile."""
         import torch
 
         from search.costs.latency import measure_latency
@@ -49,20 +49,20 @@ class Stopwatch:
 
 @dataclass
 class Probes:
-    """The probes under way; each network is timed once, however many ask."""
+    """The running probes; each network is measured once, however many trials need it."""
 
     stopwatch: Stopwatch
     options: dict[str, Any]
     under_way: dict[Architecture, Any] = field(default_factory=dict)
 
     def start(self, architecture: Architecture) -> None:
-        """Queue a network; whole devices time one network at a time each."""
+        """Queue a network; each device measures one network at a time."""
         if architecture not in self.under_way:
             task = ray.remote(max_retries=3)(time_network).options(**self.options)
             self.under_way[architecture] = task.remote(self.stopwatch, architecture)
 
     def collect(self) -> list[tuple[Architecture, Latency | Exception]]:
-        """Return what was timed since, or why it could not be."""
+        """Return the latencies measured since the last call, or the errors."""
         refs = {ref: architecture for architecture, ref in self.under_way.items()}
         if not refs:
             return []
@@ -70,7 +70,7 @@ class Probes:
         return [(refs[ref], self._take(refs[ref])) for ref in ready]
 
     def wait(self, architecture: Architecture) -> Latency:
-        """Time a network now."""
+        """Measure a network now and wait for it."""
         self.start(architecture)
         ray.wait([self.under_way[architecture]])
         found = self._take(architecture)
@@ -79,7 +79,7 @@ class Probes:
         return found
 
     def device_name(self) -> str:
-        """Ask the device for its model."""
+        """Return the model of the device."""
         name: str = ray.get(ray.remote(name_device).options(**self.options).remote(self.stopwatch))
         return name
 

@@ -1,4 +1,4 @@
-"""What the cluster's machines lend, as Ray knows it; the memory of a card is asked of the machine itself."""
+"""The resources of the cluster's machines, as Ray reports them; each machine reports its GPU memory."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.runner.cluster.resources import Node
 
-GPU_MEMORY = "gpu_memory"  # a machine's word for the bytes of one card: --resources='{"gpu_memory": 8e10}'
+GPU_MEMORY = "gpu_memory"  # a custom resource, the bytes of one GPU: --resources='{"gpu_memory": 8e10}'
 KIND = "accelerator_type:"
 
 
 def lending_nodes() -> list[Node]:
-    """Return the machines that are alive and lend CPUs."""
+    """Return the machines that are alive and offer CPUs."""
     return [_node(each) for each in ray.nodes() if each["Alive"] and each["Resources"].get("CPU")]
 
 
 def lent_resources() -> dict[str, float]:
-    """Return all that the cluster lends, by Ray's names."""
+    """Return all resources of the cluster, by Ray's names."""
     lent: dict[str, float] = ray.cluster_resources()
     return lent
 
@@ -42,7 +42,7 @@ def _ask_card(node_id: str) -> float:
 
 
 def card_bytes() -> float:
-    """Return the bytes of this machine's smallest card, 0 where its driver doesn't say."""
+    """Return the bytes of this machine's smallest GPU, 0 if its driver does not report them."""
     query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         said = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout

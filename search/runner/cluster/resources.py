@@ -1,6 +1,6 @@
-"""How much of a cluster a trial asks for: its predicted memory and a margin, rounded up to few size classes.
+"""The resources that a trial requests: its predicted memory and a margin, rounded up to few size classes.
 
-Few, because Tune gives a trial to a running actor only where both ask for exactly the same.
+Few, because Tune reuses an actor only for a trial with exactly the same request.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from search.config.errors import UserError
 from search.config.units import show_bytes
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
-MARGIN = 1.2  # over the predicted peak: the allocator's blocks, cuDNN's workspaces
-CUDA_BYTES = 600 * 2**20  # what a process takes on a card before its first tensor
-PROCESS_BYTES = 2**30  # what a process takes of the machine's memory once torch and monai are imported
+MARGIN = 1.2  # over the predicted peak, for the allocator's blocks and cuDNN's workspaces
+CUDA_BYTES = 600 * 2**20  # a process's GPU memory before its first tensor
+PROCESS_BYTES = 2**30  # a process's host memory after importing torch and MONAI
 GIB = 2**30
-Request = Mapping[str, float]  # in Ray's words: CPU, GPU, memory in bytes, accelerator_type:NAME
+Request = Mapping[str, float]  # by Ray's names: CPU, GPU, memory in bytes, accelerator_type:NAME
 
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of the cluster: what it lends to trials, its cards' kind, and the bytes of one card."""
+    """A machine of the cluster: its resources, the kind of its GPUs, and the bytes of one GPU."""
 
     cpus: float
     memory_bytes: float
@@ -32,7 +32,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Need:
-    """What a trial needs: predicted peak bytes, threads, a card or none; `alone`: as much as there is."""
+    """The needs of a trial: predicted peak bytes, threads, a GPU or not; `alone`: a whole device."""
 
     memory_bytes: float
     threads: int
@@ -41,7 +41,7 @@ class Need:
 
 
 def request(need: Need, nodes: Sequence[Node], flying: Sequence[Request], *, grows: bool = False) -> dict[str, float]:
-    """Return what to ask Ray for. Raises UserError where no machine of a cluster that doesn't grow can give it."""
+    """Return the request for Ray. Raises UserError if no machine of a cluster of fixed size can meet it."""
     asked = _on_card(need, nodes, flying) if need.gpu else _on_cpu(need, nodes)
     if not grows and not any(holds(node, asked) for node in nodes):
         words = ", ".join(f"{_show(name, value)} {name}" for name, value in asked.items())
@@ -79,13 +79,13 @@ def _on_card(need: Need, nodes: Sequence[Node], flying: Sequence[Request]) -> di
 
 
 def _free(kind: str, nodes: Sequence[Node], flying: Sequence[Request]) -> float:
-    """Return the cards of a kind that trials leave, as far as these say which kind they are on."""
+    """Return the free GPUs of a kind, as far as trials name the kind that they use."""
     there = sum(node.gpus for node in nodes if node.kind == kind)
     return there - sum(each.get("GPU", 0.0) for each in flying if f"accelerator_type:{kind}" in each)
 
 
 def holds(node: Node, asked: Request) -> bool:
-    """Tell whether an empty machine could give this."""
+    """Return whether an empty machine could meet a request."""
     kinds = [name for name in asked if name.startswith("accelerator_type:")]
     return (
         asked["CPU"] <= node.cpus
@@ -96,7 +96,7 @@ def holds(node: Node, asked: Request) -> bool:
 
 
 def has_room(nodes: Sequence[Node], flying: Sequence[Request], *, threads: int, gpu: bool) -> bool:
-    """Tell whether the smallest trial would find a place beside those that are under way."""
+    """Return whether the smallest trial would fit beside those in flight."""
     least = {"CPU": float(threads), "memory": float(GIB), **({"GPU": SHARES[0]} if gpu else {})}
     lent = {"CPU": [n.cpus for n in nodes], "memory": [n.memory_bytes for n in nodes], "GPU": [n.gpus for n in nodes]}
     return all(
@@ -105,7 +105,7 @@ def has_room(nodes: Sequence[Node], flying: Sequence[Request], *, threads: int, 
 
 
 def default_threads(nodes: Sequence[Node], *, gpu: bool) -> int:
-    """Return a study's threads where its file names none: a machine's CPUs, or an eighth of a card's part of them."""
+    """Return the default threads: a machine's CPUs, or an eighth of a GPU's share of them."""
     if gpu:
         return max(1, int(min(node.cpus / node.gpus for node in nodes if node.gpus) * SHARES[0]))
     return max(1, int(min((node.cpus for node in nodes if node.cpus), default=1.0)))
