@@ -28,11 +28,8 @@ from search.runner.cluster.submit import submit
 from search.runner.local import LocalExecutor, run_study
 from search.runner.plan import make_plan, prepared_data, task_of
 from search.storage import read_records
-from search.training.checkpoint import load_weights
-from search.trials.files import trial_folder
 from search.trials.records import Job
 from search.visualization.slow_tasks import layers_of
-from space.build import build
 
 EXAMPLE = Path(__file__).parents[1] / "studies" / "examples" / "own_block"
 STUDY = """\
@@ -247,8 +244,7 @@ def test_its_network_is_exported_with_the_blocks_source(own, tmp_path):
     assert not re.search(r"^(from|import) (space|search|blocks)", source, flags=re.MULTILINE)
     command = [sys.executable, "-c", LOAD, str(tmp_path / "logits.pt")]
     subprocess.run(command, cwd=tmp_path / "model", check=True)
-    network = build(record.architecture, plan.context).eval()
-    load_weights(trial_folder(plan.folder, record.number), network)
+    network = open_study("own", runs=own.runs, data=own.data, allow_code=True).build(record.number)
     torch.manual_seed(0)
     with torch.no_grad():
         expected = network(torch.randn(1, 1, 5, 24, 24))
