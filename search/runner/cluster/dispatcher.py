@@ -180,9 +180,11 @@ class Dispatcher:
             self._finish(record, measurement)
 
     def _finish(self, record: Record, measurement: Measurement) -> None:
+        folder = trial_folder(self.driver.plan.folder, record.number)
         if measurement.fault != "storage":
-            self.sync.pull_results(trial_folder(self.driver.plan.folder, record.number))
+            self.sync.pull_results(folder)
         self.driver.finish(record, measurement)
+        self.sync.drop_checkpoint(folder)
 
     def on_process_lost(self, trial: Any) -> None:
         """Write a lost attempt; Tune restarts the trial from its checkpoint."""
