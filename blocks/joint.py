@@ -13,6 +13,7 @@ from torch import Tensor, nn
 MODES = ("joint", "pointwise", "self")
 AXES = ("plane", "volume")
 WIDEST_HEAD = 256  # maximum of CUDA's fused kernels
+HEAD_MULTIPLE = 8  # of the widths that they take, in float32 and bfloat16
 
 
 class JointAttention(nn.Module):
@@ -56,6 +57,7 @@ class JointAttention(nn.Module):
             raise ValueError(f"JointAttention expects (B, {self.channels}, D, H, W), got {tuple(x.shape)}")
         heads = -(-self.channels // WIDEST_HEAD)
         width = max(-(-self.channels // heads), 1 if self.mode == "pointwise" else self.query.out_features)
+        width += -width % HEAD_MULTIPLE
         value = _project(x, self.value, width=heads * width)  # (B, D * H * W, C), zeros where that isn't all heads'
         # The gate first: in the backward pass it then comes after the attention, whose gradients are gone by then.
         mixed = self._point(x, value) if self.mode != "self" else None

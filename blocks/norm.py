@@ -7,7 +7,10 @@ returns its bias, so the deepest level of a network may be one voxel. In eval ev
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 NORMS = ("instance", "batch", "group", "layer", "slice")
 ACTIVATIONS = ("leakyrelu", "relu", "gelu", "silu")
@@ -27,14 +30,66 @@ def _normalise_groups(x: Tensor, weight: Tensor | None, bias: Tensor | None, gro
     """Normalise each of `groups` groups of channels to zero mean and unit variance; shape (B, C, ...), kept.
 
     Uses the native operator: its output is not a view, so a following in-place activation costs no memory, and under
-    autocast it keeps half precision, where `group_norm` returns float32 and doubles the activations.
+    autocast it keeps half precision, where `group_norm` returns float32 and doubles the activations. CUDA's kernel
+    takes row-major volumes only: channels-last ones are normalised there by the batch norm's kernel, volume by volume.
     """
+    on_cuda = x.is_cuda and keeps_channels_last(x)
+    if on_cuda and groups == x.shape[1] and not torch.compiler.is_compiling():
+        return _NormaliseChannels.apply(x, weight, bias, (None, None), 0.0, eps, True)
     if weight is not None and weight.dtype != x.dtype:
         weight, bias = weight.to(x.dtype), bias.to(x.dtype)
-    if not keeps_channels_last(x):
-        x = x.contiguous()
+    volume = x if keeps_channels_last(x) and not on_cuda else x.contiguous()
     voxels = math.prod(x.shape[2:])
-    return torch.native_group_norm(x, weight, bias, x.shape[0], x.shape[1], voxels, groups, eps)[0]
+    out = torch.native_group_norm(volume, weight, bias, x.shape[0], x.shape[1], voxels, groups, eps)[0]
+    return out.contiguous(memory_format=torch.channels_last_3d) if on_cuda else out
+
+
+class _NormaliseChannels(Function):
+    """Zero mean and unit variance for each channel of channels-last volumes, `apart` or together, on CUDA.
+
+    By the batch norm's kernel on planes (B, C, D * H, W): it is slow on channels-last volumes of five axes. The
+    result is no view, so that an activation in place costs nothing.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, running, momentum, eps, apart):
+        out = torch.empty_like(x)
+        statistics, kept = [], torch.promote_types(x.dtype, torch.float32)
+        for volume, normal in zip(_planes(x, apart), _planes(out, apart), strict=True):
+            mean, deviation = (x.new_empty(x.shape[1], dtype=kept) for _ in range(2))
+            torch.ops.aten.native_batch_norm.out(
+                volume, weight, bias, *running, True, momentum, eps, out=normal, save_mean=mean, save_invstd=deviation
+            )
+            statistics += [mean, deviation]
+        ctx.eps, ctx.apart = eps, apart
+        ctx.save_for_backward(x, weight, *statistics)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, weight, *statistics = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=torch.channels_last_3d)
+        mask = [True, weight is not None, weight is not None]
+        found = [
+            torch.ops.aten.native_batch_norm_backward(
+                above, volume, weight, None, None, mean, deviation, True, ctx.eps, mask
+            )
+            for above, volume, mean, deviation in zip(
+                _planes(grad, ctx.apart), _planes(x, ctx.apart), statistics[::2], statistics[1::2], strict=True
+            )
+        ]
+        volumes, of_weight, of_bias = zip(*found, strict=True)
+        grad_x = (volumes[0] if len(volumes) == 1 else torch.cat(volumes)).unflatten(2, x.shape[2:4])
+        if weight is None:
+            return grad_x, None, None, None, None, None, None
+        return grad_x, sum(of_weight), sum(of_bias), None, None, None, None
+
+
+def _planes(x: Tensor, apart: bool) -> tuple[Tensor, ...]:
+    """Views of channels-last volumes (B, C, D, H, W) as planes (B, C, D * H, W), one of each volume if `apart`."""
+    planes = x.flatten(2, 3)
+    return planes.split(1) if apart else (planes,)
 
 
 class InstanceNorm(nn.InstanceNorm3d):
@@ -55,7 +110,8 @@ class SliceNorm(nn.InstanceNorm3d):
     def forward(self, x: Tensor) -> Tensor:
         """Shape (B, C, D, H, W), kept."""
         self._check_input_dim(x)
-        x = torch.native_layer_norm(x.contiguous(), x.shape[3:], None, None, self.eps)[0]
+        with torch.autocast(x.device.type, enabled=False):  # CUDA's would give float32
+            x = torch.native_layer_norm(x.contiguous(), x.shape[3:], None, None, self.eps)[0]
         if self.weight is None:
             return x
         weight, bias = (p.to(x.dtype)[:, None, None, None] for p in (self.weight, self.bias))  # (C, 1, 1, 1)
@@ -72,7 +128,11 @@ class BatchNorm(nn.BatchNorm3d):
                 f"batch norm in training needs more than 1 value per channel, got the shape {tuple(x.shape)}: "
                 "use a larger batch or patch, fewer levels, or another norm"
             )
-        return super().forward(x)
+        if not (self.training and x.is_cuda and keeps_channels_last(x)) or torch.compiler.is_compiling():
+            return super().forward(x)
+        self.num_batches_tracked.add_(1)
+        running = (self.running_mean, self.running_var)
+        return _NormaliseChannels.apply(x, self.weight, self.bias, running, self.momentum, self.eps, False)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -83,7 +143,9 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (B, C, D, H, W) and memory layout, both kept."""
-        out = super().forward(x.movedim(1, -1)).movedim(-1, 1)
+        with torch.autocast(x.device.type, enabled=False):  # CUDA's would give float32
+            weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+            out = F.layer_norm(x.movedim(1, -1), self.normalized_shape, weight, bias, self.eps).movedim(-1, 1)
         return out if keeps_channels_last(x) else out.contiguous()
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from blocks.meunet import concatenate_predictions
+from blocks.resize import resize
 from space.architecture import Architecture
 from space.canonical import map_sizes
 from space.encoders import backbone, decoder_level, encoder_level, image_levels, start_encoder_attention
@@ -87,7 +87,7 @@ class UNet(nn.Module):
         """Return the logits of level 0 on the input's grid."""
         logits: Tensor = self.heads[0](features)
         if self.has_stem:
-            return functional.interpolate(logits, size=x.shape[2:], mode="trilinear", align_corners=False)
+            logits = resize(logits, x.shape[2:], mode="trilinear")
         return logits
 
     def encode(self, x: Tensor, *, first: int = 0) -> list[Tensor]:
@@ -153,14 +153,14 @@ class _Grow(nn.Module):
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Shape (B, C_in, d, h, w) and the skip (B, C, D, H, W) to (B, C, D, H, W)."""
         if self.how == "linear-conv":
-            grown = functional.interpolate(x, size=skip.shape[2:], mode="trilinear", align_corners=True)
+            grown = resize(x, skip.shape[2:], mode="trilinear", align_corners=True)
             return self.change(grown)  # type: ignore[no-any-return]
         x = self.change(x)
         if self.how == "transposed":  # strides rounded up on the way down: at most one stride's rows too many
             return x[:, :, : skip.shape[2], : skip.shape[3], : skip.shape[4]]
-        if self.how in ("nearest", "nearest-only"):
-            return functional.interpolate(x, size=skip.shape[2:], mode="nearest")
-        return functional.interpolate(x, size=skip.shape[2:], mode="trilinear", align_corners=False)
+        nearest = self.how in ("nearest", "nearest-only")
+        x = resize(x, skip.shape[2:], mode="nearest") if nearest else resize(x, skip.shape[2:], mode="trilinear")
+        return x
 
 
 def _attention(architecture: Architecture, place: Place, sizes: tuple[Triple, ...]) -> nn.Module:
