@@ -44,7 +44,7 @@ def test_a_price_is_predicted_on_one_abstract_network(monkeypatch):
     architecture, training, builds = sampled(1)[0], Training(patch=CONTEXT.patch, batch=3), []
     made = UNet.__init__
     monkeypatch.setattr(UNet, "__init__", lambda self, *args, **named: builds.append(1) or made(self, *args, **named))
-    costs = predict_costs(architecture, CONTEXT, training)
+    costs = predict_costs(architecture, CONTEXT, training, device=CPU)
     assert len(builds) == 1
     assert costs.memory_bytes == training_memory_bytes(architecture, CONTEXT, training)
     assert costs.inference_memory_bytes == inference_memory_bytes(architecture, CONTEXT, training)
@@ -84,7 +84,7 @@ def test_parameters_equal_the_built_networks_and_convolutions_a_hand_count():
     cubic = Context((16, 16, 16), (1.0, 1.0, 1.0), 1, 2)
     space = narrow(cubic, placement="each", fix=fix, choices={})
     architecture = space.architecture(space.complete({}))
-    costs = predict_costs(architecture, cubic, Training(patch=cubic.patch))
+    costs = predict_costs(architecture, cubic, Training(patch=cubic.patch), device=CPU)
     assert costs.params == sum(p.numel() for p in build(architecture, cubic).parameters())
     full, half, quarter = 4096, 512, 64  # voxels of each level
     down = 27 * (1 * 4 * full + 4 * 8 * half + 8 * 16 * quarter)
@@ -96,7 +96,7 @@ def test_parameters_equal_the_built_networks_and_convolutions_a_hand_count():
 def test_counting_does_not_change_the_network():
     architecture = sampled(1)[0]
     names = set(build(architecture, CONTEXT).state_dict())
-    predict_costs(architecture, CONTEXT, Training(patch=CONTEXT.patch))
+    predict_costs(architecture, CONTEXT, Training(patch=CONTEXT.patch), device=CPU)
     assert set(build(architecture, CONTEXT).state_dict()) == names
 
 

@@ -83,7 +83,7 @@ def test_colours_follow_the_choices_of_an_axis_and_rare_choices_share_one(made):
 
 
 def test_papers_networks_are_drawn_at_their_costs(made):
-    costs = preset_costs(made.context, made.study.training)
+    costs = preset_costs(made.context, made.study.training, made.kind)
     assert "unetrpp_acdc" in costs and all(isinstance(each, Costs) for each in costs.values())
     scene = front_scene(made, ("memory", "dice"), presets=costs)
     assert scene.presets["unetrpp_acdc"][0] == pytest.approx(costs["unetrpp_acdc"].memory_bytes / 2**20)

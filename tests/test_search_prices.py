@@ -24,8 +24,8 @@ def url(tmp_path):
     return f"sqlite:///{tmp_path / 'study.db'}"
 
 
-def table(url, *, context=CONTEXT, training=TRAINING, device=CPU):
-    return PriceTable(url, context=context, training=training, device=device)
+def table(url, *, context=CONTEXT, training=TRAINING, device=CPU, kind="cpu"):
+    return PriceTable(url, context=context, training=training, device=device, kind=kind)
 
 
 def test_a_cached_price_is_found_by_another_process(url):
@@ -50,6 +50,7 @@ def test_latencies_belong_to_a_device_and_other_costs_to_none(url):
         {"training": replace(TRAINING, batch=3)},
         {"training": replace(TRAINING, optimiser="sgd")},
         {"training": replace(TRAINING, precision="bfloat16")},
+        {"kind": "cuda"},
     ],
 )
 def test_the_key_contains_everything_that_costs_depend_on(url, changed):
@@ -67,7 +68,7 @@ def test_a_run_prices_a_network_once(tiny_run, monkeypatch):
 
     plan = make_plan(load_study(tiny_run.file), runs=tiny_run.runs)
     (record, *_) = read_records(plan.url, "tiny")
-    monkeypatch.setattr("search.runner.pricer.predict_costs", lambda *_: pytest.fail("priced again"))
+    monkeypatch.setattr("search.runner.pricer.predict_costs", lambda *_, **__: pytest.fail("priced again"))
     pricer = Pricer(plan, "cpu", price_table(plan, device="cpu", threads=1))
     assert pricer(record.architecture) == record.measurement.costs
     assert pricer.timed(record.architecture).latency == record.measurement.costs.latency

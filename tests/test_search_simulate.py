@@ -11,6 +11,7 @@ import pytest
 
 from search.config import UserError
 from search.config.schema import Halving, Training
+from search.costs.memory import CPU
 from search.costs.price import predict_costs
 from search.proposers.problem import Problem
 from search.proposers.propose import PROPOSERS, ask_new, make_proposer
@@ -37,7 +38,7 @@ def test_formulas_give_the_counted_parameters_and_macs_and_the_same_memory_ranks
         table = synthetic_table(name)
         training = Training(patch=table.space.context.patch, batch=2)
         for row in rows:
-            counted = predict_costs(table.architectures[row], table.space.context, training)
+            counted = predict_costs(table.architectures[row], table.space.context, training, device=CPU)
             pairs.append((table.costs[row], counted))
     for made, counted in pairs:
         assert (made.params, made.macs) == (counted.params, counted.macs)

@@ -49,8 +49,11 @@ def outlooks(plan: AblationPlan) -> list[Outlook]:
     for arm in plan.distinct:
         records = [each.record for each in results if each.arm == arm.name]
         own = plan.plans[arm.plan]
-        costs = _known_costs(records) or predict_costs(arm.architecture, own.context, own.training)
-        seconds = _recorded_s(records) or _expected_s(arm, own, device=resolve_device(own.study.executor.device))
+        device = resolve_device(own.study.executor.device)
+        costs = _known_costs(records) or predict_costs(
+            arm.architecture, own.context, own.training, device=torch.device(device)
+        )
+        seconds = _recorded_s(records) or _expected_s(arm, own, device=device)
         found.append(Outlook(arm, costs, left.count((arm.plan, arm.architecture)), seconds, bool(records)))
     return found
 

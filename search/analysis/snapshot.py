@@ -67,6 +67,7 @@ class Snapshot:
     context: Context | None
     labels: tuple[str, ...]
     prepared: str
+    kind: str
     fetch: Callable[[Sequence[int] | None], list[Record]]
 
     @property

@@ -174,6 +174,7 @@ class SnapshotReader:
             context,
             tuple(said.get("labels", ())),
             said.get("prepared", ""),
+            said.get("kind", "cpu"),
             self.fetch,
         )
 

@@ -54,12 +54,16 @@ def predict_costs(
     *,
     batch: int = 2,
     precision: str = "float32",
+    device: str = "cpu",
 ) -> Costs:
     """Predict parameters, MACs and peak memory of training and inference, without a device and without training.
 
+    The memory is that of a `device` of this kind, `cpu` or `cuda`, which need not be present.
     `architecture` may be the name of a paper's network, whose own patch, channels and classes are then the default
     `context`. Raises UserError for an unknown name, and for a network that can't be built for this patch.
     """
+    import torch
+
     from search.config.errors import nearest
     from search.costs.price import predict_costs as predict
     from space.build import Refused
@@ -74,6 +78,7 @@ def predict_costs(
     if context is None:
         raise UserError(["predict_costs needs context=Context(patch, spacing, in_channels, classes)"])
     try:
-        return predict(architecture, context, Training(patch=context.patch, batch=batch, precision=precision))  # type: ignore[arg-type]
+        training = Training(patch=context.patch, batch=batch, precision=precision)  # type: ignore[arg-type]
+        return predict(architecture, context, training, device=torch.device(device))
     except Refused as error:
         raise UserError([f"this network can't be built: {error}"]) from None

@@ -72,6 +72,7 @@ def sample_costs(plan: Plan, *, networks: int, timed: int, device: str, threads:
 
     rng, context, training = Random(plan.study.search.seed), plan.context, plan.training
     torch.set_num_threads(threads)
+    where = torch.device(device)
     found: dict[str, list[float]] = {name: [] for name in COSTS}
     took: dict[str, float] = dict.fromkeys(COSTS, 0.0)
 
@@ -87,13 +88,13 @@ def sample_costs(plan: Plan, *, networks: int, timed: int, device: str, threads:
         found["params"].append(params)  # counted together
         clocked("macs", macs, began)
         began = time.perf_counter()
-        clocked("memory", training_memory_bytes(architecture, context, training), began)
+        clocked("memory", training_memory_bytes(architecture, context, training, device=where), began)
         began = time.perf_counter()
-        clocked("inference_memory", inference_memory_bytes(architecture, context, training), began)
+        clocked("inference_memory", inference_memory_bytes(architecture, context, training, device=where), began)
         if number < timed:
             began = time.perf_counter()
             network = build(architecture, context)
-            measured = measure_latency(network, context, training, device=torch.device(device))
+            measured = measure_latency(network, context, training, device=where)
             clocked("latency", measured.median_s, began)
     errors = _model_errors(plan.space, sampled, found)
     return {

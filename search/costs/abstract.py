@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from search.costs.cuda_dispatch import KEY, as_on_cuda
+from search.costs.cuda_kernels import run_empty_as_cuda, workspace_bytes
 from search.costs.empty import META, run_empty
 
 Spec = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]  # size, stride, type
@@ -59,7 +61,23 @@ class AbstractTensor(torch.Tensor):
         raise ValueError(f"{func} ran on abstract tensors outside of AbstractTensors")
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
-        return f"AbstractTensor({tuple(self.shape)}, {self.dtype})"
+        return f"{type(self).__name__}({tuple(self.shape)}, {self.dtype})"
+
+
+class AbstractCudaTensor(AbstractTensor):
+    """One that stands for a GPU's: Python is told so, and torch by a dispatch key; its device is a CPU all the same."""
+
+    @staticmethod
+    def __new__(cls, spec: Spec, storage: Storage) -> AbstractCudaTensor:  # noqa: D102
+        size, stride, dtype = spec
+        tensor: AbstractCudaTensor = torch.Tensor._make_wrapper_subclass(
+            cls, size, strides=stride, dtype=dtype, device=CPU, _extra_dispatch_keys=KEY
+        )
+        tensor.storage_shared = storage
+        return tensor
+
+    is_cuda = property(lambda self: True)
+    is_cpu = property(lambda self: False)
 
 
 CPU = torch.device("cpu")
@@ -78,10 +96,14 @@ class Made:
 
 @dataclass(frozen=True)
 class Results:
-    """What an operator gives: tensors (Made) and plain values, in a sequence of its own type or alone."""
+    """What an operator gives: tensors (Made) and plain values, in a sequence of its own type or alone.
+
+    `workspace_bytes` are held beside them while it runs.
+    """
 
     items: tuple[Any, ...]
     sequence: type | None
+    workspace_bytes: int
 
 
 class AbstractTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -90,14 +112,27 @@ class AbstractTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
     What an operator makes of given sizes is learned once in a process, as a CPU's kernels would make it (empty.py), and
     remembered by sizes, strides and types: ten times faster than torch's fake tensors, which work it out anew each
     time. Tensors of known values (`torch.tensor`, `arange`, `linspace`) stay real, and aren't counted: their values
-    are asked for.
+    are asked for. With `cuda` operators and autocast are those of a GPU, which isn't needed for it.
     """
 
     known: ClassVar[dict[tuple[Any, ...], Results]] = {}
 
-    def __init__(self) -> None:
+    def __init__(self, *, cuda: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.count = Count()
+        self.count, self.cuda = Count(), cuda
+        self.kind: type[AbstractTensor] = AbstractCudaTensor if cuda else AbstractTensor
+
+    def __enter__(self) -> AbstractTensors:
+        if self.cuda:
+            self.treated = as_on_cuda()
+            self.treated.__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        if self.cuda:
+            self.treated.__exit__(*error)
 
     @property
     def peak_bytes(self) -> int:
@@ -120,14 +155,14 @@ class AbstractTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
             with self:
                 return func.decompose(*args, **kwargs)
         tensors: list[torch.Tensor] = []
-        key = (func, _key(args, tensors), *((name, _key(value, tensors)) for name, value in kwargs.items()))
+        key = (func, self.cuda, _key(args, tensors), *((name, _key(value, tensors)) for name, value in kwargs.items()))
         if kind == "series" or (tensors and not any(isinstance(each, AbstractTensor) for each in tensors)):
             return func(*args, **kwargs)
         results = self.known.get(key)
         if results is None:
             if len(self.known) > MOST_KNOWN:
                 self.known.clear()
-            results = self.known[key] = _learn(func, args, kwargs)
+            results = self.known[key] = _learn(func, args, kwargs, cuda=self.cuda)
         return self._make(results, tensors)
 
     def _make(self, results: Results, tensors: Sequence[torch.Tensor]) -> Any:
@@ -143,8 +178,9 @@ class AbstractTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     storage = storages[item.storage]
                 else:
                     storage = storages[item.storage] = Storage(item.size_bytes, self.count)
-                item = AbstractTensor(item.spec, storage)
+                item = self.kind(item.spec, storage)
             made.append(item)
+        self.count.peak_bytes = max(self.count.peak_bytes, self.count.live_bytes + results.workspace_bytes)
         return made[0] if results.sequence is None else results.sequence(made)
 
 
@@ -191,15 +227,18 @@ def _key(value: Any, tensors: list[torch.Tensor]) -> Any:
     return (value, float) if isinstance(value, float) else value  # 1 == 1.0, yet they make other types
 
 
-def _learn(func: Any, args: Any, kwargs: Any) -> Results:
+def _learn(func: Any, args: Any, kwargs: Any, *, cuda: bool) -> Results:
     """Run an operator on tensors of the same sizes that hold nothing, and note what it made."""
     given: list[torch.Tensor] = []
     empty_args = _empty(args, given)
     empty_kwargs = {name: _empty(value, given) for name, value in kwargs.items()}
-    out = run_empty(func, empty_args, empty_kwargs, given=args)
+    run = run_empty_as_cuda if cuda else run_empty
+    out = run(func, empty_args, empty_kwargs, given=args)
     storages = [each.untyped_storage()._cdata for each in given]
     items = out if isinstance(out, list | tuple) else (out,)
-    return Results(tuple(_note(item, storages) for item in items), type(out) if isinstance(out, list | tuple) else None)
+    sequence = type(out) if isinstance(out, list | tuple) else None
+    beside = workspace_bytes(func, empty_args, out) if cuda else 0
+    return Results(tuple(_note(item, storages) for item in items), sequence, beside)
 
 
 def _empty(value: Any, given: list[torch.Tensor]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 
 import torch
 
@@ -10,7 +11,7 @@ from search.config.schema import Training
 from search.costs.abstract import AbstractTensors
 from search.costs.live_bytes import LiveBytes
 from search.training.schemes import Phase, make_phases, training_step
-from search.training.step import LAYOUT, autocast, lay_out, make_optimiser
+from search.training.step import LAYOUT, autocast, lay_out, make_optimiser, precision_name
 from search.trials.records import MeasuredMemory
 from space.architecture import Architecture
 from space.build import Network, build
@@ -19,12 +20,16 @@ from space.canonical import Context
 CPU = torch.device("cpu")
 
 
-def training_memory_bytes(architecture: Architecture, context: Context, training: Training) -> int:
+def training_memory_bytes(
+    architecture: Architecture, context: Context, training: Training, *, device: torch.device = CPU
+) -> int:
     """Predict the peak live bytes of one training step: weights, gradients, optimiser state, activations, batch.
 
-    For a cascade: the most expensive network's step, with the other networks' weights in memory.
+    For a cascade: the most expensive network's step, with the other networks' weights in memory. `device` is the
+    target, which need not be present.
     """
-    with AbstractTensors() as tensors:
+    training = replace(training, precision=precision_name(device, training))
+    with AbstractTensors(cuda=device.type == "cuda") as tensors:
         network = lay_out(build(architecture, context))
         run_training_steps(network, context, training, device=CPU)
     return int(tensors.peak_bytes)
@@ -72,9 +77,12 @@ def _run_step(phase: Phase, context: Context, training: Training, device: torch.
     optimiser.zero_grad(set_to_none=True)
 
 
-def inference_memory_bytes(architecture: Architecture, context: Context, training: Training) -> int:
-    """Predict the peak live bytes of segmenting one patch at batch 1, weights included."""
-    with AbstractTensors() as tensors:
+def inference_memory_bytes(
+    architecture: Architecture, context: Context, training: Training, *, device: torch.device = CPU
+) -> int:
+    """Predict the peak live bytes of segmenting one patch at batch 1, weights included; `device` as for training."""
+    training = replace(training, precision=precision_name(device, training))
+    with AbstractTensors(cuda=device.type == "cuda") as tensors:
         run_inference(lay_out(build(architecture, context)), context, training)
     return int(tensors.peak_bytes)
 

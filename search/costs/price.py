@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
+
 from search.config.schema import Training
 from search.costs.abstract import AbstractTensors
 from search.costs.macs import count_modules
 from search.costs.memory import CPU, run_inference, run_training_steps
-from search.training.step import lay_out
+from search.training.step import lay_out, precision_name
 from search.trials.records import Costs
 from space.architecture import Architecture
 from space.build import build
 from space.canonical import Context
 
 
-def predict_costs(architecture: Architecture, context: Context, training: Training) -> Costs:
-    """Predict parameters, MACs and both memory peaks at this patch and batch. Raises space.build.Refused."""
-    with AbstractTensors() as tensors:
+def predict_costs(architecture: Architecture, context: Context, training: Training, *, device: torch.device) -> Costs:
+    """Predict parameters, MACs and both memory peaks at this patch and batch, on a device that need not be present.
+
+    Raises space.build.Refused.
+    """
+    training = replace(training, precision=precision_name(device, training))
+    with AbstractTensors(cuda=device.type == "cuda") as tensors:
         network = lay_out(build(architecture, context))
         run_inference(network, context, training)
         inference_bytes = tensors.peak_bytes

@@ -249,7 +249,12 @@ def open_driver(plan: Plan, view: View, executor: Executor) -> Driver:
     if not (plan.folder / "study.yaml").exists():
         shutil.copyfile(plan.loaded.file, plan.folder / "study.yaml")
         keep_block_files(plan.loaded.blocks, plan.folder)
-    store.write_context({**asdict(plan.context), "labels": plan.dataset.labels, "prepared": Path(prepared.folder).name})
+    found = {
+        "labels": plan.dataset.labels,
+        "prepared": Path(prepared.folder).name,
+        "kind": executor.device.split(":")[0],
+    }
+    store.write_context({**asdict(plan.context), **found})
     driver = Driver(plan, store, prepared, executor, view, executor.pricer(plan))
     require_same_setting(driver)
     driver.update_front()

@@ -46,7 +46,7 @@ class Pricer:
 
     def _predict(self, architecture: Architecture) -> Costs | None:
         try:
-            costs = predict_costs(architecture, self.plan.context, self.plan.training)
+            costs = predict_costs(architecture, self.plan.context, self.plan.training, device=torch.device(self.device))
         except Refused:
             return None
         self.table.keep(architecture, costs)
@@ -63,11 +63,16 @@ class Pricer:
         self.table.close()
 
     def timed(self, architecture: Architecture) -> Costs | None:
-        """Return the costs with the latency measured on the study's device."""
+        """Return the costs with the latency measured on the study's device; None for what does not fit there."""
         costs = self(architecture)
         if costs is None or costs.latency is not None:
             return costs
-        self.keep(architecture, replace(costs, latency=self.measure(architecture)))
+        try:
+            latency = self.measure(architecture)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            return None
+        self.keep(architecture, replace(costs, latency=latency))
         return self.known[architecture]
 
     def measure(self, architecture: Architecture) -> Latency:
@@ -80,7 +85,9 @@ def price_table(plan: Plan, *, device: str, threads: int, model: str | None = No
     """Return the table of costs in the study's database; `model` names a device on another machine."""
     measured = measured_device(plan, device=device, threads=threads, model=model)
     url = plan.url if not plan.url.startswith(GRPC) else f"sqlite:///{plan.folder / 'prices.db'}"
-    return PriceTable(url, context=plan.context, training=plan.training, device=measured)
+    return PriceTable(
+        url, context=plan.context, training=plan.training, device=measured, kind=torch.device(device).type
+    )
 
 
 def measured_device(plan: Plan, *, device: str, threads: int, model: str | None = None) -> Device:

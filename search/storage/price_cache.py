@@ -35,13 +35,13 @@ class Device:
 
 
 class PriceTable:
-    """Costs by fingerprint, patch, channels, batch, optimiser, precision and versions; latencies by device too.
+    """Costs by fingerprint, patch, channels, batch, optimiser, precision, kind of device and versions.
 
-    Studies of one database share the table.
+    A latency's device is a model, a memory's a kind: `cpu` or `cuda`. Studies of one database share the table.
     """
 
-    def __init__(self, url: str, *, context: Context, training: Training, device: Device) -> None:
-        self.url, self.context, self.training, self.device = url, context, training, device
+    def __init__(self, url: str, *, context: Context, training: Training, device: Device, kind: str) -> None:
+        self.url, self.context, self.training, self.device, self.kind = url, context, training, device, kind
 
     def find(self, architecture: Architecture) -> Costs | None:
         """Return the kept costs, with the latency on this device if it was measured."""
@@ -95,7 +95,7 @@ class PriceTable:
             training.batch,
             training.optimiser,
             precision,
-            device,
+            device or self.kind,
             [importlib.metadata.version(name) for name in ("voxnas", "torch")],
         ]
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()

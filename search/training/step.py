@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import torch
 from monai.losses import DiceCELoss
@@ -82,10 +83,13 @@ def learning_rate(training: Training, done: float) -> float:
 
 def autocast(device: torch.device, training: Training) -> AbstractContextManager[object]:
     """Return bfloat16 autocast where the training runs in it: asked for, or `auto` on CUDA."""
-    wanted = training.precision == "bfloat16" or (training.precision == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()
+    if precision_name(device, training) == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
 
 
-def precision_name(device: torch.device, training: Training) -> str:
-    """Return `bfloat16` or `float32`, as records keep it."""
-    return "float32" if isinstance(autocast(device, training), nullcontext) else "bfloat16"
+def precision_name(device: torch.device, training: Training) -> Literal["float32", "bfloat16"]:
+    """Return the type that convolutions and matrix products run in."""
+    if training.precision == "auto":
+        return "bfloat16" if device.type == "cuda" else "float32"
+    return training.precision

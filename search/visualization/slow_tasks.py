@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 
 @lru_cache
-def preset_costs(context: Context, training: Training) -> dict[str, Costs]:
-    """Price the papers' networks that can be built for a study's patch."""
+def preset_costs(context: Context, training: Training, kind: str) -> dict[str, Costs]:
+    """Price the papers' networks that can be built for a study's patch, on its kind of device, `cpu` or `cuda`."""
+    import torch
+
     from search.costs.price import predict_costs
     from space.build import Refused
     from space.presets import PRESETS
@@ -30,7 +32,7 @@ def preset_costs(context: Context, training: Training) -> dict[str, Costs]:
     found = {}
     for name, preset in PRESETS.items():
         try:
-            found[name] = predict_costs(preset.architecture, context, training)
+            found[name] = predict_costs(preset.architecture, context, training, device=torch.device(kind))
         except Refused:
             continue
     return found

@@ -32,7 +32,7 @@ def front_page(snapshot: Snapshot, asked: Asked) -> Page:
         return Page("Front", (), tuple(parts))
     presets = None
     if chosen["papers"] == "on" and snapshot.context:
-        presets = asked.work(preset_costs, snapshot.context, snapshot.study.training)
+        presets = asked.work(preset_costs, snapshot.context, snapshot.study.training, snapshot.kind)
     scene = front_scene(snapshot, axes, by=chosen["color"], presets=presets)
     if np.isfinite(scene.points).any():
         parts.append(draw_front(scene, selection=lasso.path(axes[0], axes[1]) if lasso else ""))
