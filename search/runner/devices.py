@@ -26,3 +26,20 @@ def resolve_device(named: str) -> str:
 def resolve_threads(named: int | None) -> int:
     """Return the threads that the study names, or all that this process may use."""
     return named or len(os.sched_getaffinity(0))
+
+
+def prepare_allocator() -> None:
+    """Let CUDA's allocator grow its segments, unless the user has configured it; before its first allocation.
+
+    Segments of fixed sizes leave gaps: a training step reserved up to twice what it allocated, and a share of a card
+    is a share of what is reserved.
+    """
+    if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys():
+        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
+
+
+def limit_memory(device: torch.device, size_bytes: float | None) -> None:
+    """Let this process's tensors take no more of a card than so many bytes; None lets them take all."""
+    total = torch.cuda.get_device_properties(device).total_memory
+    share = 1.0 if size_bytes is None else min(1.0, size_bytes / total)
+    torch.cuda.set_per_process_memory_fraction(share, device)

@@ -22,6 +22,7 @@ from search.costs.latency import measure_latency
 from search.costs.memory import measure_training_memory
 from search.costs.price import predict_costs
 from search.data.prepare import Prepared, load_prepared
+from search.runner.devices import prepare_allocator
 from search.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from search.training.initial import NothingFits, start_from
 from search.training.patches import PatchSource
@@ -66,6 +67,7 @@ def progress(job: Job) -> Iterator[Measurement]:
     started = working_clock()
     torch.set_num_threads(job.threads)
     load_blocks(job.blocks)
+    prepare_allocator()
     for measurement in _caught(job, started):
         seconds = working_clock() - started
         yield replace(measurement, seconds=seconds, versions=versions(), recipe=job.training.recipe)
@@ -117,7 +119,7 @@ def write_reason(job: Job, reason: str) -> None:
 
 def _progress(job: Job, started: float) -> Iterator[Measurement]:
     device, context = torch.device(job.device), context_of(job)
-    costs = job.costs or predict_costs(job.architecture, context, job.training)
+    costs = job.costs or predict_costs(job.architecture, context, job.training, device=device)
     over = over_budget(costs, job.budgets)
     if not over:
         seed_everything(job.seed)

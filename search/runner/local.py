@@ -9,7 +9,7 @@ import torch
 from search.runner import driver as driving
 from search.runner import run as running
 from search.runner.answers import Ask, Assigned, Done
-from search.runner.devices import resolve_device, resolve_threads
+from search.runner.devices import prepare_allocator, resolve_device, resolve_threads
 from search.runner.driver import Driver, View
 from search.runner.evaluate import progress
 from search.runner.plan import Plan
@@ -27,6 +27,7 @@ class LocalExecutor:
 
     def __init__(self, plan: Plan) -> None:
         named = plan.study.executor
+        prepare_allocator()
         self.device, self.threads = resolve_device(named.device), resolve_threads(named.threads)
         torch.set_num_threads(self.threads)
 

@@ -11,6 +11,7 @@ from ray import tune
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from search.runner.cluster.checkpoint_sync import CheckpointSync
+from search.runner.cluster.resources import CUDA_BYTES
 from search.trials.records import Fault, Job, Measurement
 
 MEASUREMENT = "measurement"
@@ -27,6 +28,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Any]) -> None:
         """Take a job; its first step starts it."""
         self.sync = CheckpointSync(config["storage"])
+        self.gpu_share = float(config["resources"].get("GPU", 0.0))
         self.steps = self.progress(config["job"])
         self.epochs_sent = 0
 
@@ -42,6 +44,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
 
         job = self.sync.pull_job(job)
         try:
+            if self.gpu_share:
+                keep_to_share(job.device, self.gpu_share)
             for measurement in progress(job):
                 self.sync.push_job(job)
                 if measurement.state != "running" or measurement.epochs:
@@ -67,6 +71,17 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def cleanup(self) -> None:
         """Drop a training that was stopped before its end."""
         self.steps.close()
+
+
+def keep_to_share(device: str, share: float) -> None:
+    """Let the trial's tensors take no more than its share of the card, so that none of its neighbours runs out."""
+    import torch
+
+    from search.runner.devices import limit_memory, prepare_allocator
+
+    prepare_allocator()
+    card = torch.cuda.get_device_properties(torch.device(device)).total_memory
+    limit_memory(torch.device(device), share * card - CUDA_BYTES if share < 1 else None)
 
 
 def failure(error: Exception) -> Measurement:
