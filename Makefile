@@ -6,7 +6,7 @@ KEY := $(shell { cat pyproject.toml constraints.txt; $(PYTHON) --version; } | sh
 PARALLEL ?= --numprocesses auto --maxprocesses 8 --dist loadgroup
 READY := $(VENV)/.ready-$(KEY)
 
-.PHONY: demo test test-fast lint link bench-training bench-blocks bench-startup bench-search bench-memory bench-latency bench-presets bench-export bench-ray bench-dashboard constraints
+.PHONY: check-gpu demo test test-fast lint link bench-training bench-blocks bench-startup bench-search bench-memory bench-latency bench-presets bench-export bench-ray bench-dashboard constraints
 
 demo: link
 	$(BIN)/voxnas demo
@@ -49,6 +49,10 @@ bench-ray: link
 
 bench-dashboard: link
 	$(BIN)/python tests/bench_dashboard.py
+
+# What only a GPU can show, in a few minutes of one; tests/gpu/check.py --help names its parts
+check-gpu: link
+	$(BIN)/python tests/gpu/check.py
 
 bench-blocks: link
 	$(BIN)/python tests/bench_blocks.py
