@@ -11,6 +11,7 @@ from search.ablation.figures import ALONE, OPEN, draw_classes, draw_forest, draw
 from search.ablation.report import TEMPLATE
 from search.ablation.summary import Design, summarise
 from search.ablation.tables import signed, tables, to_html, to_latex, to_markdown
+from search.visualization.figures.style import part
 from search.visualization.html import figure_html, render_page
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
@@ -70,7 +71,7 @@ def test_the_report_draws_fits_the_window_and_makes_no_requests(summary, tmp_pat
         "tiles": [("arms", "5")],
         "methods": "m",
         "arms": [("base", "", "plain", "")],
-        "figures": [("figure", figure_html(each)) for each in figures],
+        "figures": [figure_html(part(each, name=f"{at}", title="t", label="l")) for at, each in enumerate(figures)],
         "tables": [(each.title, to_html(each), each.notes) for each in tables(summary, same=[])],
     }
     path = tmp_path / "report.html"

@@ -20,6 +20,7 @@ from search.runner.local import run_study
 from search.runner.plan import make_plan
 from search.trials.pareto import hypervolume
 from search.visualization.figures.runs import draw_sides
+from search.visualization.html import as_plotly
 
 
 def snapshot_of_run(folder):
@@ -52,7 +53,7 @@ def test_runs_are_compared_from_their_worst_reference_point(folders):
 
 def test_the_figure_shows_each_runs_front_and_curve(folders):
     _, sides = compare_runs([snapshot_of_run(folder) for folder in folders])
-    figure = draw_sides(sides)
+    figure = as_plotly(draw_sides(sides))
     for side in sides:
         drawn = [trace for trace in figure.data if trace.name == side.name]
         assert [trace.mode for trace in drawn] == [*["markers"] * 4, "lines"]  # two planes
@@ -67,7 +68,7 @@ def test_the_command_prints_and_draws(folders, tmp_path):
     assert done.returncode == 0, done.stderr
     assert [run["proposer"] for run in json.loads(done.stdout)["runs"]] == ["random", "local"]
     html = (tmp_path / "both.html").read_text()
-    assert "tiny-local (local)" in html and html.count("Plotly.newPlot") == 1
+    assert "tiny-local (local)" in html and html.count('class="figure wide"') == 1
 
 
 def test_runs_that_cannot_be_compared_are_refused_with_the_reason(folders, tmp_path):

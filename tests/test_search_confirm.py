@@ -11,8 +11,10 @@ from dataclasses import replace
 import pytest
 from conftest import quiet_view, write_study
 
-from search.analysis.confirmation import case_means, confirmed_front, confirmed_table, interval, paired_p
+from search.analysis.confirmation import confirmed_front, confirmed_table, interval
 from search.analysis.snapshot_reader import snapshot_of
+from search.analysis.statistics.pairs import compare_pairs
+from search.analysis.statistics.scores import case_differences, case_means
 from search.config import UserError, load_study
 from search.runner.confirm import confirm_study, to_confirm, wanted
 from search.runner.local import LocalExecutor, run_study
@@ -42,8 +44,9 @@ def test_a_front_point_is_marked_unless_the_cases_show_a_significant_difference(
     front = [trial(0, 8, LOW, memory=1), trial(1, 16, HIGH, memory=2), trial(2, 24, CHANCE, memory=1)]
     again = [replace(each, number=10 + each.number + 3 * seed, seed=seed) for seed in (1, 2) for each in front]
     points = {each.record.number: each for each in confirmed_front(front, again, DIRECTIONS)}
-    assert points[1].rival == 2 and points[1].significant and points[1].p < 0.05
-    assert points[2].rival == 0 and not points[2].significant and points[2].p > 0.05
+    assert points[1].rival == 2 and points[1].significant and points[1].against.p < 0.05
+    assert points[2].rival == 0 and not points[2].significant and points[2].against.p > 0.05
+    assert points[1].against == compare_pairs([high - chance for high, chance in zip(HIGH, CHANCE, strict=True)])
     assert points[1].trainings == 2 and points[1].mean == pytest.approx(sum(HIGH) / 12)
     assert [each.record.number for each in confirmed_front(front, again, DIRECTIONS)][0] == 1
     table = confirmed_table("s", list(points.values()), DIRECTIONS)
@@ -70,7 +73,19 @@ def test_intervals_and_paired_tests_equal_the_textbooks():
     assert interval([0.5]) == (None, None)
     ones = [trial(0, 8, [0.5, 0.7]), trial(1, 8, [0.7, 0.7])]
     assert case_means(ones) == {"case0": pytest.approx(0.6), "case1": pytest.approx(0.7)}
-    assert paired_p([trial(0, 8, LOW)], [trial(1, 8, LOW)]) == 1.0
+    assert set(case_differences([trial(0, 8, LOW)], [trial(1, 8, LOW[:5])]).values()) == {0.0}
+
+
+def test_a_point_significantly_below_its_rival_is_not_significant():
+    front = [trial(0, 8, HIGH, memory=1), trial(1, 16, LOW, memory=2)]
+    again = [replace(each, number=10 + each.number, seed=1) for each in front]
+    below = confirmed_front(front, again, DIRECTIONS)[1]
+    assert below.rival == 0 and below.against.p < 0.05 and below.against.high < 0 and not below.significant
+    apart = replace(again[1], measurement=replace(again[1].measurement, cases=(CaseDice("other", (0.5, None)),)))
+    (point,) = [each for each in confirmed_front(front, [again[0], apart], DIRECTIONS) if each.record.number == 1]
+    assert point.against is None and not point.significant
+    (cell,) = list(confirmed_table("s", [point], DIRECTIONS).columns[-2].cells)
+    assert cell == "shares no case with trial 0"
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from made_study import LABELS, made_records, made_study, write_made_study
 from search.analysis.importance import ped_anova
 from search.analysis.main_effects import main_effects
 from search.analysis.snapshot_reader import SnapshotReader
+from search.analysis.statistics.pairs import compare_pairs
 from search.config.schema import Search
 from search.trials.pareto import best, hypervolume, knee, pareto_front
 from search.trials.records import CaseDice, Costs, Latency, Measurement
@@ -20,6 +21,7 @@ from search.visualization.figures.compare import paired
 from search.visualization.figures.front import draw_front
 from search.visualization.figures.front_data import front_scene
 from search.visualization.figures.progress import climb, random_band
+from search.visualization.figures.style import PALETTE, block_color, tint
 from search.visualization.figures.trial import boxes
 from search.visualization.pages.compare import compare_page
 from search.visualization.pages.elements import Element, to_html
@@ -196,8 +198,13 @@ def test_paired_differences_use_the_cases_that_both_trials_have(made):
         ),
     )
     pair = paired(one, shifted)
-    assert pair.cases == tuple(case.case for case in one.measurement.cases[:5])
-    assert pair.mean == pytest.approx(-0.1) and pair.p == pytest.approx(2 / 2**5)
+    assert [*pair.differences] == [case.case for case in one.measurement.cases[:5]]
+    assert pair.pairs.difference == pytest.approx(-0.1) and pair.pairs.p == pytest.approx(2 / 2**5)
+    again = paired(one, replace(other, number=8))
+    assert again.pairs == compare_pairs([*again.differences.values()])  # as in an ablation
+    page = compare_page(made, Asked({"a": "0", "b": "1"}))
+    (table,) = [part for part in page.parts if getattr(part, "name", "") == "pairs"]
+    assert table.rows[0][2] == f"{again.pairs.low:+.4f} to {again.pairs.high:+.4f}"
     assert paired(one, replace(other, measurement=Measurement("failed"))) is None
 
 
@@ -292,3 +299,16 @@ def test_a_report_is_small_has_every_section_and_contains_no_patient_data(made):
     for title in ("Pareto front", "Progress", "What matters", "Compare"):
         assert f">{title}</h2>" in text
     assert "data:image/png" not in text and "http" not in text.split("<script>")[0]
+
+
+def test_a_block_has_its_own_colour_everywhere_and_a_plug_in_keeps_one_too(made):
+    assert len({block_color(name) for name in ("none", "isa", "csam", "joint", "epa")}) == 5
+    assert block_color("my_block") == block_color("my_block") and block_color("my_block") in PALETTE
+    groups = front_scene(made, ("memory", "dice"), by="attention@skip0").groups
+    assert len(groups) > 1 and all(group.color == block_color(group.name) for group in groups)
+    others = front_scene(made, ("memory", "dice"), by="attention@skip1").groups
+    shared = {group.name: group.color for group in groups}.items() & {each.name: each.color for each in others}.items()
+    assert len(shared) == len(groups)
+    widths = front_scene(made, ("memory", "dice"), by="width").groups
+    assert [group.color for group in widths] == list(PALETTE[: len(widths)])
+    assert tint("#0072B2", 0.25) == "rgba(0,114,178,0.25)"

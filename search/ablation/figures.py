@@ -13,12 +13,10 @@ from search.ablation.summary import Summary
 from search.ablation.tables import show_p, signed
 from search.analysis.statistics.ranks import Ranks
 from search.config.objectives import OBJECTIVES
-from search.visualization.figures.runs import DOMINATED, FRONT, LAYOUT, LINE
+from search.visualization.figures.style import DARK_INK, DIVERGING, FRONT, LIMIT, MUTED, SKY, canvas, short
 
 ROW = 34  # pixels of an arm in a forest plot, a heat map and a critical-difference diagram
-OTHER, ONCE = "#5b6675", "#56B4E9"
 HOLDS, ALONE, OPEN = "told apart", "over the cases alone †", "not told apart"
-DIVERGING = [[0.0, "#E69F00"], [0.5, "#FFFFFF"], [1.0, "#56B4E9"]]  # light enough for dark text
 WIDEST = 34  # letters of an arm's name that a figure shows
 
 
@@ -52,12 +50,12 @@ def whiskers(summary: Summary, metric: str) -> list[Whisker]:
 
 def draw_forest(lines: list[Whisker], *, metric: str, baseline: str) -> go.Figure:
     """Draw mean paired differences with their intervals, the baseline as a line at zero."""
-    figure = go.Figure(layout={**LAYOUT, "height": 130 + ROW * len(lines), "showlegend": True})
-    for kind, color in ((HOLDS, FRONT), (ALONE, ONCE), (OPEN, DOMINATED)):
+    figure = canvas(height=130 + ROW * len(lines), showlegend=True)
+    for kind, color in ((HOLDS, FRONT), (ALONE, SKY), (OPEN, MUTED)):
         chosen = [each for each in lines if each.kind == kind]
         figure.add_scatter(
             x=[each.difference for each in chosen],
-            y=[_short(each.arm) for each in chosen],
+            y=[_name(each.arm) for each in chosen],
             name=kind,
             mode="markers",
             marker={"color": color, "size": 11, "symbol": "square"},
@@ -74,10 +72,10 @@ def draw_forest(lines: list[Whisker], *, metric: str, baseline: str) -> go.Figur
             hovertext=[each.text for each in chosen],
             hoverinfo="text",
         )
-    zero = {"color": LINE, "dash": "dash", "width": 2}
+    zero = {"color": LIMIT, "dash": "dash", "width": 2}
     figure.add_shape(type="line", x0=0, x1=0, y0=0, y1=1, yref="paper", line=zero)
     better = "higher" if CASE_METRICS[metric].higher_is_better else "lower"
-    title = f"Δ to {_short(baseline)} ({better} is better)"
+    title = f"Δ to {_name(baseline)} ({better} is better)"
     figure.update_xaxes(title=title, zeroline=False)
     _arms_axis(figure, [each.arm for each in lines])
     return figure
@@ -104,7 +102,7 @@ def placed(summary: Summary, cost: str) -> list[Placed]:
 
 def draw_costs(arms: list[Placed], *, cost: str, metric: str, baseline: str) -> go.Figure:
     """Draw the arms on the plane of a cost and the metric, each joined to the baseline."""
-    figure = go.Figure(layout={**LAYOUT, "showlegend": True})
+    figure = canvas(showlegend=True)
     base = next((each for each in arms if each.arm == baseline), None)
     for each in arms:
         if base and each is not base:
@@ -113,10 +111,10 @@ def draw_costs(arms: list[Placed], *, cost: str, metric: str, baseline: str) -> 
                 y=[base.score, each.score],
                 mode="lines",
                 hoverinfo="skip",
-                line={"color": DOMINATED, "width": 1},
+                line={"color": MUTED, "width": 1},
                 showlegend=False,
             )
-    kinds = (("dominated", False, OTHER, "circle"), ("Pareto front", True, FRONT, "diamond"))
+    kinds = (("dominated", False, MUTED, "circle"), ("Pareto front", True, FRONT, "diamond"))
     for name, on_front, color, symbol in kinds:
         chosen = [each for each in arms if each.on_front == on_front]
         figure.add_scatter(
@@ -124,7 +122,7 @@ def draw_costs(arms: list[Placed], *, cost: str, metric: str, baseline: str) -> 
             y=[each.score for each in chosen],
             name=name,
             mode="markers+text",
-            text=[_short(each.arm) for each in chosen],
+            text=[_name(each.arm) for each in chosen],
             textposition=[_beside(each, arms) for each in chosen],
             textfont={"size": 11},
             marker={"color": color, "size": 11, "symbol": symbol},
@@ -133,8 +131,8 @@ def draw_costs(arms: list[Placed], *, cost: str, metric: str, baseline: str) -> 
             hoverinfo="text",
             cliponaxis=False,
         )
-    figure.update_xaxes(title=OBJECTIVES[cost].axis_title, automargin=True)
-    figure.update_yaxes(title=CASE_METRICS[metric].title, automargin=True)
+    figure.update_xaxes(title=OBJECTIVES[cost].axis_title)
+    figure.update_yaxes(title=CASE_METRICS[metric].title)
     return figure
 
 
@@ -152,10 +150,10 @@ def draw_classes(classes: Mapping[str, Mapping[str, float]], *, metric: str) -> 
     arms, labels = list(classes), list(dict.fromkeys(label for each in classes.values() for label in each))
     values = [[classes[arm].get(label) for label in labels] for arm in arms]
     most = max((abs(value) for row in values for value in row if value is not None), default=0.0) or 1.0
-    figure = go.Figure(layout={**LAYOUT, "height": 130 + ROW * len(arms)})
+    figure = canvas(height=130 + ROW * len(arms))
     figure.add_heatmap(
         x=labels,
-        y=[_short(arm) for arm in arms],
+        y=[_name(arm) for arm in arms],
         z=values,
         zmin=-most,
         zmax=most,
@@ -166,7 +164,7 @@ def draw_classes(classes: Mapping[str, Mapping[str, float]], *, metric: str) -> 
         colorbar={"title": {"text": "Δ"}, "thickness": 12},
         text=[["" if value is None else signed(value, CASE_METRICS[metric].digits) for value in row] for row in values],
         texttemplate="%{text}",
-        textfont={"color": "#1c2430"},
+        textfont={"color": DARK_INK},
         hovertemplate="%{y}<br>%{x}: %{text}<extra></extra>",
     )
     figure.update_xaxes(automargin=True, showline=False, ticks="")
@@ -179,8 +177,8 @@ def draw_ranks(ranks: Ranks) -> go.Figure:
 
     Demsar's diagram turned by a quarter, so that long names have room.
     """
-    names = [_short(arm) for arm, _ in ranks.ranks]
-    figure = go.Figure(layout={**LAYOUT, "height": 150 + ROW * len(names), "showlegend": True})
+    names = [_name(arm) for arm, _ in ranks.ranks]
+    figure = canvas(height=150 + ROW * len(names), showlegend=True)
     figure.add_scatter(
         x=[rank for _, rank in ranks.ranks],
         y=names,
@@ -198,7 +196,7 @@ def draw_ranks(ranks: Ranks) -> go.Figure:
             y=joined,
             mode="lines",
             hoverinfo="skip",
-            line={"color": "#1c2430", "width": 5},
+            line={"color": MUTED, "width": 5},
             name="not told apart",
             showlegend=place == 0,
         )
@@ -208,7 +206,7 @@ def draw_ranks(ranks: Ranks) -> go.Figure:
         mode="lines",
         hoverinfo="skip",
         name=f"critical difference {ranks.critical:.2f}",
-        line={"color": LINE, "width": 3},
+        line={"color": LIMIT, "width": 3},
     )
     end = max(worst, 1 + ranks.critical) + 0.25 * (len(ranks.together) + 1)
     figure.update_xaxes(title=f"mean rank over {ranks.units} units (1 is best)", range=[0.9, end])
@@ -217,10 +215,9 @@ def draw_ranks(ranks: Ranks) -> go.Figure:
 
 
 def _arms_axis(figure: go.Figure, arms: list[str]) -> None:
-    names = [_short(arm) for arm in reversed(arms)]
-    figure.update_layout(margin={**LAYOUT["margin"], "t": 48}, legend={"y": 1.0, "yanchor": "bottom"})
-    figure.update_yaxes(categoryorder="array", categoryarray=names, automargin=True, ticks="")
+    names = [_name(arm) for arm in reversed(arms)]
+    figure.update_yaxes(categoryorder="array", categoryarray=names, ticks="")
 
 
-def _short(arm: str) -> str:
-    return arm if len(arm) <= WIDEST else f"{arm[: WIDEST - 1]}…"
+def _name(arm: str) -> str:
+    return short(arm, widest=WIDEST)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search.ablation.plan import AblationPlan, Arm
-from search.ablation.results import results_of, still_wanted
+from search.ablation.results import all_still_wanted, results_of
 from search.ablation.run import ablation_device
 from search.config.objectives import COSTS, OBJECTIVES, show
 from search.config.units import show_seconds
@@ -44,7 +44,9 @@ def outlooks(plan: AblationPlan) -> list[Outlook]:
     """Price every distinct arm; a training's time is that of its own epochs, or of a first step where none ran yet."""
     here = ablation_device(plan)
     results, _ = results_of(plan, here)
-    left = [each for number in range(len(plan.plans)) for each in _left(plan, number)]
+    left = [
+        (number, each.architecture) for number, wanted in enumerate(all_still_wanted(plan, here)) for each in wanted
+    ]
     found = []
     for arm in plan.distinct:
         records = [each.record for each in results if each.arm == arm.name]
@@ -56,10 +58,6 @@ def outlooks(plan: AblationPlan) -> list[Outlook]:
         seconds = _recorded_s(records) or _expected_s(arm, own, device=device)
         found.append(Outlook(arm, costs, left.count((arm.plan, arm.architecture)), seconds, bool(records)))
     return found
-
-
-def _left(plan: AblationPlan, number: int) -> list[tuple[int, object]]:
-    return [(number, each.architecture) for each in still_wanted(plan, number, ablation_device(plan))]
 
 
 def _known_costs(records: Sequence[Record]) -> Costs | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from search.ablation.cases import write_cases
 from search.ablation.figures import draw_classes, draw_costs, draw_forest, draw_ranks, placed, whiskers
@@ -14,6 +13,8 @@ from search.ablation.metrics import CASE_METRICS
 from search.ablation.plan import AblationPlan
 from search.ablation.tables import to_csv, to_html, to_latex, to_markdown
 from search.config.objectives import OBJECTIVES
+from search.visualization.components import Figure
+from search.visualization.figures.style import part
 from search.visualization.html import FINDINGS, figure_html, render_page, write_whole
 
 CASES, REPORT = "cases.parquet", "report.html"
@@ -38,7 +39,7 @@ def tiles(plan: AblationPlan, found: Findings) -> list[tuple[str, str]]:
 
 def render(plan: AblationPlan, found: Findings) -> str:
     """Return the report as one HTML text."""
-    drawn = [(title, figure_html(figure)) for title, figure in figures(found)]
+    drawn = [figure_html(each) for each in figures(found)]
     values = {
         "name": plan.loaded.ablation.name,
         "tiles": tiles(plan, found),
@@ -55,13 +56,13 @@ def render(plan: AblationPlan, found: Findings) -> str:
 
 def to_json(plan: AblationPlan, found: Findings) -> str:
     """Return what the dashboard shows of an ablation: terms, figures, tables, methods."""
-    drawn = [(title, figure.to_json()) for title, figure in figures(found)]
+    drawn = [asdict(each) for each in figures(found)]
     tables = [asdict(table) for table in found.tables]
     return json.dumps({"tiles": tiles(plan, found), "figures": drawn, "tables": tables, "methods": found.methods})
 
 
-def figures(found: Findings) -> list[tuple[str, Any]]:
-    """Return (title, Plotly's figure) of all there is enough to draw."""
+def figures(found: Findings) -> list[Figure]:
+    """Return the figures of all there is enough to draw."""
     summary, design = found.summary, found.summary.design
     drawn = []
     for metric in design.case_metrics:
@@ -79,7 +80,10 @@ def figures(found: Findings) -> list[tuple[str, Any]]:
         p = summary.ranks.p
         title = f"Critical difference (Friedman p {'< 0.0001' if p < 0.0001 else f'= {p:.2g}'}; bars: not told apart)"
         drawn.append((title, draw_ranks(summary.ranks)))
-    return drawn
+    return [
+        part(figure, name=f"ablation-{at}", title=title, label=f"{title}; the tables say the same")
+        for at, (title, figure) in enumerate(drawn)
+    ]
 
 
 def write_findings(plan: AblationPlan, found: Findings) -> list[Path]:

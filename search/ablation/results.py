@@ -1,4 +1,4 @@
-"""What is known of each arm's trainings: the ablation's own records, and those of studies that trained the same.
+"""The known trainings of each arm: the ablation's own records, and those of studies that trained the same.
 
 A record of another study of the same runs folder (or database) counts where architecture, data, fold, seed and
 training agree, where it was scored by what this ablation asks for, and where its device, threads and precision are
@@ -48,26 +48,36 @@ def results_of(plan: AblationPlan, device: Device) -> tuple[list[Result], list[M
     """Return each distinct arm's trainings, in the order of the arms, and what is missing with its last reason."""
     results: list[Result] = []
     missing: list[Missing] = []
-    known = [_known(each, plan, device) for each in plan.plans]
+    studies = foreign_studies(plan)
+    known = [(own_records(each), foreign_records(each, studies, device)) for each in plan.plans]
     for arm in plan.distinct:
-        own, shared = known[arm.plan]
+        own, foreign = known[arm.plan]
         for wanted in plan.wanted(arm):
             found = trained(wanted, own)
-            taken = found or trained(wanted, [record for _, record in shared])
+            taken = found or trained(wanted, [record for _, record in foreign])
             if taken is None:
                 missing.append(Missing(arm.name, wanted.seed, wanted.fold, _why(wanted, own)))
                 continue
-            source = "" if found else next(name for name, record in shared if record is taken)
+            source = "" if found else next(name for name, record in foreign if record is taken)
             results.append(Result(arm.name, wanted.seed, wanted.fold, taken, source))
     return results, missing
 
 
-def still_wanted(plan: AblationPlan, number: int, device: Device) -> list[Wanted]:
-    """List the trainings of one setting that there is no result of: all arms of a seed before the next seed's."""
-    own, shared = _known(plan.plans[number], plan, device)
-    records = [*own, *(record for _, record in shared)]
+def still_wanted(plan: AblationPlan, number: int, records: Iterable[Record]) -> list[Wanted]:
+    """List the trainings of one setting that no record gives: all arms of a seed before the next seed's."""
+    done = {record.identity for record in records if record.state == "trained"}
     arms = [plan.wanted(arm) for arm in plan.distinct if arm.plan == number]
-    return [each for together in zip(*arms, strict=True) for each in together if trained(each, records) is None]
+    return [each for together in zip(*arms, strict=True) for each in together if each.identity not in done]
+
+
+def all_still_wanted(plan: AblationPlan, device: Device) -> list[list[Wanted]]:
+    """List the trainings that are still to be done, of each setting."""
+    studies = foreign_studies(plan)
+    found = []
+    for number, each in enumerate(plan.plans):
+        foreign = [record for _, record in foreign_records(each, studies, device)]
+        found.append(still_wanted(plan, number, [*own_records(each), *foreign]))
+    return found
 
 
 def trained(wanted: Wanted, records: Iterable[Record]) -> Record | None:
@@ -83,22 +93,42 @@ def _why(wanted: Wanted, records: Sequence[Record]) -> str:
     return f"{tries[-1].state} ({times}): {tries[-1].measurement.reason}" if tries[-1].ended else "not finished"
 
 
-def _known(plan: Plan, ablation: AblationPlan, device: Device) -> tuple[list[Record], list[tuple[str, Record]]]:
-    """Return a setting's own records, and (study, record) of others that trained the same."""
+@dataclass(frozen=True)
+class ForeignStudy:
+    """A study in a database that an ablation may take results from, and what its results depend on."""
+
+    url: str
+    name: str
+    values: dict[str, Any]
+
+
+def foreign_studies(ablation: AblationPlan) -> list[ForeignStudy]:
+    """List the studies of the ablation's database and runs folder, its own settings included."""
+    return [
+        ForeignStudy(url, name, values) for url in _databases(ablation) for name, values in read_studies(url).items()
+    ]
+
+
+def own_records(plan: Plan) -> list[Record]:
+    """Read a setting's own records; none before its first run."""
     try:
-        own = read_records(plan.url, plan.study.name)
+        return read_records(plan.url, plan.study.name)
     except UserError:
-        own = []
+        return []
+
+
+def foreign_records(plan: Plan, studies: Iterable[ForeignStudy], device: Device) -> list[tuple[str, Record]]:
+    """Read (study, record) of other studies that trained what a setting trains, on the same device."""
     ours, tolerance = _comparable(plan.identity()), plan.study.surface_tolerance
-    shared = []
-    for url in _databases(ablation):
-        for name, values in read_studies(url).items():
-            if (url, name) == (plan.url, plan.study.name) or _comparable(values) != ours:
-                continue
-            if tolerance is not None and values.get("surface_tolerance") != tolerance:
-                continue
-            shared += [(name, each) for each in read_records(url, name) if _as_here(each, plan, device)]
-    return own, shared
+    found: list[tuple[str, Record]] = []
+    for each in studies:
+        if (each.url, each.name) == (plan.url, plan.study.name) or _comparable(each.values) != ours:
+            continue
+        if tolerance is not None and each.values.get("surface_tolerance") != tolerance:
+            continue
+        records = read_records(each.url, each.name)
+        found += [(each.name, record) for record in records if _as_here(record, plan, device)]
+    return found
 
 
 def _databases(plan: AblationPlan) -> list[str]:

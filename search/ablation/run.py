@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from search.ablation.plan import AblationPlan
-from search.ablation.results import still_wanted
+from search.ablation.results import all_still_wanted, foreign_records, foreign_studies, still_wanted
 from search.runner.answers import Ask, Done, Train, Wait
 from search.runner.devices import resolve_device, resolve_threads
 from search.runner.driver import Executor, View, driver_lock, open_driver
@@ -18,28 +18,33 @@ from search.trials.records import Record
 
 
 def run_ablation(plan: AblationPlan, *, view: View, make_executor: Callable[[Plan], Executor]) -> None:
-    """Train what is missing of every arm; what was interrupted goes on first, what failed is tried again.
+    """Train what is missing of every arm; what was interrupted is resumed first, what failed is tried again.
 
     What fails every time stays missing: it doesn't end the rest, and the next run tries it again. Raises UserError
     where another driver runs the ablation, or where its data or training changed.
     """
     with driver_lock(plan.plans[0]):
+        device = ablation_device(plan)
         for number, each in enumerate(plan.plans):
             executor = make_executor(each)
             driver = open_driver(each, view, executor)
             with closing(driver), driver.store.heartbeat:
-                executor.run(driver, _ask(plan, number))
+                foreign = foreign_records(each, foreign_studies(plan), device)  # once, not at every ask
+                executor.run(driver, _ask(plan, number, [record for _, record in foreign]))
 
 
-def _ask(plan: AblationPlan, number: int) -> Ask:
-    """Return what asks for the trainings of a setting that are missing, those first that were tried least often."""
-    tries, device = Counter[tuple[str, int, int]](), ablation_device(plan)
+def _ask(plan: AblationPlan, number: int, foreign: Sequence[Record]) -> Ask:
+    """Return what asks for the missing trainings of a setting, those tried least often first.
+
+    `foreign` are the records of other studies that count, as they were when the run began.
+    """
+    tries = Counter[tuple[str, int, int]]()
 
     def ask(records: Sequence[Record]) -> Train | Wait | Done:
         running = {record.identity for record in records if record.state == "running"}
         left = [
             each
-            for each in still_wanted(plan, number, device)
+            for each in still_wanted(plan, number, [*records, *foreign])
             if each.identity not in running and tries[each.identity] <= plan.loaded.ablation.retries
         ]
         if not left:
@@ -53,7 +58,7 @@ def _ask(plan: AblationPlan, number: int) -> Ask:
 
 def missing_count(plan: AblationPlan) -> int:
     """Return how many trainings are still to be done."""
-    return sum(len(still_wanted(plan, number, ablation_device(plan))) for number in range(len(plan.plans)))
+    return sum(map(len, all_still_wanted(plan, ablation_device(plan))))
 
 
 def ablation_device(plan: AblationPlan) -> Device:

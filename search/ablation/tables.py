@@ -210,7 +210,7 @@ def to_html(table: Table) -> str:
 
     def row(cells: Sequence[str], tag: str) -> str:
         last = len(cells) - 1
-        marks = ["text" if place in (0, last) else "" for place in range(last + 1)]
+        marks = ["" if place in (0, last) else "number" for place in range(last + 1)]
         return (
             "<tr>"
             + "".join(f'<{tag} class="{mark}">{escape(cell)}</{tag}>' for cell, mark in zip(cells, marks, strict=True))

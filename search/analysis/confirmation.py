@@ -1,8 +1,8 @@
-"""What confirmation says of a front: mean and interval of each point's Dice, and whether its place is significant.
+"""A confirmed front: mean and interval of each point's Dice, and whether its place on the front is significant.
 
-A point earns its place by a higher Dice than every point that is no dearer in any cost. So each is compared with the
-best of those, over the validation cases that both have, each case's Dice a mean over seeds (Wilcoxon, one-sided).
-The search's own training is not counted: it was chosen for its Dice, and chance had a part in that.
+A point belongs on the front if its Dice is higher than that of every point that costs no more. So each is compared
+with the best of those over the validation cases that both have, each case's Dice a mean over seeds (`compare_pairs`).
+The search's own training is left out: it was chosen for its Dice, in which chance had a part.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from search.analysis.statistics.pairs import Pairs, compare_pairs
+from search.analysis.statistics.scores import case_differences
 from search.config.objectives import OBJECTIVES, costs_among, show
+from search.config.units import counted
 from search.trials.records import Record
 
 SIGNIFICANT = 0.05
@@ -27,8 +30,8 @@ class Confirmed:
     """A front point after confirmation.
 
     `low` and `high` are the 95 % interval of the mean over trainings (Student's t; both None for one training).
-    `rival` is the trial that its place rests on, `p` the chance of such a difference if there were none; both None
-    for a point that is the cheapest in some cost.
+    `rival` is the best trial that costs no more, None if there is none; `against` compares the two over the cases that
+    both have, None if they share none.
     """
 
     record: Record
@@ -37,12 +40,14 @@ class Confirmed:
     low: float | None
     high: float | None
     rival: int | None
-    p: float | None
+    against: Pairs | None
 
     @property
     def significant(self) -> bool:
-        """Whether the point's place on the front is more than chance."""
-        return self.p is None or self.p < SIGNIFICANT
+        """Whether the point's Dice is significantly above its rival's; true without a rival."""
+        if self.rival is None:
+            return True
+        return self.against is not None and self.against.p < SIGNIFICANT and self.against.difference > 0
 
 
 def confirmed_front(
@@ -70,14 +75,15 @@ def _confirmed(
 ) -> Confirmed:
     own = [_dice(each) for each in trainings[record.number]]
     low, high = interval(own)
-    cheaper = [other for other in kept if other.number != record.number and _no_dearer(other, record, costs)]
+    cheaper = [other for other in kept if other.number != record.number and _costs_no_more(other, record, costs)]
     rival = max(cheaper, key=lambda other: means[other.number], default=None)
-    p = None if rival is None else paired_p(trainings[record.number], trainings[rival.number])
+    differences = [*case_differences(trainings[record.number], trainings[rival.number]).values()] if rival else []
+    against = compare_pairs(differences) if differences else None
     mean = means[record.number]
-    return Confirmed(record, len(own), mean, low, high, rival.number if rival else None, p)
+    return Confirmed(record, len(own), mean, low, high, rival.number if rival else None, against)
 
 
-def _no_dearer(one: Record, other: Record, costs: Sequence[str]) -> bool:
+def _costs_no_more(one: Record, other: Record, costs: Sequence[str]) -> bool:
     pairs = [(one.measurement.value(name), other.measurement.value(name)) for name in costs]
     return all(a is not None and b is not None and a <= b for a, b in pairs)
 
@@ -93,28 +99,6 @@ def interval(values: Sequence[float]) -> tuple[float | None, float | None]:
     return max(0.0, mean - half), min(1.0, mean + half)
 
 
-def paired_p(ones: Sequence[Record], others: Sequence[Record]) -> float:
-    """Return the one-sided p that the first have the higher Dice, paired over cases; 1 where no case is shared."""
-    mine, theirs = case_means(ones), case_means(others)
-    differences = [mine[case] - theirs[case] for case in mine if case in theirs]
-    if not any(differences):
-        return 1.0
-    from scipy.stats import wilcoxon
-
-    return float(wilcoxon(differences, alternative="greater").pvalue)
-
-
-def case_means(records: Sequence[Record]) -> dict[str, float]:
-    """Return each validation case's mean Dice over classes, seeds and folds."""
-    found: dict[str, list[float]] = {}
-    for record in records:
-        for case in record.measurement.cases:
-            known = [dice for dice in case.dice if dice is not None]
-            if known:
-                found.setdefault(case.case, []).append(statistics.fmean(known))
-    return {case: statistics.fmean(values) for case, values in found.items()}
-
-
 def _dice(record: Record) -> float:
     if record.measurement.dice is None:
         raise ValueError(f"trial {record.number} has no Dice")
@@ -123,7 +107,10 @@ def _dice(record: Record) -> float:
 
 def confirmed_table(name: str, points: Sequence[Confirmed], directions: Mapping[str, str]) -> Table:
     """Return the confirmed front as a table; a place that may be chance is marked."""
-    table = Table(title=f"{name}: {len(points)} points of the front, confirmed", title_justify="left")
+    table = Table(
+        title=f"{name}: {counted(len(points), 'point')} of the front, confirmed",
+        title_justify="left",
+    )
     for heading in ("trial", "Dice (mean)", "95 % interval", "trainings", "in the search"):
         table.add_column(heading, justify="right")
     costs = costs_among(directions)
@@ -148,10 +135,12 @@ def confirmed_table(name: str, points: Sequence[Confirmed], directions: Mapping[
 
 
 def _place(point: Confirmed) -> str:
-    if point.p is None:
+    if point.rival is None:
         return "cheapest"
+    if point.against is None:
+        return f"shares no case with trial {point.rival}"
     word = "above" if point.significant else "not significantly above"
-    return f"{word} trial {point.rival} (p = {point.p:.2g})"
+    return f"{word} trial {point.rival} (p = {point.against.p:.2g})"
 
 
 def confirmed_json(name: str, points: Sequence[Confirmed]) -> str:
@@ -165,7 +154,10 @@ def confirmed_json(name: str, points: Sequence[Confirmed]) -> str:
             "trainings": point.trainings,
             "searched_dice": point.record.measurement.dice,
             "rival": point.rival,
-            "p": point.p,
+            "difference": point.against.difference if point.against else None,
+            "difference_low": point.against.low if point.against else None,
+            "difference_high": point.against.high if point.against else None,
+            "p": point.against.p if point.against else None,
             "significant": point.significant,
             "fingerprint": point.record.architecture.fingerprint,
         }

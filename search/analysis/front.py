@@ -8,13 +8,13 @@ from rich.table import Table
 
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES, show, show_point
+from search.config.units import counted
 
 
 def front_table(snapshot: Snapshot) -> Table:
     """Return the front as a table, objectives first."""
     front, trained = snapshot.front(), [trial.state for trial in snapshot.trials].count("trained")
-    trials = "1 trained trial" if trained == 1 else f"{trained} trained trials"
-    title = f"{snapshot.study.name}: front of {len(front)} among {trials}{_volume(snapshot)}"
+    title = f"{snapshot.label}: front of {len(front)} among {counted(trained, 'trained trial')}{_volume(snapshot)}"
     title += f"\n{snapshot.left_out}" if snapshot.left_out else ""
     table = Table(title=title, title_justify="left")
     table.add_column("trial", justify="right")

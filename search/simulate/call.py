@@ -126,7 +126,8 @@ def _run(task: Task) -> Run:
 
 
 def _write(done: Sequence[Comparison], file: Path) -> None:
-    from search.visualization.figures.runs import draw_anytime, write_figures
+    from search.visualization.figures.runs import draw_anytime
+    from search.visualization.html import write_figures
 
     figures = []
     for compared in done:

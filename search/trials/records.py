@@ -121,6 +121,12 @@ class CaseDice:
     hd95_mm: tuple[float | None, ...] = ()
     surface_dice: tuple[float | None, ...] = ()
 
+    @property
+    def mean(self) -> float | None:
+        """The mean Dice over the classes that the case has; None if it has none."""
+        known = [dice for dice in self.dice if dice is not None]
+        return sum(known) / len(known) if known else None
+
 
 @dataclass(frozen=True)
 class Epoch:

@@ -1,4 +1,4 @@
-"""A page of HTML in the house's form, with what it needs in it, written whole or not at all."""
+"""Offline HTML pages in one style, light and dark, with their scripts inside; written whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import base64
 import importlib.metadata
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
 from search.visualization.components import Figure
-from search.visualization.figures.runs import CONFIG
+from search.visualization.pages.elements import part_element, to_html
 
 ASSETS = Path(__file__).parent / "assets"
 FINDINGS = "findings.json"  # what an ablation leaves for the dashboard in its folder
@@ -36,11 +35,26 @@ def write_whole(path: Path, text: str) -> Path:
 
 
 def render_page(template: Path, values: Mapping[str, Any]) -> str:
-    """Return a page of the house's form; `name` is its heading, all that is not marked as HTML is escaped."""
+    """Return an offline page that extends page.html; `name` is its heading, text is escaped unless marked as safe."""
     loader = jinja2.FileSystemLoader([template.parent, ASSETS])
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    shown = {**values, "version": importlib.metadata.version("voxnas"), "plotly": get_plotlyjs()}
-    return environment.get_template(template.name).render(shown)
+    shared = {
+        "version": importlib.metadata.version("voxnas"),
+        "style": read_asset("style.css"),
+        "scripts": [read_asset(name) for name in ("plotly.js", "figures.js", "tables.js")],
+    }
+    return environment.get_template(template.name).render({**shared, **values})
+
+
+def write_figures(figures: Sequence[Figure], file: Path, *, title: str) -> Path:
+    """Write figures one below the other as one offline page, and return its path."""
+    values = {"name": title, "figures": [figure_html(each) for each in figures]}
+    return write_whole(file, render_page(ASSETS / "figures.html", values))
+
+
+def figure_html(figure: Figure) -> str:
+    """Return a figure as HTML for a page that holds the scripts."""
+    return to_html(part_element(figure, place=""))
 
 
 def as_plotly(figure: Figure) -> go.Figure:
@@ -59,9 +73,3 @@ def _decoded(value: Any) -> Any:
         flat = np.frombuffer(base64.b64decode(value["bdata"]), dtype=value["dtype"])
         return flat.reshape([int(size) for size in str(value.get("shape", flat.size)).split(",")])
     return {key: _decoded(each) for key, each in value.items()}
-
-
-def figure_html(figure: go.Figure) -> str:
-    """Return a figure as a part of a page that holds Plotly already."""
-    text: str = figure.to_html(full_html=False, include_plotlyjs=False, config=CONFIG)
-    return text

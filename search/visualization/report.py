@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import jinja2
-
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES, cost_axis, primary
 from search.visualization.components import Facts, Figure, Part, Table
-from search.visualization.html import ASSETS, read_asset, write_whole
+from search.visualization.html import ASSETS, render_page, write_whole
 from search.visualization.pages.compare import compare_page
 from search.visualization.pages.elements import part_element, to_html
 from search.visualization.pages.front import front_page
@@ -40,21 +37,9 @@ def write_report(snapshot: Snapshot, *, slices: bool = False) -> Path:
 
 def render(snapshot: Snapshot, *, slices: bool = False) -> str:
     """Return the report as one HTML text; every name from the study is escaped."""
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    ways = ", ".join(f"{way} {OBJECTIVES[name].heading}" for name, way in snapshot.study.directions.items())
-    return template.render(
-        name=snapshot.label,
-        question=ways,
-        sections=list(sections(snapshot, slices=slices)),
-        version=importlib.metadata.version("voxnas"),
-        style=read_asset("style.css"),
-        scripts=[
-            read_asset("plotly.js"),
-            read_asset("figures.js"),
-            read_asset("tables.js"),
-        ],
-    )
+    question = ", ".join(f"{way} {OBJECTIVES[name].heading}" for name, way in snapshot.study.directions.items())
+    values = {"name": snapshot.label, "question": question, "sections": list(sections(snapshot, slices=slices))}
+    return render_page(TEMPLATE, values)
 
 
 def sections(snapshot: Snapshot, *, slices: bool) -> Iterator[Section]:

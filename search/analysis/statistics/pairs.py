@@ -1,4 +1,8 @@
-"""Paired differences to a baseline: interval, test, effect size, and what could have been found."""
+"""The paired difference: interval, test, effect size, and what could have been found.
+
+Every comparison of two networks over the same cases comes from `compare_pairs`: ablations, confirmed fronts, and the
+dashboard's comparison of trials.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +23,11 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Pairs:
-    """An arm against the baseline over `units` paired units.
+    """One network against another over `units` paired units (cases, or patients).
 
-    `low` and `high` are the bootstrap interval of the mean difference, `p` is Wilcoxon's signed ranks (two-sided),
-    `rank_biserial` the matched-pairs rank-biserial correlation, `cohens_d` the mean over the differences' sd (None
-    where they don't vary).
+    `low` and `high` are the 95 % BCa bootstrap interval of the mean difference (`bootstrap_interval`), `p` is
+    Wilcoxon's signed-rank test (two-sided), `rank_biserial` the matched-pairs rank-biserial correlation, `cohens_d` the
+    mean over the differences' sd (None if they don't vary).
     """
 
     units: int
@@ -48,7 +52,12 @@ def compare_pairs(differences: Sequence[float]) -> Pairs:
 
 
 def bootstrap_interval(values: Vector) -> tuple[float, float]:
-    """Return the bias-corrected and accelerated 95 % interval of the mean; the mean itself where nothing varies."""
+    """Return the 95 % interval of the mean by the bias-corrected and accelerated (BCa) bootstrap.
+
+    9,999 resamples, by SciPy, from a fixed seed. BCa (Efron, JASA 1987) because differences of Dice over few cases are
+    skewed and bounded: Student's t interval assumes that they are normal, the percentile bootstrap that their mean is
+    unbiased. If nothing varies, both ends are the mean itself.
+    """
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
     from scipy.stats import bootstrap

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from search.trials.records import Record
+
 Training = tuple[int, int]  # seed, fold
 Scored = Mapping[Training, Mapping[str, float]]  # each training's units (patients, or cases) with their score
 
@@ -47,6 +49,22 @@ def paired(arm: Scored, baseline: Scored) -> dict[str, float]:
         for unit in arm[training].keys() & baseline[training].keys():
             differences.setdefault(unit, []).append(arm[training][unit] - baseline[training][unit])
     return {unit: fmean(differences[unit]) for unit in sorted(differences)}
+
+
+def case_means(records: Sequence[Record]) -> dict[str, float]:
+    """Return each validation case's mean Dice over classes, seeds and folds."""
+    found: dict[str, list[float]] = {}
+    for record in records:
+        for case in record.measurement.cases:
+            if case.mean is not None:
+                found.setdefault(case.case, []).append(case.mean)
+    return {case: fmean(values) for case, values in found.items()}
+
+
+def case_differences(ones: Sequence[Record], others: Sequence[Record]) -> dict[str, float]:
+    """Return how much higher the first trainings' mean Dice is, for each case that both have."""
+    mine, theirs = case_means(ones), case_means(others)
+    return {case: mine[case] - theirs[case] for case in mine if case in theirs}
 
 
 def mean_and_sd(scored: Scored) -> tuple[float, float | None]:

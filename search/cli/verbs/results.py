@@ -83,7 +83,8 @@ def compare(
     else:
         open_console().print(compare_table(reference, sides))
     if out is not None:
-        from search.visualization.figures.runs import draw_sides, write_figures
+        from search.visualization.figures.runs import draw_sides
+        from search.visualization.html import write_figures
 
         write_figures([draw_sides(sides)], out, title="voxnas compare")
 

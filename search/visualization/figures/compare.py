@@ -2,58 +2,33 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from search.analysis.snapshot import Snapshot
+from search.analysis.statistics.pairs import Pairs, compare_pairs
+from search.analysis.statistics.scores import case_differences
 from search.config.objectives import OBJECTIVES
 from search.trials.records import Record
 from search.visualization.components import Figure
-from search.visualization.figures.runs import SYMBOLS
-from search.visualization.figures.style import OTHERS, canvas, color, part, short
+from search.visualization.figures.style import MUTED, SYMBOLS, canvas, color, part, short
 
 
 @dataclass(frozen=True)
 class Paired:
-    """A trial's cases against the first trial's: differences of mean Dice, their mean, and its 95 % interval."""
+    """A trial's Dice minus the first trial's, by case, and what the differences amount to."""
 
     number: int
-    cases: tuple[str, ...]
-    differences: tuple[float, ...]
-    mean: float
-    low: float | None
-    high: float | None
-    p: float | None
+    differences: Mapping[str, float]
+    pairs: Pairs
 
 
 def paired(first: Record, other: Record) -> Paired | None:
-    """Pair the cases that both have (Wilcoxon's two-sided p); None where there is none."""
-    mine, theirs = _means(first), _means(other)
-    shared = [case for case in mine if case in theirs]
-    if not shared:
-        return None
-    differences = [theirs[case] - mine[case] for case in shared]
-    mean, p = statistics.fmean(differences), None
-    low = high = None
-    if len(shared) > 1:
-        from scipy.stats import t, wilcoxon
-
-        half = float(t.ppf(0.975, len(shared) - 1)) * statistics.stdev(differences) / len(shared) ** 0.5
-        low, high = mean - half, mean + half
-        p = float(wilcoxon(differences).pvalue) if any(differences) else 1.0
-    return Paired(other.number, tuple(shared), tuple(differences), mean, low, high, p)
-
-
-def _means(record: Record) -> dict[str, float]:
-    found = {}
-    for case in record.measurement.cases:
-        known = [dice for dice in case.dice if dice is not None]
-        if known:
-            found[case.case] = statistics.fmean(known)
-    return found
+    """Pair the cases that both have; None if they share none."""
+    differences = case_differences([other], [first])
+    return Paired(other.number, differences, compare_pairs([*differences.values()])) if differences else None
 
 
 def draw_paired(first: int, pairs: Sequence[Paired]) -> Figure:
@@ -63,18 +38,18 @@ def draw_paired(first: int, pairs: Sequence[Paired]) -> Figure:
         named = f"trial {pair.number}"
         spread = np.linspace(-0.22, 0.22, len(pair.differences)) if len(pair.differences) > 1 else [0.0]
         figure.add_scatter(
-            x=pair.differences,
+            x=[*pair.differences.values()],
             y=[at + each for each in spread],
             mode="markers",
             name=named,
             marker={"color": color(at), "size": 8, "opacity": 0.5},
-            text=pair.cases,
+            text=[*pair.differences],
             hovertemplate="%{text}: %{x:+.4f}<extra></extra>",
             customdata=[pair.number] * len(spread),
         )
-        if pair.low is not None and pair.high is not None:
+        if len(pair.differences) > 1:
             figure.add_scatter(
-                x=[pair.mean],
+                x=[pair.pairs.difference],
                 y=[at + 0.34],
                 mode="markers",
                 showlegend=False,
@@ -85,11 +60,11 @@ def draw_paired(first: int, pairs: Sequence[Paired]) -> Figure:
                     "symmetric": False,
                     "color": color(at),
                     "width": 6,
-                    "array": [pair.high - pair.mean],
-                    "arrayminus": [pair.mean - pair.low],
+                    "array": [pair.pairs.high - pair.pairs.difference],
+                    "arrayminus": [pair.pairs.difference - pair.pairs.low],
                 },
             )
-    figure.add_vline(x=0, line={"color": OTHERS, "dash": "dash"})
+    figure.add_vline(x=0, line={"color": MUTED, "dash": "dash"})
     figure.update_xaxes(title=f"Dice, difference to trial {first}", zeroline=False)
     figure.update_yaxes(
         tickvals=list(range(len(pairs))),
@@ -97,7 +72,7 @@ def draw_paired(first: int, pairs: Sequence[Paired]) -> Figure:
         range=[-0.5, len(pairs) - 0.35],
         zeroline=False,
     )
-    means = "; ".join(f"trial {pair.number} {pair.mean:+.4f}" for pair in pairs)
+    means = "; ".join(f"trial {pair.number} {pair.pairs.difference:+.4f}" for pair in pairs)
     return part(
         figure,
         name="paired",

@@ -15,14 +15,23 @@ from search.analysis.snapshot import Numbers
 from search.config.objectives import OBJECTIVES
 from search.visualization.components import Figure
 from search.visualization.figures.front_data import STRIP, Group, Scene
-from search.visualization.figures.style import ALL, BUDGET, OTHERS, canvas, color, part, short
+from search.visualization.figures.style import (
+    CONFIRMED,
+    FRONT,
+    LIMIT,
+    MUTED,
+    STOPPED,
+    SYMBOLS,
+    canvas,
+    part,
+    short,
+)
 
-SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star", "hexagon", "pentagon")
 # Symbols on a plane and in space, where others are drawn as characters that not every machine has a font for
 APART = {
-    "stopped": ("triangle-down", "circle-open", "#CC79A7"),
-    "over budget": ("x-thin", "square-open", BUDGET),
-    "failed": ("cross-thin", "diamond-open", OTHERS),
+    "stopped": ("triangle-down", "circle-open", STOPPED),
+    "over budget": ("x-thin", "square-open", LIMIT),
+    "failed": ("cross-thin", "diamond-open", MUTED),
 }
 
 
@@ -52,7 +61,7 @@ def _draw_2d(scene: Scene, selection: str) -> go.Figure:
         if name in scene.budgets:
             add(
                 **{side: scene.budgets[name]},
-                line={"dash": "dash", "color": BUDGET},
+                line={"dash": "dash", "color": LIMIT},
                 annotation_text="budget",
                 annotation_position="top left" if side == "x" else "top right",
             )
@@ -80,7 +89,7 @@ def _draw_2d(scene: Scene, selection: str) -> go.Figure:
     if selection:
         figure.update_layout(
             selections=[
-                {"type": "path", "path": selection, "xref": "x", "yref": "y", "line": {"color": OTHERS, "dash": "dot"}}
+                {"type": "path", "path": selection, "xref": "x", "yref": "y", "line": {"color": MUTED, "dash": "dot"}}
             ]
         )
     return figure
@@ -95,7 +104,7 @@ def _autorange(name: str) -> dict[str, Any]:
 def _add_group(figure: go.Figure, scene: Scene, group: Group, number: int) -> None:
     pale = group.rows[~scene.front[group.rows]]
     bright = group.rows[scene.front[group.rows]]
-    hue = color(number) if group.name else ALL
+    hue = group.color or FRONT
     named = short(group.name)
     x, y = (escape(OBJECTIVES[name].axis_title) for name in scene.axes)
     figure.add_scattergl(
@@ -104,7 +113,7 @@ def _add_group(figure: go.Figure, scene: Scene, group: Group, number: int) -> No
         name=named or "dominated",
         legendgroup=named,
         showlegend=bool(len(pale)) and not (named and len(bright)),
-        marker={"color": hue if named else OTHERS, "size": 6, "opacity": 0.3},
+        marker={"color": hue if named else MUTED, "size": 6, "opacity": 0.3},
         hovertemplate=f"trial %{{customdata}}<br>{x} %{{x}}<br>{y} %{{y}}<extra>{escape(named)}</extra>",
     )
     figure.add_scatter(
@@ -169,7 +178,7 @@ def _add_confirmed(figure: go.Figure, scene: Scene) -> None:
         "symmetric": False,
         "thickness": 1.5,
         "width": 5,
-        "color": "#009E73",
+        "color": CONFIRMED,
         "array": [(each.high or each.mean) - each.mean for each in scene.confirmed],
         "arrayminus": [each.mean - (each.low or each.mean) for each in scene.confirmed],
     }
@@ -178,7 +187,7 @@ def _add_confirmed(figure: go.Figure, scene: Scene) -> None:
         **{names[0]: means, names[1]: costs, f"error_{names[0]}": error},
         mode="markers",
         name="confirmed (95 %)",
-        marker={"symbol": "star", "size": 12, "color": "#009E73"},
+        marker={"symbol": "star", "size": 12, "color": CONFIRMED},
         customdata=[each.record.number for each in scene.confirmed],
         hoverinfo="text",
         hovertext=[
@@ -203,7 +212,7 @@ def _add_presets(figure: go.Figure, scene: Scene) -> None:
             mode="markers+text",
             name="papers",
             textposition="top center",
-            marker={"symbol": "square-open", "size": 10, "color": OTHERS},
+            marker={"symbol": "square-open", "size": 10, "color": MUTED},
         )
         return
     side = 1 - scene.learned
@@ -213,14 +222,14 @@ def _add_presets(figure: go.Figure, scene: Scene) -> None:
     for name, at in sorted(lines.items(), key=lambda item: item[1]):
         add = figure.add_hline if side else figure.add_vline
         label = {"annotation_text": name, "annotation_textangle": 0 if side else -90} if at > last + limit / 30 else {}
-        add(**{"y" if side else "x": at}, line={"dash": "dot", "width": 1, "color": OTHERS}, **label)
+        add(**{"y" if side else "x": at}, line={"dash": "dot", "width": 1, "color": MUTED}, **label)
         last = at if label else last
 
 
 def _draw_3d(scene: Scene) -> go.Figure:
     figure = canvas(height=620, margin={"l": 0, "r": 0, "t": 40, "b": 0})
-    for number, group in enumerate(scene.groups):
-        hue = color(number) if group.name else ALL
+    for group in scene.groups:
+        hue = group.color or FRONT
         named = short(group.name)
         pale, bright = group.rows[~scene.front[group.rows]], group.rows[scene.front[group.rows]]
         titles = [escape(OBJECTIVES[name].axis_title) for name in scene.axes]
@@ -232,7 +241,7 @@ def _draw_3d(scene: Scene) -> go.Figure:
             name=named or "dominated",
             legendgroup=named,
             opacity=0.3,
-            marker={"size": 3, "color": hue if named else OTHERS},
+            marker={"size": 3, "color": hue if named else MUTED},
             hovertemplate=template,
             showlegend=bool(len(pale)) and not (named and len(bright)),
         )
@@ -255,7 +264,7 @@ def _draw_3d(scene: Scene) -> go.Figure:
                 mode="lines",
                 hoverinfo="skip",
                 name=f"budget of {OBJECTIVES[name].heading}",
-                line={"color": BUDGET, "dash": "dash"},
+                line={"color": LIMIT, "dash": "dash"},
             )
     axes = dict(
         zip(("xaxis", "yaxis", "zaxis"), ({"title": OBJECTIVES[name].axis_title} for name in scene.axes), strict=True)
@@ -291,7 +300,7 @@ def _add_floor_3d(figure: go.Figure, scene: Scene, inside: Numbers) -> None:
             name="papers",
             textposition="top center",
             hoverinfo="text",
-            marker={"size": 4, "color": OTHERS, "symbol": "square-open"},
+            marker={"size": 4, "color": MUTED, "symbol": "square-open"},
         )
 
 

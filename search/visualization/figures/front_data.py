@@ -13,6 +13,7 @@ from search.analysis.confirmation import Confirmed
 from search.analysis.snapshot import Numbers, Snapshot
 from search.config.objectives import OBJECTIVES, show_named
 from search.trials.records import Costs
+from search.visualization.figures.style import MUTED, choice_color
 
 MOST_COLOURS = 7  # values of an axis with a colour of their own; the rarest share the last
 STRIP = ("over budget", "failed")  # trials without a Dice, on a strip of their own
@@ -20,10 +21,11 @@ STRIP = ("over budget", "failed")  # trials without a Dice, on a strip of their 
 
 @dataclass(frozen=True)
 class Group:
-    """Trials of one colour: rows of the snapshot."""
+    """Trials of one colour: rows of the snapshot. Without a name they are all trained trials."""
 
     name: str
     rows: NDArray[np.int64]
+    color: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,9 @@ def _groups(snapshot: Snapshot, by: str, rows: NDArray[np.int64]) -> list[Group]
     kept = order if len(order) <= MOST_COLOURS + 1 else order[:MOST_COLOURS]
     known = [str(value) for value in snapshot.axes[by]]
     kept.sort(key=lambda name: known.index(name) if name in known else len(known))
-    groups = [Group(name, rows[choices == name]) for name in kept]
+    groups = [Group(name, rows[choices == name], choice_color(by, name, at)) for at, name in enumerate(kept)]
     rest = rows[~np.isin(choices, kept)]
-    return [*groups, Group("others", rest)] if len(rest) else groups
+    return [*groups, Group("others", rest, MUTED)] if len(rest) else groups
 
 
 def trial_text(snapshot: Snapshot, row: int) -> str:

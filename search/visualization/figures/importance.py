@@ -11,7 +11,7 @@ from search.analysis.main_effects import Effect
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES
 from search.visualization.components import Figure
-from search.visualization.figures.style import ALL, DIVERGING, OTHERS, canvas, color, part, short
+from search.visualization.figures.style import DARK_INK, DIVERGING, FRONT, MUTED, canvas, color, part, short
 from space.place import AxisName
 
 MOST_AXES = 20  # of a figure
@@ -48,7 +48,7 @@ def draw_effects(effects: Sequence[Effect], objective: str) -> Figure:
     scale = OBJECTIVES[objective].drawn_per
     kept = sorted(sorted(effects, key=lambda each: -abs(each.mean))[: 2 * MOST_AXES], key=lambda each: each.axis)
     figure = canvas(height=130 + ROW * len(kept))
-    for name, sure, hue in (("told apart from zero", True, ALL), ("not told apart", False, OTHERS)):
+    for name, sure, hue in (("told apart from zero", True, FRONT), ("not told apart", False, MUTED)):
         chosen = [each for each in kept if (each.low > 0 or each.high < 0) == sure]
         if not chosen:
             continue
@@ -74,7 +74,7 @@ def draw_effects(effects: Sequence[Effect], objective: str) -> Figure:
                 for each in chosen
             ],
         )
-    figure.add_vline(x=0, line={"color": OTHERS, "dash": "dash", "width": 1})
+    figure.add_vline(x=0, line={"color": MUTED, "dash": "dash", "width": 1})
     figure.update_xaxes(title=f"change of {OBJECTIVES[objective].axis_title}")
     figure.update_yaxes(categoryorder="array", categoryarray=[_row(each) for each in reversed(kept)], automargin=True)
     apart = sum(each.low > 0 or each.high < 0 for each in kept)
@@ -122,7 +122,7 @@ def draw_places(effects: Sequence[Effect], objective: str) -> Figure | None:
         text=text,
         texttemplate="%{text}",
         hovertemplate="%{y} at %{x}: %{text}<extra></extra>",
-        textfont={"color": "#10151b"},
+        textfont={"color": DARK_INK},
         colorbar={"title": {"text": "change"}, "thickness": 12},
         reversescale=not OBJECTIVES[objective].is_maximized,
     )

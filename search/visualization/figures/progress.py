@@ -10,7 +10,7 @@ import numpy as np
 from search.analysis.snapshot import Numbers, Snapshot, Trial
 from search.config.objectives import per_device
 from search.visualization.components import Figure
-from search.visualization.figures.style import ALL, OTHERS, canvas, color, part
+from search.visualization.figures.style import FRONT, MUTED, STOPPED, canvas, color, part, tint
 
 MOST_STOPPED = 60  # curves of stopped trials, the last ones
 
@@ -85,7 +85,7 @@ def draw_climb(steps: Climb, band: Band | None, *, hours: bool) -> Figure:
             x=sides[0],
             y=sides[1],
             fill="toself",
-            fillcolor="rgba(138,143,152,0.25)",
+            fillcolor=tint(MUTED, 0.25),
             line={"width": 0},
             hoverinfo="skip",
             name=f"random search ({band.repeats} repeats)",
@@ -94,7 +94,7 @@ def draw_climb(steps: Climb, band: Band | None, *, hours: bool) -> Figure:
             x=band.at,
             y=band.middle,
             mode="lines",
-            line={"color": OTHERS, "dash": "dot"},
+            line={"color": MUTED, "dash": "dot"},
             name="its median",
             hoverinfo="skip",
         )
@@ -103,7 +103,7 @@ def draw_climb(steps: Climb, band: Band | None, *, hours: bool) -> Figure:
         x=x,
         y=steps.volumes,
         mode="lines+markers",
-        line={"shape": "hv", "color": ALL, "width": 2},
+        line={"shape": "hv", "color": FRONT, "width": 2},
         marker={"size": 5},
         customdata=steps.numbers,
         hovertemplate="%{y:.4f} after trial %{customdata}<extra></extra>",
@@ -138,7 +138,7 @@ def draw_curves(running: Sequence[Trial], stopped: Sequence[Trial]) -> Figure:
             x=epochs,
             y=dice,
             mode="lines",
-            line={"color": OTHERS, "width": 1},
+            line={"color": MUTED, "width": 1},
             opacity=0.5,
             hoverinfo="skip",
             showlegend=False,
@@ -148,7 +148,7 @@ def draw_curves(running: Sequence[Trial], stopped: Sequence[Trial]) -> Figure:
             x=[trial.curve[-1][0] for trial in stopped],
             y=[trial.curve[-1][1] for trial in stopped],
             mode="markers",
-            marker={"symbol": "x", "size": 8, "color": "#CC79A7"},
+            marker={"symbol": "x", "size": 8, "color": STOPPED},
             name="stopped at this rung",
             customdata=[trial.number for trial in stopped],
             hovertemplate="trial %{customdata} stopped at epoch %{x}<br>Dice %{y:.4f}<extra></extra>",

@@ -1,19 +1,28 @@
-"""What the views' figures share: the empty canvas, colours that colour-blind eyes tell apart, short names.
+"""The one style of all figures: palette, colours by meaning, symbols, the empty figure, short names.
 
 Colours of text, axes and grid are left to the page, which has a light and a dark form.
 """
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import plotly.graph_objects as go
 
 from search.visualization.components import Figure
+from space.place import AxisName
 
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#B8A900", "#8A8F98")  # Okabe and Ito
-ALL, OTHERS, BUDGET = PALETTE[0], "#8A8F98", "#D55E00"
-DIVERGING = [[0.0, "#D55E00"], [0.5, "#BFC5CC"], [1.0, "#0072B2"]]
+# Okabe and Ito's palette, safe for colour-blind eyes; its black is grey here, and its yellow darker
+BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
+RED, SKY, OLIVE, GREY = "#D55E00", "#56B4E9", "#B8A900", "#8A8F98"
+PALETTE = (BLUE, ORANGE, GREEN, PINK, RED, SKY, OLIVE, GREY)
+FRONT, MUTED, LIMIT, STOPPED, CONFIRMED = BLUE, GREY, RED, PINK, GREEN
+DIVERGING = [[0.0, ORANGE], [0.5, "#F4F5F7"], [1.0, SKY]]  # light enough for DARK_INK
+DARK_INK = "#10151b"  # text on a coloured ground, in both forms of the page
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star", "hexagon", "pentagon")
+BLOCKS = {"none": GREY, "isa": BLUE, "csam": ORANGE, "joint": GREEN, "epa": PINK}
+PLUG_IN_BLOCKS = (RED, SKY, OLIVE)
 WIDEST = 28  # letters of a name that a figure shows
 LAYOUT: dict[str, Any] = {
     "template": "none",
@@ -39,11 +48,28 @@ def part(figure: go.Figure, *, name: str, title: str, label: str, lasso: str = "
     return Figure(name, title, figure.to_json(), label, wide, lasso)
 
 
-def short(name: str) -> str:
+def short(name: str, *, widest: int = WIDEST) -> str:
     """Cut a name that is too long for an axis."""
-    return name if len(name) <= WIDEST else f"{name[: WIDEST - 1]}…"
+    return name if len(name) <= widest else f"{name[: widest - 1]}…"
 
 
 def color(number: int) -> str:
     """Return the colour of a series."""
     return PALETTE[number % len(PALETTE)]
+
+
+def tint(color: str, share: float) -> str:
+    """Return a colour that lets the page show through, so that text stays readable in both forms."""
+    red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{share:g})"
+
+
+def block_color(name: str) -> str:
+    """Return an attention block's colour, the same in every figure; a plug-in's follows from its name."""
+    return BLOCKS.get(name) or PLUG_IN_BLOCKS[zlib.crc32(name.encode()) % len(PLUG_IN_BLOCKS)]
+
+
+def choice_color(axis: str, choice: str, number: int) -> str:
+    """Return the colour of a choice on an axis of the space: a block's own, or that of a series."""
+    is_block = AxisName.parse(axis).is_attention and choice != "others"
+    return block_color(choice) if is_block else color(number)

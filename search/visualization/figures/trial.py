@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from search.config.units import show_bytes, show_count
 from search.trials.records import CaseDice, Epoch
 from search.visualization.components import Figure
-from search.visualization.figures.style import ALL, OTHERS, canvas, color, part, short
+from search.visualization.figures.style import BLOCKS, FRONT, MUTED, SKY, block_color, canvas, color, part, short, tint
 
 if TYPE_CHECKING:
     from search.costs.layers import Layer
@@ -64,7 +64,7 @@ def draw_u(places: Sequence[Box], *, name: str) -> Figure:
     at = {(each.side, each.level): (columns[each.side], -float(each.level)) for each in places}
     for start, end in _ways(at, levels):
         (xa, ya), (xb, yb) = at[start], at[end]
-        figure.add_scatter(x=[xa, xb], y=[ya, yb], mode="lines", line={"color": OTHERS, "width": 2}, hoverinfo="skip")
+        figure.add_scatter(x=[xa, xb], y=[ya, yb], mode="lines", line={"color": MUTED, "width": 2}, hoverinfo="skip")
     for each in places:
         x, y = at[each.side, each.level]
         size = " × ".join(map(str, each.output)) if each.output else "in training only"
@@ -76,14 +76,14 @@ def draw_u(places: Sequence[Box], *, name: str) -> Figure:
             y0=y - 0.4,
             y1=y + 0.4,
             layer="above",
-            fillcolor="#F3C26B" if each.attention else "#B9D3E6",
-            line={"color": ALL, "width": 1},
+            fillcolor=_fill(each),
+            line={"color": FRONT, "width": 1},
         )
         text = (
             f"<b>{title}</b> {escape(short(', '.join(each.blocks)))}<br>{size}<br>"
             f"{show_count(each.params)} parameters, {show_bytes(each.outputs_bytes)}"
         )
-        figure.add_annotation(x=x, y=y, text=text, showarrow=False, font={"size": 11, "color": "#10151b"})
+        figure.add_annotation(x=x, y=y, text=text, showarrow=False, font={"size": 11})
         figure.add_scatter(
             x=[x],
             y=[y],
@@ -108,6 +108,15 @@ def draw_u(places: Sequence[Box], *, name: str) -> Figure:
         wide=True,
         label=f"U of {levels} levels, attention at {attended or 'no place'}; the table below says the same",
     )
+
+
+def _fill(box: Box) -> str:
+    """Return a place's colour: that of its attention block, or a pale blue."""
+    if not box.attention:
+        return tint(SKY, 0.2)
+    titles = [title.lower() for title in box.blocks]
+    known = [name for name in BLOCKS if any(title.startswith(name) for title in titles)]
+    return tint(block_color(known[0] if known else titles[-1]), 0.45)
 
 
 def _ways(at: dict[tuple[str, int], tuple[float, float]], levels: int) -> list[tuple[tuple[str, int], tuple[str, int]]]:
@@ -141,7 +150,7 @@ def draw_learning(epochs: Sequence[Epoch]) -> Figure:
         name="Dice",
         yaxis="y2",
         mode="lines+markers",
-        line={"color": ALL},
+        line={"color": FRONT},
         marker={"size": 6, "symbol": "diamond"},
     )
     figure.update_xaxes(title="epoch")
@@ -162,7 +171,7 @@ def draw_learning(epochs: Sequence[Epoch]) -> Figure:
 
 def draw_cases(cases: Sequence[CaseDice], labels: Sequence[str]) -> Figure:
     """Draw the Dice of each case and class as a heat map, the worst case at the bottom."""
-    ordered = sorted(cases, key=lambda each: -(case_mean(each) or 0.0))
+    ordered = sorted(cases, key=lambda each: -(each.mean or 0.0))
     values = [[dice for dice in each.dice] for each in reversed(ordered)]
     figure = canvas(height=120 + 24 * len(ordered))
     figure.add_heatmap(
@@ -187,9 +196,3 @@ def draw_cases(cases: Sequence[CaseDice], labels: Sequence[str]) -> Figure:
         title="Dice by class and case",
         label=f"Dice of {len(cases)} cases and {len(labels)} classes; the table below says the same",
     )
-
-
-def case_mean(case: CaseDice) -> float | None:
-    """Return a case's mean over the classes that it has; None where it has none."""
-    known = [dice for dice in case.dice if dice is not None]
-    return sum(known) / len(known) if known else None

@@ -18,10 +18,7 @@ def ablations_page(snapshot: Snapshot, asked: Asked) -> Page:
         return Page("Ablations", (), (Note(text),))
     found = json.loads(file.read_text(encoding="utf-8"))
     parts: list[Part] = [Facts(tuple((term, value) for term, value in found["tiles"]))]
-    parts += [
-        Figure(f"ablation-{at}", title, drawing, f"{title}; the tables below say the same")
-        for at, (title, drawing) in enumerate(found["figures"])
-    ]
+    parts += [Figure(**each) for each in found["figures"]]
     for at, table in enumerate(found["tables"]):
         parts.append(Table(f"ablation-table-{at}", table["title"], tuple(table["headings"]), table["rows"]))
         parts += [Note(note) for note in table["notes"]]

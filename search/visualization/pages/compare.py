@@ -62,15 +62,17 @@ def _differences(snapshot: Snapshot, records: list[Record]) -> Table:
 
 
 def _pairs_table(first: int, pairs: list[Paired]) -> Table:
-    rows: list[list[Cell]] = [
-        [
-            (pair.number, str(pair.number)),
-            (pair.mean, f"{pair.mean:+.4f}"),
-            "" if pair.low is None or pair.high is None else f"{pair.low:+.4f} to {pair.high:+.4f}",
-            (pair.p, "" if pair.p is None else f"{pair.p:.2g}"),
-            (len(pair.cases), str(len(pair.cases))),
-        ]
-        for pair in pairs
-    ]
+    rows = [_pair_row(pair) for pair in pairs]
     headings = ("trial", f"Dice minus trial {first}'s", "95 % interval", "p (Wilcoxon)", "cases")
     return Table("pairs", "Paired over cases", headings, rows, opens="trial")
+
+
+def _pair_row(pair: Paired) -> list[Cell]:
+    found, several = pair.pairs, len(pair.differences) > 1
+    return [
+        (pair.number, str(pair.number)),
+        (found.difference, f"{found.difference:+.4f}"),
+        f"{found.low:+.4f} to {found.high:+.4f}" if several else "",
+        (found.p, f"{found.p:.2g}") if several else (None, ""),
+        (found.units, str(found.units)),
+    ]

@@ -9,7 +9,6 @@ from search.analysis.snapshot import Snapshot
 from search.trials.files import WEIGHTS
 from search.trials.records import Record
 from search.visualization.components import Heading, Note, Part, Picture
-from search.visualization.figures.trial import case_mean
 from search.visualization.pages.page import Asked
 from search.visualization.slow_tasks import slices_of
 from space.architecture import Architecture
@@ -45,7 +44,7 @@ def slice_parts(snapshot: Snapshot, record: Record, asked: Asked) -> list[Part]:
     if found is None:
         return [*parts, Note("The cases are being segmented; they appear here in a moment.")]
     for which, case in cases.items():
-        mean = next(case_mean(each) for each in record.measurement.cases if each.case == case) or 0.0
+        mean = next(each.mean for each in record.measurement.cases if each.case == case) or 0.0
         title = f"{which}: {case}, Dice {mean:.3f}; truth orange, prediction blue, both white"
         parts.append(Picture(title, "data:image/png;base64," + base64.b64encode(found[case]).decode()))
     return parts
@@ -59,7 +58,7 @@ def needs_code(architecture: Architecture) -> str:
 
 def ranked_cases(record: Record) -> dict[str, str]:
     """Return the names of the worst, median and best case; fewer where there are fewer cases."""
-    scored = sorted((mean, each.case) for each in record.measurement.cases if (mean := case_mean(each)) is not None)
+    scored = sorted((mean, each.case) for each in record.measurement.cases if (mean := each.mean) is not None)
     if not scored:
         return {}
     found = {"worst": scored[0][1], "median": scored[len(scored) // 2][1], "best": scored[-1][1]}

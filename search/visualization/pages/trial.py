@@ -9,7 +9,7 @@ from search.config.objectives import OBJECTIVES, show
 from search.config.units import show_bytes, show_count, show_seconds
 from search.trials.records import Record
 from search.visualization.components import Cell, Command, Facts, Note, Part, Table
-from search.visualization.figures.trial import boxes, case_mean, draw_cases, draw_learning, draw_u
+from search.visualization.figures.trial import boxes, draw_cases, draw_learning, draw_u
 from search.visualization.pages.lasso import filtered
 from search.visualization.pages.page import Asked, Page
 from search.visualization.pages.slices import needs_code, slice_parts
@@ -140,7 +140,7 @@ def _scores(snapshot: Snapshot, record: Record) -> list[Part]:
     )
     rows: list[list[Cell]] = []
     for case in measurement.cases:
-        mean = case_mean(case)
+        mean = case.mean
         cells: list[Cell] = [(dice, "both empty" if dice is None else f"{dice:.4f}") for dice in case.dice]
         rows.append([case.case, (mean, "" if mean is None else f"{mean:.4f}"), *cells])
     headings = ("case", "mean", *named)
