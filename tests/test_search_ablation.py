@@ -27,7 +27,7 @@ from search.runner.local import LocalExecutor
 from search.storage import read_records
 from search.visualization.components import Figure, Table
 from search.visualization.pages.ablations import ablations_page
-from search.visualization.pages.page import Asked
+from search.visualization.pages.page import Request
 from space.presets import PRESETS
 
 AXES = """\
@@ -217,10 +217,10 @@ def test_results_are_written_in_every_format(finished):
     named = {"table.md", "table.tex", "table.csv", "methods.txt", "report.html", "findings.json", "cases.parquet"}
     assert set(paths) == named
     own = plan.plans[0]
-    page = ablations_page(SnapshotReader(own.study, plan.folder, own.url).read(), Asked())
-    shown = [part for part in page.parts if isinstance(part, Table)]
+    page = ablations_page(SnapshotReader(own.study, plan.folder, own.url).read(), Request())
+    shown = [part for part in page.components if isinstance(part, Table)]
     assert [each.title for each in shown] == [table.title for table in found.tables]
-    assert any(isinstance(part, Figure) and "paired differences" in part.title for part in page.parts)
+    assert any(isinstance(part, Figure) and "paired differences" in part.title for part in page.components)
     scores = read_cases(paths["cases.parquet"])
     assert tuple(scores) == found.scores and len(scores) == 3 * 2 * 4 * 2 * 2  # arms, seeds, cases, metrics, classes
     assert {each.arm for each in scores} == {"base", "no attention@bottleneck", "half the data, longer"}

@@ -11,7 +11,7 @@ from search.ablation.figures import ALONE, OPEN, draw_classes, draw_forest, draw
 from search.ablation.report import TEMPLATE
 from search.ablation.summary import Design, summarise
 from search.ablation.tables import signed, tables, to_html, to_latex, to_markdown
-from search.visualization.figures.style import part
+from search.visualization.figures.style import component
 from search.visualization.html import figure_html, render_page
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
@@ -39,7 +39,7 @@ def test_a_figure_shows_the_numbers_of_the_table(summary):
     assert set(rows) == {*lines, "base", "again"} and rows["again"][2] == "= base"
     for arm, line in lines.items():
         assert rows[arm][3] == signed(line.difference, 4) and line.low <= line.difference <= line.high
-        assert (line.kind == OPEN) == (rows[arm][-1] == "not told apart")
+        assert (line.kind == OPEN) == (rows[arm][-1] == "not significant")
         assert (line.kind == ALONE) == rows[arm][-1].endswith("†")
     drawn = draw_forest(list(lines.values()), metric="dice", baseline="base")
     assert sorted(x for trace in drawn.data for x in trace.x) == sorted(each.difference for each in lines.values())
@@ -71,7 +71,9 @@ def test_the_report_draws_fits_the_window_and_makes_no_requests(summary, tmp_pat
         "tiles": [("arms", "5")],
         "methods": "m",
         "arms": [("base", "", "plain", "")],
-        "figures": [figure_html(part(each, name=f"{at}", title="t", label="l")) for at, each in enumerate(figures)],
+        "figures": [
+            figure_html(component(each, name=f"{at}", title="t", label="l")) for at, each in enumerate(figures)
+        ],
         "tables": [(each.title, to_html(each), each.notes) for each in tables(summary, same=[])],
     }
     path = tmp_path / "report.html"

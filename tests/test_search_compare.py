@@ -19,7 +19,7 @@ from search.config.schema import Objectives
 from search.runner.local import run_study
 from search.runner.plan import make_plan
 from search.trials.pareto import hypervolume
-from search.visualization.figures.runs import draw_sides
+from search.visualization.figures.runs import draw_runs
 from search.visualization.html import as_plotly
 
 
@@ -41,25 +41,25 @@ def test_runs_are_compared_from_their_worst_reference_point(folders):
     snapshots = [snapshot_of_run(folder) for folder in folders]
     halved = {name: 0.5 * value for name, value in snapshots[1].reference.items()}
     snapshots[1] = replace(snapshots[1], reference=halved)
-    reference, sides = compare_runs(snapshots)
+    reference, compared = compare_runs(snapshots)
     assert reference == snapshots[0].reference
-    assert [side.name for side in sides] == ["tiny (random)", "tiny-local (local)"]
-    for snapshot, side in zip(snapshots, sides, strict=True):
+    assert [run.name for run in compared] == ["tiny (random)", "tiny-local (local)"]
+    for snapshot, run in zip(snapshots, compared, strict=True):
         last = hypervolume(snapshot.records(), snapshot.study.directions, reference)
-        assert side.curve[-1] == (pytest.approx(side.hours), pytest.approx(last)) and side.after(side.hours) == last > 0
-        assert side.after(0.0) == 0.0 and [*side.curve] == sorted(side.curve)
-        assert side.hours * 3600 == pytest.approx(sum(each.measurement.seconds for each in snapshot.records()))
+        assert run.curve[-1] == (pytest.approx(run.hours), pytest.approx(last)) and run.after(run.hours) == last > 0
+        assert run.after(0.0) == 0.0 and [*run.curve] == sorted(run.curve)
+        assert run.hours * 3600 == pytest.approx(sum(each.measurement.seconds for each in snapshot.records()))
 
 
 def test_the_figure_shows_each_runs_front_and_curve(folders):
-    _, sides = compare_runs([snapshot_of_run(folder) for folder in folders])
-    figure = as_plotly(draw_sides(sides))
-    for side in sides:
-        drawn = [trace for trace in figure.data if trace.name == side.name]
+    _, compared = compare_runs([snapshot_of_run(folder) for folder in folders])
+    figure = as_plotly(draw_runs(compared))
+    for run in compared:
+        drawn = [trace for trace in figure.data if trace.name == run.name]
         assert [trace.mode for trace in drawn] == [*["markers"] * 4, "lines"]  # two planes
-        assert len(drawn[1].x) == len(drawn[3].x) == len(side.snapshot.front())
-        assert len(drawn[0].x) + len(drawn[1].x) == len(side.snapshot.trials)
-        assert tuple(drawn[4].y) == tuple(volume for _, volume in side.curve)
+        assert len(drawn[1].x) == len(drawn[3].x) == len(run.snapshot.front())
+        assert len(drawn[0].x) + len(drawn[1].x) == len(run.snapshot.trials)
+        assert tuple(drawn[4].y) == tuple(volume for _, volume in run.curve)
 
 
 def test_the_command_prints_and_draws(folders, tmp_path):

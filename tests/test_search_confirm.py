@@ -124,7 +124,7 @@ def test_the_commands_show_the_confirmed_front(finished):
         [*COMMAND, "front", str(made.file), "--confirmed", *where], capture_output=True, text=True, env=environment
     )
     assert shown.returncode == 0, shown.stderr
-    assert "points of the front, confirmed" in shown.stdout and "cheapest" in shown.stdout
+    assert "1 point of the front, confirmed" in shown.stdout and "cheapest" in shown.stdout
     values = subprocess.run(
         [*COMMAND, "front", str(made.file), "--confirmed", "--json", *where], capture_output=True, text=True
     )

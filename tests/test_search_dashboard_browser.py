@@ -74,8 +74,8 @@ def walk(page, path):
 def test_every_view_opens_without_errors_and_fits_the_window(opened, size):
     page = opened("/study/made/front", size)
     for study, views in (
-        ("made", ("progress", "matters", "trial", "compare")),
-        ("failed", ("front", "matters")),
+        ("made", ("progress", "importance", "trial", "compare")),
+        ("failed", ("front", "importance")),
         (LONG, ("front", "trial")),
     ):
         for view in views:

@@ -38,7 +38,7 @@ RECORDS = [
         ("cheapest:dice>=0.4", 0, "training memory 100 B, Dice 0.5000"),
         ("under:memory=0.5KB", 1, "the best of 2 with training memory up to 500 B on a front of 3 networks: Dice 0.8"),
         ("under:memory=1GiB,latency=1s", 2, "with training memory up to 1.0 GiB and latency up to 1"),
-        ("0", 0, "asked for by its number; it stands on the front of 3"),
+        ("0", 0, "asked for by its number; it is on the front of 3"),
         ("3", 3, "it is not on the front: trial 1 is better in Dice and training memory taken together"),
     ],
 )
@@ -57,7 +57,7 @@ def test_without_dice_best_means_best_in_the_first_objective():
 def test_a_twin_of_a_network_on_the_front_is_reported():
     twins = [RECORDS[1], RECORDS[6]]
     reasons = {choose(str(twin.number), twins, DIRECTIONS).why.partition("; ")[2] for twin in twins}
-    assert reasons == {"it stands on the front of 1", "it equals a network of the front"}
+    assert reasons == {"it is on the front of 1", "it equals a network of the front"}
 
 
 def test_a_number_works_even_if_latencies_of_two_devices_have_no_front():

@@ -14,7 +14,7 @@ from search.config.schema import Halving
 from search.runner.local import run_study
 from search.runner.plan import make_plan
 from search.storage import read_records
-from search.trials.halving import best_rows, goes_on, rungs, why_stop
+from search.trials.halving import best_rows, is_promoted, rungs, stop_reason
 from search.trials.pareto import pareto_front
 from search.trials.records import Costs, Epoch, Measurement, Record
 from space.architecture import Architecture
@@ -40,7 +40,7 @@ def test_rungs_grow_by_the_reduction_and_end_before_the_last_epoch(settings, exp
 @given(st.integers(1, 30), st.integers(2, 4), st.integers(0, 1000))
 def test_the_reduction_sets_how_many_continue_and_none_is_behind_a_trial_it_dominates(count, reduction, seed):
     losses = np.random.default_rng(seed).integers(0, 6, size=(count, 3)).astype(float)
-    on = [goes_on(losses, which=row, reduction=float(reduction)) for row in range(count)]
+    on = [is_promoted(losses, which=row, reduction=float(reduction)) for row in range(count)]
     assert sum(on) == max(1, count // reduction)
     place = {row: position for position, row in enumerate(best_rows(losses).tolist())}
     for one in range(count):
@@ -62,7 +62,7 @@ def trial(number, curve, memory, state="trained"):
 
 
 def verdict(records, record, **changes):
-    return why_stop(
+    return stop_reason(
         records, record, **{"halving": HALVING, "epochs": 8, "every": 1, "directions": DIRECTIONS, **changes}
     )
 

@@ -21,7 +21,7 @@ from search.visualization.figures.front import draw_front
 from search.visualization.figures.front_data import front_scene
 from search.visualization.pages.compare import compare_page
 from search.visualization.pages.front import front_page
-from search.visualization.pages.page import Asked
+from search.visualization.pages.page import Request
 from search.visualization.pages.trial import trial_page
 
 each_objective = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=list(OBJECTIVES))
@@ -126,10 +126,10 @@ def test_figures_and_pages_cover_every_objective(snapshot):
     for name in OBJECTIVES:
         figure = draw_front(front_scene(snapshot, (name, cost_axis([name]))))
         assert OBJECTIVES[name].axis_title in figure.drawing
-    for page in (front_page(snapshot, Asked()), compare_page(snapshot, Asked())):
-        shown = str(page.parts)
+    for page in (front_page(snapshot, Request()), compare_page(snapshot, Request())):
+        shown = str(page.components)
         assert all(each.heading in shown for each in OBJECTIVES.values())
-    shown = dict(trial_page(snapshot, Asked()).parts[0].pairs)
+    shown = dict(trial_page(snapshot, Request()).components[0].pairs)
     assert all(each.heading in shown for each in OBJECTIVES.values())
 
 

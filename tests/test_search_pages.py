@@ -20,14 +20,14 @@ from search.visualization.components import Command, Figure, Note, Table
 from search.visualization.figures.compare import paired
 from search.visualization.figures.front import draw_front
 from search.visualization.figures.front_data import front_scene
-from search.visualization.figures.progress import climb, random_band
+from search.visualization.figures.progress import hypervolume_steps, random_band
 from search.visualization.figures.style import PALETTE, block_color, tint
 from search.visualization.figures.trial import boxes
 from search.visualization.pages.compare import compare_page
 from search.visualization.pages.elements import Element, to_html
 from search.visualization.pages.front import front_page
 from search.visualization.pages.lasso import filtered, read_lasso
-from search.visualization.pages.page import Asked
+from search.visualization.pages.page import Request
 from search.visualization.pages.slices import ranked_cases
 from search.visualization.pages.studies import studies_page
 from search.visualization.pages.trial import export_command, trial_page
@@ -61,17 +61,17 @@ def test_a_snapshot_has_the_front_and_the_hypervolume_that_records_have(made):
         assert volumes[count - 1] == pytest.approx(reached)
     assert made.hypervolume == volumes[-1]
     assert hours[-1] == pytest.approx(sum(trial.spent_s for trial in made.trials) / 3600)
-    steps = climb(made)
+    steps = hypervolume_steps(made)
     assert steps.volumes[-1] == volumes[-1] and len(steps.trials) < len(rows)
 
 
 def test_untrained_trials_are_shown_separately_and_stopped_ones_with_their_dice_so_far(made):
     scene = front_scene(made, ("memory", "dice"))
-    for state, rows in scene.apart.items():
+    for state, rows in scene.untrained.items():
         assert {made.trials[row].state for row in rows} <= {state} and not scene.front[rows].any()
-    row = scene.apart["stopped"][0]
+    row = scene.untrained["stopped"][0]
     assert scene.points[row, 1] == pytest.approx(made.trials[row].curve[-1][1])
-    assert np.isnan(scene.points[scene.apart["over budget"], 1]).all()
+    assert np.isnan(scene.points[scene.untrained["over budget"], 1]).all()
     assert scene.budgets == {"memory": 1600.0}
 
 
@@ -98,7 +98,7 @@ def test_a_lasso_selects_the_trials_inside_it_on_its_own_axes(made):
     for trial, held in zip(made.trials, inside, strict=True):
         dice = trial.dice_so_far if trial.state == "stopped" else trial.values[0]
         assert held == (400 < trial.values[1] / 2**20 < 1000 and 0.7 < dice < 1.0)
-    shown, notes = filtered(made, Asked({"lasso": "memory,dice:400,0.7;1000,0.7;1000,1;400,1"}))
+    shown, notes = filtered(made, Request({"lasso": "memory,dice:400,0.7;1000,0.7;1000,1;400,1"}))
     assert len(shown.trials) == inside.sum() and f"Only the {inside.sum()} of 150 trials" in notes[0].text
     assert lasso.path("memory", "dice").startswith("M400,0.7L") and lasso.path("latency", "dice") == ""
     for nonsense in (
@@ -114,15 +114,15 @@ def test_a_lasso_selects_the_trials_inside_it_on_its_own_axes(made):
 
 def test_a_lasso_leaves_its_own_front_to_choose_a_trial_and_trials_to_compare(made):
     text = "memory,dice:400,0.7;1000,0.7;1000,1;400,1"
-    shown, _ = filtered(made, Asked({"lasso": text}))
+    shown, _ = filtered(made, Request({"lasso": text}))
     offered = {str(number) for number in shown.numbers[shown.on_front]}
-    for page in (compare_page(made, Asked({"lasso": text})), trial_page(made, Asked({"lasso": text}))):
-        assert "trials inside the lasso" in page.parts[0].text
+    for page in (compare_page(made, Request({"lasso": text})), trial_page(made, Request({"lasso": text}))):
+        assert "trials inside the lasso" in page.components[0].text
         for control in page.controls:
             assert {value for value, _ in control.options} - {""} == offered and control.value in {*offered, ""}
-    empty = Asked({"lasso": "memory,dice:1,0.1;2,0.1;2,0.2"})
-    assert "too few" in compare_page(made, empty).parts[1].text
-    assert trial_page(made, empty).parts[0].text.startswith("Only the 0 of 150 trials")
+    empty = Request({"lasso": "memory,dice:1,0.1;2,0.1;2,0.2"})
+    assert "too few" in compare_page(made, empty).components[1].text
+    assert trial_page(made, empty).components[0].text.startswith("Only the 0 of 150 trials")
 
 
 def test_in_three_dimensions_trials_without_dice_are_drawn_at_the_minimum(made):
@@ -131,7 +131,7 @@ def test_in_three_dimensions_trials_without_dice_are_drawn_at_the_minimum(made):
     traces = {trace["name"]: trace for trace in json.loads(draw_front(scene).drawing)["data"]}
     least = np.nanmin(scene.points[np.isfinite(scene.points).all(axis=1), 2])
     for state in ("over budget", "stopped", "failed"):
-        rows = [row for row in scene.apart[state] if np.isfinite(scene.points[row]).any()]
+        rows = [row for row in scene.untrained[state] if np.isfinite(scene.points[row]).any()]
         found = column(traces[state]["customdata"]) if state in traces else ()
         assert [*found] == [*scene.numbers[rows]]
     assert np.allclose(column(traces["over budget"]["z"]), least)
@@ -202,8 +202,8 @@ def test_paired_differences_use_the_cases_that_both_trials_have(made):
     assert pair.pairs.difference == pytest.approx(-0.1) and pair.pairs.p == pytest.approx(2 / 2**5)
     again = paired(one, replace(other, number=8))
     assert again.pairs == compare_pairs([*again.differences.values()])  # as in an ablation
-    page = compare_page(made, Asked({"a": "0", "b": "1"}))
-    (table,) = [part for part in page.parts if getattr(part, "name", "") == "pairs"]
+    page = compare_page(made, Request({"a": "0", "b": "1"}))
+    (table,) = [item for item in page.components if getattr(item, "name", "") == "pairs"]
     assert table.rows[0][2] == f"{again.pairs.low:+.4f} to {again.pairs.high:+.4f}"
     assert paired(one, replace(other, measurement=Measurement("failed"))) is None
 
@@ -224,18 +224,20 @@ def test_the_diagram_shows_every_layer_of_the_network_at_its_place(made):
 
 def test_a_trial_page_shows_its_export_command_reason_and_spread(made):
     trained = next(trial.number for trial in made.trials if trial.state == "trained")
-    parts = trial_page(made, Asked({"trial": str(trained)})).parts
-    assert export_command(made, trained) in [part.line for part in parts if isinstance(part, Command)]
-    facts = dict(parts[0].pairs)
+    components = trial_page(made, Request({"trial": str(trained)})).components
+    assert export_command(made, trained) in [item.line for item in components if isinstance(item, Command)]
+    facts = dict(components[0].pairs)
     assert "half the interquartile range of 30" in facts["latency"] and facts["latency on"].startswith("a device")
-    table = next(part for part in parts if isinstance(part, Table) and part.name == "dice")
+    table = next(item for item in components if isinstance(item, Table) and item.name == "dice")
     assert table.headings == ("case", "mean", *LABELS[1:])
     refused = next(trial for trial in made.trials if trial.state == "over budget")
     notes = [
-        part.text for part in trial_page(made, Asked({"trial": str(refused.number)})).parts if isinstance(part, Note)
+        item.text
+        for item in trial_page(made, Request({"trial": str(refused.number)})).components
+        if isinstance(item, Note)
     ]
     assert f"over budget: {refused.reason}" in notes
-    assert "no trial 99999" in trial_page(made, Asked({"trial": "99999"})).parts[0].text
+    assert "no trial 99999" in trial_page(made, Request({"trial": "99999"})).components[0].text
 
 
 def test_the_worst_the_median_and_the_best_case_are_named_once_each(made):
@@ -269,22 +271,22 @@ def test_latencies_of_two_devices_are_refused_with_the_reason(made, tmp_path):
 
     elsewhere = [moved(record) for record in made_records(30)]
     far = snapshot_of(tmp_path, elsewhere, study=made_study("far"))
-    refused = studies_page([made, far], [], Asked({"x": "latency"})).parts
+    refused = studies_page([made, far], [], Request({"x": "latency"})).components
     assert any(
-        isinstance(part, Note)
-        and "Latencies of different devices can't be compared" in part.text
-        and "another" in part.text
-        for part in refused
+        isinstance(item, Note)
+        and "Latencies of different devices can't be compared" in item.text
+        and "another" in item.text
+        for item in refused
     )
-    assert not any(isinstance(part, Figure) for part in refused)
-    assert any(isinstance(part, Figure) for part in studies_page([made, far], [], Asked({"x": "memory"})).parts)
+    assert not any(isinstance(item, Figure) for item in refused)
+    assert any(isinstance(item, Figure) for item in studies_page([made, far], [], Request({"x": "memory"})).components)
     mixed = snapshot_of(
         tmp_path,
         [*made_records(20), *[replace(each, number=each.number + 20) for each in elsewhere[:20]]],
         study=made_study("mixed"),
     )
     assert mixed.is_mixed and {each.measurement.costs.latency.device for each in mixed.front()} == {"another"}
-    notes = [part.text for part in front_page(mixed, Asked()).parts if isinstance(part, Note)]
+    notes = [part.text for part in front_page(mixed, Request()).components if isinstance(part, Note)]
     assert any("not on another, " in text and "left out: latency was measured on" in text for text in notes)
 
 
@@ -296,7 +298,7 @@ def test_attributes_and_texts_are_escaped():
 def test_a_report_is_small_has_every_section_and_contains_no_patient_data(made):
     text = render(made)
     assert len(text) < 8 * 2**20
-    for title in ("Pareto front", "Progress", "What matters", "Compare"):
+    for title in ("Pareto front", "Progress", "Importance", "Compare"):
         assert f">{title}</h2>" in text
     assert "data:image/png" not in text and "http" not in text.split("<script>")[0]
 

@@ -32,7 +32,7 @@ ABSENT: tuple[Any, ...] = ("none", False, 0.0, "single")
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestedArm:
     """An arm as the file asks for it: what it changes of the base, and where the file says so."""
 
     name: str
@@ -50,13 +50,13 @@ class Asked:
         return {key: value for key, value in self.changes if not key.startswith(SECTIONS)}
 
 
-def asked_arms(
+def requested_arms(
     ablation: Ablation, blocks: Sequence[BlockSpec] = BUILT_IN
-) -> tuple[list[Asked], list[tuple[Path_, str]]]:
+) -> tuple[list[RequestedArm], list[tuple[Path_, str]]]:
     """Return the base and all arms, and what can't be said (path in the file, message)."""
     problems: list[tuple[Path_, str]] = []
     arms = ablation.arms
-    asked = [Asked(BASE, (), ("base",))]
+    asked = [RequestedArm(BASE, (), ("base",))]
     axes = full_axes("each", blocks=blocks)
     for made in (
         _removed(arms, axes, problems),
@@ -76,19 +76,19 @@ def asked_arms(
     return asked, problems
 
 
-def _removed(arms: Arms, axes: Sequence[Axis], problems: list[tuple[Path_, str]]) -> Iterable[Asked]:
+def _removed(arms: Arms, axes: Sequence[Axis], problems: list[tuple[Path_, str]]) -> Iterable[RequestedArm]:
     for number, key in enumerate(arms.remove):
         place: Path_ = ("arms", "remove", number)
-        yield Asked(f"no {key}", tuple(_without(key, axes, place, problems).items()), place)
+        yield RequestedArm(f"no {key}", tuple(_without(key, axes, place, problems).items()), place)
 
 
-def _replaced(arms: Arms) -> Iterable[Asked]:
+def _replaced(arms: Arms) -> Iterable[RequestedArm]:
     for key, values in arms.replace.items():
         for value in values:
-            yield Asked(_name({key: value}), ((key, value),), ("arms", "replace", key))
+            yield RequestedArm(_name({key: value}), ((key, value),), ("arms", "replace", key))
 
 
-def _added(arms: Arms, axes: Sequence[Axis], problems: list[tuple[Path_, str]]) -> Iterable[Asked]:
+def _added(arms: Arms, axes: Sequence[Axis], problems: list[tuple[Path_, str]]) -> Iterable[RequestedArm]:
     """Yield the base without any of the components, and each of them alone."""
     if not arms.add:
         return
@@ -97,25 +97,25 @@ def _added(arms: Arms, axes: Sequence[Axis], problems: list[tuple[Path_, str]]) 
     bare: dict[str, Any] = {}
     for key, place in zip(keys, places, strict=True):
         bare |= _without(key, axes, place, problems)
-    yield Asked(BARE, tuple(bare.items()), ("arms", "add"))
+    yield RequestedArm(BARE, tuple(bare.items()), ("arms", "add"))
     for key, place in zip(keys, places, strict=True):
         others = {other: gone for other, gone in bare.items() if other != key}
         values = _values(arms.add[key]) if isinstance(arms.add, dict) else (None,)
         for value in values:
             put: dict[str, Any] = {} if value is None else {key: value}
-            yield Asked(f"{BARE} + {_name(put) if put else key}", tuple({**others, **put}.items()), place)
+            yield RequestedArm(f"{BARE} + {_name(put) if put else key}", tuple({**others, **put}.items()), place)
 
 
-def _grid(arms: Arms) -> Iterable[Asked]:
+def _grid(arms: Arms) -> Iterable[RequestedArm]:
     if arms.grid:
         for values in product(*arms.grid.values()):
             changes = dict(zip(arms.grid, values, strict=True))
-            yield Asked(_name(changes), tuple(changes.items()), ("arms", "grid"))
+            yield RequestedArm(_name(changes), tuple(changes.items()), ("arms", "grid"))
 
 
-def _listed(arms: Arms) -> Iterable[Asked]:
+def _listed(arms: Arms) -> Iterable[RequestedArm]:
     for name, changes in arms.list.items():
-        yield Asked(name, tuple(changes.items()), ("arms", "list", name))
+        yield RequestedArm(name, tuple(changes.items()), ("arms", "list", name))
 
 
 def _values(said: Any) -> tuple[Any, ...]:

@@ -16,13 +16,13 @@ from search.config.objectives import OBJECTIVES
 from search.visualization.figures.style import DARK_INK, DIVERGING, FRONT, LIMIT, MUTED, SKY, canvas, short
 
 ROW = 34  # pixels of an arm in a forest plot, a heat map and a critical-difference diagram
-HOLDS, ALONE, OPEN = "told apart", "over the cases alone †", "not told apart"
+HOLDS, ALONE, OPEN = "significant", "over the cases only †", "not significant"
 WIDEST = 34  # letters of an arm's name that a figure shows
 
 
 @dataclass(frozen=True)
 class Whisker:
-    """An arm's line of a forest plot; `kind` says whether it is told apart from the baseline, and by what."""
+    """An arm's line of a forest plot; `kind` says whether the difference is significant, and by which test."""
 
     arm: str
     difference: float
@@ -173,7 +173,7 @@ def draw_classes(classes: Mapping[str, Mapping[str, float]], *, metric: str) -> 
 
 
 def draw_ranks(ranks: Ranks) -> go.Figure:
-    """Draw the arms by mean rank, best first; thick bars beside them join arms that aren't told apart.
+    """Draw the arms by mean rank, best first; thick bars beside them join arms that do not differ significantly.
 
     Demsar's diagram turned by a quarter, so that long names have room.
     """
@@ -197,7 +197,7 @@ def draw_ranks(ranks: Ranks) -> go.Figure:
             mode="lines",
             hoverinfo="skip",
             line={"color": MUTED, "width": 5},
-            name="not told apart",
+            name="not significant",
             showlegend=place == 0,
         )
     figure.add_scatter(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.ablation.arms import BASE, Asked, asked_arms
+from search.ablation.arms import BASE, RequestedArm, requested_arms
 from search.ablation.metrics import use_surfaces
 from search.ablation.schema import Ablation
 from search.analysis.snapshot_reader import snapshot_of
@@ -56,7 +56,7 @@ class LoadedAblation:
     ablation: Ablation
     file: Path
     data_folder: Path
-    asked: tuple[Asked, ...]
+    asked: tuple[RequestedArm, ...]
     settings: tuple[Setting, ...]
     base: Architecture | None
     blocks: tuple[BlockCode, ...] = ()
@@ -77,12 +77,12 @@ class LoadedAblation:
         )
         return LoadedStudy(study, self.file, self.data_folder, self.blocks)
 
-    def setting_of(self, asked: Asked) -> Setting:
+    def setting_of(self, asked: RequestedArm) -> Setting:
         """Return the setting that an arm is trained in."""
         wanted = tuple(sorted(asked.settings.items()))
         return next(each for each in self.settings if each.changes == wanted)
 
-    def architecture(self, asked: Asked, context: Context) -> Architecture:
+    def architecture(self, asked: RequestedArm, context: Context) -> Architecture:
         """Complete an arm's network for this data. Raises DecisionError."""
         return complete(self.ablation, self.base, asked, context, load_blocks(self.blocks))
 
@@ -108,7 +108,7 @@ def load_ablation(
     mistakes += wrong
     drafted = ablation or _draft(source)
     if drafted is not None:
-        asked, problems = asked_arms(drafted, specs)
+        asked, problems = requested_arms(drafted, specs)
         mistakes += [source.mistake(path, message) for path, message in problems]
         base = _base(drafted, source, runs, mistakes)
         settings = _settings(source, asked, mistakes)
@@ -131,7 +131,7 @@ def _draft(source: Source) -> Ablation | None:
 
 
 def complete(
-    ablation: Ablation, base: Architecture | None, asked: Asked, context: Context, blocks: Sequence[BlockSpec]
+    ablation: Ablation, base: Architecture | None, asked: RequestedArm, context: Context, blocks: Sequence[BlockSpec]
 ) -> Architecture:
     """Spell an arm's network out: the base's axes, its changes over them, the rest each axis's first choice.
 
@@ -157,7 +157,7 @@ def _base(ablation: Ablation, source: Source, runs: Path, mistakes: list[Mistake
         return None
 
 
-def _settings(source: Source, asked: Sequence[Asked], mistakes: list[Mistake]) -> list[Setting]:
+def _settings(source: Source, asked: Sequence[RequestedArm], mistakes: list[Mistake]) -> list[Setting]:
     """Return the distinct settings, the base's first; those that the sections' own checks refuse become mistakes."""
     found: dict[tuple[tuple[str, Any], ...], Setting] = {}
     for each in asked:
@@ -175,7 +175,7 @@ def _settings(source: Source, asked: Sequence[Asked], mistakes: list[Mistake]) -
 
 
 def _network_mistakes(
-    ablation: Ablation, base: Architecture | None, asked: Asked, source: Source, blocks: Sequence[BlockSpec]
+    ablation: Ablation, base: Architecture | None, asked: RequestedArm, source: Source, blocks: Sequence[BlockSpec]
 ) -> list[Mistake]:
     """Check an arm's axes and values, whatever the data; what the base's own axes say wrong points at the base."""
     try:
@@ -194,7 +194,7 @@ def _axis_of(key: str, names: Sequence[str]) -> str:
     return names[int(rest)] if kind == "open" else rest
 
 
-def _where(axis: str, asked: Asked) -> Path_:
+def _where(axis: str, asked: RequestedArm) -> Path_:
     if axis not in asked.axes:
         return (BASE, "axes", axis)
     return (*asked.place, axis) if asked.place[1] in ("list", "grid") else asked.place

@@ -14,7 +14,7 @@ from search.ablation.plan import AblationPlan
 from search.ablation.tables import to_csv, to_html, to_latex, to_markdown
 from search.config.objectives import OBJECTIVES
 from search.visualization.components import Figure
-from search.visualization.figures.style import part
+from search.visualization.figures.style import component
 from search.visualization.html import FINDINGS, figure_html, render_page, write_whole
 
 CASES, REPORT = "cases.parquet", "report.html"
@@ -32,8 +32,8 @@ def tiles(plan: AblationPlan, found: Findings) -> list[tuple[str, str]]:
         ("missing", str(len(found.missing))),
         ("baseline", summary.design.baseline),
         ("primary metric", CASE_METRICS[summary.primary].title),
-        ("told apart", str(sum(word in ("better", "worse") for word in verdicts))),
-        ("over the cases alone", str(sum("†" in word for word in verdicts))),
+        ("significant", str(sum(word in ("better", "worse") for word in verdicts))),
+        ("over the cases only", str(sum("†" in word for word in verdicts))),
     ]
 
 
@@ -78,10 +78,10 @@ def figures(found: Findings) -> list[Figure]:
         drawn.append((title, draw_classes(summary.classes, metric=summary.primary)))
     if summary.ranks:
         p = summary.ranks.p
-        title = f"Critical difference (Friedman p {'< 0.0001' if p < 0.0001 else f'= {p:.2g}'}; bars: not told apart)"
+        title = f"Critical difference (Friedman p {'< 0.0001' if p < 0.0001 else f'= {p:.2g}'}; bars: not significant)"
         drawn.append((title, draw_ranks(summary.ranks)))
     return [
-        part(figure, name=f"ablation-{at}", title=title, label=f"{title}; the tables say the same")
+        component(figure, name=f"ablation-{at}", title=title, label=f"{title}; the tables say the same")
         for at, (title, figure) in enumerate(drawn)
     ]
 

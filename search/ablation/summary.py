@@ -85,7 +85,7 @@ class Summary:
         alone, where another seed may say otherwise.
         """
         if effect.adjusted >= self.design.alpha:
-            return "not told apart"
+            return "not significant"
         better = (effect.pairs.rank_biserial > 0) == CASE_METRICS[metric].higher_is_better
         holds = effect.mixed_adjusted is not None and effect.mixed_adjusted < self.design.alpha
         return ("better" if better else "worse") + ("" if holds else "†")

@@ -84,8 +84,12 @@ def _scores(summary: Summary, metric: str, same: Sequence[tuple[str, str]]) -> T
         "rank-biserial correlation; least Δ: found with a power of 0.8",
     ]
     if any("†" in row[-1] for row in rows):
-        why = "the mixed model does not confirm it" if modelled else "one training an arm: its luck can't be told apart"
-        notes.append(f"† over the cases alone; {why}")
+        why = (
+            "the mixed model does not confirm it"
+            if modelled
+            else "each arm was trained once, so another seed may differ"
+        )
+        notes.append(f"† over the cases only; {why}")
     return Table(f"{CASE_METRICS[metric].title} against {design.baseline}", headings, tuple(rows), tuple(notes))
 
 

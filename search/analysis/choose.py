@@ -149,7 +149,7 @@ def _place(record: Record, records: Sequence[Record], directions: Mapping[str, s
     except UserError as error:
         return f"its place on the front is not known ({error})"
     if record.number in [each.number for each in front]:
-        return f"it stands on the front of {len(front)}"
+        return f"it is on the front of {len(front)}"
     if record.number not in [each.number for each in others]:
         return f"it is on no front, as it lacks a value of {_listed(directions)}"
     own = losses([record], directions)[0]

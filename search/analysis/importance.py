@@ -1,4 +1,4 @@
-"""How much each axis matters for an objective: Optuna's PED-ANOVA over trials that are known already."""
+"""The importance of each axis for an objective: Optuna's PED-ANOVA over known trials."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import optuna
 
-FEWEST = 10  # trials from which a share can be told
+FEWEST = 10  # trials that a share needs
 
 
 def ped_anova(decisions: Sequence[Mapping[str, str]], values: Sequence[float], *, negate: bool) -> dict[str, float]:

@@ -16,7 +16,7 @@ from search.trials.pareto import refuse_mixed_devices
 
 
 @dataclass(frozen=True)
-class Side:
+class ComparedRun:
     """A run, and its hypervolume after so many hours of trials: (hours, hypervolume), growing."""
 
     snapshot: Snapshot
@@ -37,7 +37,7 @@ class Side:
         return max((volume for at, volume in self.curve if at <= hours), default=0.0)
 
 
-def compare_runs(snapshots: Sequence[Snapshot]) -> tuple[dict[str, float], list[Side]]:
+def compare_runs(snapshots: Sequence[Snapshot]) -> tuple[dict[str, float], list[ComparedRun]]:
     """Return the common reference (the worst of the runs' own), and each run's hypervolume measured from it.
 
     Raises UserError where objectives differ, where latencies belong to different devices, or where no
@@ -54,7 +54,7 @@ def compare_runs(snapshots: Sequence[Snapshot]) -> tuple[dict[str, float], list[
     if per_device(first):
         refuse_mixed_devices([device for each in snapshots for device in each.devices])
     reference = {name: reduce(OBJECTIVES[name].worse, (each.reference[name] for each in snapshots)) for name in first}
-    return reference, [Side(each, _curve(each, reference)) for each in snapshots]
+    return reference, [ComparedRun(each, _curve(each, reference)) for each in snapshots]
 
 
 def _curve(snapshot: Snapshot, reference: Mapping[str, float]) -> tuple[tuple[float, float], ...]:
@@ -63,41 +63,41 @@ def _curve(snapshot: Snapshot, reference: Mapping[str, float]) -> tuple[tuple[fl
     return ((0.0, 0.0), *zip(hours.tolist(), snapshot.volumes(rows, reference).tolist(), strict=True))
 
 
-def compare_table(reference: Mapping[str, float], sides: Sequence[Side]) -> Table:
+def compare_table(reference: Mapping[str, float], compared: Sequence[ComparedRun]) -> Table:
     """Return the runs as a table, a row each."""
-    equal, about = min(side.hours for side in sides), primary(sides[0].snapshot.study.directions)
+    equal, about = min(run.hours for run in compared), primary(compared[0].snapshot.study.directions)
     table = Table(title=f"hypervolume from {show_point(reference)}", title_justify="left")
     best = f"best {OBJECTIVES[about].heading}"
     for heading in ("run", "trained", "hours", "front", best, "hypervolume", f"after {equal:.2f} hours"):
         table.add_column(heading, justify="left" if heading == "run" else "right")
-    for side in sides:
-        front, trained = side.snapshot.front(), int((side.snapshot.states == "trained").sum())
+    for run in compared:
+        front, trained = run.snapshot.front(), int((run.snapshot.states == "trained").sum())
         table.add_row(
-            side.name,
+            run.name,
             str(trained),
-            f"{side.hours:.2f}",
+            f"{run.hours:.2f}",
             str(len(front)),
-            show(about, side.snapshot.best().measurement.value(about)) if front else "",
-            f"{side.curve[-1][1]:.4f}",
-            f"{side.after(equal):.4f}",
+            show(about, run.snapshot.best().measurement.value(about)) if front else "",
+            f"{run.curve[-1][1]:.4f}",
+            f"{run.after(equal):.4f}",
         )
     return table
 
 
-def compare_json(reference: Mapping[str, float], sides: Sequence[Side]) -> str:
+def compare_json(reference: Mapping[str, float], compared: Sequence[ComparedRun]) -> str:
     """Return the same as JSON: hours, and costs in bytes, seconds and counts."""
     runs = [
         {
-            "run": side.snapshot.study.name,
-            "proposer": side.snapshot.study.search.proposer,
-            "hours": side.hours,
-            "hypervolume": side.curve[-1][1],
-            "curve": [list(point) for point in side.curve],
+            "run": run.snapshot.study.name,
+            "proposer": run.snapshot.study.search.proposer,
+            "hours": run.hours,
+            "hypervolume": run.curve[-1][1],
+            "curve": [list(point) for point in run.curve],
             "front": [
-                {name: record.measurement.value(name) for name in side.snapshot.objectives}
-                for record in side.snapshot.front()
+                {name: record.measurement.value(name) for name in run.snapshot.objectives}
+                for record in run.snapshot.front()
             ],
         }
-        for side in sides
+        for run in compared
     ]
     return json.dumps({"reference": reference, "runs": runs}, indent=2)

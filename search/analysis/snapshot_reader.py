@@ -119,7 +119,7 @@ class SnapshotReader:
     confirmations: dict[int, Record] = field(default_factory=dict)
     open: set[int] = field(default_factory=set)
     known: dict[Any, Any] = field(default_factory=dict)
-    said: dict[str, Any] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)
     last: Snapshot | None = None
 
     def __post_init__(self) -> None:
@@ -159,11 +159,11 @@ class SnapshotReader:
 
     def _snapshot(self) -> Snapshot:
         reference = self.last.reference if self.last else {}
-        said = self.said or self._attribute(CONTEXT)
-        self.said = said
+        kept = self.kept or self._attribute(CONTEXT)
+        self.kept = kept
         context = None
-        if said:
-            context = Context(tuple(said["patch"]), tuple(said["spacing"]), said["in_channels"], said["classes"])
+        if kept:
+            context = Context(tuple(kept["patch"]), tuple(kept["spacing"]), kept["in_channels"], kept["classes"])
         return Snapshot(
             self.study,
             self.folder,
@@ -172,9 +172,9 @@ class SnapshotReader:
             tuple(self.confirmations.values()),
             reference or self._attribute(REFERENCE),
             context,
-            tuple(said.get("labels", ())),
-            said.get("prepared", ""),
-            said.get("kind", "cpu"),
+            tuple(kept.get("labels", ())),
+            kept.get("prepared", ""),
+            kept.get("kind", "cpu"),
             self.fetch,
         )
 

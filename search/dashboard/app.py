@@ -23,8 +23,8 @@ from search.visualization.pages.ablations import ablations_page
 from search.visualization.pages.compare import compare_page
 from search.visualization.pages.elements import Element, page_element, to_html
 from search.visualization.pages.front import front_page
-from search.visualization.pages.importance import matters_page
-from search.visualization.pages.page import Asked, Page
+from search.visualization.pages.importance import importance_page
+from search.visualization.pages.page import Page, Request
 from search.visualization.pages.progress import progress_page
 from search.visualization.pages.studies import studies_page
 from search.visualization.pages.trial import trial_page
@@ -44,10 +44,10 @@ INDEX = """\
 <script defer src="/voxnas/tables.js?{version}"></script>
 <script defer id="_dash-renderer" src="/voxnas/start.js?{version}"></script>
 </body></html>"""
-VIEWS: dict[str, tuple[str, Callable[[Snapshot, Asked], Page]]] = {
+VIEWS: dict[str, tuple[str, Callable[[Snapshot, Request], Page]]] = {
     "front": ("Front", front_page),
     "progress": ("Progress", progress_page),
-    "matters": ("What matters", matters_page),
+    "importance": ("Importance", importance_page),
     "trial": ("Trial", trial_page),
     "compare": ("Compare", compare_page),
     "ablations": ("Ablations", ablations_page),
@@ -68,7 +68,7 @@ class Site:
         query = dict(parse_qsl(search.lstrip("?"), keep_blank_values=True))
         place = f"/study/{quote(study, safe='')}"
         snapshot = self.library.snapshot(study) if study else None
-        asked = Asked({**query, **({"papers": "off"} if first else {})}, self.worker.work, self.snapshots, place)
+        asked = Request({**query, **({"papers": "off"} if first else {})}, self.worker.work, self.snapshots, place)
         if study and snapshot is None:
             missing = Page("Studies", (), (Note(f"There is no study named {study!r}."),))
             return _frame("voxnas", [("/", "Studies", False)], missing, place="")
@@ -77,7 +77,7 @@ class Site:
             return _frame("voxnas", [("/", "Studies", True)], page, place="/")
         page = VIEWS[view][1](snapshot, asked) if view == "front" or not first else Page(view, (), ())
         if first:
-            page = Page(page.title, (), tuple(part for part in page.parts if isinstance(part, Figure))[:1])
+            page = Page(page.title, (), tuple(each for each in page.components if isinstance(each, Figure))[:1])
         shared = urlencode({key: query[key] for key in SHARED_PARAMETERS if key in query})
         links = [
             (f"{place}/{key}" + (f"?{shared}" if shared else ""), title, key == view)
@@ -94,7 +94,7 @@ class Site:
         """Return the current snapshot of every study that voxnas wrote."""
         return [snapshot for name in self.library.names() if (snapshot := self.library.snapshot(name)) is not None]
 
-    def _studies(self, asked: Asked) -> Page:
+    def _studies(self, asked: Request) -> Page:
         snapshots = self.snapshots()
         read = {snapshot.label for snapshot in snapshots}
         return studies_page(snapshots, [name for name in self.library.names() if name not in read], asked)

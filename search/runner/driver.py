@@ -22,7 +22,7 @@ from search.storage.lock import hold_lock
 from search.storage.ownership import claim_folder
 from search.training.checkpoint import drop_checkpoint
 from search.trials.files import WEIGHTS, trial_folder
-from search.trials.halving import why_stop
+from search.trials.halving import stop_reason
 from search.trials.pareto import hypervolume, latency_setting, pareto_front
 from search.trials.records import Epoch, Job, Measurement, Record, Wanted, searched
 from space.plugins import keep_block_files
@@ -175,7 +175,7 @@ class Driver:
         at_rung = measurement.state == "running" and measurement.epochs and self.searched([record])
         if search.halving is None or not at_rung:
             return measurement
-        why = why_stop(
+        why = stop_reason(
             self.store.records(),
             replace(record, measurement=measurement),
             halving=search.halving,

@@ -14,7 +14,7 @@ from search.config.schema import Halving
 from search.proposers.problem import Problem
 from search.proposers.propose import ask_new, make_proposer
 from search.simulate.tables import Table
-from search.trials.halving import goes_on, rungs
+from search.trials.halving import is_promoted, rungs
 from search.trials.pareto import volume
 from search.trials.records import Epoch, Measurement, Record, State
 
@@ -194,7 +194,7 @@ class _Search:
         learned = primary(self.table.directions)
         reached = np.array([each for _, each in rung])
         losses[:, list(self.table.directions).index(learned)] = OBJECTIVES[learned].loss(reached)
-        return goes_on(losses, which=len(rung) - 1, reduction=self.rules.halving.reduction)
+        return is_promoted(losses, which=len(rung) - 1, reduction=self.rules.halving.reduction)
 
     def _note(self) -> None:
         share = volume(self.table.losses[self.trained], self.table.worst) / self.table.best_volume

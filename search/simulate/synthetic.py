@@ -1,4 +1,4 @@
-"""Made tables: real spaces and costs, and a Dice whose character is known: additive, by places, not additive, noisy."""
+"""Synthetic tables: real spaces and costs, and a Dice of known character: additive, by places, not additive, noisy."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Pareto halving: asynchronous successive halving that ranks by dominance over Dice so far and exact costs.
 
-A trial that reaches a rung goes on where it is among the best 1/reduction of all that have reached it: by
+A trial that reaches a rung continues if it is among the best 1/reduction of all that have reached it: by
 non-dominated rank (NSGA-II's), ties by what it adds to the hypervolume of its own rank. The rule sees a rung's
 losses alone, so that every executor calls the same one. Brackets (Li et al., ASHA, 2020) start later and stop less:
 bracket b has its first rung where bracket 0 has its (b + 1)th.
@@ -30,7 +30,7 @@ def rungs(*, epochs: int, least: int, reduction: float, bracket: int) -> tuple[i
     return tuple(dict.fromkeys(found))
 
 
-def why_stop(
+def stop_reason(
     records: Sequence[Record],
     record: Record,
     *,
@@ -39,7 +39,7 @@ def why_stop(
     every: int,
     directions: Mapping[str, str],
 ) -> str | None:
-    """Say why a trial stops at its last epoch so far, None where it goes on.
+    """Return why a trial stops at its last epoch so far, None if it continues.
 
     `records` are those of the study, whatever their state; Dice is known every `every` epochs, so that a rung lies
     at the first such epoch from it on. Objectives other than Dice are exact costs.
@@ -56,13 +56,15 @@ def why_stop(
     if mine is None:
         return None
     losses = np.array([*rung, mine])
-    if goes_on(losses, which=len(rung), reduction=halving.reduction):
+    if is_promoted(losses, which=len(rung), reduction=halving.reduction):
         return None
     place = best_rows(losses).tolist().index(len(rung)) + 1
     compared = [OBJECTIVES[name] for name in directions]
     named = ", ".join(f"{each.heading} so far" if each.learned else each.heading for each in compared)
-    going = max(1, int(len(losses) / halving.reduction))
-    return f"stopped after epoch {epoch.number}: place {place} of {len(losses)} by {named}; the first {going} go on"
+    promoted = max(1, int(len(losses) / halving.reduction))
+    return (
+        f"stopped after epoch {epoch.number}: place {place} of {len(losses)} by {named}; the best {promoted} continue"
+    )
 
 
 def _losses(record: Record, epoch: int, directions: Mapping[str, str]) -> list[float] | None:
@@ -73,10 +75,10 @@ def _losses(record: Record, epoch: int, directions: Mapping[str, str]) -> list[f
     return found if len(found) == len(values) else None
 
 
-def goes_on(rung: Matrix, *, which: int, reduction: float) -> bool:
+def is_promoted(rung: Matrix, *, which: int, reduction: float) -> bool:
     """Tell whether row `which` of a rung's losses (n, objectives) is among the best 1/reduction of its rows.
 
-    At least one row goes on; the first to come has nobody to be compared with and goes on too.
+    At least one row is promoted, so the first to reach a rung always is.
     """
     promoted = max(1, int(len(rung) / reduction))
     return which in best_rows(rung)[:promoted].tolist()

@@ -1,4 +1,4 @@
-"""What a page is made of, the same in the dashboard and in report.html: figures, tables, facts, notes."""
+"""The components of a page, the same in the dashboard and in report.html: figures, tables, facts, notes."""
 
 from __future__ import annotations
 
@@ -70,4 +70,4 @@ class Heading:
     text: str
 
 
-Part = Figure | Table | Facts | Note | Command | Picture | Heading
+Component = Figure | Table | Facts | Note | Command | Picture | Heading

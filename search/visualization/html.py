@@ -15,7 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from search.visualization.components import Figure
-from search.visualization.pages.elements import part_element, to_html
+from search.visualization.pages.elements import component_element, to_html
 
 ASSETS = Path(__file__).parent / "assets"
 FINDINGS = "findings.json"  # what an ablation leaves for the dashboard in its folder
@@ -28,9 +28,9 @@ def read_asset(name: str) -> str:
 
 def write_whole(path: Path, text: str) -> Path:
     """Write a file whole or not at all, and return its path."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
     return path
 
 
@@ -54,11 +54,11 @@ def write_figures(figures: Sequence[Figure], file: Path, *, title: str) -> Path:
 
 def figure_html(figure: Figure) -> str:
     """Return a figure as HTML for a page that holds the scripts."""
-    return to_html(part_element(figure, place=""))
+    return to_html(component_element(figure, place=""))
 
 
 def as_plotly(figure: Figure) -> go.Figure:
-    """Return a part of a page as a Plotly figure by itself, with its title, as a notebook shows it."""
+    """Return a component of a page as a Plotly figure by itself, with its title, as a notebook shows it."""
     found = go.Figure(_decoded(json.loads(figure.drawing)))
     return found.update_layout(template="plotly_white", title=figure.title, margin={"t": 96})
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES, cost_axis, primary
-from search.visualization.components import Facts, Figure, Part, Table
+from search.visualization.components import Component, Facts, Figure, Table
 from search.visualization.html import ASSETS, render_page, write_whole
 from search.visualization.pages.compare import compare_page
-from search.visualization.pages.elements import part_element, to_html
+from search.visualization.pages.elements import component_element, to_html
 from search.visualization.pages.front import front_page
-from search.visualization.pages.importance import matters_page
-from search.visualization.pages.page import Asked
+from search.visualization.pages.importance import importance_page
+from search.visualization.pages.page import Request
 from search.visualization.pages.progress import progress_page
 from search.visualization.pages.trial import trial_page
 
@@ -23,7 +23,7 @@ TEMPLATE = ASSETS / "report.html"
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report under its heading."""
+    """A section of the report under its heading."""
 
     id: str
     title: str
@@ -31,7 +31,7 @@ class Section:
 
 
 def write_report(snapshot: Snapshot, *, slices: bool = False) -> Path:
-    """Write the report into the run's folder, whole or not at all, and return its path; patients' slices if asked."""
+    """Write the report into the run's folder, whole or not at all, and return its path; patients' slices if request."""
     return write_whole(snapshot.folder / "report.html", render(snapshot, slices=slices))
 
 
@@ -46,15 +46,15 @@ def sections(snapshot: Snapshot, *, slices: bool) -> Iterator[Section]:
     """Yield what the report shows: the dashboard's pages, and the pages of the trials that stand for the front."""
     yield _section("front", "Pareto front", [*_planes(snapshot), *_table(snapshot)])
     if snapshot.on_front.any():
-        yield _section("progress", "Progress", _without_facts(progress_page(snapshot, Asked()).parts))
-        yield _section("matters", "What matters", matters_page(snapshot, Asked()).parts)
-        yield _section("compare", "Compare", compare_page(snapshot, Asked()).parts)
+        yield _section("progress", "Progress", _without_facts(progress_page(snapshot, Request()).components))
+        yield _section("importance", "Importance", importance_page(snapshot, Request()).components)
+        yield _section("compare", "Compare", compare_page(snapshot, Request()).components)
     for number in _chosen(snapshot):
-        asked = Asked({"trial": str(number), **({"slices": "shown"} if slices else {})})
-        yield _section(f"trial-{number}-page", f"Trial {number}", trial_page(snapshot, asked).parts)
+        request = Request({"trial": str(number), **({"slices": "shown"} if slices else {})})
+        yield _section(f"trial-{number}-page", f"Trial {number}", trial_page(snapshot, request).components)
 
 
-def _planes(snapshot: Snapshot) -> Iterator[Part]:
+def _planes(snapshot: Snapshot) -> Iterator[Component]:
     """Yield the front on each plane of an objective and the first, and in space where there are three."""
     up = primary(snapshot.objectives)
     across = [name for name in snapshot.objectives if name != up] or [cost_axis(snapshot.objectives)]
@@ -62,16 +62,18 @@ def _planes(snapshot: Snapshot) -> Iterator[Part]:
     if len(across) > 1:
         queries.append({"x": across[0], "y": across[1], "z": up})
     for at, query in enumerate(queries):
-        for part in front_page(snapshot, Asked({**query, "rows": "front"})).parts:
-            if isinstance(part, Figure):
-                yield replace(part, name=f"front-{at}")
-            elif at == 0 and not isinstance(part, Table):
-                yield part
+        for item in front_page(snapshot, Request({**query, "rows": "front"})).components:
+            if isinstance(item, Figure):
+                yield replace(item, name=f"front-{at}")
+            elif at == 0 and not isinstance(item, Table):
+                yield item
 
 
-def _table(snapshot: Snapshot) -> Iterator[Part]:
+def _table(snapshot: Snapshot) -> Iterator[Component]:
     yield from (
-        part for part in front_page(snapshot, Asked({"rows": "all", "papers": "off"})).parts if isinstance(part, Table)
+        item
+        for item in front_page(snapshot, Request({"rows": "all", "papers": "off"})).components
+        if isinstance(item, Table)
     )
 
 
@@ -83,12 +85,12 @@ def _chosen(snapshot: Snapshot) -> list[int]:
     )
 
 
-def _without_facts(parts: Sequence[Part]) -> list[Part]:
-    return [part for part in parts if not isinstance(part, Facts)]
+def _without_facts(components: Sequence[Component]) -> list[Component]:
+    return [item for item in components if not isinstance(item, Facts)]
 
 
-def _section(name: str, title: str, parts: Sequence[Part]) -> Section:
+def _section(name: str, title: str, components: Sequence[Component]) -> Section:
     unique = [
-        replace(part, name=f"{name}-{part.name}") if isinstance(part, (Figure, Table)) else part for part in parts
+        replace(item, name=f"{name}-{item.name}") if isinstance(item, (Figure, Table)) else item for item in components
     ]
-    return Section(name, title, "\n".join(to_html(part_element(part, place="")) for part in unique))
+    return Section(name, title, "\n".join(to_html(component_element(item, place="")) for item in unique))

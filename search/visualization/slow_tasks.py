@@ -1,4 +1,4 @@
-"""Errands of the pages that take long or need torch or Optuna: plain values in and out, run beside the server."""
+"""Slow tasks of the pages, which need torch or Optuna: plain values in and out, run in a process of their own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The hierarchical check: a mixed model with the unit and the training (a seed on a fold) as random effects.
 
-Signed ranks over cases speak of the networks that were trained; whether another seed would have said the same only
-this model asks. Fitted by statsmodels (REML); an arm's estimate over its standard error is referred to Student's t
+Signed ranks over cases compare the networks that were trained; only this model asks whether another seed would give
+the same. Fitted by statsmodels (REML); an arm's estimate over its standard error is referred to Student's t
 with as many degrees of freedom as there are trainings over arms, because a handful of seeds is no large sample.
 """
 
@@ -24,7 +24,7 @@ class Mixed:
 
 
 def mixed_model(scored: Mapping[str, Scored], *, baseline: str) -> dict[str, Mixed]:
-    """Fit all arms at once; empty where each arm was trained once, so that luck and arm can't be told apart.
+    """Fit all arms at once; empty where each arm was trained once, so that arm and chance can't be separated.
 
     Empty also where no value differs.
     """

@@ -13,9 +13,9 @@ from search.analysis.statistics.scores import Scored, per_unit
 
 @dataclass(frozen=True)
 class Ranks:
-    """Mean ranks (1 is best), the difference at which two are told apart, and Friedman's p.
+    """Mean ranks (1 is best), the difference at which two are significantly different, and Friedman's p.
 
-    `together` holds the largest groups of arms that are not told apart, each from its best rank to its worst.
+    `together` holds the largest groups of arms that do not differ significantly, each from its best rank to its worst.
     """
 
     units: int

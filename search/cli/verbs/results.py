@@ -77,16 +77,16 @@ def compare(
     from search.api.terminal import open_console, say
     from search.cli.running import load_results
 
-    reference, sides = compare_runs([load_results(str(run), None, run.parent).snapshot() for run in runs])
+    reference, compared = compare_runs([load_results(str(run), None, run.parent).snapshot() for run in runs])
     if json:
-        say(compare_json(reference, sides))
+        say(compare_json(reference, compared))
     else:
-        open_console().print(compare_table(reference, sides))
+        open_console().print(compare_table(reference, compared))
     if out is not None:
-        from search.visualization.figures.runs import draw_sides
+        from search.visualization.figures.runs import draw_runs
         from search.visualization.html import write_figures
 
-        write_figures([draw_sides(sides)], out, title="voxnas compare")
+        write_figures([draw_runs(compared)], out, title="voxnas compare")
 
 
 @verb(app, RESULTS, example="voxnas dashboard")

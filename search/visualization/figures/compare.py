@@ -13,7 +13,7 @@ from search.analysis.statistics.scores import case_differences
 from search.config.objectives import OBJECTIVES
 from search.trials.records import Record
 from search.visualization.components import Figure
-from search.visualization.figures.style import MUTED, SYMBOLS, canvas, color, part, short
+from search.visualization.figures.style import MUTED, SYMBOLS, canvas, color, component, short
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def draw_paired(first: int, pairs: Sequence[Paired]) -> Figure:
         zeroline=False,
     )
     means = "; ".join(f"trial {pair.number} {pair.pairs.difference:+.4f}" for pair in pairs)
-    return part(
+    return component(
         figure,
         name="paired",
         title="Paired differences by case; diamonds are means (95 %)",
@@ -105,7 +105,7 @@ def draw_fronts(snapshots: Sequence[Snapshot], *, x: str, y: str) -> Figure:
     figure.update_xaxes(title=OBJECTIVES[x].axis_title)
     figure.update_yaxes(title=OBJECTIVES[y].axis_title)
     sizes = "; ".join(f"{snapshot.label} {int(snapshot.on_front.sum())}" for snapshot in snapshots)
-    return part(
+    return component(
         figure,
         name="fronts",
         title=f"Fronts: {OBJECTIVES[y].heading} against {OBJECTIVES[x].heading}",

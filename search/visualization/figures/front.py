@@ -1,4 +1,4 @@
-"""The front: every trial on two or three objectives, what is dominated pale, what never had a Dice apart."""
+"""The front: every trial on two or three objectives, what is dominated trials pale, those without a Dice on a strip."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from search.visualization.figures.style import (
     STOPPED,
     SYMBOLS,
     canvas,
-    part,
+    component,
     short,
 )
 
 # Symbols on a plane and in space, where others are drawn as characters that not every machine has a font for
-APART = {
+UNTRAINED = {
     "stopped": ("triangle-down", "circle-open", STOPPED),
     "over budget": ("x-thin", "square-open", LIMIT),
     "failed": ("cross-thin", "diamond-open", MUTED),
@@ -41,19 +41,19 @@ def draw_front(scene: Scene, *, selection: str = "") -> Figure:
     names = " against ".join(OBJECTIVES[name].heading for name in (*scene.axes[1:], scene.axes[0]))
     label = (
         f"{names}: {int(scene.front.sum())} trials on the front, {sum(len(group.rows) for group in scene.groups)} "
-        f"trained, {sum(map(len, scene.apart.values()))} apart"
+        f"trained, {sum(map(len, scene.untrained.values()))} not trained to the end"
     )
     lasso = ",".join(scene.axes) if len(scene.axes) == 2 else ""
-    return part(figure, name="front", title=names, label=label, lasso=lasso)
+    return component(figure, name="front", title=names, label=label, lasso=lasso)
 
 
 def _draw_2d(scene: Scene, selection: str) -> go.Figure:
     priced = np.asarray(np.isfinite(scene.points).any(axis=1))
-    strip = OBJECTIVES[scene.axes[1]].learned and any(priced[scene.apart[name]].any() for name in STRIP)
+    strip = OBJECTIVES[scene.axes[1]].learned and any(priced[scene.untrained[name]].any() for name in STRIP)
     figure = canvas(height=520, dragmode="lasso", hovermode="closest")
     for number, group in enumerate(scene.groups):
         _add_group(figure, scene, group, number)
-    _add_apart(figure, scene, strip)
+    _add_untrained(figure, scene, strip)
     _add_confirmed(figure, scene)
     _add_presets(figure, scene)
     x, y = scene.axes
@@ -71,7 +71,7 @@ def _draw_2d(scene: Scene, selection: str) -> go.Figure:
         yaxis={"title": OBJECTIVES[y].axis_title, "zeroline": False, "domain": domain, **_autorange(y)}
     )
     if strip:
-        named = [(float(name == "over budget"), name) for name in STRIP if priced[scene.apart[name]].any()]
+        named = [(float(name == "over budget"), name) for name in STRIP if priced[scene.untrained[name]].any()]
         at, names = zip(*named, strict=True)
         figure.update_layout(
             yaxis2={
@@ -141,12 +141,12 @@ def _columns(scene: Scene, rows: NDArray[np.int64], *, xy: bool = False) -> dict
     }
 
 
-def _add_apart(figure: go.Figure, scene: Scene, strip: bool) -> None:
-    for name, rows in _known_apart(scene):
+def _add_untrained(figure: go.Figure, scene: Scene, strip: bool) -> None:
+    for name, rows in _known_untrained(scene):
         columns = _columns(scene, rows, xy=True)
         if strip and name in STRIP:
             columns |= {"y": np.full(len(rows), float(name == "over budget"), dtype=np.float32), "yaxis": "y2"}
-        symbol, _, hue = APART[name]
+        symbol, _, hue = UNTRAINED[name]
         note = " (Dice so far)" if name == "stopped" and scene.learned is not None else ""
         figure.add_scattergl(
             **columns,
@@ -157,9 +157,9 @@ def _add_apart(figure: go.Figure, scene: Scene, strip: bool) -> None:
         )
 
 
-def _known_apart(scene: Scene) -> Iterator[tuple[str, NDArray[np.int64]]]:
-    """Yield the trials apart of which some value is known, by state."""
-    for name, rows in scene.apart.items():
+def _known_untrained(scene: Scene) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Yield the untrained trials of which some value is known, by state."""
+    for name, rows in scene.untrained.items():
         known = np.asarray(np.isfinite(scene.points[rows]).any(axis=1))
         if known.any():
             yield name, rows[known]
@@ -277,9 +277,9 @@ def _add_floor_3d(figure: go.Figure, scene: Scene, inside: Numbers) -> None:
     floor = np.array(
         [inside[:, at].min() if OBJECTIVES[name].learned else np.nan for at, name in enumerate(scene.axes)]
     )
-    for name, rows in _known_apart(scene):
+    for name, rows in _known_untrained(scene):
         points = np.where(np.isnan(scene.points[rows]), floor, scene.points[rows])
-        _, symbol, hue = APART[name]
+        _, symbol, hue = UNTRAINED[name]
         figure.add_scatter3d(
             **dict(zip("xyz", points.T.astype(np.float32), strict=True)),
             customdata=scene.numbers[rows],

@@ -32,8 +32,9 @@ class Group:
 class Scene:
     """What a front's picture shows, in the units that are drawn.
 
-    `axes` are two or three objectives; `points` have a column each. `apart` are the trials that no front may hold, by
-    state, of which the stopped ones have the Dice of their last epoch. `presets` are the papers' networks' costs.
+    `axes` are two or three objectives; `points` have a column each. `untrained` are the trials that were not trained
+    to their end, by state; the stopped ones have the Dice of their last epoch. `presets` are costs of the papers'
+    networks.
     """
 
     axes: tuple[str, ...]
@@ -41,7 +42,7 @@ class Scene:
     numbers: NDArray[np.int32]
     front: NDArray[np.bool_]
     groups: tuple[Group, ...]
-    apart: Mapping[str, NDArray[np.int64]]
+    untrained: Mapping[str, NDArray[np.int64]]
     budgets: Mapping[str, float]
     confirmed: Sequence[Confirmed]
     presets: Mapping[str, tuple[float, ...]]
@@ -64,7 +65,7 @@ def front_scene(
     for at, name in enumerate(axes):
         if OBJECTIVES[name].learned:
             points[stopped, at] = so_far[stopped]
-    apart = {name: np.flatnonzero(snapshot.states == name) for name in ("stopped", *STRIP)}
+    untrained = {name: np.flatnonzero(snapshot.states == name) for name in ("stopped", *STRIP)}
     hover = {int(row): trial_text(snapshot, int(row)) for row in snapshot.front_rows}
     placed = {name: tuple(_drawn_cost(costs, axis) for axis in axes) for name, costs in (presets or {}).items()}
     budgets = {
@@ -77,7 +78,7 @@ def front_scene(
         snapshot.numbers,
         snapshot.on_front,
         groups,
-        apart,
+        untrained,
         budgets,
         snapshot.confirmed,
         placed,

@@ -1,4 +1,4 @@
-"""What matters: importances, main effects with intervals, blocks by place, parallel coordinates."""
+"""Importance of axes: PED-ANOVA shares, main effects with intervals, blocks by place, parallel coordinates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from search.analysis.main_effects import Effect
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES
 from search.visualization.components import Figure
-from search.visualization.figures.style import DARK_INK, DIVERGING, FRONT, MUTED, canvas, color, part, short
+from search.visualization.figures.style import DARK_INK, DIVERGING, FRONT, MUTED, canvas, color, component, short
 from space.place import AxisName
 
 MOST_AXES = 20  # of a figure
@@ -36,11 +36,11 @@ def draw_importances(shares: Mapping[str, Mapping[str, float]]) -> Figure:
             marker={"color": color(at)},
             hovertemplate="%{y}: %{x:.1%} of " + OBJECTIVES[objective].heading + "<extra></extra>",
         )
-    figure.update_xaxes(title="share of what matters", tickformat=".0%")
+    figure.update_xaxes(title="share of the importance", tickformat=".0%")
     figure.update_yaxes(automargin=True)
     first = {OBJECTIVES[name].heading: next(iter(found), "none") for name, found in shares.items()}
     label = "; ".join(f"for {name} most: {axis}" for name, axis in first.items())
-    return part(figure, name="importances", title="Importance of each axis (PED-ANOVA)", label=label)
+    return component(figure, name="importances", title="Importance of each axis (PED-ANOVA)", label=label)
 
 
 def draw_effects(effects: Sequence[Effect], objective: str) -> Figure:
@@ -48,7 +48,7 @@ def draw_effects(effects: Sequence[Effect], objective: str) -> Figure:
     scale = OBJECTIVES[objective].drawn_per
     kept = sorted(sorted(effects, key=lambda each: -abs(each.mean))[: 2 * MOST_AXES], key=lambda each: each.axis)
     figure = canvas(height=130 + ROW * len(kept))
-    for name, sure, hue in (("told apart from zero", True, FRONT), ("not told apart", False, MUTED)):
+    for name, sure, hue in (("significant", True, FRONT), ("not significant", False, MUTED)):
         chosen = [each for each in kept if (each.low > 0 or each.high < 0) == sure]
         if not chosen:
             continue
@@ -77,12 +77,12 @@ def draw_effects(effects: Sequence[Effect], objective: str) -> Figure:
     figure.add_vline(x=0, line={"color": MUTED, "dash": "dash", "width": 1})
     figure.update_xaxes(title=f"change of {OBJECTIVES[objective].axis_title}")
     figure.update_yaxes(categoryorder="array", categoryarray=[_row(each) for each in reversed(kept)], automargin=True)
-    apart = sum(each.low > 0 or each.high < 0 for each in kept)
-    return part(
+    significant = sum(each.low > 0 or each.high < 0 for each in kept)
+    return component(
         figure,
         name="effects",
         title=f"Main effects on {OBJECTIVES[objective].heading}, other axes equal (95 %)",
-        label=f"{len(kept)} main effects, {apart} told apart from zero",
+        label=f"{len(kept)} main effects, {significant} significant",
     )
 
 
@@ -128,10 +128,10 @@ def draw_places(effects: Sequence[Effect], objective: str) -> Figure | None:
     )
     figure.update_xaxes(title="place", showgrid=False)
     figure.update_yaxes(showgrid=False)
-    return part(
+    return component(
         figure,
         name="places",
-        title=f"Block by place: change of {OBJECTIVES[objective].axis_title} against none (ns: not told apart from 0)",
+        title=f"Block by place: change of {OBJECTIVES[objective].axis_title} against none (ns: not significant)",
         label=f"heat map of {len(blocks)} blocks at {len(places)} places",
         wide=len(places) > 5,
     )
@@ -176,7 +176,7 @@ def draw_parallel(snapshot: Snapshot, order: Sequence[str], objective: str) -> F
             "colorbar": {"thickness": 10, "title": {"text": OBJECTIVES[objective].heading}},
         },
     )
-    return part(
+    return component(
         figure,
         name="parallel",
         title="Parallel coordinates (drag along an axis to brush)",

@@ -10,13 +10,13 @@ import numpy as np
 from search.analysis.snapshot import Numbers, Snapshot, Trial
 from search.config.objectives import per_device
 from search.visualization.components import Figure
-from search.visualization.figures.style import FRONT, MUTED, STOPPED, canvas, color, part, tint
+from search.visualization.figures.style import FRONT, MUTED, STOPPED, canvas, color, component, tint
 
 MOST_STOPPED = 60  # curves of stopped trials, the last ones
 
 
 @dataclass(frozen=True)
-class Climb:
+class HypervolumeSteps:
     """The hypervolume where it grew: after so many ended trials, and after so many hours of them."""
 
     trials: Numbers
@@ -25,14 +25,14 @@ class Climb:
     numbers: Numbers
 
 
-def climb(snapshot: Snapshot) -> Climb:
+def hypervolume_steps(snapshot: Snapshot) -> HypervolumeSteps:
     """Return the hypervolume's steps, and its last state."""
     rows, hours, volumes = snapshot.progress
     if not len(rows):
-        return Climb(*(np.zeros(0),) * 4)
+        return HypervolumeSteps(*(np.zeros(0),) * 4)
     grew = np.append(np.diff(volumes, prepend=0.0)[:-1] > 0, True)
     at = np.flatnonzero(grew)
-    return Climb(at.astype(float) + 1.0, hours[at], volumes[at], snapshot.numbers[rows[at]].astype(float))
+    return HypervolumeSteps(at.astype(float) + 1.0, hours[at], volumes[at], snapshot.numbers[rows[at]].astype(float))
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _asks_the_same(one: Snapshot, other: Snapshot) -> bool:
     )
 
 
-def draw_climb(steps: Climb, band: Band | None, *, hours: bool) -> Figure:
+def draw_hypervolume(steps: HypervolumeSteps, band: Band | None, *, hours: bool) -> Figure:
     """Draw the hypervolume against ended trials, or hours of trials."""
     figure = canvas(height=340)
     if band:
@@ -114,7 +114,7 @@ def draw_climb(steps: Climb, band: Band | None, *, hours: bool) -> Figure:
     figure.update_xaxes(title=unit, rangemode="tozero")
     figure.update_yaxes(title="hypervolume", rangemode="tozero")
     last = f"{steps.volumes[-1]:.4f}" if len(steps.volumes) else "none yet"
-    return part(
+    return component(
         figure,
         name=f"hypervolume-{'hours' if hours else 'trials'}",
         title=f"Hypervolume against {unit}",
@@ -168,4 +168,4 @@ def draw_curves(running: Sequence[Trial], stopped: Sequence[Trial]) -> Figure:
     figure.update_xaxes(title="epoch", rangemode="tozero", dtick=1 if last <= 20 else None)
     figure.update_yaxes(title="Dice so far")
     title = f"{len(running)} running, {len(stopped)} stopped last"
-    return part(figure, name="curves", title=f"Learning curves: {title}", label=f"learning curves, {title}")
+    return component(figure, name="curves", title=f"Learning curves: {title}", label=f"learning curves, {title}")

@@ -9,12 +9,12 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from search.analysis.runs import Side
+from search.analysis.runs import ComparedRun
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES, cost_axis, primary
 from search.visualization.components import Figure
 from search.visualization.figures.front_data import trial_text
-from search.visualization.figures.style import LAYOUT, SYMBOLS, canvas, color, part, tint
+from search.visualization.figures.style import LAYOUT, SYMBOLS, canvas, color, component, tint
 
 Anytime = tuple[list[int], list[float], list[float], list[float]]
 
@@ -32,28 +32,30 @@ def draw_anytime(curves: Sequence[tuple[str, Anytime]], *, title: str) -> Figure
     figure.update_xaxes(title="trainings")
     figure.update_yaxes(title="share of the true hypervolume", tickformat=".0%")
     reached = "; ".join(f"{name} {middle[-1]:.1%}" for name, (_, _, middle, _) in curves if middle)
-    return part(figure, name=title, title=title, label=f"median share of the true hypervolume at the end: {reached}")
+    return component(
+        figure, name=title, title=title, label=f"median share of the true hypervolume at the end: {reached}"
+    )
 
 
-def draw_sides(sides: Sequence[Side]) -> Figure:
+def draw_runs(compared: Sequence[ComparedRun]) -> Figure:
     """Draw runs side by side: their fronts on each plane of two objectives, and hypervolume over hours of trials."""
-    pairs = planes(sides[0].snapshot)
+    pairs = planes(compared[0].snapshot)
     titles = [
         *(f"{OBJECTIVES[y].heading} against {OBJECTIVES[x].heading.lower()}" for x, y in pairs),
         "hypervolume over hours of trials",
     ]
     figure = make_subplots(rows=1, cols=len(titles), subplot_titles=titles, horizontal_spacing=0.07)
-    for number, side in enumerate(sides):
+    for number, run in enumerate(compared):
         hue, symbol = color(number), SYMBOLS[number % len(SYMBOLS)]
         for column, (x, y) in enumerate(pairs, start=1):
-            _add_front(figure, side, (x, y), column=column, marker={"color": hue, "symbol": symbol})
+            _add_front(figure, run, (x, y), column=column, marker={"color": hue, "symbol": symbol})
         figure.add_scatter(
-            x=[hours for hours, _ in side.curve],
-            y=[volume for _, volume in side.curve],
+            x=[hours for hours, _ in run.curve],
+            y=[volume for _, volume in run.curve],
             mode="lines",
-            name=side.name,
+            name=run.name,
             line={"shape": "hv", "color": hue, "width": 3},
-            legendgroup=side.name,
+            legendgroup=run.name,
             row=1,
             col=len(titles),
         )
@@ -63,13 +65,15 @@ def draw_sides(sides: Sequence[Side]) -> Figure:
         figure.update_yaxes(title=up, row=1, col=column)
     margin, legend = {**LAYOUT["margin"], "t": 80}, {**LAYOUT["legend"], "y": 1.12}
     figure.update_layout({**LAYOUT, "margin": margin, "legend": legend})
-    reached = "; ".join(f"{side.name} {side.curve[-1][1]:.4f}" for side in sides)
-    return part(figure, name="runs", title="Runs side by side", label=f"hypervolume reached: {reached}", wide=True)
+    reached = "; ".join(f"{run.name} {run.curve[-1][1]:.4f}" for run in compared)
+    return component(figure, name="runs", title="Runs side by side", label=f"hypervolume reached: {reached}", wide=True)
 
 
-def _add_front(figure: go.Figure, side: Side, pair: tuple[str, str], *, column: int, marker: dict[str, Any]) -> None:
+def _add_front(
+    figure: go.Figure, run: ComparedRun, pair: tuple[str, str], *, column: int, marker: dict[str, Any]
+) -> None:
     """Add a run's trials to a plane: the front large, the others small and pale."""
-    snapshot = side.snapshot
+    snapshot = run.snapshot
     x, y = (snapshot.values[name] / OBJECTIVES[name].drawn_per for name in pair)
     for on_front, size, opacity in ((False, 6, 0.35), (True, 11, 1.0)):
         rows = np.flatnonzero(snapshot.comparable & (snapshot.on_front == on_front))
@@ -77,9 +81,9 @@ def _add_front(figure: go.Figure, side: Side, pair: tuple[str, str], *, column: 
             x=x[rows],
             y=y[rows],
             mode="markers",
-            name=side.name,
+            name=run.name,
             marker={**marker, "size": size, "opacity": opacity},
-            legendgroup=side.name,
+            legendgroup=run.name,
             showlegend=False,
             hovertext=[trial_text(snapshot, int(row)) for row in rows],
             hoverinfo="text",

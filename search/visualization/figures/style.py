@@ -43,8 +43,8 @@ def canvas(**layout: Any) -> go.Figure:
     return go.Figure(layout={**LAYOUT, **layout})
 
 
-def part(figure: go.Figure, *, name: str, title: str, label: str, lasso: str = "", wide: bool = False) -> Figure:
-    """Return a figure as a part of a page."""
+def component(figure: go.Figure, *, name: str, title: str, label: str, lasso: str = "", wide: bool = False) -> Figure:
+    """Return a figure as a component of a page."""
     return Figure(name, title, figure.to_json(), label, wide, lasso)
 
 

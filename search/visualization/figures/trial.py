@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING
 from search.config.units import show_bytes, show_count
 from search.trials.records import CaseDice, Epoch
 from search.visualization.components import Figure
-from search.visualization.figures.style import BLOCKS, FRONT, MUTED, SKY, block_color, canvas, color, part, short, tint
+from search.visualization.figures.style import (
+    BLOCKS,
+    FRONT,
+    MUTED,
+    SKY,
+    block_color,
+    canvas,
+    color,
+    component,
+    short,
+    tint,
+)
 
 if TYPE_CHECKING:
     from search.costs.layers import Layer
@@ -101,7 +112,7 @@ def draw_u(places: Sequence[Box], *, name: str) -> Figure:
     )
     attended = ", ".join(f"{each.side}{each.level}" for each in places if each.attention)
     title = f"Network{f' ({name})' if name else ''}: (C × D × H × W), parameters, float32 outputs of one patch"
-    return part(
+    return component(
         figure,
         name=f"u-{name}",
         title=title,
@@ -166,7 +177,7 @@ def draw_learning(epochs: Sequence[Epoch]) -> Figure:
         },
     )
     last = f"{scored[-1].dice:.4f}" if scored and scored[-1].dice is not None else "none"
-    return part(figure, name="learning", title="Learning curve", label=f"{len(epochs)} epochs, last Dice {last}")
+    return component(figure, name="learning", title="Learning curve", label=f"{len(epochs)} epochs, last Dice {last}")
 
 
 def draw_cases(cases: Sequence[CaseDice], labels: Sequence[str]) -> Figure:
@@ -190,7 +201,7 @@ def draw_cases(cases: Sequence[CaseDice], labels: Sequence[str]) -> Figure:
     )
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(showgrid=False)
-    return part(
+    return component(
         figure,
         name="cases",
         title="Dice by class and case",

@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 
 from search.analysis.snapshot import Snapshot
-from search.visualization.components import Facts, Figure, Heading, Note, Part, Table
+from search.visualization.components import Component, Facts, Figure, Heading, Note, Table
 from search.visualization.html import FINDINGS
-from search.visualization.pages.page import Asked, Page
+from search.visualization.pages.page import Page, Request
 
 
-def ablations_page(snapshot: Snapshot, asked: Asked) -> Page:
+def ablations_page(snapshot: Snapshot, request: Request) -> Page:
     """Return the page of the ablation that this study holds, or say that it holds none."""
     file = snapshot.folder / FINDINGS
     if not file.is_file():
         text = "This study holds no ablation; `voxnas ablate FILE` runs one, and its figures appear here."
         return Page("Ablations", (), (Note(text),))
     found = json.loads(file.read_text(encoding="utf-8"))
-    parts: list[Part] = [Facts(tuple((term, value) for term, value in found["tiles"]))]
-    parts += [Figure(**each) for each in found["figures"]]
+    components: list[Component] = [Facts(tuple((term, value) for term, value in found["tiles"]))]
+    components += [Figure(**each) for each in found["figures"]]
     for at, table in enumerate(found["tables"]):
-        parts.append(Table(f"ablation-table-{at}", table["title"], tuple(table["headings"]), table["rows"]))
-        parts += [Note(note) for note in table["notes"]]
-    return Page("Ablations", (), (*parts, Heading("Methods"), Note(found["methods"])))
+        components.append(Table(f"ablation-table-{at}", table["title"], tuple(table["headings"]), table["rows"]))
+        components += [Note(note) for note in table["notes"]]
+    return Page("Ablations", (), (*components, Heading("Methods"), Note(found["methods"])))

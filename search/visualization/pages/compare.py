@@ -5,45 +5,45 @@ from __future__ import annotations
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES, show
 from search.trials.records import Record
-from search.visualization.components import Cell, Note, Part, Table
+from search.visualization.components import Cell, Component, Note, Table
 from search.visualization.figures.compare import Paired, draw_paired, paired
 from search.visualization.pages.lasso import filtered
-from search.visualization.pages.page import Asked, Control, Page
+from search.visualization.pages.page import Control, Page, Request
 
 SLOTS = ("a", "b", "c", "d")
 
 
-def compare_page(snapshot: Snapshot, asked: Asked) -> Page:
+def compare_page(snapshot: Snapshot, request: Request) -> Page:
     """Return the page of the trials that the address names; of the front's ends where it names none."""
-    shown, notes = filtered(snapshot, asked)
-    controls = _controls(snapshot, shown, asked)
+    shown, notes = filtered(snapshot, request)
+    controls = _controls(snapshot, shown, request)
     numbers = list(dict.fromkeys(int(control.value) for control in controls if control.value))
     records = snapshot.fetch(numbers)
     records.sort(key=lambda record: numbers.index(record.number))
     if len(records) < 2:
         few = Note("Choose two to four trials; there are too few on the front.")
         return Page("Compare", controls, (*notes, few))
-    parts: list[Part] = [*notes, _differences(snapshot, records)]
+    components: list[Component] = [*notes, _differences(snapshot, records)]
     pairs = [pair for record in records[1:] if (pair := paired(records[0], record))]
     if pairs:
-        parts += [draw_paired(records[0].number, pairs), _pairs_table(records[0].number, pairs)]
+        components += [draw_paired(records[0].number, pairs), _pairs_table(records[0].number, pairs)]
     else:
-        parts.append(Note("These trials share no scored case, so there are no paired differences."))
-    return Page("Compare", controls, tuple(parts))
+        components.append(Note("These trials share no scored case, so there are no paired differences."))
+    return Page("Compare", controls, tuple(components))
 
 
-def _controls(snapshot: Snapshot, shown: Snapshot, asked: Asked) -> tuple[Control, ...]:
+def _controls(snapshot: Snapshot, shown: Snapshot, request: Request) -> tuple[Control, ...]:
     """Return the slots; they offer the front of what is shown, and what the address names."""
     front = [str(number) for number in shown.numbers[shown.front_rows]]
     ends = [front[0], front[len(front) // 2], front[-1]] if len(front) > 2 else front
     trials = {str(number) for number in snapshot.numbers}
-    given = [asked.query[slot] for slot in SLOTS if asked.query.get(slot) in trials]
+    given = [request.query[slot] for slot in SLOTS if request.query.get(slot) in trials]
     listed = list(dict.fromkeys([*front, *given]))
     found = []
     for at, slot in enumerate(SLOTS):
         default = ends[at] if at < len(ends) and not given else ""
         options = [("", "none"), *((each, f"trial {each}") for each in listed)]
-        found.append(asked.control(slot, f"trial {slot.upper()}", options, default))
+        found.append(request.control(slot, f"trial {slot.upper()}", options, default))
     return tuple(found)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from search.visualization.components import Command, Facts, Figure, Heading, Note, Part, Picture, Table
+from search.visualization.components import Command, Component, Facts, Figure, Heading, Note, Picture, Table
 from search.visualization.pages.page import Control, Page
 
 VOID = ("img", "input", "br")
@@ -43,8 +43,8 @@ def page_element(page: Page, *, place: str = "") -> Element:
             [control_element(each) for each in page.controls],
         )
     ]
-    parts = [part_element(each, place=place) for each in page.parts]
-    return Element("section", {"aria-label": page.title}, [*(controls if page.controls else []), *parts])
+    components = [component_element(each, place=place) for each in page.components]
+    return Element("section", {"aria-label": page.title}, [*(controls if page.controls else []), *components])
 
 
 def control_element(control: Control) -> Element:
@@ -58,54 +58,57 @@ def control_element(control: Control) -> Element:
     )
 
 
-def part_element(part: Part, *, place: str) -> Element:
-    """Return a part as an element."""
-    if isinstance(part, Figure):
+def component_element(item: Component, *, place: str) -> Element:
+    """Return a component as an element."""
+    if isinstance(item, Figure):
         holder = {
-            "className": "figure wide" if part.wide else "figure",
-            "data-name": part.name,
-            "data-figure": part.drawing,
+            "className": "figure wide" if item.wide else "figure",
+            "data-name": item.name,
+            "data-figure": item.drawing,
             "role": "img",
-            "aria-label": part.label,
-            "data-lasso": part.lasso,
+            "aria-label": item.label,
+            "data-lasso": item.lasso,
             "data-place": place,
         }
         buttons = [
             Element(
                 "button",
-                {"type": "button", "data-save": form, "aria-label": f"{part.title} as {form.upper()}"},
+                {"type": "button", "data-save": form, "aria-label": f"{item.title} as {form.upper()}"},
                 [form.upper()],
             )
             for form in ("svg", "png")
         ]
-        title = Element("figcaption", {}, [part.title, Element("span", {"className": "save"}, buttons)])
+        title = Element("figcaption", {}, [item.title, Element("span", {"className": "save"}, buttons)])
         return Element("figure", {}, [title, Element("div", holder)])
-    if isinstance(part, Table):
-        values = {"headings": part.headings, "rows": part.rows, "opens": part.opens, "place": place}
+    if isinstance(item, Table):
+        values = {"headings": item.headings, "rows": item.rows, "opens": item.opens, "place": place}
         holder = {
             "className": "table",
-            "data-name": part.name,
-            "data-title": part.title,
+            "data-name": item.name,
+            "data-title": item.title,
             "data-table": json.dumps(values, separators=(",", ":"), allow_nan=False),
         }
         return Element("div", holder)
-    if isinstance(part, Facts):
+    if isinstance(item, Facts):
         return Element(
             "dl",
             {},
-            [Element("div", {}, [Element("dt", {}, [term]), Element("dd", {}, [value])]) for term, value in part.pairs],
+            [Element("div", {}, [Element("dt", {}, [term]), Element("dd", {}, [value])]) for term, value in item.pairs],
         )
-    if isinstance(part, Command):
-        return Element("div", {"className": "command"}, [part.title, Element("code", {"tabIndex": "0"}, [part.line])])
-    if isinstance(part, Picture):
+    if isinstance(item, Command):
+        return Element("div", {"className": "command"}, [item.title, Element("code", {"tabIndex": "0"}, [item.line])])
+    if isinstance(item, Picture):
         return Element(
             "figure",
             {},
-            [Element("figcaption", {}, [part.title]), Element("img", {"src": part.uri, "alt": part.title})],
+            [
+                Element("figcaption", {}, [item.title]),
+                Element("img", {"src": item.uri, "alt": item.title}),
+            ],
         )
-    if isinstance(part, Heading):
-        return Element("h2", {}, [part.text])
-    if isinstance(part, Note):
-        button = Element("button", {"type": "button", "data-ask": part.ask}, [part.link])
-        return Element("p", {"className": "empty"}, [part.text, " ", button] if part.link and place else [part.text])
-    raise ValueError(f"no element for {part!r}")
+    if isinstance(item, Heading):
+        return Element("h2", {}, [item.text])
+    if isinstance(item, Note):
+        button = Element("button", {"type": "button", "data-ask": item.ask}, [item.link])
+        return Element("p", {"className": "empty"}, [item.text, " ", button] if item.link and place else [item.text])
+    raise ValueError(f"no element for {item!r}")

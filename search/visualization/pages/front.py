@@ -9,57 +9,57 @@ from numpy.typing import NDArray
 
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES, cost_axis, primary, show, show_point
-from search.visualization.components import Cell, Facts, Note, Part, Table
+from search.visualization.components import Cell, Component, Facts, Note, Table
 from search.visualization.figures.front import draw_front
 from search.visualization.figures.front_data import front_scene
 from search.visualization.pages.lasso import read_lasso
-from search.visualization.pages.page import Asked, Control, Page
+from search.visualization.pages.page import Control, Page, Request
 from search.visualization.slow_tasks import preset_costs
 from space.place import AxisName
 
 
-def front_page(snapshot: Snapshot, asked: Asked) -> Page:
+def front_page(snapshot: Snapshot, request: Request) -> Page:
     """Return the page of the front, filtered by the address's lasso."""
-    controls = _controls(snapshot, asked)
+    controls = _controls(snapshot, request)
     chosen = {control.key: control.value for control in controls}
     axes = [chosen["x"], chosen["y"], *([chosen["z"]] if chosen["z"] else [])]
-    lasso = read_lasso(asked.query.get("lasso", ""))
-    parts: list[Part] = [summary(snapshot)]
+    lasso = read_lasso(request.query.get("lasso", ""))
+    components: list[Component] = [summary(snapshot)]
     if snapshot.is_mixed:
-        parts.append(Note(f"{snapshot.left_out}."))
+        components.append(Note(f"{snapshot.left_out}."))
     if not any(trial.state != "running" for trial in snapshot.trials):
-        parts.append(Note("No trial has ended yet; this page shows them as they come."))
-        return Page("Front", (), tuple(parts))
+        components.append(Note("No trial has ended yet; this page shows them as they come."))
+        return Page("Front", (), tuple(components))
     presets = None
     if chosen["papers"] == "on" and snapshot.context:
-        presets = asked.work(preset_costs, snapshot.context, snapshot.study.training, snapshot.kind)
+        presets = request.work(preset_costs, snapshot.context, snapshot.study.training, snapshot.kind)
     scene = front_scene(snapshot, axes, by=chosen["color"], presets=presets)
     if np.isfinite(scene.points).any():
-        parts.append(draw_front(scene, selection=lasso.path(axes[0], axes[1]) if lasso else ""))
+        components.append(draw_front(scene, selection=lasso.path(axes[0], axes[1]) if lasso else ""))
     if not snapshot.on_front.any():
-        parts.append(Note("No trial has been trained to its end, so there is no front; the table says why."))
+        components.append(Note("No trial has been trained to its end, so there is no front; the table says why."))
     inside = lasso.inside(snapshot) if lasso else None
-    parts.append(trials_table(snapshot, _rows(snapshot, chosen["rows"], inside), name="trials"))
-    return Page("Front", controls, tuple(parts))
+    components.append(trials_table(snapshot, _rows(snapshot, chosen["rows"], inside), name="trials"))
+    return Page("Front", controls, tuple(components))
 
 
-def _controls(snapshot: Snapshot, asked: Asked) -> tuple[Control, ...]:
+def _controls(snapshot: Snapshot, request: Request) -> tuple[Control, ...]:
     objectives = [(name, OBJECTIVES[name].heading) for name in OBJECTIVES]
     up = primary(snapshot.objectives)
     across = cost_axis(snapshot.objectives)
     colors = [("", "the front"), *((name, name) for name in sorted(snapshot.axes, key=_blocks_first))]
     everything = "front" if snapshot.on_front.any() else "all"
     return (
-        asked.control("x", "across", objectives, across),
-        asked.control("y", "up", objectives, up),
-        asked.control("z", "third axis", [("", "none (2D)"), *objectives], ""),
-        asked.control("color", "colour by", colors, ""),
-        asked.control("papers", "papers' networks", [("on", "shown"), ("off", "hidden")], "on"),
-        asked.control(
+        request.control("x", "across", objectives, across),
+        request.control("y", "up", objectives, up),
+        request.control("z", "third axis", [("", "none (2D)"), *objectives], ""),
+        request.control("color", "colour by", colors, ""),
+        request.control("papers", "papers' networks", [("on", "shown"), ("off", "hidden")], "on"),
+        request.control(
             "rows",
             "table of",
             [("front", "the front"), ("selected", "the lasso's trials"), ("all", "all")],
-            "selected" if asked.query.get("lasso") else everything,
+            "selected" if request.query.get("lasso") else everything,
         ),
     )
 

@@ -1,4 +1,4 @@
-"""What matters as a page: importances, main effects, blocks by place, parallel coordinates."""
+"""Importance as a page: PED-ANOVA shares, main effects, blocks by place, parallel coordinates."""
 
 from __future__ import annotations
 
@@ -7,46 +7,50 @@ import numpy as np
 from search.analysis.main_effects import main_effects
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES
-from search.visualization.components import Note, Part
+from search.visualization.components import Component, Note
 from search.visualization.figures.importance import draw_effects, draw_importances, draw_parallel, draw_places
 from search.visualization.pages.lasso import filtered
-from search.visualization.pages.page import Asked, Page
+from search.visualization.pages.page import Page, Request
 from search.visualization.slow_tasks import importance_inputs, importances
 
 
-def matters_page(snapshot: Snapshot, asked: Asked) -> Page:
-    """Return the page of what matters for an objective."""
-    shown, notes = filtered(snapshot, asked)
+def importance_page(snapshot: Snapshot, request: Request) -> Page:
+    """Return the page of the axes' importance for an objective."""
+    shown, notes = filtered(snapshot, request)
     names = [(name, OBJECTIVES[name].heading) for name in snapshot.objectives]
-    control = asked.control("of", "effects on", names, names[0][0])
-    parts: list[Part] = [*notes]
+    control = request.control("of", "effects on", names, names[0][0])
+    components: list[Component] = [*notes]
     if not shown.comparable.any() or not shown.axes:
-        parts.append(Note("Too few trials have been trained to their end to tell what matters."))
-        return Page("What matters", (control,), tuple(parts))
-    shares = _importances(shown, asked)
+        components.append(Note("Too few trials have been trained to their end for importances."))
+        return Page("Importance", (control,), tuple(components))
+    shares = _importances(shown, request)
     if shares is None:
-        parts.append(Note("Importances are being worked out; they appear here in a moment."))
+        components.append(Note("Importances are being worked out; they appear here in a moment."))
     elif any(shares.values()):
-        parts.append(draw_importances(shares))
+        components.append(draw_importances(shares))
     else:
-        parts.append(Note("Too few trials for importances: PED-ANOVA needs ten, with axes that all of them decide."))
+        components.append(
+            Note("Too few trials for importances: PED-ANOVA needs ten, with axes that all of them decide.")
+        )
     effects = main_effects(shown, control.value)
     if effects:
-        parts.append(draw_effects(effects, control.value))
+        components.append(draw_effects(effects, control.value))
         places = draw_places(effects, control.value)
-        parts.append(places or Note("No attention place is free in this study, so there is no map of blocks by place."))
+        components.append(
+            places or Note("No attention place is free in this study, so there is no map of blocks by place.")
+        )
     else:
-        parts.append(Note("Too few trials for main effects: there are as many choices as trials."))
+        components.append(Note("Too few trials for main effects: there are as many choices as trials."))
     ranked = [*(shares or {}).get(control.value, {})]
     order = [*ranked, *(axis for axis in shown.axes if axis not in ranked)]
-    parts.append(draw_parallel(shown, order, control.value))
-    return Page("What matters", (control,), tuple(parts))
+    components.append(draw_parallel(shown, order, control.value))
+    return Page("Importance", (control,), tuple(components))
 
 
-def _importances(snapshot: Snapshot, asked: Asked) -> dict[str, dict[str, float]] | None:
+def _importances(snapshot: Snapshot, request: Request) -> dict[str, dict[str, float]] | None:
     """Ask for importances; of a study that grows, anew when its trials have grown by a tenth or so."""
     rows = np.flatnonzero(snapshot.comparable)
     step = 10 ** max(0, len(str(len(rows))) - 2)
     rows = rows[: len(rows) // step * step]
-    found: dict[str, dict[str, float]] | None = asked.work(importances, *importance_inputs(snapshot, rows))
+    found: dict[str, dict[str, float]] | None = request.work(importances, *importance_inputs(snapshot, rows))
     return found

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES
-from search.visualization.components import Note, Part
-from search.visualization.pages.page import Asked
+from search.visualization.components import Component, Note
+from search.visualization.pages.page import Request
 
 MOST_CORNERS = 200
 
@@ -66,9 +66,9 @@ def read_lasso(text: str) -> Lasso | None:
     return Lasso((x, y), corners)
 
 
-def filtered(snapshot: Snapshot, asked: Asked) -> tuple[Snapshot, tuple[Part, ...]]:
+def filtered(snapshot: Snapshot, request: Request) -> tuple[Snapshot, tuple[Component, ...]]:
     """Return the trials inside the address's lasso, and the note that says so; all where there is no lasso."""
-    lasso = read_lasso(asked.query.get("lasso", ""))
+    lasso = read_lasso(request.query.get("lasso", ""))
     if lasso is None:
         return snapshot, ()
     inside = lasso.inside(snapshot)

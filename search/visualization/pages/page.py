@@ -1,4 +1,4 @@
-"""Page, its controls, and what a page is asked for: the query of its address and the errands that take long."""
+"""Page, its controls, and what a page is request for: the query of its address and the errands that take long."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search.analysis.snapshot import Snapshot
-from search.visualization.components import Part
+from search.visualization.components import Component
 
 
 @dataclass(frozen=True)
@@ -22,23 +22,23 @@ class Control:
 
 @dataclass(frozen=True)
 class Page:
-    """A view: its controls and its parts, from top to bottom."""
+    """A view: its controls and its components, from top to bottom."""
 
     title: str
     controls: tuple[Control, ...]
-    parts: tuple[Part, ...]
+    components: tuple[Component, ...]
 
 
-Work = Callable[..., Any]  # work(errand, *arguments): the result, or None while it is being worked out
+Work = Callable[..., Any]  # work(task, *arguments): the result, or None while it is being worked out
 
 
-def _at_once(errand: Callable[..., Any], *arguments: Any) -> Any:
-    return errand(*arguments)
+def _at_once(task: Callable[..., Any], *arguments: Any) -> Any:
+    return task(*arguments)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What an address asks of a page; values that are not allowed count as not given."""
+class Request:
+    """A request for a page; values in the query that are not allowed count as not given."""
 
     query: Mapping[str, str] = field(default_factory=dict)
     work: Work = _at_once
@@ -56,5 +56,5 @@ class Asked:
         return list(dict.fromkeys(found))
 
     def control(self, key: str, label: str, options: Sequence[tuple[str, str]], default: str) -> Control:
-        """Return a control that stands at what is asked for."""
+        """Return a control that stands at what is request for."""
         return Control(key, label, options, self.choose(key, [value for value, _ in options], default))

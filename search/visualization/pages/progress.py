@@ -4,30 +4,38 @@ from __future__ import annotations
 
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import show
-from search.visualization.components import Cell, Note, Part, Table
-from search.visualization.figures.progress import climb, curves_of, draw_climb, draw_curves, random_band
+from search.visualization.components import Cell, Component, Note, Table
+from search.visualization.figures.progress import (
+    curves_of,
+    draw_curves,
+    draw_hypervolume,
+    hypervolume_steps,
+    random_band,
+)
 from search.visualization.pages.front import summary
 from search.visualization.pages.lasso import filtered
-from search.visualization.pages.page import Asked, Page
+from search.visualization.pages.page import Page, Request
 
 
-def progress_page(snapshot: Snapshot, asked: Asked) -> Page:
+def progress_page(snapshot: Snapshot, request: Request) -> Page:
     """Return the page of a study's progress."""
-    shown, notes = filtered(snapshot, asked)
-    parts: list[Part] = [*notes, summary(shown)]
-    steps = climb(shown)
+    shown, notes = filtered(snapshot, request)
+    components: list[Component] = [*notes, summary(shown)]
+    steps = hypervolume_steps(shown)
     if shown.is_mixed:
-        parts.append(Note(f"{shown.left_out}."))
+        components.append(Note(f"{shown.left_out}."))
     if shown.comparable.any():
-        others = asked.others()
-        parts += [draw_climb(steps, random_band(shown, others, hours=hours), hours=hours) for hours in (False, True)]
+        others = request.others()
+        components += [
+            draw_hypervolume(steps, random_band(shown, others, hours=hours), hours=hours) for hours in (False, True)
+        ]
     else:
-        parts.append(Note("No trial has been trained to its end yet, so there is no hypervolume."))
+        components.append(Note("No trial has been trained to its end yet, so there is no hypervolume."))
     running, stopped = curves_of(shown)
     if running or stopped:
-        parts.append(draw_curves(running, stopped))
+        components.append(draw_curves(running, stopped))
     else:
-        parts.append(Note("No trial runs now, and none was stopped at a rung."))
+        components.append(Note("No trial runs now, and none was stopped at a rung."))
     active = [trial for trial in shown.trials if trial.state == "running"]
     if active:
         rows: list[list[Cell]] = [
@@ -40,5 +48,5 @@ def progress_page(snapshot: Snapshot, asked: Asked) -> Page:
             for trial in active
         ]
         headings = ("trial", "epoch", "Dice so far", "network")
-        parts.append(Table("running", f"{len(active)} running", headings, rows, opens="trial"))
-    return Page("Progress", (), tuple(parts))
+        components.append(Table("running", f"{len(active)} running", headings, rows, opens="trial"))
+    return Page("Progress", (), tuple(components))

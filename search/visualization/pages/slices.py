@@ -1,4 +1,4 @@
-"""Slices of a trial's worst, median and best case, when they are asked for; never stored."""
+"""Slices of a trial's worst, median and best case, when they are request for; never stored."""
 
 from __future__ import annotations
 
@@ -8,28 +8,31 @@ from pathlib import Path
 from search.analysis.snapshot import Snapshot
 from search.trials.files import WEIGHTS
 from search.trials.records import Record
-from search.visualization.components import Heading, Note, Part, Picture
-from search.visualization.pages.page import Asked
+from search.visualization.components import Component, Heading, Note, Picture
+from search.visualization.pages.page import Request
 from search.visualization.slow_tasks import slices_of
 from space.architecture import Architecture
 from space.specs.registry import plugin_blocks
 
 
-def slice_parts(snapshot: Snapshot, record: Record, asked: Asked) -> list[Part]:
+def slice_components(snapshot: Snapshot, record: Record, request: Request) -> list[Component]:
     """Return the pictures, why there are none, or the link that asks for them."""
-    cases, shown = ranked_cases(record), asked.choose("slices", ("shown",), "") == "shown"
-    if not cases or snapshot.context is None or not (shown or asked.place):
+    cases, shown = ranked_cases(record), request.choose("slices", ("shown",), "") == "shown"
+    if not cases or snapshot.context is None or not (shown or request.place):
         return []
-    parts: list[Part] = [Heading("Slices of the worst, median and best case")]
+    components: list[Component] = [Heading("Slices of the worst, median and best case")]
     folder = snapshot.folder / "trials" / f"{record.number:06d}"
     if not (folder / WEIGHTS).is_file():
-        return [*parts, Note("The weights of this trial are not kept, so it can't segment anything now.")]
+        return [*components, Note("The weights of this trial are not kept, so it can't segment anything now.")]
     prepared = _prepared(snapshot)
     if prepared is None:
-        return [*parts, Note("The study's prepared volumes are not in the runs folder, so there is nothing to draw.")]
+        return [
+            *components,
+            Note("The study's prepared volumes are not in the runs folder, so there is nothing to draw."),
+        ]
     if not shown:
         return [
-            *parts,
+            *components,
             Note(
                 "Patients' images are drawn when you ask for them, and kept nowhere.",
                 ask="slices=shown",
@@ -38,16 +41,18 @@ def slice_parts(snapshot: Snapshot, record: Record, asked: Asked) -> list[Part]:
         ]
     unknown = needs_code(record.architecture)
     if unknown:
-        return [*parts, Note(unknown)]
+        return [*components, Note(unknown)]
     names = tuple(dict.fromkeys(cases.values()))
-    found = asked.work(slices_of, record, names, str(prepared), str(folder), snapshot.context, snapshot.study.training)
+    found = request.work(
+        slices_of, record, names, str(prepared), str(folder), snapshot.context, snapshot.study.training
+    )
     if found is None:
-        return [*parts, Note("The cases are being segmented; they appear here in a moment.")]
+        return [*components, Note("The cases are being segmented; they appear here in a moment.")]
     for which, case in cases.items():
         mean = next(each.mean for each in record.measurement.cases if each.case == case) or 0.0
         title = f"{which}: {case}, Dice {mean:.3f}; truth orange, prediction blue, both white"
-        parts.append(Picture(title, "data:image/png;base64," + base64.b64encode(found[case]).decode()))
-    return parts
+        components.append(Picture(title, "data:image/png;base64," + base64.b64encode(found[case]).decode()))
+    return components
 
 
 def needs_code(architecture: Architecture) -> str:

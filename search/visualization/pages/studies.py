@@ -8,21 +8,21 @@ from datetime import UTC, datetime
 
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES, per_device, primary
-from search.visualization.components import Cell, Note, Part, Table
+from search.visualization.components import Cell, Component, Note, Table
 from search.visualization.figures.compare import draw_fronts
-from search.visualization.pages.page import Asked, Control, Page
+from search.visualization.pages.page import Control, Page, Request
 
 MOST_FRONTS = 7  # as many as there are colours
 
 
-def studies_page(snapshots: Sequence[Snapshot], unread: Sequence[str], asked: Asked) -> Page:
+def studies_page(snapshots: Sequence[Snapshot], unread: Sequence[str], request: Request) -> Page:
     """Return the page of all studies; `unread` are those that voxnas did not write."""
-    parts: list[Part] = []
+    components: list[Component] = []
     controls: tuple[Control, ...] = ()
     if not snapshots:
-        parts.append(Note("No study has run here yet; start one with `voxnas run`, and it appears."))
+        components.append(Note("No study has run here yet; start one with `voxnas run`, and it appears."))
     else:
-        parts.append(
+        components.append(
             Table(
                 "studies",
                 f"{len(snapshots)} studies",
@@ -42,11 +42,11 @@ def studies_page(snapshots: Sequence[Snapshot], unread: Sequence[str], asked: As
             )
         )
     if unread:
-        parts.append(Note(f"Not written by this version of voxnas, so not shown: {', '.join(unread)}."))
+        components.append(Note(f"Not written by this version of voxnas, so not shown: {', '.join(unread)}."))
     if len(snapshots) > 1:
-        controls = _controls(snapshots, asked)
-        parts += _fronts(snapshots, {control.key: control.value for control in controls})
-    return Page("Studies", controls, tuple(parts))
+        controls = _controls(snapshots, request)
+        components += _fronts(snapshots, {control.key: control.value for control in controls})
+    return Page("Studies", controls, tuple(components))
 
 
 def _row(snapshot: Snapshot) -> list[Cell]:
@@ -76,21 +76,21 @@ def _time(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}" if seconds else ""
 
 
-def _controls(snapshots: Sequence[Snapshot], asked: Asked) -> tuple[Control, ...]:
+def _controls(snapshots: Sequence[Snapshot], request: Request) -> tuple[Control, ...]:
     objectives = list(dict.fromkeys(name for snapshot in snapshots for name in snapshot.objectives))
     named = [(name, OBJECTIVES[name].heading) for name in objectives]
     up = primary(objectives)
     across = next((name for name in objectives if name != up), up)
     whose = [("", "all studies"), *((snapshot.label, snapshot.label) for snapshot in snapshots)]
     return (
-        asked.control("x", "across", named, across),
-        asked.control("y", "up", named, up),
-        asked.control("one", "front of", whose, ""),
-        asked.control("two", "and of", whose, ""),
+        request.control("x", "across", named, across),
+        request.control("y", "up", named, up),
+        request.control("one", "front of", whose, ""),
+        request.control("two", "and of", whose, ""),
     )
 
 
-def _fronts(snapshots: Sequence[Snapshot], chosen: dict[str, str]) -> list[Part]:
+def _fronts(snapshots: Sequence[Snapshot], chosen: dict[str, str]) -> list[Component]:
     named = {chosen["one"], chosen["two"]} - {""}
     shown = [snapshot for snapshot in snapshots if not named or snapshot.label in named][:MOST_FRONTS]
     if per_device((chosen["x"], chosen["y"])):
@@ -104,7 +104,7 @@ def _fronts(snapshots: Sequence[Snapshot], chosen: dict[str, str]) -> list[Part]
                 )
             ]
     mixed = [snapshot.label for snapshot in shown if snapshot.is_mixed]
-    notes: list[Part] = (
+    notes: list[Component] = (
         [Note(f"Latencies of several devices in one study, those of one are shown: {', '.join(mixed)}.")]
         if mixed
         else []

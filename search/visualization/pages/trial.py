@@ -8,43 +8,43 @@ from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES, show
 from search.config.units import show_bytes, show_count, show_seconds
 from search.trials.records import Record
-from search.visualization.components import Cell, Command, Facts, Note, Part, Table
+from search.visualization.components import Cell, Command, Component, Facts, Note, Table
 from search.visualization.figures.trial import boxes, draw_cases, draw_learning, draw_u
 from search.visualization.pages.lasso import filtered
-from search.visualization.pages.page import Asked, Page
-from search.visualization.pages.slices import needs_code, slice_parts
+from search.visualization.pages.page import Page, Request
+from search.visualization.pages.slices import needs_code, slice_components
 from search.visualization.slow_tasks import layers_of
 from space.architecture import Architecture
 
 
-def trial_page(snapshot: Snapshot, asked: Asked) -> Page:
+def trial_page(snapshot: Snapshot, request: Request) -> Page:
     """Return the page of the trial that the address names, of the front's first where it names none."""
-    shown, notes = filtered(snapshot, asked)
-    numbers = asked.numbers("trial") or _first(shown) or _first(snapshot)
+    shown, notes = filtered(snapshot, request)
+    numbers = request.numbers("trial") or _first(shown) or _first(snapshot)
     record = snapshot.record(numbers[0]) if numbers else None
     if record is None:
         text = f"There is no trial {numbers[0]} in this study." if numbers else "This study has no trials yet."
         return Page("Trial", (), (Note(text),))
     listed = [int(number) for number in shown.numbers[shown.on_front]]
     options = sorted({*listed, record.number})
-    control = asked.control(
+    control = request.control(
         "trial",
         "trial",
         [(str(each), f"trial {each}" + (" (front)" if each in listed else "")) for each in options],
         str(record.number),
     )
-    parts: list[Part] = [*notes, Facts(tuple(_facts(snapshot, record)))]
+    components: list[Component] = [*notes, Facts(tuple(_facts(snapshot, record)))]
     if record.measurement.reason:
-        parts.append(Note(f"{record.state}: {record.measurement.reason}"))
-    parts += [Note(f"An attempt was lost: {attempt}") for attempt in record.attempts]
+        components.append(Note(f"{record.state}: {record.measurement.reason}"))
+    components += [Note(f"An attempt was lost: {attempt}") for attempt in record.attempts]
     if record.state == "trained":
-        parts.append(
+        components.append(
             Command("Export it as a folder that runs without voxnas:", export_command(snapshot, record.number))
         )
-    parts += _network(snapshot, record, asked)
-    parts += _scores(snapshot, record)
-    parts += slice_parts(snapshot, record, asked)
-    return Page("Trial", (control,), tuple(parts))
+    components += _network(snapshot, record, request)
+    components += _scores(snapshot, record)
+    components += slice_components(snapshot, record, request)
+    return Page("Trial", (control,), tuple(components))
 
 
 def _first(snapshot: Snapshot) -> list[int]:
@@ -95,10 +95,10 @@ def export_command(snapshot: Snapshot, number: int) -> str:
     return f"{shlex.join(words)} --data FOLDER"
 
 
-def _network(snapshot: Snapshot, record: Record, asked: Asked) -> list[Part]:
+def _network(snapshot: Snapshot, record: Record, request: Request) -> list[Component]:
     if snapshot.context is None:
         return [Note("This study was written before its patch and channels were kept, so its networks can't be drawn.")]
-    layers = asked.work(layers_of, record.architecture, snapshot.context)
+    layers = request.work(layers_of, record.architecture, snapshot.context)
     if layers is None:
         return [Note("The network is being drawn; it appears here in a moment.")]
     if not layers:
@@ -126,12 +126,12 @@ def _why_not_drawn(architecture: Architecture) -> str:
     return needs_code(architecture) or "This network can't be built, so there is nothing to draw."
 
 
-def _scores(snapshot: Snapshot, record: Record) -> list[Part]:
-    measurement, parts = record.measurement, list[Part]()
+def _scores(snapshot: Snapshot, record: Record) -> list[Component]:
+    measurement, components = record.measurement, list[Component]()
     if measurement.epochs:
-        parts.append(draw_learning(measurement.epochs))
+        components.append(draw_learning(measurement.epochs))
     if not measurement.cases:
-        return parts
+        return components
     classes = len(measurement.cases[0].dice)
     named = (
         snapshot.labels[1:]
@@ -144,4 +144,4 @@ def _scores(snapshot: Snapshot, record: Record) -> list[Part]:
         cells: list[Cell] = [(dice, "both empty" if dice is None else f"{dice:.4f}") for dice in case.dice]
         rows.append([case.case, (mean, "" if mean is None else f"{mean:.4f}"), *cells])
     headings = ("case", "mean", *named)
-    return [*parts, draw_cases(measurement.cases, named), Table("dice", "Dice by case", headings, rows)]
+    return [*components, draw_cases(measurement.cases, named), Table("dice", "Dice by case", headings, rows)]
