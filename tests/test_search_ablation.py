@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import TinyRun, quiet_view, write_study
 
-from search.ablation.arms import asked_arms
+from search.ablation.arms import requested_arms
 from search.ablation.cases import read_cases
 from search.ablation.findings import find
 from search.ablation.load import load_ablation
@@ -76,7 +76,7 @@ def finished(tmp_path_factory):
 def names(text: str, tmp_path: Path) -> dict[str, dict[str, object]]:
     made = write_ablation(tmp_path, ABLATION.partition("arms:")[0] + text + "training: {patch: [5, 24, 24]}\n")
     loaded = load_ablation(made.file, runs=made.runs)
-    return {each.name: dict(each.changes) for each in asked_arms(loaded.ablation)[0]}
+    return {each.name: dict(each.changes) for each in requested_arms(loaded.ablation)[0]}
 
 
 def test_each_kind_of_arm_changes_the_base_as_specified(tmp_path):

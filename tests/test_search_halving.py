@@ -71,7 +71,7 @@ def test_the_reason_names_rank_and_objectives():
     records = [trial(0, (0.5, 0.6), 100), trial(1, (0.6,), 90, "stopped"), trial(2, (0.7,), 80, "running")]
     worse = trial(3, (0.4,), 200, "running")
     assert verdict(records, worse) == (
-        "stopped after epoch 1: place 4 of 4 by Dice so far, training memory; the first 2 go on"
+        "stopped after epoch 1: place 4 of 4 by Dice so far, training memory; the best 2 continue"
     )
     assert verdict(records, trial(3, (0.4,), 10, "running")) is None  # the cheapest is on the front
     assert verdict([], worse) is None  # nobody to be compared with
