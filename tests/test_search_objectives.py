@@ -84,7 +84,7 @@ def test_a_study_accepts_an_objective_only_in_its_own_direction(tmp_path, object
         f"study.yaml:3:{column}: {key}.direction: {said}"
     ]
     good = study_file(tmp_path, objective, "")
-    assert mistakes(good, overrides=[f"{key}={other}"]) == [f"--set {key}: {key}: {said}"]
+    assert mistakes(good, overrides=[f"{key}={other}"]) == [f"--set {key}: {said}"]
 
 
 @each_objective
