@@ -6,7 +6,7 @@ KEY := $(shell { cat pyproject.toml constraints.txt; $(PYTHON) --version; } | sh
 PARALLEL ?= --numprocesses auto --maxprocesses 8 --dist loadgroup
 READY := $(VENV)/.ready-$(KEY)
 
-.PHONY: check-gpu demo test test-fast lint link bench-training bench-blocks bench-startup bench-search bench-memory bench-latency bench-presets bench-export bench-ray bench-dashboard constraints
+.PHONY: check-gpu demo test test-fast lint link bench-training bench-blocks bench-startup bench-search bench-memory bench-latency bench-presets bench-export bench-ray bench-dashboard lock
 
 demo: link
 	$(BIN)/voxnas demo
@@ -70,5 +70,7 @@ link: $(READY)
 	@test "$$(cat $(VENV)/.linked)" = "$$(pwd)" || \
 		{ $(BIN)/pip install --quiet --no-deps --editable . && pwd > $(VENV)/.linked; }
 
-constraints: link
-	$(BIN)/pip freeze --exclude-editable | grep == > constraints.txt
+# Resolve the newest versions for every platform with uv; pip gets the same ones as constraints
+lock:
+	uv lock --upgrade
+	uv export --all-extras --no-hashes --no-emit-project --no-annotate --no-header --output-file constraints.txt
