@@ -90,16 +90,6 @@ class Space:
                 if not self.forbidden(other):
                     yield other
 
-    def crossover(self, one: Mapping[str, Value], other: Mapping[str, Value], rng: Random) -> Decisions:
-        """Take each decision from either parent that has it open; where the study forbids the mix, `one` itself."""
-
-        def pick(axis: Axis) -> Value:
-            held = [parent[axis.name] for parent in (one, other) if axis.name in parent]
-            return rng.choice(held) if held else axis.choices[0]
-
-        child = self.walk(pick)
-        return dict(one) if self.forbidden(child) else child
-
     def enumerate(self) -> Iterator[Decisions]:
         """Yield every complete decision set once."""
         return (decisions for decisions in self._extend({}, 0) if not self.forbidden(decisions))

@@ -55,14 +55,6 @@ def test_an_architecture_has_the_same_hash_in_another_process():
     subprocess.run([sys.executable, "-c", code], input=pickle.dumps(architecture), check=True)
 
 
-def test_crossover_takes_each_decision_from_a_parent():
-    one, other = FULL.sample(Random(1)), FULL.sample(Random(2))
-    child = FULL.crossover(one, other, Random(3))
-    for name, value in child.items():
-        held = [parent[name] for parent in (one, other) if name in parent]
-        assert not held or value in held
-
-
 @pytest.mark.parametrize("placement", ["each", "tied"])
 def test_the_size_is_counted_without_enumerating(placement):
     space = narrow(THICK, placement=placement, fix=SETTLED, choices=FEW)
@@ -87,8 +79,8 @@ def test_forbidden_combinations_are_never_sampled_listed_or_counted(placement):
     assert {space.forbidden(each) for each in whole.enumerate()} == {"", "one", "two", "three"}
     rng = Random(0)
     for _ in range(50):
-        one, other = space.sample(rng), space.sample(rng)
-        assert not any(map(space.forbidden, (one, other, space.crossover(one, other, rng), *space.neighbours(one))))
+        one = space.sample(rng)
+        assert not any(map(space.forbidden, (one, *space.neighbours(one))))
     with pytest.raises(DecisionError, match="forbid: one"):
         space.complete({"encoder": "residual", "attention@skip0" if placement == "each" else "attention@skips": "isa"})
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from space.axes import Axis
 from space.canonical import Context
 from space.encoding import Coded, is_ordered
-from space.features import Features
 from space.narrow import narrow
 from space.space import Space
 
@@ -28,18 +27,15 @@ SPACES = {placement: narrow(CONTEXT, placement=placement, fix={}, choices={}) fo
 PLACEMENTS = pytest.mark.parametrize("placement", SPACES)
 
 
-def test_ordered_axes_are_numbers_categories_are_one_hot_and_closed_axes_are_marked():
-    features = Features(SMALL)
-    assert features.names == ("levels", "norm=batch", "norm=layer", "width", "width:open")
+def test_choices_are_counted_from_1_and_closed_axes_are_0():
     closed = {"levels": 3, "norm": "layer", "fixed": 7}
     zero = {"levels": 4, "norm": "batch", "fixed": 7, "width": 0}
-    assert features.vectors([closed, zero]).tolist() == [[3, 0, 1, 0, 0], [4, 1, 0, 0, 1]]
     assert Coded(SMALL).encode([closed, zero]).tolist() == [[1, 2, 1, 0], [2, 1, 1, 1]]
     assert Coded(SMALL).free.tolist() == [0, 1, 3]
 
 
 def test_no_decisions_give_an_empty_matrix_of_the_same_width():
-    assert Features(SMALL).vectors([]).shape == (0, 5) and Coded(SMALL).encode([]).shape == (0, 4)
+    assert Coded(SMALL).encode([]).shape == (0, 4)
 
 
 def test_similarity_is_symmetric_one_on_the_diagonal_and_falls_with_distance():
@@ -53,14 +49,12 @@ def test_similarity_is_symmetric_one_on_the_diagonal_and_falls_with_distance():
 
 @PLACEMENTS
 @given(seed=st.integers(0, 10_000))
-def test_two_different_decision_sets_never_share_a_vector(placement, seed):
+def test_two_different_decision_sets_never_share_a_row(placement, seed):
     space, rng = SPACES[placement], Random(seed)
-    features, first = Features(space), space.sample(rng)
+    first = space.sample(rng)
     others = [first, *(each for _, each in zip(range(20), space.neighbours(first), strict=False)), space.sample(rng)]
     distinct = {tuple(sorted(each.items(), key=str)) for each in others}
-    for made in (features.vectors(others), Coded(space).encode(others)):
-        assert len({row.tobytes() for row in made}) == len(distinct)
-    assert features.vectors(others).shape == (len(others), len(features.names))
+    assert len({row.tobytes() for row in Coded(space).encode(others)}) == len(distinct)
 
 
 @PLACEMENTS
