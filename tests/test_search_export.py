@@ -45,7 +45,7 @@ space:
         dropout: 0.0, downsampling: strided, upsampling: linear, skip: add, deep_supervision: true,
         isa.shared: true, csam.uncertainty: true, csam.semantic: true, csam.positional: true,
         csam.slice: true, stages: single, stem_stride: 1}
-training: {patch: [3, 24, 20], overlap: 0.4, epochs: 1, steps_per_epoch: 1}
+training: {patch: [3, 24, 20], overlap: 0.4, mirror: [D, W], epochs: 1, steps_per_epoch: 1}
 executor: {device: cpu, threads: 1}
 """
 WHY = "trial 0, the only trial"

@@ -27,6 +27,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "foreground_at": "centre",
         "lowest_head": False,
         "batch_dice": False,
+        "mirror": ["D", "H", "W"],
         "augment": {
             "flip": ["D", "H", "W"],
             "scale_intensity": 0.0,

@@ -147,6 +147,11 @@ class SpaceSection:
         return Narrowing(self.placement, self.fix, self.choices, forbid, base, self.open, blocks)
 
 
+MirrorField = Annotated[
+    tuple[Literal["D", "H", "W"], ...], BeforeValidator(lambda value: () if value == "none" else value)
+]
+
+
 @dataclass(frozen=True)
 class Training:
     """One training: a patch is (D, H, W) voxels, an epoch `steps_per_epoch` optimiser steps.
@@ -173,6 +178,7 @@ class Training:
     lowest_head: bool = True  # whether the coarsest supervised level has a say in the loss
     batch_dice: bool = True  # soft Dice over the whole batch, or of each sample
     augment: Augment = field(default_factory=Augment)
+    mirror: MirrorField = ()  # axes along which windows are mirrored at inference, and the logits averaged
     overlap: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.5
     validate_every: Whole = 1
     deadline: Seconds | None = None

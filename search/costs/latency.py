@@ -14,6 +14,7 @@ import torch
 
 from search.config.schema import Training
 from search.costs.device_lock import measuring
+from search.training.mirror import mirrored
 from search.training.step import LAYOUT, autocast, lay_out, precision_name
 from search.trials.records import Latency
 from space.build import Network
@@ -31,13 +32,16 @@ def measure_latency(network: Network, context: Context, training: Training, *, d
 
     Runs are repeated until the confidence interval of their median is narrow, or until the time is up: a fraction of
     a second where the machine is idle, at most three seconds (or four runs of a slower network) where it is not.
+    Where the training mirrors at inference, all its mirrorings count.
     """
     network = lay_out(network).to(device).eval()
     patch = torch.zeros(1, context.in_channels, *context.patch, device=device).contiguous(memory_format=LAYOUT)
 
+    predict = mirrored(network, training.mirror)
+
     def once() -> float:
         start = time.perf_counter()
-        network(patch)
+        predict(patch)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter() - start

@@ -121,8 +121,14 @@ def _training(origin: Origin) -> str:
         f"Recipe `{training.recipe}`: {length}, "
         f"batch size {training.batch}, patches of {_times(origin.plan.context.patch)} voxels; {training.optimiser}, "
         f"learning rate {training.learning_rate:g} ({training.schedule}), weight decay {training.weight_decay:g}; seed "
-        f"{origin.record.seed}.{f' Initialised from `{start}`.' if start else ''}{last}"
+        f"{origin.record.seed}.{f' Initialised from `{start}`.' if start else ''}{last}{_mirroring(training.mirror)}"
     )
+
+
+def _mirroring(axes: Sequence[str]) -> str:
+    if not axes:
+        return ""
+    return f" At inference each window is mirrored along {', '.join(axes)}: the mean of {2 ** len(axes)} logits counts."
 
 
 def _place(origin: Origin) -> str:

@@ -245,6 +245,7 @@ def _preprocessing(origin: Origin) -> dict[str, Any]:
         "patch": plan.context.patch,
         "overlap": plan.training.overlap,
         "window": "gaussian",
+        "mirror": ["DHW".index(axis) for axis in plan.training.mirror],
         "window_bytes": costs.inference_memory_bytes if costs else 0,
     }
 

@@ -95,7 +95,7 @@ class PriceTable:
             training.batch,
             training.optimiser,
             precision,
-            device or self.kind,
+            {**device, "mirror": training.mirror} if device and training.mirror else device or self.kind,
             [importlib.metadata.version(name) for name in ("voxnas", "torch")],
         ]
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()

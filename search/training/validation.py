@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from search.data.geometry import mask_from_logits
 from search.data.prepare import Prepared, open_case, open_truth
+from search.training.mirror import mirrored
 from search.training.step import LAYOUT, autocast
 from search.training.surfaces import surface_scores
 from search.trials.records import CaseDice, Job
@@ -61,10 +62,14 @@ def segment(
 
 
 def window_logits(network: nn.Module, batch: Tensor, *, job: Job) -> Tensor:
-    """Run the network over (1, C, D, H, W) in overlapping windows, Gaussian-weighted: (1, K, D, H, W)."""
+    """Run the network over (1, C, D, H, W) in overlapping windows, Gaussian-weighted: (1, K, D, H, W).
+
+    Each window is mirrored along the training's `mirror` axes and the logits averaged.
+    """
     inferer = SlidingWindowInferer(job.patch, sw_batch_size=1, overlap=job.training.overlap, mode="gaussian")
     with torch.inference_mode(), autocast(batch.device, job.training):
-        logits: Tensor = inferer(batch, lambda window: network(window.contiguous(memory_format=LAYOUT)))
+        predict = mirrored(lambda window: network(window.contiguous(memory_format=LAYOUT)), job.training.mirror)
+        logits: Tensor = inferer(batch, predict)
     return logits
 
 

@@ -120,6 +120,7 @@ def _inference(info: BundleInfo, *, class_name: str) -> dict[str, Any]:
         "settings": "$segment.settings(@bundle_root)",
         "network_def": {"_target_": f"scripts.model.{class_name}"},
         "network": "$segment.with_weights(@network_def, @bundle_root, @device)",
+        "predictor": "$segment.mirrored(@network, @settings)",
         "preprocessing": {"_target_": "scripts.segment.ReadVolume", "settings": "@settings"},
         "dataset": {
             "_target_": "Dataset",
@@ -142,7 +143,7 @@ def _inference(info: BundleInfo, *, class_name: str) -> dict[str, Any]:
             "_target_": "scripts.segment.Segmenter",
             "device": "@device",
             "dataset": "@dataset",
-            "network": "@network",
+            "network": "@predictor",
             "inferer": "@inferer",
             "postprocessing": "@postprocessing",
         },

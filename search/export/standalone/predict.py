@@ -65,6 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         network, device = forms.load(
             options.form, device=options.device, precision=options.precision, threads=options.threads
         )
+        network = windows.mirrored(network, settings["mirror"])
     except FAULTS as error:
         _report(error)
         return 2

@@ -45,6 +45,22 @@ def cut(shape: tuple[int, ...], patch: list[int], overlap: float) -> Windows:
     return Windows(tuple(patch), tuple(starts), before, padded)
 
 
+def mirrored(network: Network, axes: list[int]) -> Network:
+    """Return what averages a network's logits over all mirrorings of a window along axes of (D, H, W)."""
+    if not axes:
+        return network
+    places = [1 + axis for axis in axes]
+    every = [flip for count in range(len(places) + 1) for flip in itertools.combinations(places, count)]
+
+    def average(window: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        total = network(window)
+        for flip in every[1:]:
+            total = total + np.flip(network(np.flip(window, flip)), flip)
+        return total / np.float32(len(every))
+
+    return average
+
+
 def strip_bytes(windows: Windows, *, classes: int, rows: int) -> int:
     """Return the peak bytes of `logit_slabs` for `rows` rows of H: the sums, a finished slab, and weights."""
     depth = windows.patch[0] * min(rows, windows.padded[1]) * windows.padded[2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,17 @@ def with_weights(network: Any, bundle_root: str, device: str) -> Any:
     """Return the network with this bundle's weights, in eval mode."""
     network.load_state_dict(torch.load(Path(bundle_root) / "models" / "model.pt", weights_only=True))
     return network.to(device).eval()
+
+
+def mirrored(network: Any, settings: dict[str, Any]) -> Any:
+    """Return what averages the logits (B, K, D, H, W) over all mirrorings along the axes that the settings name."""
+    places = [2 + axis for axis in settings["mirror"]]
+    every = [flip for count in range(len(places) + 1) for flip in combinations(places, count)]
+
+    def average(window: Any) -> Any:
+        return sum(network(window.flip(flip)).flip(flip) for flip in every) / len(every)
+
+    return average if places else network
 
 
 class ReadVolume(Transform):  # type: ignore[misc]
