@@ -250,9 +250,10 @@ def test_dice_of_each_class_follows_its_definition():
     truth[:2], truth[2, :2] = 1, 2
     mask = truth.copy()
     mask[0] = 0
-    assert case_dice(mask, truth, classes=4) == (pytest.approx(2 * 16 / 48), 1.0, None)
-    assert case_dice(truth * 0, truth, classes=3) == (0.0, 0.0)
-    assert case_dice(truth, truth * 0, classes=3) == (0.0, 0.0)
+    assert case_dice(mask, truth, members=((1,), (2,), (3,))) == (pytest.approx(2 * 16 / 48), 1.0, None)
+    assert case_dice(truth * 0, truth, members=((1,), (2,))) == (0.0, 0.0)
+    assert case_dice(truth, truth * 0, members=((1,), (2,))) == (0.0, 0.0)
+    assert case_dice(mask, truth, members=((1, 2), (2, 3))) == (pytest.approx(2 * 24 / 64), 1.0)
 
 
 def test_means_exclude_unscored_classes():

@@ -18,7 +18,9 @@ def block(start, *, shape=(20, 24, 9), size=(8, 10, 4), label=1):
 
 
 def scores(mask, truth, *, tolerance=1.0, classes=2):
-    return surface_scores(mask, truth, classes=classes, spacing_mm=SPACING, tolerance_mm=tolerance)
+    return surface_scores(
+        mask, truth, members=[(label,) for label in range(1, classes)], spacing_mm=SPACING, tolerance_mm=tolerance
+    )
 
 
 def test_equal_masks_have_zero_distance_and_full_surface_dice():

@@ -52,7 +52,7 @@ def outline(plan: Plan, infeasible: dict[str, int]) -> dict[str, Any]:
             "cases": len(facts.cases),
             "groups": len(set(facts.groups.values())),
             "channels": plan.dataset.channels,
-            "voxels_per_class": dict(zip(plan.dataset.labels, facts.voxels_per_class, strict=True)),
+            "voxels_per_class": dict(zip(plan.dataset.labelling.value_names, facts.voxels_per_class, strict=True)),
             "median_shape_xyz": facts.shape_median,
             "median_spacing_xyz_mm": facts.spacing_median,
             "network_spacing_dhw_mm": plan.context.spacing,
@@ -113,7 +113,10 @@ def _data_table(plan: Plan) -> Table:
     table = _grid(f"Data: {plan.dataset.name}")
     table.add_row("cases", f"{cases} in {counted(groups, 'group')}" if groups < cases else str(cases))
     table.add_row("channels", ", ".join(plan.dataset.channels))
-    shares = [f"{name} {count / sum(counts):.2%}" for name, count in zip(plan.dataset.labels, counts, strict=True)]
+    shares = [
+        f"{name} {count / sum(counts):.2%}"
+        for name, count in zip(plan.dataset.labelling.value_names, counts, strict=True)
+    ]
     table.add_row("classes", ", ".join(shares))
     table.add_row(
         "median volume", f"{_triple(facts.shape_median)} voxels (x, y, z), {_triple(facts.spacing_median)} mm"

@@ -123,7 +123,9 @@ def case_problems(case: Case, dataset: Dataset, files: dict[str, FileFacts]) -> 
     if not problems and channels != wanted:
         problems.append(f"{case.images[0]}: has {channels} channels, dataset.json names {wanted}")
     label = files[case.label]
-    unnamed = [(value, voxels) for value, voxels in label.values if value not in dataset.label_values]
+    unnamed = [
+        (value, voxels) for value, voxels in label.values if value not in (*dataset.label_values, dataset.ignore)
+    ]
     for value, voxels in unnamed:
         problems.append(f"{case.label}: holds the value {value} ({voxels} voxels), unnamed in dataset.json")
     readable = [path for path in (case.label, *case.images[1:]) if not files[path].problem]
@@ -157,22 +159,29 @@ def _case_facts(case: Case, group: str, dataset: Dataset, files: dict[str, FileF
 def _empty_classes(dataset: Dataset, sound: Sequence[CaseFacts]) -> list[str]:
     if not sound:
         return []
-    empty = [
-        index for index in range(1, len(dataset.labels)) if not any(case.voxels_per_class[index] for case in sound)
-    ]
+    labelling = dataset.labelling
     return [
-        f"class {dataset.labels[index]!r} (value {dataset.label_values[index]}): has no voxel in any case"
-        for index in empty
+        f"{_kind(dataset)} {name!r} (value {_values(dataset, members)}): has no voxel in any case"
+        for name, members in zip(labelling.names[1:], labelling.members, strict=True)
+        if not any(case.voxels_per_class[index] for case in sound for index in members)
     ]
+
+
+def _kind(dataset: Dataset) -> str:
+    return "region" if dataset.regions else "class"
+
+
+def _values(dataset: Dataset, members: Sequence[int]) -> str:
+    return ", ".join(str(dataset.label_values[index]) for index in members)
 
 
 def _absences(dataset: Dataset, sound: Sequence[CaseFacts]) -> list[str]:
     notes = []
-    for index, label in enumerate(dataset.labels[1:], start=1):
-        without = [case.name for case in sound if not case.voxels_per_class[index]]
+    for label, members in zip(dataset.labels[1:], dataset.labelling.members, strict=True):
+        without = [case.name for case in sound if not any(case.voxels_per_class[index] for index in members)]
         if 0 < len(without) < len(sound):
             some = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
-            notes.append(f"class {label!r}: absent from {len(without)} of {len(sound)} cases ({some})")
+            notes.append(f"{_kind(dataset)} {label!r}: absent from {len(without)} of {len(sound)} cases ({some})")
     return notes
 
 

@@ -89,7 +89,8 @@ def _digest(voxels: NDArray[Any], affine: NDArray[Any]) -> str:
 
 
 def _counts(label: NDArray[Any]) -> tuple[tuple[int, int], ...]:
-    small = label.astype(np.uint8) if int(label.min()) >= 0 and int(label.max()) <= 255 else label
+    low, high = int(label.min()), int(label.max())
+    small = label.astype(np.min_scalar_type(high)) if low >= 0 else label
     values, voxels = np.unique(small, return_counts=True)
     return tuple(zip(values.tolist(), voxels.tolist(), strict=True))
 

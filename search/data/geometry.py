@@ -243,18 +243,19 @@ def turn_back(array: NDArray[Any], grid: Grid) -> NDArray[Any]:
     return np.ascontiguousarray(array[_directions(grid)].transpose(np.argsort(grid.order)))
 
 
-def label_to_grid(label: NDArray[Any], grid: Grid) -> NDArray[np.uint8]:
-    """Return class indices (X, Y, Z) on the network grid, uint8 (D, H, W).
+def label_to_grid(label: NDArray[Any], grid: Grid) -> NDArray[Any]:
+    """Return class indices (X, Y, Z) on the network grid (D, H, W): uint8, or uint16 where they don't fit.
 
     Each class is resampled linearly as 0 and 1, and the largest share wins (the lower class on a tie); one
     class after the other, so that memory doesn't grow with their number.
     """
     turned = turn(label, grid)
+    kind = np.uint16 if int(turned.max()) > 255 else np.uint8
     if not grid.resampled:
-        return np.ascontiguousarray(turned, dtype=np.uint8)
+        return np.ascontiguousarray(turned, dtype=kind)
     present = np.unique(turned)
     shares = (_resize((turned == value).astype(np.float32), grid.shape) for value in present)
-    return present.astype(np.uint8)[_first_largest(shares)]
+    return present.astype(kind)[_first_largest(shares)]
 
 
 def from_grid(values: NDArray[Any], grid: Grid) -> NDArray[np.float32]:
@@ -265,21 +266,37 @@ def from_grid(values: NDArray[Any], grid: Grid) -> NDArray[np.float32]:
     return np.stack([turn_back(part, grid) for part in planes])
 
 
-def mask_from_logits(logits: NDArray[Any], grid: Grid) -> NDArray[np.uint8]:
-    """Return the class index of the largest logit on the source grid: (K, D, H, W) to uint8 (X, Y, Z)."""
-    if tuple(logits.shape[1:]) != grid.shape or not 2 <= len(logits) <= 256:
-        raise ValueError(f"logits of shape {tuple(logits.shape)}, wanted 2 to 256 classes on {grid.shape}")
-    mask = np.empty(grid.turned_shape, dtype=np.uint8)
+def mask_from_logits(logits: NDArray[Any], grid: Grid, *, order: Sequence[int] = ()) -> NDArray[Any]:
+    """Return class indices on the source grid: logits (K, D, H, W) to (X, Y, Z), see `labels_of`."""
+    least = 1 if len(order) else 2
+    if tuple(logits.shape[1:]) != grid.shape or len(logits) < least:
+        raise ValueError(f"logits of shape {tuple(logits.shape)}, wanted {least} classes or more on {grid.shape}")
+    mask = np.empty(grid.turned_shape, dtype=index_type(len(logits), order))
     for number, plane in source_planes([(0, logits)], grid):
-        mask[number] = labels_of(plane)
+        mask[number] = labels_of(plane, order)
     return turn_back(mask, grid)
 
 
-def labels_of(plane: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return the index of the largest of K values at each place, the first one on a tie: (K, ...) to uint8 (...)."""
+def index_type(classes: int, order: Sequence[int] = ()) -> type[np.unsignedinteger[Any]]:
+    """Return what class indices fit into."""
+    return np.uint16 if max(classes - 1, *order, 0) > 255 else np.uint8
+
+
+def labels_of(plane: NDArray[np.float32], order: Sequence[int] = ()) -> NDArray[Any]:
+    """Return class indices at each place, (K, ...) to (...): that of the largest logit, the first one on a tie.
+
+    With `order` the logits are those of regions, each of which writes its index where it is above 0, one after
+    the other.
+    """
     if np.isnan(plane).any():
         raise ValueError("NaN among the values to compare: no class can be chosen")
-    labels: NDArray[np.uint8] = plane.argmax(axis=0).astype(np.uint8)
+    kind = index_type(len(plane), order)
+    if not len(order):
+        largest: NDArray[Any] = plane.argmax(axis=0).astype(kind)
+        return largest
+    labels = np.zeros(plane.shape[1:], dtype=kind)
+    for logits, index in zip(plane, order, strict=True):
+        labels[logits > 0] = index
     return labels
 
 
@@ -327,12 +344,16 @@ def source_planes(
 
 
 def write_mask(
-    path: str | os.PathLike[str], mask: NDArray[np.uint8], volume: Volume, labels: Sequence[tuple[int, str]] = ()
+    path: str | os.PathLike[str], mask: NDArray[Any], volume: Volume, labels: Sequence[tuple[int, str]] = ()
 ) -> None:
-    """Write a mask (X, Y, Z) as uint8 NIfTI where `volume` lies, its labels' names in a header extension."""
+    """Write a mask (X, Y, Z) as NIfTI where `volume` lies, its labels' names in a header extension.
+
+    The values are uint8, or uint16 where one of them is above 255.
+    """
     if mask.shape != volume.data.shape[1:]:
         raise ValueError(f"{path}: the mask has shape {mask.shape}, its volume {volume.data.shape[1:]}")
-    save_like(path, np.asarray(mask, dtype=np.uint8), volume, labels)
+    highest = max([int(mask.max()), *(value for value, _ in labels)])
+    save_like(path, np.asarray(mask, dtype=np.uint16 if highest > 255 else np.uint8), volume, labels)
 
 
 def save_like(

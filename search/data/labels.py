@@ -29,15 +29,18 @@ def read_label(path: str | Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
     return values, np.asarray(image.affine, dtype=np.float64)
 
 
-def to_classes(values: NDArray[Any], label_values: Sequence[int]) -> NDArray[np.uint8]:
-    """Return class indices, uint8: the places of the values in `label_values`; ValueError for any other."""
+def to_classes(values: NDArray[Any], label_values: Sequence[int]) -> NDArray[np.unsignedinteger[Any]]:
+    """Return class indices, the places of the values in `label_values`; ValueError for any other.
+
+    They are uint8, or uint16 where there are more than 256.
+    """
     classes = {value: index for index, value in enumerate(label_values)}
     low, high = int(values.min()), int(values.max())
-    if low >= 0 and high <= 255:
-        table = np.array([classes.get(value, -1) for value in range(high + 1)], dtype=np.int16)
-        placed: NDArray[np.int16] = table[values]
+    if low >= 0 and high <= max(label_values):
+        table = np.array([classes.get(value, -1) for value in range(high + 1)], dtype=np.int32)
+        placed: NDArray[np.int32] = table[values]
         if placed.min() >= 0:
-            return placed.astype(np.uint8)
+            return placed.astype(np.min_scalar_type(len(label_values) - 1))
     unknown = sorted(set(np.unique(values).tolist()) - set(classes))
     raise ValueError(f"label values {unknown} are none of {list(label_values)}")
 

@@ -33,6 +33,7 @@ from search.data.geometry import (
     turn_back,
 )
 from search.data.intensities import choose_normalisation
+from search.data.labelling import Labelling
 from search.data.labels import read_label, to_classes
 from search.data.parallel import Progress, for_each
 from search.data.read import Case, DataError, Dataset
@@ -64,6 +65,14 @@ class Prepared:
     licence: str
     preprocessing: Preprocessing
     cases: tuple[PreparedCase, ...]
+    regions: tuple[tuple[int, ...], ...] = ()
+    order: tuple[int, ...] = ()
+    ignore: int | None = None
+
+    @property
+    def labelling(self) -> Labelling:
+        """What the arrays' class indices mean."""
+        return Labelling(self.labels, self.label_values, self.regions, self.order, self.ignore)
 
     @property
     def groups(self) -> dict[str, str]:
@@ -113,11 +122,12 @@ def prepare(
         _prepare_case,
         sources=sources,
         folder=folder,
-        values=dataset.label_values,
+        labelling=dataset.labelling,
         preprocessing=preprocessing,
     )
     cases = for_each(work, facts.cases, progress=progress)
-    said = {key: getattr(dataset, key) for key in ("name", "channels", "labels", "label_values", "licence")}
+    kept = ("name", "channels", "labels", "label_values", "licence", "regions", "order", "ignore")
+    said = {key: getattr(dataset, key) for key in kept}
     prepared = Prepared(folder=str(folder), preprocessing=preprocessing, cases=tuple(cases), **said)
     _write_json(folder / "prepared.json", {"format": FORMAT, **asdict(prepared)})
     return prepared
@@ -140,6 +150,9 @@ def load_prepared(folder: str | Path) -> Prepared:
         licence=values["licence"],
         preprocessing=Preprocessing.from_json(values["preprocessing"]),
         cases=tuple(_case_from_json(case) for case in values["cases"]),
+        regions=tuple(tuple(each) for each in values.get("regions", ())),
+        order=tuple(values.get("order", ())),
+        ignore=values.get("ignore"),
     )
 
 
@@ -162,7 +175,7 @@ def open_truth(prepared: Prepared, name: str) -> tuple[NDArray[np.uint8], Grid]:
 def open_foreground(prepared: Prepared, name: str) -> dict[int, NDArray[np.int32]]:
     """Return d, h, w of sampled voxels, (N, 3), for each class index above 0; N = 0 where it is absent."""
     rows: NDArray[np.int32] = np.load(_file(prepared.folder, name, "foreground.npy"), mmap_mode="r")
-    classes = range(1, len(prepared.labels))
+    classes = range(1, len(prepared.label_values))
     return {index: rows[slice(*np.searchsorted(rows[:, 0], [index, index + 1])), 1:] for index in classes}
 
 
@@ -171,7 +184,7 @@ def _prepare_case(
     *,
     sources: Mapping[str, Case],
     folder: Path,
-    values: tuple[int, ...],
+    labelling: Labelling,
     preprocessing: Preprocessing,
 ) -> PreparedCase:
     """Write the arrays of one case unless they are there."""
@@ -179,18 +192,19 @@ def _prepare_case(
         return _case_from_json(json.loads(_file(folder, facts.name, "json").read_text()))
     source = sources[facts.name]
     image, grid = to_grid(read_volume(source.images), preprocessing)
+    values = labelling.values if labelling.ignore is None else (*labelling.values, labelling.ignore)
     truth = to_classes(read_label(source.label)[0], values)
     label = label_to_grid(truth, grid)
     arrays: dict[str, NDArray[Any]] = {
         "image.npy": image,
         "label.npy": label,
-        "foreground.npy": _foreground(label, facts.name),
+        "foreground.npy": _foreground(label, facts.name, ignored=labelling.ignored),
     }
     if grid.resampled:
         arrays["truth.npy"] = truth
     for ending, array in arrays.items():
         _write_array(_file(folder, facts.name, ending), array)
-    counts = np.bincount(label.ravel(), minlength=len(values))
+    counts = np.bincount(label.ravel(), minlength=len(values))[: len(labelling.values)]
     case = PreparedCase(
         name=facts.name,
         group=facts.group,
@@ -203,11 +217,11 @@ def _prepare_case(
     return case
 
 
-def _foreground(label: NDArray[np.uint8], name: str) -> NDArray[np.int32]:
+def _foreground(label: NDArray[Any], name: str, *, ignored: int | None) -> NDArray[np.int32]:
     """Return class, d, h, w of seeded foreground voxels, sorted."""
     draw = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
     rows = [np.empty((0, 4), dtype=np.int32)]
-    for index in np.unique(label[label > 0]):
+    for index in np.unique(label[(label > 0) & (label != ignored)] if ignored else label[label > 0]):
         places = np.flatnonzero(label == index)
         if len(places) > FOREGROUND_VOXELS:
             places = np.sort(draw.choice(places, FOREGROUND_VOXELS, replace=False))
@@ -229,7 +243,9 @@ def _key(dataset: Dataset, facts: DataFacts, settings: tuple[Any, ...]) -> str:
     """Return a name that changes with the content of any file, the meaning of labels, and the settings."""
     cases = [(case.name, case.group, case.digest) for case in facts.cases]
     named = (dataset.name, dataset.channels, dataset.labels, dataset.label_values, dataset.licence)
-    return hashlib.sha256(json.dumps([FORMAT, named, cases, settings]).encode()).hexdigest()[:16]
+    more = (dataset.regions, dataset.order, dataset.ignore)
+    parts = [FORMAT, named, cases, settings, *([more] if any(each not in ((), None) for each in more) else [])]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _case_done(folder: Path, name: str) -> bool:

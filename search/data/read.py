@@ -11,6 +11,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from search.data.labelling import Labelling
+from search.data.read_labels import read_labelling
+
 SUFFIXES = (".nii.gz", ".nii")
 
 
@@ -28,7 +31,8 @@ class Dataset:
     """What a data folder says of itself.
 
     `labels` are class names in the order of their values, background first; `label_values` are the values in
-    the files, so that `label_values[k]` is class k.
+    the files, so that `label_values[k]` is class k. Where the data set has regions, `labels` are background and
+    those. See `Labelling` for the rest.
     """
 
     name: str
@@ -38,6 +42,14 @@ class Dataset:
     labels: tuple[str, ...]
     label_values: tuple[int, ...]
     licence: str
+    regions: tuple[tuple[int, ...], ...] = ()
+    order: tuple[int, ...] = ()
+    ignore: int | None = None
+
+    @property
+    def labelling(self) -> Labelling:
+        """What the values of the labels mean."""
+        return Labelling(self.labels, self.label_values, self.regions, self.order, self.ignore)
 
 
 class DataError(Exception):
@@ -68,7 +80,7 @@ def read_dataset(root: str | Path) -> Dataset:
     description = _read_description(folder)
     problems: list[str] = []
     channels = _channels(description, problems)
-    labels = _labels(description, problems)
+    labelling = read_labelling(description, problems)
     if "training" in description:
         cases = _decathlon_cases(folder, description["training"], len(channels), problems)
     else:
@@ -81,12 +93,15 @@ def read_dataset(root: str | Path) -> Dataset:
         root=str(folder),
         cases=sound,
         channels=channels,
-        labels=tuple(name for _, name in labels),
-        label_values=tuple(value for value, _ in labels),
+        labels=labelling.names,
+        label_values=labelling.values,
         licence=str(description.get("licence") or description.get("license") or "not stated"),
+        regions=labelling.regions,
+        order=labelling.order,
+        ignore=labelling.ignore,
     )
     if problems:
-        raise DataError(problems, dataset=dataset if sound and channels and labels else None)
+        raise DataError(problems, dataset=dataset if sound and channels and labelling.names else None)
     return dataset
 
 
@@ -147,38 +162,6 @@ def _channels(description: dict[str, Any], problems: list[str]) -> tuple[str, ..
     if not named:
         problems.append(f"dataset.json: '{key}' names no channel")
     return tuple(str(named[str(index)]) for index in range(len(named)))
-
-
-def _labels(description: dict[str, Any], problems: list[str]) -> list[tuple[int, str]]:
-    """Return (value, name) in the order of values, from either direction of the mapping."""
-    named = description.get("labels")
-    if not isinstance(named, dict) or not named:
-        problems.append(
-            "dataset.json: 'labels' is missing"
-            if named is None
-            else f"dataset.json: 'labels' names no class: {named!r}"
-        )
-        return []
-    pairs: list[tuple[int, str]] = []
-    for key, entry in named.items():
-        value, name = (key, entry) if re.fullmatch(r"\d+", str(key)) else (entry, key)
-        if name == "ignore":
-            problems.append(f"dataset.json: 'labels': an ignore label ({value}) is not supported")
-        elif isinstance(value, list | bool | float) or not re.fullmatch(r"\d+", str(value)):
-            problems.append(f"dataset.json: 'labels': {name!r} has the value {value!r}, wanted one whole number")
-        elif not 0 <= int(value) <= 255:
-            problems.append(f"dataset.json: 'labels': {name!r} has the value {value}, allowed are 0 to 255")
-        else:
-            pairs.append((int(value), str(name)))
-    for position, what in ((0, "value"), (1, "name")):
-        for entry, times in Counter(pair[position] for pair in pairs).items():
-            if times > 1:
-                problems.append(f"dataset.json: 'labels': {what} {entry!r} stands {times} times")
-    if pairs and not any(value == 0 for value, _ in pairs):
-        problems.append("dataset.json: 'labels': no class has the value 0, which is background")
-    if len(pairs) == 1:
-        problems.append("dataset.json: 'labels' names no class beside background")
-    return sorted(pairs)
 
 
 def _decathlon_cases(folder: Path, entries: Any, channels: int, problems: list[str]) -> list[Case]:

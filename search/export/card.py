@@ -140,8 +140,16 @@ def _place(origin: Origin) -> str:
 
 
 def _labels(origin: Origin) -> str:
-    pairs = zip(origin.prepared.label_values, origin.prepared.labels, strict=True)
-    return ", ".join(f"{value} = {name}" for value, name in pairs)
+    labelling = origin.prepared.labelling
+    pairs = zip(labelling.values, labelling.value_names, strict=True)
+    written = ", ".join(f"{value} = {name}" for value, name in pairs)
+    if not labelling.regions:
+        return written
+    regions = [
+        f"{name} ({', '.join(str(labelling.values[index]) for index in members)})"
+        for name, members in zip(labelling.names[1:], labelling.regions, strict=True)
+    ]
+    return f"{written}; regions that may overlap, each by its own sigmoid: {', '.join(regions)}"
 
 
 def _usage(origin: Origin, forms: Forms, *, bundled: bool) -> str:

@@ -21,10 +21,11 @@ from torch import nn
 from search.config.errors import UserError
 from search.config.units import counted, show_bytes
 from search.data.geometry import from_grid, grid_difference, load_nifti, mask_from_logits
+from search.data.labelling import Labelling
 from search.data.prepare import Prepared, open_case, open_truth
 from search.data.read import Case
 from search.export.pt2 import TOLERANCE
-from search.training.validation import case_dice, window_logits
+from search.training.validation import case_dice, window_logits, without_ignored
 from search.trials.records import CaseDice, Job
 
 ISOLATED = Path(__file__).with_name("isolated.py")
@@ -43,9 +44,9 @@ class Reference:
 
     case: Case
     logits: NDArray[np.float32]
-    mask: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
-    truth: NDArray[np.uint8]
+    mask: NDArray[Any]
+    labels: NDArray[Any]
+    truth: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -78,18 +79,20 @@ def reference_results(network: nn.Module, cases: Sequence[Case], *, prepared: Pr
         grid = prepared.case(case.name).grid
         batch = torch.from_numpy(np.array(open_case(prepared, case.name)[0]))[None]
         logits = window_logits(network, batch, job=job)[0].numpy()
-        mask = mask_from_logits(logits, grid)
-        labels = np.array(prepared.label_values, dtype=np.uint8)[mask]
+        mask = mask_from_logits(logits, grid, order=prepared.order)
+        labels = _values(prepared)[mask]
         found.append(Reference(case, logits, mask, labels, open_truth(prepared, case.name)[0]))
     return found
 
 
-def require_recorded_dice(references: Sequence[Reference], recorded: Sequence[CaseDice]) -> None:
+def require_recorded_dice(
+    references: Sequence[Reference], recorded: Sequence[CaseDice], *, labelling: Labelling
+) -> None:
     """Raise UserError if the network's Dice on validation cases differs from the record's."""
     known = {each.case: each.dice for each in recorded}
     for each in (each for each in references if each.case.name in known):
         dices = known[each.case.name]
-        found = case_dice(each.mask, each.truth, classes=len(dices) + 1)
+        found = case_dice(*without_ignored(each.mask, each.truth, labelling), members=labelling.members)
         for label, (now, then) in enumerate(zip(found, dices, strict=True), start=1):
             if (now is None) != (then is None) or abs((now or 0.0) - (then or 0.0)) > MAX_RECORDED_DIFFERENCE:
                 scores = f"has Dice {_shown(now)}, but {_shown(then)} in the record"
@@ -132,7 +135,9 @@ def _compare(
     reference: Reference, mask: NDArray[Any], logits: NDArray[np.float32], *, form: str, prepared: Prepared
 ) -> tuple[int, float, float]:
     """Return the number of differing voxels and the largest differences of logits and Dice."""
-    values = np.array(prepared.label_values, dtype=np.uint8)
+    values = _values(prepared)
+    if mask.dtype != values.dtype:
+        raise failed(form, f"the mask is {mask.dtype}, not {values.dtype}")
     if (mask.shape, logits.shape) != (reference.mask.shape, reference.logits.shape):
         raise failed(form, f"mask {mask.shape}, logits {logits.shape} for a volume of {reference.mask.shape}")
     difference = float(np.abs(logits - reference.logits).max())
@@ -142,21 +147,38 @@ def _compare(
     differing = mask != reference.labels
     count = int(differing.sum())
     if count:
-        top = np.sort(from_grid(reference.logits, prepared.case(reference.case.name).grid)[:, differing], axis=0)
-        if count > MAX_DIFFERING_SHARE * mask.size or float((top[-1] - top[-2]).max()) > allowed:
+        close = from_grid(reference.logits, prepared.case(reference.case.name).grid)[:, differing]
+        lead = float(_lead(close, regions=bool(prepared.order)).max())
+        if count > MAX_DIFFERING_SHARE * mask.size or lead > allowed:
             raise failed(form, f"the labels of {count:,} of {mask.size:,} voxels differ")
-    index_of = np.zeros(256, dtype=np.uint8)
+    index_of = np.zeros(int(values.max()) + 1, dtype=np.uint16)
     index_of[values] = np.arange(len(values))
     indices = index_of[mask]
-    pairs = zip(_dice(indices, reference, values), _dice(reference.mask, reference, values), strict=True)
+    pairs = zip(_dice(indices, reference, prepared), _dice(reference.mask, reference, prepared), strict=True)
     worst = max((abs(one - other) for one, other in pairs), default=0.0)
     if worst > MAX_DICE_DIFFERENCE:
         raise failed(form, f"Dice differs by up to {worst:.2g}")
     return count, difference, worst
 
 
-def _dice(mask: NDArray[np.uint8], reference: Reference, values: NDArray[np.uint8]) -> list[float]:
-    return [dice for dice in case_dice(mask, reference.truth, classes=len(values)) if dice is not None]
+def _lead(logits: NDArray[np.float32], *, regions: bool) -> NDArray[np.float32]:
+    """Return how far each voxel is from a tie: of the two largest logits, or of any region's logit with 0."""
+    if regions:
+        closest: NDArray[np.float32] = np.abs(logits).min(axis=0)
+        return closest
+    top = np.sort(logits, axis=0)
+    lead: NDArray[np.float32] = top[-1] - top[-2]
+    return lead
+
+
+def _values(prepared: Prepared) -> NDArray[Any]:
+    """Return the label values in the type that masks have."""
+    return np.array(prepared.label_values, dtype=np.uint16 if max(prepared.label_values) > 255 else np.uint8)
+
+
+def _dice(mask: NDArray[Any], reference: Reference, prepared: Prepared) -> list[float]:
+    pair = without_ignored(mask, reference.truth, prepared.labelling)
+    return [dice for dice in case_dice(*pair, members=prepared.labelling.members) if dice is not None]
 
 
 def _predicted(
@@ -192,8 +214,8 @@ def _predicted(
         image, values = load_nifti(masks / f"case{number}.nii.gz")
         original = load_nifti(Path(case.images[0]))[0]
         moved = grid_difference(original.shape[:3], original.affine, values.shape, image.affine)
-        if moved or values.dtype != np.uint8:
-            raise failed(form, f"the mask {moved or f'is {values.dtype}, not uint8'}")
+        if moved:
+            raise failed(form, f"the mask {moved}")
         found.append((values, np.load(logits / f"case{number}.npy")))
     return ended.stdout, found
 

@@ -46,7 +46,7 @@ class Diverged(RuntimeError):
 
 def context_of(job: Job) -> Context:
     """Return the context that the job's network is built for."""
-    return Context(job.patch, job.task.spacing_mm, job.task.in_channels, len(job.task.classes))
+    return Context(job.patch, job.task.spacing_mm, job.task.in_channels, job.task.outputs or len(job.task.classes))
 
 
 def evaluate(job: Job, hear: Callable[[Measurement], object] = lambda so_far: None) -> Measurement:
@@ -171,7 +171,7 @@ def train(
     The checkpoint stays: whoever writes the record deletes it afterwards.
     """
     device, training = torch.device(job.device), job.training
-    phases = make_phases(network, patch=job.patch, training=training)
+    phases = make_phases(network, patch=job.patch, training=training, labelling=prepared.labelling)
     if len(phases) > training.epochs:
         raise Refused(f"a cascade of {len(phases)} networks needs as many epochs or more, not {training.epochs}")
     epochs, saved_optimiser = load_checkpoint(job, network)

@@ -131,8 +131,10 @@ def make_plan(loaded: LoadedStudy, *, runs: Path, progress: Progress | None = No
     patch = loaded.study.training.patch
     if patch == "auto":
         patch = auto_patch(_pick(facts.shape_median, axes), _pick(facts.spacing_median, axes), target_mm=spacing)
-    context = Context(patch, spacing, len(dataset.channels), len(dataset.labels))
+    context = Context(patch, spacing, len(dataset.channels), dataset.labelling.outputs)
     space = narrow_space(context, loaded.study.space.narrowing(loaded.specs))
+    if dataset.regions and "cascade" in next(axis.choices for axis in space.axes if axis.name == "stages"):
+        raise UserError(["space: a cascade passes classes on, and this data set has regions; fix stages: single"])
     if all(len(axis.choices) == 1 for axis in space.axes):
         raise UserError(["space: `fix` leaves nothing to choose, so no objective can differ; open an axis"])
     training = replace(loaded.study.training, patch=patch, init=_initial_weights(loaded))
@@ -170,6 +172,7 @@ def task_of(plan: Plan, prepared: Prepared, *, fold: int | None = None) -> Task:
         spacing_mm=plan.context.spacing,
         train=cases.train,
         validation=cases.validation,
+        outputs=prepared.labelling.outputs,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +25,10 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Volume:
-    """One prepared case: image (C, D, H, W), label (D, H, W), and sampled voxels (n, 3) of each foreground class."""
+    """One prepared case: image (C, D, H, W), label (D, H, W), and sampled voxels (n, 3) of each class or region."""
 
     image: NDArray[np.float32]
-    label: NDArray[np.uint8]
+    label: NDArray[Any]
     foreground: tuple[NDArray[np.int32], ...]
 
 
@@ -61,6 +62,13 @@ class Cut:
         return Cut(self.images.pin_memory(), self.labels.pin_memory(), boxes, self.turned, self.drawn)
 
 
+def open_volume(prepared: Prepared, case: str) -> Volume:
+    """Map a case into memory."""
+    voxels = open_foreground(prepared, case)
+    found = [np.concatenate([voxels[index] for index in members]) for members in prepared.labelling.members]
+    return Volume(*open_case(prepared, case), tuple(each for each in found if len(each)))
+
+
 class PatchSource:
     """Batches of random patches; batch number n is a function of the seed and n alone, so training can resume.
 
@@ -78,14 +86,8 @@ class PatchSource:
         seed: int,
         device: torch.device = CPU,
     ) -> None:
-        self.volumes = [
-            Volume(
-                *open_case(prepared, case),
-                tuple(f for f in open_foreground(prepared, case).values() if len(f)),
-            )
-            for case in cases
-        ]
-        self.patch, self.classes, self.device = patch, len(prepared.labels), device
+        self.volumes = [open_volume(prepared, case) for case in cases]
+        self.patch, self.classes, self.device = patch, prepared.labelling.indices, device
         self.training, self.augment, self.seed = training, training.augment, seed
 
     def batches(self, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:

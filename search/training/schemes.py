@@ -10,7 +10,8 @@ from torch.optim import Optimizer
 
 from blocks.meunet import TwoPatchNetwork, expanded_patch, two_patch_step
 from search.config.schema import Training
-from search.training.step import autocast, make_loss
+from search.data.labelling import Labelling
+from search.training.step import SupervisedLoss, autocast, make_loss
 from space.build import Network
 from space.cascade import Cascade
 from space.place import down_place
@@ -33,13 +34,16 @@ class Phase:
     add_gradients: AddGradients
 
 
-def make_phases(network: Network, *, patch: Triple, training: Training) -> tuple[Phase, ...]:
-    """Return a network's phases, in their order."""
+def make_phases(
+    network: Network, *, patch: Triple, training: Training, labelling: Labelling | None = None
+) -> tuple[Phase, ...]:
+    """Return a network's phases, in their order; the labelling says what the loss compares."""
+    loss = make_loss(training, labelling)
     if isinstance(network, Cascade):
         *firsts, second = network.networks().values()
-        last = Phase(second, network, patch, _supervised(network, training))
-        return (*(_phase(first, patch=patch, training=training) for first in firsts), last)
-    return (_phase(network, patch=patch, training=training),)
+        last = Phase(second, network, patch, _supervised(network, training, loss))
+        return (*(_phase(first, patch=patch, training=training, loss=loss) for first in firsts), last)
+    return (_phase(network, patch=patch, training=training, loss=loss),)
 
 
 def phase_at(epoch: int, *, epochs: int, phases: int) -> tuple[int, int, int]:
@@ -61,16 +65,15 @@ def training_step(phase: Phase, optimiser: Optimizer, *, images: Tensor, labels:
     return loss
 
 
-def _phase(network: UNet, *, patch: Triple, training: Training) -> Phase:
+def _phase(network: UNet, *, patch: Triple, training: Training, loss: SupervisedLoss) -> Phase:
     factor = network.expansion
     if factor is None:
-        return Phase(network, network, patch, _supervised(network, training))
+        return Phase(network, network, patch, _supervised(network, training, loss))
     large = _triple(expanded_patch(patch, factor=factor))
-    return Phase(network, network, large, _two_patches(network, patch, training))
+    return Phase(network, network, large, _two_patches(network, patch, training, loss))
 
 
-def _supervised(network: Network, training: Training) -> AddGradients:
-    loss_of = make_loss(training)
+def _supervised(network: Network, training: Training, loss_of: SupervisedLoss) -> AddGradients:
 
     def add(images: Tensor, labels: Tensor) -> Tensor:
         with autocast(images.device, training):
@@ -82,9 +85,9 @@ def _supervised(network: Network, training: Training) -> AddGradients:
     return add
 
 
-def _two_patches(network: UNet, patch: Triple, training: Training) -> AddGradients:
+def _two_patches(network: UNet, patch: Triple, training: Training, loss_of: SupervisedLoss) -> AddGradients:
     """meU-net's step (blocks/meunet.py); the loss that is returned is the mean of the two patches'."""
-    loss_of, parts = make_loss(training), two_patch_network(network)
+    parts = two_patch_network(network)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
         value: Tensor = loss_of([logits], labels[:, None])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,22 +16,22 @@ Scores = tuple[float | None, ...]
 
 
 def surface_scores(
-    mask: NDArray[np.uint8],
-    truth: NDArray[np.uint8],
+    mask: NDArray[Any],
+    truth: NDArray[Any],
     *,
-    classes: int,
+    members: Sequence[Sequence[int]],
     spacing_mm: tuple[float, float, float],
     tolerance_mm: float,
 ) -> tuple[Scores, Scores]:
-    """Return hd95 in mm and the surface Dice of each foreground class of two (X, Y, Z) volumes.
+    """Return hd95 in mm and the surface Dice of each class or region, given by its class indices, in (X, Y, Z).
 
     None where both are empty. Where one is, no distance exists: hd95 is the volume's diagonal, the surface Dice 0.
     """
     diagonal = math.hypot(*(size * step for size, step in zip(truth.shape, spacing_mm, strict=True)))
     distances: list[float | None] = []
     dices: list[float | None] = []
-    for label in range(1, classes):
-        found, there = mask == label, truth == label
+    for indices in members:
+        found, there = np.isin(mask, indices), np.isin(truth, indices)
         if not (found.any() and there.any()):
             missed = found.any() or there.any()
             distances.append(diagonal if missed else None)

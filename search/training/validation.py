@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from monai.inferers import SlidingWindowInferer
-from monai.metrics import compute_dice
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from search.data.geometry import mask_from_logits
+from search.data.labelling import Labelling
 from search.data.prepare import Prepared, open_case, open_truth
 from search.training.mirror import mirrored
 from search.training.step import LAYOUT, autocast
@@ -32,15 +33,16 @@ def validate(
 ) -> tuple[CaseDice, ...]:
     """Segment every validation case and score it per foreground class; surfaces, where asked for, the last time."""
     network.eval()
-    found, classes = [], len(job.task.classes)
+    found, labelling = [], prepared.labelling
     for case in job.task.validation:
         mask, truth = segment(network, prepared, case, job=job, device=device)
-        scores = CaseDice(case, case_dice(mask, truth, classes=classes))
+        mask, truth = without_ignored(mask, truth, labelling)
+        scores = CaseDice(case, case_dice(mask, truth, members=labelling.members))
         if last and job.surface_tolerance_mm is not None:
             distances, dices = surface_scores(
                 mask,
                 truth,
-                classes=classes,
+                members=labelling.members,
                 spacing_mm=prepared.case(case).grid.source_spacing,
                 tolerance_mm=job.surface_tolerance_mm,
             )
@@ -52,13 +54,13 @@ def validate(
 
 def segment(
     network: nn.Module, prepared: Prepared, case: str, *, job: Job, device: torch.device
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return a case's mask and truth, both (X, Y, Z) on the grid of the original file."""
     image, _ = open_case(prepared, case)
     truth, grid = open_truth(prepared, case)
     batch = torch.from_numpy(np.array(image, dtype=np.float32))[None].to(device)
     logits = window_logits(network, batch, job=job)
-    return mask_from_logits(logits[0].float().cpu().numpy(), grid), truth
+    return mask_from_logits(logits[0].float().cpu().numpy(), grid, order=prepared.order), truth
 
 
 def window_logits(network: nn.Module, batch: Tensor, *, job: Job) -> Tensor:
@@ -73,17 +75,22 @@ def window_logits(network: nn.Module, batch: Tensor, *, job: Job) -> Tensor:
     return logits
 
 
-def case_dice(mask: NDArray[np.uint8], truth: NDArray[np.uint8], *, classes: int) -> tuple[float | None, ...]:
-    """Return the Dice of each foreground class; None where both are empty, 0 where one is."""
-    scores = compute_dice(
-        _one_hot(mask, classes), _one_hot(truth, classes), include_background=False, ignore_empty=False
-    )
-    both_empty = [not (mask == label).any() and not (truth == label).any() for label in range(1, classes)]
-    return tuple(None if empty else float(score) for score, empty in zip(scores[0].tolist(), both_empty, strict=True))
+def without_ignored(mask: NDArray[Any], truth: NDArray[Any], labelling: Labelling) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return both with background where nobody labelled the truth, so that nothing is scored there."""
+    if labelling.ignored is None:
+        return mask, truth
+    known = truth != labelling.ignored
+    return np.where(known, mask, 0), np.where(known, truth, 0)
 
 
-def _one_hot(labels: NDArray[np.uint8], classes: int) -> Tensor:
-    return torch.stack([torch.from_numpy(labels == label) for label in range(classes)])[None]
+def case_dice(mask: NDArray[Any], truth: NDArray[Any], *, members: Sequence[Sequence[int]]) -> tuple[float | None, ...]:
+    """Return the Dice of each class or region, given by its class indices; None where both are empty."""
+    scores: list[float | None] = []
+    for indices in members:
+        found, there = np.isin(mask, indices), np.isin(truth, indices)
+        total = int(found.sum()) + int(there.sum())
+        scores.append(2 * int((found & there).sum()) / total if total else None)
+    return tuple(scores)
 
 
 def mean_dice(cases: Sequence[CaseDice]) -> float:

@@ -23,7 +23,11 @@ COUNTED: tuple[State, ...] = ("trained", "stopped", "failed")  # what a study's 
 
 @dataclass(frozen=True)
 class Task:
-    """What is learnt: prepared data, and the cases to train and to validate on."""
+    """What is learnt: prepared data, and the cases to train and to validate on.
+
+    `classes` are background and what is scored; `outputs` is how many logits a network gives, where that is not one
+    for each.
+    """
 
     prepared: str
     in_channels: int
@@ -31,6 +35,7 @@ class Task:
     spacing_mm: tuple[float, float, float]
     train: tuple[str, ...]
     validation: tuple[str, ...]
+    outputs: int | None = None
 
 
 @dataclass(frozen=True)

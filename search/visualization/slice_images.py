@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from search.config.schema import Training
+from search.data.geometry import labels_of
 from search.data.prepare import load_prepared, open_case
 from search.training.checkpoint import load_weights
-from search.training.validation import window_logits
+from search.training.validation import window_logits, without_ignored
 from search.trials.records import Job, Record, Task
 from space.build import build
 from space.canonical import Context
@@ -36,7 +37,8 @@ def render_slices(
     for case in cases:
         image, truth = open_case(source, case)
         batch = torch.from_numpy(np.array(image, dtype=np.float32))[None]
-        mask = window_logits(network, batch, job=job)[0].argmax(0).numpy().astype(np.uint8)
+        mask = labels_of(window_logits(network, batch, job=job)[0].numpy(), source.order)
+        mask, truth = without_ignored(mask, truth, source.labelling)
         depth = int((truth > 0).sum(axis=(1, 2)).argmax()) if (truth > 0).any() else truth.shape[0] // 2
         found[case] = png(np.asarray(image[0, depth]), np.asarray(truth[depth]), mask[depth])
     return found

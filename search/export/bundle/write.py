@@ -38,7 +38,8 @@ class BundleInfo:
     description: str
     licence: str
     channels: tuple[str, ...]
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # background and what is segmented
+    outputs: tuple[str, ...]  # of the network, channel by channel
     patch: tuple[int, int, int]
     overlap: float
 
@@ -105,7 +106,7 @@ def _metadata(info: BundleInfo) -> dict[str, Any]:
         "intended_use": "Research only. Not a medical device.",
         "network_data_format": {
             "inputs": {"image": tensor("magnitude", info.channels, [-10, 10])},
-            "outputs": {"pred": tensor("segmentation", info.labels, [])},
+            "outputs": {"pred": tensor("segmentation", info.outputs, [])},
         },
     }
 

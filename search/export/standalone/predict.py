@@ -126,10 +126,10 @@ def segment(task: Task, network: Any, settings: dict[str, Any], options: argpars
         raise ValueError(f"{volume.name}: has {found}, but the network takes {expected}")
     image, grid = geometry.to_grid(volume, geometry.Preprocessing.from_json(settings))
     read = time.perf_counter()
-    classes = len(settings["labels"])
+    classes, order = settings["outputs"], settings["order"]
     cuts = windows.cut(grid.shape, settings["patch"], settings["overlap"])
     strips = _strips(cuts, grid, classes=classes, settings=settings, options=options)
-    labels = np.empty(grid.turned_shape, dtype=np.uint8)
+    labels = np.empty(grid.turned_shape, dtype=geometry.index_type(classes, order))
     probabilities = np.empty((classes, *grid.turned_shape), dtype=np.float32) if task.probabilities else None
     logits = np.empty((classes, *grid.shape), dtype=np.float32) if task.logits else None
     bar.total = cuts.count
@@ -138,20 +138,20 @@ def segment(task: Task, network: Any, settings: dict[str, Any], options: argpars
         if logits is not None:
             slabs = _kept(slabs, logits, strip.needed)
         for number, plane in geometry.source_planes(slabs, grid, strip):
-            labels[number, strip.rows] = geometry.labels_of(plane)
+            labels[number, strip.rows] = geometry.labels_of(plane, order)
             if probabilities is not None:
-                probabilities[:, number, strip.rows] = _softmax(plane)
+                probabilities[:, number, strip.rows] = _sigmoid(plane) if order else _softmax(plane)
     bar.clear()
     ended = time.perf_counter()
     mask = geometry.turn_back(labels, grid)
     named = list(zip(settings["label_values"], settings["labels"], strict=True))
-    geometry.write_mask(task.mask, np.array(settings["label_values"], dtype=np.uint8)[mask], volume, named)
+    geometry.write_mask(task.mask, np.array(settings["label_values"], dtype=np.uint16)[mask], volume, named)
     if probabilities is not None:
         parts = np.stack([geometry.turn_back(part, grid) for part in probabilities], axis=-1)
         geometry.save_like(task.probabilities, parts, volume)
     if task.logits and logits is not None:
         _save_array(task.logits, logits)
-    sizes = np.bincount(mask.ravel(), minlength=classes)[1:]
+    sizes = np.bincount(mask.ravel(), minlength=len(named))[1:]
     counts = ", ".join(
         f"{_counted(size, 'voxel')} of {name}" for name, size in zip(settings["labels"][1:], sizes, strict=True)
     )
@@ -190,6 +190,11 @@ def _softmax(plane: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     exponentials: np.ndarray[Any, Any] = np.exp(plane - plane.max(axis=0))
     exponentials /= exponentials.sum(axis=0)
     return exponentials
+
+
+def _sigmoid(plane: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the shares of regions, which may overlap."""
+    return 0.5 * (1 + np.tanh(0.5 * plane))
 
 
 def _peak_bytes() -> int:

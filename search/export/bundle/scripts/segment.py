@@ -73,8 +73,9 @@ class WriteMask(Transform):  # type: ignore[misc]
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return the data with the mask's path."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        classes = geometry.mask_from_logits(data["pred"].float().cpu().numpy(), data["grid"])
-        values = np.array(self.settings["label_values"], dtype=np.uint8)
+        logits = data["pred"].float().cpu().numpy()
+        classes = geometry.mask_from_logits(logits, data["grid"], order=self.settings["order"])
+        values = np.array(self.settings["label_values"], dtype=np.uint16)
         path = self.folder / f"{data['case'].name}.nii.gz"
         named = list(zip(self.settings["label_values"], self.settings["labels"], strict=True))
         geometry.write_mask(path, values[classes], data["volume"], named)

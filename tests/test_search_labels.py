@@ -1,0 +1,221 @@
+"""Regions, the ignore label, 4D images and values above 255, from the files through training to an export's masks."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from conftest import STUDY, quiet_view
+from monai.losses import DiceCELoss
+
+from search.config import UserError, load_study
+from search.data.geometry import labels_of
+from search.data.labelling import Labelling
+from search.data.phantom import write_phantom
+from search.data.prepare import load_prepared, open_case, open_foreground
+from search.data.read import DataError, read_dataset
+from search.export.model import export
+from search.runner.local import run_study
+from search.runner.plan import make_plan, prepared_data
+from search.storage import read_records
+from search.training.patches import open_volume
+from search.training.step import SupervisedLoss
+from search.training.validation import case_dice, without_ignored
+
+REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "side": 3, "ignore": 4}
+
+
+def write_data(folder: Path, labels: dict, *, values: dict[int, int], unlabelled: int | None = None, **more) -> None:
+    """A phantom as an nnU-Net folder of 4D images with two channels, its labels' values replaced."""
+    write_phantom(folder, cases=6, shape=(32, 28, 8), classes=3)
+    table = np.zeros(4, dtype=np.uint16)
+    for old, new in values.items():
+        table[old] = new
+    for path in (folder / "labelsTr").iterdir():
+        image = nibabel.load(path)
+        changed = table[np.asarray(image.dataobj)]
+        if unlabelled is not None:
+            changed[:, :9] = unlabelled
+        nibabel.save(nibabel.Nifti1Image(changed, image.affine), path)
+    for path in (folder / "imagesTr").iterdir():
+        image = nibabel.load(path)
+        array = np.asarray(image.dataobj, dtype=np.float32)
+        nibabel.save(nibabel.Nifti1Image(np.stack([array, -0.5 * array + 3], -1), image.affine), path)
+    description = json.loads((folder / "dataset.json").read_text())
+    described = {"labels": labels, "modality": {"0": "T1", "1": "T2"}, **more}
+    (folder / "dataset.json").write_text(json.dumps({**description, **described}))
+
+
+def ran(root: Path) -> SimpleNamespace:
+    """Train one network of a tiny study on `root/phantom`."""
+    file = root / "tiny.yaml"
+    file.write_text(STUDY.replace("trials: 3", "trials: 1"))
+    plan = make_plan(load_study(file), runs=root / "runs")
+    run_study(plan, trials=1, view=quiet_view())
+    (record,) = read_records(plan.url, plan.study.name)
+    return SimpleNamespace(file=file, plan=plan, record=record, prepared=prepared_data(plan))
+
+
+@pytest.fixture(scope="module")
+def regions(tmp_path_factory):
+    root = tmp_path_factory.mktemp("regions")
+    write_data(root / "phantom", REGIONS, values={1: 1, 2: 2, 3: 3}, unlabelled=4, regions_class_order=[1, 2, 3])
+    return ran(root)
+
+
+@pytest.fixture(scope="module")
+def high(tmp_path_factory):
+    root = tmp_path_factory.mktemp("high")
+    write_data(root / "phantom", {"background": 0, "a": 7, "b": 300, "c": 40_000}, values={1: 7, 2: 300, 3: 40_000})
+    return ran(root)
+
+
+def test_regions_are_read_and_become_outputs_and_scores(regions):
+    labelling = regions.prepared.labelling
+    assert labelling.names == ("background", "whole", "core", "side") and labelling.values == (0, 1, 2, 3)
+    assert labelling.regions == ((1, 2, 3), (2, 3), (3,)) and labelling.order == (1, 2, 3)
+    assert labelling.outputs == regions.plan.context.classes == 3 and labelling.ignored == 4
+    assert regions.record.state == "trained"
+    assert all(len(case.dice) == 3 for case in regions.record.measurement.cases)
+    assert load_prepared(regions.prepared.folder).labelling == labelling
+
+
+def test_voxels_that_nobody_labelled_are_neither_sampled_nor_scored(regions):
+    case = regions.prepared.cases[0].name
+    _, label = open_case(regions.prepared, case)
+    assert (np.asarray(label) == 4).any()
+    for voxels in open_volume(regions.prepared, case).foreground:
+        assert (np.asarray(label)[tuple(voxels.T)] < 4).all()
+    whole, side = (open_volume(regions.prepared, case).foreground[place] for place in (0, -1))
+    assert len(whole) > len(side) == len(open_foreground(regions.prepared, case)[3])
+    labelling = regions.prepared.labelling
+    mask, truth = np.array([1, 1, 2, 3]), np.array([1, 4, 2, 0])
+    pair = without_ignored(mask, truth, labelling)
+    assert case_dice(*pair, members=labelling.members) == (pytest.approx(4 / 5), pytest.approx(2 / 3), 0.0)
+
+
+@pytest.mark.parametrize("kind", ["regions", "high"])
+def test_an_export_writes_the_values_of_the_data_set(kind, request, tmp_path):
+    study = request.getfixturevalue(kind)
+    exported = export(study.plan, "0", tmp_path / "model", view=quiet_view())
+    assert len(exported.proofs) == 3 and all(proof.differing_voxels == 0 for proof in exported.proofs)
+    assert "monai.bundle run" in exported.bundle
+    image = study.plan.dataset.cases[0].images[0]
+    command = [
+        sys.executable,
+        "-I",
+        "-B",
+        str(tmp_path / "model/predict.py"),
+        image,
+        "--out",
+        str(tmp_path / "m.nii.gz"),
+    ]
+    subprocess.run([*command, "--probabilities"], check=True, capture_output=True)
+    values = np.asarray(nibabel.load(tmp_path / "m.nii.gz").dataobj)
+    shares = np.asarray(nibabel.load(tmp_path / "m_probabilities.nii.gz").dataobj)
+    card = (tmp_path / "model/MODEL_CARD.md").read_text()
+    if kind == "regions":
+        assert values.dtype == np.uint8 and shares.shape[-1] == 3
+        expected = np.zeros(values.shape)
+        for place, value in enumerate((1, 2, 3)):
+            expected[shares[..., place] > 0.5] = value
+        assert (expected == values).mean() > 0.9999
+        assert "regions that may overlap, each by its own sigmoid: whole (1, 2, 3), core (2, 3), side (3)" in card
+    else:
+        assert values.dtype == np.uint16 and set(np.unique(values)) <= {0, 7, 300, 40_000}
+        assert (np.array([0, 7, 300, 40_000])[shares.argmax(-1)] == values).mean() > 0.9999
+        assert "0 background, 7 a, 300 b, 40000 c" in card
+
+
+def test_a_cascade_of_regions_is_refused(regions):
+    text = regions.file.read_text().replace("stages: single", "stages: cascade")
+    file = regions.file.with_name("cascade.yaml")
+    file.write_text(text)
+    with pytest.raises(UserError, match="a cascade passes classes on, and this data set has regions"):
+        make_plan(load_study(file), runs=regions.file.parent / "runs")
+
+
+@pytest.mark.parametrize(
+    ("labels", "order", "said"),
+    [
+        (
+            {"background": 0, "whole": [1, 2]},
+            None,
+            r"'regions_class_order' is None, wanted .* of the 1 regions \(whole\)",
+        ),
+        ({"background": 0, "whole": [1, 2], "core": 2}, [1], r"'regions_class_order' is \[1\], wanted"),
+        ({"background": 0, "whole": [1, 2], "core": 2}, [1, 3], "'regions_class_order': 3 is the value of no region"),
+        ({"background": 0, "whole": [1, 2], "core": 2}, [2, 2], "'regions_class_order': 2 stands twice"),
+        ({"background": 0, "whole": [0, 1]}, [1], "a region holds the value 0, which is background"),
+        ({"background": 0, "a": 1, "ignore": 1}, None, "value 1 stands 2 times"),
+        ({"background": 0, "a": 3, "ignore": 2}, None, "ignore has the value 2, wanted one above all others"),
+        ({"background": 0, "a": [1, 2], "ignore": 2}, [1], "ignore has the value 2, wanted one above all others"),
+        ({"background": 0, "a": []}, None, r"'a' has the value \[\], wanted a whole number, or several"),
+    ],
+)
+def test_what_is_wrong_with_regions_and_ignore_is_said(tmp_path, labels, order, said):
+    more = {} if order is None else {"regions_class_order": order}
+    write_data(tmp_path / "phantom", labels, values={}, **more)
+    with pytest.raises(DataError, match=said):
+        read_dataset(tmp_path / "phantom")
+
+
+def test_a_region_writes_over_the_ones_before_it():
+    logits = np.array([[1.0, 1.0, -1.0, -1.0, 0.0], [1.0, -1.0, 1.0, -1.0, 0.0]], dtype=np.float32)
+    assert labels_of(logits, (1, 2)).tolist() == [2, 1, 2, 0, 0]
+    assert labels_of(logits, (2, 1)).tolist() == [1, 2, 1, 0, 0]
+    assert labels_of(np.eye(300, dtype=np.float32)).tolist() == list(range(300))
+
+
+def test_names_of_values_come_from_the_regions_that_write_them():
+    labelling = Labelling(("background", "whole", "core"), (0, 1, 5, 9), regions=((1, 2, 3), (3,)), order=(1, 3))
+    assert labelling.value_names == ("background", "whole", "label 5", "core")
+
+
+@pytest.mark.parametrize("batch_dice", [True, False])
+def test_without_regions_and_ignore_the_loss_is_monais(batch_dice):
+    torch.manual_seed(0)
+    logits, labels = torch.randn(3, 4, 5, 6, 7), torch.randint(0, 4, (3, 1, 5, 6, 7)).float()
+    its = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=batch_dice)(logits, labels)
+    assert torch.allclose(SupervisedLoss(batch_dice=batch_dice)([logits], labels), its, atol=1e-6)
+
+
+def test_the_loss_of_regions_is_monais_with_sigmoid():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 2, 5, 6, 7), torch.randint(0, 3, (2, 1, 5, 6, 7)).float()
+    target = torch.cat([labels > 0, labels == 2], 1).float()
+    from monai.losses import DiceLoss
+
+    dice = DiceLoss(sigmoid=True, batch=True)(logits, target)
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
+    loss = SupervisedLoss(regions=((1, 2), (2,)))
+    assert torch.allclose(loss([logits], labels), dice + entropy, atol=1e-6)
+
+
+@pytest.mark.parametrize("regions", [(), ((1, 2), (2,))])
+def test_what_lies_in_ignored_voxels_has_no_say_in_the_loss(regions):
+    torch.manual_seed(0)
+    logits = torch.randn(2, 2 if regions else 3, 5, 6, 7, requires_grad=True)
+    labels = torch.randint(0, 4, (2, 1, 5, 6, 7)).float()  # 3 is ignored
+    loss = SupervisedLoss(regions=regions, ignored=3)
+    value = loss([logits], labels)
+    value.backward()
+    hidden = (labels == 3).expand_as(logits)
+    assert (logits.grad[hidden] == 0).all() and (logits.grad[~hidden] != 0).any()
+    assert torch.isclose(loss([torch.where(hidden, 50.0, logits)], labels), value)
+    assert loss([logits], torch.full_like(labels, 3.0)).isfinite()
+
+
+def test_the_lowest_head_has_no_weight_where_the_recipe_says_so():
+    torch.manual_seed(0)
+    labels = torch.randint(0, 2, (1, 1, 8, 8, 8)).float()
+    heads = [torch.randn(1, 2, size, size, size) for size in (8, 4, 2)]
+    with_all, without = SupervisedLoss(), SupervisedLoss(lowest_head=False)
+    assert torch.isclose(without(heads, labels), with_all(heads[:2], labels))
+    assert not torch.isclose(without(heads, labels), with_all(heads, labels))
+    assert torch.isclose(without(heads[:1], labels), with_all(heads[:1], labels))
