@@ -176,7 +176,7 @@ def test_gamma_keeps_mean_and_deviation_and_contrast_the_range():
 
 def test_without_rotation_and_scaling_the_patch_is_unchanged():
     images, labels = phantom()
-    seen, shown = resample(images, labels, [np.eye(3)], patch=CUBE, classes=3)
+    seen, shown = resample(images, labels, [np.eye(3)], patch=CUBE, present=(1, 2))
     assert torch.allclose(seen, images, atol=1e-5) and torch.equal(shown, labels)
 
 
@@ -185,7 +185,7 @@ def test_a_quarter_turn_moves_image_and_labels_alike(axis, plane):
     images, labels = phantom((12, 12, 12))
     angles = np.zeros(3)
     angles[axis] = np.pi / 2
-    seen, shown = resample(images, labels, [affine(angles, 1.0, plane=False)], patch=(12, 12, 12), classes=3)
+    seen, shown = resample(images, labels, [affine(angles, 1.0, plane=False)], patch=(12, 12, 12), present=(1, 2))
     turns = [torch.rot90(labels, k, [2 + plane[0], 2 + plane[1]]) for k in (1, 3)]
     assert sum(torch.equal(shown, turned) for turned in turns) == 1
     assert torch.allclose(seen[:, :1].round(), shown)
@@ -198,7 +198,9 @@ def test_scaling_above_one_shows_more_of_the_volume():
     centre[..., 8:16, 8:16, 8:16] = 1
     counts = []
     for factor in (0.7, 1.0, 1.4):
-        _, shown = resample(images, centre, [affine(np.zeros(3), factor, plane=False)], patch=(24, 24, 24), classes=2)
+        _, shown = resample(
+            images, centre, [affine(np.zeros(3), factor, plane=False)], patch=(24, 24, 24), present=(1,)
+        )
         counts.append(int(shown.sum()))
     assert counts[0] > counts[1] > counts[2] > 0
     assert counts[1] == 8**3
@@ -212,7 +214,7 @@ def test_labels_stay_label_values_and_follow_the_image(patch):
         box = box_around([drawn.affine], patch=patch, limit_degrees=rotation_limit(ALWAYS.rotation, patch))
         _, labels = phantom(box)
         shares = torch.cat([labels == 1, labels == 2], 1).float()
-        seen, shown = resample(shares, labels, [drawn.affine], patch=patch, classes=3)
+        seen, shown = resample(shares, labels, [drawn.affine], patch=patch, present=(1, 2))
         assert set(shown.unique().tolist()) <= {0.0, 1.0, 2.0}
         for value in (1, 2):
             share = seen[:, value - 1 : value]  # of the voxel that the class fills
@@ -223,14 +225,14 @@ def test_voxels_outside_the_volume_become_background():
     images, labels = torch.ones(1, 1, 8, 8, 8), torch.full((1, 1, 8, 8, 8), float(OUTSIDE))
     labels[..., 2:6, 2:6, 2:6] = 1
     far = affine(np.zeros(3), 3.0, plane=False)
-    seen, shown = resample(images, labels, [far], patch=(8, 8, 8), classes=2)
+    seen, shown = resample(images, labels, [far], patch=(8, 8, 8), present=(OUTSIDE, 1))
     assert set(shown.unique().tolist()) == {0.0, 1.0}
     assert seen[0, 0, 0, 0, 0] == 0 and shown[0, 0, 0, 0, 0] == 0
 
 
 def test_many_classes_are_resampled_like_few():
     labels = torch.arange(40.0).repeat_interleave(3).view(1, 1, 1, 120, 1).expand(1, 1, 2, 120, 3).contiguous()
-    _, shown = resample(labels, labels, [np.diag([1.0, 1.001, 1.0])], patch=(2, 120, 3), classes=40)
+    _, shown = resample(labels, labels, [np.diag([1.0, 1.001, 1.0])], patch=(2, 120, 3), present=range(1, 40))
     assert torch.equal(shown[:, :, :, 1::3], labels[:, :, :, 1::3])
 
 

@@ -95,7 +95,7 @@ def first_of(key: str) -> Callable[[dict], float]:
 def our_spatial(augment: Augment, *, labels: bool) -> Callable[[int], tuple[float, torch.Tensor]]:
     def once(number: int) -> tuple[float, torch.Tensor]:
         drawn = draw(augment, np.random.default_rng((11, number)), patch=PATCH, channels=CHANNELS)
-        seen = resample(IN_BOX[None], LABELS_IN_BOX[None], [drawn.affine], patch=PATCH, classes=3)
+        seen = resample(IN_BOX[None], LABELS_IN_BOX[None], [drawn.affine], patch=PATCH, present=(1, 2))
         return strength(drawn.affine), seen[1 if labels else 0][0]
 
     return once
@@ -254,7 +254,7 @@ def test_the_same_affine_shows_the_same_image_and_labels():
     for _ in range(10):
         parameters = transform.get_parameters(image=IN_BOX)
         theirs = transform.apply({"image": IN_BOX.clone(), "segmentation": LABELS_IN_BOX.clone()}, **parameters)
-        seen, shown = resample(IN_BOX[None], LABELS_IN_BOX[None], [parameters["affine"]], patch=PATCH, classes=3)
+        seen, shown = resample(IN_BOX[None], LABELS_IN_BOX[None], [parameters["affine"]], patch=PATCH, present=(1, 2))
         assert torch.allclose(seen[0], theirs["image"], atol=1e-4)
         assert (shown[0] != theirs["segmentation"]).float().mean() < 2e-3  # ties, which theirs settles in half floats
 

@@ -36,11 +36,6 @@ class Labelling:
         return None if self.ignore is None else len(self.values)
 
     @property
-    def indices(self) -> int:
-        """How many indices arrays may hold."""
-        return len(self.values) + (self.ignore is not None)
-
-    @property
     def value_names(self) -> tuple[str, ...]:
         """A name for each value: the class, or the region that it is written for."""
         if not self.regions:

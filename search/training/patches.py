@@ -47,19 +47,21 @@ class Sample:
 class Cut:
     """A batch before it is augmented: patches (B, C, D, H, W) and labels (B, 1, D, H, W), float32.
 
-    The samples `turned` are cut as boxes instead, (M, C, *box) and (M, 1, *box), for what rotation and scaling show.
+    The samples `turned` are cut as boxes instead, (M, C, *box) and (M, 1, *box), for what rotation and scaling show;
+    `present` are the labels of those beside 0.
     """
 
     images: Tensor
     labels: Tensor
     boxes: tuple[Tensor, Tensor] | None
     turned: tuple[int, ...]
+    present: tuple[int, ...]
     drawn: tuple[Parameters, ...]
 
     def pinned(self) -> Cut:
         """Return the same in memory that a CUDA device reads by itself."""
         boxes = (self.boxes[0].pin_memory(), self.boxes[1].pin_memory()) if self.boxes else None
-        return Cut(self.images.pin_memory(), self.labels.pin_memory(), boxes, self.turned, self.drawn)
+        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory(), boxes=boxes)
 
 
 def open_volume(prepared: Prepared, case: str) -> Volume:
@@ -87,7 +89,7 @@ class PatchSource:
         device: torch.device = CPU,
     ) -> None:
         self.volumes = [open_volume(prepared, case) for case in cases]
-        self.patch, self.classes, self.device = patch, prepared.labelling.indices, device
+        self.patch, self.device = patch, device
         self.training, self.augment, self.seed = training, training.augment, seed
 
     def batches(self, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -122,13 +124,10 @@ class PatchSource:
         for place, sample in enumerate(samples):
             if place not in turned:
                 images[place], labels[place] = self._patch(sample, sample.corner, self.patch, outside=0)
-        return Cut(
-            torch.from_numpy(images),
-            torch.from_numpy(labels),
-            self._boxes([samples[place] for place in turned]) if turned else None,
-            turned,
-            tuple(each.parameters for each in samples),
-        )
+        boxes = self._boxes([samples[place] for place in turned]) if turned else None
+        drawn = tuple(each.parameters for each in samples)
+        present = _present(boxes[1]) if boxes else ()
+        return Cut(torch.from_numpy(images), torch.from_numpy(labels), boxes, turned, present, drawn)
 
     def _boxes(self, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
         """Cut what the turned patches show, in boxes of one size around their centres."""
@@ -155,7 +154,7 @@ class PatchSource:
             boxes = [each.to(self.device, non_blocking=True) for each in cut.boxes]
             places = list(cut.turned)
             images[places], labels[places] = resample(
-                boxes[0], boxes[1], affines, patch=self.patch, classes=self.classes
+                boxes[0], boxes[1], affines, patch=self.patch, present=cut.present
             )
         return change_intensities(images, cut.drawn), labels
 
@@ -213,6 +212,12 @@ class PatchSource:
         gaps = [max(0, length - size) for size, length in zip(volume.label.shape, self.patch, strict=True)]
         d, h, w = (-(gap // 2) if gap else at for at, gap in zip(corner, gaps, strict=True))
         return d, h, w
+
+
+def _present(labels: Tensor) -> tuple[int, ...]:
+    """Return the labels beside 0, OUTSIDE among them, in ascending order."""
+    counts = torch.bincount((labels.flatten() - OUTSIDE).int())
+    return tuple(value for place in counts.nonzero().flatten().tolist() if (value := place + OUTSIDE))
 
 
 def _foreground_voxel(volume: Volume, rng: np.random.Generator) -> NDArray[np.int32]:

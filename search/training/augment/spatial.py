@@ -84,35 +84,44 @@ def _turned(patch: Triple, limit: float) -> list[float]:
 
 
 def resample(
-    images: Tensor, labels: Tensor, affines: Sequence[Matrix], *, patch: Triple, classes: int
+    images: Tensor, labels: Tensor, affines: Sequence[Matrix], *, patch: Triple, present: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """Show boxes through affines: images (M, C, *box) and labels (M, 1, *box) to both of the patch's size.
 
-    Beyond the box images are 0 and labels OUTSIDE, which becomes 0 in the result. A voxel's label is the class with
-    the largest linear share, the lower one of equals.
+    `present` are the labels of the boxes beside 0. Beyond the box images and labels are 0. A voxel's label is the one
+    with the largest linear share, the lower one of equals; OUTSIDE becomes 0.
     """
-    theta = torch.from_numpy(_theta(affines, patch=patch, box=images.shape[2:])).to(images.device, images.dtype)
-    grid = functional.affine_grid(theta, [len(images), 1, *patch], align_corners=False)
+    grid = _grid(affines, patch=patch, box=images.shape[2:], like=images)
     channels = images.shape[1]
-    best, chosen, total = images.new_zeros(()), labels.new_zeros(()), images.new_zeros(())
-    for first in range(OUTSIDE, classes, CLASSES_AT_ONCE):
-        values = torch.arange(first, min(first + CLASSES_AT_ONCE, classes), device=labels.device)
-        shares = (labels == values.view(1, -1, 1, 1, 1)).to(images.dtype)  # (M, k, *box)
-        together = torch.cat([images, shares], 1) if first == OUTSIDE else shares
+    seen, chosen, best, background = images, labels.new_zeros(()), images.new_zeros(()), images.new_ones(())
+    for first in range(0, max(1, len(present)), CLASSES_AT_ONCE):
+        values = torch.tensor(present[first : first + CLASSES_AT_ONCE], dtype=labels.dtype, device=labels.device)
+        before = 0 if first else channels
+        together = images.new_empty(len(images), before + len(values), *images.shape[2:])
+        together[:, :before] = images[:, :before]
+        torch.eq(labels, values.view(1, -1, 1, 1, 1), out=together[:, before:])
         shown = functional.grid_sample(together, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        if first == OUTSIDE:
+        if not first:
             seen, shown = shown[:, :channels], shown[:, channels:]
-        total = total + shown.sum(1, keepdim=True)
+        if not len(values):
+            return seen, torch.zeros_like(seen[:, :1])
+        background = background - shown.sum(1, keepdim=True)  # what no other label fills
         largest, place = shown.max(1, keepdim=True)  # (M, 1, *patch)
-        chosen = torch.where(largest > best, values[place].to(labels.dtype), chosen)
+        chosen = torch.where(largest > best, values[place], chosen)
         best = torch.maximum(best, largest)
-    chosen = torch.where(1 - total > best, 0, chosen).clamp_(min=0)
-    return seen, chosen
+    return seen, torch.where(background >= best, 0, chosen).clamp_(min=0)
+
+
+def _grid(affines: Sequence[Matrix], *, patch: Triple, box: Sequence[int], like: Tensor) -> Tensor:
+    """Return where each voxel of the patches lies in the boxes, as `grid_sample` takes it: (M, D, H, W, 3)."""
+    theta = torch.from_numpy(_theta(affines, patch=patch, box=box)).to(like.device, like.dtype)
+    lines = [(2 * torch.arange(size, device=like.device, dtype=like.dtype) + 1) / size - 1 for size in patch]
+    d, h, w = (line.view([-1 if axis == own else 1 for axis in range(3)] + [1]) for own, line in enumerate(lines))
+    along = theta[:, None, None, None]  # (M, 1, 1, 1, 3, 3): rows and columns from W to D
+    return w * along[..., 0] + (h * along[..., 1] + d * along[..., 2])
 
 
 def _theta(affines: Sequence[Matrix], *, patch: Triple, box: Sequence[int]) -> NDArray[np.float64]:
-    """Return the affines as `affine_grid` takes them: (M, 3, 4), between -1 and 1, axes from W to D."""
-    theta = np.zeros((len(affines), 3, 4))
-    for row, matrix in zip(theta, affines, strict=True):
-        row[:, :3] = (np.diag(2 / np.array(box)) @ matrix @ np.diag(np.array(patch) / 2))[::-1, ::-1]
-    return theta
+    """Return the affines between coordinates from -1 to 1, axes from W to D: (M, 3, 3)."""
+    scaled = [np.diag(2 / np.array(box)) @ matrix @ np.diag(np.array(patch) / 2) for matrix in affines]
+    return np.stack(scaled)[:, ::-1, ::-1].copy()
