@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -175,6 +176,9 @@ def test_a_region_writes_over_the_ones_before_it():
 def test_names_of_values_come_from_the_regions_that_write_them():
     labelling = Labelling(("background", "whole", "core"), (0, 1, 5, 9), regions=((1, 2, 3), (3,)), order=(1, 3))
     assert labelling.value_names == ("background", "whole", "label 5", "core")
+    described = ("background", "whole (1, 5, 9; written as 1)", "core (9; written as 9)", "ignore (10)")
+    assert replace(labelling, ignore=10).described == described
+    assert Labelling(("background", "a"), (0, 3)).described == ("background", "a")
 
 
 @pytest.mark.parametrize("batch_dice", [True, False])

@@ -36,6 +36,15 @@ class Labelling:
         return None if self.ignore is None else len(self.values)
 
     @property
+    def described(self) -> tuple[str, ...]:
+        """The names, each region with its values and the one that is written for it, and the ignore label."""
+        names = list(self.names)
+        for place, (members, written) in enumerate(zip(self.regions, self.order, strict=True), start=1):
+            values = ", ".join(str(self.values[index]) for index in members)
+            names[place] += f" ({values}; written as {self.values[written]})"
+        return (*names, *([f"ignore ({self.ignore})"] if self.ignore is not None else []))
+
+    @property
     def value_names(self) -> tuple[str, ...]:
         """A name for each value: the class, or the region that it is written for."""
         if not self.regions:

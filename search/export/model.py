@@ -100,7 +100,7 @@ def export_trained(origin: Origin, out: Path) -> Exported:
         staging.mkdir(parents=True)
         forms = _write_files(staging, network, origin)
         references = reference_results(network, _checked_cases(origin), prepared=origin.prepared, job=_job(origin))
-        require_recorded_dice(references, origin.trained.recorded)
+        require_recorded_dice(references, origin.trained.recorded, labelling=origin.prepared.labelling)
         checks = tuple(check_form(staging, form, references, prepared=origin.prepared) for form in forms.written)
         bundle = _bundle(staging, network, _bundle_info(origin, forms), references)
         names = [path.relative_to(staging).as_posix() for path in sorted(staging.rglob("*")) if path.is_file()]

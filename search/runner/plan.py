@@ -97,7 +97,7 @@ class Plan:
         values[CONTENT] = {
             "cases": {case.name: case.digest for case in self.facts.cases},
             "channels": self.dataset.channels,
-            "classes": self.dataset.labels,
+            "classes": self.dataset.labelling.described,
             "label_values": self.dataset.label_values,
             "splits": [
                 {"validation": fold.validation, "train": _digest("\n".join(fold.train).encode())} for fold in self.folds
