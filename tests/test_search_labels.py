@@ -104,7 +104,7 @@ def test_voxels_that_nobody_labelled_are_neither_sampled_nor_scored(regions):
 def test_an_export_writes_the_values_of_the_data_set(kind, request, tmp_path):
     study = request.getfixturevalue(kind)
     exported = export(study.plan, "0", tmp_path / "model", view=quiet_view())
-    assert len(exported.proofs) == 3 and all(proof.differing_voxels == 0 for proof in exported.proofs)
+    assert len(exported.checks) == 3 and all(check.differing_voxels == 0 for check in exported.checks)
     assert "monai.bundle run" in exported.bundle
     image = study.plan.dataset.cases[0].images[0]
     command = [
@@ -130,7 +130,7 @@ def test_an_export_writes_the_values_of_the_data_set(kind, request, tmp_path):
     else:
         assert values.dtype == np.uint16 and set(np.unique(values)) <= {0, 7, 300, 40_000}
         assert (np.array([0, 7, 300, 40_000])[shares.argmax(-1)] == values).mean() > 0.9999
-        assert "0 background, 7 a, 300 b, 40000 c" in card
+        assert "0 = background, 7 = a, 300 = b, 40000 = c" in card
 
 
 def test_a_cascade_of_regions_is_refused(regions):
