@@ -16,7 +16,10 @@ from search.config import load_study
 from search.config.augment import Noise
 from search.config.recipes import RECIPES
 from search.config.schema import TrainingField
+from search.costs import device_lock
+from search.costs.device_lock import SharedDevice, working_clock
 from search.data.prepare import load_prepared, open_case
+from search.runner.deadline import Deadline
 from search.runner.evaluate import context_of, evaluate, progress, train
 from search.runner.plan import make_plan, task_of
 from search.training.checkpoint import (
@@ -29,7 +32,7 @@ from search.training.checkpoint import (
 )
 from search.training.patches import PatchSource
 from search.training.step import SupervisedLoss, learning_rate, make_optimiser
-from search.training.validation import case_dice, mean_dice, segment
+from search.training.validation import case_dice, mean_dice, segment, validate
 from search.trials.files import LAST, WEIGHTS
 from search.trials.records import CaseDice, Epoch, Job
 from space.build import build
@@ -226,6 +229,48 @@ def test_a_failing_training_gives_a_reason_and_no_crash(job, tmp_path):
     assert late.state == "failed" and "the deadline of 0.0 ms passed in epoch 1" in late.reason
 
 
+def test_the_deadline_ends_a_training_within_an_epoch(job):
+    endless = replace(job.training, deadline=0.5, steps_per_epoch=10**6)
+    late = evaluate(replace(job, training=endless))
+    assert late.state == "failed" and late.fault == "deadline" and late.epochs == ()
+    assert "the deadline of 500.0 ms passed in epoch 1" in late.reason
+
+
+def test_the_deadline_ends_a_training_between_two_windows_of_its_validation(job, monkeypatch):
+    now, windows = [0.0], []
+    pause = SharedDevice.pause
+
+    def first_window(shared):
+        windows.append(now[0])
+        pause(shared)
+
+    def slow_validation(network, prepared, job, **options):
+        monkeypatch.setattr(SharedDevice, "pause", first_window)
+        before_window = options.pop("before_window")
+
+        def slow_window():
+            before_window()
+            now[0] += 40
+
+        return validate(network, prepared, job, before_window=slow_window, **options)
+
+    monkeypatch.setattr("search.runner.deadline.working_clock", lambda: now[0])
+    monkeypatch.setattr("search.runner.evaluate.working_clock", lambda: now[0])
+    monkeypatch.setattr("search.runner.evaluate.validate", slow_validation)
+    late = evaluate(replace(job, training=replace(job.training, deadline=60, epochs=1)))
+    assert late.state == "failed" and late.fault == "deadline"
+    assert "the deadline of 60.0 s passed in the validation after epoch 1" in late.reason
+    assert windows == [0.0, 40.0]  # a third window would have begun at 80 s
+
+
+def test_waiting_for_the_device_does_not_count_towards_the_deadline(monkeypatch):
+    deadline = Deadline(1.0, working_clock() - 5)
+    with pytest.raises(TimeoutError, match="the deadline of 1.0 s passed in epoch 3"):
+        deadline.check("epoch 3")
+    monkeypatch.setattr(device_lock, "_waited_s", device_lock._waited_s + 10)
+    deadline.check("epoch 3")
+
+
 def test_over_budget_is_refused_before_training_with_number_and_limit(job):
     refused = evaluate(replace(job, budgets=(("memory", 1000.0),)))
     assert refused.state == "over budget" and refused.epochs == () and refused.dice is None
@@ -265,6 +310,6 @@ def test_the_loss_falls_on_synthetic_volumes(job, prepared):
     training = replace(job.training, epochs=3, steps_per_epoch=25, batch=2, learning_rate=0.01)
     job = replace(job, training=training)
     network = build(job.architecture, context_of(job))
-    *_, (epochs, cases) = train(network, prepared, job, started=0.0)
+    *_, (epochs, cases) = train(network, prepared, job, deadline=Deadline(None, 0.0))
     assert epochs[-1].loss < 0.75 * epochs[0].loss
     assert len(cases) == len(job.task.validation)

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 from search.config.objectives import show, show_named
-from search.config.units import show_seconds
 from search.costs.device_lock import sharing, working_clock
 from search.costs.latency import measure_latency
 from search.costs.memory import measure_training_memory
 from search.costs.price import predict_costs
 from search.data.prepare import Prepared, load_prepared
+from search.runner.deadline import Deadline
 from search.runner.devices import prepare_allocator
 from search.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from search.training.initial import NothingFits, start_from
@@ -137,7 +137,8 @@ def _progress(job: Job, started: float) -> Iterator[Measurement]:
     start_from(network, job.training.init)
     network = lay_out(network).to(device)
     prepared = load_prepared(Path(job.task.prepared))
-    for epochs, cases in train(network, prepared, job, started=started):
+    deadline = Deadline(job.training.deadline, started)
+    for epochs, cases in train(network, prepared, job, deadline=deadline):
         if len(epochs) < job.training.epochs:
             yield replace(so_far, epochs=epochs)
         else:
@@ -164,7 +165,7 @@ def seed_everything(seed: int) -> None:
 
 
 def train(
-    network: Network, prepared: Prepared, job: Job, *, started: float
+    network: Network, prepared: Prepared, job: Job, *, deadline: Deadline
 ) -> Iterator[tuple[tuple[Epoch, ...], tuple[CaseDice, ...]]]:
     """Train to the last epoch and write a checkpoint after each; yield the epochs so far and the last scores.
 
@@ -179,8 +180,6 @@ def train(
     cases: tuple[CaseDice, ...] = ()
     for number in range(len(epochs), training.epochs):
         begun = working_clock()
-        if training.deadline and begun - started > training.deadline:
-            raise TimeoutError(f"the deadline of {show_seconds(training.deadline)} passed in epoch {number + 1}")
         index, first, end = phase_at(number, epochs=training.epochs, phases=len(phases))
         phase = phases[index]
         if index != current:
@@ -191,10 +190,11 @@ def train(
             source = PatchSource(
                 prepared, cases=job.task.train, patch=phase.patch, training=training, seed=job.seed, device=device
             )
-        loss = _train_epoch(phase, optimiser, source, job=job, number=number, span=(first, end))
+        batches = _before_deadline(source, job=job, number=number, deadline=deadline)
+        loss = _train_epoch(phase, optimiser, batches, job=job, number=number, span=(first, end))
         last = number + 1 == training.epochs
         if last or (number + 1) % training.validate_every == 0:
-            cases = _validated(phase.predicts, prepared, job, last=last)
+            cases = _validated(phase.predicts, prepared, job, epoch=number + 1, deadline=deadline)
         dice = mean_dice(cases) if cases else None
         epoch = Epoch(number + 1, loss, dice, working_clock() - begun)
         epochs = (*epochs, epoch)
@@ -203,14 +203,14 @@ def train(
             yield epochs, cases
             cases = ()
     if not cases:  # the process ended between its last epoch and the record
-        cases = _validated(network, prepared, job, last=True)
+        cases = _validated(network, prepared, job, epoch=training.epochs, deadline=deadline)
     yield epochs, cases
 
 
 def _train_epoch(
     phase: Phase,
     optimiser: torch.optim.Optimizer,
-    source: PatchSource,
+    batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
     *,
     job: Job,
     number: int,
@@ -227,7 +227,7 @@ def _train_epoch(
     phase.trained.train()
     total = torch.zeros((), device=device)
     with sharing(device) as shared:
-        for step, (images, labels) in enumerate(source.batches(first, first + steps), start=first):
+        for step, (images, labels) in enumerate(batches, start=first):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(training, (step - begun) / planned)
             images = images.contiguous(memory_format=LAYOUT)
@@ -239,10 +239,29 @@ def _train_epoch(
     return mean
 
 
-def _validated(network: Network, prepared: Prepared, job: Job, *, last: bool) -> tuple[CaseDice, ...]:
+def _before_deadline(
+    source: PatchSource, *, job: Job, number: int, deadline: Deadline
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield one epoch's batches. Raises TimeoutError once the deadline has passed."""
+    steps = job.training.steps_per_epoch
+    deadline.check(f"epoch {number + 1}")
+    for batch in source.batches(number * steps, (number + 1) * steps):
+        deadline.check(f"epoch {number + 1}")
+        yield batch
+
+
+def _validated(
+    network: Network, prepared: Prepared, job: Job, *, epoch: int, deadline: Deadline
+) -> tuple[CaseDice, ...]:
     device = torch.device(job.device)
     with sharing(device) as shared:
-        return validate(network, prepared, job, device=device, last=last, after_case=shared.pause)
+
+        def before_window() -> None:
+            deadline.check(f"the validation after epoch {epoch}")
+            shared.pause()
+
+        last = epoch == job.training.epochs
+        return validate(network, prepared, job, device=device, last=last, before_window=before_window)
 
 
 @lru_cache

@@ -29,13 +29,13 @@ def validate(
     *,
     device: torch.device,
     last: bool,
-    after_case: Callable[[], None] = lambda: None,
+    before_window: Callable[[], None] = lambda: None,
 ) -> tuple[CaseDice, ...]:
-    """Segment every validation case and score it per foreground class; surfaces, where asked for, the last time."""
+    """Segment every validation case and score each foreground class; `last` adds surface scores, if the job asks."""
     network.eval()
     found, labelling = [], prepared.labelling
     for case in job.task.validation:
-        mask, truth = segment(network, prepared, case, job=job, device=device)
+        mask, truth = segment(network, prepared, case, job=job, device=device, before_window=before_window)
         mask, truth = without_ignored(mask, truth, labelling)
         scores = CaseDice(case, case_dice(mask, truth, members=labelling.members))
         if last and job.surface_tolerance_mm is not None:
@@ -48,30 +48,43 @@ def validate(
             )
             scores = replace(scores, hd95_mm=distances, surface_dice=dices)
         found.append(scores)
-        after_case()
     return tuple(found)
 
 
 def segment(
-    network: nn.Module, prepared: Prepared, case: str, *, job: Job, device: torch.device
+    network: nn.Module,
+    prepared: Prepared,
+    case: str,
+    *,
+    job: Job,
+    device: torch.device,
+    before_window: Callable[[], None] = lambda: None,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return a case's mask and truth, both (X, Y, Z) on the grid of the original file."""
     image, _ = open_case(prepared, case)
     truth, grid = open_truth(prepared, case)
     batch = torch.from_numpy(np.array(image, dtype=np.float32))[None].to(device)
-    logits = window_logits(network, batch, job=job)
+    logits = window_logits(network, batch, job=job, before_window=before_window)
     return mask_from_logits(logits[0].float().cpu().numpy(), grid, order=prepared.order), truth
 
 
-def window_logits(network: nn.Module, batch: Tensor, *, job: Job) -> Tensor:
+def window_logits(
+    network: nn.Module, batch: Tensor, *, job: Job, before_window: Callable[[], None] = lambda: None
+) -> Tensor:
     """Run the network over (1, C, D, H, W) in overlapping windows, Gaussian-weighted: (1, K, D, H, W).
 
-    Each window is mirrored along the training's `mirror` axes and the logits averaged.
+    Each window is mirrored along the training's `mirror` axes and the logits averaged. `before_window` is called before
+    each run of the network.
     """
     inferer = SlidingWindowInferer(job.patch, sw_batch_size=1, overlap=job.training.overlap, mode="gaussian")
+
+    def predict(window: Tensor) -> Tensor:
+        before_window()
+        predicted: Tensor = network(window.contiguous(memory_format=LAYOUT))
+        return predicted
+
     with torch.inference_mode(), autocast(batch.device, job.training):
-        predict = mirrored(lambda window: network(window.contiguous(memory_format=LAYOUT)), job.training.mirror)
-        logits: Tensor = inferer(batch, predict)
+        logits: Tensor = inferer(batch, mirrored(predict, job.training.mirror))
     return logits
 
 
