@@ -135,7 +135,7 @@ def test_all_mistakes_are_reported_at_once_with_their_positions(tmp_path):
         "parts.yaml:5:12: arms.remove.0: 'width' is not a component that can be left out",
         "arms.remove.1: no axis is called 'csam.semntic'; did you mean 'csam.semantic'?",
         "arms.replace.norm: 'batsh' is not a choice; did you mean 'batch'?",
-        "training.epochs: input should be a valid integer, not 'many'",
+        "training.epochs: input should be a valid integer, got 'many'",
         "arms.list.a: 'data.seed' is not for arms to change; of data only data.share is",
         "arms.list.b.attention@skips: 'cbam' is not a choice; did you mean 'csam'?",
         "parts.yaml:8:1: baseline: no arm is called 'bass'; did you mean 'base'?",
@@ -154,7 +154,7 @@ def test_a_scale_overrides_the_file_and_the_command_line_overrides_both(tmp_path
     assert small.ablation.base.axes["width"] == 4
     both = load_ablation(made.file, runs=made.runs, overrides=["scale=small", "training.epochs=2"])
     assert both.ablation.training.epochs == 2
-    with pytest.raises(UserError, match="scale: 'smal' is no scale of this file; did you mean 'small'"):
+    with pytest.raises(UserError, match="scale: 'smal' is not a scale of this file; did you mean 'small'"):
         load_ablation(made.file, runs=made.runs, overrides=["scale=smal"])
 
 

@@ -236,5 +236,5 @@ def test_progress_is_lines_where_output_is_no_terminal_but_claims_to_be(monkeypa
 
 
 def test_an_override_with_a_mistake_names_its_key_once(tiny_run):
-    with pytest.raises(UserError, match=r"^--set training.epochs: input should be a valid integer, not 'ten'"):
+    with pytest.raises(UserError, match=r"^--set training.epochs: input should be a valid integer, got 'ten'"):
         find_study(tiny_run.file, overrides={"training.epochs": "ten"})

@@ -77,7 +77,7 @@ def test_a_study_accepts_an_objective_only_in_its_own_direction(tmp_path, object
     other = "minimize" if objective.is_maximized else "maximize"
     key, opposite = f"objectives.{objective.name}", f"{objective.heading} can't be {other}d"
     said = f"{opposite} (allowed: {objective.direction}, record); "
-    said += "more of it is always better" if objective.is_maximized else "less of it is always better"
+    said += "higher values are always better" if objective.is_maximized else "lower values are always better"
     assert mistakes(study_file(tmp_path, objective, f" {other}")) == [f"study.yaml:3:3: {key}: {said}"]
     column = len(f"  {objective.name}: {{") + 1
     assert mistakes(study_file(tmp_path, objective, f" {{direction: {other}}}")) == [

@@ -89,7 +89,7 @@ def test_a_local_file_runs_only_where_that_is_allowed(own):
     with pytest.raises(UserError) as refused:
         load_study(own.file)
     assert [str(each) for each in refused.value.mistakes] == [
-        f"{own.file}:2:10: blocks.0: ./slice_se.py is code, which would run on this machine; read it, then add "
+        f"{own.file}:2:10: blocks.0: ./slice_se.py contains code that would run on this machine; review it, then add "
         "--allow-code (in Python: allow_code=True)"
     ]
 
@@ -155,7 +155,7 @@ def test_a_worker_needs_the_job_alone(own, tmp_path, work):
 def test_python_reads_results_without_the_code_and_builds_only_where_it_is_allowed(own):
     study = Study.from_yaml(own.file, data=own.data, runs=own.runs)
     assert len(study.trials()) == 2
-    with pytest.raises(UserError, match=r"blocks\.0: \./slice_se\.py is code, .*in Python: allow_code=True"):
+    with pytest.raises(UserError, match=r"blocks\.0: \./slice_se\.py contains code .*in Python: allow_code=True"):
         study.build(0)
     allowed = open_study("own", runs=own.runs, data=own.data, allow_code=True)
     assert allowed.build(0)(torch.zeros(1, 1, 5, 24, 24)).shape == (1, 3, 5, 24, 24)
@@ -185,7 +185,7 @@ def test_the_runs_folder_keeps_the_code_that_ran(own):
     [
         ("[./gone.py]", r"blocks\.0: \./gone\.py can't be read: No such file"),
         ("[../slice_se.py]", r"blocks\.0: '\.\./slice_se\.py' should be a Python file beside the study"),
-        ("[./slice_se.py, ./slice_se.py]", r"blocks\.1: '\./slice_se\.py' is named twice"),
+        ("[./slice_se.py, ./slice_se.py]", r"blocks\.1: '\./slice_se\.py' is listed twice"),
         ("[nowhere.blocks]", r"blocks\.0: no installed package has blocks called 'nowhere\.blocks'"),
         ("[7]", r"blocks\.0: .*should be a valid string"),
     ],
@@ -206,7 +206,7 @@ def test_a_block_that_is_not_named_is_no_choice(own, tmp_path):
 def test_its_block_is_ablated(own, tmp_path):
     file = own.file.parent / "arms.yaml"
     file.write_text(ABLATION)
-    with pytest.raises(UserError, match=r"arms\.yaml:2:10: blocks\.0: \./slice_se\.py is code"):
+    with pytest.raises(UserError, match=r"arms\.yaml:2:10: blocks\.0: \./slice_se\.py contains code"):
         load_ablation(file, runs=own.runs)
     plan = make_ablation_plan(load_ablation(file, runs=own.runs, allow_code=True), runs=own.runs)
     assert [arm.name for arm in plan.arms] == [

@@ -101,12 +101,14 @@ def test_a_received_database_deletes_no_folder_by_its_studys_name(made, tmp_path
 
 @pytest.mark.parametrize("new", ["cache", "../outside", "a/b", ""])
 def test_a_study_is_not_renamed_to_what_is_no_name(made, new):
-    with pytest.raises(UserError, match="is no name for a study: letters, digits"):
+    with pytest.raises(UserError, match="is not a valid study name: use at most 64 letters, digits"):
         change(made, database_of(made), rename=("tiny", new))
 
 
 def test_no_study_file_may_take_the_cache_as_its_name(made):
-    with pytest.raises(UserError, match="name: 'cache' is the folder of prepared volumes; choose another name"):
+    with pytest.raises(
+        UserError, match="name: 'cache' is reserved for the folder of prepared volumes; choose another name"
+    ):
         load_study(made.file, overrides=["name=cache"])
 
 

@@ -59,16 +59,16 @@ def test_a_valid_study_is_read_with_units_and_yaml_1_2(tmp_path):
 def test_all_mistakes_are_reported_at_once_with_their_positions(tmp_path):
     found = mistakes(write(tmp_path, BAD))
     for start in (
-        "study.yaml:1:1: name: 'a study' doesn't fit: letters",
+        "study.yaml:1:1: name: 'a study' is not valid: use at most 64 letters",
         "study.yaml:4:3: data.gruop: unknown key; did you mean 'group'? (allowed: path, group,",
         "study.yaml:6:9: space.fix.encodr: no axis is called 'encodr'; did you mean 'encoder'?",
         "study.yaml:6:24: space.fix.width: 0 is not a whole number from 1 to 1024",
         "study.yaml:7:13: space.choices.attention@skips: 'cbam' is not a choice; did you mean 'csam'?",
         "study.yaml:9:3: objectives.dice: 'maximise' is not known",
-        "study.yaml:10:12: objectives.memory.budget: '8 GiBs' is not a size; write it like 8 GiB",
-        "study.yaml:12:3: training.epochs: input should be a valid integer, not 'ten'",
-        "study.yaml:13:3: training.patch: [32, 48] is not known (allowed: auto) / or: 2 values where 3 are needed",
-        "study.yaml:14:3: training.epochs: the key stands twice; the first is on line 12",
+        "study.yaml:10:12: objectives.memory.budget: '8 GiBs' is not a size; use a form such as 8 GiB",
+        "study.yaml:12:3: training.epochs: input should be a valid integer, got 'ten'",
+        "study.yaml:13:3: training.patch: [32, 48] is not known (allowed: auto); or: expected 3 values, got 2",
+        "study.yaml:14:3: training.epochs: duplicate key; first defined on line 12",
         "study.yaml:15:10: search.proposer: 'tpee' is not known; did you mean 'tpe'? (allowed: known-cost, random,",
         "study.yaml:16:1: serach: unknown key; did you mean 'search'?",
     ):
@@ -82,9 +82,9 @@ def test_overrides_are_checked_like_the_file(tmp_path):
     assert (study.training.epochs, study.search.proposer, study.name) == (3, "random", "other")
     found = mistakes(file, overrides=["training.epochs=0", "seed", "data.path.x=1"])
     assert found == [
-        "--set data.path.x: 'path' holds 'volumes', which has no keys",
-        "--set seed: write it as key.path=value",
-        "--set training.epochs: input should be greater than or equal to 1, not 0",
+        "--set data.path.x: 'path' is 'volumes', not a mapping",
+        "--set seed: expected the form key.path=value",
+        "--set training.epochs: input should be greater than or equal to 1, got 0",
     ]
 
 
@@ -94,13 +94,13 @@ def test_overrides_are_checked_like_the_file(tmp_path):
         ("objectives: {dice: }", "the key 'data' is missing"),
         (
             "data: {path: nowhere}\nobjectives: {dice: }",
-            "no such folder: .*nowhere.*; name its parent with --data",
+            "no such folder: .*nowhere.*; set its parent folder with --data",
         ),
-        ("data: {path: volumes}", "nothing is optimised; name one of dice, memory"),
-        ("data: {path: volumes}\nobjectives: {dice: record}", "nothing is optimised"),
-        ("data: [1]\nobjectives: {dice: }", r"data: \[1\] should be a mapping with keys: path, group"),
-        ("- 1", "a study is a mapping of keys to values"),
-        ("data: {path: [", "not YAML"),
+        ("data: {path: volumes}", "no objective is optimised; add at least one of dice, memory"),
+        ("data: {path: volumes}\nobjectives: {dice: record}", "no objective is optimised"),
+        ("data: [1]\nobjectives: {dice: }", r"data: \[1\] must be a mapping with keys: path, group"),
+        ("- 1", "the file must be a mapping of keys to values"),
+        ("data: {path: [", "invalid YAML"),
         (
             "data: {path: volumes}\nobjectives: {dice: , latency: {budget: -1 ms}}",
             "'-1 ms' is not a quantity",

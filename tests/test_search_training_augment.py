@@ -101,7 +101,7 @@ def test_resolving_a_resolved_training_changes_nothing(name):
         ("augment: {rotaton: on}", "training.augment.rotaton: unknown key; did you mean 'rotation'"),
         ("augment: {blur: {sigma: 1}}", "training.augment.blur.sigma: unknown key"),
         ("augment: {gamma: {p: 2}}", "training.augment.gamma.p: input should be less than or equal to 1"),
-        ("augment: {scaling: {low: 2.0}}", "training.augment.scaling: low: 2 is above high: 1.4"),
+        ("augment: {scaling: {low: 2.0}}", "training.augment.scaling: low (2) is greater than high (1.4)"),
     ],
 )
 def test_a_mistake_in_a_recipe_is_reported_at_its_key(tiny_run, tmp_path, given, said):

@@ -17,7 +17,7 @@ from itertools import product
 from typing import Any
 
 from search.ablation.schema import Ablation, Arms
-from search.config.yaml_source import Path_
+from search.config.yaml_source import KeyPath
 from space.axes import Axis
 from space.axis_values import matching_axes
 from space.specs.registry import BUILT_IN
@@ -37,7 +37,7 @@ class RequestedArm:
 
     name: str
     changes: tuple[tuple[str, Any], ...]
-    place: Path_
+    place: KeyPath
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -52,9 +52,9 @@ class RequestedArm:
 
 def requested_arms(
     ablation: Ablation, blocks: Sequence[BlockSpec] = BUILT_IN
-) -> tuple[list[RequestedArm], list[tuple[Path_, str]]]:
+) -> tuple[list[RequestedArm], list[tuple[KeyPath, str]]]:
     """Return the base and all arms, and what can't be said (path in the file, message)."""
-    problems: list[tuple[Path_, str]] = []
+    problems: list[tuple[KeyPath, str]] = []
     arms = ablation.arms
     asked = [RequestedArm(BASE, (), ("base",))]
     axes = full_axes("each", blocks=blocks)
@@ -76,9 +76,9 @@ def requested_arms(
     return asked, problems
 
 
-def _removed(arms: Arms, axes: Sequence[Axis], problems: list[tuple[Path_, str]]) -> Iterable[RequestedArm]:
+def _removed(arms: Arms, axes: Sequence[Axis], problems: list[tuple[KeyPath, str]]) -> Iterable[RequestedArm]:
     for number, key in enumerate(arms.remove):
-        place: Path_ = ("arms", "remove", number)
+        place: KeyPath = ("arms", "remove", number)
         yield RequestedArm(f"no {key}", tuple(_without(key, axes, place, problems).items()), place)
 
 
@@ -88,12 +88,12 @@ def _replaced(arms: Arms) -> Iterable[RequestedArm]:
             yield RequestedArm(_name({key: value}), ((key, value),), ("arms", "replace", key))
 
 
-def _added(arms: Arms, axes: Sequence[Axis], problems: list[tuple[Path_, str]]) -> Iterable[RequestedArm]:
+def _added(arms: Arms, axes: Sequence[Axis], problems: list[tuple[KeyPath, str]]) -> Iterable[RequestedArm]:
     """Yield the base without any of the components, and each of them alone."""
     if not arms.add:
         return
     keys = list(arms.add)
-    places: list[Path_] = [("arms", "add", key if isinstance(arms.add, dict) else n) for n, key in enumerate(keys)]
+    places: list[KeyPath] = [("arms", "add", key if isinstance(arms.add, dict) else n) for n, key in enumerate(keys)]
     bare: dict[str, Any] = {}
     for key, place in zip(keys, places, strict=True):
         bare |= _without(key, axes, place, problems)
@@ -122,7 +122,7 @@ def _values(said: Any) -> tuple[Any, ...]:
     return tuple(said) if isinstance(said, list) else (said,)
 
 
-def _without(key: str, axes: Sequence[Axis], place: Path_, problems: list[tuple[Path_, str]]) -> dict[str, Any]:
+def _without(key: str, axes: Sequence[Axis], place: KeyPath, problems: list[tuple[KeyPath, str]]) -> dict[str, Any]:
     """Return the axis at the value under which its component isn't there; nothing where that is a problem.
 
     A name that no axis has is left for the space to refuse.

@@ -22,8 +22,8 @@ from search.config.schema import (
     Study,
     Training,
 )
-from search.config.validate import read_as, refuse
-from search.config.yaml_source import Path_, Source, lay, read_source
+from search.config.validate import raise_mistakes, read_as
+from search.config.yaml_source import KeyPath, Source, read_source, set_value
 from space.architecture import Architecture
 from space.axes import DecisionError
 from space.canonical import Context
@@ -117,7 +117,7 @@ def load_ablation(
         if drafted.baseline not in [each.name for each in asked]:
             hint = nearest(drafted.baseline, [each.name for each in asked])
             mistakes.append(source.mistake(("baseline",), f"no arm is called {drafted.baseline!r}{hint}"))
-    refuse(mistakes)
+    raise_mistakes(mistakes)
     if ablation is None or folder is None:
         raise ValueError(f"{file} gave neither an ablation nor a mistake")
     return LoadedAblation(ablation, file, folder, tuple(asked), tuple(settings), base, codes)
@@ -166,7 +166,7 @@ def _settings(source: Source, asked: Sequence[RequestedArm], mistakes: list[Mist
             continue
         changed = deepcopy(source)
         for key, value in changes:
-            lay(changed, tuple(key.split(".")), value, place=source.place(each.place))
+            set_value(changed, tuple(key.split(".")), value, place=source.place(each.place))
         read, wrong = read_as(Ablation, changed)
         mistakes += wrong
         if read:
@@ -194,7 +194,7 @@ def _axis_of(key: str, names: Sequence[str]) -> str:
     return names[int(rest)] if kind == "open" else rest
 
 
-def _where(axis: str, asked: RequestedArm) -> Path_:
+def _where(axis: str, asked: RequestedArm) -> KeyPath:
     if axis not in asked.axes:
         return (BASE, "axes", axis)
     return (*asked.place, axis) if asked.place[1] in ("list", "grid") else asked.place

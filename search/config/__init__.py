@@ -1,4 +1,4 @@
-"""Studies: a YAML file read into a checked `Study`, all mistakes at once."""
+"""Study files: parse YAML into a validated `Study`, or report all mistakes at once."""
 
 from search.config.errors import Mistake, UserError
 from search.config.load import LoadedStudy, load_study

@@ -1,6 +1,6 @@
-"""Random changes of training patches: one frozen dataclass a transform, with its own probability and range.
+"""Data augmentation settings: one frozen dataclass per transform, with its probability and range.
 
-Ranges default to nnU-Net's and probabilities to 0; recipes (`search.config.recipes`) give the probabilities.
+Ranges default to nnU-Net's and probabilities to 0; recipes (`search.config.recipes`) set the probabilities.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ Factor = Annotated[float, Field(gt=0, le=10, strict=True)]
 
 @dataclass(frozen=True)
 class Rotation:
-    """About each axis, by at most so many degrees.
+    """Rotation about each axis, by at most `degrees`.
 
-    `auto` is 30; thick slices are turned within the plane alone, by up to 180 (see `augment.spatial.in_plane`).
+    `auto` is 30; thick slices are rotated only in the plane, by up to 180 (see `augment.spatial.in_plane`).
     """
 
     __pydantic_config__ = STRICT
@@ -29,7 +29,7 @@ class Rotation:
 
 @dataclass(frozen=True)
 class Range:
-    """A factor drawn between two bounds."""
+    """A factor sampled between `low` and `high`."""
 
     __pydantic_config__ = STRICT
     p: Share = 0.0
@@ -38,12 +38,12 @@ class Range:
 
     def __post_init__(self) -> None:
         if self.low > self.high:
-            raise ValueError(f"low: {self.low:g} is above high: {self.high:g}")
+            raise ValueError(f"low ({self.low:g}) is greater than high ({self.high:g})")
 
 
 @dataclass(frozen=True)
 class Scaling(Range):
-    """One factor for all axes; above 1 the patch shows more of the volume."""
+    """Isotropic scaling; with a factor above 1 the patch covers more of the volume."""
 
     low: Factor = 0.7
     high: Factor = 1.4
@@ -51,7 +51,7 @@ class Scaling(Range):
 
 @dataclass(frozen=True)
 class Noise:
-    """Gaussian noise, its standard deviation drawn between 0 and `std`."""
+    """Gaussian noise with a standard deviation sampled between 0 and `std`."""
 
     __pydantic_config__ = STRICT
     p: Share = 0.0
@@ -60,7 +60,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Blur(Range):
-    """Gaussian blur, its sigma in voxels drawn for each axis; each channel is blurred with `p_channel`."""
+    """Gaussian blur with sigma in voxels sampled per axis; each channel is blurred with probability `p_channel`."""
 
     low: Factor = 0.5
     high: Factor = 1.0
@@ -69,7 +69,7 @@ class Blur(Range):
 
 @dataclass(frozen=True)
 class Multiplier(Range):
-    """A factor for each channel: half the time below 1, half the time above."""
+    """A factor per channel: below 1 with probability 0.5, else above 1."""
 
     low: Factor = 0.75
     high: Factor = 1.25
@@ -77,7 +77,7 @@ class Multiplier(Range):
 
 @dataclass(frozen=True)
 class LowResolution(Range):
-    """Down by nearest neighbour, and up again linearly; `low` and `high` bound the factor of the size."""
+    """Nearest-neighbour downsampling, then linear upsampling; `low` and `high` bound the size factor."""
 
     low: Factor = 0.5
     high: Annotated[float, Field(gt=0, le=1, strict=True)] = 1.0
@@ -86,7 +86,7 @@ class LowResolution(Range):
 
 @dataclass(frozen=True)
 class Gamma(Multiplier):
-    """An exponent for each channel; mean and standard deviation are kept."""
+    """An exponent per channel; the mean and standard deviation are preserved."""
 
     low: Factor = 0.7
     high: Factor = 1.5
@@ -94,7 +94,7 @@ class Gamma(Multiplier):
 
 @dataclass(frozen=True)
 class Augment:
-    """Random changes of training patches; `flip` names axes of (D, H, W), each mirrored half the time."""
+    """Augmentation of training patches; each axis of (D, H, W) in `flip` is mirrored with probability 0.5."""
 
     __pydantic_config__ = STRICT
     flip: tuple[Literal["D", "H", "W"], ...] = ()

@@ -1,4 +1,4 @@
-"""The plug-in blocks that a study or an ablation names under `blocks`: found, allowed, loaded."""
+"""Find, authorise and load the plug-in blocks that a study or an ablation lists under `blocks`."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from space.specs.spec import BlockSpec
 
 KEY = "blocks"
 ALLOW = "--allow-code (in Python: allow_code=True)"
-VERSION_OF = "code of "  # a study's identity holds the version of each plug-in under this and its name
+VERSION_OF = "code of "  # prefix of each plug-in's key in a study's identity, which records its version
 
 
 def load_named_blocks(
     source: Source, file: Path, *, allow_code: bool
 ) -> tuple[tuple[BlockCode, ...], tuple[BlockSpec, ...], list[Mistake]]:
-    """Return the code of the blocks that a file names, all specs it may use, and what is wrong with them.
+    """Return the code of the blocks that a file lists, all specs it may use, and the mistakes.
 
-    A local file's code is run only with `allow_code`: a study's file may come from anywhere.
+    The code of a local file runs only with `allow_code`, because a study file may come from an untrusted source.
     """
     named = source.values.get(KEY) or []
     if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
-        return (), BUILT_IN, []  # the schema says what is wrong
+        return (), BUILT_IN, []  # the schema reports the mistake
     codes, mistakes = list[BlockCode](), list[Mistake]()
     specs: tuple[BlockSpec, ...] = BUILT_IN
     for index, name in enumerate(named):
         path = (KEY, index)
         if is_file_name(name) and not allow_code:
-            why = f"{name} is code, which would run on this machine; read it, then add {ALLOW}"
+            why = f"{name} contains code that would run on this machine; review it, then add {ALLOW}"
             mistakes.append(source.mistake(path, why))
             continue
         try:
             code = find_code(name, file.parent)
             if code in codes:
-                mistakes.append(source.mistake(path, f"{name!r} is named twice"))
+                mistakes.append(source.mistake(path, f"{name!r} is listed twice"))
                 continue
             specs = load_blocks((*codes, code))
             codes.append(code)

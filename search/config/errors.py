@@ -1,4 +1,4 @@
-"""A user's mistakes, with place, key and what is allowed; all shown at once, without a traceback."""
+"""Mistakes in a user's input, with position, key and allowed values; all reported at once, without a traceback."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from difflib import get_close_matches
 
 @dataclass(frozen=True)
 class Mistake:
-    """One thing wrong: `place` is file:line:column or an option, `key` is dotted and may be empty."""
+    """One mistake: `place` is file:line:column or an option, `key` is dotted and may be empty."""
 
     place: str
     key: str
@@ -21,7 +21,7 @@ class Mistake:
 
 
 class UserError(Exception):
-    """What the user can fix; the command line prints one mistake per line and exits with code 2."""
+    """Mistakes that the user can fix; the command line prints one per line and exits with code 2."""
 
     def __init__(self, mistakes: Iterable[Mistake | str]):
         self.mistakes = tuple(each if isinstance(each, Mistake) else Mistake("", "", each) for each in mistakes)
@@ -29,7 +29,7 @@ class UserError(Exception):
 
 
 def nearest(word: object, allowed: Sequence[str]) -> str:
-    """Return the hint that ends a message on an unknown word: the nearest match and what is allowed."""
+    """Return the end of a message about an unknown word: the nearest match and the allowed words."""
     close = get_close_matches(str(word), allowed, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return f"{hint} (allowed: {', '.join(allowed)})"

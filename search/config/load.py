@@ -1,4 +1,4 @@
-"""From a study file and its overrides to a Study, or to every mistake in them."""
+"""Load a study file with its overrides as a Study, or report every mistake in them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from search.config.blocks import load_named_blocks
 from search.config.errors import Mistake
 from search.config.objectives import OBJECTIVES
 from search.config.schema import Data, Objectives, SpaceSection, Study
-from search.config.validate import read_as, refuse
-from search.config.yaml_source import Path_, Source, read_source
+from search.config.validate import raise_mistakes, read_as
+from search.config.yaml_source import KeyPath, Source, read_source
 from space.axes import DecisionError
 from space.canonical import Context
 from space.narrow import narrow_space
 from space.plugins import BlockCode, load_blocks
 from space.specs.spec import BlockSpec
 
-ANY_CONTEXT = Context((32, 32, 32), (1.0, 1.0, 1.0), 1, 2)  # names and values are checked before data is known
+ANY_CONTEXT = Context((32, 32, 32), (1.0, 1.0, 1.0), 1, 2)  # axis names and values are checked before the data is known
 
 
 @dataclass(frozen=True)
 class LoadedStudy:
-    """A study, the file it came from, and the folder in which its data was found."""
+    """A study with its file, its data folder (if found) and the code of its plug-in blocks."""
 
     study: Study
     file: Path
@@ -48,11 +48,12 @@ def load_study(
     need_data: bool = True,
     allow_code: bool = False,
 ) -> LoadedStudy:
-    """Read and check a study file; `data.path` is looked up under `data_root`, VOXNAS_DATA, the file's folder, here.
+    """Load and validate a study file.
 
-    Without `need_data` a study whose volumes are elsewhere can still be looked at. Its plug-in blocks are then loaded
-    only with `allow_code`, and its space is not checked where they aren't; see `with_code`. Raises UserError with
-    every mistake that can be seen without opening the data.
+    `data.path` is resolved against `data_root`, VOXNAS_DATA, the file's folder and the working directory, in this
+    order. Without `need_data`, a study whose volumes are elsewhere loads too; its plug-in blocks are then loaded only
+    with `allow_code`, and without them its space is not validated (see `with_code`). Raises UserError with every
+    mistake that can be detected without opening the data.
     """
     source = read_source(file, overrides)
     source.values.setdefault("name", file.stem)
@@ -63,27 +64,27 @@ def load_study(
         mistakes += wrong or _space_mistakes(source, specs)
     mistakes += source.mistakes + _objective_mistakes(source)
     folder, missing = find_data(source, file, data_root)
-    refuse(mistakes + (missing if need_data else []))
+    raise_mistakes(mistakes + (missing if need_data else []))
     if study is None:
-        raise ValueError(f"{file} gave neither a study nor a mistake")
+        raise ValueError(f"{file} produced neither a study nor a mistake")
     return LoadedStudy(study, file, folder, codes)
 
 
 def with_code(loaded: LoadedStudy) -> LoadedStudy:
-    """Return a study with the code of its plug-in blocks, as building its networks needs it.
+    """Return a study with the code of its plug-in blocks loaded, as required to build its networks.
 
-    Raises UserError where a block is not installed, or is a local file that was not allowed when the study was loaded.
+    Raises UserError if a block is not installed, or is a local file whose code was not allowed at loading.
     """
     if len(loaded.blocks) == len(loaded.study.blocks):
         return loaded
     source = Source(str(loaded.file), {BLOCKS: list(loaded.study.blocks)})
     codes, _, mistakes = load_named_blocks(source, loaded.file, allow_code=False)
-    refuse(mistakes)
+    raise_mistakes(mistakes)
     return replace(loaded, blocks=codes)
 
 
 def _space_mistakes(source: Source, blocks: Sequence[BlockSpec]) -> list[Mistake]:
-    """Check axis names and values, also where other sections are wrong."""
+    """Validate axis names and values, even if other sections are invalid."""
     try:
         section = TypeAdapter(SpaceSection).validate_python(source.values.get("space") or {})
         narrow_space(ANY_CONTEXT, section.narrowing(blocks))
@@ -97,8 +98,8 @@ def _space_mistakes(source: Source, blocks: Sequence[BlockSpec]) -> list[Mistake
     return []
 
 
-def _place_of(key: str) -> Path_:
-    """Return where a problem of the space stands; axis names hold dots themselves."""
+def _place_of(key: str) -> KeyPath:
+    """Return the key path of a problem of the space; axis names may contain dots."""
     kind, _, rest = key.partition(".")
     if kind in ("fix", "choices"):
         return kind, rest
@@ -110,19 +111,19 @@ def _place_of(key: str) -> Path_:
 
 
 def _objective_mistakes(source: Source) -> list[Mistake]:
-    named = source.values.get("objectives")
+    section = source.values.get("objectives") or {}
     try:
-        objectives = TypeAdapter(Objectives).validate_python(named or {})
+        objectives = TypeAdapter(Objectives).validate_python(section)
     except ValidationError:
         return []
     if all(goal.direction == "record" for goal in objectives.goals.values()):
-        message = f"nothing is optimised; name one of {', '.join(OBJECTIVES)}"
+        message = f"no objective is optimised; add at least one of {', '.join(OBJECTIVES)}"
         return [source.mistake(("objectives",), message)]
     return []
 
 
 def find_data(source: Source, file: Path, data_root: Path | None) -> tuple[Path | None, list[Mistake]]:
-    """Return the folder that `data.path` names, or None and the mistake that says where it was looked for."""
+    """Return the folder of `data.path`, or None and a mistake that lists the paths tried."""
     section = source.values.get("data")
     try:
         path = TypeAdapter(Data).validate_python(section).path
@@ -140,6 +141,6 @@ def find_data(source: Source, file: Path, data_root: Path | None) -> tuple[Path 
     found = next((folder for folder in tried if folder.is_dir()), None)
     if found is not None:
         return found, []
-    looked = ", ".join(dict.fromkeys(str(folder) for folder in tried))
-    message = f"no such folder: {looked}; name its parent with --data or VOXNAS_DATA"
+    candidates = ", ".join(dict.fromkeys(str(folder) for folder in tried))
+    message = f"no such folder: {candidates}; set its parent folder with --data or VOXNAS_DATA"
     return None, [source.mistake(("data", "path"), message)]

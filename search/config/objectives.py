@@ -1,6 +1,6 @@
-"""The objectives: one entry each, from which study files, costs, fronts, tables, figures and proposers read.
+"""The table of objectives, the single definition behind study files, costs, fronts, tables, figures and proposers.
 
-To add an objective, add an entry here, and the attribute that it reads to `Costs` (search/trials/records.py).
+To add an objective, add an entry here and add the attribute that it reads to `Costs` (search/trials/records.py).
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ Direction = Literal["maximize", "minimize"]
 
 
 def show_score(score: float) -> str:
-    """Write a score between 0 and 1."""
+    """Format a score between 0 and 1."""
     return f"{score:.4f}"
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What a study can optimise, limit or record.
+    """A quantity that a study can optimise, limit or record.
 
-    `attribute` is where the value stands: a dotted path in Costs (known before training), or in Measurement where
-    `learned` (known after it). `column` names the value in tables for programs, with its unit. Figures draw values
-    over `drawn_per`, in `unit`. `scale` says how two values compare: by difference (linear) or by ratio (log).
-    `range` bounds the values. `parse` reads a budget; without it the objective has none. A `per_device` value holds
-    on one device only.
+    `attribute` is the dotted path of the value: in Costs (known before training), or in Measurement if `learned`
+    (known after training). `column` names the value in machine-readable tables, including its unit. Figures plot the
+    value divided by `drawn_per`, in `unit`. `scale` sets how two values are compared: by difference (linear) or by
+    ratio (log). `range` bounds the values. `parse` reads a budget; without it the objective takes no budget. A
+    `per_device` value is valid on one device only.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Objective:
 
     @property
     def is_maximized(self) -> bool:
-        """Whether more is better."""
+        """Whether higher values are better."""
         return self.direction == "maximize"
 
     @property
@@ -63,20 +63,20 @@ class Objective:
 
     @property
     def axis_title(self) -> str:
-        """The heading with the unit that figures draw."""
+        """The heading with the unit that figures use."""
         return f"{self.heading} ({self.unit})" if self.unit else self.heading
 
     def read(self, holder: object) -> float | None:
-        """Read the value from Costs, or from a Measurement where `learned`; None if it is unknown."""
+        """Read the value from Costs, or from a Measurement if `learned`; None if unknown."""
         found = reduce(lambda each, name: getattr(each, name, None), self.attribute.split("."), holder)
         return None if found is None else float(found)  # type: ignore[arg-type]
 
     def loss(self, value: Any) -> Any:
-        """Return a value, or an array of values, as a distance from the ideal, to be minimised."""
+        """Convert a value or an array to a loss: the distance from the ideal, to be minimised."""
         return self.ideal - value if self.is_maximized else value - self.ideal
 
     def from_loss(self, loss: Any) -> Any:
-        """Return the value of a loss, or of an array of losses."""
+        """Convert a loss or an array of losses back to values."""
         return self.ideal - loss if self.is_maximized else loss + self.ideal
 
     def worse(self, one: float, other: float) -> float:
@@ -84,7 +84,7 @@ class Objective:
         return min(one, other) if self.is_maximized else max(one, other)
 
     def show_change(self, value: float, *, against: float) -> str:
-        """Write how a value differs from another: as a difference, or as a factor."""
+        """Format the change relative to another value, as a difference or as a factor."""
         if self.scale == "linear":
             return f"{value - against:+.4f}"
         return f"x {value / against:.2f}" if against else "from zero"
@@ -109,37 +109,37 @@ COSTS = tuple(name for name, each in OBJECTIVES.items() if not each.learned)
 
 
 def show(objective: str, value: float | None) -> str:
-    """Write an objective's value for people; empty for an unknown value."""
+    """Format an objective's value; empty if unknown."""
     return OBJECTIVES[objective].show(value) if value is not None else ""
 
 
 def show_named(objective: str, value: float | None) -> str:
-    """Write an objective's heading and value."""
+    """Format an objective's heading and value."""
     return f"{OBJECTIVES[objective].heading} {show(objective, value)}"
 
 
 def show_point(values: Mapping[str, float]) -> str:
-    """Write several objectives' values with their headings."""
+    """Format several objectives' values with their headings."""
     return ", ".join(show_named(name, value) for name, value in values.items())
 
 
 def costs_among(names: Iterable[str]) -> list[str]:
-    """Return the objectives that are known before training."""
+    """Return the objectives whose values are known before training."""
     return [name for name in names if not OBJECTIVES[name].learned]
 
 
 def primary(names: Iterable[str]) -> str:
-    """Return the objective that a study is about: the first that is learned, else the first of all."""
+    """Return the main objective of a study: the first learned objective, else the first."""
     listed = list(names)
     return next((name for name in listed if OBJECTIVES[name].learned), listed[0])
 
 
 def cost_axis(names: Iterable[str]) -> str:
-    """Return the objective to draw the primary one against: the first other one, else a cost."""
+    """Return the objective to plot against the primary one: the first other objective, else a cost."""
     listed = list(names)
     return next(name for name in (*listed, *COSTS) if name != primary(listed))
 
 
 def per_device(names: Iterable[str]) -> bool:
-    """Tell whether values of these objectives only compare on the same device."""
+    """Return whether values of these objectives are comparable only on the same device."""
     return any(OBJECTIVES[name].per_device for name in names)

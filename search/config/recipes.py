@@ -1,8 +1,8 @@
-"""Training recipes by versioned name: what a study's `training` section doesn't say is taken from one of them.
+"""Training recipes by versioned name; a recipe supplies the settings that a study's `training` section omits.
 
-`light-1` is the light augmentation and AdamW that voxnas began with, `nnunet-2.8` is nnU-Net 2.8.1's recipe
-(batchgeneratorsv2 >= 0.3.5, whose low-resolution transform works). A name never changes its meaning: results are kept
-under it.
+`light-1` is the original voxnas recipe: light augmentation and AdamW. `nnunet-2.8` is the recipe of nnU-Net 2.8.1
+(batchgeneratorsv2 >= 0.3.5, whose low-resolution transform works). The settings behind a name never
+change, because stored results refer to it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ON, OFF = ("on", True), ("off", False)
 LIGHT: Final = "light-1"
 NNUNET: Final = "nnunet-2.8"
 RECIPES: dict[str, dict[str, Any]] = {
-    LIGHT: {"augment": {"noise": {"p": 0.5, "std": 0.05}}},  # and the defaults of Training and Augment
+    LIGHT: {"augment": {"noise": {"p": 0.5, "std": 0.05}}},  # the rest: defaults of Training and Augment
     NNUNET: {
         "optimiser": "sgd",
         "learning_rate": 1e-2,
@@ -44,39 +44,39 @@ RECIPES: dict[str, dict[str, Any]] = {
         },
     },
 }
-# `auto` changes from light-1 to nnunet-2.8 at this many optimiser steps. What it rests on: studies/notes/recipes.md.
+# `auto` selects nnunet-2.8 from this many optimiser steps, light-1 below. Evidence: studies/notes/recipes.md.
 AUTO_STEPS = 50_000
 DEFAULT_STEPS = {"epochs": 50, "steps_per_epoch": 250}
 
 
 def recipe_of(values: Mapping[str, Any]) -> str:
-    """Return the versioned name of the recipe that a training's values ask for; an unknown name as it is."""
+    """Resolve the recipe of a `training` section to a versioned name; an unknown name is returned unchanged."""
     name = values.get("recipe", "auto")
     if name == "light":
         return LIGHT
     if name != "auto":
         return str(name)
-    epochs, steps = (values.get(key, usual) for key, usual in DEFAULT_STEPS.items())
-    counted = isinstance(epochs, int) and isinstance(steps, int)
-    return NNUNET if counted and epochs * steps >= AUTO_STEPS else LIGHT
+    epochs, steps = (values.get(key, default) for key, default in DEFAULT_STEPS.items())
+    valid = isinstance(epochs, int) and isinstance(steps, int)
+    return NNUNET if valid and epochs * steps >= AUTO_STEPS else LIGHT
 
 
 def with_recipe(values: Any) -> Any:
-    """Lay a training's values over those of its recipe; what is no mapping passes, for the schema to refuse."""
+    """Merge a `training` section into its recipe; a value that is not a mapping is left for the schema to reject."""
     values = {} if values is None else values
     if not isinstance(values, Mapping):
         return values
     name = recipe_of(values)
-    recipe, said = RECIPES.get(name, {}), values.get("augment", {})
+    recipe, augment = RECIPES.get(name, {}), values.get("augment", {})
     merged = {**recipe, **values, "recipe": name}
-    if isinstance(said, Mapping):
+    if isinstance(augment, Mapping):
         own = recipe.get("augment", {})
-        merged["augment"] = {**own, **{part: _transform(part, value, own) for part, value in said.items()}}
+        merged["augment"] = {**own, **{part: _transform(part, value, own) for part, value in augment.items()}}
     return merged
 
 
 def _transform(part: str, value: Any, own: Mapping[str, Any]) -> Any:
-    """Complete what is said of one transform from the recipe, and from nnU-Net's where the recipe doesn't use it."""
+    """Complete the settings of a transform from the recipe, or from nnU-Net's if the recipe doesn't use it."""
     usual = own.get(part) or RECIPES[NNUNET]["augment"].get(part)
     if not isinstance(usual, Mapping):
         return value

@@ -1,4 +1,4 @@
-"""What a study file may say: frozen dataclasses that pydantic fills and checks."""
+"""The schema of a study file: frozen dataclasses that pydantic fills and validates."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Index = Annotated[int, Field(ge=0, strict=True)]
 Positive = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 DEVICE_PATTERN = r"^(auto|cpu|cuda(:[0-9]+)?)$"
-RESERVED_NAMES = ("cache",)  # the runs folder's own
+RESERVED_NAMES = ("cache",)  # subfolders of the runs folder that are not studies
 
 
 def _refuse_reserved(name: str) -> str:
     if name in RESERVED_NAMES:
-        raise ValueError(f"{name!r} is the folder of prepared volumes; choose another name")
+        raise ValueError(f"{name!r} is reserved for the folder of prepared volumes; choose another name")
     return name
 
 
@@ -48,15 +48,16 @@ T = TypeVar("T")
 
 
 def _goal_type(objective: Objective) -> Any:
-    """Return the type of an objective's section: its own direction or `record`, and a budget if it can have one."""
+    """Return the type of an objective's section: its direction or `record`, and a budget if the objective takes one."""
 
     def checked(direction: Any) -> Any:
         allowed = (objective.direction, "record")
         if direction in allowed:
             return direction
         if direction in get_args(Direction):
-            said = f"{objective.heading} can't be {direction}d (allowed: {', '.join(allowed)})"
-            raise ValueError(f"{said}; {'more' if objective.is_maximized else 'less'} of it is always better")
+            problem = f"{objective.heading} can't be {direction}d (allowed: {', '.join(allowed)})"
+            better = "higher" if objective.is_maximized else "lower"
+            raise ValueError(f"{problem}; {better} values are always better")
         raise ValueError(f"{direction!r} is not known{nearest(direction, allowed)}")
 
     fields: list[Any] = [("direction", Annotated[str, BeforeValidator(checked)], objective.direction)]
@@ -67,18 +68,18 @@ def _goal_type(objective: Objective) -> Any:
 
 
 def _direction_alone(value: Any) -> Any:
-    """Let `memory: minimize` and a bare `memory:` stand for the mapping."""
+    """Expand the short forms `memory: minimize` and `memory:` to a mapping."""
     if value is None:
         return {}
     return {"direction": value} if isinstance(value, str) else value
 
 
 GOALS: dict[str, Any] = {name: _goal_type(each) for name, each in OBJECTIVES.items()}
-globals().update({goal.__name__: goal for goal in GOALS.values()})  # pickle looks for them here
+globals().update({goal.__name__: goal for goal in GOALS.values()})  # pickle finds classes by module and name
 
 
 def _one_key_per_objective(cls: type[T]) -> type[T]:
-    """Make a dataclass with a field for every entry of OBJECTIVES, None if a study doesn't name it."""
+    """Make a dataclass with a field per entry of OBJECTIVES; None if the study omits the objective."""
     cls.__annotations__ = {
         name: Annotated[goal | None, BeforeValidator(_direction_alone)] for name, goal in GOALS.items()
     }
@@ -89,24 +90,24 @@ def _one_key_per_objective(cls: type[T]) -> type[T]:
 
 @_one_key_per_objective
 class Objectives:
-    """What is optimised, limited (`budget`) or only recorded; an objective that is not named is recorded."""
+    """Objectives to optimise, to limit (`budget`) or only to record; omitted objectives are recorded."""
 
     __pydantic_config__ = STRICT
 
     @property
     def goals(self) -> dict[str, Any]:
-        """The named objectives, each with its direction and, if it has one, its budget."""
+        """The listed objectives, each with its direction and, if given, its budget."""
         return {name: goal for name, goal in vars(self).items() if goal is not None}
 
     @classmethod
     def of(cls, *names: str) -> Objectives:
-        """Return these objectives, each optimised in its own direction."""
+        """Return these objectives, each optimised in its natural direction."""
         return cls(**{name: GOALS[name]() for name in names})
 
 
 @dataclass(frozen=True)
 class Data:
-    """Where the volumes are, how they are brought to one grid and split, and what share of a fold is trained on."""
+    """The volumes: their folder, common grid and split, and the share of a fold's training groups to use."""
 
     __pydantic_config__ = STRICT
     path: str
@@ -121,7 +122,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Forbidden:
-    """A combination that a study leaves out, and the reason that a reader of the study is given."""
+    """A combination of choices that a study excludes, with the reason to show to readers."""
 
     __pydantic_config__ = STRICT
     when: dict[str, Any]
@@ -130,7 +131,7 @@ class Forbidden:
 
 @dataclass(frozen=True)
 class SpaceSection:
-    """How the full space is narrowed, or which axes are opened on a paper's network; see `space.narrow`."""
+    """Restrictions of the full space, or the axes to vary on a published network; see `space.narrow`."""
 
     __pydantic_config__ = STRICT
     placement: Literal["each", "tied"] = "each"
@@ -141,7 +142,7 @@ class SpaceSection:
     open: tuple[str, ...] = ()
 
     def narrowing(self, blocks: Sequence[BlockSpec] = BUILT_IN) -> Narrowing:
-        """Return what the section says, as the space takes it; places may hold any of `blocks`."""
+        """Convert the section to a `Narrowing` of the space, in which places may hold any of `blocks`."""
         base = PRESETS[self.base].architecture if self.base else None
         forbid = [(each.when, each.why) for each in self.forbid]
         return Narrowing(self.placement, self.fix, self.choices, forbid, base, self.open, blocks)
@@ -154,11 +155,12 @@ MirrorField = Annotated[
 
 @dataclass(frozen=True)
 class Training:
-    """One training: a patch is (D, H, W) voxels, an epoch `steps_per_epoch` optimiser steps.
+    """Training settings: a patch is (D, H, W) voxels, an epoch `steps_per_epoch` optimiser steps.
 
-    The defaults are those of the recipe `light-1`; `with_recipe` fills in those of another. `foreground` is the share
-    of patches around foreground: each with that probability and the voxel `anywhere` in the patch, or the last of
-    each batch with the voxel at the `centre`.
+    The defaults are those of the recipe `light-1`; `with_recipe` fills in those of other recipes. `foreground` is the
+    share of patches sampled around a foreground voxel. `foreground_at: anywhere` samples each patch with this
+    probability and puts the voxel anywhere in the patch. `centre` uses the last patches of each batch and centres them
+    on the voxel.
     """
 
     __pydantic_config__ = STRICT
@@ -175,18 +177,18 @@ class Training:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     foreground: Share = 0.5
     foreground_at: Literal["anywhere", "centre"] = "anywhere"
-    lowest_head: bool = True  # whether the coarsest supervised level has a say in the loss
-    batch_dice: bool = True  # soft Dice over the whole batch, or of each sample
+    lowest_head: bool = True  # whether the coarsest supervised level counts in the loss
+    batch_dice: bool = True  # soft Dice over the whole batch, else per sample
     augment: Augment = field(default_factory=Augment)
     mirror: MirrorField = ()  # axes along which windows are mirrored at inference, and the logits averaged
     overlap: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.5
     validate_every: Whole = 1
     deadline: Seconds | None = None
-    init: str | None = None  # weights to start from, as `voxnas import` writes them
+    init: str | None = None  # initial weights, as written by `voxnas import`
 
     @property
     def steps(self) -> int:
-        """Optimiser steps in all."""
+        """Total number of optimiser steps."""
         return self.epochs * self.steps_per_epoch
 
 
@@ -195,7 +197,7 @@ TrainingField = Annotated[Training, BeforeValidator(with_recipe)]
 
 @dataclass(frozen=True)
 class Halving:
-    """Early stopping of trials: first rung in epochs, share kept at each rung (1 / reduction), brackets."""
+    """Early stopping by successive halving: first rung in epochs, share kept per rung (1 / reduction), brackets."""
 
     __pydantic_config__ = STRICT
     min_epochs: Whole = 1
@@ -205,7 +207,7 @@ class Halving:
 
 @dataclass(frozen=True)
 class Search:
-    """Who proposes, how many trainings (or hours of them), from which seed, and who is stopped early."""
+    """The proposer, the budget in trials or hours, the seed, and early stopping."""
 
     __pydantic_config__ = STRICT
     proposer: Literal["known-cost", "random", "tpe", "nsga2", "nsga3", "gp", "local"] = "known-cost"
@@ -217,11 +219,11 @@ class Search:
 
 @dataclass(frozen=True)
 class Executor:
-    """Where trials run; `threads` is the one setting for training and for latency.
+    """Where trials run; `threads` applies to both training and latency measurements.
 
-    On a Ray cluster also its address, the most trials at a time (what the cluster has room for), where checkpoints
-    go (the run's folder, which all machines then share), and the resource or kind of card that latencies are
-    measured on.
+    For a Ray cluster: `address`; `workers`, the maximum number of concurrent trials (default: as many as fit);
+    `storage_path` for checkpoints (default: the run's folder, which all machines must then share); and `latency_on`,
+    the resource or GPU model on which latencies are measured.
     """
 
     __pydantic_config__ = STRICT
@@ -236,10 +238,10 @@ class Executor:
 
 @dataclass(frozen=True)
 class Study:
-    """One study file, checked.
+    """A validated study file.
 
-    With `surface_tolerance`, in mm, validation also gives hd95 and the surface Dice at this tolerance. `blocks` names
-    plug-in blocks: files beside the study, as ./my_block.py, and entry points of installed packages.
+    `surface_tolerance`, in mm, adds hd95 and the surface Dice at this tolerance to validation. `blocks` lists plug-in
+    blocks: files next to the study, such as ./my_block.py, and entry points of installed packages.
     """
 
     __pydantic_config__ = STRICT
@@ -247,7 +249,7 @@ class Study:
     data: Data
     space: SpaceSection = field(default_factory=SpaceSection)
     objectives: Objectives = field(default_factory=Objectives)
-    training: TrainingField = field(default_factory=Training)  # light-1: what `auto` gives for its length
+    training: TrainingField = field(default_factory=Training)  # `auto` resolves to light-1 at the default length
     search: Search = field(default_factory=Search)
     executor: Executor = field(default_factory=Executor)
     storage: str | None = None

@@ -1,4 +1,4 @@
-"""A YAML 1.2 text as plain values, with the line and column of every key, and its overrides."""
+"""Read YAML 1.2 into plain values with the line and column of every key, and apply overrides."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from search.config.errors import Mistake, UserError, nearest
 
-Path_ = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
 
 
 @dataclass
 class Source:
-    """Plain values of a file, where each stands, and what reading found wrong."""
+    """The plain values of a file, the position of each, and the mistakes found while reading."""
 
     file: str
     values: dict[str, Any] = field(default_factory=dict)
-    places: dict[Path_, str] = field(default_factory=dict)
+    places: dict[KeyPath, str] = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
 
-    def place(self, path: Path_) -> str:
-        """Return where `path` stands, or the nearest key above it."""
+    def place(self, path: KeyPath) -> str:
+        """Return the position of `path`, or of its nearest known parent."""
         while path and path not in self.places:
             path = path[:-1]
         return self.places.get(path, self.file)
 
-    def mistake(self, path: Path_, message: str) -> Mistake:
-        """Make the mistake that points at `path`."""
+    def mistake(self, path: KeyPath, message: str) -> Mistake:
+        """Return a mistake that points at `path`."""
         return Mistake(self.place(path), ".".join(str(part) for part in path), message)
 
 
 def read_source(file: Path, overrides: Sequence[str] = ()) -> Source:
-    """Read a file and lay `key.path=value` overrides over it; values are YAML too.
+    """Read a file and apply `key.path=value` overrides, whose values are YAML too.
 
-    A file may hold named sets of overrides under `scales`; the one that `scale` names is laid over it first.
-    Raises UserError where the file can't be read or isn't YAML; duplicate keys are collected in `mistakes`.
+    A file may define named sets of overrides under `scales`; the set that `scale` selects is applied first.
+    Raises UserError if the file can't be read or isn't YAML; duplicate keys are collected in `mistakes`.
     """
     source = Source(str(file))
     try:
@@ -49,16 +49,16 @@ def read_source(file: Path, overrides: Sequence[str] = ()) -> Source:
     except OSError as error:
         raise UserError([Mistake(str(file), "", f"can't be read: {error.strerror}")]) from None
     except UnicodeDecodeError as error:
-        raise UserError([Mistake(str(file), "", f"isn't UTF-8 text: byte {error.start}")]) from None
+        raise UserError([Mistake(str(file), "", f"isn't UTF-8 text: invalid byte at offset {error.start}")]) from None
     root = _compose(text, str(file))
     if root is not None and not isinstance(root, MappingNode):
-        raise UserError([Mistake(f"{file}:1:1", "", "a study is a mapping of keys to values")])
+        raise UserError([Mistake(f"{file}:1:1", "", "the file must be a mapping of keys to values")])
     source.values = _plain(root, (), source) if root is not None else {}
     for override in overrides:
-        _lay_over(override, source)
-    if _lay_scale(source):
-        for override in overrides:  # what the command line says holds over what the scale says
-            _lay_over(override, source)
+        _apply_override(override, source)
+    if _apply_scale(source):
+        for override in overrides:  # the command line takes precedence over the scale
+            _apply_override(override, source)
     source.values.pop("scale", None)
     return source
 
@@ -73,13 +73,13 @@ def _compose(text: str, file: str) -> Node | None:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
-        raise UserError([Mistake(where, "", f"not YAML: {error.problem or error.context}")]) from None
+        raise UserError([Mistake(where, "", f"invalid YAML: {error.problem or error.context}")]) from None
     except YAMLError as error:
-        raise UserError([Mistake(file, "", f"not YAML: {error}")]) from None
+        raise UserError([Mistake(file, "", f"invalid YAML: {error}")]) from None
     return node
 
 
-def _plain(node: Node, path: Path_, source: Source) -> Any:
+def _plain(node: Node, path: KeyPath, source: Source) -> Any:
     if isinstance(node, MappingNode):
         return _mapping(node, path, source)
     if isinstance(node, SequenceNode):
@@ -89,12 +89,12 @@ def _plain(node: Node, path: Path_, source: Source) -> Any:
     return node.value
 
 
-def _item(node: Node, path: Path_, source: Source) -> Any:
+def _item(node: Node, path: KeyPath, source: Source) -> Any:
     source.places[path] = _mark(node, source)
     return _plain(node, path, source)
 
 
-def _mapping(node: MappingNode, path: Path_, source: Source) -> dict[str, Any]:
+def _mapping(node: MappingNode, path: KeyPath, source: Source) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key_node, value_node in node.value:
         key = str(key_node.value)
@@ -102,7 +102,7 @@ def _mapping(node: MappingNode, path: Path_, source: Source) -> dict[str, Any]:
         if key in values:
             first = source.places[here].removeprefix(f"{source.file}:").partition(":")[0]
             dotted = ".".join(str(part) for part in here)
-            message = f"the key stands twice; the first is on line {first}"
+            message = f"duplicate key; first defined on line {first}"
             source.mistakes.append(Mistake(_mark(key_node, source), dotted, message))
             continue
         source.places[here] = _mark(key_node, source)
@@ -114,26 +114,26 @@ def _mark(node: Node, source: Source) -> str:
     return f"{source.file}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
 
 
-def _lay_over(override: str, source: Source) -> None:
+def _apply_override(override: str, source: Source) -> None:
     dotted, equals, text = override.partition("=")
     place = f"--set {dotted}"
-    path: Path_ = tuple(dotted.strip().split("."))
+    path: KeyPath = tuple(dotted.strip().split("."))
     if not equals or not all(path):
-        source.mistakes.append(Mistake(f"--set {override}", "", "write it as key.path=value"))
+        source.mistakes.append(Mistake(f"--set {override}", "", "expected the form key.path=value"))
         return
     node, overlay = _compose(text, place), Source(place)
-    lay(source, path, _plain(node, (), overlay) if node is not None else None, place=place)
+    set_value(source, path, _plain(node, (), overlay) if node is not None else None, place=place)
 
 
-def lay(source: Source, path: Path_, value: Any, *, place: str) -> None:
-    """Lay one value over a source's, as said at `place`; mappings on the way are made where they are missing."""
+def set_value(source: Source, path: KeyPath, value: Any, *, place: str) -> None:
+    """Set the value at `path`, with `place` as its position; missing mappings on the way are created."""
     holder: Any = source.values
     for part in path[:-1]:
         inner = holder.setdefault(part, {})
         if inner is None:
             inner = holder[part] = {}
         if not isinstance(inner, dict):
-            source.mistakes.append(Mistake(place, "", f"{part!r} holds {inner!r}, which has no keys"))
+            source.mistakes.append(Mistake(place, "", f"{part!r} is {inner!r}, not a mapping"))
             return
         holder = inner
     for key in [key for key in source.places if key[: len(path)] == path]:
@@ -142,16 +142,16 @@ def lay(source: Source, path: Path_, value: Any, *, place: str) -> None:
     source.places[path] = place
 
 
-def _lay_scale(source: Source) -> bool:
-    """Lay the scale's overrides over the file and take its scales away; tell whether it asked for one."""
+def _apply_scale(source: Source) -> bool:
+    """Apply the selected scale and remove the `scales` section; return whether a scale was applied."""
     scale, scales = source.values.get("scale"), source.values.pop("scales", None) or {}
     if scale is None:
         return False
     known = [str(name) for name in scales] if isinstance(scales, dict) else []
     if scale not in known or not isinstance(scales[scale], dict):
-        hint = nearest(scale, known) if known else "; the file has no `scales`"
-        source.mistakes.append(source.mistake(("scale",), f"{scale!r} is no scale of this file{hint}"))
+        hint = nearest(scale, known) if known else "; the file has no `scales` section"
+        source.mistakes.append(source.mistake(("scale",), f"{scale!r} is not a scale of this file{hint}"))
         return False
     for dotted, value in scales[scale].items():
-        lay(source, tuple(dotted.split(".")), value, place=source.place(("scales", scale, dotted)))
+        set_value(source, tuple(dotted.split(".")), value, place=source.place(("scales", scale, dotted)))
     return True

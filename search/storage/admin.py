@@ -134,7 +134,7 @@ def database_of(name: str, urls: Sequence[str]) -> str:
 def rename_study(url: str, name: str, new: str, *, runs: Path) -> str:
     """Rename a study, and its folder if that belongs to this database; return the database's URL after that."""
     if not is_folder_name(new) or "/" in new:
-        raise UserError([f"studies: {new!r} is no name for a study: {PATTERNS[NAME_PATTERN]}, and not 'cache'"])
+        raise UserError([f"studies: {new!r} is not a valid study name: {PATTERNS[NAME_PATTERN]}, and not 'cache'"])
     if new in [each.name for each in list_studies(url)] or (runs / new).exists():
         raise UserError([f"studies: a study {new!r} already exists"])
     folder = owned_folder(runs, study=name, url=url)
