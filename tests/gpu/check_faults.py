@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 import torch
+from check_memory import warm_up_libraries
 from report import PartReport
 from setting import Setting
 
@@ -51,6 +52,7 @@ def check_faults(setting: Setting, part: PartReport) -> None:
     """Provoke faults and see that each is named, and that the next trial has all memory again."""
     plan = setting.plan("faults")
     large, other = jobs(setting, plan, 2, epochs=1, steps_per_epoch=2)
+    warm_up_libraries(setting.device)
     at_start = allocated(setting)
     plan.folder.mkdir(parents=True, exist_ok=True)
     with part.item("out of memory in training"), limited(setting, 0.6 * predicted(large, plan)):

@@ -29,6 +29,8 @@ from space.narrow import narrow
 from space.presets import PRESETS
 
 ALLOCATED, RESERVED = 0.05, 0.10  # largest relative errors
+SEGMENTS = 1.04  # reserved over predicted bytes, where segments grow: gaps between blocks
+LARGE = 2**29  # bytes from which what the libraries hold does not blur the reserved ones
 PLANE = replace(DEMO, patch=(16, 128, 128), spacing=(5.0, 1.5, 1.5))
 TINY = Context((5, 24, 20), (8.0, 1.5, 1.5), 1, 3)
 PRECISIONS = ("float32", "bfloat16")
@@ -182,3 +184,8 @@ def judge(part: PartReport) -> None:
         if errors:
             part.limit(f"{precision}: worst error of allocated bytes", max(errors), ALLOCATED)
             part.note(f"{precision}: median error of allocated bytes {statistics.median(errors):.2%}")
+    raw = [row["_raw"] for row in part.rows]
+    large = [each for each in raw if each["reserved"] and each["predicted"] >= LARGE]
+    if large:
+        worst = max(abs(SEGMENTS * each["predicted"] / each["reserved"] - 1) for each in large)
+        part.limit(f"worst error of reserved bytes, {len(large)} networks of 512 MiB or more", worst, RESERVED)

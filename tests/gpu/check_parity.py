@@ -80,7 +80,7 @@ def compare(
 
 def outcome(module: nn.Module, x: Tensor, precision: str, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the output and the input's gradient under a fixed weighting of it, on the CPU in float32."""
-    leaf = x.to(device).contiguous(memory_format=LAYOUT).requires_grad_()
+    leaf = x.to(device).clone(memory_format=LAYOUT).detach().requires_grad_()
     with autocast(device, Training(precision=precision)):
         out = module(leaf)
     weighting = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(device)
