@@ -52,6 +52,10 @@ def checkpoint_binding(job: Job) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
+def _on_cuda(job: Job) -> bool:
+    return torch.device(job.device).type == "cuda"
+
+
 def save_checkpoint(
     job: Job, network: nn.Module, optimiser: torch.optim.Optimizer, *, epochs: tuple[Epoch, ...]
 ) -> None:
@@ -63,6 +67,7 @@ def save_checkpoint(
         "optimiser": optimiser.state_dict(),
         "epochs": [asdict(epoch) for epoch in epochs],
         "torch_rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state(job.device) if _on_cuda(job) else None,  # dropout draws there
     }
     _replace(folder / LAST, lambda part: torch.save(state, part))
     lines = "".join(json.dumps(asdict(epoch)) + "\n" for epoch in epochs)
@@ -89,6 +94,8 @@ def load_checkpoint(job: Job, network: nn.Module) -> tuple[tuple[Epoch, ...], di
         rng, optimiser = state["torch_rng"].cpu(), state["optimiser"]
         network.load_state_dict(state["network"])
         torch.set_rng_state(rng)
+        if _on_cuda(job) and state.get("cuda_rng") is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), job.device)
     except (zipfile.BadZipFile, RuntimeError, OSError, KeyError, EOFError, ValueError, TypeError):
         network.load_state_dict(before)
         return (), None
