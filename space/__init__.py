@@ -1,1 +1,1 @@
-"""The search space: what a network may be made of, and how one of its points becomes a network."""
+"""The search space: its axes and blocks, and how a point of the space becomes a network."""

@@ -1,4 +1,4 @@
-"""Axes and rules: what may be chosen, and under which condition."""
+"""Axes and rules: the choices of a search space and their conditions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from space.architecture import Value
 
 @dataclass(frozen=True)
 class Axis:
-    """One thing to decide: its choices, and the earlier decisions under which it exists.
+    """A dimension of the search space: its choices, and the earlier decisions under which it is open.
 
-    `when` is a conjunction: each named axis must be open and hold one of the listed values.
+    `when` is a conjunction: each named axis must be open and have one of the listed values.
     """
 
     name: str
@@ -21,27 +21,28 @@ class Axis:
     when: tuple[tuple[str, tuple[Value, ...]], ...] = ()
 
     def is_open(self, decisions: Mapping[str, Value]) -> bool:
-        """Tell whether the axis exists, given the decisions before it."""
+        """Return whether the axis is open under the decisions before it."""
         return all(decisions.get(name) in allowed for name, allowed in self.when)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a study forbids, and why: decisions that meet every condition.
+    """A combination of decisions that a study forbids, and why.
 
-    A condition is (axes, values), met where any of the axes is open and holds one of the values.
+    The rule forbids decisions that meet all its conditions. A condition (axes, values) is met if any of the axes is
+    open and has one of the values.
     """
 
     when: tuple[tuple[tuple[str, ...], tuple[Value, ...]], ...]
     why: str
 
     def forbids(self, decisions: Mapping[str, Value]) -> bool:
-        """Tell whether complete decisions meet every condition."""
+        """Return whether complete decisions meet all conditions."""
         return all(any(decisions.get(name) in values for name in names) for names, values in self.when)
 
 
 class DecisionError(ValueError):
-    """Decisions that name what the space doesn't hold; `problems` says each as (axis, message)."""
+    """Invalid decisions; `problems` lists each mistake as (axis, message)."""
 
     def __init__(self, problems: tuple[tuple[str, str], ...]):
         super().__init__("; ".join(f"{name}: {message}" for name, message in problems))

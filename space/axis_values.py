@@ -1,4 +1,4 @@
-"""Axis names and values as a study writes them: which axes a name stands for, and what is wrong with a value."""
+"""Axis names and values in a study: the axes that a name matches, and the validation of values."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ NUMBERS: Limits = {
 
 
 def axis_limits(blocks: Sequence[BlockSpec]) -> Limits:
-    """Return the axes that take any number within limits, a block's options as `block.option`."""
+    """Return the limits of axes that take any number within them; a block's options are named `block.option`."""
     options = {f"{block.name}.{option.name}": option.limits for block in blocks for option in block.options}
     return {**NUMBERS, **{name: limits for name, limits in options.items() if limits}}
 
 
 def freeze_or_text(value: Any) -> Value:
-    """Return a value as decisions hold it; what they can't hold as text, for messages."""
+    """Convert a value to a decision's type; return other types as text, for messages."""
     try:
         return freeze(value)
     except ValueError:
@@ -39,18 +39,18 @@ def freeze_or_text(value: Any) -> Value:
 
 
 def axis_names(axis: str) -> tuple[str, str, str]:
-    """Return the names that stand for an axis, the widest first: at every place, in its group, its own."""
+    """Return the names that match an axis, widest first: at all places, in its group, its own."""
     own = AxisName.parse(axis)
     return own.head, str(own.group), axis
 
 
 def matching_axes(name: str, axes: Sequence[Axis]) -> list[Axis]:
-    """Return the axes that a name stands for: an axis, an axis at every place, or a group's."""
+    """Return the axes that a name matches: a single axis, an axis at all places, or an axis in a group of places."""
     return [axis for axis in axes if name in axis_names(axis.name)]
 
 
 def unknown_axis(name: str, axes: tuple[Axis, ...]) -> str:
-    """Say that no axis has this name, with the nearest one and all heads."""
+    """Return the error message for an unknown axis name, with the nearest match and all axis heads."""
     known = dict.fromkeys(key for axis in axes for key in axis_names(axis.name))
     close = get_close_matches(name, known, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -59,7 +59,7 @@ def unknown_axis(name: str, axes: tuple[Axis, ...]) -> str:
 
 
 def bad_value(value: Any, axis: Axis, limits: Limits) -> str | None:
-    """Check a value against an axis's own; sizes and rates may take any number of the same kind."""
+    """Return why a value is not valid for an axis, or None. Sizes and rates accept any number within their limits."""
     if value == BASE and BASE in axis.choices:
         return None
     name = AxisName.parse(axis.name).head
@@ -84,14 +84,14 @@ def _bad_number(value: Any, low: float, high: float, *, whole: bool) -> str | No
     kind = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     if kind and low <= value <= high:
         return None
-    return f"{value!r} is not {'a whole number' if whole else 'a number'} from {low:g} to {high:g}"
+    return f"{value!r} is not {'an integer' if whole else 'a number'} from {low:g} to {high:g}"
 
 
 def _bad_expansions(value: Any) -> str | None:
     numbers = list(value) if isinstance(value, (list, tuple)) else []
     if numbers and not any(_bad_number(each, *NUMBERS["expansion"], whole=False) for each in numbers):
         return None
-    return f"{value!r} is not a list of the first networks' expansions, each from 1 to 4, as [1.5, 1.75]"
+    return f"{value!r} is not a list of expansions of the first networks, each from 1 to 4, such as [1.5, 1.75]"
 
 
 def _bad_timm(value: str) -> str | None:

@@ -1,4 +1,4 @@
-"""From an Architecture to a network, or to the reason why not."""
+"""Build a network from its Architecture, or refuse with the reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Network = UNet | Cascade
 
 
 class Refused(ValueError):
-    """A network that can't be built for this patch; the message says why."""
+    """A network that can't be built for this patch; the message gives the reason."""
 
 
 def build(architecture: Architecture, context: Context) -> Network:

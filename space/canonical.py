@@ -1,4 +1,4 @@
-"""From decisions to the one spelling of the network that they give: what doesn't reach the network is not written."""
+"""Convert decisions to the canonical architecture, which omits whatever has no effect on the network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from space.specs.spec import NONE, BlockSpec
 from space.timm_info import PREFIX, is_timm, timm_stages
 
 Decisions = dict[str, Value]
-BASE = "base"  # a choice of an axis that a study opens on a base: as the base has it
+BASE = "base"  # the choice of an opened axis that keeps the base's value
 PLAIN_ENTRIES = (
     "encoder",
     "repeats",
@@ -30,12 +30,12 @@ PLAIN_ENTRIES = (
     "cascade.join",
     "pretrained",
 )
-UNWRITTEN: dict[str, Value] = {"stages": "single", "pretrained": False}
+OMITTED: dict[str, Value] = {"stages": "single", "pretrained": False}  # default values, which have no entry
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a network is built for: patch (D, H, W) in voxels, spacing (D, H, W) in mm, channels, classes."""
+    """The input that a network is built for: patch (D, H, W) in voxels, spacing (D, H, W) in mm, channels, classes."""
 
     patch: tuple[int, int, int]
     spacing: tuple[float, float, float]
@@ -50,10 +50,10 @@ def canonical(
     *,
     blocks: Sequence[BlockSpec] = BUILT_IN,
 ) -> Architecture:
-    """Spell out what complete decisions mean for this patch and spacing; over a base, what they change of it.
+    """Return the architecture of complete decisions for this patch and spacing, or their changes applied to a base.
 
-    Widths, strides and kernels are written level by level, so that two ways to say one network give one
-    architecture, and the network can be built without knowing the spacing.
+    Widths, strides and kernels are listed per level. Hence different decisions for the same network give equal
+    architectures, and building a network does not need the spacing.
     """
     decided = {name: value for name, value in decisions.items() if value != BASE}
     values: dict[str, Value] = dict(base.entries) if base else _levels(decided, context)
@@ -61,7 +61,7 @@ def canonical(
     if base:
         values.update(_changed_levels(decided, base, context))
     _settle_stages(values, decided)
-    for name, value in UNWRITTEN.items():
+    for name, value in OMITTED.items():
         if values.get(name) == value:
             del values[name]
     _settle_places(values, decided, _map_sizes(values, context.patch), {block.name: block for block in blocks})
@@ -69,7 +69,7 @@ def canonical(
 
 
 def _levels(decided: Decisions, context: Context) -> dict[str, Value]:
-    """Spell channels, strides and kernels of each level, and what the encoder's family fixes."""
+    """Return channels, strides and kernels of each level, and the entries that the encoder family fixes."""
     encoder, levels = str(decided["encoder"]), int(str(decided["levels"]))
     widths = tuple(_width(decided, level) for level in range(levels))
     if is_timm(encoder):
@@ -99,7 +99,10 @@ def _levels(decided: Decisions, context: Context) -> dict[str, Value]:
 def _timm_levels(
     encoder: str, levels: int, widths: tuple[int, ...], decided: Decisions, context: Context
 ) -> dict[str, Value]:
-    """Spell a unit of ours at full resolution and as many of timm's stages as there are, the decoder in our widths."""
+    """Return the levels of a timm encoder: our unit at full resolution, then timm's stages; our widths in the decoder.
+
+    A timm model with fewer stages than `levels - 1` gives fewer levels.
+    """
     stages = timm_stages(encoder.removeprefix(PREFIX))
     reductions = (1, *stages.reductions[: levels - 1])
     steps = [coarse // fine for fine, coarse in zip(reductions, reductions[1:], strict=False)]
@@ -116,7 +119,7 @@ def _timm_levels(
 
 
 def _changed_levels(decided: Decisions, base: Architecture, context: Context) -> dict[str, Value]:
-    """Spell what decisions change of a base's widths and kernels."""
+    """Return the widths and kernels of a base that decisions change."""
     values: dict[str, Value] = {}
     channels: tuple[int, ...] = base["channels"]
     if {"width", "growth", "width_cap"} & decided.keys():
@@ -128,7 +131,7 @@ def _changed_levels(decided: Decisions, base: Architecture, context: Context) ->
 
 
 def _settle_stages(values: dict[str, Value], decided: Decisions) -> None:
-    """Spell the training scheme: what it fixes, and nothing of a scheme that isn't there."""
+    """Set the entries that the training scheme fixes, and delete those of other schemes."""
     stages, own = values.get("stages", "single"), values["encoder"] in ("plain", "residual", "dense")
     if stages != "two-patch":
         values.pop("expansion", None)
@@ -146,13 +149,13 @@ def _settle_stages(values: dict[str, Value], decided: Decisions) -> None:
     if stages == "two-patch":
         values["deep_supervision"] = False
     if values["encoder"] == "dense" and values["repeats"] == 1:
-        values["encoder"] = "plain"  # one convolution has nothing to join
+        values["encoder"] = "plain"  # a single convolution has no earlier output to concatenate
 
 
 def _settle_places(
     values: dict[str, Value], decided: Decisions, sizes: tuple[Triple, ...], blocks: Mapping[str, BlockSpec]
 ) -> None:
-    """Write each place's block, its options and a plug-in's code; nothing where the block does nothing there."""
+    """Write each place's block, its options and a plug-in's code version; omit blocks without effect at their place."""
     own, chosen = by_place(values), by_place(decided)
     for name in [name for name in values if AxisName.parse(name).place or is_code_entry(name)]:
         del values[name]
@@ -187,7 +190,7 @@ def _kernels(choice: str, context: Context, pooling: tuple[Triple, ...]) -> tupl
 
 
 def _strided(context: Context, stride: Triple) -> Context:
-    """Return the context as a stem of this stride leaves it."""
+    """Return the context after a stem of this stride: smaller patch, larger spacing."""
     depth, height, width = (size * step for size, step in zip(context.spacing, stride, strict=True))
     return replace(context, patch=level_sizes(context.patch, (stride,))[1], spacing=(depth, height, width))
 
@@ -200,13 +203,13 @@ def _map_sizes(values: Mapping[str, Value], patch: Triple) -> tuple[Triple, ...]
 
 
 def map_sizes(architecture: Architecture, patch: Triple) -> tuple[Triple, ...]:
-    """Return the map's size (D, H, W) at each level of a network for this patch, its stem considered."""
+    """Return the map size (D, H, W) at each level for this patch, after the stem if the network has one."""
     return _map_sizes(dict(architecture.entries), patch)
 
 
 def _triples(value: Value) -> tuple[Triple, ...]:
     if not isinstance(value, tuple):
-        raise ValueError(f"strides are written level by level, not as {value!r}")
+        raise ValueError(f"strides must be a tuple with one entry per level, not {value!r}")
     return value  # type: ignore[return-value]
 
 

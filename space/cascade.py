@@ -1,8 +1,8 @@
-"""meU-net's cascade as one network: first networks' predictions join a second one.
+"""meU-net's cascade as one module: a second network also receives the predictions of the first networks.
 
-Source: Wang et al., MIDL 2022, section 3.2 and figure 3. How ours differs: the second network's patch meets the first
-predictions of the same patch (the paper lets the first networks segment whole volumes before, from overlapping
-patches), so that a cascade is one module, and first networks may be any U of the space.
+Source: Wang et al., MIDL 2022, section 3.2 and figure 3. Differences: the first networks predict the same patch that
+the second network segments. In the paper, they segment whole volumes beforehand from overlapping patches. Our first
+networks may be any U of the space.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from space.unet import UNet
 
 
 class Cascade(nn.Module):
-    """First networks, and a second that sees their one-hot predictions; trained one after the other.
+    """First networks and a second network that takes their one-hot predictions; trained one after the other.
 
-    Shape: (B, in_channels, D, H, W) to logits (B, classes, D, H, W). No gradient reaches the first networks through
-    the second: a prediction is not differentiable.
+    Shape: (B, in_channels, D, H, W) to logits (B, classes, D, H, W). The second network passes no gradient to the
+    first ones, as argmax predictions are not differentiable.
     """
 
     def __init__(self, architecture: Architecture, context: Context) -> None:
@@ -41,7 +41,7 @@ class Cascade(nn.Module):
         self.second = UNet(architecture, in_channels=channels, classes=context.classes, patch=context.patch)
 
     def networks(self) -> dict[str, UNet]:
-        """Return all of its networks by module name, in the order in which they train."""
+        """Return all networks by module name, in training order."""
         firsts = {f"first.{number}": first for number, first in enumerate(self.first) if isinstance(first, UNet)}
         return {**firsts, "second": self.second}
 
@@ -55,7 +55,7 @@ class Cascade(nn.Module):
         return self.second.supervised(self.with_predictions(x))
 
     def with_predictions(self, x: Tensor) -> Tensor:
-        """Return the image with its first predictions, one-hot, as further channels."""
+        """Append the first networks' one-hot predictions to the image as channels."""
         with torch.no_grad():
             labels = [first(x).argmax(dim=1) for first in self.first]  # (B, D, H, W) each
             return torch.cat([x, label_maps(labels, labels=range(self.classes)).to(x.dtype)], dim=1)

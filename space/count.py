@@ -1,4 +1,4 @@
-"""How many decision sets a space holds, without making them: one pass over its axes, states merged."""
+"""Count a space's decision sets without enumerating them: one pass over the axes that merges equal states."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from space.architecture import Value
 from space.axes import Axis, Rule
 
-Met = frozenset[int] | None  # which conditions of a rule are met; None where it can't forbid any more
+Met = frozenset[int] | None  # the met conditions of a rule; None once the rule can no longer apply
 State = tuple[tuple[tuple[str, Value], ...], tuple[Met, ...]]
 
 
 def count_decisions(axes: Sequence[Axis], rules: Sequence[Rule]) -> int:
-    """Count complete decision sets that no rule forbids.
+    """Count the complete decision sets that no rule forbids.
 
-    A state is what later axes and rules still ask for: the decisions that open or close them, equal ones merged,
-    and the conditions that each rule has seen met. Cost: axes x states x choices.
+    A state holds all that later axes and rules depend on: the decisions that open or close them, with equivalent
+    choices merged, and the conditions already met for each rule. Cost: axes x states x choices.
     """
-    asked = _asked(axes)
+    dependents = _dependents(axes)
     states: Counter[State] = Counter({((), tuple(frozenset[int]() for _ in rules)): 1})
     for index, axis in enumerate(axes):
         after: Counter[State] = Counter()
@@ -29,16 +29,19 @@ def count_decisions(axes: Sequence[Axis], rules: Sequence[Rule]) -> int:
                 advanced = _advance(rules, met, axes, index, choice)
                 if advanced is None:
                     continue
-                if choice is not None and axis.name in asked:
-                    known[axis.name] = _stand_in(axis, choice, asked)
-                kept = tuple((name, value) for name, value in known.items() if asked.get(name, (0, ()))[0] > index)
+                if choice is not None and axis.name in dependents:
+                    known[axis.name] = _representative(axis, choice, dependents)
+                kept = tuple((name, value) for name, value in known.items() if dependents.get(name, (0, ()))[0] > index)
                 after[kept, advanced] += number
         states = after
     return sum(states.values())
 
 
-def _asked(axes: Sequence[Axis]) -> dict[str, tuple[int, tuple[tuple[Value, ...], ...]]]:
-    """Return, for each axis that conditions name, the last axis that asks for it and the values they allow."""
+def _dependents(axes: Sequence[Axis]) -> dict[str, tuple[int, tuple[tuple[Value, ...], ...]]]:
+    """Return, for each axis named in conditions, the index of the last axis that depends on it and the allowed values.
+
+    The allowed values are listed once per distinct condition.
+    """
     found: dict[str, tuple[int, tuple[tuple[Value, ...], ...]]] = {}
     for index, axis in enumerate(axes):
         for name, allowed in axis.when:
@@ -46,9 +49,11 @@ def _asked(axes: Sequence[Axis]) -> dict[str, tuple[int, tuple[tuple[Value, ...]
     return found
 
 
-def _stand_in(axis: Axis, choice: Value, asked: dict[str, tuple[int, tuple[tuple[Value, ...], ...]]]) -> Value:
-    """Return the first choice that every condition treats as it treats this one."""
-    conditions = asked[axis.name][1]
+def _representative(
+    axis: Axis, choice: Value, dependents: dict[str, tuple[int, tuple[tuple[Value, ...], ...]]]
+) -> Value:
+    """Return the first choice that all conditions treat the same as this choice."""
+    conditions = dependents[axis.name][1]
     mine = [choice in allowed for allowed in conditions]
     return next(other for other in axis.choices if [other in allowed for allowed in conditions] == mine)
 
@@ -56,7 +61,7 @@ def _stand_in(axis: Axis, choice: Value, asked: dict[str, tuple[int, tuple[tuple
 def _advance(
     rules: Sequence[Rule], met: tuple[Met, ...], axes: Sequence[Axis], index: int, choice: Value | None
 ) -> tuple[Met, ...] | None:
-    """Return what each rule has seen met after this decision; None where one of them forbids."""
+    """Return the met conditions of each rule after this decision; None if a rule forbids it."""
     name = axes[index].name
     after: list[Met] = []
     for rule, seen in zip(rules, met, strict=True):

@@ -1,9 +1,9 @@
-"""Encoder families: what stands at each level on the way down, and the unit that answers it on the way up.
+"""Encoder families: the unit at each encoder level and the matching decoder unit.
 
-`plain`, `residual` and `dense` are our own units, with every entry of the architecture. The papers' families fix
-some of them, and those are not written: `csam` and `me` have no norm, activation, kernels, repeats and dropout of
-their own, `unetrpp` likewise; `densenet` adds `dense_layers` and `dense_growth`. `bottom` and `decoder` name the
-unit of the deepest level and of the way up, where it isn't the encoder's.
+`plain`, `residual` and `dense` are our own units; every entry of the architecture applies to them. The papers'
+families fix some entries, which are then omitted: `csam`, `me` and `unetrpp` have no entries for norm, activation,
+kernels, repeats and dropout. `densenet` adds `dense_layers` and `dense_growth`. `bottom` and `decoder` name the unit
+of the deepest level and of the decoder if they differ from the encoder's.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MakeUnit = Callable[[Architecture, int, int, int, Triple], nn.Module]
 
 
 def _own(unit: type[nn.Module]) -> MakeUnit:
-    """Make a unit of ours with the architecture's entries."""
+    """Return a factory of our own units, configured by the architecture's entries."""
 
     def make(architecture: Architecture, level: int, in_channels: int, out_channels: int, stride: Triple) -> nn.Module:
         return unit(
@@ -50,7 +50,7 @@ def _own(unit: type[nn.Module]) -> MakeUnit:
 
 
 def _fixed(unit: type[nn.Module]) -> MakeUnit:
-    """Make a paper's unit, which has a form of its own and no stride."""
+    """Return a factory of a paper's units, which have a fixed form and no stride."""
 
     def make(architecture: Architecture, level: int, in_channels: int, out_channels: int, stride: Triple) -> nn.Module:
         if stride != ONE:
@@ -70,28 +70,28 @@ UNITS: dict[str, MakeUnit] = {
 
 
 def image_levels(architecture: Architecture) -> int:
-    """Return how many levels read the image itself: two in UNETR++, whose stem stands beside full resolution."""
+    """Return how many levels read the image directly: two in UNETR++, whose stem runs beside full resolution."""
     return 2 if architecture["encoder"] == "unetrpp" else 1
 
 
 def backbone(architecture: Architecture, in_channels: int) -> TimmSlices | None:
-    """Make what gives all levels below full resolution at once, where the encoder is one of timm's."""
+    """Create the timm encoder, which computes all levels below full resolution at once; None for other families."""
     if not is_timm(architecture["encoder"]):
         return None
-    from space.timm_encoder import TimmSlices  # not before: timm takes as long to load as torch
+    from space.timm_encoder import TimmSlices  # imported lazily: timm takes as long to load as torch
 
     return TimmSlices(architecture["encoder"].removeprefix(PREFIX), in_channels, levels=architecture.levels - 1)
 
 
 def encoder_level(architecture: Architecture, level: int, in_channels: int) -> nn.Module:
-    """Make a level of the way down: (B, in_channels, D, H, W) to (B, C, ceil(D/s), ceil(H/s), ceil(W/s))."""
+    """Create an encoder level: (B, in_channels, D, H, W) to (B, C, ceil(D/s), ceil(H/s), ceil(W/s))."""
     family, channels = architecture["encoder"], architecture["channels"][level]
     stride = architecture["pooling"][level - 1] if level else ONE
     if family == "unetrpp":
         return PatchDown(in_channels, channels, stride=stride) if level else _released_unit(in_channels, channels)
     if family == "densenet":
         return _dense_level(architecture, level, in_channels, stride)
-    if is_timm(family):  # a unit of ours beside it at full resolution; what is below is its own
+    if is_timm(family):  # our unit at full resolution; timm's stages are the levels below
         return nn.Identity() if level else UNITS["plain"](architecture, level, in_channels, channels, ONE)
     unit = UNITS[architecture.get("bottom", family) if level == architecture.levels - 1 else family]
     if level and architecture["downsampling"] == "max":
@@ -106,9 +106,9 @@ def encoder_level(architecture: Architecture, level: int, in_channels: int) -> n
 
 
 def decoder_level(architecture: Architecture, level: int, in_channels: int) -> nn.Module:
-    """Make the unit after a skip has joined: (B, in_channels, D, H, W) to (B, C, D, H, W).
+    """Create the decoder unit after the skip has joined: (B, in_channels, D, H, W) to (B, C, D, H, W).
 
-    UNETR++ has one at full resolution only: below it the attention blocks are the level.
+    UNETR++ has a unit at full resolution only; its other levels consist of attention blocks.
     """
     channels = architecture.decoder_channels[level]
     family = architecture.get("decoder", architecture["encoder"])
@@ -120,10 +120,11 @@ def decoder_level(architecture: Architecture, level: int, in_channels: int) -> n
 
 
 def start_encoder_attention(architecture: Architecture, block: nn.Module) -> None:
-    """Give an encoder's attention block the released start, where its family has one.
+    """Initialise an encoder's attention block as the released code does, for families with such a rule.
 
-    UNETR++ draws the weights of its encoder's linear maps, token projections included, from a normal of deviation
-    0.02 (cut at 100 deviations, so not at all) and zeroes their biases; its decoder keeps torch's start.
+    UNETR++ draws the weights of its encoder's linear layers, including token projections, from a normal distribution
+    with standard deviation 0.02 and zeroes their biases. The released code truncates at 100 standard deviations, which
+    has no effect. The decoder keeps torch's default initialisation.
     """
     if architecture["encoder"] != "unetrpp":
         return
@@ -142,9 +143,9 @@ def _released_unit(in_channels: int, out_channels: int) -> nn.Module:
 class PatchDown(nn.Module):
     """UNETR++'s stem and downsampling: a bias-free convolution whose kernel is its stride, then group norm.
 
-    The released groups are the incoming channels (1 or 4 at the stem; two channels a group below it), which must
-    divide the outgoing ones: with other images ours take the greatest common divisor. Sizes that the stride doesn't
-    divide are filled up with zeros at their ends (the released code drops the rest).
+    The released code uses as many groups as input channels (1 or 4 at the stem; below it, two channels per group),
+    which must divide the output channels. For other inputs, ours uses the greatest common divisor. Sizes that the
+    stride doesn't divide are zero-padded at the end; the released code drops the remainder.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: Triple) -> None:
@@ -155,14 +156,14 @@ class PatchDown(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (B, C_in, D, H, W) to (B, C, ceil(D/s), ceil(H/s), ceil(W/s))."""
-        # One less than the stride at any size: what an exported file can say, and never a voxel more in the output
+        # Pad by stride - 1 at any size: export needs a constant, and the output size stays ceil(size / stride)
         depth, height, width = (step - 1 for step in self.stride)
         out: Tensor = self.norm(self.conv(functional.pad(x, (0, width, 0, height, 0, depth))))
         return out
 
 
 def dense_channels(*, stem: int, layers: tuple[int, ...], growth: int) -> tuple[int, ...]:
-    """Return the channels of a DenseNet's levels: the stem, then each stage's; transitions halve in between."""
+    """Return the channels of a DenseNet's levels: the stem, then each stage; transitions in between halve them."""
     channels = [stem]
     for stage, count in enumerate(layers):
         taken = channels[-1] // 2 if stage else channels[-1]
@@ -171,11 +172,11 @@ def dense_channels(*, stem: int, layers: tuple[int, ...], growth: int) -> tuple[
 
 
 def _dense_level(architecture: Architecture, level: int, in_channels: int, stride: Triple) -> nn.Module:
-    """Make a DenseNet's stem at full resolution, or pooling and a stage; from the second stage with a transition."""
+    """Create a DenseNet's stem (level 0), or a stage after pooling; from the second stage on, after a transition."""
     channels, layers, growth = architecture["channels"], architecture["dense_layers"], architecture["dense_growth"]
-    spelled = dense_channels(stem=channels[0], layers=layers, growth=growth)
-    if spelled != channels:
-        raise ValueError(f"a DenseNet of layers {layers} and growth {growth} has channels {spelled}, not {channels}")
+    expected = dense_channels(stem=channels[0], layers=layers, growth=growth)
+    if expected != channels:
+        raise ValueError(f"a DenseNet of layers {layers} and growth {growth} has channels {expected}, not {channels}")
     if level == 0:
         kernel = architecture["kernels"][0]
         return nn.Sequential(_conv(in_channels, channels[0], kernel), *_norm_act(architecture, channels[0]))
@@ -190,7 +191,7 @@ def _dense_level(architecture: Architecture, level: int, in_channels: int, strid
 
 
 class DenseStage(nn.Module):
-    """DenseNet's stage: each layer (norm, activation, convolution) adds its channels to all before it."""
+    """DenseNet stage: each layer (norm, activation, convolution) concatenates its output to its input."""
 
     def __init__(self, architecture: Architecture, level: int, in_channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Why a network can't be built, said before anything is allocated."""
+"""Check whether a network can be built, before anything is allocated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from space.stages import why_not_stages
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a network can't be built: the reason, and the attention block and place that it is about."""
+    """The reason why a network can't be built, and the attention block and place concerned, if any."""
 
     reason: str
     block: str = ""
@@ -26,13 +26,13 @@ class Refusal:
 
 
 def why_not(architecture: Architecture, context: Context) -> str | None:
-    """Return the reason why this network can't be built or trained on such patches; None where it can."""
+    """Return why this network can't be built or trained on patches of this size, as text; None if it can."""
     refusal = find_refusal(architecture, context)
     return str(refusal) if refusal else None
 
 
 def find_refusal(architecture: Architecture, context: Context) -> Refusal | None:
-    """Return the first reason why this network can't be built or trained on such patches; None where it can."""
+    """Return the first reason why this network can't be built or trained on patches of this size; None if it can."""
     sizes = map_sizes(architecture, context.patch)
     for level, stride in enumerate(architecture["pooling"], start=1):
         if stride == (1, 1, 1):
@@ -41,7 +41,7 @@ def find_refusal(architecture: Architecture, context: Context) -> Refusal | None
                 f"level {level} pools no axis"
             )
     if prod(sizes[-1]) < 2:
-        return Refusal(f"the deepest map holds {prod(sizes[-1])} voxel: normalisation over space needs 2 or more")
+        return Refusal(f"the deepest map has only {prod(sizes[-1])} voxel: normalisation over space needs 2 or more")
     for place in architecture.attention():
         spec = spec_at(architecture, place)
         reason = spec.why_not(architecture.options(place), site_at(architecture, place, sizes))

@@ -1,4 +1,4 @@
-"""Axes opened on a base network: what a study may change of it, and what it keeps."""
+"""Axes opened on a base network: the parts that a study may change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from space.specs.registry import code_entry
 from space.specs.spec import NONE, BlockSpec
 from space.unet_axes import OWN
 
-OPENABLE_UNITS = ("encoder", "repeats", "kernels", "norm", "activation", "dropout")  # where a base's entries say them
+OPENABLE_UNITS = ("encoder", "repeats", "kernels", "norm", "activation", "dropout")  # if the base has such an entry
 OPENABLE = (
     "stages",
     "expansion",
@@ -32,15 +32,15 @@ OPENABLE = (
 
 
 def check_base(base: Architecture, blocks: Sequence[BlockSpec], problems: list[tuple[str, str]]) -> None:
-    """Refuse a base that holds a plug-in block which isn't loaded, or was trained with other code."""
+    """Report plug-in blocks of the base that are not loaded, or whose code has changed since the base was trained."""
     codes = {block.name: block.code for block in blocks}
     for name in dict.fromkeys(base.attention().values()):
         code = base.get(code_entry(name), "")
         if name not in codes:
-            problems.append(("base", f"it holds the block {name!r}; name its file or package under `blocks`"))
+            problems.append(("base", f"contains the block {name!r}; add its file or package under `blocks`"))
         elif code != codes[name]:
             was, now = code or "voxnas's own", codes[name] or "voxnas's own"
-            problems.append(("base", f"it was trained with other code of the block {name!r} ({was}, now {now})"))
+            problems.append(("base", f"the code of the block {name!r} has changed since training ({was}, now {now})"))
 
 
 def opened_axes(
@@ -51,7 +51,7 @@ def opened_axes(
     blocks: Sequence[BlockSpec],
     problems: list[tuple[str, str]],
 ) -> tuple[Axis, ...]:
-    """Keep the axes that a study opens on its base, each with the base's own as its first choice."""
+    """Keep the axes that a study opens on its base; the first choice of each keeps the base's value."""
     opened: dict[str, Axis] = {}
     for index, name in enumerate(names):
         matching = matching_axes(name, axes)
@@ -63,7 +63,7 @@ def opened_axes(
             problems.append((f"open.{index}", refusal))
             continue
         opened |= {axis.name: axis for axis in matching}
-        for axis in matching:  # a block that may come brings its options
+        for axis in matching:  # opening an attention place also opens the options of its blocks
             place = AxisName.parse(axis.name).place
             if place and axis.name == attention_at(place):
                 options = {option_at(block.name, each.name, place) for block in blocks for each in block.options}
@@ -76,18 +76,18 @@ def _cannot_open(name: str, base: Architecture) -> str:
     if AxisName.parse(name).place:
         return ""
     if name not in OPENABLE:
-        return f"{name!r} can't be opened on a base: it makes another network; choose it under `choices`, without base"
+        return f"{name!r} can't be opened on a base: it defines a different network; use `choices` without `base`"
     if name in OPENABLE_UNITS and (base.get(name) is None or (name == "encoder" and base["encoder"] not in OWN)):
-        return f"{name!r} can't be opened: the units of {base['encoder']!r} have a form of their own"
+        return f"{name!r} can't be opened: the units of {base['encoder']!r} have a fixed form"
     if name in ("width", "growth", "width_cap") and base.get("decoder_channels") is not None:
-        return f"{name!r} can't be opened: this base spells the widths of its decoder"
+        return f"{name!r} can't be opened: this base sets the widths of its decoder explicitly"
     if name == "skip" and base["encoder"] == "unetrpp":
-        return "'skip' can't be opened: UNETR++ adds"
+        return "'skip' can't be opened: UNETR++ always adds its skips"
     return ""
 
 
 def _over_base(axis: Axis, opened: Mapping[str, Axis], base: Architecture, blocks: Sequence[BlockSpec]) -> Axis | None:
-    """Return an opened axis under the conditions that aren't settled by the base; None where the base closes it."""
+    """Return an opened axis with the conditions that the base leaves undecided; None if the base closes the axis."""
     asked = AxisName.parse(axis.name)
     when = []
     for name, allowed in axis.when:
@@ -97,12 +97,12 @@ def _over_base(axis: Axis, opened: Mapping[str, Axis], base: Architecture, block
         elif own not in allowed:
             return None
     held = not asked.block or asked.place is None or _own(attention_at(asked.place), base, blocks) == asked.block
-    # An option of a block that the base hasn't got there has no value of the base's to keep.
+    # If the base has another block (or none) at this place, its option has no value to keep.
     return replace(axis, choices=(BASE, *axis.choices) if held else axis.choices, when=tuple(when))
 
 
 def _own(name: str, base: Architecture, blocks: Sequence[BlockSpec]) -> Value:
-    """Return what a base has decided, so far as conditions ask for it."""
+    """Return the base's value of an axis that a condition names."""
     if name == "levels":
         return base.levels
     if name == "stages":
@@ -110,12 +110,12 @@ def _own(name: str, base: Architecture, blocks: Sequence[BlockSpec]) -> Value:
     asked = AxisName.parse(name)
     found = next((value for key, value in base.entries if asked.covers(AxisName.parse(key))), None)
     if found is None:
-        return NONE if asked.is_attention else _unwritten(asked, blocks)
+        return NONE if asked.is_attention else _omitted(asked, blocks)
     return found
 
 
-def _unwritten(asked: AxisName, blocks: Sequence[BlockSpec]) -> Value:
-    """Return the value of an option that is not written; the text `None` where there is none."""
+def _omitted(asked: AxisName, blocks: Sequence[BlockSpec]) -> Value:
+    """Return the value of an option whose entry is omitted; the text `None` if the option has no such value."""
     spec = next((block for block in blocks if block.name == asked.block), None)
     option = spec.option(asked.option) if spec else None
     return freeze_or_text(option.unwritten if option else None)

@@ -1,4 +1,4 @@
-"""Plug-in blocks: specs from a local file or an installed package, loaded where a study names them."""
+"""Plug-in blocks: specs from a local file or an installed package, loaded when a study names them."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 GROUP = "voxnas.blocks"
 FILE_ENDING = ".py"
 DIGITS = 12  # of a file's digest
-TRIED_CHANNELS = (16, 32, 64, 48, 8)  # the first that a block accepts is tried
-TRIED_SIZE = (3, 6, 5)
-TRIED_PLACE = Place("skip", 0)
+TRIAL_CHANNELS = (16, 32, 64, 48, 8)  # the shape check uses the first that a block accepts
+TRIAL_SIZE = (3, 6, 5)
+TRIAL_PLACE = Place("skip", 0)
 _loaded: dict[BlockCode, tuple[BlockSpec, ...]] = {}
 
 
 class PluginError(ValueError):
-    """A plug-in block that can't be loaded; the message says why."""
+    """A plug-in block that can't be loaded; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class BlockCode:
-    """The code of plug-in blocks as plain values, which travel to workers.
+    """The code of plug-in blocks as plain values, which can be sent to workers.
 
-    `name` is what a study calls it: a file beside the study, or an entry point. `version` is the digest of the file's
-    content, or the package and its version. `text` is the file's content and `file` where it was read.
+    `name` is the name in the study: a file beside the study, or an entry point. `version` is the digest of the file's
+    content, or the package and its version. `text` is the file's content and `file` the path it was read from.
     """
 
     name: str
@@ -48,15 +48,15 @@ class BlockCode:
 
 
 def is_file_name(name: str) -> bool:
-    """Tell whether a study's name of blocks is a file's."""
+    """Return whether a name under `blocks` refers to a file."""
     return name.endswith(FILE_ENDING) or "/" in name
 
 
 def read_file(name: str, folder: Path) -> BlockCode:
-    """Read a file of blocks in a study's folder, without running it. Raises PluginError."""
+    """Read a file of blocks in the study's folder without running it. Raises PluginError."""
     path = (folder / name).resolve()
     if Path(name).is_absolute() or folder.resolve() not in path.parents or not name.endswith(FILE_ENDING):
-        raise PluginError(f"{name!r} should be a Python file beside the study, as ./my_block.py")
+        raise PluginError(f"{name!r} must be a Python file beside the study, such as ./my_block.py")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -69,7 +69,7 @@ def read_file(name: str, folder: Path) -> BlockCode:
 
 
 def find_package(name: str) -> BlockCode:
-    """Find an installed package's blocks by the name of their entry point. Raises PluginError."""
+    """Find an installed package's blocks by their entry point. Raises PluginError."""
     point = _entry_point(name)
     if point.dist is None:
         raise PluginError(f"the entry point {name!r} belongs to no installed package")
@@ -77,12 +77,12 @@ def find_package(name: str) -> BlockCode:
 
 
 def find_code(name: str, folder: Path) -> BlockCode:
-    """Find blocks by what a study calls them; runs nothing. Raises PluginError."""
+    """Find blocks by their name in a study without running their code. Raises PluginError."""
     return read_file(name, folder) if is_file_name(name) else find_package(name)
 
 
 def load_specs(code: BlockCode) -> tuple[BlockSpec, ...]:
-    """Run a plug-in's code and register its specs; once in a process. Raises PluginError."""
+    """Run a plug-in's code and register its specs, once per process. Raises PluginError."""
     if code not in _loaded:
         holder = _run_file(code) if code.text or code.file else _load_package(code)
         found = tuple(replace(spec, code=code.version) for spec in _specs_in(holder, code))
@@ -96,14 +96,14 @@ def load_specs(code: BlockCode) -> tuple[BlockSpec, ...]:
 
 
 def load_blocks(codes: Sequence[BlockCode]) -> tuple[BlockSpec, ...]:
-    """Return the papers' specs and those of these plug-ins. Raises PluginError, also where two share a name."""
+    """Return the built-in specs and those of these plug-ins. Raises PluginError, also for duplicate block names."""
     specs = {spec.name: "voxnas itself" for spec in BUILT_IN}
     found = list(BUILT_IN)
     for code in codes:
         for spec in load_specs(code):
             if spec.name in specs:
                 raise PluginError(
-                    f"{code.name} names a block {spec.name!r}, which {specs[spec.name]} has too; rename one"
+                    f"{code.name} defines a block {spec.name!r}, as does {specs[spec.name]}; rename one of them"
                 )
             specs[spec.name] = code.name
             found.append(spec)
@@ -111,7 +111,7 @@ def load_blocks(codes: Sequence[BlockCode]) -> tuple[BlockSpec, ...]:
 
 
 def keep_block_files(codes: Sequence[BlockCode], folder: Path) -> None:
-    """Write local files of blocks into a study's folder, under the names that the study calls them."""
+    """Write local block files into a study's folder under the names that the study uses."""
     for code in codes:
         if code.file:
             path = folder / code.name
@@ -123,21 +123,22 @@ def _entry_point(name: str) -> EntryPoint:
     installed = entry_points(group=GROUP)
     points = [point for point in installed if point.name == name]
     if not points:
-        there = ", ".join(sorted({point.name for point in installed})) or "none"
+        known = ", ".join(sorted({point.name for point in installed})) or "none"
         raise PluginError(
-            f"no installed package has blocks called {name!r} (entry points of {GROUP!r}: {there}); "
-            f"a local file is written as ./{name}.py"
+            f"no installed package provides blocks named {name!r} (entry points of {GROUP!r}: {known}); "
+            f"for a local file, write ./{name}.py"
         )
     packages = {(point.dist.name if point.dist else "", point.value) for point in points}
     if len(packages) > 1:
-        raise PluginError(f"several packages have blocks called {name!r}: {', '.join(sorted(p for p, _ in packages))}")
+        named = ", ".join(sorted(package for package, _ in packages))
+        raise PluginError(f"several packages provide blocks named {name!r}: {named}")
     return points[0]
 
 
 def _load_package(code: BlockCode) -> Any:
-    if find_package(code.name).version != code.version:
-        here = find_package(code.name).version
-        raise PluginError(f"the blocks {code.name!r} are those of {code.version}, but {here} is installed here")
+    installed = find_package(code.name).version
+    if installed != code.version:
+        raise PluginError(f"the blocks {code.name!r} need {code.version}, but {installed} is installed here")
     try:
         return _entry_point(code.name).load()
     except Exception as error:
@@ -145,7 +146,7 @@ def _load_package(code: BlockCode) -> Any:
 
 
 def _run_file(code: BlockCode) -> ModuleType:
-    """Run a file's text as a module of its own; tracebacks show its lines, wherever it runs."""
+    """Run a file's text as a new module; tracebacks show its source lines on all machines."""
     module = ModuleType(f"voxnas_block_{Path(code.name).stem}_{code.version}")
     module.__file__ = code.file
     if not Path(code.file).is_file():
@@ -158,18 +159,18 @@ def _run_file(code: BlockCode) -> ModuleType:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == code.file]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
         where = f"{code.name}:{line}" if line else code.name
-        hint = "; a block's file can import only what is installed" if isinstance(error, ImportError) else ""
+        hint = "; a block file can import installed packages only" if isinstance(error, ImportError) else ""
         raise PluginError(f"{where}: {type(error).__name__}: {error}{hint}") from error
     return module
 
 
 def _specs_in(holder: Any, code: BlockCode) -> list[BlockSpec]:
-    """Return the specs that a module or an entry point holds."""
+    """Return the specs in a module, or in an entry point's object."""
     values: Iterable[Any] = vars(holder).values() if isinstance(holder, ModuleType) else (holder,)
     flat = [each for value in values for each in (value if isinstance(value, (tuple, list)) else (value,))]
     found = {id(each): each for each in flat if isinstance(each, BlockSpec) and each not in BUILT_IN}
     if not found:
-        raise PluginError(f'{code.name} holds no BlockSpec; add one, as BLOCK = BlockSpec("my_block", MyBlock)')
+        raise PluginError(f'{code.name} defines no BlockSpec; add e.g. BLOCK = BlockSpec("my_block", MyBlock)')
     return list(found.values())
 
 
@@ -181,17 +182,17 @@ def _require_module(spec: BlockSpec, code: BlockCode) -> None:
     except (ImportError, AttributeError) as error:
         raise PluginError(f"{code.name}: block {spec.name!r}: {spec.module!r} can't be imported: {error}") from error
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-        raise PluginError(f"{code.name}: block {spec.name!r} needs an nn.Module's class, not {kind!r}")
+        raise PluginError(f"{code.name}: block {spec.name!r} needs a subclass of nn.Module, not {kind!r}")
 
 
 def first_site(spec: BlockSpec) -> Site | None:
-    """Return a small site that a block accepts with its first choices; None where it accepts none of those tried."""
-    sites = (Site(channels, TRIED_SIZE, TRIED_PLACE) for channels in TRIED_CHANNELS)
+    """Return a small site that a block accepts with its first choices; None if it rejects all candidates."""
+    sites = (Site(channels, TRIAL_SIZE, TRIAL_PLACE) for channels in TRIAL_CHANNELS)
     return next((site for site in sites if not spec.why_not(first_options(spec), site)), None)
 
 
 def first_options(spec: BlockSpec) -> dict[str, Any]:
-    """Return a block's options at their first choices, closed ones left out."""
+    """Return a block's open options at their first choices."""
     chosen: dict[str, Any] = {}
     for option in spec.options:
         if all(chosen.get(other) in allowed for other, allowed in option.when):
@@ -200,12 +201,12 @@ def first_options(spec: BlockSpec) -> dict[str, Any]:
 
 
 def _require_shape(spec: BlockSpec, code: BlockCode) -> None:
-    """Run a block once on a small volume: it must keep the shape."""
+    """Run a block once on a small volume and require an output of the input's shape."""
     import torch
 
     from space.specs.build import build_block
 
-    called = f"{code.name}: block {spec.name!r}"
+    block_name = f"{code.name}: block {spec.name!r}"
     try:
         site = first_site(spec)
         if site is None:
@@ -215,8 +216,8 @@ def _require_shape(spec: BlockSpec, code: BlockCode) -> None:
             block: nn.Module = build_block(spec, site, first_options(spec)).eval()
             y = block(x)
     except Exception as error:
-        raise PluginError(f"{called} fails on (2, C, 3, 6, 5): {type(error).__name__}: {error}") from error
+        raise PluginError(f"{block_name} fails on (2, C, 3, 6, 5): {type(error).__name__}: {error}") from error
     if not isinstance(y, torch.Tensor):
-        raise PluginError(f"{called} must return one tensor, not {type(y).__name__}")
+        raise PluginError(f"{block_name} must return a single tensor, not {type(y).__name__}")
     if y.shape != x.shape:
-        raise PluginError(f"{called} must keep the shape {tuple(x.shape)}, but returns {tuple(y.shape)}")
+        raise PluginError(f"{block_name} must keep the shape {tuple(x.shape)}, but returns {tuple(y.shape)}")

@@ -1,17 +1,17 @@
-"""Strides and kernels from the voxel spacing, so that thick slices are not pooled away (nnU-Net's rule)."""
+"""Strides and kernels from the voxel spacing by nnU-Net's rule, which keeps the resolution across thick slices."""
 
 from __future__ import annotations
 
 Triple = tuple[int, int, int]
-SMALLEST_MAP = 4  # voxels along an axis under which it is pooled no further
+SMALLEST_MAP = 4  # voxels along an axis; pooling never goes below this
 
 
 def pooling_from_spacing(patch: Triple, *, spacing: tuple[float, float, float], levels: int) -> tuple[Triple, ...]:
-    """Return one stride (D, H, W) a step down, `levels - 1` in all.
+    """Return the stride (D, H, W) of each downsampling step, `levels - 1` in total.
 
-    An axis is pooled while its spacing is under twice the finest among the axes that still can be pooled, and
-    while its size allows (nnU-Net, Isensee et al. 2021, `get_pool_and_conv_props`). A stride of (1, 1, 1) says
-    that the patch is used up: `space.feasible` refuses such a network.
+    A step pools an axis if its size allows and its spacing is under twice the finest spacing of the axes that can
+    still be pooled (nnU-Net, Isensee et al. 2021, `get_pool_and_conv_props`). A stride of (1, 1, 1) means that the
+    patch is too small for so many levels; `space.feasible` refuses such a network.
     """
     size, mm = list(patch), list(spacing)
     strides: list[Triple] = []
@@ -27,7 +27,7 @@ def pooling_from_spacing(patch: Triple, *, spacing: tuple[float, float, float], 
 
 
 def kernels_from_spacing(spacing: tuple[float, float, float], *, pooling: tuple[Triple, ...]) -> tuple[Triple, ...]:
-    """Return one kernel (D, H, W) a level: 1 along an axis until voxels are near isotropic, then 3 for good."""
+    """Return the kernel (D, H, W) of each level: 1 along an axis until voxels are nearly isotropic, 3 from there on."""
     mm = list(spacing)
     wide = [False] * 3
     kernels: list[Triple] = []
@@ -40,7 +40,7 @@ def kernels_from_spacing(spacing: tuple[float, float, float], *, pooling: tuple[
 
 
 def level_sizes(patch: Triple, pooling: tuple[Triple, ...]) -> tuple[Triple, ...]:
-    """Return the map's size (D, H, W) at each level; strides round up, as strided convolutions do."""
+    """Return the map size (D, H, W) at each level; sizes round up, as in strided convolutions."""
     sizes = [patch]
     for stride in pooling:
         d, h, w = (-(-length // step) for length, step in zip(sizes[-1], stride, strict=True))

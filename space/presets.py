@@ -1,9 +1,9 @@
 """The papers' networks as named points of the space.
 
-Our axes are (D, H, W), D through the slices. The released UNETR++ code names its axes (H, W, D), yet its arrays
-come slices first (patches 64x128x128 and 16x160x160, stems (2, 4, 4) and (1, 4, 4)): its first axis in memory is
-our D. So patches, kernels and strides are taken over in memory order, no weight is transposed, and the tokens, row
-by row in memory there, are row-major over our (D, H, W): position embeddings and token projections fit as they are.
+Our axes are (D, H, W), with D across slices. The released UNETR++ code names its axes (H, W, D), but its arrays store
+slices first (patches 64x128x128 and 16x160x160, stems (2, 4, 4) and (1, 4, 4)): its first axis in memory is our D.
+We therefore copy patches, kernels and strides in memory order and transpose no weights. Its tokens are row-major in
+memory, thus row-major over our (D, H, W): position embeddings and token projections fit unchanged.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ FLAT: Triple = (1, 3, 3)
 class Preset:
     """A paper's network, and the patch, spacing, channels and classes of its experiment.
 
-    Where the paper doesn't say them (`note` tells), patch and spacing are typical values; spacing doesn't reach the
-    network.
+    If the paper doesn't report patch and spacing, they are typical values, as `note` states. Spacing has no effect on
+    the network.
     """
 
     name: str
@@ -70,9 +70,10 @@ def _joint_denseunet() -> Architecture:
 
 
 def _unetrpp(*, stem: Triple, projections: str, residual_units: int) -> Architecture:
-    """Spell UNETR++: EPA three times at each place below full resolution, down and up, 64 projected tokens.
+    """Return UNETR++: three EPA blocks at each encoder and decoder place below full resolution.
 
-    Only the bottleneck has 32. The maps' sizes, so the tokens, come from the patch that it is built for.
+    They project to 64 tokens, in the bottleneck to 32. The patch that the network is built for determines the map
+    sizes and hence the number of tokens.
     """
     values: dict[str, Any] = {
         "encoder": "unetrpp", "channels": (16, 32, 64, 128, 256), "pooling": (stem, CUBE, CUBE, CUBE),
@@ -106,53 +107,55 @@ CSAM_PAPER = "CSAM, WACV 2024"
 JOINT_PAPER = "Zhang, Dong, Li, Joint attention, ISBI 2022"
 UNETRPP_PAPER = "Shaker et al., UNETR++, IEEE TMI 2024"
 MEUNET_PAPER = "Wang et al., meU-net, MIDL 2022"
+RELEASED_COUNT = "Matches the released parameter count."
 
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
         Preset(
             "sau_net", _sau_net(), Context((12, 512, 512), (4.0, 0.7, 0.7), 1, 2), SAU_PAPER,
-            "Widths, 2x2 deconvolutions, the dense units' concatenation and ISA on the last features (before the "
-            "head) are our reading; slices have 512 to 960 pixels and come in twelves to fifteens.",
+            "Our interpretation: widths, 2x2 deconvolutions, concatenation in the dense units, and ISA on the last "
+            "features (before the head). Volumes have 12 to 15 slices of 512 to 960 pixels.",
         ),
         Preset(
             "csam_unet", _csam_unet(uncertainty=True), Context((20, 256, 256), (3.0, 0.6, 0.6), 1, 3), CSAM_PAPER,
-            "Released parameter count; five levels and 20 slices, a patch of our choice. The gates act on the skips "
-            "and the bottleneck: the path downwards is not attended.",
+            "Matches the released parameter count. Five levels, 20 slices; we chose the patch. The gates act on the "
+            "skips and the bottleneck; the encoder path has no attention.",
         ),
         Preset(
             "joint_denseunet", _joint_denseunet(), Context((8, 224, 224), (5.0, 1.0, 1.0), 1, 2), JOINT_PAPER,
-            "All of it is our reading: the paper's text is closed. A 2D DenseNet of growth 32, dense decoder units, "
-            "joint attention at 1/16 and 1/8 of the plane.",
+            "Entirely our interpretation: the paper is not open access. A 2D DenseNet of growth 32, dense decoder "
+            "units, joint attention at 1/16 and 1/8 of the in-plane resolution.",
         ),
         Preset(
             "unetrpp_synapse", _unetrpp(stem=(2, 4, 4), projections="shared", residual_units=1),
-            Context((64, 128, 128), (3.0, 0.76, 0.76), 1, 14), UNETRPP_PAPER, "Released parameter count.",
+            Context((64, 128, 128), (3.0, 0.76, 0.76), 1, 14), UNETRPP_PAPER, RELEASED_COUNT,
         ),
         Preset(
             "unetrpp_acdc", _unetrpp(stem=(1, 4, 4), projections="separate", residual_units=2),
-            Context((16, 160, 160), (10.0, 1.56, 1.56), 1, 4), UNETRPP_PAPER, "Released parameter count.",
+            Context((16, 160, 160), (10.0, 1.56, 1.56), 1, 4), UNETRPP_PAPER, RELEASED_COUNT,
         ),
         Preset(
             "unetrpp_lung", _unetrpp(stem=(1, 4, 4), projections="separate", residual_units=2),
-            Context((32, 192, 192), (1.25, 0.79, 0.79), 1, 2), UNETRPP_PAPER, "Released parameter count.",
+            Context((32, 192, 192), (1.25, 0.79, 0.79), 1, 2), UNETRPP_PAPER, RELEASED_COUNT,
         ),
         Preset(
             "unetrpp_tumor", _unetrpp(stem=(4, 4, 4), projections="raw", residual_units=1),
-            Context((128, 128, 128), (1.0, 1.0, 1.0), 4, 4), UNETRPP_PAPER, "Released parameter count.",
+            Context((128, 128, 128), (1.0, 1.0, 1.0), 4, 4), UNETRPP_PAPER, RELEASED_COUNT,
         ),
         Preset(
             "meunet", _meunet(stages="two-patch", expansion=1.5),
             Context((160, 160, 160), (0.00295, 0.00295, 0.00295), 1, 3), MEUNET_PAPER,
-            "A plain U-Net trained on two patches; its second head, for the expanded patch, is counted.",
+            "A plain U-Net trained on two patches; counts include its second head, for the expanded patch.",
         ),
         Preset(
             "meunet_cascade",
             _meunet(**{"stages": "cascade", "cascade.first": (1.5, 1.75), "cascade.join": "post",
                        "cascade.levels": (0, 1, 2, 3)}),
             Context((160, 160, 160), (0.00295, 0.00295, 0.00295), 1, 3), MEUNET_PAPER,
-            "Two first networks (meunet, trained on patches 1.5 and 1.75 times as large) and a second one, whose every "
-            "decoder level takes their one-hot predictions (background included: our reading) of the same patch.",
+            "Two first networks (meunet, trained on patches 1.5 and 1.75 times as large) and a second network. Each of "
+            "its decoder levels takes their one-hot predictions of the same patch, including background (our "
+            "interpretation).",
         ),
     )
 }  # fmt: skip

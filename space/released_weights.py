@@ -1,8 +1,8 @@
-"""The released names of whole networks' weights, two ways: UNETR++ (all four variants) and CSAM's encoder.
+"""Convert state dicts between released names and ours: UNETR++ (all four variants) and CSAM's encoder.
 
-Sources: unetr_plus_plus at dcba1c6e, CSAM at a0029206. A released 2D convolution's weight (C, C_in, k, k) is ours of
-(C, C_in, 1, k, k); UNETR++'s weights are ours as they are (for the order of axes and tokens see `space.presets`).
-CSAM's released decoder can't run, so its names are left out.
+Sources: unetr_plus_plus at dcba1c6e, CSAM at a0029206. A released 2D convolution weight (C, C_in, k, k) becomes
+(C, C_in, 1, k, k); UNETR++'s weights need no conversion (see `space.presets` for the order of axes and tokens).
+CSAM's released decoder does not run; the tables omit its names.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from space.place import BOTTLENECK, Place, down_place
 
 
 def from_released(state: Mapping[str, Tensor], architecture: Architecture) -> dict[str, Tensor]:
-    """Rename a released state dict to the names of the network that `architecture` spells.
+    """Convert a released state dict to the names and shapes of the network of `architecture`.
 
-    Raises ValueError for names that the table doesn't hold.
+    Raises ValueError for names that are not in the table.
     """
     table = {theirs: ours for ours, theirs in released_prefixes(architecture).items()}
     renamed = _rename(state, table)
@@ -28,7 +28,7 @@ def from_released(state: Mapping[str, Tensor], architecture: Architecture) -> di
 
 
 def to_released(state: Mapping[str, Tensor], architecture: Architecture) -> dict[str, Tensor]:
-    """Rename the other way; of CSAM's network the encoder's weights alone."""
+    """Convert a state dict to the released names and shapes; for CSAM, only the encoder's weights."""
     table = released_prefixes(architecture)
     if architecture["encoder"] != "csam":
         return _rename(state, table)
@@ -38,7 +38,7 @@ def to_released(state: Mapping[str, Tensor], architecture: Architecture) -> dict
 
 
 def released_prefixes(architecture: Architecture) -> dict[str, str]:
-    """Return {our prefix: the released one}. Raises ValueError where no released code is known."""
+    """Return {our prefix: released prefix}. Raises ValueError for families without released weights."""
     family = architecture["encoder"]
     if family == "unetrpp":
         return _unetrpp_prefixes(architecture.levels)
@@ -48,7 +48,7 @@ def released_prefixes(architecture: Architecture) -> dict[str, str]:
 
 
 def _unetrpp_prefixes(levels: int) -> dict[str, str]:
-    """The encoder counts its stages from 0 below full resolution, decoders from 2 at full resolution."""
+    """The released encoder numbers its stages from 0 below full resolution, its decoders from 2 at full resolution."""
     table = {"down.0.": "encoder1.", "up.0.": "decoder2.decoder_block.0."}
     for level in range(1, levels):
         place = down_place(level, levels)
@@ -72,7 +72,7 @@ def _csam_prefixes(levels: int) -> dict[str, str]:
 
 
 def _widened(value: Tensor) -> Tensor:
-    """Return a 2D convolution's weight as ours; a bias as it is."""
+    """Add the depth axis to a 2D convolution weight; return a bias unchanged."""
     return value.unsqueeze(2) if value.dim() == 4 else value
 
 
@@ -85,5 +85,5 @@ def _rename(state: Mapping[str, Tensor], table: Mapping[str, str]) -> dict[str, 
         else:
             renamed[table[prefix] + name.removeprefix(prefix)] = value
     if unknown:
-        raise ValueError(f"{len(unknown)} names are not in the table of released names: {', '.join(unknown[:3])}")
+        raise ValueError(f"no counterpart for {len(unknown)} of {len(state)} names, e.g. {', '.join(unknown[:3])}")
     return renamed

@@ -1,4 +1,4 @@
-"""A space: axes with conditions and rules, and the pure operations on their choices."""
+"""The search space: axes with conditions and rules, and sampling, mutation and enumeration of decisions."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from space.count import count_decisions
 from space.specs.registry import BUILT_IN
 from space.specs.spec import BlockSpec
 
-MOST_DRAWS = 10_000  # of one sample, before the forbidden share is called too large
+MAX_DRAWS = 10_000  # per sample, before sampling gives up
 
 
 @dataclass(frozen=True)
 class Space:
-    """Axes in an order in which each comes after those that its condition names, and the patch they meet.
+    """A search space: its axes, each after all axes in its condition, its rules, and the networks' input.
 
-    `blocks` are those that a place may hold. With a `base` the axes are those that a study opens on it: what isn't
-    decided is the base's.
+    `blocks` lists the attention blocks that places may have. With a `base`, the axes are those that a study opens on
+    it; everything else stays as in the base.
     """
 
     axes: tuple[Axis, ...]
@@ -38,22 +38,21 @@ class Space:
         return {axis.name: axis for axis in self.axes}
 
     def open_axes(self, decisions: Mapping[str, Value]) -> list[Axis]:
-        """Return the axes that exist under these decisions."""
+        """Return the axes that are open under these decisions."""
         return [axis for axis in self.axes if axis.is_open(decisions)]
 
     def architecture(self, decisions: Mapping[str, Value]) -> Architecture:
-        """Spell the network out; decisions must be complete."""
+        """Return the architecture of complete decisions."""
         return canonical(decisions, self.context, self.base, blocks=self.blocks)
 
     def forbidden(self, decisions: Mapping[str, Value]) -> str:
-        """Return why the study forbids complete decisions; empty where it doesn't."""
+        """Return why the study forbids these complete decisions; empty if it allows them."""
         return next((rule.why for rule in self.rules if rule.forbids(decisions)), "")
 
     def complete(self, partial: Mapping[str, Value]) -> Decisions:
-        """Fill what is not said with each axis's first choice, and drop closed axes.
+        """Fill missing decisions with each axis's first choice, and drop closed axes.
 
-        Raises DecisionError for names and values that the space doesn't hold, all at once, and for decisions that
-        the study forbids.
+        Raises DecisionError with all unknown names and values, or for decisions that the study forbids.
         """
         problems = [(name, "no such axis in this space") for name in partial if name not in self.by_name]
         for name, value in partial.items():
@@ -69,18 +68,18 @@ class Space:
         return decisions
 
     def sample(self, rng: Random) -> Decisions:
-        """Decide every open axis at random, evenly over its choices, until the study doesn't forbid it.
+        """Draw each open axis uniformly over its choices; redraw until the study allows the decisions.
 
-        Raises DecisionError where nearly everything is forbidden.
+        Raises DecisionError after MAX_DRAWS forbidden draws.
         """
-        for _ in range(MOST_DRAWS):
+        for _ in range(MAX_DRAWS):
             decisions = self.walk(lambda axis: rng.choice(axis.choices))
             if not self.forbidden(decisions):
                 return decisions
-        raise DecisionError((("forbid", f"the rules refused {MOST_DRAWS} random networks in a row"),))
+        raise DecisionError((("forbid", f"the rules excluded {MAX_DRAWS} random networks in a row"),))
 
     def neighbours(self, decisions: Mapping[str, Value]) -> Iterator[Decisions]:
-        """Yield every decision set that differs in exactly one decision; closed axes healed, first choices opened."""
+        """Yield all allowed decision sets that differ in one decision; newly opened axes take their first choice."""
         for axis in self.open_axes(decisions):
             for choice in axis.choices:
                 if choice == decisions[axis.name]:
@@ -91,12 +90,12 @@ class Space:
                     yield other
 
     def enumerate(self) -> Iterator[Decisions]:
-        """Yield every complete decision set once."""
+        """Yield each allowed complete decision set once."""
         return (decisions for decisions in self._extend({}, 0) if not self.forbidden(decisions))
 
     @cached_property
     def size(self) -> int:
-        """Exact number of complete decision sets, counted without making them."""
+        """The exact number of allowed complete decision sets, counted without enumeration."""
         return count_decisions(self.axes, self.rules)
 
     def _extend(self, decided: Decisions, index: int) -> Iterator[Decisions]:
@@ -111,7 +110,7 @@ class Space:
             yield from self._extend({**decided, axis.name: choice}, index + 1)
 
     def walk(self, choose: Callable[[Axis], Value]) -> Decisions:
-        """Decide the axes in their order, each open one by `choose`."""
+        """Decide the axes in order, each open axis by `choose`."""
         decided: Decisions = {}
         for axis in self.axes:
             if axis.is_open(decided):

@@ -1,4 +1,4 @@
-"""A 2D encoder of timm's that runs over a volume slice by slice."""
+"""A 2D timm encoder applied to a volume slice by slice."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch.nn import functional
 
 from space.timm_info import PREFIX, timm_stages
 
-SMALLEST = 32  # pixels along a side: below, some of timm's models fail
+SMALLEST = 32  # pixels along a side; some timm models fail below
 
 
 class TimmSlices(nn.Module):
-    """The first `levels` stages of a timm model (Wightman), as maps of a volume.
+    """The first `levels` stages of a timm model (Wightman), as feature maps of a volume.
 
-    Slices are images of a batch, so that batch norm's statistics are over all of them. Planes are filled up with zeros
-    at their ends to a multiple of the deepest stride, and to 32 pixels, and maps are cropped back.
+    Slices form one batch of images: batch norm's statistics cover all slices. Slices are zero-padded at the end to a
+    multiple of the deepest stride, at least 32 pixels, and the feature maps cropped accordingly.
     """
 
     def __init__(self, name: str, in_channels: int, *, levels: int) -> None:
@@ -28,7 +28,7 @@ class TimmSlices(nn.Module):
         self.net = make_timm(name, in_channels, levels=levels, pretrained=False)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Shape (B, C, D, H, W) to one (B, C_level, D, ceil(H / r), ceil(W / r)) a level."""
+        """Shape (B, C, D, H, W) to (B, C_level, D, ceil(H / r), ceil(W / r)) for each level."""
         batch, channels, depth, height, width = x.shape
         slices = x.transpose(1, 2).reshape(batch * depth, channels, height, width)
         right, below = (_missing(length, self.reductions[-1]) for length in (width, height))
@@ -41,21 +41,21 @@ class TimmSlices(nn.Module):
 
 
 def make_timm(name: str, in_channels: int, *, levels: int, pretrained: bool) -> nn.Module:
-    """Make timm's feature extractor, cut behind its last stage that is asked for.
+    """Create timm's feature extractor, truncated after stage `levels`.
 
-    With `pretrained` timm fetches its weights, its first layer made to fit the channels. Some of timm's own extractors
-    (EfficientNet, MobileNet) keep and run all stages: the getter form cuts, where a model has it.
+    With `pretrained`, timm fetches its weights and adapts the first layer to the input channels. Some default
+    extractors (EfficientNet, MobileNet) keep and run all stages; the getter form, if the model supports it, truncates.
     """
     settings = {"features_only": True, "in_chans": in_channels, "out_indices": tuple(range(levels))}
     try:
-        made: nn.Module = timm.create_model(name, feature_cls="getter", pretrained=pretrained, **settings)
+        network: nn.Module = timm.create_model(name, feature_cls="getter", pretrained=pretrained, **settings)
     except (AttributeError, AssertionError, NotImplementedError):
-        made = timm.create_model(name, pretrained=pretrained, **settings)
-    return made
+        network = timm.create_model(name, pretrained=pretrained, **settings)
+    return network
 
 
 def _missing(length: int, multiple: int) -> int:
-    """Return how many pixels a side lacks to the next multiple of the stride that isn't below SMALLEST."""
+    """Return the padding of a side to the next multiple of the stride that is at least SMALLEST."""
     enough = -(-SMALLEST // multiple) * multiple
     missing: Any = torch.sym_max(-length % multiple, enough - length)  # a plain max would fix the side in a trace
     return missing  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""What timm's encoders give at each stage, known without loading them (timm brings torch with it)."""
+"""Channels and reductions of timm encoders' stages; for common models without importing timm, which imports torch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from functools import lru_cache
 from space.architecture import Value
 
 PREFIX = "timm:"
-PLANE = (128, 192)  # of the image that an unknown model is tried on
+PLANE = (128, 192)  # (H, W) of the image that unknown models are probed with
 
 
 @dataclass(frozen=True)
 class Stages:
-    """Channels of each stage's features, and how many times smaller than the image they are in the plane."""
+    """The channels of each stage's features, and their in-plane reduction relative to the image."""
 
     channels: tuple[int, ...]
     reductions: tuple[int, ...]
@@ -30,13 +30,13 @@ KNOWN = {
 
 
 def is_timm(encoder: Value) -> bool:
-    """Tell whether an encoder is one of timm's."""
+    """Return whether an encoder is a timm model."""
     return isinstance(encoder, str) and encoder.startswith(PREFIX)
 
 
 @lru_cache
 def timm_stages(name: str) -> Stages:
-    """Return the stages of a `features_only` model. Raises ValueError where timm has none of this name."""
+    """Return the stages of a `features_only` model. Raises ValueError for unknown and unsuitable models."""
     if name in KNOWN:
         return KNOWN[name]
     import timm
@@ -50,17 +50,17 @@ def timm_stages(name: str) -> Stages:
         raise ValueError(f"timm has no model {name!r}{hint}")
     try:
         with torch.device("meta"):
-            made = timm.create_model(name, features_only=True, pretrained=False)
-            stages = Stages(tuple(made.feature_info.channels()), tuple(made.feature_info.reduction()))
-            given = [tuple(features.shape) for features in made(torch.zeros(1, 3, *PLANE))]
+            model = timm.create_model(name, features_only=True, pretrained=False)
+            stages = Stages(tuple(model.feature_info.channels()), tuple(model.feature_info.reduction()))
+            shapes = [tuple(features.shape) for features in model(torch.zeros(1, 3, *PLANE))]
     except (RuntimeError, AttributeError, NotImplementedError, TypeError, AssertionError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"timm's {name!r} gives no features at several scales of any image: {said}") from None
+        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"timm's {name!r} has no multi-scale features for images of any size: {detail}") from None
     sizes = zip(stages.channels, stages.reductions, strict=True)
     expected = [(1, channels, *(side // step for side in PLANE)) for channels, step in sizes]
-    if given != expected:
-        raise ValueError(f"timm's {name!r} gives features of other shapes than it says: {given}, not {expected}")
+    if shapes != expected:
+        raise ValueError(f"timm's {name!r} returns features of shapes {shapes}, but declares {expected}")
     steps = zip(stages.reductions, stages.reductions[1:], strict=False)
     if any(coarse % fine or coarse == fine for fine, coarse in steps):
-        raise ValueError(f"timm's {name!r} doesn't shrink its features stage by stage: {stages.reductions}")
+        raise ValueError(f"timm's {name!r} doesn't reduce resolution at each stage: reductions {stages.reductions}")
     return stages

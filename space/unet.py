@@ -1,4 +1,4 @@
-"""The U: encoder levels, bottleneck, skips and decoder levels, each with a place for an attention block."""
+"""The U-Net: encoder levels, bottleneck, skips and decoder levels, each with a place for an attention block."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ SUPERVISED_LEVELS = 3  # with deep supervision: full resolution and at most two 
 class UNet(nn.Module):
     """A U-shaped segmentation network: encoder levels, bottleneck, skips and decoder levels.
 
-    An `Architecture` spells it out. Shape: (B, in_channels, D, H, W) to logits (B, classes, D, H, W), any D, H, W;
-    strides round sizes up and maps grow back to their skip's size, so odd sizes need no padding. `supervised` gives
-    the training outputs.
-    After a stem logits grow back linearly. The second network of a cascade takes the first ones' one-hot predictions
-    as its input's last channels.
+    An `Architecture` defines the network. Shape: (B, in_channels, D, H, W) to logits (B, classes, D, H, W), any D, H,
+    W: strides round sizes up and decoder maps are cropped or resized to their skip's size, hence odd sizes need no
+    padding. `supervised` returns the training outputs.
+    After a stem, logits are upsampled trilinearly. The second network of a cascade takes the first networks' one-hot
+    predictions as the last channels of its input.
     """
 
     def __init__(self, architecture: Architecture, *, in_channels: int, classes: int, patch: Triple) -> None:
@@ -75,9 +75,9 @@ class UNet(nn.Module):
         return self._logits(self._decoded(x)[0], x)
 
     def supervised(self, x: Tensor) -> list[Tensor]:
-        """Return logits for the loss: full resolution first, then those of the coarser supervised levels.
+        """Return logits for the loss: full resolution first, then the coarser supervised levels.
 
-        A two-patch network's second head is not among them: see `space.stages.two_patch_network`.
+        They exclude the second head of a two-patch network; see `search.training.schemes.two_patch_network`.
         """
         finest, *coarser = self._decoded(x)[: self.supervised_heads]
         heads = [*self.heads][1 : self.supervised_heads]
@@ -91,7 +91,7 @@ class UNet(nn.Module):
         return logits
 
     def encode(self, x: Tensor, *, first: int = 0) -> list[Tensor]:
-        """Return the attended maps from level `first` down; x is what that level takes in."""
+        """Return the encoder's maps after attention from level `first` down; x is the input of that level."""
         image, maps = x, []
         if self.backbone is not None:
             maps = [self.down[0](image), *self.backbone(image)]
@@ -103,7 +103,7 @@ class UNet(nn.Module):
         return maps
 
     def decode(self, maps: list[Tensor], *, first: int = 0, predictions: Tensor | None = None) -> list[Tensor]:
-        """Return the decoder's maps from level `first` down; `maps` are the encoder's, bottleneck last."""
+        """Return the decoder's maps, finest (level `first`) first; `maps` are the encoder's, bottleneck last."""
         x = maps[-1]
         decoded: list[Tensor] = []
         for level in reversed(range(first, self.levels - 1)):
@@ -117,12 +117,12 @@ class UNet(nn.Module):
         return decoded
 
     def attend(self, place: Place, x: Tensor) -> Tensor:
-        """Return x as the attention block at this place leaves it; itself where there is none."""
+        """Apply the attention block at this place, if any."""
         name = str(place)
         return self.attention[name](x) if name in self.attention else x
 
     def _decoded(self, x: Tensor) -> list[Tensor]:
-        """Return the decoder's map at each level, full resolution first."""
+        """Return the decoder's maps, full resolution first."""
         if not self.prediction_levels:
             return self.decode(self.encode(x))
         image = x[:, : self.image_channels]
@@ -131,7 +131,7 @@ class UNet(nn.Module):
 
 
 class _Grow(nn.Module):
-    """Bring the deeper map to its skip's size, and to its channels unless `nearest-only` keeps them."""
+    """Upsample the deeper map to its skip's size, and convert its channels unless `nearest-only` keeps them."""
 
     def __init__(self, how: str, in_channels: int, out_channels: int, stride: Triple) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class _Grow(nn.Module):
             self.change = nn.Identity()
         elif how == "transposed":
             self.change = nn.ConvTranspose3d(in_channels, out_channels, stride, stride, bias=False)
-        elif how == "linear-conv":  # CSAM's authors': corners on corners, then a convolution of the plane that grew
+        elif how == "linear-conv":  # as in CSAM's code: aligned corners, then a convolution along the upsampled axes
             depth, height, width = (1 if step == 1 else 3 for step in stride)
             margin = (depth // 2, height // 2, width // 2)
             self.change = nn.Conv3d(in_channels, out_channels, (depth, height, width), padding=margin)
@@ -156,7 +156,7 @@ class _Grow(nn.Module):
             grown = resize(x, skip.shape[2:], mode="trilinear", align_corners=True)
             return self.change(grown)  # type: ignore[no-any-return]
         x = self.change(x)
-        if self.how == "transposed":  # strides rounded up on the way down: at most one stride's rows too many
+        if self.how == "transposed":  # the encoder rounded sizes up: crop at most stride - 1 voxels per axis
             return x[:, :, : skip.shape[2], : skip.shape[3], : skip.shape[4]]
         nearest = self.how in ("nearest", "nearest-only")
         x = resize(x, skip.shape[2:], mode="nearest") if nearest else resize(x, skip.shape[2:], mode="trilinear")
@@ -164,7 +164,7 @@ class _Grow(nn.Module):
 
 
 def _attention(architecture: Architecture, place: Place, sizes: tuple[Triple, ...]) -> nn.Module:
-    """Build the block at a place."""
+    """Build the attention block at a place."""
     spec, site = spec_at(architecture, place), site_at(architecture, place, sizes)
     block = build_block(spec, site, architecture.options(place))
     if place.is_down:

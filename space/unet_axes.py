@@ -1,4 +1,4 @@
-"""Every axis of the U-shaped space, with its choices and conditions."""
+"""All axes of the U-Net space, with their choices and conditions."""
 
 from __future__ import annotations
 
@@ -13,48 +13,49 @@ from space.timm_info import is_timm
 
 LEVELS: tuple[int, ...] = (3, 4, 5, 6)
 OWN = ("plain", "residual", "dense")
-ENCODERS = (*OWN, "unetrpp")  # and `timm:NAME`, where a study names it
+ENCODERS = (*OWN, "unetrpp")  # and `timm:NAME` if a study lists it
 When = tuple[tuple[str, tuple[Value, ...]], ...]
 
 
 def network_axes(encoders: Sequence[Value]) -> tuple[Axis, ...]:
-    """Return the axes of the network as a whole, for these choices of encoder."""
+    """Return the axes that concern the whole network, for these encoder choices."""
     timm = tuple(encoder for encoder in encoders if is_timm(encoder))
     units, own = ("encoder", (*OWN, *timm)), ("encoder", OWN)
     single, cascade = ("stages", ("single",)), ("stages", ("cascade",))
-    made: tuple[tuple[str, tuple[Value, ...], str, When], ...] = (
-        ("encoder", ENCODERS, "what stands at each level on the way down", ()),
+    rows: tuple[tuple[str, tuple[Value, ...], str, When], ...] = (
+        ("encoder", ENCODERS, "unit of each encoder level", ()),
         ("pretrained", (False, True), "start from timm's published weights", (("encoder", timm),)),
-        ("levels", LEVELS, "resolutions, the bottleneck's included", ()),
-        ("stages", ("single", "two-patch", "cascade"), "one network, meU-net's two patches, or its cascade", ()),
-        ("expansion", (1.5, 1.25, 1.75), "the larger patch over the standard one", (("stages", ("two-patch",)),)),
-        ("cascade.first", ((1.5,), (1.0,), (1.5, 1.75)), "first networks, by their patches' expansion", (cascade,)),
-        ("cascade.join", ("post", "pre"), "first predictions join decoder levels, or the image", (cascade,)),
-        ("cascade.levels", ("all", "finest", "coarsest"), "decoder levels that predictions join",
+        ("levels", LEVELS, "number of resolutions, including the bottleneck's", ()),
+        ("stages", ("single", "two-patch", "cascade"), "a single network, meU-net's two patches, or its cascade", ()),
+        ("expansion", (1.5, 1.25, 1.75), "size of the larger patch relative to the standard one",
+         (("stages", ("two-patch",)),)),
+        ("cascade.first", ((1.5,), (1.0,), (1.5, 1.75)), "patch expansion of each first network", (cascade,)),
+        ("cascade.join", ("post", "pre"), "where first predictions join: decoder levels, or the image", (cascade,)),
+        ("cascade.levels", ("all", "finest", "coarsest"), "decoder levels that first predictions join",
          (("cascade.join", ("post",)),)),
         ("width", (8, 16, 24, 32), "channels at full resolution", ()),
-        ("growth", (2.0, 1.5), "factor of the channels per level", ()),
-        ("width_cap", (320,), "most channels at any level", ()),
-        ("stem_stride", (1, 2), "stride of a stem before the first level", (own, single)),
-        ("stem_kernel", (3, 5, 7), "its kernel", (("stem_stride", (2,)),)),
-        ("repeats", (2, 1, 3), "convolutions in a unit", (units,)),
+        ("growth", (2.0, 1.5), "factor by which channels grow per level", ()),
+        ("width_cap", (320,), "maximum channels at any level", ()),
+        ("stem_stride", (1, 2), "stride of a stem before the first level; 1: no stem", (own, single)),
+        ("stem_kernel", (3, 5, 7), "kernel size of the stem", (("stem_stride", (2,)),)),
+        ("repeats", (2, 1, 3), "convolutions per unit", (units,)),
         ("kernels", ("auto", "2d", "3d"), "kernel of each level: from the spacing, 1x3x3, or 3x3x3", (units,)),
         ("norm", ("instance", "batch", "group", "layer", "slice"), "normalisation", (units,)),
         ("activation", ("leakyrelu", "relu", "gelu", "silu"), "activation", (units,)),
         ("dropout", (0.0, 0.1, 0.2), "dropout inside units", (units,)),
         ("downsampling", ("strided", "max"), "strided convolution, or max pooling", (own, single)),
-        ("upsampling", ("linear", "nearest", "transposed"), "how maps grow back", ()),
+        ("upsampling", ("linear", "nearest", "transposed"), "how the decoder upsamples", ()),
         ("skip", ("concat", "add"), "how a skip joins the decoder", (units,)),
-        ("deep_supervision", (True, False), "losses at the coarser decoder levels too",
+        ("deep_supervision", (True, False), "additional losses at coarser decoder levels",
          (("stages", ("single", "cascade")),)),
     )  # fmt: skip
-    return tuple(Axis(name, choices, meaning, when) for name, choices, meaning, when in made)
+    return tuple(Axis(name, choices, meaning, when) for name, choices, meaning, when in rows)
 
 
 def full_axes(
     placement: str, encoders: Sequence[Value] = ENCODERS, blocks: Sequence[BlockSpec] = BUILT_IN
 ) -> tuple[Axis, ...]:
-    """Return all axes, places of a group decided together (`tied`) or one by one (`each`)."""
+    """Return all axes; the places of a group share one decision (`tied`) or have one each (`each`)."""
     axes = list(network_axes(encoders))
     names = (NONE, *(block.name for block in blocks))
     for group in GROUPS:
@@ -70,17 +71,17 @@ def _option_axes(block: BlockSpec, place: Place, when: When) -> list[Axis]:
     inside = (*when, (attention_at(place), (block.name,)))
     axes = []
     for option in block.options:
-        asked = tuple((option_at(block.name, other, place), allowed) for other, allowed in option.when)
+        conditions = tuple((option_at(block.name, other, place), allowed) for other, allowed in option.when)
         name = option_at(block.name, option.name, place)
-        axes.append(Axis(name, option.choices, option.meaning, (*inside, *asked)))
+        axes.append(Axis(name, option.choices, option.meaning, (*inside, *conditions)))
     return axes
 
 
 def _places(group: Place, placement: str) -> list[tuple[Place, When]]:
-    """List the places of a group that are decided, and when each exists.
+    """List a group's attention places, each with the conditions under which its axis is open.
 
-    An encoder of timm runs as one, so that attention meets its maps on the skips; beside UNETR++'s stem, full
-    resolution has no way down but its skip.
+    A timm encoder runs as a whole: attention can act on its maps only on the skips. UNETR++ has no encoder place at
+    full resolution, where only the skip leads on.
     """
     if group == BOTTLENECK:
         return [(group, ())]

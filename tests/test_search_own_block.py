@@ -184,9 +184,9 @@ def test_the_runs_folder_keeps_the_code_that_ran(own):
     ("blocks", "message"),
     [
         ("[./gone.py]", r"blocks\.0: \./gone\.py can't be read: No such file"),
-        ("[../slice_se.py]", r"blocks\.0: '\.\./slice_se\.py' should be a Python file beside the study"),
+        ("[../slice_se.py]", r"blocks\.0: '\.\./slice_se\.py' must be a Python file beside the study"),
         ("[./slice_se.py, ./slice_se.py]", r"blocks\.1: '\./slice_se\.py' is listed twice"),
-        ("[nowhere.blocks]", r"blocks\.0: no installed package has blocks called 'nowhere\.blocks'"),
+        ("[nowhere.blocks]", r"blocks\.0: no installed package provides blocks named 'nowhere\.blocks'"),
         ("[7]", r"blocks\.0: .*should be a valid string"),
     ],
 )

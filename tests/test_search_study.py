@@ -62,7 +62,7 @@ def test_all_mistakes_are_reported_at_once_with_their_positions(tmp_path):
         "study.yaml:1:1: name: 'a study' is not valid: use at most 64 letters",
         "study.yaml:4:3: data.gruop: unknown key; did you mean 'group'? (allowed: path, group,",
         "study.yaml:6:9: space.fix.encodr: no axis is called 'encodr'; did you mean 'encoder'?",
-        "study.yaml:6:24: space.fix.width: 0 is not a whole number from 1 to 1024",
+        "study.yaml:6:24: space.fix.width: 0 is not an integer from 1 to 1024",
         "study.yaml:7:13: space.choices.attention@skips: 'cbam' is not a choice; did you mean 'csam'?",
         "study.yaml:9:3: objectives.dice: 'maximise' is not known",
         "study.yaml:10:12: objectives.memory.budget: '8 GiBs' is not a size; use a form such as 8 GiB",

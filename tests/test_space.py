@@ -89,9 +89,9 @@ def test_forbidden_combinations_are_never_sampled_listed_or_counted(placement):
     ("forbid", "message"),
     [
         ([({"encodr": "plain"}, "")], "forbid.0.when.encodr: no axis is called 'encodr'; did you mean 'encoder'"),
-        ([({}, "why")], "forbid.0.when: an empty condition forbids everything"),
+        ([({}, "why")], "forbid.0.when: an empty condition would forbid all networks"),
         ([({"encoder": ["plain", "vgg"]}, "")], "forbid.0.when.encoder: 'vgg' is not a choice here .choices: plain"),
-        ([({"encoder": ["plain", "residual"]}, "")], "forbid: the rules leave no network to choose"),
+        ([({"encoder": ["plain", "residual"]}, "")], "forbid: the rules exclude all networks of the space"),
     ],
 )
 def test_an_impossible_rule_is_refused(forbid, message):
@@ -137,12 +137,16 @@ def test_a_bases_block_can_be_removed_or_replaced():
 @pytest.mark.parametrize(
     ("base", "opened", "message"),
     [
-        ("meunet", ["norm"], "open.0: 'norm' can't be opened: the units of 'me' have a form of their own"),
-        ("meunet", ["width"], "open.0: 'width' can't be opened: this base spells the widths of its decoder"),
-        ("unetrpp_acdc", ["skip"], "open.0: 'skip' can't be opened: UNETR.. adds"),
-        ("sau_net", ["attention", "levels"], "open.1: 'levels' can't be opened on a base: it makes another network"),
+        ("meunet", ["norm"], "open.0: 'norm' can't be opened: the units of 'me' have a fixed form"),
+        ("meunet", ["width"], "open.0: 'width' can't be opened: this base sets the widths of its decoder"),
+        ("unetrpp_acdc", ["skip"], "open.0: 'skip' can't be opened: UNETR.. always adds its skips"),
+        (
+            "sau_net",
+            ["attention", "levels"],
+            "open.1: 'levels' can't be opened on a base: it defines a different network",
+        ),
         ("sau_net", ["atention@skips"], "open.0: no axis is called 'atention@skips'; did you mean 'attention@skips'"),
-        (None, ["norm"], "open: axes are opened on a base; name one under `base`"),
+        (None, ["norm"], "open: needs a base network, set with `base`"),
     ],
 )
 def test_axes_that_cannot_be_opened_are_refused(base, opened, message):
@@ -230,10 +234,10 @@ def test_a_network_that_cannot_be_built_is_refused_with_the_reason():
     [
         ({"encodr": "plain"}, {}, "no axis is called 'encodr'; did you mean 'encoder'"),
         ({"encoder": "plian"}, {}, "'plian' is not a choice; did you mean 'plain'"),
-        ({"width": 0}, {}, "0 is not a whole number from 1 to 1024"),
+        ({"width": 0}, {}, "0 is not an integer from 1 to 1024"),
         ({"dropout": True}, {}, "True is not a number from 0 to 0.9"),
-        ({}, {"attention@skips": []}, "an empty list leaves nothing to choose"),
-        ({"width": 8}, {"width": [8, 16]}, "'width' is fixed already"),
+        ({}, {"attention@skips": []}, "the list of choices is empty"),
+        ({"width": 8}, {"width": [8, 16]}, "'width' is already set under `fix`"),
         ({"deep_supervision": 1}, {}, "1 is not a choice"),
     ],
 )
@@ -287,5 +291,5 @@ def test_units_of_a_papers_network_can_be_others_of_the_same_form():
     space = narrow_space(CUBIC, Narrowing(fix={"encoder": "plain"}, base=base, open=("encoder",)))
     plain = space.architecture(space.complete({}))
     assert {name for name, value in plain.entries if base.get(name) != value} == {"encoder"}
-    with pytest.raises(DecisionError, match="the units of 'csam' have a form of their own"):
+    with pytest.raises(DecisionError, match="the units of 'csam' have a fixed form"):
         narrow_space(CUBIC, Narrowing(base=PRESETS["csam_unet"].architecture, open=("encoder",)))

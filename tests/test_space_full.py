@@ -166,13 +166,13 @@ def test_equal_networks_have_equal_fingerprints():
         (
             LARGE,
             {"encoder": "unetrpp", "stages": "two-patch"},
-            "two-patch training needs a second level that reads the first: unetrpp has none",
+            "two-patch training needs a level that reads the first level: unetrpp has none",
         ),
         (LARGE, {"encoder": "unetrpp", "stages": "cascade", "cascade.levels": "finest"}, "unetrpp has none"),
         (
             LARGE,
             {"encoder": "unetrpp", "stages": "cascade", "cascade.first": (1.0,)},
-            "unetrpp has no decoder unit below full resolution that predictions could join: finest, or pre",
+            "unetrpp has no decoder unit below full resolution that predictions could join: use cascade.levels finest",
         ),
     ],
 )

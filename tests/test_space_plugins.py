@@ -78,10 +78,10 @@ def test_changed_code_is_another_architecture(tmp_path):
     assert one["code.own"] != other["code.own"] and one.fingerprint != other.fingerprint
     assert build(one, CONTEXT).state_dict().keys() == build(other, CONTEXT).state_dict().keys()
     with pytest.raises(
-        DecisionError, match=r"base: it was trained with other code of the block 'own' \(\w+, now \w+\)"
+        DecisionError, match=r"base: the code of the block 'own' has changed since training \(\w+, now \w+\)"
     ):
         own_space(codes[1], base=one, open=["upsampling"])
-    with pytest.raises(DecisionError, match="base: it holds the block 'own'; name its file or package under `blocks`"):
+    with pytest.raises(DecisionError, match="base: contains the block 'own'; add its file or package under `blocks`"):
         own_space(base=one, open=["upsampling"])
 
 
@@ -102,15 +102,15 @@ def test_a_worker_runs_the_text_that_travelled_whatever_lies_on_its_disk(tmp_pat
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (SCALE, r'\./own\.py holds no BlockSpec; add one, as BLOCK = BlockSpec\("my_block", MyBlock\)'),
-        ("import nothing_like_it\n", r"\./own\.py:1: ModuleNotFoundError: .*can import only what is installed"),
+        (SCALE, r'\./own\.py defines no BlockSpec; add e.g. BLOCK = BlockSpec\("my_block", MyBlock\)'),
+        ("import nothing_like_it\n", r"\./own\.py:1: ModuleNotFoundError: .*can import installed packages only"),
         (HEAD + "class A(nn.Module:\n", r"\./own\.py:4: SyntaxError"),
         (HEAD + "raise SystemExit(3)\n", r"\./own\.py:4: SystemExit: 3"),
-        (SCALE + 'B = BlockSpec("isa", Scale)\n', r"names a block 'isa', which voxnas itself has too; rename one"),
+        (SCALE + 'B = BlockSpec("isa", Scale)\n', r"defines a block 'isa', as does voxnas itself; rename one of them"),
         (SCALE + 'B = BlockSpec("My.Block", Scale)\n', r"a block can't be called 'My\.Block': small letters"),
         (SCALE + 'B = BlockSpec("none", Scale)\n', "a block can't be called 'none'"),
         (SCALE + "B = BlockSpec(3, Scale)\n", "a block can't be called 3"),
-        (SCALE + 'B = BlockSpec("own", print)\n', "block 'own' needs an nn.Module's class, not <built-in"),
+        (SCALE + 'B = BlockSpec("own", print)\n', "block 'own' needs a subclass of nn.Module, not <built-in"),
         (SCALE + 'B = BlockSpec("own", "torch.nn:Nothing")\n', "'torch.nn:Nothing' can't be imported"),
         (SCALE + 'B = BlockSpec("own", Scale, options=["a"])\n', "options of block 'own' are Options, not 'a'"),
         (SCALE + 'B = BlockSpec("own", Scale, macs=7)\n', "block 'own': macs must be a function, not 7"),
@@ -126,7 +126,7 @@ def test_a_worker_runs_the_text_that_travelled_whatever_lies_on_its_disk(tmp_pat
         ),
         (
             SCALE.replace("x * self.weight", "[x * self.weight]") + 'B = BlockSpec("own", Scale)\n',
-            "must return one tensor, not list",
+            "must return a single tensor, not list",
         ),
         (
             SCALE.replace("self, channels", "self, channels, heads") + 'B = BlockSpec("own", Scale)\n',
@@ -142,7 +142,7 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, text, message):
 
 @pytest.mark.parametrize("name", ["../own.py", "/tmp/own.py", "sub/own.txt", "a.b/c"])
 def test_a_file_lies_beside_the_study(tmp_path, name):
-    with pytest.raises(PluginError, match="should be a Python file beside the study"):
+    with pytest.raises(PluginError, match="must be a Python file beside the study"):
         read_file(name, tmp_path)
 
 
@@ -157,7 +157,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
 def test_two_files_may_not_share_a_name(tmp_path):
     text = SCALE + 'BLOCK = BlockSpec("own", Scale)\n'
     codes = write(tmp_path, text, "one.py"), write(tmp_path, "#\n" + text, "two.py")
-    with pytest.raises(PluginError, match=r"\./two\.py names a block 'own', which \./one\.py has too; rename one"):
+    with pytest.raises(PluginError, match=r"\./two\.py defines a block 'own', as does \./one\.py; rename one of them"):
         load_blocks(codes)
 
 
@@ -181,12 +181,12 @@ def test_an_installed_packages_block_is_found_by_its_entry_point(package):
     assert architecture["code.own_scale"] == "own-blocks 1.2"
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: own-blocks\nVersion: 1.3\n")
     plugins._loaded.clear()
-    with pytest.raises(PluginError, match="are those of own-blocks 1.2, but own-blocks 1.3 is installed here"):
+    with pytest.raises(PluginError, match="need own-blocks 1.2, but own-blocks 1.3 is installed here"):
         load_specs(code)
 
 
 def test_an_unknown_entry_point_names_those_there_are(package):
-    with pytest.raises(PluginError, match=r"blocks called 'onw' \(entry points .*: own\); a local file is written as"):
+    with pytest.raises(PluginError, match=r"blocks named 'onw' \(entry points .*: own\); for a local file, write"):
         find_code("onw", Path())
 
 

@@ -91,7 +91,7 @@ def test_csam_encoder_weights_give_the_released_maps():
 
 
 def test_unknown_names_and_networks_are_refused():
-    with pytest.raises(ValueError, match="1 names are not in the table of released names: encoder9.weight"):
+    with pytest.raises(ValueError, match=r"no counterpart for 1 of \d+ names, e\.g\. encoder9.weight"):
         from_released({"encoder9.weight": torch.zeros(1)}, PRESETS["unetrpp_acdc"].architecture)
     with pytest.raises(ValueError, match="no released weights are known for 'me' networks"):
         to_released({}, PRESETS["meunet"].architecture)

@@ -90,7 +90,7 @@ def test_any_convolutional_model_of_timm_can_be_named():
     ("encoder", "message"),
     [
         ("timm:resnet19", "timm has no model 'resnet19'; did you mean 'timm:resnet1"),
-        ("timm:swin_tiny_patch4_window7_224", "gives no features at several scales of any image: Input height"),
+        ("timm:swin_tiny_patch4_window7_224", "has no multi-scale features for images of any size: Input height"),
         ("timmy", r"'timmy' is not a choice .*\(choices: plain, residual, dense, unetrpp, timm:NAME\)"),
     ],
 )
@@ -106,10 +106,10 @@ def test_pretrained_weights_are_loaded_by_timm_or_reported_as_missing(monkeypatc
     space = narrow(context, placement="each", fix={"encoder": "timm:resnet18", "pretrained": True}, choices={})
     architecture = space.architecture(space.complete({"levels": 3}))
     assert architecture["pretrained"] is True
-    with pytest.raises(Unavailable, match="the pretrained weights of resnet18 can't be had .*set pretrained: false"):
+    with pytest.raises(Unavailable, match="can't fetch the pretrained weights of resnet18 .*set pretrained: false"):
         start_from_pretrained(build(architecture, context), architecture)
     with pytest.raises(Unavailable):
         fetch("resnet18", 2, levels=2)
-    with pytest.raises(UserError, match="the pretrained weights of resnet18 can't be had"):
+    with pytest.raises(UserError, match="can't fetch the pretrained weights of resnet18"):
         require_pretrained(space)
     require_pretrained(narrow(context, placement="each", fix={"pretrained": False}, choices={}))

@@ -1,4 +1,4 @@
-"""timm's published weights as a network's start: fetched by timm itself, or said clearly why not."""
+"""Initialise a network's timm encoders with timm's published weights, which timm fetches itself."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from space.timm_info import PREFIX, is_timm
 
 
 class Unavailable(RuntimeError):
-    """Weights that timm can't get; the message says which and what to do."""
+    """Weights that timm can't fetch; the message names them and the remedies."""
 
 
 def start_from_pretrained(network: Network, architecture: Architecture) -> None:
-    """Load timm's published weights into a network's encoders where the architecture says `pretrained`.
+    """Load timm's published weights into a network's encoders if the architecture has `pretrained`.
 
-    timm adapts the first layer to the image's channels. Raises Unavailable where the weights can't be had.
+    timm adapts the first layer to the image's channels. Raises Unavailable if it can't fetch the weights.
     """
     if not architecture.get("pretrained"):
         return
@@ -30,21 +30,23 @@ def start_from_pretrained(network: Network, architecture: Architecture) -> None:
 
 
 def fetch(name: str, in_channels: int, *, levels: int) -> dict[str, object]:
-    """Return the published weights of timm's model for so many channels. Raises Unavailable."""
+    """Return the published weights of a timm model, adapted to the input channels. Raises Unavailable."""
     from space.timm_encoder import make_timm
 
     try:
         return dict(make_timm(name, in_channels, levels=levels, pretrained=True).state_dict())
-    except Exception as error:  # timm lets through what its downloader, its cache and torch raise, each of its own kind
-        said = str(error).strip().splitlines()
+    except (
+        Exception
+    ) as error:  # timm passes on the errors of its downloader, its cache and torch, without a common base
+        lines = str(error).strip().splitlines()
         raise Unavailable(
-            f"the pretrained weights of {name} can't be had ({said[0] if said else type(error).__name__}); "
-            "fetch them once into the Hugging Face cache (HF_HOME) with internet, or set pretrained: false"
+            f"can't fetch the pretrained weights of {name} ({lines[0] if lines else type(error).__name__}); "
+            "download them once to the Hugging Face cache (HF_HOME), or set pretrained: false"
         ) from error
 
 
 def require_pretrained(space: Space) -> None:
-    """Fetch, before a study starts, the weights that it may ask for. Raises UserError with all that can't be had."""
+    """Fetch all weights that a study may need before it starts. Raises UserError listing those unavailable."""
     choices = {axis.name: axis.choices for axis in space.axes}
     problems = []
     for encoder in choices["encoder"] if True in choices.get("pretrained", ()) else ():
