@@ -80,22 +80,22 @@ def test_a_training_waits_for_a_measurement_and_its_clock_stands_still_meanwhile
     assert waited > 0.5 and worked < waited / 2
 
 
-def test_whoever_waits_says_for_which_process(holder, caplog, monkeypatch):
+def test_a_waiting_process_names_the_process_it_waits_for(holder, caplog, monkeypatch):
     monkeypatch.setattr(device_lock, "REPORT_S", 0.2)
     measurement = holder("measuring", 2)
     with sharing(CPU):
         pass
     (line,) = caplog.messages
-    assert line == f"waiting for cpu, which process {measurement.pid} uses"
+    assert line == f"waiting for cpu, in use by process {measurement.pid}"
 
 
-def test_a_suspended_measurement_does_not_block_others_for_ever(holder, caplog, monkeypatch):
+def test_a_suspended_measurement_does_not_block_others_forever(holder, caplog, monkeypatch):
     monkeypatch.setattr(device_lock, "SUSPENDED_S", 0.3)
     measurement = holder("measuring", 600)
     os.kill(measurement.pid, signal.SIGSTOP)
     with sharing(CPU):
         pass
-    assert f"process {measurement.pid} holds its lock: that process is suspended" in caplog.text
+    assert f"using cpu without its lock: process {measurement.pid} is suspended" in caplog.text
 
 
 def test_waiting_has_a_limit(holder, caplog, monkeypatch):
@@ -103,7 +103,7 @@ def test_waiting_has_a_limit(holder, caplog, monkeypatch):
     holder("sharing", 600)
     with measuring(CPU):
         pass
-    assert "has held its lock for over 300.0 ms" in caplog.text
+    assert "using cpu without its lock after waiting 300.0 ms for process" in caplog.text
 
 
 def test_a_killed_owner_frees_the_device(holder):
@@ -114,14 +114,14 @@ def test_a_killed_owner_frees_the_device(holder):
         assert time.monotonic() - began < 5
 
 
-def test_the_folder_is_private_and_made_so_again(tmp_path):
+def test_the_folder_is_private_and_its_mode_is_restored(tmp_path):
     folder = lock_folder()
     assert folder == tmp_path / "voxnas" and folder.stat().st_mode & 0o777 == 0o700
     folder.chmod(0o777)
     assert lock_folder().stat().st_mode & 0o777 == 0o700
 
 
-def test_without_a_session_the_folder_lies_in_the_temporary_one(tmp_path, monkeypatch):
+def test_without_a_session_the_lock_folder_is_in_the_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert lock_folder() == tmp_path / f"voxnas-{os.getuid()}"
@@ -130,7 +130,7 @@ def test_without_a_session_the_folder_lies_in_the_temporary_one(tmp_path, monkey
 def test_a_link_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "voxnas").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="voxnas is not a folder of this user, so device locks in it can't be trusted"):
+    with pytest.raises(UserError, match="voxnas is not a folder of this user and can't be trusted with device locks"):
         lock_folder()
 
 

@@ -517,7 +517,7 @@ def test_a_study_is_exported_by_rule_and_an_earlier_export_is_replaced(quick, ex
     record = replace(study.record, measurement=replace(study.record.measurement, cases=scored))
     store.write_finished(record, objectives=list(plan.directions), budgets=plan.budgets)
     first = export(plan, "knee", tmp_path / "out", view=quiet_view())
-    assert str(first).startswith("trial 0, the knee of a front of 1 network: nearest to the best Dice and ")
+    assert str(first).startswith("trial 0, the knee of a front of 1 network: closest to the best Dice and ")
     card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
     export(plan, "0", tmp_path / "out", view=quiet_view())
     assert (tmp_path / "out" / "MODEL_CARD.md").read_text() != card

@@ -32,14 +32,14 @@ RECORDS = [
 @pytest.mark.parametrize(
     ("pick", "number", "why"),
     [
-        ("knee", 1, "the knee of a front of 3 networks: nearest to the best Dice and training memory at"),
+        ("knee", 1, "the knee of a front of 3 networks: closest to the best Dice and training memory c"),
         ("best", 2, "the best of a front of 3 networks: the highest Dice, 0.8500"),
-        ("cheapest:dice>=0.75", 1, "the cheapest of 2 with a Dice of 0.75 or more on a front of 3 networks: train"),
+        ("cheapest:dice>=0.75", 1, "the cheapest of 2 with a Dice of at least 0.75 on a front of 3 networks: train"),
         ("cheapest:dice>=0.4", 0, "training memory 100 B, Dice 0.5000"),
         ("under:memory=0.5KB", 1, "the best of 2 with training memory up to 500 B on a front of 3 networks: Dice 0.8"),
         ("under:memory=1GiB,latency=1s", 2, "with training memory up to 1.0 GiB and latency up to 1"),
-        ("0", 0, "asked for by its number; it is on the front of 3"),
-        ("3", 3, "it is not on the front: trial 1 is better in Dice and training memory taken together"),
+        ("0", 0, "selected by number; on the front of 3 networks"),
+        ("3", 3, "selected by number; not on the front: dominated by trial 1 in Dice and training memory"),
     ],
 )
 def test_a_pick_selects_a_trial_and_gives_the_reason(pick, number, why):
@@ -57,13 +57,13 @@ def test_without_dice_best_means_best_in_the_first_objective():
 def test_a_twin_of_a_network_on_the_front_is_reported():
     twins = [RECORDS[1], RECORDS[6]]
     reasons = {choose(str(twin.number), twins, DIRECTIONS).why.partition("; ")[2] for twin in twins}
-    assert reasons == {"it is on the front of 1", "it equals a network of the front"}
+    assert reasons == {"on the front of 1 network", "equal to a network on the front"}
 
 
 def test_a_number_works_even_if_latencies_of_two_devices_have_no_front():
     mixed = [record(0, 0.5, 100), record(1, 0.6, 90, device="cuda:0")]
     choice = choose("1", mixed, {"dice": "maximize", "latency": "minimize"})
-    assert choice.record.number == 1 and "its place on the front is not known" in choice.why
+    assert choice.record.number == 1 and "whether it is on the front is unknown" in choice.why
     with pytest.raises(UserError, match="latencies of different devices"):
         choose("knee", mixed, {"dice": "maximize", "latency": "minimize"})
 
@@ -71,13 +71,13 @@ def test_a_number_works_even_if_latencies_of_two_devices_have_no_front():
 @pytest.mark.parametrize(
     ("pick", "message"),
     [
-        ("kne", r"'kne' is neither a trial's number nor a rule; did you mean 'knee'\? \(allowed: knee, b"),
-        ("cheapest:dice>=0.9", "no network of the front has a Dice of 0.9 or more; the best has 0.8500"),
-        ("cheapest:dice>0.9", "'cheapest:dice>0.9' doesn't fit the form cheapest:dice>=0.85"),
-        ("cheapest", "'cheapest' is neither a trial's number nor a rule.*cheapest:dice>=0.85"),
-        ("under:memory=10B", "no network of the front has training memory up to 10 B"),
-        ("under:memory=much,dice=3", "--pick: memory: 'much' is not a size.*\n.*'dice=3' is no limit such as"),
-        ("-1", "--pick: '-1' is neither a trial's number nor a rule"),
+        ("kne", r"'kne' is neither a trial number nor a rule; did you mean 'knee'\? \(allowed: knee, b"),
+        ("cheapest:dice>=0.9", "no network on the front has a Dice of at least 0.9; the highest is 0.8500"),
+        ("cheapest:dice>0.9", "'cheapest:dice>0.9' doesn't have the form cheapest:dice>=0.85"),
+        ("cheapest", "'cheapest' is neither a trial number nor a rule.*cheapest:dice>=0.85"),
+        ("under:memory=10B", "no network on the front has training memory up to 10 B"),
+        ("under:memory=much,dice=3", "--pick: memory: 'much' is not a size.*\n.*'dice=3' is not a limit such as"),
+        ("-1", "--pick: '-1' is neither a trial number nor a rule"),
         ("99", "--pick: there is no trial 99; the study has trials 0 to 6"),
         ("4", r"--pick: trial 4 has no trained network: it is over budget \(memory 9 GiB is over the budget"),
         ("5", "--pick: trial 5 has no trained network: it is running"),

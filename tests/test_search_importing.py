@@ -136,7 +136,7 @@ def test_weights_that_do_not_fit_or_are_missing_are_reported(tmp_path):
     save_file({"strange": torch.zeros(3)}, tmp_path / "strange.safetensors")
     with pytest.raises(NothingFits, match="none of the weights in .*strange.safetensors fit this network"):
         start_from(small()[0], str(tmp_path / "strange.safetensors"))
-    for name, message in (("gone.safetensors", "no such file"), ("old.pt", "make one with `voxnas import`")):
+    for name, message in (("gone.safetensors", "no such file"), ("old.pt", "convert it with `voxnas import`")):
         (tmp_path / "old.pt").touch()
         with pytest.raises(UserError, match=f"training.init: .*{name}: .*{message}"):
             weights_file(tmp_path / name)

@@ -215,8 +215,8 @@ def parquet(file, **columns):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({}, "a table of other objectives: no latency \\(it has dice, memory\\)"),
-        ({"dice": None}, "no column dice \\(found: architecture, seed, epoch, memory_bytes\\)"),
+        ({}, "missing objectives: latency \\(found: dice, memory\\)"),
+        ({"dice": None}, "missing columns: dice \\(found: architecture, seed, epoch, memory_bytes\\)"),
         ({"latency_s": [1.0], "dice": [1.5]}, "row 0: dice is 1.5, not a number from 0 to 1"),
         ({"latency_s": [None]}, "row 0: latency_s is None, not a number"),
         ({"latency_s": [1.0], "architecture": ["plain"]}, "architecture is not a JSON object of plain values: 'plain'"),
@@ -255,8 +255,11 @@ def test_the_command_prints_json_and_draws_anytime_curves(tmp_path):
     ("arguments", "messages"),
     [
         ([], ["pass either --synthetic or --table FILE"]),
-        (["--synthetic", "--only", "additiv"], ["no synthetic table is called 'additiv'; did you mean 'additive'?"]),
-        (["--synthetic", "--proposers", "nsga,known"], ["'nsga' is not known; did you mean", "'known' is not known"]),
+        (["--synthetic", "--only", "additiv"], ["there is no synthetic table 'additiv'; did you mean 'additive'?"]),
+        (
+            ["--synthetic", "--proposers", "nsga,known"],
+            ["there is no proposer 'nsga'; did you mean", "there is no proposer 'known'"],
+        ),
         (["--synthetic", "--halving", "3"], ["'3' is neither off nor MIN_EPOCHS,REDUCTION[,BRACKETS]"]),
     ],
 )
@@ -273,7 +276,7 @@ def test_known_cost_needs_far_fewer_trainings_than_local_search(table):
     assert best_ratio(compared) < 0.5 and compared.rivals[0].p < 0.05
 
 
-def test_a_rival_cut_off_before_our_finish_does_not_count_as_beaten(table):
+def test_a_rival_censored_before_our_finish_does_not_count_as_beaten(table):
     def runs(name, trainings, share):
         return [
             Run(name, seed, (Step(1.0, trainings + seed, 60.0 * trainings, share),), 0, (0.1,), 1.0)

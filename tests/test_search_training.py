@@ -209,7 +209,7 @@ def test_weights_that_were_replaced_after_the_trial_are_refused(job):
     one, other = (build(job.architecture, context_of(job)) for _ in range(2))
     digest = save_weights(Path(job.folder), one)
     save_weights(Path(job.folder), other)
-    with pytest.raises(ReplacedWeights, match="was replaced after the trial: its digest is not the record's"):
+    with pytest.raises(ReplacedWeights, match="has changed since the trial: its digest differs from the record's"):
         load_weights(Path(job.folder), one, sha256=digest)
 
 

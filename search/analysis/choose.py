@@ -1,4 +1,4 @@
-"""Which trial to export, why that one, and what its neighbours on the front would give instead."""
+"""Choose a trial to export; explain the choice and compare it with its neighbours on the front."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from search.trials.records import Record
 
 RULES = ("knee", "best", "cheapest:dice>=0.85", "under:memory=4GiB,latency=30ms")
 CHEAPEST = re.compile(r"cheapest:dice>=(0?\.\d+|[01](\.0*)?)")
-PARSERS = {name: each.parse for name, each in OBJECTIVES.items() if each.parse}  # of limits
+LIMIT_PARSERS = {name: each.parse for name, each in OBJECTIVES.items() if each.parse}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A record, why that one, and a sentence on each neighbour on the front."""
+    """A record, the reason for choosing it, and a sentence on each neighbour on the front."""
 
     record: Record
     why: str
@@ -26,17 +26,17 @@ class Choice:
 
 
 def choose(pick: str, records: Sequence[Record], directions: Mapping[str, str]) -> Choice:
-    """Return the record that `pick` means: a rule of RULES, or a trial's number.
+    """Return the record that `pick` selects: by a rule of RULES, or by trial number.
 
-    Raises UserError for anything else, for a trial that isn't there or was not trained, and where no trial fits.
+    Raises UserError for an invalid `pick`, for a missing or untrained trial, and if no trial satisfies the rule.
     """
     if pick.isdecimal():
         record = _numbered(int(pick), records)
-        why = f"asked for by its number; {_place(record, records, directions)}"
+        why = f"selected by number; {_front_status(record, records, directions)}"
         return Choice(record, f"trial {record.number}, {why}", _neighbours(record, records, directions))
     rule = pick.partition(":")[0]
     if rule not in ("knee", "best", "cheapest", "under") or (pick != rule) != (rule in ("cheapest", "under")):
-        raise UserError([f"--pick: {pick!r} is neither a trial's number nor a rule{nearest(pick, RULES)}"])
+        raise UserError([f"--pick: {pick!r} is neither a trial number nor a rule{nearest(pick, RULES)}"])
     front = pareto_front(records, directions)
     record, why = _by_rule(pick, rule, front, directions)
     return Choice(record, f"trial {record.number}, {why}", _neighbours(record, records, directions))
@@ -45,7 +45,7 @@ def choose(pick: str, records: Sequence[Record], directions: Mapping[str, str]) 
 def _by_rule(pick: str, rule: str, front: Sequence[Record], directions: Mapping[str, str]) -> tuple[Record, str]:
     size = f"a front of {len(front)} network{'' if len(front) == 1 else 's'}"
     if rule == "knee":
-        return knee(front, directions), f"the knee of {size}: nearest to the best {_listed(directions)} at once"
+        return knee(front, directions), f"the knee of {size}: closest to the best {_listed(directions)} combined"
     if rule == "cheapest":
         return _cheapest(pick, front, directions, size)
     if rule == "under":
@@ -58,47 +58,48 @@ def _by_rule(pick: str, rule: str, front: Sequence[Record], directions: Mapping[
 
 
 def _cheapest(pick: str, front: Sequence[Record], directions: Mapping[str, str], size: str) -> tuple[Record, str]:
-    """Return the front's cheapest record of enough Dice, by the study's first cost, then its others."""
+    """Return the front's cheapest record with sufficient Dice, by the study's first cost, then by its other costs."""
     found = CHEAPEST.fullmatch(pick)
     costs = costs_among(directions)
     if not found:
-        raise UserError([f"--pick: {pick!r} doesn't fit the form cheapest:dice>=0.85"])
+        raise UserError([f"--pick: {pick!r} doesn't have the form cheapest:dice>=0.85"])
     if not costs:
-        raise UserError(["--pick: cheapest needs a cost among the study's objectives"])
-    enough = float(found[1])
-    fit = [record for record in front if (record.measurement.dice or 0.0) >= enough]
+        raise UserError(["--pick: cheapest needs a study with a cost among its objectives"])
+    minimum = float(found[1])
+    fit = [record for record in front if (record.measurement.dice or 0.0) >= minimum]
     if not fit:
-        best_dice = max((record.measurement.dice or 0.0 for record in front), default=0.0)
-        said = f"no network of the front has a Dice of {enough:g} or more; the best has {best_dice:.4f}"
-        raise UserError([f"--pick: {said}"])
+        highest = max((record.measurement.dice or 0.0 for record in front), default=0.0)
+        message = f"no network on the front has a Dice of at least {minimum:g}; the highest is {highest:.4f}"
+        raise UserError([f"--pick: {message}"])
     record = min(fit, key=lambda each: losses([each], {name: directions[name] for name in costs})[0].tolist())
     cost = show_named(costs[0], record.measurement.value(costs[0]))
-    why = f"the cheapest of {len(fit)} with a Dice of {enough:g} or more on {size}: {cost}"
+    why = f"the cheapest of {len(fit)} with a Dice of at least {minimum:g} on {size}: {cost}"
     return record, f"{why}, Dice {record.measurement.dice:.4f}"
 
 
 def _under(pick: str, front: Sequence[Record], directions: Mapping[str, str], size: str) -> tuple[Record, str]:
-    """Return the front's best record within limits of costs."""
+    """Return the front's best record within cost limits."""
     limits, mistakes = {}, []
     for part in pick.partition(":")[2].split(","):
         name, equals, text = part.partition("=")
-        if name not in PARSERS or not equals:
-            mistakes.append(f"--pick: {part!r} is no limit such as memory=4GiB{nearest(name, list(PARSERS))}")
+        if name not in LIMIT_PARSERS or not equals:
+            hint = nearest(name, list(LIMIT_PARSERS))
+            mistakes.append(f"--pick: {part!r} is not a limit such as memory=4GiB{hint}")
             continue
         try:
-            limits[name] = float(PARSERS[name](text))
+            limits[name] = float(LIMIT_PARSERS[name](text))
         except ValueError as error:
             mistakes.append(f"--pick: {name}: {error}")
     if mistakes:
         raise UserError(mistakes)
     fit = [record for record in front if all(_within(record, name, limit) for name, limit in limits.items())]
-    said = " and ".join(f"{OBJECTIVES[name].heading} up to {show(name, limit)}" for name, limit in limits.items())
+    bounds = " and ".join(f"{OBJECTIVES[name].heading} up to {show(name, limit)}" for name, limit in limits.items())
     if not fit:
-        raise UserError([f"--pick: no network of the front has {said}"])
+        raise UserError([f"--pick: no network on the front has {bounds}"])
     record = best(fit, directions)
     name = primary(directions)
     value = show_named(name, record.measurement.value(name))
-    return record, f"the best of {len(fit)} with {said} on {size}: {value}"
+    return record, f"the best of {len(fit)} with {bounds} on {size}: {value}"
 
 
 def _within(record: Record, name: str, limit: float) -> bool:
@@ -107,51 +108,52 @@ def _within(record: Record, name: str, limit: float) -> bool:
 
 
 def _neighbours(record: Record, records: Sequence[Record], directions: Mapping[str, str]) -> tuple[str, ...]:
-    """Say what the networks beside a record on its front would give; nothing for one that isn't on it."""
+    """Describe a record's neighbours on the front relative to it; empty if the record is not on the front."""
     try:
         front = pareto_front(records, directions)
     except UserError:
         return ()
-    place = next((index for index, each in enumerate(front) if each.number == record.number), None)
-    if place is None:
+    position = next((index for index, each in enumerate(front) if each.number == record.number), None)
+    if position is None:
         return ()
-    beside = [front[index] for index in (place - 1, place + 1) if 0 <= index < len(front)]
-    return tuple(f"trial {each.number} would give {_against(each, record, directions)}" for each in beside)
+    adjacent = [front[index] for index in (position - 1, position + 1) if 0 <= index < len(front)]
+    return tuple(f"trial {each.number} would give {_relative_to(record, each, directions)}" for each in adjacent)
 
 
-def _against(other: Record, record: Record, directions: Mapping[str, str]) -> str:
-    said = []
+def _relative_to(record: Record, other: Record, directions: Mapping[str, str]) -> str:
+    """List the objectives of another record, each with its change relative to this record."""
+    changes = []
     for name in directions:
         theirs, own = other.measurement.value(name), record.measurement.value(name)
         if theirs is None or own is None:
             continue
         change = OBJECTIVES[name].show_change(theirs, against=own)
-        said.append(f"{show_named(name, theirs)} ({change})")
-    return ", ".join(said)
+        changes.append(f"{show_named(name, theirs)} ({change})")
+    return ", ".join(changes)
 
 
 def _numbered(number: int, records: Sequence[Record]) -> Record:
     record = next((record for record in records if record.number == number), None)
     if record is None:
         known = [record.number for record in records]
-        held = f"has trials {min(known)} to {max(known)}" if known else "has no trials yet"
-        raise UserError([f"--pick: there is no trial {number}; the study {held}"])
+        existing = f"has trials {min(known)} to {max(known)}" if known else "has no trials yet"
+        raise UserError([f"--pick: there is no trial {number}; the study {existing}"])
     if record.state != "trained":
         why = f" ({record.measurement.reason})" if record.measurement.reason else ""
         raise UserError([f"--pick: trial {number} has no trained network: it is {record.state}{why}"])
     return record
 
 
-def _place(record: Record, records: Sequence[Record], directions: Mapping[str, str]) -> str:
-    """Say where a trial stands towards the front."""
+def _front_status(record: Record, records: Sequence[Record], directions: Mapping[str, str]) -> str:
+    """Describe a trial's position relative to the front."""
     try:
         others, front = comparable(records, directions), pareto_front(records, directions)
     except UserError as error:
-        return f"its place on the front is not known ({error})"
+        return f"whether it is on the front is unknown ({error})"
     if record.number in [each.number for each in front]:
-        return f"it is on the front of {len(front)}"
+        return f"on the front of {len(front)} network{'' if len(front) == 1 else 's'}"
     if record.number not in [each.number for each in others]:
-        return f"it is on no front, as it lacks a value of {_listed(directions)}"
+        return f"it can't be on the front without values of {_listed(directions)}"
     own = losses([record], directions)[0]
     ahead = [
         each
@@ -159,9 +161,8 @@ def _place(record: Record, records: Sequence[Record], directions: Mapping[str, s
         if (point <= own).all() and (point < own).any()
     ]
     if not ahead:
-        return "it equals a network of the front"
-    together = f"is better in {_listed(directions)} taken together and worse in none"
-    return f"it is not on the front: trial {ahead[0].number} {together}"
+        return "equal to a network on the front"
+    return f"not on the front: dominated by trial {ahead[0].number} in {_listed(directions)}"
 
 
 def _listed(directions: Mapping[str, str]) -> str:

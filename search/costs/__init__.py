@@ -1,1 +1,1 @@
-"""Costs: what an architecture takes, known before it is trained."""
+"""Costs of an architecture, known before training: parameters, MACs, memory and latency."""

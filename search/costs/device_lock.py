@@ -1,8 +1,9 @@
-"""Who uses a device of this machine: trainings share it, a latency measurement has it alone.
+"""Locks on a machine's devices: trainings share a device, a latency measurement uses it exclusively.
 
-The locks are `flock`s on two files a device, so that the system frees them however a process ends. Trainings hold
-`use` shared. A measurement first takes `turn`, which trainings look at between two steps: they let `use` go and take
-it again once the measurement has ended, so that neither side waits for longer than a step or a measurement takes.
+Each device has two lock files, `use` and `turn`, locked with `flock`: the system releases the locks however a process
+ends. Trainings hold `use` shared. A measurement first takes `turn`, which trainings check between steps. If it is
+taken, they release `use` and take it again after the measurement. Hence a measurement waits for at most one training
+step, and a training for at most one measurement.
 """
 
 from __future__ import annotations
@@ -22,34 +23,34 @@ import torch
 from search.config.errors import UserError
 from search.config.units import show_seconds
 
-REPORT_S = 2.0  # of waiting, after which a message names whom this process waits for
+REPORT_S = 2.0  # of waiting, after which a message names the processes that hold the lock
 LONGEST_WAIT_S = 600.0  # after which the device is used without its lock
-SUSPENDED_S = 5.0  # of waiting for suspended processes alone, after which the device is used without its lock
+SUSPENDED_S = 5.0  # of waiting, after which the device is used without its lock if all holders are suspended
 POLL_S = 0.02
 LOGGER = logging.getLogger("voxnas.device")
 _waited_s = 0.0  # by this process
 
 
 def working_clock() -> float:
-    """Return seconds of a monotonic clock that stands still while this process waits for a device."""
+    """Return the seconds of a monotonic clock that excludes the time this process waited for devices."""
     return time.perf_counter() - _waited_s
 
 
 class SharedDevice:
-    """A device while a training uses it beside others; `pause` lets a waiting measurement go first."""
+    """A device that a training shares with others; `pause` gives way to a waiting measurement."""
 
     def __init__(self, device: torch.device) -> None:
         self._use, self._turn = _open(device, "use"), _open(device, "turn")
         self._name = physical_name(device)
 
     def acquire(self) -> None:
-        """Wait until no measurement runs or wants to."""
+        """Wait until no measurement runs or waits."""
         _wait(self._turn, fcntl.LOCK_SH, device=self._name)
         _wait(self._use, fcntl.LOCK_SH, device=self._name)
         fcntl.flock(self._turn, fcntl.LOCK_UN)
 
     def pause(self) -> None:
-        """Give way if a measurement waits for the device; costs microseconds where none does."""
+        """Give way to a waiting measurement; takes microseconds if there is none."""
         if _try(self._turn, fcntl.LOCK_SH):
             fcntl.flock(self._turn, fcntl.LOCK_UN)
             return
@@ -64,7 +65,7 @@ class SharedDevice:
 
 @contextmanager
 def sharing(device: torch.device) -> Iterator[SharedDevice]:
-    """Use a device beside other trainings. Raises UserError where the lock's folder can't be trusted."""
+    """Share a device with other trainings. Raises UserError if the lock folder can't be trusted."""
     shared = SharedDevice(device)
     try:
         shared.acquire()
@@ -75,7 +76,7 @@ def sharing(device: torch.device) -> Iterator[SharedDevice]:
 
 @contextmanager
 def measuring(device: torch.device) -> Iterator[None]:
-    """Use a device alone. Raises UserError where the lock's folder can't be trusted."""
+    """Use a device exclusively. Raises UserError if the lock folder can't be trusted."""
     files = [_open(device, "turn"), _open(device, "use")]
     try:
         for file in files:
@@ -87,7 +88,7 @@ def measuring(device: torch.device) -> Iterator[None]:
 
 
 def physical_name(device: torch.device) -> str:
-    """Name a device as all processes of this machine do: each may see only some of the cards, numbered from 0."""
+    """Return a device's machine-wide name; processes that see only some of the cards number those from 0."""
     index = device.index or 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     if device.type == "cuda" and index < len(visible) and visible[index]:
@@ -96,9 +97,9 @@ def physical_name(device: torch.device) -> str:
 
 
 def lock_folder() -> Path:
-    """Return this user's private folder of locks: of the session where there is one, else of the temporary folder.
+    """Return this user's private lock folder, in the session's runtime folder if it exists, else in the temporary one.
 
-    Raises UserError where something else has its name: a link, a file, another user's folder.
+    Raises UserError if the path is something else: a link, a file or another user's folder.
     """
     session = os.environ.get("XDG_RUNTIME_DIR", "")
     if session and os.access(session, os.W_OK | os.X_OK):
@@ -109,16 +110,16 @@ def lock_folder() -> Path:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
     except OSError as error:
-        raise UserError([f"the folder of device locks, {folder}, can't be created: {error.strerror}"]) from None
+        raise UserError([f"the device lock folder {folder} can't be created: {error.strerror}"]) from None
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise UserError([f"{folder} is not a folder of this user, so device locks in it can't be trusted: remove it"])
+        raise UserError([f"{folder} is not a folder of this user and can't be trusted with device locks: remove it"])
     if found.st_mode & 0o077:
         folder.chmod(0o700)
     return folder
 
 
 def _open(device: torch.device, purpose: str) -> int:
-    """Open a lock's file without following links; return its descriptor."""
+    """Open a lock file without following links; return its descriptor."""
     path = lock_folder() / f"{physical_name(device).replace('/', '_')}.{purpose}"
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -135,7 +136,7 @@ def _try(file: int, kind: int) -> bool:
 
 
 def _wait(file: int, kind: int, *, device: str) -> None:
-    """Take a lock, or go on without it where its holders are suspended or hold it for too long."""
+    """Take a lock; proceed without it if its holders are suspended or the wait is too long."""
     global _waited_s
     if _try(file, kind):
         return
@@ -146,19 +147,20 @@ def _wait(file: int, kind: int, *, device: str) -> None:
         holders = _holders(file) if waited > min(REPORT_S, SUSPENDED_S, LONGEST_WAIT_S) else []
         if waited > REPORT_S and not reported:
             reported = True
-            LOGGER.warning("waiting for %s, which %s uses", device, _show(holders))
+            LOGGER.warning("waiting for %s, in use by %s", device, _show(holders))
         if waited > SUSPENDED_S and holders and all(_is_suspended(pid) for pid in holders):
-            LOGGER.warning("using %s although %s holds its lock: that process is suspended", device, _show(holders))
+            state = "is" if len(holders) == 1 else "are"
+            LOGGER.warning("using %s without its lock: %s %s suspended", device, _show(holders), state)
             break
         if waited > LONGEST_WAIT_S:
             limit = show_seconds(LONGEST_WAIT_S)
-            LOGGER.warning("using %s although %s has held its lock for over %s", device, _show(holders), limit)
+            LOGGER.warning("using %s without its lock after waiting %s for %s", device, limit, _show(holders))
             break
     _waited_s += time.perf_counter() - began
 
 
 def _holders(file: int) -> list[int]:
-    """Return the processes that hold a lock on a file, as far as the system tells."""
+    """Return the ids of other processes that hold a lock on a file, if /proc/locks lists them."""
     inode = os.fstat(file).st_ino
     try:
         lines = Path("/proc/locks").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Operators on tensors that hold nothing, with the layouts that a CPU's kernels give."""
+"""Run operators on tensors without data, with the memory layouts that CPU kernels produce."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ ATEN = torch.ops.aten
 
 
 def run_empty(func: Any, args: Any, kwargs: Any, *, given: Any) -> Any:
-    """Run an operator on `meta` tensors; where a CPU's kernel makes other layouts, or `meta` is slow, by a rule.
+    """Run an operator on `meta` tensors; by a rule of RULES if CPU kernels differ in layout or `meta` is slow.
 
-    `given` are the same arguments as tensors that claim to be a CPU's.
+    `given` holds the same arguments as tensors that report a CPU device.
     """
     rule = RULES.get(func.overloadpacket)
     return rule(func, args, given) if rule else func(*args, **kwargs)
@@ -25,19 +25,19 @@ def run_empty(func: Any, args: Any, kwargs: Any, *, given: Any) -> Any:
 def _convolution(func: Any, args: Any, given: Any) -> Tensor:
     image, weight, bias, *how = given
     format = _backend_format(image, weight, None if bias is None else bias.shape, how)
-    made: Tensor = func(*args).contiguous(memory_format=format)
-    return made
+    out: Tensor = func(*args).contiguous(memory_format=format)
+    return out
 
 
 def _convolution_backward(func: Any, args: Any, given: Any) -> tuple[Tensor | None, ...]:
     _, image, weight, bias_sizes, *how, _ = given
     format = _backend_format(image, weight, bias_sizes, how)
-    *weighty, bias = func(*args)
-    return (*(each if each is None else each.contiguous(memory_format=format) for each in weighty), bias)
+    *gradients, bias = func(*args)  # of image, weight and bias
+    return (*(each if each is None else each.contiguous(memory_format=format) for each in gradients), bias)
 
 
 def _backend_format(image: Tensor, weight: Tensor, bias_sizes: Sequence[int] | None, how: Any) -> torch.memory_format:
-    """Ask torch which backend of the CPU's would run, and so which layout it makes."""
+    """Return the output layout of the CPU backend that torch would select."""
     if weight.dim() < 4:
         return torch.contiguous_format
     names = ("stride", "padding", "dilation", "transposed", "output_padding", "groups")
@@ -48,30 +48,30 @@ def _backend_format(image: Tensor, weight: Tensor, bias_sizes: Sequence[int] | N
 
 
 def _attention_kernel(func: Any, args: Any, given: Any) -> Any:
-    """Ask below Python which kernel the CPU would take; it looks at sizes alone."""
+    """Select the CPU's attention kernel without Python dispatch; the choice depends on sizes only."""
     with torch._C._DisableTorchDispatch():
         return func(*given)
 
 
 def _group_norm(func: Any, args: Any, given: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Keep the input's layout: `meta` makes it contiguous, and later copies depend on it."""
+    """Keep the input's layout: `meta` returns contiguous tensors, and later copies depend on the layout."""
     out, mean, deviation = func(*args)
     return torch.empty_like(args[0], dtype=out.dtype), mean, deviation
 
 
 def _group_norm_backward(func: Any, args: Any, given: Any) -> tuple[Tensor | None, ...]:
-    """Make the gradients of input, weight and bias, those that are asked for."""
-    gradient, image, _, _, weight, _, channels, _, _, asked = args
+    """Return the requested gradients of input, weight and bias."""
+    gradient, image, _, _, weight, _, channels, _, _, requested = args
     scale = image.new_empty((channels,)) if weight is None else torch.empty_like(weight)
-    made = (torch.empty_like(image, dtype=gradient.dtype), scale, torch.empty_like(scale))
-    return tuple(each if wanted else None for each, wanted in zip(made, asked, strict=True))
+    gradients = (torch.empty_like(image, dtype=gradient.dtype), scale, torch.empty_like(scale))
+    return tuple(each if wanted else None for each, wanted in zip(gradients, requested, strict=True))
 
 
 def _upsample(func: Any, args: Any, given: Any) -> Tensor:
-    """Make the sizes that are asked for, in the input's layout."""
+    """Return the requested size in the input's layout."""
     image, size = args[:2]
-    made: Tensor = image.new_empty((*image.shape[:2], *size)).contiguous(memory_format=suggest_memory_format(image))
-    return made
+    out: Tensor = image.new_empty((*image.shape[:2], *size)).contiguous(memory_format=suggest_memory_format(image))
+    return out
 
 
 RULES: dict[Any, Callable[[Any, Any, Any], Any]] = {

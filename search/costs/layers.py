@@ -1,4 +1,4 @@
-"""The papers' networks as tables: each layer's place, block, output, parameters and MACs."""
+"""A network's layers as a table: place, block, output shape, parameters and MACs of each."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from space.unet import UNet
 
 @dataclass(frozen=True)
 class Layer:
-    """A row; its network is named in a cascade, its side is a kind of place, `head`, or `below` for a whole backbone.
+    """A row of the table.
 
-    `output` is (C, D, H, W), empty where the layer works in training only; attention blocks are marked.
+    `network` names the network within a cascade, else it is empty. `side` is a kind of place, `head`, or `below` for
+    a whole backbone. `output` is (C, D, H, W); it is empty for layers that run in training only.
     """
 
     network: str
@@ -36,13 +37,13 @@ class Layer:
 
     @property
     def place(self) -> str:
-        """The row's place in words: `encoder0`, `second bottleneck`."""
+        """The row's place as text: `encoder0`, `second bottleneck`."""
         side = self.side if self.side in ("bottleneck", "below") else f"{self.side}{self.level}"
         return f"{self.network} {side}".strip()
 
 
 def layers(architecture: Architecture, context: Context) -> tuple[Layer, ...]:
-    """List a network's layers as data meets them; on abstract tensors, so that size costs nothing."""
+    """List a network's layers from input to output; abstract tensors make this cheap for any size."""
     with AbstractTensors():
         network = build(architecture, context).eval()
         outputs = _watch_outputs(network)
@@ -63,7 +64,7 @@ def layers(architecture: Architecture, context: Context) -> tuple[Layer, ...]:
 
 
 def _watch_outputs(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Return what will hold the shape (C, D, H, W) that each module last gave out."""
+    """Return a dict that forward hooks fill with each module's last output shape (C, D, H, W)."""
     outputs: dict[str, tuple[int, ...]] = {}
 
     def watch(name: str, module: nn.Module) -> None:
@@ -80,7 +81,7 @@ def _watch_outputs(network: nn.Module) -> dict[str, tuple[int, ...]]:
 
 @dataclass(frozen=True)
 class _Part:
-    """A module of a network by its name, and where in the U it stands."""
+    """A module of a network: its name and its position in the U."""
 
     side: str
     level: int
@@ -90,7 +91,7 @@ class _Part:
 
 
 def _parts(network: Network) -> Iterator[_Part]:
-    """List the parts from the input to the output; a cascade's networks one after the other."""
+    """List the parts from input to output; a cascade's networks one after the other."""
     if isinstance(network, UNet):
         yield from _unet_parts(network)
         return
@@ -100,7 +101,7 @@ def _parts(network: Network) -> Iterator[_Part]:
 
 
 def _unet_parts(network: UNet) -> Iterator[_Part]:
-    """List the parts of one U; levels without a unit of their own are left out."""
+    """List the parts of a single U, without levels that have no unit."""
     held, bottom = network.attention, network.levels - 1
 
     def attention(place: Place) -> Iterator[_Part]:
@@ -125,7 +126,7 @@ def _unet_parts(network: UNet) -> Iterator[_Part]:
 
 
 def _block_name(module: nn.Module) -> str:
-    """Name a part by its classes: `MaxPool3d, DenseUnit`, `EPABlock x3`."""
+    """Return a part's class names: `MaxPool3d, DenseUnit`, `EPABlock x3`."""
     if type(module) is not nn.Sequential:
         return str(getattr(module, "title", type(module).__name__))
     runs = [(name, len(list(same))) for name, same in groupby(_block_name(child) for child in module)]

@@ -1,4 +1,4 @@
-"""Live tensor bytes, counted at the dispatcher."""
+"""Count the bytes of live tensors in torch's dispatcher."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Count the bytes of storages made inside the block while they live.
+    """Count the bytes of live storages that are created inside the `with` block.
 
-    `peak_bytes` is the most at any time, `largest_bytes` the largest single storage that was made; `hold` adds
-    tensors made before. Storages are watched by weak references, so that a view costs nothing. What a kernel
-    allocates and frees within one operator is not seen, nor what the allocator rounds up.
+    `peak_bytes` is the maximum at any time, `largest_bytes` the largest single new storage; `hold` adds tensors
+    created before. Weak references track the storages, and a view of a tracked storage adds no bytes. Memory that a
+    kernel allocates and frees within an operator is not counted, nor is the allocator's rounding.
     """
 
     def __init__(self) -> None:
@@ -26,14 +26,14 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._watched: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     def hold(self, *tensors: torch.Tensor) -> LiveBytes:
-        """Count tensors that were made before the block."""
+        """Count tensors that were created before the block."""
         for tensor in tensors:
             self._watch(tensor.untyped_storage())
         self.largest_bytes = 0
         return self
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operator, then count what it made."""
+        """Run the operator, then count the storages of its outputs."""
         out = func(*args, **(kwargs or {}))
         for leaf in (out,) if isinstance(out, torch.Tensor) else tree_leaves(out):
             if isinstance(leaf, torch.Tensor):

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds: thop on abstract tensors, with rules of ours."""
+"""Parameters and multiply-accumulates (MACs), counted by thop on abstract tensors with our own rules."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from space.architecture import Architecture
 from space.build import Network, build
 from space.canonical import Context
 
-FREE = (nn.GELU, nn.SiLU)  # and all that thop has a rule of its own for
+FREE = (nn.GELU, nn.SiLU)  # count 0, as do all modules with a rule in thop except LINEAR_MACS
 Rule = Callable[[Any, tuple[Tensor, ...], Tensor], None]
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Parameters and MACs of a network, or of one of its modules with all inside it."""
+    """Parameters and MACs of a network, or of a module including its submodules."""
 
     params: int
     macs: int
 
 
 def params_and_macs(architecture: Architecture, context: Context) -> tuple[int, int]:
-    """Count parameters, and the multiply-adds of one patch at batch 1.
+    """Count the parameters, and the MACs of a single patch (batch 1).
 
-    MACs are those of the published operations: convolutions, linear maps and matrix products; norms, activations
-    and upsampling count 0 (thop alone counts norms). The network is made of abstract tensors, so thop leaves nothing
-    behind in a real one.
+    MACs include the operations that papers count: convolutions, linear layers and matrix products. Norms, activations
+    and upsampling count 0; thop itself counts norms. The network consists of abstract tensors, so the buffers that
+    thop adds never reach a real network.
     """
     with AbstractTensors():
         network = build(architecture, context).eval()
@@ -44,7 +44,7 @@ def params_and_macs(architecture: Architecture, context: Context) -> tuple[int, 
 
 
 def count_modules(network: Network, context: Context) -> dict[str, Counts]:
-    """Count each module of a network of abstract tensors, by its name; the whole network's is ''."""
+    """Count each module of a network of abstract tensors by name; '' is the whole network."""
     patch = torch.zeros(1, context.in_channels, *context.patch)
     with torch.no_grad():
         macs, _, tree = thop.profile(
@@ -61,7 +61,7 @@ def _params(module: nn.Module) -> int:
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, int]]:
-    """List (dotted name, MACs) of thop's nested answer."""
+    """Flatten thop's nested result to (dotted name, MACs)."""
     found = []
     for name, (macs, _, inside) in tree.items():
         found.append((f"{prefix}{name}", int(macs)))
@@ -70,9 +70,9 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, int]]:
 
 
 def _rules(network: nn.Module) -> dict[type[nn.Module], Rule]:
-    """Return thop's rules: an attention block counts by its spec, and what is inside it not at all.
+    """Return the rules for thop: attention blocks count by their spec, their submodules not at all.
 
-    Ours reach the papers' numbers with fewer operations, some of them outside of any module.
+    Our blocks compute the papers' operations in fewer steps, some of them outside any module.
     """
     specs = specs_by_class()
     blocks = [module for module in network.modules() if type(module) in specs]
@@ -95,7 +95,7 @@ def _rules(network: nn.Module) -> dict[type[nn.Module], Rule]:
 
 
 def _nothing(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    """Count no multiply-adds."""
+    """Count no MACs."""
 
 
 def _convolution(module: Any, given: Tensor, made: Tensor) -> int:

@@ -1,1 +1,1 @@
-"""Searches against a table of known results: nothing is built and nothing is trained."""
+"""Simulated searches on tables of known results, without building or training networks."""

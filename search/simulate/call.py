@@ -1,4 +1,4 @@
-"""What `voxnas simulate` does: tables and rules from its options, all runs, then tables, JSON and a figure."""
+"""The `voxnas simulate` command: read its options, run all simulations, and write tables, JSON and a figure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from search.simulate.tables import Table
 
 @dataclass(frozen=True)
 class Call:
-    """The options as they were given."""
+    """The options of the command."""
 
     tables: Sequence[str] | None
     synthetic: bool
@@ -40,7 +40,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Task:
-    """One run, as it travels to a process."""
+    """One run, as sent to a worker process."""
 
     table: str
     file: Path | None
@@ -50,7 +50,7 @@ class Task:
 
 
 def run_call(call: Call, *, console: Console, figure: Path | None, as_json: bool) -> None:
-    """Run and print; a table's results are shown as soon as it is done. Raises UserError for options that don't fit."""
+    """Run all simulations and print each table's results when it is done. Raises UserError for invalid options."""
     rules = _check(call)
     done: list[Comparison] = []
     for name in _names(call):
@@ -78,10 +78,10 @@ def _check(call: Call) -> Rules:
         mistakes.append("simulate: --only selects synthetic tables and needs --synthetic")
     for name in call.tables or ():
         if name not in RECIPES:
-            mistakes.append(f"simulate: --only: no synthetic table is called {name!r}{nearest(name, list(RECIPES))}")
+            mistakes.append(f"simulate: --only: there is no synthetic table {name!r}{nearest(name, list(RECIPES))}")
     for name in call.proposers:
         if name not in PROPOSERS:
-            mistakes.append(f"simulate: --proposers: {name!r} is not known{nearest(name, PROPOSERS)}")
+            mistakes.append(f"simulate: --proposers: there is no proposer {name!r}{nearest(name, PROPOSERS)}")
     halving = None if call.halving == "off" else _halving(call.halving)
     if isinstance(halving, str):
         mistakes.append(halving)
@@ -91,13 +91,13 @@ def _check(call: Call) -> Rules:
 
 
 def _halving(text: str) -> Halving | str:
-    wrong = f"simulate: --halving: {text!r} is neither off nor MIN_EPOCHS,REDUCTION[,BRACKETS], as 3,3"
+    message = f"simulate: --halving: {text!r} is neither off nor MIN_EPOCHS,REDUCTION[,BRACKETS], such as 3,3"
     parts = text.split(",")
     try:
         least, reduction, brackets = int(parts[0]), float(parts[1]), int(parts[2]) if len(parts) > 2 else 1
     except (ValueError, IndexError):
-        return wrong
-    return Halving(least, reduction, brackets) if least >= 1 and reduction > 1 and 1 <= brackets <= 5 else wrong
+        return message
+    return Halving(least, reduction, brackets) if least >= 1 and reduction > 1 and 1 <= brackets <= 5 else message
 
 
 def _names(call: Call) -> Sequence[str]:
@@ -109,7 +109,7 @@ def _table(name: str, file: Path | None) -> Table:
 
 
 def all_runs(tasks: Sequence[Task], jobs: int) -> Iterable[Run]:
-    """Run tasks in their order, in this process or in several."""
+    """Yield the tasks' runs in order, computed in this process or in `jobs` processes."""
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) if jobs > 1 else None
     with pool or nullcontext():
         yield from (pool.map(_run, tasks) if pool else map(_run, tasks))

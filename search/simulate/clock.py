@@ -1,4 +1,4 @@
-"""A search on a table with a simulated clock: W workers, each asks again when its training ends."""
+"""Simulate a search on a table: a simulated clock and W workers; a worker asks again when its training ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Step:
-    """A training that ended: when, how many epochs it took, and the true hypervolume of all that is trained."""
+    """The state when a trial ends: time, trainings begun, total training seconds, share of the true hypervolume."""
 
     at_s: float
     trainings: int
@@ -33,9 +33,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Run:
-    """One search: its steps, how often it asked for what it knew, seconds of each ask, how busy workers were.
+    """A simulated search: its steps, the number of repeated proposals, the seconds of each ask, worker utilisation.
 
-    `busy` is the share of all workers' time in training, from the first ask to the last start of a training.
+    `busy` is the share of the workers' time spent training, from the first ask to the last start of a training.
     """
 
     proposer: str
@@ -46,17 +46,17 @@ class Run:
     busy: float
 
     def trainings_to(self, share: float) -> float:
-        """Return the trainings begun until so much of the true hypervolume was reached; infinity where it was not."""
+        """Return the trainings begun until this share of the true hypervolume was reached; infinity if it never was."""
         return next((float(step.trainings) for step in self.steps if step.share >= share), float("inf"))
 
     def hours_to(self, share: float) -> float:
-        """Return the hours of training until so much of the true hypervolume was reached."""
+        """Return the training hours until this share of the true hypervolume was reached; infinity if it never was."""
         return next((step.trained_s / 3600 for step in self.steps if step.share >= share), float("inf"))
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How a search is run: workers, most trainings, the share at which it may end, and halving."""
+    """The settings of a search: workers, maximum trainings, the hypervolume share at which it ends, and halving."""
 
     workers: int = 1
     trainings: int = 200
@@ -65,7 +65,7 @@ class Rules:
 
 
 def problem_of_table(table: Table, *, seed: int) -> Problem:
-    """Return a table's problem: exact prices cost nothing, what the table lacks can't be built."""
+    """Return a table's problem: exact costs are free, and networks outside the table can't be built."""
     return Problem(
         table.space,
         table.directions,
@@ -80,14 +80,14 @@ def problem_of_table(table: Table, *, seed: int) -> Problem:
 
 
 def simulate(table: Table, name: str, *, seed: int, rules: Rules) -> Run:
-    """Search a table; a training takes its epochs' time, an ask the time that it really took."""
+    """Simulate a search on a table: trainings take simulated time, asks their measured time."""
     search = _Search(table, name, seed, rules)
     search.run()
     return search.result()
 
 
 class _Search:
-    """The state of one simulated search."""
+    """The state of a simulated search."""
 
     def __init__(self, table: Table, name: str, seed: int, rules: Rules) -> None:
         self.table, self.name, self.seed, self.rules = table, name, seed, rules
@@ -95,30 +95,30 @@ class _Search:
         self.proposer = make_proposer(name, self.problem)
         self.records: list[Record] = []
         self.curves: list[Matrix] = []
-        self.events: list[tuple[float, int, int]] = []  # (time, trial, epoch that ends then)
+        self.events: list[tuple[float, int, int]] = []  # (time, trial, epoch that ends at this time)
         self.rungs: dict[int, list[tuple[int, float]]] = {}
         self.trained: list[int] = []
         self.steps: list[Step] = []
         self.asked: list[float] = []
         self.repeats, self.trained_s, self.now, self.driver_free, self.over = 0, 0.0, 0.0, 0.0, False
-        self.spans: list[tuple[float, float]] = []  # when each stretch of training began and ended
+        self.spans: list[tuple[float, float]] = []  # begin and end of each period of training
         self.last_start = 0.0
 
     def run(self) -> None:
-        """Start all workers, then go from event to event."""
+        """Start all workers, then process events in order of time."""
         for _ in range(self.rules.workers):
             self._start()
         while self.events:
             self.now, trial, epoch = heapq.heappop(self.events)
-            if self._ends(trial, epoch):
+            if self._record_epochs(trial, epoch):
                 self._start()
             else:
-                self._go_on(trial, epoch)
+                self._train(trial, epoch)
             if self.over:
                 break
 
     def result(self) -> Run:
-        """Return what came of it."""
+        """Return the finished run."""
         busy_s = sum(max(0.0, min(end, self.last_start) - begin) for begin, end in self.spans)
         busy = busy_s / (self.rules.workers * self.last_start) if self.last_start else 1.0
         return Run(self.name, self.seed, tuple(self.steps), self.repeats, tuple(self.asked), busy)
@@ -142,12 +142,12 @@ class _Search:
             Record(number, self.table.architectures[row], tuple(decisions.items()), self.seed, 0, measurement, "")
         )
         self.curves.append(self.table.curve(row, self.seed))
-        self._go_on(number, 0)
+        self._train(number, 0)
 
     def _row(self, trial: int) -> int:
         return self.table.row_of[self.records[trial].architecture]
 
-    def _stops(self, trial: int) -> tuple[int, ...]:
+    def _rungs(self, trial: int) -> tuple[int, ...]:
         halving = self.rules.halving
         if halving is None:
             return ()
@@ -158,34 +158,35 @@ class _Search:
             bracket=trial % halving.brackets,
         )
 
-    def _go_on(self, trial: int, epoch: int) -> None:
-        """Train to the next rung, or to the end."""
-        until = next((rung for rung in self._stops(trial) if rung > epoch), self.table.epochs)
+    def _train(self, trial: int, epoch: int) -> None:
+        """Train from an epoch to the next rung or the last epoch."""
+        until = next((rung for rung in self._rungs(trial) if rung > epoch), self.table.epochs)
         begin = max(self.now, self.driver_free) if epoch == 0 else self.now
         seconds = float((until - epoch) * self.table.epoch_s[self._row(trial)])
         self.spans.append((begin, begin + seconds))
         heapq.heappush(self.events, (begin + seconds, trial, until))
 
-    def _ends(self, trial: int, epoch: int) -> bool:
-        """Take in what was trained; tell whether the trial is over."""
+    def _record_epochs(self, trial: int, epoch: int) -> bool:
+        """Record the trained epochs; return whether the trial is finished or stopped."""
         row, previous = self._row(trial), len(self.records[trial].measurement.epochs)
         self.trained_s += float((epoch - previous) * self.table.epoch_s[row])
         curve = self.curves[trial]
         epochs = tuple(Epoch(number + 1, 0.0, float(curve[number]), 0.0) for number in range(epoch))
-        whole = epoch == self.table.epochs
-        on = not whole and self._passes(trial, epoch, float(curve[epoch - 1]))
-        state: State = "trained" if whole else ("running" if on else "stopped")
-        told = replace(
-            self.records[trial].measurement, state=state, dice=float(curve[-1]) if whole else None, epochs=epochs
+        complete = epoch == self.table.epochs
+        continues = not complete and self._passes(trial, epoch, float(curve[epoch - 1]))
+        state: State = "trained" if complete else ("running" if continues else "stopped")
+        measurement = replace(
+            self.records[trial].measurement, state=state, dice=float(curve[-1]) if complete else None, epochs=epochs
         )
-        self.records[trial] = replace(self.records[trial], measurement=told)
-        if whole:
+        self.records[trial] = replace(self.records[trial], measurement=measurement)
+        if complete:
             self.trained.append(row)
-        if not on:
-            self._note()
-        return not on
+        if not continues:
+            self._record_step()
+        return not continues
 
     def _passes(self, trial: int, epoch: int, dice: float) -> bool:
+        """Return whether halving lets a trial continue after a rung."""
         if self.rules.halving is None:
             return True
         rung = self.rungs.setdefault(epoch, [])
@@ -196,7 +197,7 @@ class _Search:
         losses[:, list(self.table.directions).index(learned)] = OBJECTIVES[learned].loss(reached)
         return is_promoted(losses, which=len(rung) - 1, reduction=self.rules.halving.reduction)
 
-    def _note(self) -> None:
+    def _record_step(self) -> None:
         share = volume(self.table.losses[self.trained], self.table.worst) / self.table.best_volume
         begun = sum(len(record.measurement.epochs) > 0 for record in self.records)
         self.steps.append(Step(self.now, begun, self.trained_s, share))

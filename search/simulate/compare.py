@@ -1,4 +1,4 @@
-"""Proposers against each other on one table: medians, ratios, and which differences are significant."""
+"""Compare proposers on a table: medians, ratios, and the significance of differences."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from search.simulate.clock import Rules, Run, simulate
 from search.simulate.tables import Table
 
 SHARES = (0.9, 0.95, 0.99)  # of the true hypervolume
-BUDGETS = (25, 50, 100)  # trainings after which the hypervolume is told
+BUDGETS = (25, 50, 100)  # trainings after which the hypervolume is reported
 MAIN = 0.95
 OURS = "known-cost"
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One proposer's runs on one table; infinite medians are runs of which half never got there."""
+    """One proposer's runs on one table; a median is infinite if half of the runs never reached the share."""
 
     proposer: str
     runs: int
@@ -36,7 +36,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Rival:
-    """Ours against one other proposer, in trainings and in hours to MAIN: ratio of medians, Holm's p of Wilcoxon."""
+    """OURS against another proposer, in trainings and hours to MAIN: ratio of medians, Holm-corrected Wilcoxon p."""
 
     proposer: str
     ratio: float
@@ -47,7 +47,7 @@ class Rival:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All proposers on one table; `rules` tells where runs that never got there were cut off."""
+    """All proposers on one table; `rules` holds the training limit at which unsuccessful runs were censored."""
 
     table: str
     character: str
@@ -61,7 +61,7 @@ class Comparison:
 def compare(
     table: Table, proposers: Sequence[str], *, seeds: int, rules: Rules, each: Callable[[Run], None] = lambda run: None
 ) -> Comparison:
-    """Run every proposer from every seed and compare; `each` hears of every run."""
+    """Run all proposers with all seeds and compare them; calls `each` with every run."""
     runs: dict[str, list[Run]] = {name: [] for name in proposers}
     for name in proposers:
         for seed in range(seeds):
@@ -71,20 +71,20 @@ def compare(
 
 
 def comparison(table: Table, runs: Mapping[str, Sequence[Run]], *, rules: Rules) -> Comparison:
-    """Work out what runs say; every proposer has the same seeds in the same order."""
+    """Compare runs; all proposers must have the same seeds in the same order."""
     summaries = tuple(_summary(name, of) for name, of in runs.items())
     everything = tuple(run for of in runs.values() for run in of)
     return Comparison(table.name, table.character, table.size, rules, summaries, _rivals(runs), everything)
 
 
 def best_ratio(compared: Comparison, *, hours: bool = False) -> float:
-    """Return ours over the best other proposer; NaN where ours did not run or nobody else did."""
+    """Return the ratio of OURS to the best other proposer; NaN without runs of OURS or of another proposer."""
     ratios = [rival.hours_ratio if hours else rival.ratio for rival in compared.rivals]
     return max(ratios, default=math.nan)
 
 
 def anytime(runs: Sequence[Run], *, until: int) -> tuple[list[int], list[float], list[float], list[float]]:
-    """Return trainings 1 to `until` with the lower quartile, median and upper quartile of the share reached."""
+    """Return trainings 1 to `until`, and the lower quartile, median and upper quartile of the share reached."""
     counts = list(range(1, until + 1))
     curves = np.array([[share_after(run, count) for count in counts] for run in runs])
     low, middle, high = np.quantile(curves, [0.25, 0.5, 0.75], axis=0)
@@ -92,7 +92,7 @@ def anytime(runs: Sequence[Run], *, until: int) -> tuple[list[int], list[float],
 
 
 def share_after(run: Run, trainings: int) -> float:
-    """Return the share of the true hypervolume after so many trainings; what was reached at the end stays."""
+    """Return the share of the true hypervolume after this many trainings; after a run's end, its final share."""
     reached = [step.share for step in run.steps if step.trainings <= trainings]
     return max(reached, default=0.0)
 
@@ -116,7 +116,7 @@ def _summary(name: str, runs: Sequence[Run]) -> Summary:
 
 
 def _median(values: Sequence[float]) -> float:
-    """The median with infinities; of two middle values one infinite, infinity."""
+    """Return the median of values that may be infinite; infinity if either middle value is."""
     ordered, half = sorted(values), len(values) // 2
     return ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
@@ -128,23 +128,19 @@ def _rivals(runs: Mapping[str, Sequence[Run]]) -> tuple[Rival, ...]:
     found = []
     for to in ("trainings_to", "hours_to"):
         ours = [getattr(run, to)(MAIN) for run in runs[OURS]]
-        theirs = {name: _cut_values(runs[name], to) for name in others}
-        raw = {name: less(ours, theirs[name]) for name in others}  # a run cut off early proves nothing beyond its cut
-        found.append((holm(raw), {name: _ratio(_median(ours), _cut_median(runs[name], to)) for name in others}))
+        # Another proposer's censored run counts only up to its end, which is conservative for OURS
+        theirs = {name: _censored_values(runs[name], to) for name in others}
+        raw = {name: less(ours, theirs[name]) for name in others}
+        found.append((holm(raw), {name: _ratio(_median(ours), _median(theirs[name])) for name in others}))
     (p, ratio), (hours_p, hours_ratio) = found
     return tuple(Rival(name, ratio[name], hours_ratio[name], p[name], hours_p[name]) for name in others)
 
 
-def _cut_median(runs: Sequence[Run], to: str) -> float:
-    """A median to divide by."""
-    return _median(_cut_values(runs, to))
-
-
-def _cut_values(runs: Sequence[Run], to: str) -> list[float]:
-    """What runs needed; those that never got there count with what they had spent when they were cut off."""
+def _censored_values(runs: Sequence[Run], to: str) -> list[float]:
+    """Return the trainings or hours to MAIN; runs that never reached it count with all that they spent."""
     spent = [run.steps[-1].trainings if to == "trainings_to" else run.steps[-1].trained_s / 3600 for run in runs]
     values = [getattr(run, to)(MAIN) for run in runs]
-    return [value if math.isfinite(value) else cut for value, cut in zip(values, spent, strict=True)]
+    return [value if math.isfinite(value) else total for value, total in zip(values, spent, strict=True)]
 
 
 def _ratio(ours: float, theirs: float) -> float:
@@ -152,9 +148,9 @@ def _ratio(ours: float, theirs: float) -> float:
 
 
 def less(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Return the one-sided p of Wilcoxon's signed ranks that ours is less, over pairs.
+    """Return the one-sided p-value of Wilcoxon's signed-rank test over pairs, with the alternative that ours is less.
 
-    Infinite values are censored: they count as one more than the largest that was seen, pairs of two as equal.
+    Infinite values are censored: they count as the largest finite value plus 1. Pairs of infinite values are ties.
     """
     finite = [value for value in (*ours, *theirs) if math.isfinite(value)]
     most = max(finite, default=0.0) + 1.0
@@ -165,9 +161,9 @@ def less(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:
-    """Return Holm's step-down correction of p-values."""
+    """Return p-values corrected by Holm's step-down procedure."""
     adjusted, worst = {}, 0.0
-    for place, name in enumerate(sorted(p, key=lambda each: p[each])):
-        worst = max(worst, min(1.0, (len(p) - place) * p[name]))
+    for rank, name in enumerate(sorted(p, key=lambda each: p[each])):
+        worst = max(worst, min(1.0, (len(p) - rank) * p[name]))
         adjusted[name] = worst
     return {name: adjusted[name] for name in p}

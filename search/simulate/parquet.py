@@ -1,8 +1,8 @@
-"""Tables of known results as Parquet files: one row a training and epoch.
+"""Tables of known results as Parquet files: one row per training and epoch.
 
 Columns: `architecture` (JSON of decisions or of an architecture's entries), `seed`, `epoch` (from 1), `dice` (0 to 1),
-the costs `params`, `macs`, `memory_bytes`, `inference_memory_bytes`, `latency_s` (as many as there are), and
-`epoch_s`, seconds of an epoch (1 where the column is missing).
+any of the costs `params`, `macs`, `memory_bytes`, `inference_memory_bytes`, `latency_s`, and optionally `epoch_s`,
+the seconds of an epoch (default: 1).
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from space.axes import Axis
 from space.canonical import Context, Decisions
 from space.space import Space
 
-NEEDED = ("architecture", "seed", "epoch", "dice")
+REQUIRED = ("architecture", "seed", "epoch", "dice")
 COLUMNS = {OBJECTIVES[name].column: name for name in COSTS}  # of the costs
-ABSENT = "-"  # the choice that stands for an entry that an architecture doesn't have
-NOWHERE = Context((1, 1, 1), (1.0, 1.0, 1.0), 1, 1)
+ABSENT = "-"  # the choice of an axis for architectures without the entry
+NO_CONTEXT = Context((1, 1, 1), (1.0, 1.0, 1.0), 1, 1)  # a placeholder: networks of a table are never built
 
 
 def write_table(table: Table, file: Path, *, seeds: int = 1) -> None:
-    """Write a table with so many trainings of each architecture."""
+    """Write a table with trainings of each architecture for `seeds` seeds."""
     import pyarrow
     import pyarrow.parquet
 
-    columns: dict[str, list[Any]] = {name: [] for name in (*NEEDED, *COLUMNS, "epoch_s")}
+    columns: dict[str, list[Any]] = {name: [] for name in (*REQUIRED, *COLUMNS, "epoch_s")}
     for row, decisions in enumerate(table.decisions):
         text, costs = json.dumps(decisions), table.costs[row]
         for seed in range(seeds):
@@ -51,14 +51,14 @@ def write_table(table: Table, file: Path, *, seeds: int = 1) -> None:
 
 
 def read_table(file: Path, *, objectives: tuple[str, ...] = ("memory", "latency")) -> Table:
-    """Read a table; every entry of its architectures becomes an axis, one more choice where some lack it.
+    """Read a table. Each entry of its architectures becomes an axis, with the choice ABSENT if some lack the entry.
 
-    Raises UserError where columns are missing, where values are wrong, or where it lacks one of `objectives`.
+    Raises UserError for missing columns, invalid values, or missing `objectives`.
     """
     columns = _columns(file, objectives)
     by_architecture: dict[str, dict[int, dict[int, float]]] = {}
     first: dict[str, int] = {}
-    for index, (text, seed, epoch, dice) in enumerate(zip(*(columns[name] for name in NEEDED), strict=True)):
+    for index, (text, seed, epoch, dice) in enumerate(zip(*(columns[name] for name in REQUIRED), strict=True)):
         first.setdefault(text, index)
         by_architecture.setdefault(text, {}).setdefault(int(seed), {})[int(epoch)] = float(dice)
     epochs = max(max(run) for runs in by_architecture.values() for run in runs.values())
@@ -93,14 +93,14 @@ def _columns(file: Path, objectives: tuple[str, ...]) -> dict[str, list[Any]]:
         table = pyarrow.parquet.read_table(file)
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError([f"{file}: not a Parquet file: {str(error).splitlines()[0]}"]) from None
-    missing = [name for name in NEEDED if name not in table.column_names]
+    missing = [name for name in REQUIRED if name not in table.column_names]
     if missing:
-        raise UserError([f"{file}: no column {', '.join(missing)} (found: {', '.join(table.column_names)})"])
-    there = [objective for column, objective in COLUMNS.items() if column in table.column_names]
-    lacking = [name for name in objectives if name not in there]
-    if lacking:
-        known = ", ".join(["dice", *there])
-        raise UserError([f"{file}: a table of other objectives: no {', '.join(lacking)} (it has {known})"])
+        raise UserError([f"{file}: missing columns: {', '.join(missing)} (found: {', '.join(table.column_names)})"])
+    present = [objective for column, objective in COLUMNS.items() if column in table.column_names]
+    absent = [name for name in objectives if name not in present]
+    if absent:
+        known = ", ".join(["dice", *present])
+        raise UserError([f"{file}: missing objectives: {', '.join(absent)} (found: {known})"])
     columns: dict[str, list[Any]] = {name: table[name].to_pylist() for name in table.column_names}
     problems = _bad_values(file, columns)
     if problems:
@@ -137,11 +137,11 @@ def _flat_space(entries: list[dict[str, Value]]) -> tuple[Space, tuple[Decisions
     for name in names:
         choices = dict.fromkeys(each[name] for each in decisions)
         axes.append(Axis(name, tuple(sorted(choices, key=lambda value: (isinstance(value, str), str(value)))), ""))
-    return _TableSpace(tuple(axes), NOWHERE), decisions
+    return _TableSpace(tuple(axes), NO_CONTEXT), decisions
 
 
 class _TableSpace(Space):
-    """A flat space whose architectures are its decisions as they are."""
+    """A flat space whose architectures equal its decisions."""
 
     def architecture(self, decisions: Any) -> Architecture:
         """Return the decisions as an architecture."""
@@ -149,14 +149,14 @@ class _TableSpace(Space):
 
 
 def _curves(runs: dict[int, dict[int, float]], epochs: int) -> NDArray[np.float64]:
-    """One row a seed: the Dice after each epoch, the last known one where one is missing."""
-    made = np.zeros((len(runs), epochs))
+    """Return the Dice after each epoch, one row per seed; missing epochs repeat the last known Dice."""
+    curves = np.zeros((len(runs), epochs))
     for number, run in enumerate(runs[seed] for seed in sorted(runs)):
         last = run[min(run)]
         for epoch in range(1, epochs + 1):
             last = run.get(epoch, last)
-            made[number, epoch - 1] = last
-    return made
+            curves[number, epoch - 1] = last
+    return curves
 
 
 def _costs(columns: dict[str, list[Any]], row: int) -> Costs:

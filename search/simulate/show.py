@@ -1,4 +1,4 @@
-"""A comparison as tables for people and as JSON."""
+"""Comparisons as terminal tables and as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from search.simulate.compare import BUDGETS, OURS, SHARES, Comparison, best_rati
 
 
 def comparison_tables(compared: Comparison) -> list[Grid]:
-    """Return the table of medians, and that of ours against each other proposer where ours ran."""
+    """Return the table of medians and, if OURS ran, the table of OURS against each other proposer."""
     title = f"{compared.table}: {compared.size:,} architectures, {compared.character}"
     grid = Grid(title=title, title_justify="left")
     grid.add_column("proposer")
@@ -26,7 +26,7 @@ def comparison_tables(compared: Comparison) -> list[Grid]:
         *(f"hours to {percent}" for percent in percents),
         f"share after {' / '.join(map(str, BUDGETS))}",
         "repeats",
-        "ask median / most",
+        "ask median / max",
         "busy",
     ):
         grid.add_column(heading, justify="right")
@@ -47,12 +47,12 @@ def comparison_tables(compared: Comparison) -> list[Grid]:
 def _rivals_table(compared: Comparison) -> Grid:
     best, hours = best_ratio(compared), best_ratio(compared, hours=True)
     title = (
-        f"{OURS} against the others to {SHARES[1]:.0%} (medians; one-sided Wilcoxon over seeds, Holm): "
-        f"{best:.2f} of the best other's trainings, {hours:.2f} of its hours"
+        f"{OURS} relative to each other proposer, to {SHARES[1]:.0%} (ratios of medians; one-sided Wilcoxon over "
+        f"seeds, Holm-corrected): {best:.2f} of the trainings and {hours:.2f} of the hours of the best other proposer"
     )
     grid = Grid(title=title, title_justify="left")
-    for heading in ("against", "trainings", "p", "hours", "p of hours"):
-        grid.add_column(heading, justify="left" if heading == "against" else "right")
+    for heading in ("relative to", "trainings", "p (trainings)", "hours", "p (hours)"):
+        grid.add_column(heading, justify="left" if heading == "relative to" else "right")
     for each in compared.rivals:
         grid.add_row(
             each.proposer, f"{each.ratio:.2f}", f"{each.p:.2g}", f"{each.hours_ratio:.2f}", f"{each.hours_p:.2g}"
@@ -69,7 +69,7 @@ def _hours(value: float) -> str:
 
 
 def comparisons_json(comparisons: Sequence[Comparison]) -> str:
-    """Return all numbers; what was never reached is null."""
+    """Return all numbers as JSON; shares never reached are null."""
     return json.dumps([_plain(asdict(_without_detail(each))) for each in comparisons], indent=2)
 
 
@@ -78,7 +78,7 @@ def _without_detail(compared: Comparison) -> Comparison:
 
 
 def _thinned(steps: Sequence[Step]) -> tuple[Step, ...]:
-    """Keep the steps at which the hypervolume grew."""
+    """Keep the steps at which the hypervolume increased."""
     kept, reached = [], -1.0
     for step in steps:
         if step.share > reached:

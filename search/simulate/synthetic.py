@@ -1,4 +1,4 @@
-"""Synthetic tables: real spaces and costs, and a Dice of known character: additive, by places, not additive, noisy."""
+"""Synthetic tables: real spaces and costs with a Dice of known structure (additive, by place, non-additive, noisy)."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ EPOCHS = 27
 STEPS_PER_EPOCH = 250
 TRAINING_MACS = 3 * 2  # forward and backward, batch 2: MACs of a step over those of one patch
 MACS_PER_S = 2e11
-MEAN_LOSS, STEEPNESS = 0.18, 0.35  # Dice loss at score 0, and the share of it that a score of 1 takes away
-TAIL = 2.5  # the score stays within plus or minus this
-CROSSING = 0.35  # spread of the logarithm of the learning curves' time constants beside what the size explains
-FLICKER = 0.004  # deviation of an epoch's Dice about the curve, gone at the end
+MEAN_LOSS, STEEPNESS = 0.18, 0.35  # Dice loss at score 0, and its relative slope there
+TAIL = 2.5  # limit of the score's absolute value
+CROSSING = 0.35  # standard deviation of the log time constants of learning curves, apart from the effect of size
+FLICKER = 0.004  # standard deviation of an epoch's Dice around the curve; decreases to 0 at the end
 
 
 Link = Literal["share", "straight", "logistic"]
@@ -40,10 +40,10 @@ Link = Literal["share", "straight", "logistic"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """A space, the shares of Dice's variance, and the deviation of one training's Dice (least, most over networks).
+    """A space, the shares of Dice's variance, and the range over networks of a training's standard deviation of Dice.
 
-    `link` leads from the score to Dice: `share` takes away a share of the loss (what `known-cost` assumes too), so
-    that good networks lie close together; `straight` is a line, cut off at 0 and 1; `logistic` is steepest at 0.5.
+    `link` maps the score to Dice. `share` reduces the loss by a share, as `known-cost` also assumes: good networks lie
+    close together. `straight` is linear, clipped to 0 and 1. `logistic` is steepest at a Dice of 0.5.
     """
 
     character: str
@@ -78,7 +78,7 @@ RECIPES: dict[str, Recipe] = {
         {"trend": 0.25, "main": 0.15, "places": 0.6}, link="logistic",
     ),
     "network": Recipe(
-        "a random small network over the decisions, not additive", WIDE, "tied",
+        "a small random network over the decisions, non-additive", WIDE, "tied",
         {"levels": (3, 4, 5), "width": (8, 16, 24, 32), "growth": (2.0, 1.5), "kernels": ("auto", "2d", "3d"),
          "encoder": ("plain", "residual"), "repeats": (1, 2), "attention@encoders": BLOCKS,
          "attention@bottleneck": BLOCKS, "attention@skips": BLOCKS, "attention@decoders": ("none", "isa")},
@@ -92,21 +92,21 @@ RECIPES: dict[str, Recipe] = {
         {"trend": 0.3, "main": 0.4, "pairs": 0.3}, link="share", noise=(0.0035, 0.014),
     ),
     "trees": Recipe(
-        "an ensemble of random trees over the decisions, not additive", MIDDLING, "tied",
+        "an ensemble of random trees over the decisions, non-additive", MIDDLING, "tied",
         {"levels": (3, 4), "width": (8, 12, 16, 24, 32), "growth": (2.0, 1.5), "norm": ("instance", "batch"),
          "activation": ("leakyrelu", "gelu"), "repeats": (1, 2), "attention@encoders": BLOCKS,
          "attention@bottleneck": BLOCKS, "attention@skips": BLOCKS, "attention@decoders": ("none", "isa")},
         {"trend": 0.25, "forest": 0.75}, link="straight",
     ),
     "noisy-network": Recipe(
-        "a random small network over decisions and places, two trainings differ by 0.5 to 2 Dice points", THICK, "each",
+        "a small random network over decisions and places, two trainings differ by 0.5 to 2 Dice points", THICK, "each",
         {"levels": (3, 4), "width": (12, 16, 24, 32), "encoder": ("plain", "residual"), "repeats": (1, 2),
          "upsampling": ("linear", "transposed"), "attention@bottleneck": BLOCKS, "attention@skip0": BLOCKS,
          "attention@skip1": BLOCKS, "attention@skip2": BLOCKS, "attention@encoder0": BLOCKS},
         {"trend": 0.25, "network": 0.75}, link="logistic", noise=(0.0035, 0.014),
     ),
     "bumps": Recipe(
-        "a random landscape of wide and narrow bumps, not additive", ODD, "tied",
+        "a random landscape of wide and narrow bumps, non-additive", ODD, "tied",
         {"levels": (3, 4, 5), "width": (8, 12, 16, 24), "kernels": ("auto", "3d"), "norm": ("instance", "batch"),
          "encoder": ("plain", "residual"), "repeats": (1, 2), "skip": ("concat", "add"),
          "attention@bottleneck": BLOCKS, "attention@skips": BLOCKS, "attention@encoders": ("none", "isa")},
@@ -124,7 +124,7 @@ RECIPES: dict[str, Recipe] = {
 
 @lru_cache
 def synthetic_table(name: str) -> Table:
-    """Make a table of `RECIPES`: the same at every call, whatever the machine."""
+    """Create a table of `RECIPES`, identical on every call and machine."""
     recipe = RECIPES[name]
     space = _space(recipe)
     decisions, architectures = _buildable(space)
@@ -158,7 +158,7 @@ def synthetic_table(name: str) -> Table:
 
 
 def _space(recipe: Recipe) -> Space:
-    """Narrow the full space to the recipe's choices; every other axis keeps its first choice alone."""
+    """Narrow the full space to the recipe's choices; fix all other axes at their first choice."""
     named = set(recipe.choices)
     rest = {
         axis.name: axis.choices[0]
@@ -169,7 +169,7 @@ def _space(recipe: Recipe) -> Space:
 
 
 def _buildable(space: Space) -> tuple[tuple[Decisions, ...], tuple[Architecture, ...]]:
-    """List the networks of a space that can be built, each once."""
+    """List the distinct networks of a space that can be built."""
     found: dict[Architecture, Decisions] = {}
     for decisions in space.enumerate():
         architecture = space.architecture(decisions)
@@ -187,7 +187,7 @@ def _straight(score: Matrix) -> Matrix:
 
 
 def _logistic(score: Matrix) -> Matrix:
-    """Return a Dice with the same value and slope at score 0 as the others."""
+    """Return a Dice with the same value and slope at score 0 as the other links."""
     odds = MEAN_LOSS / (1.0 - MEAN_LOSS) * np.exp(-STEEPNESS / (1.0 - MEAN_LOSS) * score)
     return np.asarray(1.0 / (1.0 + odds))
 
@@ -200,7 +200,7 @@ def _standard(values: Matrix) -> Matrix:
 
 
 def _trend(space: Space, decisions: Sequence[Decisions], size: Matrix, rng: np.random.Generator) -> Matrix:
-    """Larger is better, less and less so."""
+    """Larger networks are better, with diminishing returns."""
     return _standard(-np.exp(-0.8 * size))
 
 
@@ -223,7 +223,7 @@ def _pairs(space: Space, decisions: Sequence[Decisions], size: Matrix, rng: np.r
 
 
 def _places(space: Space, decisions: Sequence[Decisions], size: Matrix, rng: np.random.Generator) -> Matrix:
-    """What blocks do together: an effect of each pair and each triple of (block, place), and of block and width."""
+    """Interactions of blocks: effects of each pair and triple of (block, place), and of block and width."""
     codes = _free(space, decisions)
     names = [space.axes[column].name for column in Coded(space).free]
     at = [number for number, name in enumerate(names) if AxisName.parse(name).is_attention]
@@ -248,30 +248,30 @@ def _network(space: Space, decisions: Sequence[Decisions], size: Matrix, rng: np
 
 
 def _forest(space: Space, decisions: Sequence[Decisions], size: Matrix, rng: np.random.Generator) -> Matrix:
-    """A sum of 40 random trees, each asking six questions on one-hot codes one after the other."""
+    """A sum of 40 random trees with six successive splits on one-hot codes."""
     hot = _one_hot(_free(space, decisions)).astype(np.int64)
     total = np.zeros(len(hot))
     for _ in range(40):
         leaf = np.zeros(len(hot), dtype=np.int64)
         for _ in range(6):
-            asked = rng.integers(hot.shape[1], size=64)[leaf % 64]
-            leaf = 2 * leaf + hot[np.arange(len(hot)), asked]
+            split = rng.integers(hot.shape[1], size=64)[leaf % 64]
+            leaf = 2 * leaf + hot[np.arange(len(hot)), split]
         total += rng.standard_normal(64)[leaf]
     return _standard(total)
 
 
 def _bumps(space: Space, decisions: Sequence[Decisions], size: Matrix, rng: np.random.Generator) -> Matrix:
-    """A sum of 60 bumps about random networks, each as wide as chance has it, by the share of choices that differ."""
+    """A sum of 60 Gaussian bumps of random width around random networks; distance is the share of differing choices."""
     codes = _free(space, decisions)
     total = np.zeros(len(codes))
     for centre in rng.integers(len(codes), size=60):
-        away = (codes != codes[centre]).mean(axis=1)
-        total += rng.standard_normal() * np.exp(-((away / rng.uniform(0.15, 0.6)) ** 2))
+        distance = (codes != codes[centre]).mean(axis=1)
+        total += rng.standard_normal() * np.exp(-((distance / rng.uniform(0.15, 0.6)) ** 2))
     return _standard(total)
 
 
 def _free(space: Space, decisions: Sequence[Decisions]) -> NDArray[np.int64]:
-    """Return the codes of the axes that have something to choose."""
+    """Return the codes of the axes with two or more choices."""
     coded = Coded(space)
     return coded.encode(decisions)[:, coded.free]
 

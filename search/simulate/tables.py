@@ -1,4 +1,4 @@
-"""A table of known results: every architecture of a space with its costs, its Dice and its learning curves."""
+"""A table of known results: the architectures of a space with their costs, Dice and learning curves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Key = tuple[Value | None, ...]
 
 @dataclass(frozen=True)
 class Table:
-    """Rows are architectures; `truth` is the Dice expected of a full training, `curve` that of one seed's epochs."""
+    """Rows are architectures; `truth` is the expected Dice of a full training, `curve` a seed's Dice per epoch."""
 
     name: str
     character: str
@@ -35,11 +35,11 @@ class Table:
     epochs: int
     epoch_s: Matrix
     curve: Callable[[int, int], Matrix]
-    sparse: bool = False  # its architectures are few among the space's
+    sparse: bool = False  # the table holds only some of the space's architectures
 
     @property
     def size(self) -> int:
-        """How many architectures there are."""
+        """The number of architectures."""
         return len(self.architectures)
 
     @cached_property
@@ -52,7 +52,7 @@ class Table:
         return {architecture: row for row, architecture in enumerate(self.architectures)}
 
     def architecture(self, decisions: Mapping[str, Value]) -> Architecture:
-        """Return the architecture that decisions stand for, computed if they are not in the table."""
+        """Return the architecture of decisions, looked up in the table or computed."""
         row = self._rows.get(self._key(decisions))
         return self.architectures[row] if row is not None else self.space.architecture(decisions)
 
@@ -61,7 +61,7 @@ class Table:
 
     @cached_property
     def losses(self) -> Matrix:
-        """One row an architecture and one column an objective, all to be minimised; Dice is its truth."""
+        """The losses (all minimised), one row per architecture and one column per objective; Dice is the true Dice."""
         columns = [OBJECTIVES[name].loss(self._values(name)) for name in self.directions]
         return np.stack(columns, axis=1)
 
@@ -72,7 +72,7 @@ class Table:
 
     @cached_property
     def reference(self) -> dict[str, float]:
-        """The worst of the table in each objective; a Dice of 0 would leave nothing to be searched for."""
+        """The worst value of each objective in the table; a Dice of 0 would make any network's hypervolume high."""
         worst = self.losses.max(axis=0)
         return {
             name: float(OBJECTIVES[name].from_loss(loss)) for name, loss in zip(self.directions, worst, strict=True)

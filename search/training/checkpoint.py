@@ -1,4 +1,4 @@
-"""A training's state on disk: `last.pt` to resume from and `best.safetensors` to keep, written whole or not at all."""
+"""A training's files, written atomically: `last.pt` to resume from, and the weights to keep."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from torch import nn
 from search.trials.files import EPOCHS, LAST, WEIGHTS
 from search.trials.records import Epoch, Job
 
-FREE_TRAINING = ("init", "deadline")  # `init` is bound by the study's identity, which holds its digest
+UNBOUND_TRAINING = ("init", "deadline")  # the study's identity already includes the digest of `init`
 
 
 class ReplacedWeights(ValueError):
-    """Weights on disk that are not those of the record."""
+    """Weights on disk that don't match their record."""
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the file, then rename: neither a reader nor a crash sees a part of it."""
+    """Write to a temporary file in the same folder, then rename: neither readers nor crashes see a partial file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -40,13 +40,13 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def checkpoint_binding(job: Job) -> str:
-    """Return the digest of all that a checkpoint belongs to.
+    """Return the digest of the settings that a checkpoint is valid for.
 
-    That is: study, trial, architecture, seed, fold, training and data. The prepared folder's name is a digest of the
-    data and its preprocessing.
+    They are study, trial, architecture, seed, fold, training and data. The name of the prepared folder is a digest of
+    the data and its preprocessing.
     """
     task = {**asdict(job.task), "prepared": Path(job.task.prepared).name}
-    training = {key: value for key, value in asdict(job.training).items() if key not in FREE_TRAINING}
+    training = {key: value for key, value in asdict(job.training).items() if key not in UNBOUND_TRAINING}
     trial = Path(job.folder).name
     values = [job.study_id, trial, job.architecture.fingerprint, job.seed, job.fold, training, task]
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
@@ -59,7 +59,7 @@ def _on_cuda(job: Job) -> bool:
 def save_checkpoint(
     job: Job, network: nn.Module, optimiser: torch.optim.Optimizer, *, epochs: tuple[Epoch, ...]
 ) -> None:
-    """Write all that the next epoch needs, and the epochs so far as one JSON a line."""
+    """Write all state that the next epoch needs, and the epochs so far as JSON lines."""
     folder = Path(job.folder)
     state = {
         "binding": checkpoint_binding(job),
@@ -75,9 +75,9 @@ def save_checkpoint(
 
 
 def load_checkpoint(job: Job, network: nn.Module) -> tuple[tuple[Epoch, ...], dict[str, Any] | None]:
-    """Restore the last whole epoch; return the epochs done and the optimiser's state.
+    """Restore the last complete epoch; return the finished epochs and the optimiser's state.
 
-    A damaged checkpoint, or one of another training, restores nothing: the training starts over.
+    A damaged checkpoint, or a checkpoint of another training, is ignored: the training starts over.
     """
     path = Path(job.folder) / LAST
     if not path.exists():
@@ -109,19 +109,20 @@ def save_weights(folder: Path, network: nn.Module) -> str:
 
 
 def save_file_apart(network: nn.Module, path: Path) -> None:
-    """Write a network's weights as safetensors, tensors that share memory cloned (safetensors refuses them)."""
+    """Write a network's weights as safetensors; cloned, as safetensors refuses tensors that share memory."""
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
     _replace(path, lambda part: save_file(tensors, part))
 
 
 def load_weights(folder: Path, network: nn.Module, *, sha256: str) -> None:
-    """Load what `save_weights` wrote, strictly.
+    """Load the weights that `save_weights` wrote; all names must match.
 
-    `sha256` is the record's digest, empty in records of earlier versions. Raises ReplacedWeights for another file.
+    `sha256` is the record's digest, empty in records of earlier versions. Raises ReplacedWeights if the file's digest
+    differs.
     """
     file = folder / WEIGHTS
     if sha256 and file_sha256(file) != sha256:
-        raise ReplacedWeights(f"{file} was replaced after the trial: its digest is not the record's")
+        raise ReplacedWeights(f"{file} has changed since the trial: its digest differs from the record's")
     network.load_state_dict(load_file(file))
 
 
@@ -132,5 +133,5 @@ def file_sha256(path: Path) -> str:
 
 
 def drop_checkpoint(folder: Path) -> None:
-    """Delete the checkpoint, which only an unfinished training needs."""
+    """Delete the checkpoint; only unfinished trainings need it."""
     (folder / LAST).unlink(missing_ok=True)
