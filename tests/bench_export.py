@@ -90,7 +90,7 @@ import forms, geometry, torch, volumes
 from monai.inferers import SlidingWindowInferer
 settings = json.loads((folder / "preprocessing.json").read_text())
 network = forms.load("source", device="cpu", precision="float32", threads=threads)[0].__self__.network
-volume = volumes.read_case(volumes.find_cases([image], channels=[])[0])
+volume = volumes.read_case(volumes.Case("image", (image,)), settings["channels"])
 array, _ = geometry.to_grid(volume, geometry.Preprocessing.from_json(settings))
 inferer = SlidingWindowInferer(settings["patch"], sw_batch_size=1, overlap=settings["overlap"], mode="gaussian")
 began = time.perf_counter()

@@ -89,6 +89,23 @@ def test_a_decathlon_list_finds_one_file_per_channel(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("number", [2, 7])
+def test_files_of_channels_that_are_not_named_are_reported(tmp_path, number):
+    listed = decathlon(tmp_path / "listed", ("a",), modality={"0": "T1", "1": "T2"})
+    (listed / "imagesTr/a.nii.gz").unlink()
+    for index in (0, 1, number):
+        volume(listed / f"imagesTr/a_{index:04d}.nii.gz")
+    raw = nnunet(tmp_path / "raw")
+    volume(raw / f"imagesTr/a_{number:04d}.nii.gz")
+    for root in (listed, raw):
+        assert problems_of(root) == ["case a: has more image files than the 2 named channels"]
+
+
+def test_four_digits_that_number_patients_are_no_channels(tmp_path):
+    root = decathlon(tmp_path, ("pat_0000", "pat_0001", "pat_0002"))
+    assert [len(case.images) for case in read_dataset(root).cases] == [1, 1, 1]
+
+
 def test_labels_are_ordered_by_value_and_may_have_gaps(tmp_path):
     dataset = read_dataset(decathlon(tmp_path, labels={"7": "far", "0": "background", "2": "near"}))
     assert dataset.labels == ("background", "near", "far")

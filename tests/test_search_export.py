@@ -263,9 +263,10 @@ def test_nnunet_names_give_the_channels(program, tmp_path):
     files = tuple(tmp_path / f"case_{number:04d}.nii.gz" for number in range(3))
     find = program.volumes.find_cases
     for given in (tmp_path / "case.nii.gz", files[0], tmp_path):
-        assert [(case.name, case.files) for case in find([given], channels=3)] == [("case", files)]
-    assert [case.files for case in find([files[0]], channels=1)] == [files[:1]]
-    assert [case.name for case in find([tmp_path], channels=1)] == ["case_0000", "case_0001", "case_0002"]
+        cases, left = find([given], channels=3)
+        assert [(case.name, case.files) for case in cases] == [("case", files)] and left == []
+    assert [case.files for case in find([files[0]], channels=1)[0]] == [files[:1]]
+    assert [case.name for case in find([tmp_path], channels=1)[0]] == ["case_0000", "case_0001", "case_0002"]
 
 
 def wrong(program, capsys, *arguments) -> str:

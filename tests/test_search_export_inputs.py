@@ -14,6 +14,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from monai.data import Dataset
+from monai.inferers import SlidingWindowInferer
 
 import search.export.model as model
 from search.data import geometry
@@ -44,6 +46,9 @@ def settings(channels: int) -> dict:
         "channels": [f"c{number}" for number in range(channels)],
         "labels": [f"octant {label}" for label in LABELS],
         "label_values": LABELS,
+        "outputs": len(LABELS),
+        "order": (),
+        "mirror": (),
         "patch": (3, 24, 20),
         "overlap": 0.5,
         "window_bytes": 0,
@@ -231,6 +236,88 @@ def test_channels_are_one_4d_file_or_files_with_nnunet_names(make_program, tmp_p
         out = tmp_path / f"mask{number}.nii.gz"
         assert program.main([*words, "--out", str(out), "--device", "cpu"]) == 0
         found_in_world(out, tmp_path / "four.nii", labels, near, within_mm=0.0)
+
+
+def inputs(folder: Path, shapes: dict[str, int]) -> str:
+    """Write zeros with so many channels (1 is a 3D file) under each name; return the folder."""
+    folder.mkdir()
+    for name, channels in shapes.items():
+        shape = (12, 14, 5) if channels == 1 else (12, 14, 5, channels)
+        nibabel.save(nibabel.Nifti1Image(np.zeros(shape, np.int16), affine_of((1, 1, 4))), folder / name)
+    return str(folder)
+
+
+TWO = {"A_0000.nii.gz": 1, "A_0001.nii.gz": 1}
+
+
+@pytest.mark.parametrize(
+    ("files", "masks", "messages"),
+    [
+        ({**TWO, "B_0000.nii": 1, "B_0001.nii": 1}, "A B", []),
+        ({**TWO, "A.nii.gz": 1, "notes.nii": 1}, "A", ["A.nii.gz: has 1 channel and no name", "notes.nii: has 1 chan"]),
+        ({**TWO, "B_0001.nii": 1}, "A", ["B: has the channels 0001, but the network takes 0000, 0001; left out"]),
+        ({**TWO, "B_0001.nii": 1, "B_0002.nii": 1}, "A", ["B: has the channels 0001, 0002, but"]),
+        ({**TWO, **{f"B_000{n}.nii": 1 for n in range(3)}}, "A", ["B: has the channels 0000, 0001, 0002, but"]),
+        ({**TWO, "A_0000.nii": 1, "B.nii": 2}, "B", ["A: has the channels 0000, 0000, 0001, but"]),
+        ({f"pat_000{number}.nii.gz": 2 for number in range(3)}, "pat_0000 pat_0001 pat_0002", []),
+        ({**TWO, "B.nii": 2, "B.nii.gz": 2}, "A", ["several inputs have the name B"]),
+        ({"pat_0001.nii": 1, "pat_0002.nii": 1}, "", ["pat: has the channels 0001, 0002, but the network takes"]),
+    ],
+)
+def test_a_case_has_each_channel_once_and_all_else_is_named_and_left_out(
+    make_program, tmp_path, capsys, files, masks, messages
+):
+    program, out = make_program(2), tmp_path / "out"
+    code = program.main([inputs(tmp_path / "in", files), "--out", str(out), "--device", "cpu"])
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == len(messages) and all(map(str.__contains__, errors, messages)), errors
+    assert sorted(path.name for path in out.glob("*")) == [f"{name}.nii.gz" for name in masks.split()]
+    assert code == (0 if not messages else 1 if masks else 2)
+
+
+@pytest.mark.parametrize(
+    ("files", "name", "mask", "message"),
+    [
+        (TWO, "A_0000.nii.gz", "A", ""),
+        (TWO, "A.nii.gz", "A", ""),
+        ({**TWO, "A_0002.nii.gz": 1}, "A_0000.nii.gz", "", "A: has the channels 0000, 0001, 0002, but"),
+        ({"A_0000.nii.gz": 1}, "A_0000.nii.gz", "", "A: has the channels 0000, but"),
+        (TWO, "A_0001.nii.gz", "", "has 1 channel, but the network takes 2 (c0, c1)"),
+        ({"A_0000.nii": 2, "A_0001.nii": 2}, "A_0000.nii", "A_0000", ""),
+        ({"A_0000.nii": 2, "A_0001.nii": 2}, "A_0001.nii", "A_0001", ""),
+    ],
+)
+def test_a_file_given_by_its_name_brings_exactly_its_channels(
+    make_program, tmp_path, capsys, files, name, mask, message
+):
+    program, out = make_program(2), tmp_path / "out"
+    code = program.main([f"{inputs(tmp_path / 'in', files)}/{name}", "--out", str(out), "--device", "cpu"])
+    assert code == (2 if message else 0) and message in capsys.readouterr().err
+    assert [path.name for path in out.glob("*")] == ([f"{mask}.nii.gz"] if mask else [])
+
+
+def test_the_bundle_names_what_it_leaves_out_and_what_fails_and_segments_the_rest(make_program, tmp_path, capsys):
+    program = make_program(2)
+    folder = program.FOLDER
+    shutil.copyfile(Path(model.__file__).parent / "bundle" / "scripts" / "segment.py", folder / "segment.py")
+    spec = importlib.util.spec_from_file_location("inputs_segment", folder / "segment.py")
+    segment = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(segment)
+    found = inputs(tmp_path / "in", {**TWO, "B_0001.nii": 1, "C.nii": 3})
+    values = settings(2)
+    segmenter = segment.Segmenter(
+        device="cpu",
+        dataset=Dataset(segment.cases(found, channels=2), segment.ReadVolume(values)),
+        network=importlib.import_module("model").Network(),
+        inferer=SlidingWindowInferer(values["patch"], overlap=0.5, mode="gaussian"),
+        postprocessing=segment.WriteMask(values, output_dir=str(tmp_path / "out")),
+    )
+    with pytest.raises(SystemExit, match="segment.py: 1 of 2 cases failed"):
+        segmenter.run()
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("segment.py: ")]
+    assert len(errors) == 2 and "B: has the channels 0001, but the network takes 0000, 0001" in errors[0]
+    assert "C.nii: has 3 channels, but the network takes 2 (c0, c1)" in errors[1]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["A.nii.gz"]
 
 
 def test_masks_of_mha_and_dicom_follow_their_headers(make_program, tmp_path, capsys):

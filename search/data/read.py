@@ -15,6 +15,7 @@ from search.data.labelling import Labelling
 from search.data.read_labels import read_labelling
 
 SUFFIXES = (".nii.gz", ".nii")
+CHANNEL = re.compile(r"(.+)_(\d{4})")  # nnU-Net's name of the file of one channel
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,8 @@ def _decathlon_cases(folder: Path, entries: Any, channels: int, problems: list[s
     if not isinstance(entries, list):
         problems.append(f"dataset.json: 'training' is {type(entries).__name__}, not a list of image and label")
         return []
-    cases = []
+    cases: list[Case] = []
+    split: list[Case] = []
     for number, entry in enumerate(entries):
         paths = [entry.get(key) for key in ("image", "label")] if isinstance(entry, dict) else []
         if len(paths) != 2 or not all(isinstance(path, str) and path for path in paths):
@@ -178,7 +180,24 @@ def _decathlon_cases(folder: Path, entries: Any, channels: int, problems: list[s
             continue
         image, label = (folder / str(path) for path in paths)
         cases.append(Case(case_name_of(label), _image_files(image, channels), str(label)))
+        if cases[-1].images[0] != str(image):
+            split.append(cases[-1])
+    _report_surplus(split, channels, problems)
     return cases
+
+
+def _report_surplus(cases: list[Case], channels: int, problems: list[str]) -> None:
+    """Report cases of one file a channel that have files of further channels."""
+    highest: dict[Path, Counter[str]] = {}  # by folder: the highest channel of each case
+    for case in cases:
+        first = Path(case.images[0])
+        if first.parent not in highest:
+            found = (CHANNEL.fullmatch(case_name_of(file)) for file in first.parent.glob("*"))
+            highest[first.parent] = Counter()
+            for match in filter(None, found):
+                highest[first.parent][match[1]] = max(highest[first.parent][match[1]], int(match[2]))
+        if highest[first.parent][case_name_of(first).removesuffix("_0000")] >= channels:
+            problems.append(f"case {case.name}: has more image files than the {channels} named channels")
 
 
 def _image_files(image: Path, channels: int) -> tuple[str, ...]:
@@ -224,8 +243,8 @@ def _nnunet_cases(folder: Path, description: dict[str, Any], channels: int, prob
     for name in sorted(labelled | imaged):
         images = tuple(str(folder / f"imagesTr/{name}_{index:04d}{ending}") for index in range(channels))
         cases.append(Case(name, images, str(folder / f"labelsTr/{name}{ending}")))
-        if channels and (folder / f"imagesTr/{name}_{channels:04d}{ending}").is_file():
-            problems.append(f"case {name}: has more image files than the {channels} named channels")
+    if channels:
+        _report_surplus(cases, channels, problems)
     expected = description.get("numTraining")
     if isinstance(expected, int) and cases and expected != len(cases):
         problems.append(f"dataset.json: 'numTraining' is {expected}, but the folder holds {len(cases)} cases")

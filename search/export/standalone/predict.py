@@ -7,10 +7,11 @@ predict.py FOLDER --out FOLDER_OF_MASKS
 An input is a NIfTI file (3D, or 4D with the channels last), a .mha, .mhd or .nrrd file (needs SimpleITK), a folder
 with one DICOM series (needs pydicom), or a folder of these. Several channels are given as one 4D file, or as one file
 each: with `FIRST --channel SECOND ...` in the order of preprocessing.json, or with nnU-Net's names, CASE_0000,
-CASE_0001, ... The mask has the image's grid and affine and the data set's label values.
+CASE_0001, ..., exactly one file per channel. Other volumes of a folder are left out. The mask has the image's grid and
+affine and the data set's label values.
 
-Exit codes: 0 success; 1 some inputs failed, each with a line on stderr, and the others were segmented; 2 all inputs
-failed or the command is invalid.
+Exit codes: 0 success; 1 some inputs failed or were left out, each with a line on stderr, and the others were segmented;
+2 all inputs failed or the command is invalid.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         settings = json.loads((FOLDER / "preprocessing.json").read_text(encoding="utf-8"))
-        tasks = plan(options, channels=len(settings["channels"]))
+        tasks, left = plan(options, channels=len(settings["channels"]))
         network, device = forms.load(
             options.form, device=options.device, precision=options.precision, threads=options.threads
         )
@@ -69,6 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
     except FAULTS as error:
         _report(error)
         return 2
+    for message in left:
+        _report(ValueError(message))
     failed = 0
     for number, task in enumerate(tasks, start=1):
         bar = _ProgressBar(f"{number}/{len(tasks)} {task.case.name}")
@@ -78,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
             bar.clear()
             failed += 1
             _report(error)
-    return 0 if not failed else 2 if failed == len(tasks) else 1
+    return 2 if failed == len(tasks) else 1 if failed or left else 0
 
 
 def _report(error: Exception) -> None:
@@ -88,19 +91,27 @@ def _report(error: Exception) -> None:
     print(f"predict.py: {message}{hint}", file=sys.stderr)
 
 
-def plan(options: argparse.Namespace, *, channels: int) -> list[Task]:
-    """Return the inputs with their output files. Raises ValueError for invalid inputs or outputs."""
+def plan(options: argparse.Namespace, *, channels: int) -> tuple[list[Task], list[str]]:
+    """Return the inputs with their output files, and messages on what is left out.
+
+    Raises ValueError for invalid inputs or outputs.
+    """
     if options.channel:
         if len(options.inputs) != 1:
             raise ValueError("--channel: give exactly one input image with --channel")
         case = volumes.Case(volumes.stem_of(options.inputs[0]), (options.inputs[0], *options.channel))
-        cases = [case]
+        cases, left = [case], []
     else:
-        cases = volumes.find_cases(options.inputs, channels=channels)
+        cases, left = volumes.find_cases(options.inputs, channels=channels)
     names = [case.name for case in cases]
     twins = sorted({name for name in names if names.count(name) > 1})
     if twins:
-        raise ValueError(f"several inputs have the name {', '.join(twins)}: their masks would overwrite each other")
+        left.append(
+            f"several inputs have the name {', '.join(twins)}: their masks would overwrite each other; left out"
+        )
+        cases = [case for case in cases if case.name not in twins]
+    if not cases:
+        raise ValueError("; ".join(left))
     one = len(cases) == 1 and options.out.name.endswith(NIFTI)
     for folder in (*([] if one else [options.out]), *([options.logits] if options.logits else [])):
         _require_folder(folder)
@@ -113,17 +124,13 @@ def plan(options: argparse.Namespace, *, channels: int) -> list[Task]:
         tasks.append(Task(case, mask, probabilities, logits))
         for path in filter(None, (mask, probabilities, logits)):
             _require_writable(path, case.files)
-    return tasks
+    return tasks, left
 
 
 def segment(task: Task, network: Any, settings: dict[str, Any], options: argparse.Namespace, bar: _ProgressBar) -> str:
     """Read a volume, run the network and write the mask; return a one-line summary."""
     began = time.perf_counter()
-    volume = volumes.read_case(task.case)
-    if len(volume.data) != len(settings["channels"]):
-        expected = f"{len(settings['channels'])} ({', '.join(settings['channels'])})"
-        found = _counted(len(volume.data), "channel")
-        raise ValueError(f"{volume.name}: has {found}, but the network takes {expected}")
+    volume = volumes.read_case(task.case, settings["channels"])
     image, grid = geometry.to_grid(volume, geometry.Preprocessing.from_json(settings))
     read = time.perf_counter()
     classes, order = settings["outputs"], settings["order"]

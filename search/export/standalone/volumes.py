@@ -36,45 +36,94 @@ def stem_of(path: Path) -> str:
     return path.name[: len(path.name) - len(suffix_of(path))]
 
 
-def find_cases(inputs: list[Path], *, channels: int) -> list[Case]:
-    """Return the volumes in files and folders.
+def find_cases(inputs: list[Path], *, channels: int) -> tuple[list[Case], list[str]]:
+    """Return the volumes in files and folders, and a message on each volume that belongs to no case.
 
-    A folder is a DICOM series, or contains volumes (or folders of series), one per case; with nnU-Net's names
-    (CASE_0000, CASE_0001, ...) one per channel. Raises ValueError if a folder contains none.
+    A folder is a DICOM series, or contains volumes (or folders of series). A case is one volume with all channels, or
+    one volume per channel with nnU-Net's names: CASE_0000, CASE_0001, ..., each number below `channels` exactly once.
+    Raises ValueError if a folder contains no volumes.
     """
-    cases = []
+    cases: list[Case] = []
+    left: list[str] = []
     for path in inputs:
         if path.is_dir() and not is_series(path):
-            found = _in_folder(path, channels)
-            if not found:
+            volumes = _volumes(path)
+            if not volumes:
                 raise ValueError(f"{path}: contains no volumes ({', '.join((*NIFTI, *ITK))}, or DICOM series)")
-            cases += found
+            found, others = _grouped(volumes, channels)
         else:
-            cases.append(_one(path, channels))
-    return cases
+            found, others = _one(path, channels)
+        cases += found
+        left += others
+    return cases, left
 
 
-def _in_folder(folder: Path, channels: int) -> list[Case]:
+def _volumes(folder: Path) -> list[Path]:
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    volumes = [each for each in entries if (each.is_file() and suffix_of(each)) or (each.is_dir() and is_series(each))]
-    numbered = [CHANNEL.fullmatch(stem_of(each)) for each in volumes]
-    if volumes and all(numbered) and (channels > 1 or all(match and match[2] == "0000" for match in numbered)):
-        groups: dict[str, list[Path]] = {}
-        for match, path in zip(numbered, volumes, strict=True):
-            groups.setdefault(match[1] if match else "", []).append(path)
-        return [Case(name, tuple(files)) for name, files in groups.items()]
-    return [Case(stem_of(path), (path,)) for path in volumes]
+    return [each for each in entries if (each.is_file() and suffix_of(each)) or (each.is_dir() and is_series(each))]
 
 
-def _one(path: Path, channels: int) -> Case:
-    """Return the case of one file; find further channels by nnU-Net's names."""
+def _grouped(volumes: list[Path], channels: int) -> tuple[list[Case], list[str]]:
+    """Return the cases that the volumes of one folder make, and a message on each of the others."""
+    cases: list[Case] = []
+    left: list[str] = []
+    groups: dict[str, list[tuple[int, Path]]] = {}
+    for path in volumes:
+        match = CHANNEL.fullmatch(stem_of(path))
+        held = None if channels == 1 else channels_in(path)
+        if match and (channels == 1 or held != channels):
+            groups.setdefault(match[1], []).append((int(match[2]), path))
+        elif held == 1:
+            left.append(f"{path}: has 1 channel and no name like CASE_0000, but the network takes {channels}; left out")
+        else:
+            cases.append(Case(stem_of(path), (path,)))
+    for name, numbered in groups.items():
+        numbers = sorted(number for number, _ in numbered)
+        files = tuple(path for _, path in sorted(numbered))
+        if numbers == list(range(channels)):
+            cases.append(Case(name, files))
+        elif channels == 1:  # four digits that number patients
+            cases += [Case(stem_of(path), (path,)) for path in files]
+        else:
+            left.append(_wrong_channels(files[0].parent / name, numbers, channels))
+    return sorted(cases, key=lambda case: case.name), left
+
+
+def _wrong_channels(case: Path, numbers: list[int], channels: int) -> str:
+    found, wanted = (", ".join(f"{number:04d}" for number in each) for each in (numbers, range(channels)))
+    return f"{case}: has the channels {found}, but the network takes {wanted}; left out"
+
+
+def _one(path: Path, channels: int) -> tuple[list[Case], list[str]]:
+    """Return the case of one file, with its further channels by nnU-Net's names."""
     suffix, stem = path.name[len(stem_of(path)) :], stem_of(path)
     if not path.exists() and path.with_name(f"{stem}_0000{suffix}").exists():
-        stem += "_0000"
-    elif channels == 1 or not stem.endswith("_0000"):
-        return Case(stem.removesuffix("_0000"), (path,))
-    case = stem.removesuffix("_0000")
-    return Case(case, tuple(path.with_name(f"{case}_{number:04d}{suffix}") for number in range(channels)))
+        path, stem = path.with_name(f"{stem}_0000{suffix}"), f"{stem}_0000"
+    name = stem.removesuffix("_0000")
+    if channels == 1 or name == stem or channels_in(path) == channels:
+        return [Case(name if channels == 1 else stem, (path,))], []
+    siblings = [
+        each for each in _volumes(path.parent) if (match := CHANNEL.fullmatch(stem_of(each))) and match[1] == name
+    ]
+    return _grouped([each for each in siblings if suffix_of(each) == suffix_of(path)], channels)
+
+
+def channels_in(path: Path) -> int | None:
+    """Return the number of channels that a volume's header states; None if it can't be read."""
+    try:
+        if path.is_dir():
+            return 1
+        if suffix_of(path) in NIFTI:
+            shape = nibabel.load(path).shape
+            return int(shape[-1]) if len(shape) > 3 else 1
+        import SimpleITK
+
+        reader = SimpleITK.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        return int(reader.GetNumberOfComponents())
+    except Exception:  # the readers have no common error class; reading the case reports the fault
+        return None
 
 
 def is_series(folder: Path) -> bool:
@@ -89,8 +138,17 @@ def _is_dicom(path: Path) -> bool:
         return path.suffix.lower() == ".dcm" or file.read(132)[128:] == DICOM_TAG
 
 
-def read_case(case: Case) -> Any:
-    """Return a case as geometry's Volume. Raises ValueError with the file and the reason."""
+def read_case(case: Case, channels: list[str]) -> Any:
+    """Return a case as geometry's Volume with these channels. Raises ValueError with the file and the reason."""
+    volume = _read(case)
+    if (count := len(volume.data)) != len(channels):
+        found = f"{count} channel{'' if count == 1 else 's'}"
+        expected = f"{len(channels)} ({', '.join(channels)})"
+        raise ValueError(f"{volume.name}: has {found}, but the network takes {expected}")
+    return volume
+
+
+def _read(case: Case) -> Any:
     if all(suffix_of(file) in NIFTI for file in case.files):
         return geometry.read_volume(case.files)
     parts = [_read_other(file) for file in case.files]

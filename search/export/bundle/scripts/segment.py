@@ -25,8 +25,11 @@ def settings(bundle_root: str) -> dict[str, Any]:
 
 
 def cases(folder: str, *, channels: int) -> list[dict[str, Any]]:
-    """Return the volumes of a folder."""
-    return [{"case": case} for case in volumes.find_cases([Path(folder)], channels=channels)]
+    """Return the volumes of a folder; print what is left out to stderr."""
+    found, left = volumes.find_cases([Path(folder)], channels=channels)
+    for message in left:
+        print(f"segment.py: {message}", file=sys.stderr)
+    return [{"case": case} for case in found]
 
 
 def best_device() -> str:
@@ -55,11 +58,11 @@ class ReadVolume(Transform):  # type: ignore[misc]
     """Read a case and resample it to the network's grid; adds `image` (C, D, H, W), `volume` and `grid`."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self.preprocessing = geometry.Preprocessing.from_json(settings)
+        self.preprocessing, self.channels = geometry.Preprocessing.from_json(settings), settings["channels"]
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return the data with the new keys."""
-        volume = volumes.read_case(data["case"])
+        volume = volumes.read_case(data["case"], self.channels)
         image, grid = geometry.to_grid(volume, self.preprocessing)
         return {**data, "image": torch.from_numpy(image), "volume": volume, "grid": grid}
 
@@ -90,11 +93,21 @@ class Segmenter:
         self.inferer, self.postprocessing = inferer, postprocessing
 
     def run(self) -> list[Path]:
-        """Segment every case; return the masks' paths."""
-        masks = []
-        for data in self.dataset:
-            with torch.inference_mode():
-                pred = self.inferer(data["image"][None].to(self.device), self.network)[0]
-            masks.append(self.postprocessing({**data, "pred": pred})["mask"])
-            print(masks[-1])
+        """Segment every case; return the masks' paths. Raises SystemExit at the end if cases failed."""
+        masks, failed = [], 0
+        for number in range(len(self.dataset)):
+            try:
+                masks.append(self._segment(self.dataset[number]))
+                print(masks[-1])
+            except (ValueError, OSError, RuntimeError) as error:
+                failed += 1
+                print(f"segment.py: {' '.join(str(error.__cause__ or error).split())}", file=sys.stderr)
+        if failed:
+            raise SystemExit(f"segment.py: {failed} of {len(self.dataset)} cases failed")
         return masks
+
+    def _segment(self, data: dict[str, Any]) -> Path:
+        with torch.inference_mode():
+            pred = self.inferer(data["image"][None].to(self.device), self.network)[0]
+        mask: Path = self.postprocessing({**data, "pred": pred})["mask"]
+        return mask
