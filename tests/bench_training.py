@@ -71,7 +71,9 @@ class Loop:
 
     def epoch(self, number: int) -> None:
         span = (0, self.job.training.epochs)
-        _train_epoch(self.phase, self.optimiser, self.source, job=self.job, number=number, span=span)
+        steps = self.job.training.steps_per_epoch
+        batches = self.source.batches(number * steps, (number + 1) * steps)
+        _train_epoch(self.phase, self.optimiser, batches, job=self.job, number=number, span=span)
 
 
 class BareLoop(Loop):

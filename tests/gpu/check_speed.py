@@ -150,7 +150,8 @@ def check_loop(setting: Setting, part: PartReport) -> None:
             training_step(phase, optimiser, images=images, labels=labels, training=training)
         setting.synchronise()
         middle = time.perf_counter()
-        _train_epoch(phase, optimiser, source, job=job, number=number, span=(0, training.epochs))
+        batches = source.batches(number * training.steps_per_epoch, (number + 1) * training.steps_per_epoch)
+        _train_epoch(phase, optimiser, batches, job=job, number=number, span=(0, training.epochs))
         setting.synchronise()
         bare, ours = (training.steps_per_epoch / each for each in (middle - began, time.perf_counter() - middle))
         if number:
