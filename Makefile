@@ -6,7 +6,7 @@ KEY := $(shell { cat pyproject.toml constraints.txt; $(PYTHON) --version; } | sh
 PARALLEL ?= --numprocesses auto --maxprocesses 8 --dist loadgroup
 READY := $(VENV)/.ready-$(KEY)
 
-.PHONY: check-gpu demo test test-fast lint link bench-training bench-blocks bench-startup bench-search bench-memory bench-latency bench-presets bench-export bench-ray bench-dashboard lock
+.PHONY: check-gpu demo docs test test-fast lint link bench-training bench-blocks bench-startup bench-search bench-memory bench-latency bench-presets bench-export bench-ray bench-dashboard lock
 
 demo: link
 	$(BIN)/voxnas demo
@@ -21,6 +21,10 @@ lint: link
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The reference of all keys, from the schema
+docs: link
+	$(BIN)/voxnas help --markdown > studies/docs/keys.md
 
 bench-training: link
 	$(BIN)/python tests/bench_training.py

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from search.config.schema import GOALS, Data, Objectives, Search, Study, Training
+from search.config.goals import GOALS, Objectives
+from search.config.schema import Data, Search, Study, Training
 from search.simulate.synthetic import RECIPES, synthetic_table
 from search.storage import RECORD, Store
 from search.trials.records import CaseDice, Costs, Epoch, Latency, Measurement, Record

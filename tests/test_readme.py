@@ -24,6 +24,8 @@ CHEAP = {
     "studies": [],
     "status": [],
     "show": ["meunet"],
+    "help": [],
+    "schema": [],
 }  # verbs that take seconds on a tiny study, and what replaces a costly argument
 
 
@@ -32,7 +34,7 @@ def commands(text):
     joined = re.sub(r"\\\n\s*(?:#\s*)?", " ", text)
     lines = re.findall(r"^(?:#\s*Run:\s*|\s*#\s{2,}|\s*)(voxnas [a-z].*)$", joined, flags=re.M)
     inline = re.findall(r"`(voxnas [^`]+)`", joined)
-    found = [re.split(r"\s#\s|\s+&$|;", each)[0].strip() for each in (*lines, *inline)]
+    found = [re.split(r"\s[#>]\s|\s+&$|;", each)[0].strip() for each in (*lines, *inline)]
     return [each for each in dict.fromkeys(found) if "NAME" not in each.split()[:2]]
 
 

@@ -15,7 +15,7 @@ from search.analysis.runs import compare_runs
 from search.api.find import find_study
 from search.api.study import Study
 from search.config import UserError, load_study
-from search.config.schema import Objectives
+from search.config.goals import Objectives
 from search.runner.local import run_study
 from search.runner.plan import make_plan
 from search.trials.pareto import hypervolume

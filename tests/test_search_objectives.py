@@ -12,8 +12,8 @@ from search.ablation.metrics import METRICS
 from search.analysis.front import front_json, front_table
 from search.analysis.snapshot_reader import read_snapshot
 from search.config import load_study
+from search.config.goals import GOALS, Objectives
 from search.config.objectives import COSTS, OBJECTIVES, cost_axis, primary, show, show_named
-from search.config.schema import GOALS, Objectives
 from search.simulate.parquet import read_table, write_table
 from search.simulate.synthetic import synthetic_table
 from search.trials.pareto import losses, worst_losses

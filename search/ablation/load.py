@@ -14,14 +14,9 @@ from search.ablation.schema import Ablation
 from search.analysis.snapshot_reader import snapshot_of
 from search.config.blocks import load_named_blocks
 from search.config.errors import Mistake, UserError, nearest
+from search.config.goals import Objectives
 from search.config.load import ANY_CONTEXT, LoadedStudy, find_data, load_study
-from search.config.schema import (
-    Data,
-    Objectives,
-    Search,
-    Study,
-    Training,
-)
+from search.config.schema import Data, Search, Study, Training
 from search.config.validate import raise_mistakes, read_as
 from search.config.yaml_source import KeyPath, Source, read_source, set_value
 from space.architecture import Architecture

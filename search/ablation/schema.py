@@ -10,7 +10,20 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from search.ablation.metrics import CASE_METRICS, METRICS
 from search.config.augment import STRICT
 from search.config.errors import nearest
-from search.config.schema import Data, Executor, Index, Name, Positive, PresetName, Training, TrainingField
+from search.config.keys import Key
+from search.config.schema import (
+    BlocksField,
+    DataField,
+    Executor,
+    ExecutorField,
+    Index,
+    NameField,
+    Positive,
+    StorageField,
+    Training,
+    TrainingField,
+)
+from search.config.space_section import PresetName
 
 Correction = Literal["holm", "bonferroni", "fdr_bh", "none"]
 
@@ -39,7 +52,8 @@ def _paired(metrics: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Several = Annotated[tuple[Index, ...], BeforeValidator(_counted), Field(min_length=1), AfterValidator(_distinct)]
-Metric = Annotated[str, AfterValidator(_known)]
+COUNT = {"type": "integer", "minimum": 1}  # `seeds: 3`
+Metric = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": list(METRICS)})]
 Metrics = Annotated[tuple[Metric, ...], AfterValidator(_distinct), AfterValidator(_paired)]
 
 
@@ -48,10 +62,18 @@ class Base:
     """What every arm changes: a paper's network, one of a study's front, or axes spelled out (also over these)."""
 
     __pydantic_config__ = STRICT
-    preset: PresetName | None = None
-    study: str | None = None
-    pick: Literal["knee", "best"] | Index = "knee"
-    axes: dict[str, Any] = field(default_factory=dict)
+    preset: Annotated[
+        PresetName | None, Key("A paper's network. Without it, `study` or `axes` gives the base.", "csam_unet")
+    ] = None
+    study: Annotated[
+        str | None, Key("A study's file, whose front gives the base. Without it, `preset` or `axes` does.", "acdc.yaml")
+    ] = None
+    pick: Annotated[
+        Literal["knee", "best"] | Index, Key("Network of the study's front, or the number of a trial.", "best")
+    ] = "knee"
+    axes: Annotated[
+        dict[str, Any], Key("Axes of the base, also over those of a preset or study.", {"width": 16, "levels": 4})
+    ] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.preset and self.study:
@@ -65,39 +87,54 @@ class Arms:
     """How the base is changed; see `search.ablation.arms` for what each kind gives."""
 
     __pydantic_config__ = STRICT
-    remove: tuple[str, ...] = ()
-    replace: dict[str, tuple[Any, ...]] = field(default_factory=dict)
-    add: tuple[str, ...] | dict[str, Any] = ()
-    grid: dict[str, tuple[Any, ...]] = field(default_factory=dict)
-    list: dict[str, dict[str, Any]] = field(default_factory=dict)
+    remove: Annotated[
+        tuple[str, ...], Key("Components to remove, one at a time.", ["csam.semantic", "attention@skips"])
+    ] = ()
+    replace: Annotated[
+        dict[str, tuple[Any, ...]],
+        Key("Axes or settings to change, one value at a time.", {"norm": ["batch", "group"]}),
+    ] = field(default_factory=dict)
+    add: Annotated[
+        tuple[str, ...] | dict[str, Any],
+        Key("Components of which the base has none, then each alone.", ["attention@skips", "attention@bottleneck"]),
+    ] = ()
+    grid: Annotated[
+        dict[str, tuple[Any, ...]],
+        Key("Axes or settings in all combinations.", {"width": [8, 16], "levels": [4, 5]}),
+    ] = field(default_factory=dict)
+    list: Annotated[
+        dict[str, dict[str, Any]], Key("Arms by name, each with its changes.", {"half the data": {"data.share": 0.5}})
+    ] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """One ablation file, checked.
-
-    The first of `metrics` that is scored case by case is the primary one. `folds` are those of `data.folds` to
-    train on, [data.fold] where nothing is said. `surface_tolerance` is in mm. `blocks` names plug-in blocks, as in a
-    study.
-    """
+    """One ablation file, checked."""
 
     __pydantic_config__ = STRICT
-    name: Name
-    data: Data
-    base: Base
-    arms: Arms
+    name: NameField
+    data: DataField
+    base: Annotated[Base, Key("The network that all arms change.", {"preset": "csam_unet"})]
+    arms: Annotated[Arms, Key("The changes to compare.", {"remove": ["csam.semantic"]})]
     training: TrainingField = field(default_factory=Training)
-    seeds: Several = (0, 1, 2)
-    folds: Several | None = None
-    baseline: str = "base"
-    metrics: Metrics = ("dice", "memory", "latency")
-    surface_tolerance: Positive = 1.0
-    correction: Correction = "holm"
-    alpha: Annotated[float, Field(gt=0, lt=0.5, strict=True)] = 0.05
-    retries: Annotated[int, Field(ge=0, le=10, strict=True)] = 1
-    executor: Executor = field(default_factory=Executor)
-    storage: str | None = None
-    blocks: tuple[str, ...] = ()
+    seeds: Annotated[Several, Key("Seeds of each arm's trainings, or how many.", 5, also=(COUNT,))] = (0, 1, 2)
+    folds: Annotated[
+        Several | None,
+        Key("Folds to train on, or how many. Without it, `data.fold` alone.", [0, 1, 2, 3, 4], also=(COUNT,)),
+    ] = None
+    baseline: Annotated[str, Key("Arm that the others are compared with.", "bare")] = "base"
+    metrics: Annotated[
+        Metrics, Key("What is compared; the first one scored case by case is primary.", ["dice", "hd95", "memory"])
+    ] = ("dice", "memory", "latency")
+    surface_tolerance: Annotated[Positive, Key("Tolerance of the surface Dice.", 2.0, "mm")] = 1.0
+    correction: Annotated[Correction, Key("Correction of p-values for several arms.", "fdr_bh")] = "holm"
+    alpha: Annotated[Annotated[float, Field(gt=0, lt=0.5, strict=True)], Key("Significance level.", 0.01)] = 0.05
+    retries: Annotated[
+        Annotated[int, Field(ge=0, le=10, strict=True)], Key("How often a failed training is repeated.", 2)
+    ] = 1
+    executor: ExecutorField = field(default_factory=Executor)
+    storage: StorageField = None
+    blocks: BlocksField = ()
 
     @property
     def case_metrics(self) -> tuple[str, ...]:

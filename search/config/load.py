@@ -12,8 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 from search.config.blocks import KEY as BLOCKS
 from search.config.blocks import load_named_blocks
 from search.config.errors import Mistake
+from search.config.goals import Objectives
 from search.config.objectives import OBJECTIVES
-from search.config.schema import Data, Objectives, SpaceSection, Study
+from search.config.schema import Data, Study
+from search.config.space_section import SpaceSection
 from search.config.validate import raise_mistakes, read_as
 from search.config.yaml_source import KeyPath, Source, read_source
 from space.axes import DecisionError

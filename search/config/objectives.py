@@ -34,6 +34,7 @@ class Objective:
 
     name: str
     heading: str
+    meaning: str
     direction: Direction
     attribute: str
     column: str
@@ -93,16 +94,20 @@ class Objective:
 OBJECTIVES: Mapping[str, Objective] = {
     each.name: each
     for each in (
-        Objective("dice", "Dice", "maximize", "dice", "dice", show_score, scale="linear", range=(0.0, 1.0),
-                  learned=True),
-        Objective("memory", "training memory", "minimize", "memory_bytes", "memory_bytes", show_bytes, parse_bytes,
+        Objective("dice", "Dice", "Mean Dice over classes and validation cases, on whole volumes.",
+                  "maximize", "dice", "dice", show_score, scale="linear", range=(0.0, 1.0), learned=True),
+        Objective("memory", "training memory", "Predicted peak memory of one training step.",
+                  "minimize", "memory_bytes", "memory_bytes", show_bytes, parse_bytes, "MiB", 2**20),
+        Objective("inference_memory", "inference memory", "Predicted peak memory of one patch at batch 1.",
+                  "minimize", "inference_memory_bytes", "inference_memory_bytes", show_bytes, parse_bytes,
                   "MiB", 2**20),
-        Objective("inference_memory", "inference memory", "minimize", "inference_memory_bytes",
-                  "inference_memory_bytes", show_bytes, parse_bytes, "MiB", 2**20),
-        Objective("latency", "latency", "minimize", "latency.median_s", "latency_s", show_seconds, parse_seconds,
-                  "ms", 1e-3, per_device=True),
-        Objective("macs", "MACs", "minimize", "macs", "macs", show_count, parse_count, "G", 1e9),
-        Objective("params", "parameters", "minimize", "params", "params", show_count, parse_count, "M", 1e6),
+        Objective("latency", "latency", "Median time of one patch at batch 1, measured on this device.",
+                  "minimize", "latency.median_s", "latency_s", show_seconds, parse_seconds, "ms", 1e-3,
+                  per_device=True),
+        Objective("macs", "MACs", "Multiply-adds of one patch at batch 1.",
+                  "minimize", "macs", "macs", show_count, parse_count, "G", 1e9),
+        Objective("params", "parameters", "Number of trainable parameters.",
+                  "minimize", "params", "params", show_count, parse_count, "M", 1e6),
     )
 }  # fmt: skip
 COSTS = tuple(name for name, each in OBJECTIVES.items() if not each.learned)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, make_dataclass
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from search.config.augment import STRICT, Augment, Share
-from search.config.errors import nearest
-from search.config.objectives import OBJECTIVES, Direction, Objective
+from search.config.goals import Objectives
+from search.config.keys import Key
 from search.config.recipes import LIGHT, RecipeName, with_recipe
-from search.config.units import Seconds
-from space.narrow import Narrowing
-from space.presets import PRESETS
-from space.specs.registry import BUILT_IN
-from space.specs.spec import BlockSpec
+from search.config.space_section import SpaceSection
+from search.config.units import IN_SECONDS, Seconds
 
 Whole = Annotated[int, Field(ge=1, strict=True)]
 Index = Annotated[int, Field(ge=0, strict=True)]
@@ -33,76 +29,6 @@ def _refuse_reserved(name: str) -> str:
 
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN), AfterValidator(_refuse_reserved)]
-PresetName = Literal[
-    "sau_net",
-    "csam_unet",
-    "joint_denseunet",
-    "unetrpp_synapse",
-    "unetrpp_acdc",
-    "unetrpp_lung",
-    "unetrpp_tumor",
-    "meunet",
-    "meunet_cascade",
-]
-T = TypeVar("T")
-
-
-def _goal_type(objective: Objective) -> Any:
-    """Return the type of an objective's section: its direction or `record`, and a budget if the objective takes one."""
-
-    def checked(direction: Any) -> Any:
-        allowed = (objective.direction, "record")
-        if direction in allowed:
-            return direction
-        if direction in get_args(Direction):
-            problem = f"{objective.heading} can't be {direction}d (allowed: {', '.join(allowed)})"
-            better = "higher" if objective.is_maximized else "lower"
-            raise ValueError(f"{problem}; {better} values are always better")
-        raise ValueError(f"{direction!r} is not known{nearest(direction, allowed)}")
-
-    fields: list[Any] = [("direction", Annotated[str, BeforeValidator(checked)], objective.direction)]
-    if objective.parse:
-        fields.append(("budget", Annotated[float, BeforeValidator(objective.parse)] | None, None))
-    named = objective.name.title().replace("_", "") + "Goal"
-    return make_dataclass(named, fields, frozen=True, namespace={"__pydantic_config__": STRICT, "__module__": __name__})
-
-
-def _direction_alone(value: Any) -> Any:
-    """Expand the short forms `memory: minimize` and `memory:` to a mapping."""
-    if value is None:
-        return {}
-    return {"direction": value} if isinstance(value, str) else value
-
-
-GOALS: dict[str, Any] = {name: _goal_type(each) for name, each in OBJECTIVES.items()}
-globals().update({goal.__name__: goal for goal in GOALS.values()})  # pickle finds classes by module and name
-
-
-def _one_key_per_objective(cls: type[T]) -> type[T]:
-    """Make a dataclass with a field per entry of OBJECTIVES; None if the study omits the objective."""
-    cls.__annotations__ = {
-        name: Annotated[goal | None, BeforeValidator(_direction_alone)] for name, goal in GOALS.items()
-    }
-    for name in GOALS:
-        setattr(cls, name, None)
-    return dataclass(frozen=True)(cls)
-
-
-@_one_key_per_objective
-class Objectives:
-    """Objectives to optimise, to limit (`budget`) or only to record; omitted objectives are recorded."""
-
-    __pydantic_config__ = STRICT
-
-    @property
-    def goals(self) -> dict[str, Any]:
-        """The listed objectives, each with its direction and, if given, its budget."""
-        return {name: goal for name, goal in vars(self).items() if goal is not None}
-
-    @classmethod
-    def of(cls, *names: str) -> Objectives:
-        """Return these objectives, each optimised in its natural direction."""
-        return cls(**{name: GOALS[name]() for name in names})
 
 
 @dataclass(frozen=True)
@@ -110,81 +36,97 @@ class Data:
     """The volumes: their folder, common grid and split, and the share of a fold's training groups to use."""
 
     __pydantic_config__ = STRICT
-    path: str
-    group: str | None = None
-    spacing: Literal["median"] | tuple[Positive, Positive, Positive] = "median"
-    normalisation: Literal["auto", "zscore", "ct"] = "auto"
-    folds: Annotated[int, Field(ge=2, le=100, strict=True)] | Annotated[str, Field(strict=True)] = 5
-    fold: Index = 0
-    seed: Index = 0
-    share: Annotated[float, Field(gt=0, le=1, strict=True)] | None = None
-
-
-@dataclass(frozen=True)
-class Forbidden:
-    """A combination of choices that a study excludes, with the reason to show to readers."""
-
-    __pydantic_config__ = STRICT
-    when: dict[str, Any]
-    why: str
-
-
-@dataclass(frozen=True)
-class SpaceSection:
-    """Restrictions of the full space, or the axes to vary on a published network; see `space.narrow`."""
-
-    __pydantic_config__ = STRICT
-    placement: Literal["each", "tied"] = "each"
-    fix: dict[str, Any] = field(default_factory=dict)
-    choices: dict[str, list[Any]] = field(default_factory=dict)
-    forbid: tuple[Forbidden, ...] = ()
-    base: PresetName | None = None
-    open: tuple[str, ...] = ()
-
-    def narrowing(self, blocks: Sequence[BlockSpec] = BUILT_IN) -> Narrowing:
-        """Convert the section to a `Narrowing` of the space, in which places may hold any of `blocks`."""
-        base = PRESETS[self.base].architecture if self.base else None
-        forbid = [(each.when, each.why) for each in self.forbid]
-        return Narrowing(self.placement, self.fix, self.choices, forbid, base, self.open, blocks)
-
-
-MirrorField = Annotated[
-    tuple[Literal["D", "H", "W"], ...], BeforeValidator(lambda value: () if value == "none" else value)
-]
+    path: Annotated[str, Key("Data folder, looked up under --data, VOXNAS_DATA and the file's folder.", "Task27_ACDC")]
+    group: Annotated[
+        str | None,
+        Key(
+            "Regular expression; cases whose match agrees stay in one fold. Without it, each case alone.", r"patient\d+"
+        ),
+    ] = None
+    spacing: Annotated[
+        Literal["median"] | tuple[Positive, Positive, Positive],
+        Key("Voxel size (D, H, W) that volumes are resampled to; `median` is that of the data.", [5.0, 1.5, 1.5], "mm"),
+    ] = "median"
+    normalisation: Annotated[
+        Literal["auto", "zscore", "ct"],
+        Key("How intensities are normalised; `auto` chooses by the names of the channels, as nnU-Net does.", "ct"),
+    ] = "auto"
+    folds: Annotated[
+        Annotated[int, Field(ge=2, le=100, strict=True)] | Annotated[str, Field(strict=True)],
+        Key("Number of folds, or an nnU-Net file of splits beside the study.", "splits_final.json"),
+    ] = 5
+    fold: Annotated[Index, Key("Number of the fold to validate on, from 0.", 1)] = 0
+    seed: Annotated[Index, Key("Seed of the split into folds.", 1)] = 0
+    share: Annotated[
+        Annotated[float, Field(gt=0, le=1, strict=True)] | None,
+        Key("Share of the fold's training groups to train on. Without it, all of them.", 0.5),
+    ] = None
 
 
 @dataclass(frozen=True)
 class Training:
     """Training settings: a patch is (D, H, W) voxels, an epoch `steps_per_epoch` optimiser steps.
 
-    The defaults are those of the recipe `light-1`; `with_recipe` fills in those of other recipes. `foreground` is the
-    share of patches sampled around a foreground voxel. `foreground_at: anywhere` samples each patch with this
-    probability and puts the voxel anywhere in the patch. `centre` uses the last patches of each batch and centres them
-    on the voxel.
+    The defaults are those of the recipe `light-1`; `with_recipe` fills in those of other recipes.
+    `foreground_at: anywhere` samples each patch around foreground with probability `foreground`, `centre` the last
+    patches of each batch.
     """
 
     __pydantic_config__ = STRICT
-    recipe: RecipeName = LIGHT
-    patch: Literal["auto"] | tuple[Whole, Whole, Whole] = "auto"
-    batch: Whole = 2
-    epochs: Whole = 50
-    steps_per_epoch: Whole = 250
-    optimiser: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: Positive = 3e-3
-    weight_decay: Annotated[float, Field(ge=0, strict=True)] = 1e-5
-    schedule: Literal["poly", "cosine", "constant"] = "poly"
-    clip_gradient: Positive = 12.0
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    foreground: Share = 0.5
-    foreground_at: Literal["anywhere", "centre"] = "anywhere"
-    lowest_head: bool = True  # whether the coarsest supervised level counts in the loss
-    batch_dice: bool = True  # soft Dice over the whole batch, else per sample
-    augment: Augment = field(default_factory=Augment)
-    mirror: MirrorField = ()  # axes along which windows are mirrored at inference, and the logits averaged
-    overlap: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.5
-    validate_every: Whole = 1
-    deadline: Seconds | None = None
-    init: str | None = None  # initial weights, as written by `voxnas import`
+    recipe: Annotated[
+        RecipeName,
+        Key(
+            "Versioned set of defaults for this section; `auto`, for a file without it, chooses by the steps.", "light"
+        ),
+    ] = LIGHT
+    patch: Annotated[
+        Literal["auto"] | tuple[Whole, Whole, Whole],
+        Key("Size (D, H, W) of a training patch; `auto` follows the median volume.", [6, 128, 128], "voxels"),
+    ] = "auto"
+    batch: Annotated[Whole, Key("Patches per optimiser step.", 4)] = 2
+    epochs: Annotated[Whole, Key("Length of one training.", 200, "epochs")] = 50
+    steps_per_epoch: Annotated[Whole, Key("Optimiser steps in an epoch.", 100, "steps")] = 250
+    optimiser: Annotated[Literal["adamw", "sgd"], Key("Optimiser; `sgd` has Nesterov momentum.", "sgd")] = "adamw"
+    learning_rate: Annotated[Positive, Key("Initial learning rate.", 1e-3)] = 3e-3
+    weight_decay: Annotated[Annotated[float, Field(ge=0, strict=True)], Key("Weight decay.", 3e-5)] = 1e-5
+    schedule: Annotated[
+        Literal["poly", "cosine", "constant"],
+        Key("Decay of the learning rate over all steps; `poly` has power 0.9.", "cosine"),
+    ] = "poly"
+    clip_gradient: Annotated[Positive, Key("Largest norm of the gradient; a larger one is scaled down.", 1.0)] = 12.0
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        Key("Number format of training and validation; `auto` chooses by the device.", "float32"),
+    ] = "auto"
+    foreground: Annotated[Share, Key("Share of patches that are placed around foreground.", 0.33)] = 0.5
+    foreground_at: Annotated[
+        Literal["anywhere", "centre"], Key("Where in such a patch the foreground voxel is.", "centre")
+    ] = "anywhere"
+    lowest_head: Annotated[bool, Key("Whether the coarsest supervised level counts in the loss.", False)] = True
+    batch_dice: Annotated[bool, Key("Whether soft Dice is over the whole batch, or of each sample.", False)] = True
+    augment: Annotated[
+        Augment,
+        Key(
+            "Random changes of patches. `on` gives a transform nnU-Net's probability.", {"gamma": "off", "flip": ["W"]}
+        ),
+    ] = field(default_factory=Augment)
+    mirror: Annotated[
+        tuple[Literal["D", "H", "W"], ...],
+        BeforeValidator(lambda value: () if value == "none" else value),
+        Key("Axes to mirror windows along at inference; logits are averaged.", ["H", "W"], also=({"const": "none"},)),
+    ] = ()
+    overlap: Annotated[
+        Annotated[float, Field(ge=0, lt=1, strict=True)], Key("Share by which validation's windows overlap.", 0.25)
+    ] = 0.5
+    validate_every: Annotated[Whole, Key("Epochs between validations; the last epoch has one.", 10, "epochs")] = 1
+    deadline: Annotated[
+        Seconds | None,
+        Key("Longest time of one training; then the trial fails. Without it, there is no limit.", "6 h", IN_SECONDS),
+    ] = None
+    init: Annotated[
+        str | None,
+        Key("Weights to start from, written by `voxnas import`. Without it, they are random.", "start.safetensors"),
+    ] = None
 
     @property
     def steps(self) -> int:
@@ -192,17 +134,20 @@ class Training:
         return self.epochs * self.steps_per_epoch
 
 
-TrainingField = Annotated[Training, BeforeValidator(with_recipe)]
-
-
 @dataclass(frozen=True)
 class Halving:
     """Early stopping by successive halving: first rung in epochs, share kept per rung (1 / reduction), brackets."""
 
     __pydantic_config__ = STRICT
-    min_epochs: Whole = 1
-    reduction: Annotated[float, Field(gt=1, le=10, strict=True)] = 3.0
-    brackets: Annotated[int, Field(ge=1, le=5, strict=True)] = 1
+    min_epochs: Annotated[Whole, Key("Epochs before the first decision.", 15, "epochs")] = 1
+    reduction: Annotated[
+        Annotated[float, Field(gt=1, le=10, strict=True)],
+        Key("Of this many trials the best continues, for as many times the epochs.", 2.0),
+    ] = 3.0
+    brackets: Annotated[
+        Annotated[int, Field(ge=1, le=5, strict=True)],
+        Key("Brackets that trials take in turn; each has its first rung where the one before has its second.", 2),
+    ] = 1
 
 
 @dataclass(frozen=True)
@@ -210,52 +155,103 @@ class Search:
     """The proposer, the budget in trials or hours, the seed, and early stopping."""
 
     __pydantic_config__ = STRICT
-    proposer: Literal["known-cost", "random", "tpe", "nsga2", "nsga3", "gp", "local"] = "known-cost"
-    trials: Whole = 50
-    hours: Positive | None = None
-    seed: Index = 0
-    halving: Annotated[Halving | None, BeforeValidator(lambda value: None if value == "off" else value)] = None
+    proposer: Annotated[
+        Literal["known-cost", "random", "tpe", "nsga2", "nsga3", "gp", "local"],
+        Key("What chooses the next network.", "random"),
+    ] = "known-cost"
+    trials: Annotated[Whole, Key("Number of trainings, those already done included.", 20, "trials")] = 50
+    hours: Annotated[
+        Positive | None,
+        Key("No trial starts after this much time of trials. Without it, only `trials` limits.", 12.0, "hours"),
+    ] = None
+    seed: Annotated[Index, Key("Seed of proposals and trainings.", 1)] = 0
+    halving: Annotated[
+        Halving | None,
+        BeforeValidator(lambda value: None if value == "off" else value),
+        Key(
+            "Early stopping of poor trials. Without it, all train to the end.",
+            {"min_epochs": 15},
+            also=({"const": "off"},),
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
 class Executor:
-    """Where trials run; `threads` applies to both training and latency measurements.
-
-    For a Ray cluster: `address`; `workers`, the maximum number of concurrent trials (default: as many as fit);
-    `storage_path` for checkpoints (default: the run's folder, which all machines must then share); and `latency_on`,
-    the resource or GPU model on which latencies are measured.
-    """
+    """Where trials run; `threads` applies to both training and latency measurements."""
 
     __pydantic_config__ = STRICT
-    kind: Literal["local", "ray"] = "local"
-    device: Annotated[str, Field(pattern=DEVICE_PATTERN)] = "auto"
-    threads: Whole | None = None
-    address: str = "auto"
-    workers: Whole | None = None
-    storage_path: str | None = None
-    latency_on: str | None = None
+    kind: Annotated[Literal["local", "ray"], Key("Where trials run: in this process, or on a Ray cluster.", "ray")] = (
+        "local"
+    )
+    device: Annotated[
+        Annotated[str, Field(pattern=DEVICE_PATTERN)],
+        Key("Device of trainings; `auto` is a GPU if there is one.", "cpu"),
+    ] = "auto"
+    threads: Annotated[
+        Whole | None,
+        Key("CPU threads of a training and of a latency. Without it, all CPUs, or a share of them per GPU.", 4),
+    ] = None
+    address: Annotated[str, Key("Ray cluster; `auto` is the running one.", "head:6379")] = "auto"
+    workers: Annotated[
+        Whole | None, Key("Most trials at a time on a cluster. Without it, as many as fit.", 32, "trials")
+    ] = None
+    storage_path: Annotated[
+        str | None,
+        Key(
+            "Where a cluster keeps checkpoints. Without it, the runs folder, shared by all machines.",
+            "s3://bucket/runs",
+        ),
+    ] = None
+    latency_on: Annotated[
+        str | None,
+        Key("Type of GPU or Ray resource that measures latencies. Without it, the device of the trial.", "A100"),
+    ] = None
+
+
+# Keys that studies and ablations share
+NameField = Annotated[Name, Key("Name of the run and of its folder in runs/. Without it, the file's name.", "acdc")]
+DataField = Annotated[Data, Key("The volumes, their grid and their folds.", {"path": "Task27_ACDC", "folds": 5})]
+TrainingField = Annotated[
+    Training,
+    BeforeValidator(with_recipe),
+    Key("How each network is trained.", {"patch": [6, 128, 128], "epochs": 20}, also=({"type": "null"},)),
+]
+ExecutorField = Annotated[Executor, Key("Where trials run.", {"device": "cpu", "threads": 4})]
+StorageField = Annotated[
+    str | None,
+    Key("Address of the database. Without it, study.db in the run's folder.", "postgresql+psycopg://me@host/studies"),
+]
+BlocksField = Annotated[
+    tuple[str, ...], Key("Your own blocks: files beside this one, or names of installed packages.", ["./my_block.py"])
+]
 
 
 @dataclass(frozen=True)
 class Study:
-    """A validated study file.
-
-    `surface_tolerance`, in mm, adds hd95 and the surface Dice at this tolerance to validation. `blocks` lists plug-in
-    blocks: files next to the study, such as ./my_block.py, and entry points of installed packages.
-    """
+    """A validated study file."""
 
     __pydantic_config__ = STRICT
-    name: Name
-    data: Data
-    space: SpaceSection = field(default_factory=SpaceSection)
-    objectives: Objectives = field(default_factory=Objectives)
+    name: NameField
+    data: DataField
+    space: Annotated[
+        SpaceSection, Key("How the full space of networks is narrowed.", {"fix": {"levels": 5}, "placement": "tied"})
+    ] = field(default_factory=SpaceSection)
+    objectives: Annotated[
+        Objectives, Key("What is optimised, limited or recorded.", {"dice": "maximize", "memory": "minimize"})
+    ] = field(default_factory=Objectives)
     training: TrainingField = field(default_factory=Training)  # `auto` resolves to light-1 at the default length
-    search: Search = field(default_factory=Search)
-    executor: Executor = field(default_factory=Executor)
-    storage: str | None = None
-    surface_tolerance: Positive | None = None
-    keep: Literal["front", "all"] = "front"
-    blocks: tuple[str, ...] = ()
+    search: Annotated[Search, Key("What proposes networks, and how many are trained.", {"trials": 20})] = field(
+        default_factory=Search
+    )
+    executor: ExecutorField = field(default_factory=Executor)
+    storage: StorageField = None
+    surface_tolerance: Annotated[
+        Positive | None,
+        Key("Validation also gives hd95 and surface Dice at this tolerance. Without it, neither.", 1.0, "mm"),
+    ] = None
+    keep: Annotated[Literal["front", "all"], Key("Trials whose weights are kept.", "all")] = "front"
+    blocks: BlocksField = ()
 
     @property
     def directions(self) -> dict[str, str]:

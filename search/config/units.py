@@ -46,9 +46,10 @@ def parse_bytes(value: Any) -> int:
         raise ValueError(f"{value!r} is not a size; use a form such as 8 GiB") from None
 
 
-Bytes = Annotated[int, BeforeValidator(parse_bytes)]
-Seconds = Annotated[float, BeforeValidator(parse_seconds)]
-Count = Annotated[float, BeforeValidator(parse_count)]
+IN_BYTES, IN_SECONDS, IN_COUNTS = "bytes, or 4 GiB", "seconds, or 20 ms, 10 min, 2 h", "a count, or 2.5 M, 47 G"
+Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=float | str)]
+Seconds = Annotated[float, BeforeValidator(parse_seconds, json_schema_input_type=float | str)]
+Count = Annotated[float, BeforeValidator(parse_count, json_schema_input_type=float | str)]
 
 
 def show_bytes(size: float) -> str:

@@ -90,6 +90,36 @@ def show(
     show_networks(name, every=every, json=json)
 
 
+@verb(app, START, name="help", example="voxnas help training.epochs")
+def help_on_keys(
+    key: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="KEY",
+            help="Key or group, e.g. training.epochs, epochs or training. Without it, all keys.",
+            show_default=False,
+        ),
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the whole reference as Markdown.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Explain the keys of study and ablation files: type, unit, default, meaning, example."""
+    from search.cli.reference import show_help
+
+    show_help(key, markdown=markdown, json=json)
+
+
+@verb(app, START, example="voxnas schema study")
+def schema(
+    kind: Annotated[str, typer.Argument(metavar="study|ablation", help="Kind of file.", show_default=False)],
+) -> None:
+    """Print the JSON schema of study or ablation files, with which editors complete and check them."""
+    from search.api.reference import schema_of
+    from search.api.terminal import say_json
+
+    say_json(schema_of(kind))
+
+
 @verb(app, START, example="voxnas phantom volumes/phantom --cases 16")
 def phantom(
     folder: Annotated[Path, typer.Argument(help="Folder to write, in Decathlon layout.", show_default=False)],
