@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -189,21 +190,53 @@ def test_an_interrupted_preparation_resumes(tmp_path, monkeypatch):
             assert (folder / name).read_bytes() == (Path(whole.folder) / name).read_bytes()
 
 
-@pytest.mark.parametrize("harm", ["missing", "cut", "no facts"])
-def test_a_damaged_case_is_prepared_again(harm, tmp_path):
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        ("missing", "p1_b.image.npy is missing: preparing the case p1_b again"),
+        ("cut", "p1_b.image.npy is damaged: preparing the case p1_b again"),
+        ("one bit", "p1_b.image.npy is damaged: preparing the case p1_b again"),
+        ("zeros", "p1_b.label.npy is damaged: preparing the case p1_b again"),
+        ("no facts", r"p1_b.json is damaged \(.*\): preparing the case p1_b again"),
+        ("other facts", r"p1_b.json is damaged \(.*differs from its digest\): preparing the case p1_b again"),
+    ],
+)
+def test_a_damaged_case_is_named_and_prepared_again(harm, message, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(room, "for_each", lambda work, items, progress: [work(item) for item in items])
     root = made(tmp_path / "data")
     prepared = prepared_of(root, tmp_path / "cache")
-    image = Path(prepared.folder) / "p1_b.image.npy"
-    sound = image.read_bytes()
+    folder = Path(prepared.folder)
+    sound = {path.name: path.read_bytes() for path in folder.iterdir()}
+    image, label, facts = (folder / f"p1_b.{ending}" for ending in ("image.npy", "label.npy", "json"))
+    values = bytearray(sound[image.name])
     if harm == "missing":
         image.unlink()
     elif harm == "cut":
-        image.write_bytes(sound[:200])
+        image.write_bytes(values[:200])
+    elif harm == "one bit":
+        values[-3] ^= 4
+        image.write_bytes(values)
+    elif harm == "zeros":
+        label.write_bytes(sound[label.name][:128] + bytes(len(sound[label.name]) - 128))
     else:
-        (image.parent / "p1_b.json").write_text("{")
+        facts.write_text("{" if harm == "no facts" else facts.read_text().replace('"p1"', '"p2"', 1))
     assert prepared_of(root, tmp_path / "cache") == prepared
-    assert image.read_bytes() == sound
-    assert json.loads((image.parent / "p1_b.json").read_text())["bytes"]["image.npy"] == len(sound)
+    assert len(caplog.messages) == 1 and re.search(message, caplog.messages[0])
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == sound
+    assert prepared_of(root, tmp_path / "cache") == prepared
+    assert len(caplog.messages) == 1
+
+
+def test_a_damaged_list_of_cases_is_named_and_written_again(tmp_path, caplog):
+    root = made(tmp_path / "data")
+    prepared = prepared_of(root, tmp_path / "cache")
+    file = Path(prepared.folder) / "prepared.json"
+    sound = file.read_text()
+    file.write_text(sound.replace("p1_b", "p1_c"))
+    with pytest.raises(ValueError, match="prepared.json: the content differs from its digest"):
+        load_prepared(prepared.folder)
+    assert prepared_of(root, tmp_path / "cache") == prepared and file.read_text() == sound
+    assert len(caplog.messages) == 1 and "prepared.json is damaged" in caplog.messages[0]
 
 
 def test_progress_counts_cases(tmp_path):

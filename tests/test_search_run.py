@@ -52,7 +52,7 @@ def test_a_finished_study_has_the_planned_trials(tiny_run):
     front = snapshot_of(load_study(tiny_run.file), runs=tiny_run.runs).front()
     kept = {int(path.parent.name) for path in plan.folder.glob("trials/*/best.safetensors")}
     assert kept == {record.number for record in front}
-    assert not list(plan.folder.glob("trials/*/last.pt"))
+    assert not list(plan.folder.glob("trials/*/*.pt"))
 
 
 def test_a_network_is_built_once_of_abstract_tensors_and_once_for_latency_and_training(tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ from search.runner.evaluate import context_of, evaluate, progress, train
 from search.runner.plan import make_plan, task_of
 from search.training.checkpoint import (
     ReplacedWeights,
+    drop_checkpoint,
     file_sha256,
     load_checkpoint,
     load_weights,
@@ -33,7 +34,7 @@ from search.training.checkpoint import (
 from search.training.patches import PatchSource
 from search.training.step import SupervisedLoss, learning_rate, make_optimiser
 from search.training.validation import case_dice, mean_dice, segment, validate
-from search.trials.files import LAST, WEIGHTS
+from search.trials.files import CHECKPOINTS, LAST, WEIGHTS
 from search.trials.records import CaseDice, Epoch, Job
 from space.build import build
 
@@ -168,6 +169,31 @@ def test_a_checkpoint_that_is_cut_off_or_changed_anywhere_restores_nothing(job):
         at = whole.index(content) + len(content) // 2
         file.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
         assert starts_over(job, network), at
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_resumed(job, caplog):
+    network = checkpointed(job)
+    resumed = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    first, second = Epoch(1, 0.5, 0.5, 1.0), Epoch(2, 0.4, 0.6, 1.0)
+    optimiser = make_optimiser(network, job.training)
+    save_checkpoint(job, network, optimiser, epochs=(first,))
+    with torch.no_grad():
+        next(network.parameters()).add_(1)
+    save_checkpoint(job, network, optimiser, epochs=(first, second))
+    last, previous = (Path(job.folder) / name for name in CHECKPOINTS)
+    whole = last.read_bytes()
+    last.write_bytes(whole[:-40])
+    assert load_checkpoint(job, network)[0] == (first,)
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in network.state_dict().items())
+    assert "last.pt is damaged" in caplog.text and "resuming from previous.pt" in caplog.text
+    last.unlink()  # a process ended between its two renamings
+    assert load_checkpoint(job, network)[0] == (first,)
+    last.write_bytes(whole[:-40])
+    previous.write_bytes(whole[:500])
+    assert starts_over(job, network)
+    assert "previous.pt is damaged" in caplog.text and "the training starts over" in caplog.text
+    drop_checkpoint(Path(job.folder))
+    assert not last.exists() and not previous.exists()
 
 
 @pytest.mark.parametrize(

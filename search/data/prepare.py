@@ -3,15 +3,17 @@
 A prepared folder holds, per case, `NAME.image.npy` float32 (C, D, H, W), `NAME.label.npy` uint8 (D, H, W),
 `NAME.foreground.npy` int32 (N, 4) with class, d, h, w of sampled voxels, `NAME.truth.npy` uint8 (X, Y, Z)
 where the label was resampled, and `NAME.json`, written last. `prepared.json` appears once all cases are
-there.
+there. The JSON files hold the SHA-256 of the arrays and of themselves; each run compares them before it trains.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -38,7 +40,9 @@ from search.data.labels import read_label, to_classes
 from search.data.parallel import Progress, for_each
 from search.data.read import Case, DataError, Dataset
 
+LOGGER = logging.getLogger("voxnas.prepare")
 FORMAT = 1  # of the prepared arrays; another number makes them again
+HASHING_THREADS = 4
 FOREGROUND_VOXELS = 10_000  # remembered per class and case, for patches around the foreground
 
 
@@ -110,10 +114,8 @@ def prepare(
     axes = choose_axes(facts.spacing_median)
     target = _target_spacing(facts, axes, spacing)
     folder = Path(cache_dir).expanduser().resolve() / _key(dataset, facts, (target, axes, normalisation))
-    if (folder / "prepared.json").is_file():
-        prepared = load_prepared(folder)
-        if all(_case_done(folder, case.name) for case in prepared.cases):
-            return prepared
+    if (prepared := _found(folder)) is not None:
+        return prepared
     folder.mkdir(parents=True, exist_ok=True)
     rules = choose_normalisation(dataset, facts, normalisation)
     preprocessing = Preprocessing(spacing=target, axes=axes, normalisation=rules)
@@ -133,12 +135,26 @@ def prepare(
     return prepared
 
 
+def _found(folder: Path) -> Prepared | None:
+    """Return a prepared folder that is whole and undamaged."""
+    if not (folder / "prepared.json").is_file():
+        return None
+    try:
+        prepared = load_prepared(folder)
+    except (ValueError, KeyError) as error:
+        LOGGER.warning("%s is damaged (%s): it is written again", folder / "prepared.json", error)
+        return None
+    with ThreadPoolExecutor(HASHING_THREADS) as pool:
+        sound = pool.map(lambda case: _case_damage(folder, case.name) is None, prepared.cases)
+        return prepared if all(sound) else None
+
+
 def load_prepared(folder: str | Path) -> Prepared:
     """Read a prepared folder, wherever it lies now; ValueError where it is none or not finished."""
     file = Path(folder) / "prepared.json"
     if not file.is_file():
         raise ValueError(f"{folder}: is no prepared data set, or not finished (no prepared.json)")
-    values = json.loads(file.read_text())
+    values = _read_json(file)
     if values["format"] != FORMAT:
         raise ValueError(f"{file}: has format {values['format']}, this version reads {FORMAT}")
     return Prepared(
@@ -187,9 +203,12 @@ def _prepare_case(
     labelling: Labelling,
     preprocessing: Preprocessing,
 ) -> PreparedCase:
-    """Write the arrays of one case unless they are there."""
-    if _case_done(folder, facts.name):
-        return _case_from_json(json.loads(_file(folder, facts.name, "json").read_text()))
+    """Write the arrays of one case unless they are there undamaged."""
+    damage = _case_damage(folder, facts.name)
+    if damage is None:
+        return _case_from_json(_read_json(_file(folder, facts.name, "json")))
+    if damage:
+        LOGGER.warning("%s: preparing the case %s again", damage, facts.name)
     source = sources[facts.name]
     image, grid = to_grid(read_volume(source.images), preprocessing)
     values = labelling.values if labelling.ignore is None else (*labelling.values, labelling.ignore)
@@ -213,7 +232,8 @@ def _prepare_case(
         grid=grid,
     )
     sizes = {ending: _file(folder, facts.name, ending).stat().st_size for ending in arrays}
-    _write_json(_file(folder, facts.name, "json"), {**asdict(case), "bytes": sizes})
+    digests = {ending: _sha256(_file(folder, facts.name, ending)) for ending in arrays}
+    _write_json(_file(folder, facts.name, "json"), {**asdict(case), "bytes": sizes, "sha256": digests})
     return case
 
 
@@ -248,13 +268,23 @@ def _key(dataset: Dataset, facts: DataFacts, settings: tuple[Any, ...]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def _case_done(folder: Path, name: str) -> bool:
-    """Say whether a case's arrays are all there in full size."""
+def _case_damage(folder: Path, name: str) -> str | None:
+    """Return what is damaged of a prepared case, or None; empty if the case was never finished."""
+    facts = _file(folder, name, "json")
+    if not facts.is_file():
+        return ""
     try:
-        sizes = json.loads(_file(folder, name, "json").read_text())["bytes"]
-        return all(_file(folder, name, ending).stat().st_size == size for ending, size in sizes.items())
-    except (OSError, ValueError, KeyError):
-        return False
+        digests = _read_json(facts).get("sha256")
+        if digests is None:  # of a version without checksums
+            return ""
+        for ending, digest in digests.items():
+            if _sha256(_file(folder, name, ending)) != digest:
+                return f"{_file(folder, name, ending)} is damaged"
+    except FileNotFoundError as error:
+        return f"{error.filename} is missing"
+    except (OSError, ValueError) as error:
+        return f"{facts} is damaged ({error})"
+    return None
 
 
 def _case_from_json(values: Mapping[str, Any]) -> PreparedCase:
@@ -281,5 +311,20 @@ def _write_array(path: Path, array: NDArray[Any]) -> None:
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(values))
+    text = json.dumps(values)
+    beside.write_text(json.dumps({**values, "digest": hashlib.sha256(text.encode()).hexdigest()}))
     os.replace(beside, path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return what `_write_json` wrote. Raises ValueError if the content differs from its digest."""
+    values: dict[str, Any] = json.loads(path.read_bytes())
+    digest = values.pop("digest", None)
+    if digest is not None and hashlib.sha256(json.dumps(values).encode()).hexdigest() != digest:
+        raise ValueError(f"{path}: the content differs from its digest")
+    return values
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

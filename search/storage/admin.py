@@ -30,7 +30,7 @@ from search.storage import (
 from search.storage.database import database_url, make_engine, require_database
 from search.storage.lock import hold_lock
 from search.storage.ownership import DATABASE, OWNER, claim_folder, holds_database, is_folder_name, owned_folder
-from search.trials.files import LAST, WEIGHTS
+from search.trials.files import CHECKPOINTS, WEIGHTS
 from search.trials.pareto import pareto_front
 from search.trials.records import searched
 
@@ -208,7 +208,7 @@ def free_disk(url: str, name: str, *, runs: Path) -> int:
         for record in records:
             if folder is None:
                 break
-            gone = [LAST] if record.state != "running" else []
+            gone = [*CHECKPOINTS] if record.state != "running" else []
             gone += [WEIGHTS] if record in own and record.number not in kept else []
             for file in (folder / "trials" / f"{record.number:06d}" / each for each in gone):
                 if file.exists():

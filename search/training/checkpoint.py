@@ -1,11 +1,17 @@
-"""A training's files, written atomically: `last.pt` to resume from, and the weights to keep."""
+"""A training's files, written atomically: checkpoints to resume from, and the weights to keep.
+
+`last.pt` is the latest checkpoint; `previous.pt` is the one before, used if the latest is damaged.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
+import pickle
 import zipfile
+import zlib
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict
@@ -16,10 +22,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from search.trials.files import EPOCHS, LAST, WEIGHTS
+from search.trials.files import CHECKPOINTS, EPOCHS, WEIGHTS
 from search.trials.records import Epoch, Job
 
+READ_ERRORS = (RuntimeError, OSError, KeyError, EOFError, ValueError, TypeError, NotImplementedError)
+LOGGER = logging.getLogger("voxnas.checkpoint")
 UNBOUND_TRAINING = ("init", "deadline")  # the study's identity already includes the digest of `init`
+
+
+class Damaged(Exception):
+    """A checkpoint whose content is not what was written; the text says why."""
 
 
 class ReplacedWeights(ValueError):
@@ -69,7 +81,14 @@ def save_checkpoint(
         "torch_rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state(job.device) if _on_cuda(job) else None,  # dropout draws there
     }
-    _replace(folder / LAST, lambda part: torch.save(state, part))
+    last, previous = (folder / name for name in CHECKPOINTS)
+
+    def write(part: Path) -> None:
+        torch.save(state, part)
+        if last.exists():
+            last.replace(previous)
+
+    _replace(last, write)
     lines = "".join(json.dumps(asdict(epoch)) + "\n" for epoch in epochs)
     _replace(folder / EPOCHS, lambda part: part.write_text(lines))
 
@@ -77,16 +96,28 @@ def save_checkpoint(
 def load_checkpoint(job: Job, network: nn.Module) -> tuple[tuple[Epoch, ...], dict[str, Any] | None]:
     """Restore the last complete epoch; return the finished epochs and the optimiser's state.
 
-    A damaged checkpoint, or a checkpoint of another training, is ignored: the training starts over.
+    A warning names a damaged checkpoint, and the one before it is restored. A checkpoint of another training is
+    ignored: the training starts over.
     """
-    path = Path(job.folder) / LAST
-    if not path.exists():
-        return (), None
+    paths = [Path(job.folder) / name for name in CHECKPOINTS]
+    for path, earlier in zip(paths, (*paths[1:], None), strict=True):
+        if not path.exists():
+            continue
+        try:
+            return _restore(path, job, network)
+        except Damaged as damage:
+            resumed = f"resuming from {earlier.name}" if earlier and earlier.exists() else "the training starts over"
+            LOGGER.warning("the checkpoint %s is damaged (%s): %s", path, damage, resumed)
+    return (), None
+
+
+def _restore(path: Path, job: Job, network: nn.Module) -> tuple[tuple[Epoch, ...], dict[str, Any] | None]:
+    """Restore a checkpoint of this job, or change nothing. Raises Damaged."""
     before = deepcopy(network.state_dict())
     try:
         with zipfile.ZipFile(path) as file:
-            if file.testzip() is not None:  # torch.load does not compare the checksums
-                return (), None
+            if (broken := file.testzip()) is not None:  # torch.load does not compare the checksums
+                raise Damaged(f"the checksum of {broken} differs")
         state = torch.load(path, weights_only=True, map_location=job.device)
         if state["binding"] != checkpoint_binding(job):
             return (), None
@@ -96,9 +127,9 @@ def load_checkpoint(job: Job, network: nn.Module) -> tuple[tuple[Epoch, ...], di
         torch.set_rng_state(rng)
         if _on_cuda(job) and state.get("cuda_rng") is not None:
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), job.device)
-    except (zipfile.BadZipFile, RuntimeError, OSError, KeyError, EOFError, ValueError, TypeError):
+    except (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, *READ_ERRORS) as error:
         network.load_state_dict(before)
-        return (), None
+        raise Damaged(" ".join(str(error).split()) or type(error).__name__) from error
     return epochs, optimiser
 
 
@@ -133,5 +164,6 @@ def file_sha256(path: Path) -> str:
 
 
 def drop_checkpoint(folder: Path) -> None:
-    """Delete the checkpoint; only unfinished trainings need it."""
-    (folder / LAST).unlink(missing_ok=True)
+    """Delete the checkpoints; only unfinished trainings need them."""
+    for name in CHECKPOINTS:
+        (folder / name).unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from search.config.schema import Study
 
 LAST, WEIGHTS, EPOCHS, REASON = "last.pt", "best.safetensors", "epochs.jsonl", "reason.txt"
+CHECKPOINTS = (LAST, "previous.pt")  # the later one first
 
 
 def run_folder(runs: Path, study: Study) -> Path:

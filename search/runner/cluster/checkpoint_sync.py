@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pyarrow import fs
 
-from search.trials.files import LAST
+from search.trials.files import CHECKPOINTS
 from search.trials.records import Job
 
 SCRATCH = Path(tempfile.gettempdir()) / f"voxnas-{os.getuid()}"
@@ -67,13 +67,14 @@ class CheckpointSync:
             self._copy_down(self._place(str(folder)), folder)
 
     def drop_checkpoint(self, folder: Path) -> None:
-        """Delete a finished trial's checkpoint from the storage, once its record is written."""
+        """Delete a finished trial's checkpoints from the storage, once its record is written."""
         if self.storage is None:
             return
         system, root = self._root()
-        remote = f"{root}/{self._place(str(folder))}/{LAST}"
-        if system.get_file_info(remote).type != fs.FileType.NotFound:
-            system.delete_file(remote)
+        for name in CHECKPOINTS:
+            remote = f"{root}/{self._place(str(folder))}/{name}"
+            if system.get_file_info(remote).type != fs.FileType.NotFound:
+                system.delete_file(remote)
 
     def push_dataset(self, prepared: Path) -> None:
         """Copy prepared volumes to the storage, for machines that don't share the run's folder."""
