@@ -60,12 +60,13 @@ def test_a_twin_of_a_network_on_the_front_is_reported():
     assert reasons == {"on the front of 1 network", "equal to a network on the front"}
 
 
-def test_a_number_works_even_if_latencies_of_two_devices_have_no_front():
-    mixed = [record(0, 0.5, 100), record(1, 0.6, 90, device="cuda:0")]
-    choice = choose("1", mixed, {"dice": "maximize", "latency": "minimize"})
-    assert choice.record.number == 1 and "whether it is on the front is unknown" in choice.why
-    with pytest.raises(UserError, match="latencies of different devices"):
-        choose("knee", mixed, {"dice": "maximize", "latency": "minimize"})
+def test_a_number_works_for_a_trial_timed_on_another_device_than_most():
+    mixed = [record(0, 0.5, 100), record(1, 0.6, 90, device="cuda:0"), record(2, 0.7, 110)]
+    ways = {"dice": "maximize", "latency": "minimize"}
+    choice = choose("1", mixed, ways)
+    assert choice.record.number == 1 and not choice.neighbours
+    assert "not comparable with the front, whose latencies belong to cpu" in choice.why
+    assert choose("best", mixed, ways).record.number == 2
 
 
 @pytest.mark.parametrize(

@@ -132,5 +132,5 @@ def test_a_space_with_nothing_to_choose_is_refused(tmp_path):
     fixed = ", ".join(f"{json.dumps(axis.name)}: {json.dumps(axis.choices[0])}" for axis in axes)
     only = STUDY.replace("  choices: {width: [2, 4], repeats: [1, 2], attention@bottleneck: [none, isa]}\n", "")
     made.file.write_text(only.replace("attention: none", f"attention: none, {fixed}"))
-    with pytest.raises(UserError, match="space: nothing is left to choose after `fix`"):
+    with pytest.raises(UserError, match="space: `fix` leaves nothing to choose, so no objective can differ"):
         plan_of(made)

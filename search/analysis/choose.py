@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from search.config.errors import UserError, nearest
 from search.config.objectives import OBJECTIVES, costs_among, primary, show, show_named
-from search.trials.pareto import best, comparable, knee, losses, pareto_front
+from search.trials.pareto import best, comparable, knee, latency_setting, losses, pareto_front
 from search.trials.records import Record
 
 RULES = ("knee", "best", "cheapest:dice>=0.85", "under:memory=4GiB,latency=30ms")
@@ -109,10 +109,7 @@ def _within(record: Record, name: str, limit: float) -> bool:
 
 def _neighbours(record: Record, records: Sequence[Record], directions: Mapping[str, str]) -> tuple[str, ...]:
     """Describe a record's neighbours on the front relative to it; empty if the record is not on the front."""
-    try:
-        front = pareto_front(records, directions)
-    except UserError:
-        return ()
+    front = pareto_front(records, directions)
     position = next((index for index, each in enumerate(front) if each.number == record.number), None)
     if position is None:
         return ()
@@ -146,14 +143,13 @@ def _numbered(number: int, records: Sequence[Record]) -> Record:
 
 def _front_status(record: Record, records: Sequence[Record], directions: Mapping[str, str]) -> str:
     """Describe a trial's position relative to the front."""
-    try:
-        others, front = comparable(records, directions), pareto_front(records, directions)
-    except UserError as error:
-        return f"whether it is on the front is unknown ({error})"
+    others, front = comparable(records, directions), pareto_front(records, directions)
     if record.number in [each.number for each in front]:
         return f"on the front of {len(front)} network{'' if len(front) == 1 else 's'}"
     if record.number not in [each.number for each in others]:
-        return f"it can't be on the front without values of {_listed(directions)}"
+        if None in [record.measurement.value(name) for name in directions]:
+            return f"it can't be on the front without values of {_listed(directions)}"
+        return f"not comparable with the front, whose latencies belong to {latency_setting(others[0])}"
     own = losses([record], directions)[0]
     ahead = [
         each
