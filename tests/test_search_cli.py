@@ -228,6 +228,19 @@ def test_a_quiet_run_prints_its_outcome_alone(tiny_run, monkeypatch, capsys):
     assert printed == "3 trials are done (3 trained)\n"
 
 
+def test_a_run_ends_with_commands_that_show_and_use_its_results(tiny_run, monkeypatch, capsys):
+    printed = call(monkeypatch, capsys, "run", tiny_run.file, "--runs", tiny_run.runs).out
+    outcome, _, following = printed.partition("Next:\n")
+    assert outcome.endswith("3 trials are done (3 trained)\n")
+    commands = following.splitlines()
+    assert [parse(command.strip()) for command in commands] == ["front", "dashboard", "report", "export"]
+    front, *_, export = map(shlex.split, commands)
+    assert "network" in call(monkeypatch, capsys, *front[1:]).out
+    data = export[export.index("--data") + 1]
+    checked = ("check", export[2], "--data", data, "--runs", tiny_run.runs)  # the export's file and data are found
+    assert "cases 6" in words(call(monkeypatch, capsys, *checked).out)
+
+
 def test_progress_is_lines_where_output_is_no_terminal_but_claims_to_be(monkeypatch):
     from search.api.progress import RunView
 

@@ -86,6 +86,31 @@ def run_trials(study: Study, trials: int | None, *, quiet: bool = False) -> None
     say(f"{outcome.why} ({counts})")
 
 
+def say_next(study: Study) -> None:
+    """Print the commands that show and use a study's results; nothing if no trial was trained."""
+    if not any(record.state == "trained" for record in study.snapshot().records()):
+        return
+    name, runs = study.name, ["--runs", str(study.runs)]
+    code = ["--allow-code"] if study.settings.blocks else []
+    export = ["export", str(study.folder / "study.yaml"), *_data_option(study), *runs, *code]
+    say("Next:")
+    for words in (
+        ["front", name, *runs],
+        ["dashboard", *runs],
+        ["report", name, *runs],
+        [*export, "--pick", "knee", "--out", f"{name}-model"],
+    ):
+        say(f"  {shlex.join(['voxnas', *words])}")
+
+
+def _data_option(study: Study) -> list[str]:
+    """Return `--data` with the folder in which `data.path` was found; nothing for an absolute path."""
+    found, named = study.loaded.data_folder, Path(study.settings.data.path)
+    if found is None or named.is_absolute():
+        return []
+    return ["--data", str([found, *found.parents][len(named.parts)])]
+
+
 def confirm_front(study: Study, top: int | None, seeds: int, folds: int | None, *, quiet: bool, json: bool) -> None:
     """Retrain the front under the live view, and show what came of it."""
     from search.cli.fronts import show_confirmed

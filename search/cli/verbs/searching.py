@@ -40,10 +40,12 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Run or resume a study. Ctrl-C stops it; the same command resumes it."""
-    from search.cli.running import load_study, run_trials
+    from search.cli.running import load_study, run_trials, say_next
 
     loaded = load_study(study, data, with_executor(overrides, executor, address), runs, allow_code=allow_code)
     run_trials(loaded, trials, quiet=quiet)
+    if not quiet:
+        say_next(loaded)
 
 
 @verb(app, SEARCH, example="voxnas submit studies/acdc.yaml --address http://HEAD:8265 --runs /shared/runs")
