@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -17,6 +18,7 @@ from search.analysis.snapshot_reader import snapshot_of
 from search.config import UserError, load_study
 from search.proposers import cost_model, first_networks, known_cost
 from search.proposers.propose import PROPOSERS, make_proposer, propose_new
+from search.runner.evaluate import versions
 from search.runner.local import run_study
 from search.runner.plan import make_plan
 from search.runner.pricer import Pricer, price_table
@@ -93,6 +95,19 @@ def test_a_study_with_latency_is_refused_on_other_threads_before_the_first_step(
     plan = plan_of(made)
     assert len(read_records(plan.url, "tiny")) == 1
     assert len(run_study(plan, trials=2, view=quiet_view()).records) == 2
+
+
+def test_latencies_of_another_torch_are_noted_before_the_first_step(tmp_path, monkeypatch, caplog):
+    made = write_study(
+        tmp_path, STUDY.replace("latency: {budget: 60 s}", "latency: minimize").replace("epochs: 2", "epochs: 1")
+    )
+    run_study(plan_of(made), trials=1, view=quiet_view())
+    assert not caplog.messages
+    newer = tuple((name, "99.0" if name == "torch" else version) for name, version in versions())
+    monkeypatch.setattr("search.runner.driver.versions", lambda: newer)
+    assert len(run_study(plan_of(made), trials=1, view=quiet_view()).records) == 1
+    (note,) = caplog.messages
+    assert re.fullmatch(r"latency was measured with torch \S+; this run measures it with torch 99.0, whose .*", note)
 
 
 def test_running_again_adds_nothing_and_more_trials_resume_the_study(tmp_path):

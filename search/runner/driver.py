@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from search.config.errors import UserError
 from search.config.objectives import per_device
 from search.data.prepare import Prepared
 from search.runner.answers import Ask, Assigned, Done, Train, Wait
-from search.runner.evaluate import over_budget
+from search.runner.evaluate import over_budget, versions
 from search.runner.plan import Plan, prepared_data, require_unchanged, task_of
 from search.runner.pricer import Pricer
 from search.storage import Store, now
@@ -26,6 +27,8 @@ from search.trials.halving import stop_reason
 from search.trials.pareto import hypervolume, latency_setting, pareto_front
 from search.trials.records import Epoch, Job, Measurement, Record, Wanted, searched
 from space.plugins import keep_block_files
+
+LOGGER = logging.getLogger("voxnas.driver")
 
 
 class View(Protocol):
@@ -262,15 +265,27 @@ def open_driver(plan: Plan, view: View, executor: Executor) -> Driver:
 
 
 def require_same_setting(driver: Driver) -> None:
-    """Raise UserError if latencies measured now could not be compared with those of the study's trained trials."""
+    """Raise UserError if latencies measured now could not be compared with those of the study's trained trials.
+
+    A different version of torch is only noted in a warning.
+    """
     if not per_device((*driver.plan.directions, *driver.plan.budgets)):
         return
-    known = {latency_setting(each) for each in driver.store.records() if each.state == "trained"} - {""}
+    timed = [each for each in driver.store.records() if each.state == "trained" and latency_setting(each)]
+    known = {latency_setting(each) for each in timed}
     here = driver.pricer.setting
     if known and here not in known:
         measured = f"latency was measured on {'; '.join(sorted(known))}; this run would measure it on {here}"
         choice = "run on the same device with the same `executor.threads`, or give the study another name"
         raise UserError([f"{measured}: the two can't be compared on one front; {choice}"])
+    torch_here = dict(versions())["torch"]
+    others = {dict(each.measurement.versions).get("torch", torch_here) for each in timed} - {torch_here}
+    if others:
+        LOGGER.warning(
+            "latency was measured with torch %s; this run measures it with torch %s, whose kernels may differ in speed",
+            " and ".join(sorted(others)),
+            torch_here,
+        )
 
 
 @contextmanager
