@@ -91,15 +91,15 @@ def test_all_problems_of_the_volumes_are_found_at_once(tmp_path):
     facts = check(root)
     expected = [
         "a.nii.gz: cannot be read (",
-        "b.nii.gz: holds NaN or infinite values (1 of 120 voxels)",
+        "b.nii.gz: contains NaN or infinite values (1 of 120 voxels)",
         "c.nii.gz: has shape (6, 5, 3) instead of (6, 5, 4), unlike its image c.nii.gz",
-        "d.nii.gz: has another affine, corners lie up to 3 mm away (allowed: 0.1 mm), unlike its image d.nii",
-        "e.nii.gz: holds the value 4 (2 voxels), unnamed in dataset.json",
-        "e.nii.gz: holds the value 9 (1 voxels), unnamed in dataset.json",
-        "f.nii.gz: holds fractions (1 voxels, such as 0.5)",
-        "g.nii.gz: has 2 channels, dataset.json names 1",
-        "h.nii.gz: has shape (6, 5), but a volume has 3 axes",
-        "i.nii.gz: has shape (6, 5, 4, 3), but a label has 3 axes",
+        "d.nii.gz: has a different affine: corners are up to 3 mm apart (allowed: 0.1 mm), unlike its image d.nii",
+        "e.nii.gz: contains the value 4 (2 voxels), which dataset.json does not list",
+        "e.nii.gz: contains the value 9 (1 voxels), which dataset.json does not list",
+        "f.nii.gz: contains non-integer values (1 voxels, such as 0.5)",
+        "g.nii.gz: has 2 channels, but dataset.json lists 1",
+        "h.nii.gz: has shape (6, 5), but a volume must have 3 axes",
+        "i.nii.gz: has shape (6, 5, 4, 3), but a label must have 3 axes",
     ]
     assert len(facts.problems) == len(expected)
     for problem, part in zip(facts.problems, expected, strict=True):
@@ -116,9 +116,9 @@ def test_problems_of_description_and_volumes_are_reported_together(tmp_path):
         check_folder(root, group=r"(\d)")
     assert [problem.split("/")[-1] for problem in caught.value.problems] == [
         "a.nii.gz: no such file",
-        "case b: the group pattern '(\\\\d)' finds nothing in this name",
-        "case c: the group pattern '(\\\\d)' finds nothing in this name",
-        "b.nii.gz: holds the value 7 (1 voxels), unnamed in dataset.json",
+        "case b: the group pattern '(\\\\d)' does not match this name",
+        "case c: the group pattern '(\\\\d)' does not match this name",
+        "b.nii.gz: contains the value 7 (1 voxels), which dataset.json does not list",
     ]
     with pytest.raises(DataError, match="no such folder"):
         check_folder(root / "absent", group=None)
@@ -135,7 +135,7 @@ def test_a_class_in_no_case_is_a_problem_and_in_some_cases_a_note(tmp_path):
     root = made(tmp_path, labels={"0": "background", "1": "organ", "2": "tumour", "5": "cyst"})
     save(root / "labelsTr/b.nii.gz", label_array(1))
     facts = check(root)
-    assert facts.problems == ("class 'cyst' (value 5): has no voxel in any case",)
+    assert facts.problems == ("class 'cyst' (value 5): has no voxels in any case",)
     assert facts.notes == ("class 'tumour': absent from 1 of 3 cases (b)",)
 
 
@@ -233,14 +233,14 @@ def test_labels_of_any_type_are_whole_numbers(tmp_path):
         assert values.dtype.kind in "iu"
         assert values.shape == SHAPE
     save(tmp_path / "nan.nii.gz", np.full(SHAPE, np.nan))
-    with pytest.raises(ValueError, match=r"nan.nii.gz: holds NaN or infinite values \(120 voxels\)"):
+    with pytest.raises(ValueError, match=r"nan.nii.gz: contains NaN or infinite values \(120 voxels\)"):
         read_label(tmp_path / "nan.nii.gz")
 
 
 def test_label_values_become_indices_in_order():
     assert to_classes(np.array([[[0, 7, 2]]]), (0, 2, 7)).tolist() == [[[0, 2, 1]]]
     for values in ([0, 3], [-1, 0], [0, 1000]):
-        with pytest.raises(ValueError, match=r"label values \[-?\d+\] are none of \[0, 2, 7\]"):
+        with pytest.raises(ValueError, match=r"unknown label values \[-?\d+\], expected values from \[0, 2, 7\]"):
             to_classes(np.array([[values]]), (0, 2, 7))
 
 

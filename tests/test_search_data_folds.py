@@ -49,9 +49,9 @@ def test_folds_of_a_seed_stay_the_same_between_versions():
 
 
 def test_too_few_groups_are_reported():
-    with pytest.raises(DataError, match="14 folds need as many groups, but 26 cases form 13"):
+    with pytest.raises(DataError, match="14 folds need at least 14 groups, but the 26 cases form only 13"):
         make_folds(PATIENTS, folds=14, seed=0)
-    with pytest.raises(ValueError, match="at least 2 folds are needed to train and validate, got 1"):
+    with pytest.raises(ValueError, match="at least 2 folds are needed, got 1"):
         make_folds(PATIENTS, folds=1, seed=0)
 
 
@@ -82,10 +82,10 @@ def test_all_mistakes_in_a_folds_file_are_reported_at_once(tmp_path):
     with pytest.raises(DataError) as caught:
         read_folds(file, groups)
     assert caught.value.problems == [
-        f"{file}: fold 0: no case is called x",
-        f"{file}: fold 0: group a is in train and val",
-        f"{file}: fold 1: case b1 is in train and val",
-        f"{file}: fold 1: group a is validated in fold 0 already",
+        f"{file}: fold 0: unknown case x",
+        f"{file}: fold 0: group a is in both train and val",
+        f"{file}: fold 1: case b1 is in both train and val",
+        f"{file}: fold 1: group a is already validated in fold 0",
         f"{file}: fold 2: 'train' is empty",
     ]
 
@@ -102,7 +102,7 @@ def test_all_mistakes_in_a_folds_file_are_reported_at_once(tmp_path):
     ],
 )
 def test_a_folds_file_of_another_format_is_refused(entries, tmp_path):
-    with pytest.raises(DataError, match='splits.json: is no list of {"train"'):
+    with pytest.raises(DataError, match='splits.json: is not a list of {"train"'):
         read_folds(write(tmp_path / "splits.json", entries), {"a": "a"})
 
 

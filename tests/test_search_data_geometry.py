@@ -230,13 +230,13 @@ def test_strips_of_planes_equal_whole_planes(count):
 
 def test_logits_without_a_mask_are_refused():
     grid = grid_of((4, 5, 6), np.eye(4), plan(spacing=(1.0, 1.0, 1.0)))
-    with pytest.raises(ValueError, match=r"shape \(2, 6, 5, 5\), wanted 2 classes or more on \(6, 5, 4\)"):
+    with pytest.raises(ValueError, match=r"shape \(2, 6, 5, 5\), expected at least 2 classes on \(6, 5, 4\)"):
         mask_from_logits(np.zeros((2, 6, 5, 5)), grid)
-    with pytest.raises(ValueError, match="wanted 2 classes or more"):
+    with pytest.raises(ValueError, match="expected at least 2 classes"):
         mask_from_logits(np.zeros((1, 6, 5, 4)), grid)
-    with pytest.raises(ValueError, match="NaN among the values"):
+    with pytest.raises(ValueError, match="the class values contain NaN"):
         mask_from_logits(np.full((2, 6, 5, 4), np.nan), grid)
-    with pytest.raises(ValueError, match=r"values of size \(6, 5\) on a grid of size \(6, 5, 4\)"):
+    with pytest.raises(ValueError, match=r"values of size \(6, 5\) do not fit a grid of size \(6, 5, 4\)"):
         from_grid(np.zeros((6, 6, 5)), grid)
 
 
@@ -278,7 +278,7 @@ def test_ct_is_clipped_then_scaled_by_given_values():
 
 
 def test_an_unknown_normalisation_is_refused():
-    with pytest.raises(ValueError, match="'minmax' is none of 'zscore', 'zscore_nonzero', 'ct'"):
+    with pytest.raises(ValueError, match="unknown normalisation 'minmax', expected 'zscore', 'zscore_nonzero' or 'ct'"):
         normalise(np.zeros((1, 1, 1), dtype=np.float32), ("minmax",))
 
 
@@ -321,13 +321,13 @@ def test_files_that_are_not_volumes_are_refused(tmp_path):
     nan[0, 0, :2] = np.nan, np.inf
     flat = np.diag([1.0, 1.0, 0.0, 1.0])
     cases = {
-        "flat.nii": (array[:, :, 0], np.eye(4), r"flat.nii: has shape \(3, 4\), but a volume has 3 axes"),
+        "flat.nii": (array[:, :, 0], np.eye(4), r"flat.nii: has shape \(3, 4\), but a volume must have 3 axes"),
         "five.nii": (np.ones((3, 4, 5, 1, 2)), np.eye(4), r"five.nii: has shape \(3, 4, 5, 1, 2\)"),
-        "nan.nii": (nan, np.eye(4), r"nan.nii: holds NaN or infinite values \(2 of 60 voxels\)"),
+        "nan.nii": (nan, np.eye(4), r"nan.nii: contains NaN or infinite values \(2 of 60 voxels\)"),
         "big.nii": (np.full((2, 2, 2), 1e300), np.eye(4), r"infinite values \(8 of 8 voxels\)"),
         "none.nii": (np.ones((0, 4, 5)), np.eye(4), r"none.nii: is empty, its shape is \(0, 4, 5\)"),
-        "wave.nii": (array.astype(np.complex64), np.eye(4), "wave.nii: holds values of type complex64"),
-        "snapshot.nii": (array, flat, "snapshot.nii: has an affine that spans no volume"),
+        "wave.nii": (array.astype(np.complex64), np.eye(4), "wave.nii: contains values of type complex64"),
+        "snapshot.nii": (array, flat, "snapshot.nii: has a degenerate affine"),
     }
     for name, (values, affine, message) in cases.items():
         image = nibabel.Nifti1Image(values, np.eye(4))
@@ -337,7 +337,7 @@ def test_files_that_are_not_volumes_are_refused(tmp_path):
             read_volume(tmp_path / name)
     with pytest.raises(ValueError, match="absent.nii: no such file"):
         read_volume(tmp_path / "absent.nii")
-    with pytest.raises(ValueError, match="no file given"):
+    with pytest.raises(ValueError, match="no files given"):
         read_volume([])
 
 
@@ -355,7 +355,7 @@ def test_damaged_files_are_reported(tmp_path):
         with pytest.raises(ValueError, match=f"{name}: cannot be read"):
             read_volume(tmp_path / name)
     nibabel.save(nibabel.MGHImage(np.ones((3, 3, 3), dtype=np.float32), np.eye(4)), tmp_path / "brain.mgz")
-    with pytest.raises(ValueError, match="brain.mgz: is no NIfTI file but MGHImage"):
+    with pytest.raises(ValueError, match="brain.mgz: is not a NIfTI file but MGHImage"):
         read_volume(tmp_path / "brain.mgz")
 
 
@@ -366,9 +366,9 @@ def test_channel_files_on_different_grids_are_refused(tmp_path):
     double = save(tmp_path / "double.nii", np.ones((3, 4, 5, 2)))
     with pytest.raises(ValueError, match=r"smaller.nii: has shape \(3, 4, 4\) instead of \(3, 4, 5\), unlike first"):
         read_volume([first, smaller])
-    with pytest.raises(ValueError, match="moved.nii: has another affine, corners lie up to 2 mm away"):
+    with pytest.raises(ValueError, match="moved.nii: has a different affine: corners are up to 2 mm apart"):
         read_volume([first, moved])
-    with pytest.raises(ValueError, match="double.nii: holds 2 channels, but is one of several"):
+    with pytest.raises(ValueError, match="double.nii: contains 2 channels, but must contain one"):
         read_volume([first, double])
 
 
@@ -377,11 +377,11 @@ def test_a_tenth_of_a_voxel_is_the_tolerance_of_affines():
     shifted[0, 3] = 0.09
     assert grid_difference((9, 9, 9), np.eye(4), (9, 9, 9), shifted) == ""
     shifted[0, 3] = 0.11
-    assert "0.11 mm away (allowed: 0.1 mm)" in grid_difference((9, 9, 9), np.eye(4), (9, 9, 9), shifted)
+    assert "0.11 mm apart (allowed: 0.1 mm)" in grid_difference((9, 9, 9), np.eye(4), (9, 9, 9), shifted)
 
 
 def test_a_wrong_number_of_channels_is_refused():
-    with pytest.raises(ValueError, match="made: has 1 channels, the network takes 2"):
+    with pytest.raises(ValueError, match="made: has 1 channels, but the network takes 2"):
         to_grid(volume_of(np.ones((3, 3, 3)), np.eye(4)), plan(normalisation=(("zscore",),) * 2))
 
 
@@ -446,9 +446,9 @@ def test_a_failed_write_keeps_the_earlier_mask(tmp_path, monkeypatch):
 
 def test_masks_of_another_shape_or_format_are_refused(tmp_path):
     volume = read_volume(save(tmp_path / "image.nii", np.ones((3, 4, 5))))
-    with pytest.raises(ValueError, match=r"mask.png: a mask's name ends in .nii.gz or .nii"):
+    with pytest.raises(ValueError, match=r"mask.png: the file name must end in .nii.gz or .nii"):
         write_mask(tmp_path / "mask.png", np.ones((3, 4, 5), dtype=np.uint8), volume)
-    with pytest.raises(ValueError, match=r"the mask has shape \(5, 4, 3\), its volume \(3, 4, 5\)"):
+    with pytest.raises(ValueError, match=r"the mask has shape \(5, 4, 3\), but its volume has \(3, 4, 5\)"):
         write_mask(tmp_path / "mask.nii", np.ones((5, 4, 3), dtype=np.uint8), volume)
 
 

@@ -130,10 +130,10 @@ def test_a_prepared_folder_is_read_without_the_data_and_may_move(tmp_path):
     assert moved.folder == str(tmp_path / "moved")
     assert moved.cases == prepared.cases
     assert open_case(moved, "p1_a")[0].shape == (1, 4, 6, 7)
-    with pytest.raises(ValueError, match="is no prepared data set, or not finished"):
+    with pytest.raises(ValueError, match="is not a complete prepared data set"):
         load_prepared(prepared.folder)
     (tmp_path / "moved/prepared.json").write_text('{"format": 99}')
-    with pytest.raises(ValueError, match="has format 99, this version reads 1"):
+    with pytest.raises(ValueError, match="has format 99, but this version reads format 1"):
         load_prepared(tmp_path / "moved")
 
 
@@ -249,20 +249,20 @@ def test_a_data_set_with_problems_is_not_prepared(tmp_path):
     root = made(tmp_path / "data", labels={"0": "background", "2": "organ"})
     dataset = read_dataset(root)
     facts = check_dataset(dataset, group=None)
-    with pytest.raises(DataError, match="holds the value 5"):
+    with pytest.raises(DataError, match="contains the value 5"):
         prepare(dataset, facts, spacing="median", normalisation="auto", cache_dir=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.0, 1.0, 1.0), (float("nan"), 1.0, 1.0), (float("inf"), 1.0, 1.0)])
 def test_an_invalid_spacing_is_refused(spacing, tmp_path):
-    with pytest.raises(ValueError, match="the target spacing is three sizes in mm above 0, got"):
+    with pytest.raises(ValueError, match="the target spacing must be three positive sizes in mm, got"):
         prepared_of(made(tmp_path / "data"), tmp_path / "cache", spacing=spacing)
 
 
 @pytest.mark.parametrize("normalisation", [("zscore", "zscore"), ("minmax",), ()])
 def test_an_unsuitable_normalisation_is_refused(normalisation, tmp_path):
-    with pytest.raises(ValueError, match="wanted one of zscore, zscore_nonzero, ct for each channel of"):
+    with pytest.raises(ValueError, match="expected one of zscore, zscore_nonzero, ct for each channel of"):
         prepared_of(made(tmp_path / "data"), tmp_path / "cache", normalisation=normalisation)
 
 

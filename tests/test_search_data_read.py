@@ -117,14 +117,16 @@ def test_a_missing_folder_is_reported_with_the_nearest_name(tmp_path):
     assert problems_of(tmp_path / "Task4_Hippocampus") == [
         f"{tmp_path}/Task4_Hippocampus: no such folder; did you mean {tmp_path}/Task04_Hippocampus?"
     ]
-    assert problems_of(tmp_path) == [f"{tmp_path}: holds no dataset.json; folders with one: Task04_Hippocampus"]
+    assert problems_of(tmp_path) == [
+        f"{tmp_path}: contains no dataset.json; subfolders with a dataset.json: Task04_Hippocampus"
+    ]
 
 
 def test_an_invalid_description_is_reported_with_line_and_column(tmp_path):
     (tmp_path / "dataset.json").write_text('{\n "name": ,\n}')
-    assert problems_of(tmp_path) == [f"{tmp_path}/dataset.json:2:10: is no JSON (Expecting value)"]
+    assert problems_of(tmp_path) == [f"{tmp_path}/dataset.json:2:10: is not valid JSON (Expecting value)"]
     (tmp_path / "dataset.json").write_text("[]")
-    assert problems_of(tmp_path) == [f"{tmp_path}/dataset.json: holds list, not an object"]
+    assert problems_of(tmp_path) == [f"{tmp_path}/dataset.json: must be a JSON object, got list"]
     (tmp_path / "dataset.json").write_bytes(b"\xff\xfe\x00")
     assert "cannot be read" in problems_of(tmp_path)[0]
 
@@ -140,22 +142,22 @@ def test_missing_keys_are_reported_together(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labels": {}}, "'labels' names no class: {}"),
-        ({"labels": {"0": "background"}}, "'labels' names no class beside background"),
-        ({"labels": {"1": "organ", "2": "other"}}, "no class has the value 0, which is background"),
+        ({"labels": {}}, "'labels' lists no classes: {}"),
+        ({"labels": {"0": "background"}}, "'labels' lists no class other than background"),
+        ({"labels": {"1": "organ", "2": "other"}}, "no class has the value 0, the background"),
         (
             {"labels": {"background": 0, "whole": [1, 2]}},
-            r"'regions_class_order' is None, wanted a whole number for each of the 1 regions \(whole\)",
+            r"'regions_class_order' is None, expected an integer for each of the 1 regions \(whole\)",
         ),
-        ({"labels": {"background": 0, "organ": 1.5}}, "'organ' has the value 1.5, wanted a whole number"),
-        ({"labels": {"background": 0, "organ": 70000}}, "'organ' has the value 70000, allowed are 0 to 65534"),
-        ({"labels": {"background": 0, "a": 1, "b": 1}}, "'labels': value 1 stands 2 times"),
-        ({"labels": {"0": "organ", "1": "organ"}}, "'labels': name 'organ' stands 2 times"),
-        ({"modality": {"0": "T1", "2": "T2"}}, '"modality" names channels as {"0": NAME'),
-        ({"modality": {}}, "'modality' names no channel"),
-        ({"training": {}}, "'training' is dict, not a list"),
-        ({"training": []}, "holds no labelled case"),
-        ({"training": ["./imagesTr/a.nii.gz"]}, r'"training"\[0\]: wanted {"image": PATH, "label": PATH}'),
+        ({"labels": {"background": 0, "organ": 1.5}}, "'organ' has the value 1.5, expected an integer"),
+        ({"labels": {"background": 0, "organ": 70000}}, "'organ' has the value 70000, outside 0 to 65534"),
+        ({"labels": {"background": 0, "a": 1, "b": 1}}, "'labels': value 1 occurs 2 times"),
+        ({"labels": {"0": "organ", "1": "organ"}}, "'labels': name 'organ' occurs 2 times"),
+        ({"modality": {"0": "T1", "2": "T2"}}, '"modality" must have the form {"0": NAME'),
+        ({"modality": {}}, "'modality' lists no channels"),
+        ({"training": {}}, "'training' must be a list of image and label paths, got dict"),
+        ({"training": []}, "contains no labelled cases"),
+        ({"training": ["./imagesTr/a.nii.gz"]}, r'"training"\[0\]: expected {"image": PATH, "label": PATH}'),
     ],
 )
 def test_each_mistake_of_a_description_has_its_message(changes, message, tmp_path):
@@ -170,7 +172,7 @@ def test_missing_files_and_duplicate_cases_are_reported_together(tmp_path):
     with pytest.raises(DataError) as caught:
         read_dataset(root)
     assert caught.value.problems == [
-        "case a: stands 2 times, each case has one image and one label",
+        "case a: is listed 2 times, but each case must have one image and one label",
         f"{root}/imagesTr/b.nii.gz: no such file",
         f"{root}/labelsTr/c.nii.gz: no such file",
     ]
@@ -195,18 +197,18 @@ def test_each_mistake_of_an_nnunet_folder_has_its_message(tmp_path):
     volume(root / "imagesTr/alone_0000.nii.gz")
     (root / "labelsTr/._a.nii.gz").write_bytes(b"left by a Mac")
     assert problems_of(root) == [
-        "case a: has more image files than the 2 named channels",
-        "dataset.json: 'numTraining' is 5, but the folder holds 3 cases",
+        "case a: has more image files than the 2 channels of dataset.json",
+        "dataset.json: 'numTraining' is 5, but the folder contains 3 cases",
         f"{root}/imagesTr/alone_0001.nii.gz: no such file",
         f"{root}/imagesTr/b_0001.nii.gz: no such file",
         f"{root}/labelsTr/alone.nii.gz: no such file",
     ]
     assert problems_of(nnunet(tmp_path / "Dataset003", file_ending=".png")) == [
-        "dataset.json: 'file_ending' is '.png', readable are .nii.gz and .nii"
+        "dataset.json: 'file_ending' is '.png', but only .nii.gz and .nii are supported"
     ]
     empty = tmp_path / "Dataset004"
     empty.mkdir()
-    assert problems_of(nnunet(empty, ())) == [f"{empty}: imagesTr and labelsTr hold no *.nii.gz"]
+    assert problems_of(nnunet(empty, ())) == [f"{empty}: imagesTr and labelsTr contain no *.nii.gz files"]
 
 
 @pytest.mark.parametrize(
@@ -225,7 +227,7 @@ def test_a_pattern_finds_the_group_in_a_case_name(pattern, group):
 
 
 def test_an_invalid_regular_expression_is_refused():
-    with pytest.raises(DataError, match=r"group '\(patient': is no regular expression"):
+    with pytest.raises(DataError, match=r"group '\(patient': is not a valid regular expression"):
         group_of("patient007", "(patient")
 
 

@@ -1,1 +1,1 @@
-"""Data: from labelled volumes on disk to arrays that training reads, and back to masks."""
+"""Data: convert labelled volumes on disk to arrays for training, and predictions back to masks."""

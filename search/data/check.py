@@ -1,4 +1,4 @@
-"""All that is wrong with a data set, found at once before anything trains, and what preparation must know."""
+"""Check a data set before training: report all problems at once, and collect the facts that preparation needs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from search.data.read import Case, DataError, Dataset, group_of, read_dataset
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """One sound case: `shape` in voxels and `spacing` in mm along the RAS axes x, y, z.
+    """A valid case: `shape` in voxels and `spacing` in mm along the RAS axes x, y, z.
 
-    `voxels_per_class` goes by class index. `filled` is the share inside the bounding box of non-zero voxels.
-    `digest` stands for the content of all its files.
+    `voxels_per_class` is indexed by class. `filled` is the volume fraction of the bounding box of non-zero voxels.
+    `digest` is a hash of the content of all its files.
     """
 
     name: str
@@ -36,9 +36,9 @@ class CaseFacts:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What the volumes of a data set hold; `problems` forbid training, `notes` are worth knowing.
+    """Facts about the volumes of a data set; `problems` prevent training, `notes` are informative.
 
-    Medians are over the sound cases, along RAS x, y, z; zero where there is no sound case.
+    Medians are taken over the valid cases, along RAS x, y, z; they are zero if no case is valid.
     """
 
     cases: tuple[CaseFacts, ...]
@@ -49,12 +49,12 @@ class DataFacts:
 
     @property
     def groups(self) -> dict[str, str]:
-        """Case name to group."""
+        """The group of each case, by case name."""
         return {case.name: case.group for case in self.cases}
 
     @property
     def voxels_per_class(self) -> tuple[int, ...]:
-        """Voxels of all cases by class index."""
+        """Voxels over all cases, by class index."""
         return tuple(sum(counts) for counts in zip(*(case.voxels_per_class for case in self.cases), strict=True))
 
 
@@ -65,7 +65,7 @@ def check_folder(
     cache_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Dataset, DataFacts]:
-    """Read and check a data folder; raises one DataError with the problems of its description and volumes."""
+    """Read and check a data folder; raises a single DataError for problems of its description and its volumes."""
     try:
         dataset, problems = read_dataset(root), []
     except DataError as error:
@@ -85,63 +85,63 @@ def check_dataset(
     cache_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> DataFacts:
-    """Read every image and label of a data set and report all problems at once.
+    """Read every image and label of a data set and collect all problems.
 
-    `group` is a regular expression on case names (see `group_of`). Facts of files are remembered in
-    `cache_dir`. Raises DataError only where `group` is no regular expression.
+    `group` is a regular expression on case names (see `group_of`). Facts about files are cached in `cache_dir`.
+    Raises DataError only if `group` is not a valid regular expression.
     """
     images = [path for case in dataset.cases for path in case.images]
     labels = [case.label for case in dataset.cases]
     groups = {case.name: group_of(case.name, group) for case in dataset.cases}
     files = read_facts(images, labels, cache_dir=cache_dir, progress=progress)
     problems = [
-        f"case {name}: the group pattern {group!r} finds nothing in this name"
-        for name, found in groups.items()
-        if found is None
+        f"case {name}: the group pattern {group!r} does not match this name"
+        for name, matched in groups.items()
+        if matched is None
     ]
-    sound = []
+    valid = []
     for case in dataset.cases:
-        trouble = case_problems(case, dataset, files)
-        problems += trouble
-        if not trouble:
-            sound.append(_case_facts(case, groups[case.name] or case.name, dataset, files))
-    problems += _empty_classes(dataset, sound)
+        found = case_problems(case, dataset, files)
+        problems += found
+        if not found:
+            valid.append(_case_facts(case, groups[case.name] or case.name, dataset, files))
+    problems += _empty_classes(dataset, valid)
     return DataFacts(
-        cases=tuple(sound),
-        spacing_median=_median([case.spacing for case in sound]),
-        shape_median=_triple_of_ints(_median([case.shape for case in sound])),
+        cases=tuple(valid),
+        spacing_median=_median([case.spacing for case in valid]),
+        shape_median=_triple_of_ints(_median([case.shape for case in valid])),
         problems=tuple(problems),
-        notes=(*_absences(dataset, sound), *_twins(dataset, files)),
+        notes=(*_absent_classes(dataset, valid), *_duplicate_images(dataset, files)),
     )
 
 
 def case_problems(case: Case, dataset: Dataset, files: dict[str, FileFacts]) -> list[str]:
-    """Return what is wrong with one case, from the facts of its files."""
+    """Return the problems of one case, from the facts about its files."""
     problems = [files[path].problem for path in (*case.images, case.label) if files[path].problem]
     channels = sum(files[path].shape[0] for path in case.images if not files[path].problem)
-    wanted = len(dataset.channels)
-    if not problems and channels != wanted:
-        problems.append(f"{case.images[0]}: has {channels} channels, dataset.json names {wanted}")
+    expected = len(dataset.channels)
+    if not problems and channels != expected:
+        problems.append(f"{case.images[0]}: has {channels} channels, but dataset.json lists {expected}")
     label = files[case.label]
-    unnamed = [
+    unlisted = [
         (value, voxels) for value, voxels in label.values if value not in (*dataset.label_values, dataset.ignore)
     ]
-    for value, voxels in unnamed:
-        problems.append(f"{case.label}: holds the value {value} ({voxels} voxels), unnamed in dataset.json")
+    for value, voxels in unlisted:
+        problems.append(f"{case.label}: contains the value {value} ({voxels} voxels), which dataset.json does not list")
     readable = [path for path in (case.label, *case.images[1:]) if not files[path].problem]
     first = files[case.images[0]]
     for path in readable if not first.problem else []:
         other = files[path]
-        trouble = grid_difference(first.shape[1:], _matrix(first), other.shape[-3:], _matrix(other))
-        if trouble:
-            problems.append(f"{path}: {trouble}, unlike its image {Path(case.images[0]).name}")
+        difference = grid_difference(first.shape[1:], _matrix(first), other.shape[-3:], _matrix(other))
+        if difference:
+            problems.append(f"{path}: {difference}, unlike its image {Path(case.images[0]).name}")
     return problems
 
 
 def _case_facts(case: Case, group: str, dataset: Dataset, files: dict[str, FileFacts]) -> CaseFacts:
     image, counts = files[case.images[0]], dict(files[case.label].values)
     affine = _matrix(image)
-    # Place of each RAS axis among the array's axes
+    # Array axis of each RAS axis
     order = np.argsort(io_orientation(affine)[:, 0])
     digests = "".join(files[path].sha256 for path in (*case.images, case.label))
     sizes = [image.shape[1 + axis] for axis in order]
@@ -156,14 +156,14 @@ def _case_facts(case: Case, group: str, dataset: Dataset, files: dict[str, FileF
     )
 
 
-def _empty_classes(dataset: Dataset, sound: Sequence[CaseFacts]) -> list[str]:
-    if not sound:
+def _empty_classes(dataset: Dataset, valid: Sequence[CaseFacts]) -> list[str]:
+    if not valid:
         return []
     labelling = dataset.labelling
     return [
-        f"{_kind(dataset)} {name!r} (value {_values(dataset, members)}): has no voxel in any case"
+        f"{_kind(dataset)} {name!r} (value {_values(dataset, members)}): has no voxels in any case"
         for name, members in zip(labelling.names[1:], labelling.members, strict=True)
-        if not any(case.voxels_per_class[index] for case in sound for index in members)
+        if not any(case.voxels_per_class[index] for case in valid for index in members)
     ]
 
 
@@ -175,18 +175,18 @@ def _values(dataset: Dataset, members: Sequence[int]) -> str:
     return ", ".join(str(dataset.label_values[index]) for index in members)
 
 
-def _absences(dataset: Dataset, sound: Sequence[CaseFacts]) -> list[str]:
+def _absent_classes(dataset: Dataset, valid: Sequence[CaseFacts]) -> list[str]:
     notes = []
     for label, members in zip(dataset.labels[1:], dataset.labelling.members, strict=True):
-        without = [case.name for case in sound if not any(case.voxels_per_class[index] for index in members)]
-        if 0 < len(without) < len(sound):
-            some = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
-            notes.append(f"{_kind(dataset)} {label!r}: absent from {len(without)} of {len(sound)} cases ({some})")
+        without = [case.name for case in valid if not any(case.voxels_per_class[index] for index in members)]
+        if 0 < len(without) < len(valid):
+            examples = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
+            notes.append(f"{_kind(dataset)} {label!r}: absent from {len(without)} of {len(valid)} cases ({examples})")
     return notes
 
 
-def _twins(dataset: Dataset, files: dict[str, FileFacts]) -> list[str]:
-    """Return notes on cases with the very same image, which would leak from training into validation."""
+def _duplicate_images(dataset: Dataset, files: dict[str, FileFacts]) -> list[str]:
+    """Return notes on cases with identical images, which may leak from training into validation."""
     seen: dict[str, str] = {}
     notes = []
     for case in dataset.cases:
@@ -205,7 +205,7 @@ def _median(rows: Sequence[Sequence[float]]) -> Spacing:
 
 
 def _triple(values: Sequence[float]) -> Spacing:
-    """Return three numbers without the noise of single precision, in which headers keep them."""
+    """Round to 6 decimals, to remove the rounding error of the single-precision values in headers."""
     x, y, z = (round(float(value), 6) for value in values)
     return x, y, z
 

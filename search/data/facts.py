@@ -1,4 +1,4 @@
-"""What single image and label files hold, read once and remembered until a file changes."""
+"""Facts about single image and label files, read once and cached until the file changes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from search.data.geometry import read_volume
 from search.data.labels import read_label
 from search.data.parallel import Progress, for_each
 
-FORMAT = 2  # of the remembered facts; another number forgets them all
+FORMAT = 2  # version of the cached facts; a new number invalidates the cache
 _NO_VALUES: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What one file holds; where it can't be used, `problem` says why and the rest is empty.
+    """Facts about one file; if it is unusable, `problem` gives the reason and the other fields are empty.
 
-    `shape` is (C, X, Y, Z) of an image, (X, Y, Z) of a label; `affine` 16 numbers by rows. `values` are a
-    label's (value, voxels); `filled` the share of an image inside the bounding box of its non-zero voxels. `sha256` is
-    of shape, affine and voxels: a file that is compressed again keeps it.
+    `shape` is (C, X, Y, Z) for an image, (X, Y, Z) for a label; `affine` is 16 numbers in row-major order. `values`
+    are a label's pairs (value, voxels). `filled` is the volume fraction of an image's bounding box of non-zero voxels.
+    `sha256` covers shape, affine and voxels; recompressing a file does not change it.
     """
 
     problem: str = ""
@@ -42,20 +42,20 @@ class FileFacts:
 def read_facts(
     images: Sequence[str], labels: Sequence[str], *, cache_dir: Path | None, progress: Progress | None = None
 ) -> dict[str, FileFacts]:
-    """Return the facts of all files by path, reading those that are not remembered in `cache_dir`.
+    """Return the facts about all files by path; only files that are not cached in `cache_dir` are read.
 
-    A file is known by path, size and time of change. Problems are never remembered.
+    A file is identified by path, size and modification time. Problems are never cached.
     """
     kinds = dict.fromkeys(images, "image") | dict.fromkeys(labels, "label")
-    memory = None if cache_dir is None else cache_dir / f"facts-{_short_hash(sorted(kinds))}.json"
-    known = _recall(memory)
+    cache = None if cache_dir is None else cache_dir / f"facts-{_short_hash(sorted(kinds))}.json"
+    known = _load_cache(cache)
     stamps = {path: [kind, *_stamp(path)] for path, kind in kinds.items()}
     facts = {path: known[path][1] for path, stamp in stamps.items() if path in known and known[path][0] == stamp}
     unknown = [path for path in kinds if path not in facts]
     read = for_each(lambda path: file_facts(path, kind=kinds[path]), unknown, progress=progress)
     facts |= dict(zip(unknown, read, strict=True))
-    if memory is not None and any(not fact.problem for fact in read):
-        _remember(memory, {path: (stamps[path], fact) for path, fact in facts.items() if not fact.problem})
+    if cache is not None and any(not fact.problem for fact in read):
+        _save_cache(cache, {path: (stamps[path], fact) for path, fact in facts.items() if not fact.problem})
     return facts
 
 
@@ -81,7 +81,7 @@ def file_facts(path: str, *, kind: str) -> FileFacts:
 
 
 def _digest(voxels: NDArray[Any], affine: NDArray[Any]) -> str:
-    """Return the SHA-256 of shape, affine and voxels; labels count by value, whatever their file's type."""
+    """Return the SHA-256 of shape, affine and voxels; labels are hashed by value, independent of their data type."""
     plain = voxels.astype(np.float32 if voxels.dtype.kind == "f" else np.int64, copy=False)
     found = hashlib.sha256(repr((voxels.shape, affine.ravel().tolist())).encode())
     found.update(np.ascontiguousarray(plain).data)
@@ -96,7 +96,7 @@ def _counts(label: NDArray[Any]) -> tuple[tuple[int, int], ...]:
 
 
 def _filled_share(data: NDArray[np.float32]) -> float:
-    """Return the share of (C, X, Y, Z) that lies inside the bounding box of its non-zero voxels."""
+    """Return the volume fraction of (C, X, Y, Z) inside the bounding box of its non-zero voxels."""
     filled = (data != 0).any(axis=0)
     share = 1.0
     for axis in range(3):
@@ -113,13 +113,13 @@ def _stamp(path: str) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _recall(memory: Path | None) -> dict[str, tuple[list[Any], FileFacts]]:
+def _load_cache(cache: Path | None) -> dict[str, tuple[list[Any], FileFacts]]:
     try:
-        kept = json.loads(memory.read_text()) if memory is not None else {}
-        if kept.get("format") != FORMAT:
+        content = json.loads(cache.read_text()) if cache is not None else {}
+        if content.get("format") != FORMAT:
             return {}
-        return {path: (stamp, _from_json(fact)) for path, (stamp, fact) in kept["files"].items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # a damaged memory is no memory
+        return {path: (stamp, _from_json(fact)) for path, (stamp, fact) in content["files"].items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # ignore a damaged cache
         return {}
 
 
@@ -128,14 +128,14 @@ def _from_json(fact: dict[str, Any]) -> FileFacts:
     return FileFacts(**{**fact, "shape": tuple(fact["shape"]), "affine": tuple(fact["affine"]), "values": values})
 
 
-def _remember(memory: Path, facts: dict[str, tuple[list[Any], FileFacts]]) -> None:
-    """Write facts; a cache folder that can't be written costs time on the next reading, nothing else."""
+def _save_cache(cache: Path, facts: dict[str, tuple[list[Any], FileFacts]]) -> None:
+    """Write facts; if the cache folder is not writable, the files are just read again next time."""
     files = {path: (stamp, asdict(fact)) for path, (stamp, fact) in facts.items()}
-    beside = memory.with_name(f".{memory.name}.{os.getpid()}")
+    temporary = cache.with_name(f".{cache.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps({"format": FORMAT, "files": files}))
-        os.replace(beside, memory)
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps({"format": FORMAT, "files": files}))
+        os.replace(temporary, cache)
 
 
 def _short_hash(paths: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Folds by group: what belongs to one patient is never on both sides of a split."""
+"""Cross-validation folds by group: cases of one patient are never on both sides of a split."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ from search.data.read import DataError
 
 @dataclass(frozen=True)
 class Fold:
-    """Names of the cases to train on and to validate on, each sorted."""
+    """Names of the training and validation cases, each sorted."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
 
 
 def make_folds(groups: Mapping[str, str], *, folds: int, seed: int) -> tuple[Fold, ...]:
-    """Split cases into folds of nearly equal size, groups whole; the same for any order of the mapping.
+    """Split cases into folds of nearly equal size without splitting a group, independent of the mapping's order.
 
-    Raises DataError where there are fewer groups than folds.
+    Raises DataError if there are fewer groups than folds.
     """
     if folds < 2:
-        raise ValueError(f"at least 2 folds are needed to train and validate, got {folds}")
+        raise ValueError(f"at least 2 folds are needed, got {folds}")
     members: dict[str, list[str]] = {}
     for case in sorted(groups):
         members.setdefault(groups[case], []).append(case)
     if len(members) < folds:
-        raise DataError([f"{folds} folds need as many groups, but {len(groups)} cases form {len(members)}"])
+        raise DataError(
+            [f"{folds} folds need at least {folds} groups, but the {len(groups)} cases form only {len(members)}"]
+        )
     shuffled = sorted(members)
     random.Random(seed).shuffle(shuffled)
     parts: list[list[str]] = [[] for _ in range(folds)]
@@ -41,7 +43,7 @@ def make_folds(groups: Mapping[str, str], *, folds: int, seed: int) -> tuple[Fol
 
 
 def share_of(fold: Fold, groups: Mapping[str, str], *, share: float, seed: int) -> Fold:
-    """Keep a share of a fold's training groups, at least one; a smaller share of one seed lies within a larger."""
+    """Keep a share of a fold's training groups, at least one; with one seed, smaller shares are nested."""
     names = sorted(_groups(set(fold.train), groups))
     random.Random(seed).shuffle(names)
     kept = set(names[: max(1, round(share * len(names)))])
@@ -51,8 +53,8 @@ def share_of(fold: Fold, groups: Mapping[str, str], *, share: float, seed: int) 
 def read_folds(path: str | Path, groups: Mapping[str, str]) -> tuple[Fold, ...]:
     """Read folds from nnU-Net's `splits_final.json`, a list of {"train": [...], "val": [...]}.
 
-    Cases may stand in no fold. Raises DataError with all at once: unknown cases, a case in train and val, a
-    group on both sides or validated in two folds, an empty side.
+    A case may be in no fold. Raises one DataError for all problems: unknown cases, a case in train and val, a group
+    on both sides or validated in two folds, an empty side.
     """
     file = Path(path)
     try:
@@ -60,21 +62,21 @@ def read_folds(path: str | Path, groups: Mapping[str, str]) -> tuple[Fold, ...]:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError([f"{file}: cannot be read ({error})"]) from error
     if not isinstance(entries, list) or not entries or not all(_is_entry(entry) for entry in entries):
-        raise DataError([f'{file}: is no list of {{"train": [CASE, ...], "val": [CASE, ...]}}'])
+        raise DataError([f'{file}: is not a list of {{"train": [CASE, ...], "val": [CASE, ...]}}'])
     problems: list[str] = []
     validated: dict[str, int] = {}
     for number, entry in enumerate(entries):
         train, validation = set(entry["train"]), set(entry["val"])
         place = f"{file}: fold {number}"
-        problems += [f"{place}: no case is called {name}" for name in sorted((train | validation) - set(groups))]
+        problems += [f"{place}: unknown case {name}" for name in sorted((train | validation) - set(groups))]
         problems += [f"{place}: '{side}' is empty" for side in ("train", "val") if not entry[side]]
-        problems += [f"{place}: case {name} is in train and val" for name in sorted(train & validation)]
+        problems += [f"{place}: case {name} is in both train and val" for name in sorted(train & validation)]
         both = _groups(train - validation, groups) & _groups(validation - train, groups)
-        problems += [f"{place}: group {group} is in train and val" for group in sorted(both)]
+        problems += [f"{place}: group {group} is in both train and val" for group in sorted(both)]
         for group in sorted(_groups(validation, groups)):
             first = validated.setdefault(group, number)
             if first != number:
-                problems.append(f"{place}: group {group} is validated in fold {first} already")
+                problems.append(f"{place}: group {group} is already validated in fold {first}")
     if problems:
         raise DataError(problems)
     return tuple(_fold(set(entry["train"]), set(entry["val"])) for entry in entries)

@@ -1,13 +1,13 @@
-"""From a volume on disk to the network's grid and back: reading, axes, spacing, intensities, writing.
+"""Convert volumes on disk to the network grid and back: reading, axes, spacing, intensities, writing.
 
-The one implementation for training and deployment: an exported model carries a copy of this very file beside
-its `predict.py`. So it imports numpy and nibabel, and nothing of voxnas.
+Training and deployment share this implementation: an exported model includes a copy of this file next to its
+`predict.py`. Therefore it imports numpy and nibabel, but nothing from voxnas.
 
-Two grids: the **source** grid is the file's, `(X, Y, Z)` in any orientation; the **network** grid is
+There are two grids. The **source** grid is that of the file: `(X, Y, Z)` in any orientation. The **network** grid is
 `(D, H, W)`: RAS directions, through-plane axis first, target spacing. Resampling is linear on every axis with
-voxel edges aligned (`align_corners=False`): the field of view stays, its size is rounded to whole voxels. As
-in nnU-Net nothing is smoothed before an axis shrinks: with the median spacing as target the factors are
-small; a target several times coarser than the data would alias.
+voxel edges aligned (`align_corners=False`): the field of view is kept, its size is rounded to whole voxels. As in
+nnU-Net, there is no smoothing before downsampling: with the median spacing as target the factors are small, but a
+target several times coarser than the data would cause aliasing.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ Triple = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 Normalisation = tuple[str | float, ...]
 
-AFFINE_TOLERANCE = 0.1  # of the smallest voxel side, at every corner of the volume
-# What says where voxels lie; everything else of a header (text, intent, display range) is not the mask's.
-PLACE_FIELDS = (
+AFFINE_TOLERANCE = 0.1  # as a fraction of the smallest voxel size, at every corner of the volume
+# Header fields that define voxel positions; a mask takes no others (text, intent, display range) from its volume
+POSITION_FIELDS = (
     "qform_code sform_code quatern_b quatern_c quatern_d qoffset_x qoffset_y qoffset_z srow_x srow_y srow_z xyzt_units"
 )
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How volumes reach the network; plain values, the same for every volume of a data set.
+    """Preprocessing settings as plain values, shared by all volumes of a data set.
 
-    `spacing` is the target in mm for (D, H, W). `axes` says which RAS axis (0, 1, 2) is D, H, W.
-    `normalisation` holds one entry per channel: `("zscore",)` over the whole volume, `("zscore_nonzero",)`
-    with mean and deviation of the non-zero voxels (for volumes in a wide margin of zeros; the same linear map
-    for all voxels), or `("ct", low, high, mean, deviation)`: clip, then z-score by the data set's values.
+    `spacing` is the target in mm for (D, H, W). `axes` are the RAS axes (0, 1, 2) that become D, H, W.
+    `normalisation` has one entry per channel: `("zscore",)` over the whole volume, `("zscore_nonzero",)` with the mean
+    and standard deviation of the non-zero voxels (for volumes with a wide margin of zeros; the same linear map applies
+    to all voxels), or `("ct", low, high, mean, deviation)`: clip, then z-score with the data set's values.
     """
 
     spacing: Spacing
@@ -64,7 +64,7 @@ class Preprocessing:
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A volume as on disk: float32 (C, X, Y, Z), affine from voxel to RAS mm, NIfTI header, file name."""
+    """A volume as stored on disk: float32 (C, X, Y, Z), affine from voxel to RAS mm, NIfTI header, file name."""
 
     data: NDArray[np.float32]
     affine: NDArray[np.float64]
@@ -74,10 +74,10 @@ class Volume:
 
 @dataclass(frozen=True)
 class Grid:
-    """The way between one volume's source grid and its network grid; plain values.
+    """The mapping between the source grid and the network grid of one volume, as plain values.
 
-    `order` is the source axis that becomes D, H, W, and `flips` says which of D, H, W then run backwards.
-    `spacing` is the source's own in mm and `shape` the size on the network grid, both in (D, H, W).
+    `order` lists the source axes that become D, H, W; `flips` marks those of D, H, W to reverse. `spacing` is that of
+    the source in mm, and `shape` is the size on the network grid, both in (D, H, W).
     """
 
     source_shape: Triple
@@ -93,12 +93,12 @@ class Grid:
 
     @property
     def source_spacing(self) -> Spacing:
-        """Spacing in mm in the order of the source's axes."""
+        """Spacing in mm in the order of the source axes."""
         return tuple(self.spacing[self.order.index(axis)] for axis in range(3))  # type: ignore[return-value]
 
     @property
     def resampled(self) -> bool:
-        """Whether the two grids differ by more than the order and direction of axes."""
+        """Whether the two grids differ by more than the order and direction of their axes."""
         return self.turned_shape != self.shape
 
     def to_json(self) -> dict[str, Any]:
@@ -112,16 +112,16 @@ class Grid:
 
 
 def choose_axes(spacing: Sequence[float]) -> Triple:
-    """Return the RAS axes that become D, H, W: the coarsest (z on a tie), then the rest reversed."""
+    """Return the RAS axes that become D, H, W: the coarsest axis (z on a tie), then the others in reverse order."""
     through = max(axis for axis in range(3) if spacing[axis] >= max(spacing) * (1 - 1e-3))
     return _triple([through, *(axis for axis in (2, 1, 0) if axis != through)])
 
 
 def read_volume(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Volume:
-    """Read one 3D or 4D NIfTI file (last axis = channels), or several 3D files, one a channel.
+    """Read one 3D or 4D NIfTI file (last axis = channels), or several 3D files, one per channel.
 
-    Raises ValueError, naming the file, for what is missing, unreadable, of other dimensions, empty, without a
-    usable affine, not finite, or not on the first file's grid.
+    Raises ValueError, naming the file, if a file is missing, unreadable, empty, not 3D or 4D, not finite, without a
+    usable affine, or not on the grid of the first file.
     """
     files = [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]
     parts: list[NDArray[np.float32]] = []
@@ -129,52 +129,54 @@ def read_volume(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
     for file in files:
         image, values = load_nifti(file)
         if values.ndim not in (3, 4):
-            raise ValueError(f"{file}: has shape {values.shape}, but a volume has 3 axes (4 with channels)")
+            raise ValueError(f"{file}: has shape {values.shape}, but a volume must have 3 axes (4 with channels)")
         data = np.moveaxis(values[..., None] if values.ndim == 3 else values, 3, 0)
         if len(files) > 1 and len(data) != 1:
-            raise ValueError(f"{file}: holds {len(data)} channels, but is one of several one-channel files")
+            raise ValueError(
+                f"{file}: contains {len(data)} channels, but must contain one, as each channel has its own file"
+            )
         with np.errstate(over="ignore"):
             data = np.ascontiguousarray(data, dtype=np.float32)
         if broken := int(np.count_nonzero(~np.isfinite(data))):
-            raise ValueError(f"{file}: holds NaN or infinite values ({broken} of {data.size} voxels)")
+            raise ValueError(f"{file}: contains NaN or infinite values ({broken} of {data.size} voxels)")
         parts.append(data)
         images.append(image)
-        if trouble := grid_difference(parts[0].shape[1:], images[0].affine, data.shape[1:], image.affine):
-            raise ValueError(f"{file}: {trouble}, unlike {files[0].name}")
+        if difference := grid_difference(parts[0].shape[1:], images[0].affine, data.shape[1:], image.affine):
+            raise ValueError(f"{file}: {difference}, unlike {files[0].name}")
     if not files:
-        raise ValueError("no file given")
+        raise ValueError("no files given")
     whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
     return Volume(whole, np.asarray(images[0].affine, dtype=np.float64), images[0].header, str(files[0]))
 
 
 def load_nifti(file: Path) -> tuple[Any, NDArray[Any]]:
-    """Return a NIfTI image and its scaled values; ValueError names the file and what is wrong with it."""
+    """Return a NIfTI image and its scaled values; raises ValueError with the file and the problem."""
     if not file.is_file():
         raise ValueError(f"{file}: no such file")
     try:
         image: Any = nibabel.load(file)
         values = np.asarray(image.dataobj)
-    except Exception as error:  # nibabel, gzip and zlib share no error class for a damaged file
+    except Exception as error:  # nibabel, gzip and zlib have no common error class for damaged files
         reason = " ".join(str(error).split())
         raise ValueError(f"{file}: cannot be read ({type(error).__name__}: {reason})") from error
     if not isinstance(image, nibabel.Nifti1Pair):
-        raise ValueError(f"{file}: is no NIfTI file but {type(image).__name__}")
+        raise ValueError(f"{file}: is not a NIfTI file but {type(image).__name__}")
     if values.dtype.kind not in "biuf":
-        raise ValueError(f"{file}: holds values of type {values.dtype}, which are no intensities or labels")
+        raise ValueError(f"{file}: contains values of type {values.dtype}, which are neither intensities nor labels")
     if values.size == 0:
         raise ValueError(f"{file}: is empty, its shape is {values.shape}")
     affine = np.asarray(image.affine)
-    if not abs(np.linalg.det(affine)) > 1e-6 * voxel_sizes(affine).prod():  # also when it holds NaN
-        raise ValueError(f"{file}: has an affine that spans no volume: {affine.tolist()}")
+    if not abs(np.linalg.det(affine)) > 1e-6 * voxel_sizes(affine).prod():  # true for NaN as well
+        raise ValueError(f"{file}: has a degenerate affine: {affine.tolist()}")
     return image, values
 
 
 def grid_difference(
     shape: Sequence[int], affine: NDArray[Any], other_shape: Sequence[int], other_affine: NDArray[Any]
 ) -> str:
-    """Say how another grid differs from the first ("has shape ..."), or return an empty string.
+    """Describe how another grid differs from the first ("has shape ..."), or return an empty string.
 
-    Affines agree where no corner moves by more than `AFFINE_TOLERANCE` of the smallest voxel side.
+    Affines are equal if no corner moves by more than `AFFINE_TOLERANCE` times the smallest voxel size.
     """
     if tuple(shape) != tuple(other_shape):
         return f"has shape {tuple(other_shape)} instead of {tuple(shape)}"
@@ -182,12 +184,12 @@ def grid_difference(
     moved_mm = float(np.linalg.norm(corners @ (other_affine - affine).T, axis=1).max())
     allowed_mm = AFFINE_TOLERANCE * float(voxel_sizes(affine).min())
     if moved_mm > allowed_mm:
-        return f"has another affine, corners lie up to {moved_mm:.3g} mm away (allowed: {allowed_mm:.3g} mm)"
+        return f"has a different affine: corners are up to {moved_mm:.3g} mm apart (allowed: {allowed_mm:.3g} mm)"
     return ""
 
 
 def grid_of(shape: Sequence[int], affine: NDArray[Any], preprocessing: Preprocessing) -> Grid:
-    """Return the way of a volume of source shape (X, Y, Z) and this affine to the network grid."""
+    """Return the mapping to the network grid for a volume of source shape (X, Y, Z) with this affine."""
     source_shape = _triple(int(size) for size in shape)
     orientation = io_orientation(affine)
     order = _triple(int(np.flatnonzero(orientation[:, 0] == axis)[0]) for axis in preprocessing.axes)
@@ -203,14 +205,14 @@ def grid_of(shape: Sequence[int], affine: NDArray[Any], preprocessing: Preproces
 
 
 def to_grid(volume: Volume, preprocessing: Preprocessing) -> tuple[NDArray[np.float32], Grid]:
-    """Return the volume on the network grid, float32 (C, D, H, W), and the way back.
+    """Return the volume on the network grid, float32 (C, D, H, W), and the mapping between the grids.
 
-    Intensities are normalised before resampling, so that statistics are those of measured voxels. Where the
-    spacing is the target already, voxels are moved, never interpolated.
+    Intensities are normalised before resampling, because the statistics must be those of measured voxels. If the
+    volume already has the target spacing, voxels are reordered without interpolation.
     """
     channels, rules = len(volume.data), preprocessing.normalisation
     if channels != len(rules):
-        raise ValueError(f"{volume.name}: has {channels} channels, the network takes {len(rules)}")
+        raise ValueError(f"{volume.name}: has {channels} channels, but the network takes {len(rules)}")
     grid = grid_of(volume.data.shape[1:], volume.affine, preprocessing)
     result = np.empty((channels, *grid.shape), dtype=np.float32)
     for index, rule in enumerate(rules):
@@ -219,7 +221,7 @@ def to_grid(volume: Volume, preprocessing: Preprocessing) -> tuple[NDArray[np.fl
 
 
 def normalise(channel: NDArray[np.float32], rule: Normalisation) -> NDArray[np.float32]:
-    """Return a channel normalised by an entry of `Preprocessing.normalisation`; a constant one becomes 0."""
+    """Normalise a channel by an entry of `Preprocessing.normalisation`; a constant channel becomes 0."""
     if rule[0] == "ct":
         low, high, mean, deviation = (float(value) for value in rule[1:])
         channel = np.clip(channel, low, high)
@@ -227,8 +229,8 @@ def normalise(channel: NDArray[np.float32], rule: Normalisation) -> NDArray[np.f
         counted = channel[channel != 0] if rule[0] == "zscore_nonzero" and channel.any() else channel
         mean, deviation = float(counted.mean(dtype=np.float64)), float(counted.std(dtype=np.float64))
     else:
-        raise ValueError(f"normalisation {rule[0]!r} is none of 'zscore', 'zscore_nonzero', 'ct'")
-    if deviation <= 1e-6 * abs(mean):  # rounding of a constant
+        raise ValueError(f"unknown normalisation {rule[0]!r}, expected 'zscore', 'zscore_nonzero' or 'ct'")
+    if deviation <= 1e-6 * abs(mean):  # rounding error of a constant channel
         deviation = max(abs(mean), 1.0)
     return ((channel - np.float64(mean)) / deviation).astype(np.float32)
 
@@ -246,8 +248,8 @@ def turn_back(array: NDArray[Any], grid: Grid) -> NDArray[Any]:
 def label_to_grid(label: NDArray[Any], grid: Grid) -> NDArray[Any]:
     """Return class indices (X, Y, Z) on the network grid (D, H, W): uint8, or uint16 where they don't fit.
 
-    Each class is resampled linearly as 0 and 1, and the largest share wins (the lower class on a tie); one
-    class after the other, so that memory doesn't grow with their number.
+    Each class is resampled linearly as a binary mask; the class with the largest value wins (the lower class on a
+    tie). Classes are processed one at a time, because memory must not grow with their number.
     """
     turned = turn(label, grid)
     kind = np.uint16 if int(turned.max()) > 255 else np.uint8
@@ -261,7 +263,7 @@ def label_to_grid(label: NDArray[Any], grid: Grid) -> NDArray[Any]:
 def from_grid(values: NDArray[Any], grid: Grid) -> NDArray[np.float32]:
     """Return logits or probabilities (K, D, H, W) resampled linearly to the source grid, (K, X, Y, Z)."""
     if tuple(values.shape[1:]) != grid.shape:
-        raise ValueError(f"values of size {tuple(values.shape[1:])} on a grid of size {grid.shape}")
+        raise ValueError(f"values of size {tuple(values.shape[1:])} do not fit a grid of size {grid.shape}")
     planes = np.stack([plane for _, plane in source_planes([(0, values)], grid)], axis=1)
     return np.stack([turn_back(part, grid) for part in planes])
 
@@ -270,7 +272,7 @@ def mask_from_logits(logits: NDArray[Any], grid: Grid, *, order: Sequence[int] =
     """Return class indices on the source grid: logits (K, D, H, W) to (X, Y, Z), see `labels_of`."""
     least = 1 if len(order) else 2
     if tuple(logits.shape[1:]) != grid.shape or len(logits) < least:
-        raise ValueError(f"logits of shape {tuple(logits.shape)}, wanted {least} classes or more on {grid.shape}")
+        raise ValueError(f"logits of shape {tuple(logits.shape)}, expected at least {least} classes on {grid.shape}")
     mask = np.empty(grid.turned_shape, dtype=index_type(len(logits), order))
     for number, plane in source_planes([(0, logits)], grid):
         mask[number] = labels_of(plane, order)
@@ -289,7 +291,7 @@ def labels_of(plane: NDArray[np.float32], order: Sequence[int] = ()) -> NDArray[
     the other.
     """
     if np.isnan(plane).any():
-        raise ValueError("NaN among the values to compare: no class can be chosen")
+        raise ValueError("the class values contain NaN: no class can be chosen")
     kind = index_type(len(plane), order)
     if not len(order):
         largest: NDArray[Any] = plane.argmax(axis=0).astype(kind)
@@ -302,14 +304,14 @@ def labels_of(plane: NDArray[np.float32], order: Sequence[int] = ()) -> NDArray[
 
 @dataclass(frozen=True)
 class Strip:
-    """A part of the planes of the source grid: rows of its H, and the rows of the network grid that they need."""
+    """A strip of the source grid's planes: its rows along H, and the rows of the network grid that they depend on."""
 
     rows: slice
     needed: slice
 
 
 def strips(grid: Grid, count: int) -> list[Strip]:
-    """Cut the planes (H, W) of the source grid, turned, into about so many strips along H."""
+    """Cut the reoriented planes (H, W) of the source grid into about `count` strips along H."""
     lower, upper, _ = _between(grid.shape[1], grid.turned_shape[1])
     edges = np.unique(np.linspace(0, grid.turned_shape[1], count + 1).round().astype(int)).tolist()
     return [
@@ -321,10 +323,10 @@ def strips(grid: Grid, count: int) -> list[Strip]:
 def source_planes(
     slabs: Iterable[tuple[int, NDArray[Any]]], grid: Grid, strip: Strip | None = None
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield (number, plane (K, H, W)) of the turned source grid, resampled linearly; two planes in memory.
+    """Yield (number, plane (K, H, W)) of the reoriented source grid, resampled linearly; two planes in memory.
 
-    `slabs` are (first slice, values (K, d, h, W)) of the network grid, slice after slice; of a strip the rows that it
-    needs.
+    `slabs` are (first slice, values (K, d, h, W)) of the network grid in slice order; for a strip they hold only its
+    `needed` rows.
     """
     strip = strip or strips(grid, 1)[0]
     arrived = ((begin + offset, slab[:, offset]) for begin, slab in slabs for offset in range(slab.shape[1]))
@@ -346,12 +348,12 @@ def source_planes(
 def write_mask(
     path: str | os.PathLike[str], mask: NDArray[Any], volume: Volume, labels: Sequence[tuple[int, str]] = ()
 ) -> None:
-    """Write a mask (X, Y, Z) as NIfTI where `volume` lies, its labels' names in a header extension.
+    """Write a mask (X, Y, Z) as NIfTI on the grid of `volume`, with label names in a header extension.
 
     The values are uint8, or uint16 where one of them is above 255.
     """
     if mask.shape != volume.data.shape[1:]:
-        raise ValueError(f"{path}: the mask has shape {mask.shape}, its volume {volume.data.shape[1:]}")
+        raise ValueError(f"{path}: the mask has shape {mask.shape}, but its volume has {volume.data.shape[1:]}")
     highest = max([int(mask.max()), *(value for value, _ in labels)])
     save_like(path, np.asarray(mask, dtype=np.uint16 if highest > 255 else np.uint8), volume, labels)
 
@@ -359,17 +361,17 @@ def write_mask(
 def save_like(
     path: str | os.PathLike[str], values: NDArray[Any], volume: Volume, labels: Sequence[tuple[int, str]] = ()
 ) -> None:
-    """Write values (X, Y, Z) or (X, Y, Z, K) as NIfTI where `volume` lies; the file appears whole or not at all."""
+    """Write values (X, Y, Z) or (X, Y, Z, K) as NIfTI on the grid of `volume`, atomically."""
     path = Path(path)
     suffix = next((suffix for suffix in (".nii.gz", ".nii") if path.name.endswith(suffix)), None)
     if suffix is None:
-        raise ValueError(f"{path}: a mask's name ends in .nii.gz or .nii")
+        raise ValueError(f"{path}: the file name must end in .nii.gz or .nii")
     kind = nibabel.Nifti2Image if isinstance(volume.header, nibabel.Nifti2Header) else nibabel.Nifti1Image
     header = kind.header_class()
     header.set_data_dtype(values.dtype)
     header.set_data_shape(values.shape)
     header["pixdim"][:4] = volume.header["pixdim"][:4]
-    for field in PLACE_FIELDS.split():
+    for field in POSITION_FIELDS.split():
         header[field] = volume.header[field]
     image = kind(values, volume.affine, header)
     image.header.set_slope_inter(1, 0)
@@ -377,16 +379,16 @@ def save_like(
         image.header.set_intent("label")
         named = json.dumps({"labels": {str(value): name for value, name in labels}})
         image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", named.encode()))
-    beside = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
     try:
-        nibabel.save(image, beside)
-        os.replace(beside, path)
+        nibabel.save(image, temporary)
+        os.replace(temporary, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _first_largest(parts: Iterable[NDArray[np.float32]]) -> NDArray[np.intp]:
-    """Return at each voxel the index of the largest of equally shaped arrays, the first one on a tie."""
+    """Return the index of the largest array at each voxel, the first on a tie; all arrays have the same shape."""
     remaining = iter(parts)
     best = next(remaining).copy()
     index = np.zeros(best.shape, dtype=np.intp)
@@ -397,16 +399,16 @@ def _first_largest(parts: Iterable[NDArray[np.float32]]) -> NDArray[np.intp]:
 
 
 def _resize(values: NDArray[np.float32], shape: Triple) -> NDArray[np.float32]:
-    """Resample (D, H, W) to another size linearly; the values themselves where the size is the same."""
+    """Resample (D, H, W) linearly to another size; values of the same size are returned unchanged."""
     for axis, (size, wanted) in enumerate(zip(values.shape, shape, strict=True)):
         values = _blend(values, axis, _between(size, wanted))
     return values
 
 
 def _between(size: int, wanted: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """Return for each of `wanted` places the two of `size` that it lies between, and the share of the second.
+    """Return, for each of `wanted` voxels, its two neighbours among `size` voxels and the weight of the second.
 
-    Edges lie on edges; beyond the outermost centres values stay what they are there.
+    The outer edges are aligned; beyond the outermost voxel centres the values are constant.
     """
     places = np.clip((np.arange(wanted) + 0.5) * (size / wanted) - 0.5, 0, size - 1)
     lower = np.floor(places).astype(np.intp)

@@ -1,9 +1,9 @@
-"""Which normalisation each channel of a data set gets: nnU-Net's rules.
+"""Choose the normalisation of each channel of a data set by nnU-Net's rules.
 
 CT has a physical scale: clip to the 0.5 and 99.5 percentiles of the foreground over all cases, then z-score
-with the foreground's mean and deviation. All else is z-scored volume by volume; where the volumes lie in a
-wide margin of zeros (skull-stripped brains), by the non-zero voxels. nnU-Net crops that margin and leaves
-zeros at 0; here they take part in the same linear map.
+with the mean and standard deviation of the foreground. All other channels are z-scored per volume. If the volumes
+have a wide margin of zeros (skull-stripped brains), the statistics are those of the non-zero voxels. Unlike nnU-Net,
+which crops that margin and leaves zeros at 0, the same linear map applies to all voxels, zeros included.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from search.data.parallel import for_each
 from search.data.read import Case, Dataset
 
 RULES = ("zscore", "zscore_nonzero", "ct")
-WIDE_MARGIN = 0.75  # median share of a volume inside its non-zero box, below which zeros are a margin
-CT_VOXELS = 20_000  # sampled from the foreground of each case
+WIDE_MARGIN = 0.75  # zeros count as a margin if the median fraction of a volume in its non-zero bounding box is lower
+CT_VOXELS = 20_000  # number sampled from the foreground of each case
 
 
 def choose_normalisation(
     dataset: Dataset, facts: DataFacts, names: Literal["auto"] | tuple[str, ...]
 ) -> tuple[Normalisation, ...]:
-    """Return an entry of `Preprocessing.normalisation` per channel, reading the volumes where one is CT.
+    """Return an entry of `Preprocessing.normalisation` per channel; reads the volumes if a channel is CT.
 
-    ValueError where `names` are not one known rule per channel.
+    Raises ValueError unless `names` has one known rule per channel.
     """
     if names == "auto":
         margin = float(np.median([case.filled for case in facts.cases])) < WIDE_MARGIN
@@ -38,7 +38,7 @@ def choose_normalisation(
         names = tuple("ct" if channel.upper() == "CT" else other for channel in dataset.channels)
     if len(names) != len(dataset.channels) or not set(names) <= set(RULES):
         raise ValueError(
-            f"normalisation {list(names)}: wanted one of {', '.join(RULES)} for each channel of "
+            f"normalisation {list(names)}: expected one of {', '.join(RULES)} for each channel of "
             f"{list(dataset.channels)}"
         )
     channels = [index for index, name in enumerate(names) if name == "ct"]
@@ -48,7 +48,7 @@ def choose_normalisation(
 
 
 def _foreground_sample(case: Case, channels: list[int]) -> NDArray[np.float32]:
-    """Return intensities of seeded foreground voxels of one case, (channels, voxels)."""
+    """Return the intensities of a seeded sample of foreground voxels of one case, (channels, voxels)."""
     places = np.flatnonzero(read_label(case.label)[0])
     if len(places) > CT_VOXELS:
         seed = int.from_bytes(hashlib.sha256(case.name.encode()).digest()[:8], "big")

@@ -1,4 +1,4 @@
-"""The same work on many volumes in a few threads: reading and resampling release the interpreter."""
+"""Process many volumes in a few threads; reading and resampling release the GIL."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-MOST_THREADS = 4  # each holds a whole volume in memory
+MAX_THREADS = 4  # each holds a whole volume in memory
 
 Progress = Callable[[int, int], None]
 _Item = TypeVar("_Item")
@@ -17,12 +17,12 @@ _Result = TypeVar("_Result")
 def for_each(
     work: Callable[[_Item], _Result], items: Sequence[_Item], *, progress: Progress | None = None
 ) -> list[_Result]:
-    """Return `work(item)` of all items in their order; `progress(done, total)` is called after each.
+    """Return `work(item)` for all items, in order; `progress(done, total)` is called after each.
 
-    The first error ends it: what is running is finished, what has not begun is not.
+    The first error is raised once the running items finish; pending items are cancelled.
     """
     results: list[_Result] = []
-    pool = ThreadPoolExecutor(max_workers=min(MOST_THREADS, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(max_workers=min(MAX_THREADS, os.cpu_count() or 1))
     try:
         for result in pool.map(work, items):
             results.append(result)

@@ -1,9 +1,9 @@
-"""Synthetic volumes: thick slices, organs that lean and change through them, and slices that are ambiguous alone.
+"""Synthetic volumes with thick slices, organs that tilt and deform across slices, and slices that are ambiguous alone.
 
-Each case has a `core` in a `ring`, a `side` organ beside them and a `node` below, as bright shells and blobs in soft
-tissue, with its own texture, noise, bias field and contrast. Two effects need the neighbouring slices: in some slices a
-sector of the organs has lost its signal although the organs continue, and some slices show a decoy as bright as the
-side organ that no neighbour continues.
+Each case has a `core` inside a `ring`, a `side` organ next to them and a `node` below, as bright shells and blobs in
+soft tissue. Texture, noise, bias field and contrast vary between cases. Two effects can be resolved only from
+neighbouring slices: in some slices a round region of the organs loses its signal although the organs continue, and some
+slices show a decoy as bright as the side organ that is absent from their neighbours.
 """
 
 from __future__ import annotations
@@ -31,15 +31,17 @@ def write_phantom(
     classes: int = 3,
     seed: int = 0,
 ) -> None:
-    """Write a Decathlon folder of synthetic volumes, the same bytes for the same arguments.
+    """Write a Decathlon folder of synthetic volumes; the same arguments give the same bytes.
 
-    `shape` (X, Y, Z) and `spacing` in mm are typical ones: slices vary by 2, every third case is 10 % coarser
-    in plane. `classes` counts the organs, 1 to 4.
+    `shape` (X, Y, Z) and `spacing` in mm are nominal: the number of slices varies by up to 2, and every third case is
+    10 % coarser in the plane. `classes` is the number of organs, 1 to 4.
     """
     if not 1 <= classes <= len(ORGANS):
-        raise ValueError(f"a phantom has 1 to {len(ORGANS)} classes, not {classes}")
+        raise ValueError(f"a phantom has 1 to {len(ORGANS)} classes, got {classes}")
     if cases < 1 or min(shape[:2]) < 16 or shape[2] < 1:
-        raise ValueError(f"a phantom needs a case and 16 x 16 voxels in a slice, got {cases} cases of {shape}")
+        raise ValueError(
+            f"a phantom needs at least 1 case, 1 slice and 16 x 16 voxels per slice, got {cases} cases of {shape}"
+        )
     root = Path(folder)
     for sub in ("imagesTr", "labelsTr"):
         (root / sub).mkdir(parents=True, exist_ok=True)
@@ -58,16 +60,16 @@ def write_phantom(
 
 
 def _draw_organs(shape: Triple, classes: int, draw: np.random.Generator) -> NDArray[np.uint8]:
-    """Return the label (X, Y, Z), values by place in `ORGANS` from 1."""
+    """Return the label (X, Y, Z); the value of an organ is its position in `ORGANS`, from 1."""
     x, y, level = _coordinates(shape)
-    lean = draw.uniform(-0.12, 0.12, 2)
+    tilt = draw.uniform(-0.12, 0.12, 2)
     centre = draw.uniform(-0.12, 0.12, 2)
-    dx, dy = x - centre[0] - lean[0] * level, y - centre[1] - lean[1] * level
+    dx, dy = x - centre[0] - tilt[0] * level, y - centre[1] - tilt[1] * level
     angle, distance = np.arctan2(dy, dx), np.hypot(dx, dy)
     wobble = 1.0 + sum(
         draw.uniform(0.02, 0.08) / wave * np.cos(wave * angle + draw.uniform(0, 6.28)) for wave in (2, 3, 4)
     )
-    # Wide at the base, closed at the apex, a little before both ends of the volume
+    # Wide at the base and closed at the apex; both ends lie just inside the volume
     taper = np.sqrt(np.clip(1.0 - ((level + 0.25) / draw.uniform(0.95, 1.15)) ** 2, 0.0, None))
     outer = draw.uniform(0.36, 0.46) * wobble * taper
     inner = outer * draw.uniform(0.52, 0.64)
@@ -77,20 +79,20 @@ def _draw_organs(shape: Triple, classes: int, draw: np.random.Generator) -> NDAr
     node_x, node_y = (0.62 * np.cos(turned - 1.6), 0.62 * np.sin(turned - 1.6))
     node = np.hypot(dx - node_x, dy - node_y) < draw.uniform(0.12, 0.17) * np.sqrt(taper)
     label = np.zeros(shape, dtype=np.uint8)
-    places = (distance < inner, distance < outer, (distance < side_outer) & (level > -0.7), node)
-    for value, inside in list(enumerate(places, start=1))[:classes]:
+    regions = (distance < inner, distance < outer, (distance < side_outer) & (level > -0.7), node)
+    for value, inside in list(enumerate(regions, start=1))[:classes]:
         label[inside & (label == 0)] = value
     return label
 
 
 def _draw_image(label: NDArray[np.uint8], draw: np.random.Generator) -> NDArray[np.int16]:
-    """Return the intensities that belong to a label, int16 (X, Y, Z)."""
+    """Return an image for a label, int16 (X, Y, Z)."""
     x, y, level = _coordinates(label.shape)
     tissue = 0.42 + 0.06 * _texture(label.shape, draw)
-    # Core and side share their brightness: place tells them apart
+    # Core and side have nearly the same brightness; only their position distinguishes them
     brightness = np.array([0.0, 0.86, 0.20, 0.82, 0.64]) + draw.uniform(-0.04, 0.04, 5)
     seen = np.where(label > 0, brightness[label], tissue)
-    for number in _apart(label.shape[2], draw):
+    for number in _ambiguous_slices(label.shape[2], draw):
         here = np.s_[:, :, number]
         if draw.random() < 0.5:
             seen[here] = _lose_signal(seen[here], tissue[here], (x[here], y[here]), draw)
@@ -105,7 +107,7 @@ def _draw_image(label: NDArray[np.uint8], draw: np.random.Generator) -> NDArray[
 
 
 def _lose_signal(seen: Volume, tissue: Volume, plane: tuple[Volume, Volume], draw: np.random.Generator) -> Volume:
-    """Return a slice in which a round part near the middle shows plain tissue."""
+    """Return a slice in which a round region near the centre shows plain tissue."""
     angle, radius = draw.uniform(0, 2 * np.pi), draw.uniform(0.1, 0.35)
     distance = np.hypot(plane[0] - radius * np.cos(angle), plane[1] - radius * np.sin(angle))
     share = 1.0 / (1.0 + np.exp((distance - draw.uniform(0.2, 0.32)) / 0.03))
@@ -120,14 +122,14 @@ def _add_decoy(
     brightness: float,
     draw: np.random.Generator,
 ) -> Volume:
-    """Return a slice with a bright round spot beside the organs."""
+    """Return a slice with a bright round spot outside the organs."""
     angle, radius = draw.uniform(0, 2 * np.pi), draw.uniform(0.5, 0.8)
     distance = np.hypot(plane[0] - radius * np.cos(angle), plane[1] - radius * np.sin(angle))
     return np.where((distance < draw.uniform(0.12, 0.2)) & (label == 0), brightness, seen)
 
 
-def _apart(slices: int, draw: np.random.Generator) -> list[int]:
-    """Return about a third of the inner slices, no two of them neighbours."""
+def _ambiguous_slices(slices: int, draw: np.random.Generator) -> list[int]:
+    """Choose about a third of the inner slices, no two of them adjacent."""
     chosen: list[int] = []
     for number in draw.permutation(np.arange(1, max(slices - 1, 1))).tolist():
         if len(chosen) < slices // 3 and all(abs(number - other) > 1 for other in chosen):
@@ -136,7 +138,7 @@ def _apart(slices: int, draw: np.random.Generator) -> list[int]:
 
 
 def _texture(shape: tuple[int, ...], draw: np.random.Generator) -> Volume:
-    """Return smooth variation between about -1 and 1: a few waves of random direction."""
+    """Return a smooth texture between about -1 and 1: a sum of waves with random directions."""
     x, y, level = _coordinates(shape)
     waves = np.zeros(shape)
     for _ in range(6):
@@ -146,7 +148,7 @@ def _texture(shape: tuple[int, ...], draw: np.random.Generator) -> Volume:
 
 
 def _coordinates(shape: tuple[int, ...]) -> tuple[Volume, Volume, Volume]:
-    """Return x, y, z of voxel centres, each (X, Y, Z) and between -1 and 1."""
+    """Return the x, y, z coordinates of voxel centres, each (X, Y, Z), between -1 and 1."""
     axes = [(np.arange(size) + 0.5) / size * 2.0 - 1.0 for size in shape]
     x, y, z = np.meshgrid(*axes, indexing="ij")
     return x, y, z
@@ -161,7 +163,7 @@ def _write(path: Path, array: NDArray[Any], affine: NDArray[np.float64]) -> None
 def _description(names: list[str], classes: int) -> dict[str, Any]:
     return {
         "name": "Phantom",
-        "description": "Made volumes of thick slices: no patient, no scanner",
+        "description": "Synthetic volumes with thick slices; no patient data",
         "licence": "CC0",
         "tensorImageSize": "3D",
         "modality": {"0": "MRI"},

@@ -1,9 +1,9 @@
-"""Volumes as arrays that training maps into memory, made once for a data set and its settings.
+"""Prepare volumes as memory-mapped arrays for training, once per data set and settings.
 
-A prepared folder holds, per case, `NAME.image.npy` float32 (C, D, H, W), `NAME.label.npy` uint8 (D, H, W),
+A prepared folder contains, per case, `NAME.image.npy` float32 (C, D, H, W), `NAME.label.npy` uint8 (D, H, W),
 `NAME.foreground.npy` int32 (N, 4) with class, d, h, w of sampled voxels, `NAME.truth.npy` uint8 (X, Y, Z)
-where the label was resampled, and `NAME.json`, written last. `prepared.json` appears once all cases are
-there. The JSON files hold the SHA-256 of the arrays and of themselves; each run compares them before it trains.
+if the label was resampled, and `NAME.json`, written last. `prepared.json` is written once all cases are
+complete. The JSON files hold the SHA-256 of the arrays and of themselves; each run compares them before it trains.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from search.data.parallel import Progress, for_each
 from search.data.read import Case, DataError, Dataset
 
 LOGGER = logging.getLogger("voxnas.prepare")
-FORMAT = 1  # of the prepared arrays; another number makes them again
+FORMAT = 1  # version of the prepared arrays; a new number prepares them again
 HASHING_THREADS = 4
-FOREGROUND_VOXELS = 10_000  # remembered per class and case, for patches around the foreground
+FOREGROUND_VOXELS = 10_000  # stored per class and case, for patches around the foreground
 
 
 @dataclass(frozen=True)
 class PreparedCase:
-    """One case on the network grid; `voxels_per_class` counts there, by class index."""
+    """One case on the network grid; `voxels_per_class` counts voxels of this grid, by class index."""
 
     name: str
     group: str
@@ -59,7 +59,7 @@ class PreparedCase:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared data set: plain values, and the folder with the arrays."""
+    """A prepared data set: its metadata and the folder with the arrays."""
 
     folder: str
     name: str
@@ -80,7 +80,7 @@ class Prepared:
 
     @property
     def groups(self) -> dict[str, str]:
-        """Case name to group."""
+        """The group of each case, by case name."""
         return {case.name: case.group for case in self.cases}
 
     @property
@@ -90,7 +90,7 @@ class Prepared:
         return depth, height, width
 
     def case(self, name: str) -> PreparedCase:
-        """Return a case by name; KeyError where there is none."""
+        """Return the case with this name, which must exist."""
         return next(case for case in self.cases if case.name == name)
 
 
@@ -103,11 +103,11 @@ def prepare(
     cache_dir: str | Path,
     progress: Progress | None = None,
 ) -> Prepared:
-    """Make, or find in `cache_dir`, the arrays of a checked data set; what was interrupted goes on.
+    """Prepare the arrays of a checked data set in `cache_dir`, or reuse them; an interrupted run is resumed.
 
-    `spacing` is (D, H, W) in mm or the median of the cases. `normalisation` names a rule per channel
-    ("zscore", "zscore_nonzero", "ct"), or "auto": by the channel's name and the width of zero margins.
-    Raises DataError for a data set with problems, ValueError for settings that don't fit it.
+    `spacing` is (D, H, W) in mm or the median of the cases. `normalisation` is one rule per channel ("zscore",
+    "zscore_nonzero", "ct"), or "auto", which decides by the channel's name and the width of zero margins.
+    Raises DataError for a data set with problems, ValueError for settings that don't fit the data.
     """
     if facts.problems:
         raise DataError(facts.problems)
@@ -129,8 +129,8 @@ def prepare(
     )
     cases = for_each(work, facts.cases, progress=progress)
     kept = ("name", "channels", "labels", "label_values", "licence", "regions", "order", "ignore")
-    said = {key: getattr(dataset, key) for key in kept}
-    prepared = Prepared(folder=str(folder), preprocessing=preprocessing, cases=tuple(cases), **said)
+    described = {key: getattr(dataset, key) for key in kept}
+    prepared = Prepared(folder=str(folder), preprocessing=preprocessing, cases=tuple(cases), **described)
     _write_json(folder / "prepared.json", {"format": FORMAT, **asdict(prepared)})
     return prepared
 
@@ -150,13 +150,13 @@ def _found(folder: Path) -> Prepared | None:
 
 
 def load_prepared(folder: str | Path) -> Prepared:
-    """Read a prepared folder, wherever it lies now; ValueError where it is none or not finished."""
+    """Read a prepared folder, even if it was moved; raises ValueError if it is invalid or incomplete."""
     file = Path(folder) / "prepared.json"
     if not file.is_file():
         raise ValueError(f"{folder}: is no prepared data set, or not finished (no prepared.json)")
     values = _read_json(file)
     if values["format"] != FORMAT:
-        raise ValueError(f"{file}: has format {values['format']}, this version reads {FORMAT}")
+        raise ValueError(f"{file}: has format {values['format']}, but this version reads format {FORMAT}")
     return Prepared(
         folder=str(file.parent),
         name=values["name"],
@@ -173,14 +173,14 @@ def load_prepared(folder: str | Path) -> Prepared:
 
 
 def open_case(prepared: Prepared, name: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Return image (C, D, H, W) and label (D, H, W) of a case, mapped into memory, read-only."""
+    """Return the image (C, D, H, W) and label (D, H, W) of a case as read-only memory maps."""
     image: NDArray[np.float32] = np.load(_file(prepared.folder, name, "image.npy"), mmap_mode="r")
     label: NDArray[np.uint8] = np.load(_file(prepared.folder, name, "label.npy"), mmap_mode="r")
     return image, label
 
 
 def open_truth(prepared: Prepared, name: str) -> tuple[NDArray[np.uint8], Grid]:
-    """Return class indices on the source grid, (X, Y, Z), and the grid that brings predictions there."""
+    """Return class indices on the source grid, (X, Y, Z), and the grid for resampling predictions to it."""
     grid = prepared.case(name).grid
     if grid.resampled:
         truth: NDArray[np.uint8] = np.load(_file(prepared.folder, name, "truth.npy"), mmap_mode="r")
@@ -189,7 +189,7 @@ def open_truth(prepared: Prepared, name: str) -> tuple[NDArray[np.uint8], Grid]:
 
 
 def open_foreground(prepared: Prepared, name: str) -> dict[int, NDArray[np.int32]]:
-    """Return d, h, w of sampled voxels, (N, 3), for each class index above 0; N = 0 where it is absent."""
+    """Return d, h, w of sampled voxels, (N, 3), by class index above 0; N = 0 for an absent class."""
     rows: NDArray[np.int32] = np.load(_file(prepared.folder, name, "foreground.npy"), mmap_mode="r")
     classes = range(1, len(prepared.label_values))
     return {index: rows[slice(*np.searchsorted(rows[:, 0], [index, index + 1])), 1:] for index in classes}
@@ -238,7 +238,7 @@ def _prepare_case(
 
 
 def _foreground(label: NDArray[Any], name: str, *, ignored: int | None) -> NDArray[np.int32]:
-    """Return class, d, h, w of seeded foreground voxels, sorted."""
+    """Return class, d, h, w of a seeded sample of foreground voxels, sorted."""
     draw = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
     rows = [np.empty((0, 4), dtype=np.int32)]
     for index in np.unique(label[(label > 0) & (label != ignored)] if ignored else label[label > 0]):
@@ -255,12 +255,12 @@ def _target_spacing(facts: DataFacts, axes: Triple, spacing: Literal["median"] |
         depth, height, width = (facts.spacing_median[axis] for axis in axes)
         return depth, height, width
     if len(spacing) != 3 or not all(0 < size_mm < np.inf for size_mm in spacing):
-        raise ValueError(f"the target spacing is three sizes in mm above 0, got {spacing}")
+        raise ValueError(f"the target spacing must be three positive sizes in mm, got {spacing}")
     return float(spacing[0]), float(spacing[1]), float(spacing[2])
 
 
 def _key(dataset: Dataset, facts: DataFacts, settings: tuple[Any, ...]) -> str:
-    """Return a name that changes with the content of any file, the meaning of labels, and the settings."""
+    """Return a cache key that depends on the files' content, the meaning of labels, and the settings."""
     cases = [(case.name, case.group, case.digest) for case in facts.cases]
     named = (dataset.name, dataset.channels, dataset.labels, dataset.label_values, dataset.licence)
     more = (dataset.regions, dataset.order, dataset.ignore)
@@ -303,10 +303,10 @@ def _file(folder: str | Path, name: str, ending: str) -> Path:
 
 
 def _write_array(path: Path, array: NDArray[Any]) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("wb") as file:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
         np.save(file, array)
-    os.replace(beside, path)
+    os.replace(temporary, path)
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A folder of labelled volumes as a `Dataset`: Medical Segmentation Decathlon and nnU-Net raw layouts."""
+"""Read a folder of labelled volumes as a `Dataset`: Medical Segmentation Decathlon and nnU-Net raw layouts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHANNEL = re.compile(r"(.+)_(\d{4})")  # nnU-Net's name of the file of one chann
 
 @dataclass(frozen=True)
 class Case:
-    """One labelled volume: absolute paths of its image (one file, or one a channel) and of its label."""
+    """One labelled volume: absolute paths of its image (one file, or one per channel) and of its label."""
 
     name: str
     images: tuple[str, ...]
@@ -29,11 +29,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a data folder says of itself.
+    """The description of a data folder.
 
-    `labels` are class names in the order of their values, background first; `label_values` are the values in
-    the files, so that `label_values[k]` is class k. Where the data set has regions, `labels` are background and
-    those. See `Labelling` for the rest.
+    `labels` are the class names in order of their values, background first; `label_values[k]` is the value of class k
+    in the files. For a data set with regions, `labels` are the background and the regions. See `Labelling` for the
+    other fields.
     """
 
     name: str
@@ -54,9 +54,9 @@ class Dataset:
 
 
 class DataError(Exception):
-    """What is wrong with a user's data: one-line messages in `problems`, joined by line ends as text.
+    """Problems with a user's data: one-line messages in `problems`, joined by newlines as the error's text.
 
-    `dataset` is what could be read in spite of them, or None; it may lack cases.
+    `dataset` holds what could be read despite them, possibly without some cases, or is None.
     """
 
     def __init__(self, problems: Iterable[str], *, dataset: Dataset | None = None) -> None:
@@ -75,7 +75,7 @@ def _rebuild_error(problems: list[str], dataset: Dataset | None) -> DataError:
 def read_dataset(root: str | Path) -> Dataset:
     """Read `dataset.json` of a Decathlon or nnU-Net raw folder and find its training files.
 
-    No volume is opened. Raises DataError with all that is wrong at once.
+    No volume is opened. Raises one DataError with all problems.
     """
     folder = Path(root).expanduser().resolve()
     description = _read_description(folder)
@@ -87,12 +87,12 @@ def read_dataset(root: str | Path) -> Dataset:
     else:
         cases = _nnunet_cases(folder, description, len(channels), problems)
     if not cases and not problems:
-        problems.append(f"{folder}: holds no labelled case")
-    sound = _sound_cases(cases, problems)
+        problems.append(f"{folder}: contains no labelled cases")
+    complete = _complete_cases(cases, problems)
     dataset = Dataset(
         name=str(description.get("name", folder.name)),
         root=str(folder),
-        cases=sound,
+        cases=complete,
         channels=channels,
         labels=labelling.names,
         label_values=labelling.values,
@@ -102,22 +102,22 @@ def read_dataset(root: str | Path) -> Dataset:
         ignore=labelling.ignore,
     )
     if problems:
-        raise DataError(problems, dataset=dataset if sound and channels and labelling.names else None)
+        raise DataError(problems, dataset=dataset if complete and channels and labelling.names else None)
     return dataset
 
 
 def group_of(case_name: str, pattern: str | None) -> str | None:
-    """Return the group that `pattern` finds in a case name: its first parenthesis, or the whole match.
+    """Return the group of a case name: the first capture group of `pattern`, or the whole match.
 
-    Without a pattern each case is its own group. None where the pattern finds nothing; DataError where it is
-    no regular expression.
+    Without a pattern each case is its own group. Returns None if the pattern does not match; raises DataError if it
+    is not a valid regular expression.
     """
     if pattern is None:
         return case_name
     try:
         found = re.search(pattern, case_name)
     except re.error as error:
-        raise DataError([f"group {pattern!r}: is no regular expression ({error})"]) from error
+        raise DataError([f"group {pattern!r}: is not a valid regular expression ({error})"]) from error
     if found is None:
         return None
     return (found.group(1) if found.re.groups else found.group(0)) or None
@@ -138,16 +138,16 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise DataError([f"{folder}: no such folder{hint}"])
     if not file.is_file():
         inside = sorted(entry.parent.name for entry in folder.glob("*/dataset.json"))
-        hint = f"; folders with one: {', '.join(inside)}" if inside else ""
-        raise DataError([f"{folder}: holds no dataset.json{hint}"])
+        hint = f"; subfolders with a dataset.json: {', '.join(inside)}" if inside else ""
+        raise DataError([f"{folder}: contains no dataset.json{hint}"])
     try:
         description = json.loads(file.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise DataError([f"{file}:{error.lineno}:{error.colno}: is no JSON ({error.msg})"]) from error
+        raise DataError([f"{file}:{error.lineno}:{error.colno}: is not valid JSON ({error.msg})"]) from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError([f"{file}: cannot be read ({error})"]) from error
     if not isinstance(description, dict):
-        raise DataError([f"{file}: holds {type(description).__name__}, not an object"])
+        raise DataError([f"{file}: must be a JSON object, got {type(description).__name__}"])
     return description
 
 
@@ -158,16 +158,18 @@ def _channels(description: dict[str, Any], problems: list[str]) -> tuple[str, ..
         problems.append("dataset.json: 'modality' (Decathlon) or 'channel_names' (nnU-Net) is missing")
         return ()
     if not isinstance(named, dict) or sorted(named) != sorted(str(index) for index in range(len(named))):
-        problems.append(f'dataset.json: "{key}" names channels as {{"0": NAME, "1": NAME, ...}}, but is {named!r}')
+        problems.append(f'dataset.json: "{key}" must have the form {{"0": NAME, "1": NAME, ...}}, got {named!r}')
         return ()
     if not named:
-        problems.append(f"dataset.json: '{key}' names no channel")
+        problems.append(f"dataset.json: '{key}' lists no channels")
     return tuple(str(named[str(index)]) for index in range(len(named)))
 
 
 def _decathlon_cases(folder: Path, entries: Any, channels: int, problems: list[str]) -> list[Case]:
     if not isinstance(entries, list):
-        problems.append(f"dataset.json: 'training' is {type(entries).__name__}, not a list of image and label")
+        problems.append(
+            f"dataset.json: 'training' must be a list of image and label paths, got {type(entries).__name__}"
+        )
         return []
     cases: list[Case] = []
     split: list[Case] = []
@@ -175,7 +177,7 @@ def _decathlon_cases(folder: Path, entries: Any, channels: int, problems: list[s
         paths = [entry.get(key) for key in ("image", "label")] if isinstance(entry, dict) else []
         if len(paths) != 2 or not all(isinstance(path, str) and path for path in paths):
             problems.append(
-                f'dataset.json: "training"[{number}]: wanted {{"image": PATH, "label": PATH}}, got {entry!r}'
+                f'dataset.json: "training"[{number}]: expected {{"image": PATH, "label": PATH}}, got {entry!r}'
             )
             continue
         image, label = (folder / str(path) for path in paths)
@@ -201,7 +203,7 @@ def _report_surplus(cases: list[Case], channels: int, problems: list[str]) -> No
 
 
 def _image_files(image: Path, channels: int) -> tuple[str, ...]:
-    """Return the image as listed, or nnU-Net's one file a channel where only those exist."""
+    """Return the image as listed, or nnU-Net's files, one per channel, if only those exist."""
     name = case_name_of(image)
     suffix = image.name.removeprefix(name)
     split = [image.with_name(f"{name}_{index:04d}{suffix}") for index in range(channels)]
@@ -210,16 +212,16 @@ def _image_files(image: Path, channels: int) -> tuple[str, ...]:
     return (str(image),)
 
 
-def _sound_cases(cases: list[Case], problems: list[str]) -> tuple[Case, ...]:
-    """Return the cases, by name, that stand there once and have all their files; report the others."""
+def _complete_cases(cases: list[Case], problems: list[str]) -> tuple[Case, ...]:
+    """Return the cases that are listed once and have all their files, sorted by name; report the others."""
     times = Counter(case.name for case in cases)
     for name, number in times.items():
         if number > 1:
-            problems.append(f"case {name}: stands {number} times, each case has one image and one label")
+            problems.append(f"case {name}: is listed {number} times, but each case must have one image and one label")
     missing = {path for case in cases for path in (*case.images, case.label) if not Path(path).is_file()}
     problems += [f"{path}: no such file" for path in sorted(missing)]
-    sound = (c for c in cases if times[c.name] == 1 and missing.isdisjoint((*c.images, c.label)))
-    return tuple(sorted(sound, key=lambda case: case.name))
+    complete = (c for c in cases if times[c.name] == 1 and missing.isdisjoint((*c.images, c.label)))
+    return tuple(sorted(complete, key=lambda case: case.name))
 
 
 def _nnunet_cases(folder: Path, description: dict[str, Any], channels: int, problems: list[str]) -> list[Case]:
@@ -228,7 +230,7 @@ def _nnunet_cases(folder: Path, description: dict[str, Any], channels: int, prob
         problems.append("dataset.json: 'training' (Decathlon) or 'file_ending' (nnU-Net) is missing")
         return []
     if ending not in SUFFIXES:
-        problems.append(f"dataset.json: 'file_ending' is {ending!r}, readable are {' and '.join(SUFFIXES)}")
+        problems.append(f"dataset.json: 'file_ending' is {ending!r}, but only {' and '.join(SUFFIXES)} are supported")
         return []
 
     def names(sub: str, pattern: str) -> set[str]:
@@ -238,7 +240,7 @@ def _nnunet_cases(folder: Path, description: dict[str, Any], channels: int, prob
     labelled = names("labelsTr", rf"(.+){re.escape(ending)}")
     imaged = names("imagesTr", rf"(.+)_\d{{4}}{re.escape(ending)}")
     if not labelled | imaged:
-        problems.append(f"{folder}: imagesTr and labelsTr hold no *{ending}")
+        problems.append(f"{folder}: imagesTr and labelsTr contain no *{ending} files")
     cases = []
     for name in sorted(labelled | imaged):
         images = tuple(str(folder / f"imagesTr/{name}_{index:04d}{ending}") for index in range(channels))
@@ -247,5 +249,5 @@ def _nnunet_cases(folder: Path, description: dict[str, Any], channels: int, prob
         _report_surplus(cases, channels, problems)
     expected = description.get("numTraining")
     if isinstance(expected, int) and cases and expected != len(cases):
-        problems.append(f"dataset.json: 'numTraining' is {expected}, but the folder holds {len(cases)} cases")
+        problems.append(f"dataset.json: 'numTraining' is {expected}, but the folder contains {len(cases)} cases")
     return cases
