@@ -86,7 +86,9 @@ def test_thin_and_small_phantoms_work(shape, tmp_path):
 def test_an_impossible_phantom_is_refused(tmp_path):
     with pytest.raises(ValueError, match="a phantom has 1 to 4 classes, got 5"):
         write_phantom(tmp_path, classes=5)
-    with pytest.raises(ValueError, match=r"needs a case and 16 x 16 voxels in a slice, got 0 cases of \(64, 64, 12\)"):
+    with pytest.raises(
+        ValueError, match=r"at least 1 case, 1 slice and 16 x 16 voxels per slice, got 0 cases of \(64, 64, 12\)"
+    ):
         write_phantom(tmp_path, cases=0)
     with pytest.raises(ValueError, match=r"got 12 cases of \(8, 64, 12\)"):
         write_phantom(tmp_path, shape=(8, 64, 12))

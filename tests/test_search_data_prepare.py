@@ -178,7 +178,7 @@ def test_an_interrupted_preparation_resumes(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         prepared_of(root, tmp_path / "cache")
     (folder,) = (tmp_path / "cache").iterdir()
-    with pytest.raises(ValueError, match="not finished"):
+    with pytest.raises(ValueError, match="is not a complete prepared data set"):
         load_prepared(folder)
     prepared = prepared_of(root, tmp_path / "cache")
     assert [Path(name).name[:4] for name in read] == ["p1_a", "p1_b", "p1_b", "p2_a"]

@@ -98,7 +98,7 @@ def test_files_of_channels_that_are_not_named_are_reported(tmp_path, number):
     raw = nnunet(tmp_path / "raw")
     volume(raw / f"imagesTr/a_{number:04d}.nii.gz")
     for root in (listed, raw):
-        assert problems_of(root) == ["case a: has more image files than the 2 named channels"]
+        assert problems_of(root) == ["case a: has more image files than the 2 channels of dataset.json"]
 
 
 def test_four_digits_that_number_patients_are_no_channels(tmp_path):

@@ -199,7 +199,7 @@ def _report_surplus(cases: list[Case], channels: int, problems: list[str]) -> No
             for match in filter(None, found):
                 highest[first.parent][match[1]] = max(highest[first.parent][match[1]], int(match[2]))
         if highest[first.parent][case_name_of(first).removesuffix("_0000")] >= channels:
-            problems.append(f"case {case.name}: has more image files than the {channels} named channels")
+            problems.append(f"case {case.name}: has more image files than the {channels} channels of dataset.json")
 
 
 def _image_files(image: Path, channels: int) -> tuple[str, ...]:
