@@ -153,7 +153,7 @@ def load_prepared(folder: str | Path) -> Prepared:
     """Read a prepared folder, even if it was moved; raises ValueError if it is invalid or incomplete."""
     file = Path(folder) / "prepared.json"
     if not file.is_file():
-        raise ValueError(f"{folder}: is no prepared data set, or not finished (no prepared.json)")
+        raise ValueError(f"{folder}: is not a complete prepared data set (prepared.json is missing)")
     values = _read_json(file)
     if values["format"] != FORMAT:
         raise ValueError(f"{file}: has format {values['format']}, but this version reads format {FORMAT}")
