@@ -16,10 +16,10 @@ import time
 import urllib.request
 from pathlib import Path
 
-from made_study import add_records, made_records, made_study, write_made_study
 from playwright.sync_api import sync_playwright
 from rich.console import Console
 from rich.table import Table
+from synthetic_study import add_records, made_records, made_study, write_made_study
 
 TRIALS, REPORTED = 10_000, 1_000
 FLAGS = [

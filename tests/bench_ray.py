@@ -107,7 +107,7 @@ def run(plan, executor, trials):
 
 
 def bench_platform(folder):
-    from test_search_cluster import start_cluster, stop_cluster
+    from test_search_runner_cluster import start_cluster, stop_cluster
 
     cluster = start_cluster({"num_cpus": 1}, {"num_cpus": 1})
     plan = wide_plan(folder)
@@ -340,7 +340,7 @@ def busy_share(rows, workers, ramp_s):
 
 
 def bench_busy(folder, workers=64, trials=320):
-    from test_search_cluster import start_cluster, stop_cluster
+    from test_search_runner_cluster import start_cluster, stop_cluster
 
     cluster = start_cluster({"num_cpus": 0}, *[{"num_cpus": workers // 2, "memory": workers * 2**31}] * 2)
     plan = wide_plan(folder)
@@ -377,7 +377,7 @@ def most_at_once(notes):
 
 
 def bench_packing(folder, trials=40):
-    from test_search_cluster import start_cluster, stop_cluster
+    from test_search_runner_cluster import start_cluster, stop_cluster
 
     card = {"num_cpus": 8, "num_gpus": 1, "memory": 2**35, "resources": {"gpu_memory": 16 * 2**30}}
     cluster = start_cluster({"num_cpus": 0}, card, card)

@@ -112,7 +112,7 @@ def browser():
 @pytest.fixture(scope="session")
 def cluster():
     """A Ray cluster of two raylets with one CPU each; tests that stop raylets start their own."""
-    from test_search_cluster import start_cluster, stop_cluster
+    from test_search_runner_cluster import start_cluster, stop_cluster
 
     made = start_cluster({"num_cpus": 1}, {"num_cpus": 1})
     yield made

@@ -105,7 +105,7 @@ def test_too_few_trials_for_importances_are_said(study):
 
 
 def test_importances_of_a_larger_study_are_drawn(tmp_path):
-    from made_study import made_records, made_study, write_made_study
+    from synthetic_study import made_records, made_study, write_made_study
 
     write_made_study(tmp_path, "made", made_records(40))
     study = voxnas.Study(LoadedStudy(made_study("made"), tmp_path / "made.yaml", None), runs=tmp_path)

@@ -206,7 +206,7 @@ def test_completion_suggests_names_of_runs_and_study_files(tiny_run, tmp_path, m
 
 
 def test_the_last_study_can_be_deleted_and_the_list_is_empty(tmp_path, monkeypatch, capsys):
-    from test_search_status import fill
+    from test_search_analysis_status import fill
 
     fill(tmp_path).close()
     runs = ("--runs", tmp_path / "runs")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from made_study import add_records, made_records, made_study, write_made_study
+from synthetic_study import add_records, made_records, made_study, write_made_study
 from werkzeug.test import Client
 
 from search.analysis.snapshot_reader import SnapshotReader

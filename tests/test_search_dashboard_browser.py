@@ -5,7 +5,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from made_study import add_records, made_records, made_study, write_made_study
+from synthetic_study import add_records, made_records, made_study, write_made_study
 from werkzeug.serving import make_server
 
 from search.config.schema import Search

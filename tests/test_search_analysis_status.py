@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from conftest import STUDY
-from test_search_store import CHOICES, DIRECTIONS, DONE, record
+from test_search_storage import CHOICES, DIRECTIONS, DONE, record
 
 from search.analysis.snapshot_reader import snapshot_of
 from search.analysis.status import status_json, status_of

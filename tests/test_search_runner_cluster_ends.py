@@ -9,7 +9,7 @@ import time
 
 import pytest
 from cluster_trials import HERE
-from test_search_cluster import TINY, outcomes, plan_of, run, start_cluster, states, stop_cluster, wait_for
+from test_search_runner_cluster import TINY, outcomes, plan_of, run, start_cluster, states, stop_cluster, wait_for
 
 from search.config import UserError
 from search.storage import read_records

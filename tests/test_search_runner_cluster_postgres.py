@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sql
 from cluster_trials import HERE
-from test_search_cluster import TINY, outcomes, plan_of, run, wait_for
-from test_search_cluster_ends import under_way
+from test_search_runner_cluster import TINY, outcomes, plan_of, run, wait_for
+from test_search_runner_cluster_ends import under_way
 
 from search.storage import RECORD, Store, heartbeat, open_storage, read_records, reading
 
@@ -92,7 +92,7 @@ def test_an_outage_of_twenty_seconds_is_survived(tmp_path, server, cluster):
 
 def test_a_driver_declared_dead_does_not_overwrite_the_result_of_its_trial(tmp_path, server, monkeypatch):
     plan = write_plan(tmp_path, server, "given-up")
-    from test_search_store import CHOICES, DIRECTIONS, DONE, record
+    from test_search_storage import CHOICES, DIRECTIONS, DONE, record
 
     one, two = (Store.open(plan.url, "given-up", directions=DIRECTIONS, values={"a": 1}) for _ in range(2))
     two.me = "process 1 on elsewhere"
@@ -116,7 +116,7 @@ def test_a_driver_declared_dead_does_not_overwrite_the_result_of_its_trial(tmp_p
 
 
 def test_drivers_ask_one_at_a_time(tmp_path, server):
-    from test_search_store import DIRECTIONS
+    from test_search_storage import DIRECTIONS
 
     stores = [Store.open(server.url, "turns", directions=DIRECTIONS, values={"a": 1}) for _ in range(2)]
     inside, most = [], []
@@ -140,7 +140,7 @@ def test_drivers_ask_one_at_a_time(tmp_path, server):
 
 def test_the_dashboard_reads_a_study_there_while_it_grows_and_cannot_write(tmp_path, server):
     import optuna
-    from made_study import made_records, write_made_study
+    from synthetic_study import made_records, write_made_study
     from test_search_dashboard import VIEWS, page
 
     from search.dashboard.app import make_app

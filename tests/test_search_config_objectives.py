@@ -5,8 +5,8 @@ import pickle
 
 import numpy as np
 import pytest
-from made_study import made_records, made_study, write_made_study
-from test_search_study import mistakes, write
+from synthetic_study import made_records, made_study, write_made_study
+from test_search_config import mistakes, write
 
 from search.ablation.metrics import METRICS
 from search.analysis.front import front_json, front_table

@@ -11,7 +11,11 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
 FILES = ROOT / "studies" / "cluster"
-PINNED = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+PINNED = {
+    line.partition("==")[0]: line.partition("==")[2].split()[0]
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    if "==" in line
+}
 RAY = PINNED["ray"]
 
 

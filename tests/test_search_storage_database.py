@@ -2,7 +2,7 @@
 
 import pytest
 import sqlalchemy as sql
-from test_search_store import CHOICES, DIRECTIONS, DONE, record
+from test_search_storage import CHOICES, DIRECTIONS, DONE, record
 
 from search.config import UserError
 from search.storage import Store, database, read_records, read_study_attributes

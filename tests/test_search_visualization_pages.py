@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_study import LABELS, made_records, made_study, write_made_study
+from synthetic_study import LABELS, made_records, made_study, write_made_study
 
 from search.analysis.importance import ped_anova
 from search.analysis.main_effects import main_effects
