@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 KEY := $(shell { cat pyproject.toml constraints.txt; $(PYTHON) --version; } | sha256sum | cut -c1-16)
 # A process a core, up to eight; a file's tests stay in one process
-PARALLEL ?= --numprocesses auto --maxprocesses 8 --dist loadgroup
+PARALLEL ?= --numprocesses auto --maxprocesses 8
 READY := $(VENV)/.ready-$(KEY)
 
 .PHONY: check-gpu demo docs test test-fast lint link bench-training bench-blocks bench-startup bench-search bench-memory bench-latency bench-presets bench-export bench-ray bench-dashboard lock

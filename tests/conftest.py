@@ -64,15 +64,28 @@ def write_study(folder: Path, text: str = STUDY, *, cases: int = 6) -> TinyRun:
     return TinyRun(file, folder, folder / "runs")
 
 
-def pytest_collection_modifyitems(config, items):
-    """Give each file to one worker, and all that start Ray to one; groups with slow tests start first."""
-    on_ray = {item.path for item in items if "cluster" in item.fixturenames or "cluster" in item.path.stem}
-    groups = {item: "cluster" if item.path in on_ray else item.path.stem for item in items}
-    slow = Counter(groups[item] for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[groups[item]])
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            item.add_marker(pytest.mark.xdist_group(groups[item]))
+def group_of(nodeid):
+    """Return what one worker runs together: a file, or all files that start Ray."""
+    file = nodeid.partition("::")[0].rpartition("/")[2]
+    return "cluster" if "cluster" in file else file
+
+
+def pytest_collection_modifyitems(items):
+    """Start with the groups that have slow tests, so that no worker ends with one of them alone."""
+    slow = Counter(group_of(item.nodeid) for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[group_of(item.nodeid)])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give each group to one worker."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class GroupScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group_of(nodeid)
+
+    return GroupScheduling(config, log)
 
 
 def quiet_view():
