@@ -6,7 +6,7 @@ KEY := $(shell { cat pyproject.toml constraints.txt; $(PYTHON) --version; } | sh
 PARALLEL ?= --numprocesses auto --maxprocesses 8
 READY := $(VENV)/.ready-$(KEY)
 
-.PHONY: check-gpu demo docs test test-fast lint link bench-training bench-blocks bench-startup bench-search bench-memory bench-latency bench-presets bench-export bench-ray bench-dashboard lock
+.PHONY: check-gpu demo docs test test-fast lint link bench-training bench-recipes bench-blocks bench-startup bench-search bench-memory bench-latency bench-presets bench-export bench-ray bench-dashboard lock
 
 demo: link
 	$(BIN)/voxnas demo
@@ -28,6 +28,9 @@ docs: link
 
 bench-training: link
 	$(BIN)/python tests/bench_training.py
+
+bench-recipes: link
+	$(BIN)/python tests/bench_recipes.py
 
 bench-startup: link
 	$(BIN)/python tests/bench_startup.py
