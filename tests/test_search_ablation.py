@@ -319,7 +319,7 @@ ABLATIONS = sorted((Path(__file__).parents[1] / "studies" / "ablations").glob("*
 @pytest.mark.parametrize("file", ABLATIONS, ids=lambda file: file.stem)
 def test_every_shipped_ablation_states_its_question_and_what_is_known_and_is_valid(file, scale, shared_data, tmp_path):
     head = file.read_text().splitlines()
-    for word in ("# Question:", "# Found:", "# Run:", "# Time:"):
+    for word in ("# Question:", "# Known:", "# Run:", "# Time:"):
         assert any(line.startswith(word) for line in head[:16]), word
     loaded = load_ablation(file, runs=tmp_path, overrides=scale, data_root=shared_data)
     plan = make_ablation_plan(loaded, runs=tmp_path)

@@ -95,12 +95,12 @@ def test_a_driver_declared_dead_does_not_overwrite_the_result_of_its_trial(tmp_p
     from test_search_storage import CHOICES, DIRECTIONS, DONE, record
 
     one, two = (Store.open(plan.url, "given-up", directions=DIRECTIONS, values={"a": 1}) for _ in range(2))
-    two.me = "process 1 on elsewhere"
+    two.me = two.heartbeat.me = "process 1 on elsewhere"
     with one.heartbeat:
         mine = one.write_new(record(), choices=CHOICES)
         assert mine.driver == ""
         mine = one.kept[0] = record().__class__(**{**vars(mine), "driver": one.me})
-        one.update(mine)
+        one.write_progress(mine)
         assert two.orphaned_trial() is None  # its driver is there
         monkeypatch.setattr(heartbeat, "LEASE_S", -1.0)
         monkeypatch.setattr(two.heartbeat, "heard_since", -1e9)
