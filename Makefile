@@ -77,7 +77,7 @@ link: $(READY)
 	@test "$$(cat $(VENV)/.linked)" = "$$(pwd)" || \
 		{ $(BIN)/pip install --quiet --no-deps --editable . && pwd > $(VENV)/.linked; }
 
-# Resolve the newest versions for every platform with uv; pip gets the same ones as constraints
+# Resolve the newest versions for every platform with uv; uv.lock names package indexes and stays out of the repository
 lock:
 	uv lock --upgrade
 	uv export --all-extras --no-hashes --no-emit-project --no-annotate --no-header --output-file constraints.txt

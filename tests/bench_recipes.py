@@ -9,6 +9,7 @@ import csv
 import os
 from pathlib import Path
 
+from bench_training import PLAIN
 from pydantic import TypeAdapter
 
 from search.config.schema import TrainingField
@@ -21,23 +22,7 @@ from space.canonical import Context
 from space.narrow import narrow
 
 STEPS_PER_EPOCH = 50
-NETWORK = {
-    "encoder": "plain",
-    "levels": 4,
-    "width": 8,
-    "growth": 2,
-    "width_cap": 64,
-    "repeats": 2,
-    "kernels": "3d",
-    "norm": "instance",
-    "activation": "leakyrelu",
-    "dropout": 0.0,
-    "downsampling": "strided",
-    "upsampling": "transposed",
-    "skip": "concat",
-    "deep_supervision": True,
-    "attention": "none",
-}
+NETWORK = PLAIN | {"deep_supervision": True}
 COLUMNS = ("recipe", "steps", "seed", "dice", "seconds", "cases")
 
 

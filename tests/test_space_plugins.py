@@ -134,13 +134,13 @@ def test_a_worker_runs_the_text_that_travelled_whatever_lies_on_its_disk(tmp_pat
         ),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said(tmp_path, text, message):
+def test_each_mistake_in_a_block_file_has_its_message(tmp_path, text, message):
     code = write(tmp_path, text)
     with pytest.raises(PluginError, match=message):
         load_blocks((code,))
 
 
-@pytest.mark.parametrize("name", ["../own.py", "/tmp/own.py", "sub/own.txt", "a.b/c"])
+@pytest.mark.parametrize("name", ["../own.py", "/own.py", "sub/own.txt", "a.b/c"])
 def test_a_file_lies_beside_the_study(tmp_path, name):
     with pytest.raises(PluginError, match="must be a Python file beside the study"):
         read_file(name, tmp_path)
