@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.data.check import CaseFacts, DataFacts
+from search.data.checked_files import read_json, sha256_of, write_array, write_json
 from search.data.geometry import (
     Grid,
     Preprocessing,
@@ -131,7 +131,7 @@ def prepare(
     kept = ("name", "channels", "labels", "label_values", "licence", "regions", "order", "ignore")
     described = {key: getattr(dataset, key) for key in kept}
     prepared = Prepared(folder=str(folder), preprocessing=preprocessing, cases=tuple(cases), **described)
-    _write_json(folder / "prepared.json", {"format": FORMAT, **asdict(prepared)})
+    write_json(folder / "prepared.json", {"format": FORMAT, **asdict(prepared)})
     return prepared
 
 
@@ -154,7 +154,7 @@ def load_prepared(folder: str | Path) -> Prepared:
     file = Path(folder) / "prepared.json"
     if not file.is_file():
         raise ValueError(f"{folder}: is not a complete prepared data set (prepared.json is missing)")
-    values = _read_json(file)
+    values = read_json(file)
     if values["format"] != FORMAT:
         raise ValueError(f"{file}: has format {values['format']}, but this version reads format {FORMAT}")
     return Prepared(
@@ -206,7 +206,7 @@ def _prepare_case(
     """Write the arrays of one case unless they are there undamaged."""
     damage = _case_damage(folder, facts.name)
     if damage is None:
-        return _case_from_json(_read_json(_file(folder, facts.name, "json")))
+        return _case_from_json(read_json(_file(folder, facts.name, "json")))
     if damage:
         LOGGER.warning("%s: preparing the case %s again", damage, facts.name)
     source = sources[facts.name]
@@ -222,7 +222,7 @@ def _prepare_case(
     if grid.resampled:
         arrays["truth.npy"] = truth
     for ending, array in arrays.items():
-        _write_array(_file(folder, facts.name, ending), array)
+        write_array(_file(folder, facts.name, ending), array)
     counts = np.bincount(label.ravel(), minlength=len(values))[: len(labelling.values)]
     case = PreparedCase(
         name=facts.name,
@@ -232,8 +232,8 @@ def _prepare_case(
         grid=grid,
     )
     sizes = {ending: _file(folder, facts.name, ending).stat().st_size for ending in arrays}
-    digests = {ending: _sha256(_file(folder, facts.name, ending)) for ending in arrays}
-    _write_json(_file(folder, facts.name, "json"), {**asdict(case), "bytes": sizes, "sha256": digests})
+    digests = {ending: sha256_of(_file(folder, facts.name, ending)) for ending in arrays}
+    write_json(_file(folder, facts.name, "json"), {**asdict(case), "bytes": sizes, "sha256": digests})
     return case
 
 
@@ -274,11 +274,11 @@ def _case_damage(folder: Path, name: str) -> str | None:
     if not facts.is_file():
         return ""
     try:
-        digests = _read_json(facts).get("sha256")
+        digests = read_json(facts).get("sha256")
         if digests is None:  # of a version without checksums
             return ""
         for ending, digest in digests.items():
-            if _sha256(_file(folder, name, ending)) != digest:
+            if sha256_of(_file(folder, name, ending)) != digest:
                 return f"{_file(folder, name, ending)} is damaged"
     except FileNotFoundError as error:
         return f"{error.filename} is missing"
@@ -300,31 +300,3 @@ def _case_from_json(values: Mapping[str, Any]) -> PreparedCase:
 
 def _file(folder: str | Path, name: str, ending: str) -> Path:
     return Path(folder) / f"{name}.{ending}"
-
-
-def _write_array(path: Path, array: NDArray[Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        np.save(file, array)
-    os.replace(temporary, path)
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    text = json.dumps(values)
-    beside.write_text(json.dumps({**values, "digest": hashlib.sha256(text.encode()).hexdigest()}))
-    os.replace(beside, path)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Return what `_write_json` wrote. Raises ValueError if the content differs from its digest."""
-    values: dict[str, Any] = json.loads(path.read_bytes())
-    digest = values.pop("digest", None)
-    if digest is not None and hashlib.sha256(json.dumps(values).encode()).hexdigest() != digest:
-        raise ValueError(f"{path}: the content differs from its digest")
-    return values
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,50 @@
+"""Files that are written whole or not at all, and checked when they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as .npy."""
+    temporary = _temporary(path)
+    with temporary.open("wb") as file:
+        np.save(file, array)
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write values with a digest of themselves under `digest`."""
+    temporary = _temporary(path)
+    temporary.write_text(json.dumps({**values, "digest": _digest(values)}))
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the values that `write_json` wrote. Raises ValueError if they differ from their digest."""
+    values: dict[str, Any] = json.loads(path.read_bytes())
+    digest = values.pop("digest", None)
+    if digest is not None and _digest(values) != digest:
+        raise ValueError(f"{path}: the content differs from its digest")
+    return values
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
