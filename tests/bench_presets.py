@@ -19,7 +19,7 @@ from search.runner.evaluate import seed_everything
 from search.runner.plan import make_plan, prepared_data
 from search.training.patches import PatchSource
 from search.training.schemes import make_phases, training_step
-from search.training.step import LAYOUT, lay_out, make_optimiser
+from search.training.step import MEMORY_FORMAT, make_optimiser, to_memory_format
 from space.architecture import Architecture
 from space.build import build
 from space.encoders import dense_channels
@@ -69,14 +69,14 @@ def losses(name: str, data_root: Path, folder: Path, *, narrow: bool, steps: int
     context = replace(plan.context, patch=patch)
     training = Training(patch=patch, batch=1, learning_rate=1e-3, precision="float32", foreground=1.0)
     seed_everything(0)
-    network = lay_out(build(narrowed(architecture) if narrow else architecture, context)).train()
+    network = to_memory_format(build(narrowed(architecture) if narrow else architecture, context)).train()
     prepared, found = prepared_data(plan), []
     for phase in make_phases(network, patch=patch, training=training):
         optimiser = make_optimiser(phase.trained, training)
         source = PatchSource(prepared, cases=plan.fold.train, patch=phase.patch, training=training, seed=0)
         found.append([])
         images, labels = source.batch_at(0)
-        images = images.contiguous(memory_format=LAYOUT)
+        images = images.contiguous(memory_format=MEMORY_FORMAT)
         for _ in range(steps):
             loss = training_step(phase, optimiser, images=images, labels=labels, training=training)
             found[-1].append(float(loss))

@@ -25,7 +25,7 @@ from search.data.prepare import Prepared, prepare
 from search.runner.evaluate import _train_epoch, context_of
 from search.training.patches import PatchSource
 from search.training.schemes import make_phases
-from search.training.step import LAYOUT, lay_out, make_loss, make_optimiser
+from search.training.step import MEMORY_FORMAT, make_loss, make_optimiser, to_memory_format
 from search.trials.records import Job, Task
 from space.build import build
 from space.canonical import Context
@@ -64,7 +64,7 @@ class Loop:
         task = Task(prepared.folder, 1, prepared.labels, spacing, cases, ())
         architecture = space.architecture(space.complete({}))
         self.job = Job(architecture, task, training, (), 0, 0, str(device), threads, "unused")
-        self.network = lay_out(build(architecture, context_of(self.job))).to(device).train()
+        self.network = to_memory_format(build(architecture, context_of(self.job))).to(device).train()
         (self.phase,) = make_phases(self.network, patch=training.patch, training=training)
         self.optimiser = make_optimiser(self.network, training)
         self.source = PatchSource(prepared, cases=cases, patch=training.patch, training=training, seed=0, device=device)
@@ -83,7 +83,7 @@ class BareLoop(Loop):
         training = self.job.training
         if not number:
             batches = [self.source.batch_at(place) for place in range(training.steps_per_epoch)]
-            self.batches = [(images.contiguous(memory_format=LAYOUT), labels) for images, labels in batches]
+            self.batches = [(images.contiguous(memory_format=MEMORY_FORMAT), labels) for images, labels in batches]
         loss = make_loss(training)
         for images, labels in self.batches:
             self.optimiser.zero_grad(set_to_none=True)

@@ -30,7 +30,7 @@ from search.export.model import BUNDLE, FILES
 from search.export.trained import Trained
 from search.runner.plan import make_plan
 from search.storage import Store
-from search.training.checkpoint import load_weights, save_file_apart, save_weights
+from search.training.checkpoint import load_weights, save_tensors, save_weights
 from search.training.validation import segment, validate, window_logits
 from search.trials.records import CaseDice, Costs, Job, Latency, Measurement, Record, Task
 from space.build import build
@@ -478,7 +478,7 @@ def test_an_export_that_fails_verification_is_deleted_and_the_earlier_one_stays(
     shutil.copytree(exported.folder, tmp_path / "model")
     other = build(study.record.architecture, study.plan.context)
     save_weights(tmp_path / "trial", other)
-    quick.setattr("search.export.model.save_file_apart", lambda network, path: save_file_apart(study.network, path))
+    quick.setattr("search.export.model.save_tensors", lambda network, path: save_tensors(study.network, path))
     with pytest.raises(UserError, match="failed verification and was deleted: form source: logits differ by up to"):
         export_trained(origin_of(study, tmp_path / "trial"), tmp_path / "model")
     assert {entry.name for entry in tmp_path.iterdir()} == {"model", "trial"}

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from search.config import UserError
 from search.export.import_weights import import_weights
-from search.training.checkpoint import save_file_apart
-from search.training.initial import NothingFits, start_from, weights_file
+from search.training.checkpoint import save_tensors
+from search.training.initial import NoMatchingWeights, load_matching_weights, weights_file
 from space.build import build
 from space.canonical import Context
 from space.presets import PRESETS
@@ -119,12 +119,12 @@ def test_an_exports_weights_are_imported_and_initialise_the_tensors_that_fit(tmp
     context = Context((8, 8, 8), (1.0, 1.0, 1.0), 1, 2)
     export = tmp_path / "export"
     export.mkdir()
-    save_file_apart(network, export / "weights.safetensors")
+    save_tensors(network, export / "weights.safetensors")
     described = {"architecture": dict(architecture.entries), **asdict(context)}
     (export / "architecture.json").write_text(json.dumps(described))
     done = import_weights(export, tmp_path / "start.safetensors")
     other, _ = small(classes=5)
-    assert start_from(other, str(weights_file(tmp_path / "start.safetensors"))) == done.tensors - 2
+    assert load_matching_weights(other, str(weights_file(tmp_path / "start.safetensors"))) == done.tensors - 2
     assert torch.equal(other.state_dict()["down.0.0.0.conv.weight"], network.state_dict()["down.0.0.0.conv.weight"])
     assert weights_file(export) == export / "weights.safetensors"
     (export / "architecture.json").write_text(json.dumps({**described, "classes": 3}))
@@ -134,8 +134,8 @@ def test_an_exports_weights_are_imported_and_initialise_the_tensors_that_fit(tmp
 
 def test_weights_that_do_not_fit_or_are_missing_are_reported(tmp_path):
     save_file({"strange": torch.zeros(3)}, tmp_path / "strange.safetensors")
-    with pytest.raises(NothingFits, match="none of the weights in .*strange.safetensors fit this network"):
-        start_from(small()[0], str(tmp_path / "strange.safetensors"))
+    with pytest.raises(NoMatchingWeights, match="no tensor in .*strange.safetensors matches this network"):
+        load_matching_weights(small()[0], str(tmp_path / "strange.safetensors"))
     for name, message in (("gone.safetensors", "no such file"), ("old.pt", "convert it with `voxnas import`")):
         (tmp_path / "old.pt").touch()
         with pytest.raises(UserError, match=f"training.init: .*{name}: .*{message}"):

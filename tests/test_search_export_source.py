@@ -17,7 +17,7 @@ from torch import nn
 from search.export.source import NotWritable, write_source
 from search.export.trained import Ensemble, untrained_network
 from search.runner.plan import sample_buildable
-from search.training.checkpoint import save_file_apart
+from search.training.checkpoint import save_tensors
 from space.architecture import Architecture
 from space.canonical import Context
 from space.narrow import narrow
@@ -52,7 +52,7 @@ def written(architecture: Architecture, context: Context, folder: Path, *, count
         title="A network.",
     )
     assert done.sizes == "any"
-    save_file_apart(network, folder / "weights.safetensors")
+    save_tensors(network, folder / "weights.safetensors")
     spec = importlib.util.spec_from_file_location("written_model", folder / "model.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -10,7 +10,7 @@ def test_a_finished_trial_leaves_its_weights_and_no_checkpoint_in_the_storage(tm
         (remote / name).write_bytes(b"x")
     sync = CheckpointSync(str(tmp_path / "storage"))
     sync.pull_results(folder)
-    sync.drop_checkpoint(folder)
-    sync.drop_checkpoint(folder)  # a second time changes nothing
+    sync.delete_checkpoints(folder)
+    sync.delete_checkpoints(folder)  # a second time changes nothing
     assert [path.name for path in remote.iterdir()] == ["best.safetensors"]
     assert sorted(path.name for path in folder.iterdir()) == ["best.safetensors", "last.pt"]

@@ -24,7 +24,7 @@ from search.runner.evaluate import context_of, evaluate, progress, train
 from search.runner.plan import make_plan, task_of
 from search.training.checkpoint import (
     ReplacedWeights,
-    drop_checkpoint,
+    delete_checkpoints,
     file_sha256,
     load_checkpoint,
     load_weights,
@@ -192,7 +192,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_resumed(job, caplog
     previous.write_bytes(whole[:500])
     assert starts_over(job, network)
     assert "previous.pt is damaged" in caplog.text and "the training starts over" in caplog.text
-    drop_checkpoint(Path(job.folder))
+    delete_checkpoints(Path(job.folder))
     assert not last.exists() and not previous.exists()
 
 

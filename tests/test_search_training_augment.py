@@ -16,7 +16,7 @@ from search.runner.plan import make_plan
 from search.training.augment import intensity
 from search.training.augment.parameters import draw
 from search.training.augment.pipeline import change_intensities
-from search.training.augment.spatial import OUTSIDE, affine, box_around, in_plane, resample, rotation_limit
+from search.training.augment.spatial import OUTSIDE, affine, box_size, in_plane, resample, rotation_limit
 from search.training.patches import PatchSource
 
 CUBE = (16, 20, 24)
@@ -211,7 +211,7 @@ def test_labels_stay_label_values_and_follow_the_image(patch):
     rng = np.random.default_rng(1)
     for _ in range(5):
         drawn = draw(ALWAYS, rng, patch=patch, channels=1)
-        box = box_around([drawn.affine], patch=patch, limit_degrees=rotation_limit(ALWAYS.rotation, patch))
+        box = box_size([drawn.affine], patch=patch, limit_degrees=rotation_limit(ALWAYS.rotation, patch))
         _, labels = phantom(box)
         shares = torch.cat([labels == 1, labels == 2], 1).float()
         seen, shown = resample(shares, labels, [drawn.affine], patch=patch, present=(1, 2))
@@ -251,10 +251,8 @@ def test_thick_slices_are_turned_within_their_plane(patch, flat, degrees):
 @pytest.mark.parametrize("patch", [(32, 48, 32), (15, 9, 13), (4, 32, 32), (1, 17, 33)])
 def test_a_box_holds_the_patch_and_has_its_parity(patch):
     limit = rotation_limit(Rotation(), patch)
-    small = box_around([np.eye(3)], patch=patch, limit_degrees=limit)
-    large = box_around(
-        [affine(np.radians([30, 30, 30.0]), 1.4, plane=in_plane(patch))], patch=patch, limit_degrees=limit
-    )
+    small = box_size([np.eye(3)], patch=patch, limit_degrees=limit)
+    large = box_size([affine(np.radians([30, 30, 30.0]), 1.4, plane=in_plane(patch))], patch=patch, limit_degrees=limit)
     for own, least, most in zip(patch, small, large, strict=True):
         assert own <= least <= most < 2 * own + 6 and (least - own) % 2 == (most - own) % 2 == 0
 
@@ -283,7 +281,7 @@ def test_turned_patches_are_not_torn_at_the_border_of_their_box(prepared):
     """Rotated patches show the volume, not padding, wherever they are inside the volume."""
     source = source_of(prepared, patch=(8, 12, 12), recipe="nnunet-2.8", batch=2, augment={"rotation": {"p": 1.0}})
     for number in range(5):
-        cut = source.cut_at(number)
-        assert cut.turned == (0, 1) and cut.boxes is not None
+        cut = source.cut_batch(number)
+        assert cut.resampled == (0, 1) and cut.boxes is not None
         images, labels = source.batch_at(number)
         assert images.isfinite().all() and set(labels.unique().tolist()) <= {0.0, 1.0, 2.0}

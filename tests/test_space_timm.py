@@ -7,9 +7,9 @@ import torch
 
 from search.config.errors import UserError
 from search.config.schema import Training
-from search.training.pretrained import Unavailable, fetch, require_pretrained, start_from_pretrained
+from search.training.pretrained import WeightsUnavailable, fetch, load_pretrained_encoders, require_pretrained
 from search.training.schemes import make_phases
-from search.training.step import lay_out
+from search.training.step import to_memory_format
 from space.axes import DecisionError
 from space.build import build
 from space.canonical import Context
@@ -47,7 +47,7 @@ def test_odd_and_tiny_planes_give_maps_with_sizes_rounded_up(name, size):
 @each_model
 def test_every_weight_of_a_network_trains(name):
     context = Context((3, 40, 33), (8.0, 1.0, 1.0), 3, 2)
-    network = lay_out(network_of(name, context, levels=3)).train()
+    network = to_memory_format(network_of(name, context, levels=3)).train()
     (phase,) = make_phases(network, patch=context.patch, training=Training(patch=context.patch))
     labels = torch.randint(0, 2, (2, 1, *context.patch)).float()
     assert phase.add_gradients(torch.randn(2, 3, *context.patch), labels).isfinite()
@@ -106,9 +106,11 @@ def test_pretrained_weights_are_loaded_by_timm_or_reported_as_missing(monkeypatc
     space = narrow(context, placement="each", fix={"encoder": "timm:resnet18", "pretrained": True}, choices={})
     architecture = space.architecture(space.complete({"levels": 3}))
     assert architecture["pretrained"] is True
-    with pytest.raises(Unavailable, match="can't fetch the pretrained weights of resnet18 .*set pretrained: false"):
-        start_from_pretrained(build(architecture, context), architecture)
-    with pytest.raises(Unavailable):
+    with pytest.raises(
+        WeightsUnavailable, match="can't fetch the pretrained weights of resnet18 .*set pretrained: false"
+    ):
+        load_pretrained_encoders(build(architecture, context), architecture)
+    with pytest.raises(WeightsUnavailable):
         fetch("resnet18", 2, levels=2)
     with pytest.raises(UserError, match="can't fetch the pretrained weights of resnet18"):
         require_pretrained(space)

@@ -22,7 +22,7 @@ from search.costs.price import predict_costs
 from search.data.geometry import choose_axes
 from search.runner.devices import resolve_device
 from search.runner.plan import Plan
-from search.training.step import lay_out
+from search.training.step import to_memory_format
 from search.trials.records import Costs, Record
 from space.build import Network, build
 
@@ -73,7 +73,7 @@ def _recorded_s(records: Sequence[Record]) -> float:
 def _expected_s(arm: Arm, plan: Plan, *, device: str) -> float:
     """Time one step of each phase and one patch, and count a training's steps and windows."""
     training, where = plan.training, torch.device(device)
-    network = lay_out(build(arm.architecture, plan.context)).to(where)
+    network = to_memory_format(build(arm.architecture, plan.context)).to(where)
     run_training_steps(network, plan.context, training, device=where)  # the first is slower than all others
     begun = time.perf_counter()
     run_training_steps(network, plan.context, training, device=where)

@@ -16,7 +16,7 @@ from search.analysis.statistics.pairs import Pairs, adjust, compare_pairs, detec
 from search.analysis.statistics.ranks import Ranks, rank_arms
 from search.analysis.statistics.scores import Score, Scored, by_training, mean_and_sd, only, paired
 from search.config.objectives import COSTS
-from search.trials.pareto import undominated
+from search.trials.pareto import non_dominated
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _front(design: Design, means: Mapping[str, float], costs: Mapping[str, Mappi
     if not arms:
         return set()
     points = [[sign * means[arm], *(costs[arm][name] for name in design.cost_metrics)] for arm in arms]
-    return {arm for arm, kept in zip(arms, undominated(np.array(points)), strict=True) if kept}
+    return {arm for arm, kept in zip(arms, non_dominated(np.array(points)), strict=True) if kept}
 
 
 def _classes(design: Design, scores: Sequence[Score], arms: Sequence[str]) -> dict[str, dict[str, float]]:

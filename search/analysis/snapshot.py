@@ -15,7 +15,7 @@ from search.analysis.choose import Choice, choose
 from search.analysis.confirmation import Confirmed, confirmed_front
 from search.config import Study, UserError
 from search.config.objectives import OBJECTIVES, per_device
-from search.trials.pareto import best, knee, main_setting, undominated, volumes_so_far, worst_losses
+from search.trials.pareto import best, knee, main_setting, non_dominated, volumes_so_far, worst_losses
 from search.trials.records import Record, State
 from space.architecture import Value
 from space.canonical import Context
@@ -149,7 +149,7 @@ class Snapshot:
         rows = np.flatnonzero(self.comparable)
         if not len(rows):
             return rows
-        rows = rows[undominated(self.losses[rows])]
+        rows = rows[non_dominated(self.losses[rows])]
         return np.asarray(rows[np.lexsort(self.losses[rows].T[::-1])])
 
     @cached_property

@@ -15,7 +15,7 @@ import torch
 from search.config.schema import Training
 from search.costs.device_lock import measuring
 from search.training.mirror import mirrored
-from search.training.step import LAYOUT, autocast, lay_out, precision_name
+from search.training.step import MEMORY_FORMAT, autocast, precision_name, to_memory_format
 from search.trials.records import Latency
 from space.build import Network
 from space.canonical import Context
@@ -34,8 +34,8 @@ def measure_latency(network: Network, context: Context, training: Training, *, d
     a second where the machine is idle, at most three seconds (or four runs of a slower network) where it is not.
     Where the training mirrors at inference, all its mirrorings count.
     """
-    network = lay_out(network).to(device).eval()
-    patch = torch.zeros(1, context.in_channels, *context.patch, device=device).contiguous(memory_format=LAYOUT)
+    network = to_memory_format(network).to(device).eval()
+    patch = torch.zeros(1, context.in_channels, *context.patch, device=device).contiguous(memory_format=MEMORY_FORMAT)
 
     predict = mirrored(network, training.mirror)
 

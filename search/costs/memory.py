@@ -11,7 +11,7 @@ from search.config.schema import Training
 from search.costs.abstract import AbstractTensors
 from search.costs.live_bytes import LiveBytes
 from search.training.schemes import Phase, make_phases, training_step
-from search.training.step import LAYOUT, autocast, lay_out, make_optimiser, precision_name
+from search.training.step import MEMORY_FORMAT, autocast, make_optimiser, precision_name, to_memory_format
 from search.trials.records import MeasuredMemory
 from space.architecture import Architecture
 from space.build import Network, build
@@ -30,7 +30,7 @@ def training_memory_bytes(
     """
     training = replace(training, precision=precision_name(device, training))
     with AbstractTensors(cuda=device.type == "cuda") as tensors:
-        network = lay_out(build(architecture, context))
+        network = to_memory_format(build(architecture, context))
         run_training_steps(network, context, training, device=CPU)
     return int(tensors.peak_bytes)
 
@@ -44,14 +44,14 @@ def measure_training_memory(
     """
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         if device.type != "cuda":
-            copy = lay_out(deepcopy(network))
+            copy = to_memory_format(deepcopy(network))
             with LiveBytes().hold(*copy.parameters(), *copy.buffers()) as counter:
                 run_training_steps(copy, context, training, device=device)
             return MeasuredMemory(counter.peak_bytes)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         allocated, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
-        run_training_steps(lay_out(deepcopy(network)).to(device), context, training, device=device)
+        run_training_steps(to_memory_format(deepcopy(network)).to(device), context, training, device=device)
         return MeasuredMemory(
             torch.cuda.max_memory_allocated(device) - allocated, torch.cuda.max_memory_reserved(device) - reserved
         )
@@ -70,7 +70,7 @@ def _run_step(phase: Phase, context: Context, training: Training, device: torch.
         parameter.grad = torch.zeros_like(parameter)
     optimiser.step()
     images = torch.zeros(training.batch, context.in_channels, *phase.patch, device=device).contiguous(
-        memory_format=LAYOUT
+        memory_format=MEMORY_FORMAT
     )
     labels = torch.zeros(training.batch, 1, *phase.patch, device=device)
     training_step(phase, optimiser, images=images, labels=labels, training=training)
@@ -83,11 +83,11 @@ def inference_memory_bytes(
     """Predict the peak live bytes of segmenting one patch at batch 1, weights included; `device` as for training."""
     training = replace(training, precision=precision_name(device, training))
     with AbstractTensors(cuda=device.type == "cuda") as tensors:
-        run_inference(lay_out(build(architecture, context)), context, training)
+        run_inference(to_memory_format(build(architecture, context)), context, training)
     return int(tensors.peak_bytes)
 
 
 def run_inference(network: Network, context: Context, training: Training) -> None:
     """Segment one patch of zeros at batch 1."""
     with torch.no_grad(), autocast(CPU, training):  # abstract weights can't enter inference mode
-        network.eval()(torch.zeros(1, context.in_channels, *context.patch).contiguous(memory_format=LAYOUT))
+        network.eval()(torch.zeros(1, context.in_channels, *context.patch).contiguous(memory_format=MEMORY_FORMAT))

@@ -10,7 +10,7 @@ from search.config.schema import Training
 from search.costs.abstract import AbstractTensors
 from search.costs.macs import count_modules
 from search.costs.memory import CPU, run_inference, run_training_steps
-from search.training.step import lay_out, precision_name
+from search.training.step import precision_name, to_memory_format
 from search.trials.records import Costs
 from space.architecture import Architecture
 from space.build import build
@@ -24,7 +24,7 @@ def predict_costs(architecture: Architecture, context: Context, training: Traini
     """
     training = replace(training, precision=precision_name(device, training))
     with AbstractTensors(cuda=device.type == "cuda") as tensors:
-        network = lay_out(build(architecture, context))
+        network = to_memory_format(build(architecture, context))
         run_inference(network, context, training)
         inference_bytes = tensors.peak_bytes
         tensors.restart_peak()

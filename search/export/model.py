@@ -28,7 +28,7 @@ from search.export.verification import FormCheck, Reference, check_form, referen
 from search.runner.driver import View
 from search.runner.plan import Plan, prepared_data, require_unchanged, task_of
 from search.storage import read_records
-from search.training.checkpoint import save_file_apart
+from search.training.checkpoint import save_tensors
 from search.trials.records import Job, searched
 
 CARD = "MODEL_CARD.md"
@@ -167,7 +167,7 @@ def _checked_cases(origin: Origin) -> list[Case]:
 def _write_files(staging: Path, network: nn.Module, origin: Origin) -> Forms:
     """Write all files except the model card and the bundle."""
     record, here = origin.record, Path(__file__).parent / "standalone"
-    save_file_apart(network, staging / "weights.safetensors")
+    save_tensors(network, staging / "weights.safetensors")
     forms = write_forms(
         network,
         staging,

@@ -21,7 +21,7 @@ from search.runner.evaluate import evaluate
 from search.runner.local import LocalExecutor
 from search.runner.plan import Plan, prepared_data, task_of
 from search.storage import STUDY_ID, read_study_attribute
-from search.training.checkpoint import ReplacedWeights, checkpoint_binding, drop_checkpoint, load_weights
+from search.training.checkpoint import ReplacedWeights, checkpoint_binding, delete_checkpoints, load_weights
 from search.trials.files import WEIGHTS, trial_folder
 from search.trials.records import CaseDice, Job, Measurement, Record, Wanted
 from space.architecture import Architecture
@@ -153,7 +153,7 @@ def _train_on_all(plan: Plan, record: Record, *, view: View) -> tuple[Path, str]
     if measurement.state != "trained":
         raise UserError([f"--retrain full: the training {measurement.state}: {measurement.reason}"])
     done.write_text(f"{checkpoint_binding(job)} {measurement.weights_sha256}\n")
-    drop_checkpoint(folder)
+    delete_checkpoints(folder)
     return folder, measurement.weights_sha256
 
 

@@ -21,7 +21,7 @@ from search.storage import Store, now
 from search.storage.database import patiently
 from search.storage.lock import hold_lock
 from search.storage.ownership import claim_folder
-from search.training.checkpoint import drop_checkpoint
+from search.training.checkpoint import delete_checkpoints
 from search.trials.files import WEIGHTS, trial_folder
 from search.trials.halving import stop_reason
 from search.trials.pareto import hypervolume, latency_setting, pareto_front
@@ -211,7 +211,7 @@ class Driver:
         """Write a finished record, update the front and delete files that are no longer needed."""
         self.store.write_finished(record, objectives=list(self.plan.directions), budgets=self.plan.budgets)
         self.update_front()
-        drop_checkpoint(trial_folder(self.plan.folder, record.number))
+        delete_checkpoints(trial_folder(self.plan.folder, record.number))
         reference = self.store.reference
         volume = hypervolume(self.front, self.plan.directions, reference) if reference else None
         self.view.on_trial_end(record, len(self.front), volume)

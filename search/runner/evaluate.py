@@ -24,11 +24,11 @@ from search.data.prepare import Prepared, load_prepared
 from search.runner.deadline import Deadline
 from search.runner.devices import prepare_allocator
 from search.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
-from search.training.initial import NothingFits, start_from
+from search.training.initial import NoMatchingWeights, load_matching_weights
 from search.training.patches import PatchSource
-from search.training.pretrained import Unavailable, start_from_pretrained
+from search.training.pretrained import WeightsUnavailable, load_pretrained_encoders
 from search.training.schemes import Phase, make_phases, phase_at, training_step
-from search.training.step import LAYOUT, lay_out, learning_rate, make_optimiser
+from search.training.step import MEMORY_FORMAT, learning_rate, make_optimiser, to_memory_format
 from search.training.validation import mean_dice, validate
 from search.trials.files import REASON
 from search.trials.records import CaseDice, Costs, Epoch, Job, MeasuredMemory, Measurement
@@ -83,7 +83,7 @@ def _caught(job: Job, started: float) -> Iterator[Measurement]:
         failed = Measurement("failed", str(error), fault="not a number")
     except TimeoutError as error:
         failed = Measurement("failed", str(error), fault="deadline")
-    except (Unavailable, NothingFits) as error:
+    except (WeightsUnavailable, NoMatchingWeights) as error:
         failed = Measurement("failed", str(error), fault="error")
     except (torch.OutOfMemoryError, MemoryError) as error:
         failed = _out_of_memory(job, error)
@@ -133,9 +133,9 @@ def _progress(job: Job, started: float) -> Iterator[Measurement]:
     yield Measurement("running", costs=costs)
     measured = measure_training_memory(network, context, job.training, device=device)
     so_far = Measurement("running", costs=costs, measured_memory=measured)
-    start_from_pretrained(network, job.architecture)
-    start_from(network, job.training.init)
-    network = lay_out(network).to(device)
+    load_pretrained_encoders(network, job.architecture)
+    load_matching_weights(network, job.training.init)
+    network = to_memory_format(network).to(device)
     prepared = load_prepared(Path(job.task.prepared))
     deadline = Deadline(job.training.deadline, started)
     for epochs, cases in train(network, prepared, job, deadline=deadline):
@@ -230,7 +230,7 @@ def _train_epoch(
         for step, (images, labels) in enumerate(batches, start=first):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(training, (step - begun) / planned)
-            images = images.contiguous(memory_format=LAYOUT)
+            images = images.contiguous(memory_format=MEMORY_FORMAT)
             total += training_step(phase, optimiser, images=images, labels=labels, training=training)
             shared.pause()
     mean = float(total) / steps

@@ -1,1 +1,1 @@
-"""Training: the loop, and `evaluate`, which every executor calls."""
+"""Training: patches and augmentation, schemes and steps, validation, checkpoints."""

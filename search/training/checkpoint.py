@@ -1,4 +1,4 @@
-"""A training's files, written atomically: checkpoints to resume from, and the weights to keep.
+"""Checkpoints to resume a training from, and its final weights; both are written atomically.
 
 `last.pt` is the latest checkpoint; `previous.pt` is the one before, used if the latest is damaged.
 """
@@ -27,11 +27,11 @@ from search.trials.records import Epoch, Job
 
 READ_ERRORS = (RuntimeError, OSError, KeyError, EOFError, ValueError, TypeError, NotImplementedError)
 LOGGER = logging.getLogger("voxnas.checkpoint")
-UNBOUND_TRAINING = ("init", "deadline")  # the study's identity already includes the digest of `init`
+UNBOUND_TRAINING = ("init", "deadline")  # not in the binding; the study's identity includes the digest of `init`
 
 
-class Damaged(Exception):
-    """A checkpoint whose content is not what was written; the text says why."""
+class DamagedCheckpoint(Exception):
+    """A checkpoint whose content differs from what was written; the message says how."""
 
 
 class ReplacedWeights(ValueError):
@@ -39,7 +39,7 @@ class ReplacedWeights(ValueError):
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write to a temporary file in the same folder, then rename: neither readers nor crashes see a partial file."""
+    """Write to a temporary file in the same folder, then rename it, so a partial file never appears under `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -52,10 +52,9 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def checkpoint_binding(job: Job) -> str:
-    """Return the digest of the settings that a checkpoint is valid for.
+    """Return the digest of what a checkpoint is valid for: study, trial, architecture, seed, fold, training, data.
 
-    They are study, trial, architecture, seed, fold, training and data. The name of the prepared folder is a digest of
-    the data and its preprocessing.
+    The prepared folder's name is itself a digest of the data and its preprocessing.
     """
     task = {**asdict(job.task), "prepared": Path(job.task.prepared).name}
     training = {key: value for key, value in asdict(job.training).items() if key not in UNBOUND_TRAINING}
@@ -71,7 +70,7 @@ def _on_cuda(job: Job) -> bool:
 def save_checkpoint(
     job: Job, network: nn.Module, optimiser: torch.optim.Optimizer, *, epochs: tuple[Epoch, ...]
 ) -> None:
-    """Write all state that the next epoch needs, and the epochs so far as JSON lines."""
+    """Write the state that the next epoch needs, and the epochs so far as JSON lines."""
     folder = Path(job.folder)
     state = {
         "binding": checkpoint_binding(job),
@@ -96,8 +95,8 @@ def save_checkpoint(
 def load_checkpoint(job: Job, network: nn.Module) -> tuple[tuple[Epoch, ...], dict[str, Any] | None]:
     """Restore the last complete epoch; return the finished epochs and the optimiser's state.
 
-    A warning names a damaged checkpoint, and the one before it is restored. A checkpoint of another training is
-    ignored: the training starts over.
+    If the latest checkpoint is damaged, a warning names it and the previous one is restored. A checkpoint of another
+    training is ignored, and the training starts over.
     """
     paths = [Path(job.folder) / name for name in CHECKPOINTS]
     for path, earlier in zip(paths, (*paths[1:], None), strict=True):
@@ -105,19 +104,19 @@ def load_checkpoint(job: Job, network: nn.Module) -> tuple[tuple[Epoch, ...], di
             continue
         try:
             return _restore(path, job, network)
-        except Damaged as damage:
+        except DamagedCheckpoint as damage:
             resumed = f"resuming from {earlier.name}" if earlier and earlier.exists() else "the training starts over"
             LOGGER.warning("the checkpoint %s is damaged (%s): %s", path, damage, resumed)
     return (), None
 
 
 def _restore(path: Path, job: Job, network: nn.Module) -> tuple[tuple[Epoch, ...], dict[str, Any] | None]:
-    """Restore a checkpoint of this job, or change nothing. Raises Damaged."""
+    """Restore a checkpoint if it belongs to this job. Raises DamagedCheckpoint, with the network unchanged."""
     before = deepcopy(network.state_dict())
     try:
         with zipfile.ZipFile(path) as file:
             if (broken := file.testzip()) is not None:  # torch.load does not compare the checksums
-                raise Damaged(f"the checksum of {broken} differs")
+                raise DamagedCheckpoint(f"the checksum of {broken} differs")
         state = torch.load(path, weights_only=True, map_location=job.device)
         if state["binding"] != checkpoint_binding(job):
             return (), None
@@ -129,18 +128,18 @@ def _restore(path: Path, job: Job, network: nn.Module) -> tuple[tuple[Epoch, ...
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), job.device)
     except (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, *READ_ERRORS) as error:
         network.load_state_dict(before)
-        raise Damaged(" ".join(str(error).split()) or type(error).__name__) from error
+        raise DamagedCheckpoint(" ".join(str(error).split()) or type(error).__name__) from error
     return epochs, optimiser
 
 
 def save_weights(folder: Path, network: nn.Module) -> str:
     """Write the trained weights; return the SHA-256 of their file."""
-    save_file_apart(network, folder / WEIGHTS)
+    save_tensors(network, folder / WEIGHTS)
     return file_sha256(folder / WEIGHTS)
 
 
-def save_file_apart(network: nn.Module, path: Path) -> None:
-    """Write a network's weights as safetensors; cloned, as safetensors refuses tensors that share memory."""
+def save_tensors(network: nn.Module, path: Path) -> None:
+    """Write a network's state as safetensors, as copies, because safetensors rejects tensors that share memory."""
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
     _replace(path, lambda part: save_file(tensors, part))
 
@@ -163,7 +162,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def drop_checkpoint(folder: Path) -> None:
+def delete_checkpoints(folder: Path) -> None:
     """Delete the checkpoints; only unfinished trainings need them."""
     for name in CHECKPOINTS:
         (folder / name).unlink(missing_ok=True)

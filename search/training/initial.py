@@ -12,12 +12,12 @@ from search.config.errors import UserError
 EXPORTED = "weights.safetensors"
 
 
-class NothingFits(RuntimeError):
-    """A weights file without any tensor that matches the network."""
+class NoMatchingWeights(RuntimeError):
+    """No tensor of a weights file matches the network."""
 
 
 def weights_file(path: Path) -> Path:
-    """Return the weights file of `init`, which names a file or an exported folder. Raises UserError."""
+    """Return the weights file that `training.init` names, itself or inside an exported folder. Raises UserError."""
     file = path / EXPORTED if path.is_dir() else path
     if not file.is_file():
         raise UserError([f"training.init: {file}: no such file"])
@@ -32,15 +32,15 @@ def weights_file(path: Path) -> Path:
     return file
 
 
-def start_from(network: nn.Module, path: str | None) -> int:
-    """Load a file's matching tensors into a network; return their number. Raises NothingFits if there are none."""
+def load_matching_weights(network: nn.Module, path: str | None) -> int:
+    """Load a file's tensors that match by name and shape; return their number. Raises NoMatchingWeights."""
     if path is None:
         return 0
     own: dict[str, Tensor] = network.state_dict()
     with safe_open(path, framework="pt") as opened:
         names = [name for name in opened.keys() if name in own]  # noqa: SIM118 (not a mapping)
-        fitting = {name: tensor for name in names if (tensor := opened.get_tensor(name)).shape == own[name].shape}
-    if not fitting:
-        raise NothingFits(f"training.init: none of the weights in {path} fit this network by name and shape")
-    network.load_state_dict(fitting, strict=False)
-    return len(fitting)
+        matching = {name: tensor for name in names if (tensor := opened.get_tensor(name)).shape == own[name].shape}
+    if not matching:
+        raise NoMatchingWeights(f"training.init: no tensor in {path} matches this network by name and shape")
+    network.load_state_dict(matching, strict=False)
+    return len(matching)

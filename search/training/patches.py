@@ -1,4 +1,4 @@
-"""Training patches: cut from memory-mapped volumes and augmented, the same again for a seed and batch number."""
+"""Training patches: cut from memory-mapped volumes and augmented, reproducible from seed and batch number."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from search.config.schema import Training
 from search.data.prepare import Prepared, open_case, open_foreground
-from search.training.augment.light import Light, change_lightly, draw_light
+from search.training.augment.light import Light, apply_light, draw_light
 from search.training.augment.parameters import Parameters, draw, draw_flips
 from search.training.augment.pipeline import change_intensities
-from search.training.augment.spatial import OUTSIDE, Triple, box_around, mirror, resample, rotation_limit
+from search.training.augment.spatial import OUTSIDE, Triple, box_size, mirror, resample, rotation_limit
 
 Array = NDArray[np.float32]
 CPU = torch.device("cpu")
@@ -34,48 +34,48 @@ class Volume:
 
 @dataclass(frozen=True)
 class Sample:
-    """Where one patch comes from and what happens to it; `corner` is its first voxel, maybe outside the volume."""
+    """Origin and augmentation of one patch; `corner` is its first voxel and may lie outside the volume."""
 
     volume: Volume
     corner: Triple
-    flipped: tuple[int, ...]  # axes of (D, H, W)
+    flipped: tuple[int, ...]  # indices into (D, H, W)
     parameters: Parameters
     light: Light
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A batch before it is augmented: patches (B, C, D, H, W) and labels (B, 1, D, H, W), float32.
+class CutBatch:
+    """A batch before augmentation: images (B, C, D, H, W) and labels (B, 1, D, H, W), float32.
 
-    The samples `turned` are cut as boxes instead, (M, C, *box) and (M, 1, *box), for what rotation and scaling show;
-    `present` are the labels of those beside 0.
+    Samples to rotate or scale, at the indices `resampled`, are cut as larger boxes instead: images (M, C, *box) and
+    labels (M, 1, *box). `present` lists the nonzero labels in those boxes.
     """
 
     images: Tensor
     labels: Tensor
     boxes: tuple[Tensor, Tensor] | None
-    turned: tuple[int, ...]
+    resampled: tuple[int, ...]
     present: tuple[int, ...]
     drawn: tuple[Parameters, ...]
 
-    def pinned(self) -> Cut:
-        """Return the same in memory that a CUDA device reads by itself."""
+    def pinned(self) -> CutBatch:
+        """Return a copy in pinned memory, from which CUDA copies asynchronously."""
         boxes = (self.boxes[0].pin_memory(), self.boxes[1].pin_memory()) if self.boxes else None
         return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory(), boxes=boxes)
 
 
 def open_volume(prepared: Prepared, case: str) -> Volume:
-    """Map a case into memory."""
+    """Memory-map a prepared case."""
     voxels = open_foreground(prepared, case)
     found = [np.concatenate([voxels[index] for index in members]) for members in prepared.labelling.members]
     return Volume(*open_case(prepared, case), tuple(each for each in found if len(each)))
 
 
 class PatchSource:
-    """Batches of random patches; batch number n is a function of the seed and n alone, so training can resume.
+    """Batches of random patches; batch n depends only on the seed and n, so a training can resume at any batch.
 
-    Volumes are read and cut on the CPU. On CUDA the batch is augmented there, from pinned memory copied
-    asynchronously; on the CPU both are done in a thread beside the training.
+    A thread reads and cuts the next batch on the CPU while the current one trains. A CUDA device augments its batches
+    itself, after an asynchronous copy from pinned memory; for training on the CPU the same thread augments them.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class PatchSource:
         self.training, self.augment, self.seed = training, training.augment, seed
 
     def batches(self, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield batches `first` to `last - 1`; the next one is prepared while the present one trains.
+        """Yield batches `first` to `last - 1`; a thread prepares the next batch while the current one trains.
 
         Shapes: images (B, C, D, H, W) and labels (B, 1, D, H, W), both float32 on the training's device.
         """
@@ -103,37 +103,37 @@ class PatchSource:
                 ready = coming.result()
                 if number + 1 < last:
                     coming = worker.submit(self._prepare, number + 1)
-                yield self._finish(ready) if isinstance(ready, Cut) else ready
+                yield self._finish(ready) if isinstance(ready, CutBatch) else ready
 
     def batch_at(self, number: int) -> tuple[Tensor, Tensor]:
-        """Make one batch."""
-        return self._finish(self.cut_at(number))
+        """Return one augmented batch."""
+        return self._finish(self.cut_batch(number))
 
-    def _prepare(self, number: int) -> Cut | tuple[Tensor, Tensor]:
-        """Do what can be done beside the training: all on the CPU, the cutting alone for CUDA."""
-        cut = self.cut_at(number)
+    def _prepare(self, number: int) -> CutBatch | tuple[Tensor, Tensor]:
+        """Do the thread's part of a batch: everything for the CPU, only the cutting for CUDA."""
+        cut = self.cut_batch(number)
         return cut.pinned() if self.device.type == "cuda" else self._finish(cut)
 
-    def cut_at(self, number: int) -> Cut:
-        """Draw what batch `number` holds and cut it out of the volumes."""
+    def cut_batch(self, number: int) -> CutBatch:
+        """Draw the samples of batch `number` and cut them out of the volumes."""
         samples = self._samples(number)
-        turned = tuple(place for place, each in enumerate(samples) if each.parameters.affine is not None)
+        resampled = tuple(index for index, each in enumerate(samples) if each.parameters.affine is not None)
         channels = len(samples[0].volume.image)
         images = np.zeros((len(samples), channels, *self.patch), dtype=np.float32)
         labels = np.zeros((len(samples), 1, *self.patch), dtype=np.float32)
-        for place, sample in enumerate(samples):
-            if place not in turned:
-                images[place], labels[place] = self._patch(sample, sample.corner, self.patch, outside=0)
-        boxes = self._boxes([samples[place] for place in turned]) if turned else None
+        for index, sample in enumerate(samples):
+            if index not in resampled:
+                images[index], labels[index] = self._patch(sample, sample.corner, self.patch, outside=0)
+        boxes = self._boxes([samples[index] for index in resampled]) if resampled else None
         drawn = tuple(each.parameters for each in samples)
         present = _present(boxes[1]) if boxes else ()
-        return Cut(torch.from_numpy(images), torch.from_numpy(labels), boxes, turned, present, drawn)
+        return CutBatch(torch.from_numpy(images), torch.from_numpy(labels), boxes, resampled, present, drawn)
 
     def _boxes(self, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
-        """Cut what the turned patches show, in boxes of one size around their centres."""
+        """Cut boxes of one size that contain all that the rotated and scaled patches show, around their centres."""
         affines = [each.parameters.affine for each in samples if each.parameters.affine is not None]
         limit = rotation_limit(self.augment.rotation, self.patch)
-        box = box_around(affines, patch=self.patch, limit_degrees=limit)
+        box = box_size(affines, patch=self.patch, limit_degrees=limit)
         found = []
         for sample in samples:
             d, h, w = (at - (wide - own) // 2 for at, wide, own in zip(sample.corner, box, self.patch, strict=True))
@@ -143,33 +143,37 @@ class PatchSource:
 
     def _patch(self, sample: Sample, corner: Triple, size: Triple, *, outside: int) -> tuple[Array, Array]:
         image, label = _cut(sample.volume, corner, size, outside=outside)
-        return change_lightly(mirror(image, sample.flipped), sample.light), mirror(label, sample.flipped)
+        return apply_light(mirror(image, sample.flipped), sample.light), mirror(label, sample.flipped)
 
-    def _finish(self, cut: Cut) -> tuple[Tensor, Tensor]:
-        """Bring a cut batch to the device and augment it there."""
+    def _finish(self, cut: CutBatch) -> tuple[Tensor, Tensor]:
+        """Copy a cut batch to the device and augment it there."""
         images = cut.images.to(self.device, non_blocking=True)
         labels = cut.labels.to(self.device, non_blocking=True)
         if cut.boxes is not None:
             affines = [drawn.affine for drawn in cut.drawn if drawn.affine is not None]
             boxes = [each.to(self.device, non_blocking=True) for each in cut.boxes]
-            places = list(cut.turned)
-            images[places], labels[places] = resample(
+            indices = list(cut.resampled)
+            images[indices], labels[indices] = resample(
                 boxes[0], boxes[1], affines, patch=self.patch, present=cut.present
             )
         return change_intensities(images, cut.drawn), labels
 
     def _samples(self, number: int) -> list[Sample]:
-        """Draw a batch: the light recipe from one stream, as it always was, others sample by sample."""
+        """Draw a batch's samples.
+
+        The light recipe draws a whole batch from one generator, so that studies begun with it stay reproducible; other
+        recipes use a generator per sample.
+        """
         training, count = self.training, self.training.batch
         light = training.recipe.startswith("light")
         whole = np.random.default_rng((self.seed, number))
         samples = []
-        for place in range(count):
-            own = np.random.default_rng((self.seed, number, 1 + place))
+        for index in range(count):
+            own = np.random.default_rng((self.seed, number, 1 + index))
             rng = whole if light else own
             volume = self.volumes[rng.integers(len(self.volumes))]
             if training.foreground_at == "centre":
-                corner = self._corner_around(volume, rng, forced=place >= round(count * (1 - training.foreground)))
+                corner = self._corner_around(volume, rng, forced=index >= round(count * (1 - training.foreground)))
             else:
                 corner = self._corner(volume, rng)
             flipped = draw_flips(self.augment, rng)
@@ -182,7 +186,7 @@ class PatchSource:
         return samples
 
     def _corner(self, volume: Volume, rng: np.random.Generator) -> Triple:
-        """Choose a patch within the volume: around a voxel of a random foreground class, or anywhere."""
+        """Choose a patch inside the volume that contains a voxel of a random foreground class, or any patch."""
         slack = [max(0, size - length) for size, length in zip(volume.label.shape, self.patch, strict=True)]
         if volume.foreground and rng.random() < self.training.foreground:
             centre = _foreground_voxel(volume, rng)
@@ -195,9 +199,9 @@ class PatchSource:
         return self._centred(volume, corner)
 
     def _corner_around(self, volume: Volume, rng: np.random.Generator, *, forced: bool) -> Triple:
-        """Choose a patch as nnU-Net does: centred on a voxel of a random foreground class where forced, else anywhere.
+        """Choose a patch as nnU-Net does: if `forced`, centred on a voxel of a random foreground class, else anywhere.
 
-        A forced patch may reach beyond the volume's far sides, not beyond its near ones.
+        A forced patch may extend beyond the high end of an axis, never below index 0.
         """
         if forced and volume.foreground:
             centre = _foreground_voxel(volume, rng)
@@ -208,16 +212,16 @@ class PatchSource:
         return self._centred(volume, corner)
 
     def _centred(self, volume: Volume, corner: Sequence[int]) -> Triple:
-        """Put the volume into the patch's middle along axes on which it is shorter."""
+        """Centre the volume in the patch along axes where the volume is shorter."""
         gaps = [max(0, length - size) for size, length in zip(volume.label.shape, self.patch, strict=True)]
         d, h, w = (-(gap // 2) if gap else at for at, gap in zip(corner, gaps, strict=True))
         return d, h, w
 
 
 def _present(labels: Tensor) -> tuple[int, ...]:
-    """Return the labels beside 0, OUTSIDE among them, in ascending order."""
+    """Return the nonzero labels in ascending order; OUTSIDE counts as one."""
     counts = torch.bincount((labels.flatten() - OUTSIDE).int())
-    return tuple(value for place in counts.nonzero().flatten().tolist() if (value := place + OUTSIDE))
+    return tuple(value for shifted in counts.nonzero().flatten().tolist() if (value := shifted + OUTSIDE))
 
 
 def _foreground_voxel(volume: Volume, rng: np.random.Generator) -> NDArray[np.int32]:
@@ -227,16 +231,16 @@ def _foreground_voxel(volume: Volume, rng: np.random.Generator) -> NDArray[np.in
 
 
 def _cut(volume: Volume, corner: Triple, size: Triple, *, outside: int) -> tuple[Array, Array]:
-    """Cut a box out; beyond the volume images are 0 (the mean intensity), labels `outside`."""
+    """Cut a box out of a volume; outside it the image is 0 (the mean intensity) and the label is `outside`."""
     image = np.zeros((len(volume.image), *size), dtype=np.float32)
     label = np.full((1, *size), outside, dtype=np.float32)
-    inside: list[slice] = []
-    there: list[slice] = []
+    source: list[slice] = []
+    target: list[slice] = []
     for at, length, own in zip(corner, size, volume.label.shape, strict=True):
         first, last = max(at, 0), min(at + length, own)
-        inside.append(slice(first, max(first, last)))
-        there.append(slice(first - at, max(first, last) - at))
-    d, h, w = inside
-    image[:, there[0], there[1], there[2]] = volume.image[:, d, h, w]
-    label[0, there[0], there[1], there[2]] = volume.label[d, h, w]
+        source.append(slice(first, max(first, last)))
+        target.append(slice(first - at, max(first, last) - at))
+    d, h, w = source
+    image[:, target[0], target[1], target[2]] = volume.image[:, d, h, w]
+    label[0, target[0], target[1], target[2]] = volume.label[d, h, w]
     return image, label

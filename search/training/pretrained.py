@@ -1,4 +1,4 @@
-"""Initialise a network's timm encoders with timm's published weights, which timm fetches itself."""
+"""Initialise timm encoders with the weights that timm publishes; timm downloads them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from space.space import Space
 from space.timm_info import PREFIX, is_timm
 
 
-class Unavailable(RuntimeError):
-    """Weights that timm can't fetch; the message names them and the remedies."""
+class WeightsUnavailable(RuntimeError):
+    """timm can't fetch a model's weights; the message names the model and what to do."""
 
 
-def start_from_pretrained(network: Network, architecture: Architecture) -> None:
-    """Load timm's published weights into a network's encoders if the architecture has `pretrained`.
+def load_pretrained_encoders(network: Network, architecture: Architecture) -> None:
+    """Load timm's published weights into a network's encoders if the architecture sets `pretrained`.
 
-    timm adapts the first layer to the image's channels. Raises Unavailable if it can't fetch the weights.
+    timm adapts the first layer to the number of image channels. Raises WeightsUnavailable.
     """
     if not architecture.get("pretrained"):
         return
@@ -30,30 +30,29 @@ def start_from_pretrained(network: Network, architecture: Architecture) -> None:
 
 
 def fetch(name: str, in_channels: int, *, levels: int) -> dict[str, object]:
-    """Return the published weights of a timm model, adapted to the input channels. Raises Unavailable."""
+    """Return the published weights of a timm model, adapted to the input channels. Raises WeightsUnavailable."""
     from space.timm_encoder import make_timm
 
     try:
         return dict(make_timm(name, in_channels, levels=levels, pretrained=True).state_dict())
-    except (
-        Exception
-    ) as error:  # timm passes on the errors of its downloader, its cache and torch, without a common base
+    # timm passes on errors of its downloader, its cache and torch, which share no base class
+    except Exception as error:
         lines = str(error).strip().splitlines()
-        raise Unavailable(
+        raise WeightsUnavailable(
             f"can't fetch the pretrained weights of {name} ({lines[0] if lines else type(error).__name__}); "
             "download them once to the Hugging Face cache (HF_HOME), or set pretrained: false"
         ) from error
 
 
 def require_pretrained(space: Space) -> None:
-    """Fetch all weights that a study may need before it starts. Raises UserError listing those unavailable."""
+    """Fetch all weights that a study may need, before it starts. Raises UserError naming each that is unavailable."""
     choices = {axis.name: axis.choices for axis in space.axes}
     problems = []
     for encoder in choices["encoder"] if True in choices.get("pretrained", ()) else ():
         if isinstance(encoder, str) and is_timm(encoder):
             try:
                 fetch(encoder.removeprefix(PREFIX), space.context.in_channels, levels=1)
-            except Unavailable as error:
+            except WeightsUnavailable as error:
                 problems.append(str(error))
     if problems:
         raise UserError(problems)

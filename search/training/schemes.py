@@ -1,4 +1,4 @@
-"""Training schemes: which part of a network trains when, on which patch, by which step."""
+"""Training schemes: single, two-patch (meU-net) and cascade, each as a list of phases."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from space.place import down_place
 from space.pooling import Triple
 from space.unet import UNet
 
-AddGradients = Callable[[Tensor, Tensor], Tensor]  # images and labels of a patch, to the loss; gradients are added up
+AddGradients = Callable[[Tensor, Tensor], Tensor]  # (images, labels) to the loss; accumulates the gradients
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One network's training: the first and only one, or one of a cascade's.
+    """The training of one network: a single network has one phase, a cascade has one per network.
 
-    `trained` holds the weights that change, `predicts` is what segments meanwhile, `patch` is what a step is given.
+    `trained` holds the weights that change, `predicts` is the network that validation runs during the phase, and
+    `patch` (D, H, W) is the size of the patches that a step takes.
     """
 
     trained: UNet
@@ -37,7 +38,7 @@ class Phase:
 def make_phases(
     network: Network, *, patch: Triple, training: Training, labelling: Labelling | None = None
 ) -> tuple[Phase, ...]:
-    """Return a network's phases, in their order; the labelling says what the loss compares."""
+    """Return a network's phases in training order; the labelling gives the loss its regions and ignored index."""
     loss = make_loss(training, labelling)
     if isinstance(network, Cascade):
         *firsts, second = network.networks().values()
@@ -47,9 +48,9 @@ def make_phases(
 
 
 def phase_at(epoch: int, *, epochs: int, phases: int) -> tuple[int, int, int]:
-    """Return (phase, its first epoch, its end) of an epoch counted from 0: the epochs are shared evenly.
+    """Return (phase, its first epoch, the epoch after its last) for an epoch counted from 0.
 
-    A cascade's networks share the study's epochs, so that every trial of a study trains equally long.
+    A cascade's networks divide the study's epochs evenly, so every trial of a study trains equally long.
     """
     ends = [epochs * (number + 1) // phases for number in range(phases)]
     phase = next(number for number, end in enumerate(ends) if epoch < end)
@@ -57,7 +58,7 @@ def phase_at(epoch: int, *, epochs: int, phases: int) -> tuple[int, int, int]:
 
 
 def training_step(phase: Phase, optimiser: Optimizer, *, images: Tensor, labels: Tensor, training: Training) -> Tensor:
-    """Do one step on images (B, C, D, H, W) and labels (B, 1, D, H, W) of the phase's patch; return the loss."""
+    """Run one optimiser step on images (B, C, D, H, W) and labels (B, 1, D, H, W); return the loss."""
     optimiser.zero_grad(set_to_none=True)
     loss = phase.add_gradients(images, labels)
     nn.utils.clip_grad_norm_(phase.trained.parameters(), training.clip_gradient)
@@ -86,7 +87,7 @@ def _supervised(network: Network, training: Training, loss_of: SupervisedLoss) -
 
 
 def _two_patches(network: UNet, patch: Triple, training: Training, loss_of: SupervisedLoss) -> AddGradients:
-    """meU-net's step (blocks/meunet.py); the loss that is returned is the mean of the two patches'."""
+    """Return meU-net's step (`blocks.meunet.two_patch_step`); its loss is the mean over the two patches."""
     parts = two_patch_network(network)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -108,7 +109,7 @@ def _triple(sizes: Sequence[int]) -> Triple:
 
 
 def two_patch_network(network: UNet) -> TwoPatchNetwork:
-    """Return the three ways through a `two-patch` network that `blocks.meunet.two_patch_step` takes."""
+    """Return the parts of a `two-patch` network that `blocks.meunet.two_patch_step` needs. Raises ValueError."""
     if network.expansion is None:
         raise ValueError("two-patch training needs a network built with stages: two-patch")
     level = network.down[1]
@@ -116,7 +117,7 @@ def two_patch_network(network: UNet) -> TwoPatchNetwork:
 
     def first_level(image: Tensor) -> Tensor:
         features: Tensor = pool(network.attend(down_place(0, network.levels), network.down[0](image)))
-        return features  # (B, C, D/2, H/2, W/2): all that the expanded patch keeps of full resolution
+        return features  # (B, C, D/2, H/2, W/2)
 
     def deeper(features: Tensor) -> Tensor:
         x = network.attend(down_place(1, network.levels), unit(features))

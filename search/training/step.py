@@ -1,4 +1,4 @@
-"""What an optimiser step is made of: loss over the supervised levels, optimiser, learning rate, precision."""
+"""The parts of a training step: deeply supervised loss, optimiser, learning rate, precision, memory format."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from search.config.schema import Training
 from search.data.labelling import Labelling
 from space.build import Network
 
-SMOOTH = 1e-5  # of the soft Dice, as nnU-Net has it
-LAYOUT = torch.channels_last_3d  # of weights and images: convolutions take a third to a half less time on CPUs
+SMOOTH = 1e-5  # added to numerator and denominator of the soft Dice, as in nnU-Net
+MEMORY_FORMAT = torch.channels_last_3d  # convolutions take a third to a half less time on CPUs
 
 
 class SupervisedLoss(nn.Module):
-    """Dice over the foreground plus cross-entropy, at each supervised level, each half the weight of the one above.
+    """Soft Dice loss of the foreground plus cross-entropy, deeply supervised as in nnU-Net (Isensee et al., 2021).
 
-    Deep supervision as in nnU-Net (weights 1, 1/2, 1/4, ..., normalised); labels are reduced to a level's size by
-    nearest neighbour. Without `lowest_head` the coarsest of several levels has no weight; `batch_dice` sums over the
-    batch before the quotient is formed. Logits of `regions` (the class indices of each) are compared one by one, by
-    sigmoid. Voxels of the index `ignored` don't count.
+    Level weights are 1, 1/2, 1/4, ..., normalised; without `lowest_head` the coarsest of several levels has weight 0.
+    Labels are resized to a level by nearest neighbour. `batch_dice` sums over the batch before dividing. With `regions`
+    (class indices of each), each region has its own sigmoid and binary cross-entropy. Voxels labelled `ignored` are
+    left out.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class SupervisedLoss(nn.Module):
         self.batch_dice, self.lowest_head, self.regions, self.ignored = batch_dice, lowest_head, regions, ignored
 
     def forward(self, outputs: list[Tensor], labels: Tensor) -> Tensor:
-        """Logits (B, K, d, h, w) a level, full resolution first, and labels (B, 1, D, H, W) to a scalar."""
+        """Map logits (B, K, d, h, w) per level, full resolution first, and labels (B, 1, D, H, W) to a scalar."""
         if not self.lowest_head:
             outputs = outputs[: max(1, len(outputs) - 1)]
         weights = [0.5**level for level in range(len(outputs))]
@@ -52,7 +52,7 @@ class SupervisedLoss(nn.Module):
         return total
 
     def _level(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits (B, K, d, h, w) and labels (B, d, h, w), where float stands for whole numbers, to a scalar."""
+        """Map logits (B, K, d, h, w) and labels (B, d, h, w), class indices stored as floats, to a scalar."""
         known = None if self.ignored is None else labels != self.ignored  # (B, d, h, w)
         if self.regions:
             return self._of_regions(logits, labels, known)
@@ -70,22 +70,23 @@ class SupervisedLoss(nn.Module):
             entropy.mean() if known is None else _mean(entropy, known)
         )
 
-    def _dice(self, shares: Tensor, target: Tensor, known: Tensor | None) -> Tensor:
-        """Return 1 minus the soft Dice of shares and target (B, K, d, h, w), over the classes' mean."""
+    def _dice(self, probabilities: Tensor, target: Tensor, known: Tensor | None) -> Tensor:
+        """Return 1 minus the soft Dice of probabilities and target (B, K, d, h, w), averaged over the classes."""
         if known is not None:
-            shares, target = shares * known[:, None], target * known[:, None]
-        over = (0, 2, 3, 4) if self.batch_dice else (2, 3, 4)
-        common, both = (shares * target).sum(over), shares.sum(over) + target.sum(over)
-        return (1 - (2 * common + SMOOTH) / (both + SMOOTH)).mean()
+            probabilities, target = probabilities * known[:, None], target * known[:, None]
+        summed = (0, 2, 3, 4) if self.batch_dice else (2, 3, 4)
+        overlap = (probabilities * target).sum(summed)
+        total = probabilities.sum(summed) + target.sum(summed)
+        return (1 - (2 * overlap + SMOOTH) / (total + SMOOTH)).mean()
 
 
 def _mean(values: Tensor, known: Tensor) -> Tensor:
-    """Return the mean over the known voxels, 0 where there are none."""
+    """Return the mean over the known voxels, 0 if there are none."""
     return (values * known).sum() / known.sum().clamp(min=1)
 
 
 def make_loss(training: Training, labelling: Labelling | None = None) -> SupervisedLoss:
-    """Return the loss that the training names; without a labelling for classes that are all known."""
+    """Return the loss for a training; without a labelling, for exclusive classes and no ignored voxels."""
     return SupervisedLoss(
         batch_dice=training.batch_dice,
         lowest_head=training.lowest_head,
@@ -94,16 +95,16 @@ def make_loss(training: Training, labelling: Labelling | None = None) -> Supervi
     )
 
 
-def lay_out(network: Network) -> Network:
-    """Bring a network's convolution weights into LAYOUT, real or abstract (`Module.to` can't swap those)."""
+def to_memory_format(network: Network) -> Network:
+    """Convert convolution weights to MEMORY_FORMAT in place; unlike `Module.to`, also works on abstract tensors."""
     for parameter in network.parameters():
         if parameter.dim() == 5:
-            parameter.data = parameter.data.contiguous(memory_format=LAYOUT)
+            parameter.data = parameter.data.contiguous(memory_format=MEMORY_FORMAT)
     return network
 
 
 def make_optimiser(network: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """Return the optimiser that the training names, in its fused form: fewer passes and no temporaries."""
+    """Return the training's optimiser, fused: it needs fewer passes over memory and no temporaries."""
     if training.optimiser == "sgd":
         return torch.optim.SGD(
             network.parameters(),
@@ -119,7 +120,7 @@ def make_optimiser(network: nn.Module, training: Training) -> torch.optim.Optimi
 
 
 def learning_rate(training: Training, done: float) -> float:
-    """Return the rate after a share of the steps: polynomial decay of power 0.9 (nnU-Net), half a cosine, constant."""
+    """Return the rate after the fraction `done` of all steps: `poly` (power 0.9, as nnU-Net), `cosine` or constant."""
     if training.schedule == "poly":
         return float(training.learning_rate * (1 - done) ** 0.9)
     if training.schedule == "cosine":
@@ -128,14 +129,14 @@ def learning_rate(training: Training, done: float) -> float:
 
 
 def autocast(device: torch.device, training: Training) -> AbstractContextManager[object]:
-    """Return bfloat16 autocast where the training runs in it: asked for, or `auto` on CUDA."""
+    """Return the autocast context of a training: bfloat16 if it was requested, or with `auto` on CUDA."""
     if precision_name(device, training) == "float32":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
 
 
 def precision_name(device: torch.device, training: Training) -> Literal["float32", "bfloat16"]:
-    """Return the type that convolutions and matrix products run in."""
+    """Return the dtype of convolutions and matrix products."""
     if training.precision == "auto":
         return "bfloat16" if device.type == "cuda" else "float32"
     return training.precision

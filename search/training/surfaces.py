@@ -1,4 +1,4 @@
-"""How far a mask's surfaces are from the truth's: hd95 and surface Dice (MONAI), in mm on the case's own grid."""
+"""Surface metrics of a mask: hd95 and surface Dice (by MONAI), in mm on the case's own grid."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ def surface_scores(
     spacing_mm: tuple[float, float, float],
     tolerance_mm: float,
 ) -> tuple[Scores, Scores]:
-    """Return hd95 in mm and the surface Dice of each class or region, given by its class indices, in (X, Y, Z).
+    """Return (hd95 in mm, surface Dice) of each class or region, for mask and truth (X, Y, Z).
 
-    None where both are empty. Where one is, no distance exists: hd95 is the volume's diagonal, the surface Dice 0.
+    `members` lists the class indices of each class or region. A score is None if the class is empty in both. If it is
+    empty in only one, no distance is defined: hd95 is then the volume's diagonal and the surface Dice 0.
     """
     diagonal = math.hypot(*(size * step for size, step in zip(truth.shape, spacing_mm, strict=True)))
     distances: list[float | None] = []
@@ -47,7 +48,7 @@ def surface_scores(
 
 
 def _around(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Cut both to the box around their union, a voxel of margin where there is one: far from it nothing counts."""
+    """Crop both to the bounding box of their union plus one voxel; the scores don't depend on anything beyond it."""
     box = []
     for axis in range(3):
         filled = np.flatnonzero((one | other).any(axis=tuple(each for each in range(3) if each != axis)))

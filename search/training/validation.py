@@ -1,4 +1,4 @@
-"""Dice on whole volumes, on the grid that the case came in: sliding window, back to the grid, then count."""
+"""Validation: sliding-window segmentation of whole volumes, scored on the grid of the original files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from search.data.geometry import mask_from_logits
 from search.data.labelling import Labelling
 from search.data.prepare import Prepared, open_case, open_truth
 from search.training.mirror import mirrored
-from search.training.step import LAYOUT, autocast
+from search.training.step import MEMORY_FORMAT, autocast
 from search.training.surfaces import surface_scores
 from search.trials.records import CaseDice, Job
 
@@ -31,7 +31,7 @@ def validate(
     last: bool,
     before_window: Callable[[], None] = lambda: None,
 ) -> tuple[CaseDice, ...]:
-    """Segment every validation case and score each foreground class; `last` adds surface scores, if the job asks."""
+    """Segment and score every validation case; with `last`, add surface metrics if the job requests them."""
     network.eval()
     found, labelling = [], prepared.labelling
     for case in job.task.validation:
@@ -71,16 +71,16 @@ def segment(
 def window_logits(
     network: nn.Module, batch: Tensor, *, job: Job, before_window: Callable[[], None] = lambda: None
 ) -> Tensor:
-    """Run the network over (1, C, D, H, W) in overlapping windows, Gaussian-weighted: (1, K, D, H, W).
+    """Return logits (1, K, D, H, W) for a batch (1, C, D, H, W), from overlapping windows with Gaussian weights.
 
-    Each window is mirrored along the training's `mirror` axes and the logits averaged. `before_window` is called before
-    each run of the network.
+    Each window's logits are averaged over mirrorings along `training.mirror`. `before_window` is called before each
+    forward pass.
     """
     inferer = SlidingWindowInferer(job.patch, sw_batch_size=1, overlap=job.training.overlap, mode="gaussian")
 
     def predict(window: Tensor) -> Tensor:
         before_window()
-        predicted: Tensor = network(window.contiguous(memory_format=LAYOUT))
+        predicted: Tensor = network(window.contiguous(memory_format=MEMORY_FORMAT))
         return predicted
 
     with torch.inference_mode(), autocast(batch.device, job.training):
@@ -89,7 +89,7 @@ def window_logits(
 
 
 def without_ignored(mask: NDArray[Any], truth: NDArray[Any], labelling: Labelling) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return both with background where nobody labelled the truth, so that nothing is scored there."""
+    """Return mask and truth with the truth's ignored voxels set to background in both, so they are not scored."""
     if labelling.ignored is None:
         return mask, truth
     known = truth != labelling.ignored
@@ -97,7 +97,7 @@ def without_ignored(mask: NDArray[Any], truth: NDArray[Any], labelling: Labellin
 
 
 def case_dice(mask: NDArray[Any], truth: NDArray[Any], *, members: Sequence[Sequence[int]]) -> tuple[float | None, ...]:
-    """Return the Dice of each class or region, given by its class indices; None where both are empty."""
+    """Return the Dice of each class or region, given by its class indices; None if mask and truth lack it."""
     scores: list[float | None] = []
     for indices in members:
         found, there = np.isin(mask, indices), np.isin(truth, indices)
@@ -107,7 +107,7 @@ def case_dice(mask: NDArray[Any], truth: NDArray[Any], *, members: Sequence[Sequ
 
 
 def mean_dice(cases: Sequence[CaseDice]) -> float:
-    """Average over the classes of each case, then over cases; 0 where nothing could be scored."""
+    """Average over the classes of each case, then over cases; 0 if nothing could be scored."""
     means = [np.mean(known) for case in cases if (known := [each for each in case.dice if each is not None])]
     mean = float(np.mean(means)) if means else 0.0
     return 0.0 if math.isnan(mean) else mean

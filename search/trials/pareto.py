@@ -72,12 +72,12 @@ def pareto_front(records: Sequence[Record], directions: Mapping[str, str]) -> li
     if not chosen:
         return []
     points = losses(chosen, directions)
-    kept = undominated(points)
+    kept = non_dominated(points)
     order = np.lexsort(points.T[::-1])
     return [chosen[index] for index in order if kept[index]]
 
 
-def undominated(points: Matrix) -> NDArray[np.bool_]:
+def non_dominated(points: Matrix) -> NDArray[np.bool_]:
     """Tell which rows, all columns to be minimised, no other row dominates; of equal rows the first."""
     kept: NDArray[np.bool_] = moocore.is_nondominated(points, keep_weakly=False)
     return kept

@@ -20,7 +20,7 @@ from setting import Setting
 from search.config.schema import Training
 from search.costs.live_bytes import LiveBytes
 from search.costs.memory import measure_training_memory, run_training_steps, training_memory_bytes
-from search.training.step import lay_out
+from search.training.step import to_memory_format
 from space.architecture import Architecture
 from space.build import build
 from space.canonical import Context
@@ -151,7 +151,7 @@ def traced(case: Case, setting: Setting, traces: dict[str, Any]) -> dict[str, An
     torch.cuda.empty_cache()
     began = time.perf_counter()
     with LiveBytes() as live, OperatorTrace(live) as trace:
-        network = lay_out(build(case.architecture, case.context)).to(setting.device)
+        network = to_memory_format(build(case.architecture, case.context)).to(setting.device)
         run_training_steps(network, case.context, case.training, device=setting.device)
     traces[case.label] = [list(asdict(each).values()) for each in trace.operators]
     largest = trace.largest()

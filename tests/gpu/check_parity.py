@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from blocks import BLOCKS
 from search.config.schema import Training
-from search.training.step import LAYOUT, autocast, lay_out
+from search.training.step import MEMORY_FORMAT, autocast, to_memory_format
 from space.build import build
 from space.canonical import Context
 from space.presets import PRESETS
@@ -56,7 +56,7 @@ def check_parity(setting: Setting, part: PartReport) -> None:
             torch.manual_seed(0)
             patch = (32, 64, 64) if name.startswith(("unetrpp", "meunet")) else (8, 64, 64)
             context = Context(patch, preset.context.spacing, preset.context.in_channels, preset.context.classes)
-            network = lay_out(build(narrowed(preset.architecture), context)).eval()
+            network = to_memory_format(build(narrowed(preset.architecture), context)).eval()
             images = torch.randn(1, context.in_channels, *patch)
             compare(network, images, name, setting, part, worst, kind="network")
     for key, error in worst.items():
@@ -73,7 +73,7 @@ def compare(
     a rectifier on the way changes it, on a CPU as well.
     """
     reference = outcome(module, x, "float32", torch.device("cpu"))
-    moved = lay_out(copy.deepcopy(module)).to(setting.device)
+    moved = to_memory_format(copy.deepcopy(module)).to(setting.device)
     for precision in LIMITS:
         found = outcome(moved, x, precision, setting.device)
         errors = [float((ours - its).norm() / its.norm()) for ours, its in zip(found, reference, strict=True)]
@@ -85,7 +85,7 @@ def compare(
 
 def outcome(module: nn.Module, x: Tensor, precision: str, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the output and the input's gradient under a fixed weighting of it, on the CPU in float32."""
-    leaf = x.to(device).clone(memory_format=LAYOUT).detach().requires_grad_()
+    leaf = x.to(device).clone(memory_format=MEMORY_FORMAT).detach().requires_grad_()
     with autocast(device, Training(precision=precision)):
         out = module(leaf)
     weighting = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(device)

@@ -20,7 +20,7 @@ from search.data.prepare import load_prepared
 from search.runner.evaluate import _train_epoch
 from search.training.patches import PatchSource
 from search.training.schemes import make_phases, training_step
-from search.training.step import LAYOUT, lay_out, make_optimiser, precision_name
+from search.training.step import MEMORY_FORMAT, make_optimiser, precision_name, to_memory_format
 from space.build import build
 from space.presets import PRESETS
 
@@ -72,12 +72,12 @@ def compare_block(
     case: Case, step: Callable, bfloat16: bool, setting: Setting, part: PartReport, *, repeats: int
 ) -> None:
     """Note the seconds and bytes of a block and of its transcription."""
-    block = lay_out(case.block).to(setting.device)
+    block = to_memory_format(case.block).to(setting.device)
     shape = tuple(min(size, 16) if setting.tiny and place > 1 else size for place, size in enumerate(case.shape))
     if setting.tiny and "EPA" in case.name:
         return
     x = torch.randn(shape, device=setting.device)
-    x = x.contiguous(memory_format=LAYOUT) if x.dim() == 5 else x
+    x = x.contiguous(memory_format=MEMORY_FORMAT) if x.dim() == 5 else x
     cotangent = torch.randn_like(x)
     if setting.tiny and "CSAM" in case.name:
         x, cotangent = (each.repeat(1, 1, 2, 1, 1)[:, :, :20] for each in (x, cotangent))
@@ -102,7 +102,7 @@ def check_norms(setting: Setting, part: PartReport) -> None:
     """Time each norm with its gradients, channels last, beside a copy of the same volume."""
     shape = (2, 4, 4, 8, 8) if setting.tiny else (2, 32, 16, 160, 160)
     for dtype in (torch.float32, torch.bfloat16):
-        x = torch.randn(shape, device=setting.device, dtype=dtype).contiguous(memory_format=LAYOUT)
+        x = torch.randn(shape, device=setting.device, dtype=dtype).contiguous(memory_format=MEMORY_FORMAT)
         grad = torch.randn_like(x)
         copy_s = timed(lambda x=x: x.clone(), setting, repeats=20)
         for name in NORMS:
@@ -120,7 +120,7 @@ def check_norms(setting: Setting, part: PartReport) -> None:
                     norm=name,
                     dtype=str(dtype).removeprefix("torch."),
                     out=str(out.dtype).removeprefix("torch."),
-                    channels_last=out.is_contiguous(memory_format=LAYOUT),
+                    channels_last=out.is_contiguous(memory_format=MEMORY_FORMAT),
                     step_ms=timed(step, setting, repeats=20) * 1e3,
                     copies=timed(step, setting, repeats=20) / copy_s,
                     peak_MiB=peak_bytes(step, setting) / 2**20,
@@ -133,7 +133,7 @@ def check_loop(setting: Setting, part: PartReport) -> None:
     plan = setting.plan("loop")
     (job,) = jobs(setting, plan, 1, epochs=1000, steps_per_epoch=2 if setting.tiny else 60)
     training = job.training
-    network = lay_out(build(job.architecture, plan.context)).to(setting.device)
+    network = to_memory_format(build(job.architecture, plan.context)).to(setting.device)
     (phase,) = make_phases(network, patch=job.patch, training=training)
     phase.trained.train()
     optimiser = make_optimiser(phase.trained, training)
@@ -142,7 +142,7 @@ def check_loop(setting: Setting, part: PartReport) -> None:
         prepared, cases=job.task.train, patch=phase.patch, training=training, seed=0, device=setting.device
     )
     images, labels = source.batch_at(0)
-    images = images.contiguous(memory_format=LAYOUT)
+    images = images.contiguous(memory_format=MEMORY_FORMAT)
     ratios = []
     for number in range(4):
         began = time.perf_counter()
@@ -173,11 +173,11 @@ def check_compile(setting: Setting, part: PartReport) -> None:
                 preset = PRESETS[name]
                 training = replace(Training(batch=1), patch=preset.context.patch)
                 torch.manual_seed(0)
-                network = lay_out(build(preset.architecture, preset.context)).to(setting.device).train()
+                network = to_memory_format(build(preset.architecture, preset.context)).to(setting.device).train()
                 (phase,) = make_phases(network, patch=preset.context.patch, training=training)
                 optimiser = make_optimiser(phase.trained, training)
                 images = torch.randn(1, preset.context.in_channels, *phase.patch, device=setting.device)
-                images = images.contiguous(memory_format=LAYOUT)
+                images = images.contiguous(memory_format=MEMORY_FORMAT)
                 labels = torch.zeros(1, 1, *phase.patch, device=setting.device)
                 if compiled:
                     network.compile()

@@ -66,7 +66,7 @@ class CheckpointSync:
         if self.storage is not None:
             self._copy_down(self._place(str(folder)), folder)
 
-    def drop_checkpoint(self, folder: Path) -> None:
+    def delete_checkpoints(self, folder: Path) -> None:
         """Delete a finished trial's checkpoints from the storage, once its record is written."""
         if self.storage is None:
             return

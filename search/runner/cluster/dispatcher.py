@@ -184,7 +184,7 @@ class Dispatcher:
         if measurement.fault != "storage":
             self.sync.pull_results(folder)
         self.driver.finish(record, measurement)
-        self.sync.drop_checkpoint(folder)
+        self.sync.delete_checkpoints(folder)
 
     def on_process_lost(self, trial: Any) -> None:
         """Write a lost attempt; Tune restarts the trial from its checkpoint."""

@@ -1,6 +1,6 @@
-"""Changes of intensity: pure functions of rows, one channel of one sample each, and of a value for each row.
+"""Intensity transforms: pure functions of rows (one channel of one sample each) and one parameter per row.
 
-Shapes: x is (N, D, H, W) and parameters are (N,) unless said otherwise. Nothing is changed in place.
+Shapes: x is (N, D, H, W) and parameters are (N,) unless stated otherwise. Inputs are never modified.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from torch import Tensor
 from torch.nn import functional
 
 TINY = 1e-7
-REACH = 3.0  # sigmas on each side of a blurred voxel
+REACH = 3.0  # truncation radius of the Gaussian, in sigmas
 
 
 def noise(x: Tensor, *, std: float, seed: int) -> Tensor:
-    """Add Gaussian noise to one sample (C, D, H, W); a seed's field differs between kinds of device."""
+    """Add Gaussian noise to one sample (C, D, H, W); the same seed gives other values on another device type."""
     generator = torch.Generator(x.device).manual_seed(seed)
     return x + std * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
 
 
 def brightness(x: Tensor, factor: Tensor) -> Tensor:
-    """Multiply."""
+    """Multiply the intensities by a factor."""
     return x * _column(factor)
 
 
 def contrast(x: Tensor, factor: Tensor) -> Tensor:
-    """Stretch around the mean, within the range that there was."""
+    """Scale the intensities about their mean, clipped to the original range."""
     flat = x.flatten(1)
     low, high = (_column(bound) for bound in torch.aminmax(flat, dim=1))
     mean = _column(flat.mean(1))
@@ -37,7 +37,7 @@ def contrast(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def gamma(x: Tensor, exponent: Tensor) -> Tensor:
-    """Raise the intensities, brought between 0 and 1, to a power; mean and standard deviation are kept."""
+    """Rescale to [0, 1], raise to a power, then restore range, mean and standard deviation."""
     flat = x.flatten(1)
     low, high = torch.aminmax(flat, dim=1, keepdim=True)
     span = high - low
@@ -48,12 +48,12 @@ def gamma(x: Tensor, exponent: Tensor) -> Tensor:
 
 
 def gamma_inverted(x: Tensor, exponent: Tensor) -> Tensor:
-    """As `gamma`, on the inverted image."""
+    """Apply `gamma` to the negated image and negate the result."""
     return -gamma(-x, exponent)
 
 
 def along_axes(x: Tensor, operators: Sequence[Tensor]) -> Tensor:
-    """Apply a linear operator (N, n, n) along each of D, H and W."""
+    """Apply linear operators along the axes: (N, D, D) along D, (N, H, H) along H, (N, W, W) along W."""
     rows, depth, height, width = x.shape
     along_d, along_h, along_w = operators
     x = along_d @ x.reshape(rows, depth, height * width)  # (N, D, H * W)
@@ -62,7 +62,7 @@ def along_axes(x: Tensor, operators: Sequence[Tensor]) -> Tensor:
 
 
 def blur_operators(sigmas: NDArray[np.float64], shape: Sequence[int]) -> list[NDArray[np.float32]]:
-    """Return, for sigmas (N, 3) in voxels, the operators of a Gaussian blur reflected at the border."""
+    """Return the operators of a Gaussian blur with reflecting borders, for sigmas (N, 3) in voxels."""
     found = []
     for axis, size in enumerate(shape):
         reach = int(np.ceil(REACH * sigmas[:, axis].max()))
@@ -80,16 +80,19 @@ def blur_operators(sigmas: NDArray[np.float64], shape: Sequence[int]) -> list[ND
 def low_resolution_operators(
     factors: NDArray[np.float64], shape: Sequence[int], *, spare_first: bool
 ) -> list[NDArray[np.float32]]:
-    """Return the operators that reduce by nearest neighbour and enlarge linearly, for factors of the size (N,)."""
+    """Return the operators that downsample by nearest neighbour and upsample linearly, for factors (N,) of the size.
+
+    `spare_first` leaves D at its resolution.
+    """
     found = []
     for axis, size in enumerate(shape):
         sizes = [size if spare_first and axis == 0 else max(1, round(size * factor)) for factor in factors.tolist()]
-        found.append(np.stack([_there_and_back(size, reduced) for reduced in sizes]))
+        found.append(np.stack([_down_and_up(size, reduced) for reduced in sizes]))
     return found
 
 
-def _there_and_back(size: int, reduced: int) -> NDArray[np.float32]:
-    """Return the operator (size, size) of a line, worked out by torch's own interpolation of unit lines."""
+def _down_and_up(size: int, reduced: int) -> NDArray[np.float32]:
+    """Return the operator (size, size) of one axis: torch's interpolations applied to the unit vectors."""
     units = torch.eye(size)[None]
     small = functional.interpolate(units, reduced, mode="nearest-exact")
     back = functional.interpolate(small, size, mode="linear", align_corners=False)[0]
@@ -98,7 +101,7 @@ def _there_and_back(size: int, reduced: int) -> NDArray[np.float32]:
 
 
 def _std(flat: Tensor) -> Tensor:
-    """Return the standard deviation of each row; a single voxel has none, so 0."""
+    """Return the standard deviation of each row, 0 for a single voxel."""
     return flat.std(1, keepdim=True, correction=min(1, flat.shape[1] - 1))
 
 

@@ -1,4 +1,4 @@
-"""The light recipe's changes of intensity, drawn and applied by NumPy as they always were, number by number."""
+"""The light recipe's intensity changes, in NumPy; the order of random draws is fixed, since studies depend on it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Light:
-    """One sample's scale, shift and noise, a field of the patch's shape."""
+    """One sample's intensity scale, shift and noise (C, D, H, W)."""
 
     scale: np.float32
     shift: np.float32
@@ -22,10 +22,9 @@ class Light:
 
 
 def draw_light(augment: Augment, rng: np.random.Generator, *, shape: tuple[int, ...] | None) -> Light:
-    """Draw a sample's changes; noise for a patch of `shape`, none without it.
+    """Draw one sample's parameters; no noise without a `shape`.
 
-    The same as MONAI's RandScaleIntensity, RandShiftIntensity and RandGaussianNoise in a sixth of their time: on a
-    few cores they took a tenth of the training steps that they ran beside.
+    Same distributions as MONAI's RandScaleIntensity, RandShiftIntensity and RandGaussianNoise, at a sixth of the time.
     """
     scale = np.float32(1 + augment.scale_intensity * rng.uniform(-1, 1))
     shift = np.float32(augment.shift_intensity * rng.uniform(-1, 1))
@@ -36,8 +35,8 @@ def draw_light(augment: Augment, rng: np.random.Generator, *, shape: tuple[int, 
     return Light(scale, shift, noise)
 
 
-def change_lightly(image: Array, light: Light) -> Array:
-    """Scale, shift and add the noise."""
+def apply_light(image: Array, light: Light) -> Array:
+    """Scale and shift an image (C, D, H, W), then add the noise."""
     changed = image * light.scale + light.shift
     if light.noise is not None:
         changed += light.noise

@@ -1,4 +1,4 @@
-"""What augmentation does to one sample, drawn from the sample's own generator, so in any order and on any machine."""
+"""Random augmentation parameters of one sample, drawn from its own generator, independent of order and machine."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.config.augment import Augment, Blur, LowResolution, Multiplier, Range
-from search.training.augment.spatial import Matrix, affine, in_plane, rotation_limit
+from search.training.augment.spatial import Matrix, affine, only_in_plane, rotation_limit
 
 Floats = NDArray[np.float64]
-MOST_SEED = 2**63 - 1
+MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """One sample's changes; None, or NaN for a channel, where there is none.
+    """One sample's augmentation parameters; None if a transform is not applied, NaN for a channel left unchanged.
 
-    `affine` maps offsets from the patch's centre to offsets in the volume, both (D, H, W) in voxels. The others hold a
-    value for each channel; blur a sigma for each channel and axis.
+    `affine` maps offsets from the patch's centre to offsets in the volume, both (D, H, W) in voxels. The intensity
+    transforms have a value per channel, and blur a sigma per channel and axis.
     """
 
     affine: Matrix | None
-    noise: tuple[float, int] | None  # standard deviation, and the seed of the field
-    blur: Floats | None  # (C, 3)
-    brightness: Floats | None  # (C,), as all below
+    noise: tuple[float, int] | None  # standard deviation and seed
+    blur: Floats | None  # (C, 3), in voxels
+    brightness: Floats | None  # (C,), like all below
     contrast: Floats | None
     low_resolution: Floats | None
     gamma_inverted: Floats | None
@@ -47,12 +47,12 @@ def draw(augment: Augment, rng: np.random.Generator, *, patch: tuple[int, int, i
 
 
 def draw_flips(augment: Augment, rng: np.random.Generator) -> tuple[int, ...]:
-    """Draw which of the axes (D, H, W) are mirrored."""
+    """Draw which axes of (D, H, W) to mirror."""
     return tuple("DHW".index(axis) for axis in augment.flip if rng.random() < 0.5)
 
 
 def _happens(part: Range, rng: np.random.Generator) -> bool:
-    """Draw even where the probability is 0: the other transforms then stay as they were."""
+    """Draw even if the probability is 0, so that switching a transform off doesn't change the others' draws."""
     return bool(rng.random() < part.p)
 
 
@@ -64,11 +64,11 @@ def _affine(augment: Augment, rng: np.random.Generator, patch: tuple[int, int, i
     if not (rotated or scaled):
         return None
     angles = angles if rotated else np.zeros(3)
-    return affine(angles, factor if scaled else 1.0, plane=in_plane(patch))
+    return affine(angles, factor if scaled else 1.0, plane=only_in_plane(patch))
 
 
 def _noise(augment: Augment, rng: np.random.Generator) -> tuple[float, int] | None:
-    happens, std, seed = rng.random() < augment.noise.p, rng.uniform(0, augment.noise.std), rng.integers(MOST_SEED)
+    happens, std, seed = rng.random() < augment.noise.p, rng.uniform(0, augment.noise.std), rng.integers(MAX_SEED)
     return (std, int(seed)) if happens else None
 
 
@@ -85,7 +85,7 @@ def _low_resolution(part: LowResolution, rng: np.random.Generator, channels: int
 
 
 def _multipliers(part: Multiplier, rng: np.random.Generator, channels: int) -> Floats | None:
-    """Draw below 1 half the time and above 1 otherwise, each over its part of the range."""
+    """Draw multipliers, with equal probability below and above 1, uniform over each part of the range."""
     happens = _happens(part, rng)
     below, shares = rng.random(channels) < 0.5, rng.random(channels)
     low = np.where(below & (part.low < 1), part.low, max(part.low, 1.0))

@@ -1,4 +1,4 @@
-"""The changes of a batch in nnU-Net's order, each applied at once to all channels that it was drawn for."""
+"""Intensity augmentation of a batch in nnU-Net's order; each transform runs once, on all affected channels."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 
 from search.training.augment import intensity
 from search.training.augment.parameters import Parameters
-from search.training.augment.spatial import in_plane
+from search.training.augment.spatial import only_in_plane
 
 
 def change_intensities(images: Tensor, drawn: Sequence[Parameters]) -> Tensor:
-    """Apply what was drawn for each sample of a batch (B, C, D, H, W); the batch may be changed in place."""
+    """Apply each sample's drawn intensity transforms to a batch (B, C, D, H, W), in place."""
     for number, each in enumerate(drawn):
         if each.noise is not None:
             std, seed = each.noise
             images[number] = intensity.noise(images[number], std=std, seed=seed)
     shape = images.shape[2:]
-    plane = in_plane((shape[0], shape[1], shape[2]))
+    plane = only_in_plane((shape[0], shape[1], shape[2]))
 
     def blur(x: Tensor, sigmas: NDArray[np.float64]) -> Tensor:
         return _along_axes(x, intensity.blur_operators(sigmas, shape))
@@ -43,23 +43,23 @@ def _apply(
     values: Sequence[NDArray[np.float64] | None],
     change: Callable[[Tensor, NDArray[np.float64]], Tensor],
 ) -> None:
-    """Change the rows (one channel of one sample each) that have values."""
+    """Apply a transform, in place, to the rows (one channel of one sample each) that have parameters."""
     channels = images.shape[1]
-    places, found = [], []
+    indices, parameters = [], []
     for sample, each in enumerate(values):
         for channel, value in enumerate(() if each is None else each):
             if not np.isnan(value).any():
-                places.append(sample * channels + channel)
-                found.append(value)
-    if not places:
+                indices.append(sample * channels + channel)
+                parameters.append(value)
+    if not indices:
         return
     rows = images.view(-1, *images.shape[2:])
-    chosen = torch.tensor(places, device=images.device)
-    rows[chosen] = change(rows[chosen], np.array(found))
+    chosen = torch.tensor(indices, device=images.device)
+    rows[chosen] = change(rows[chosen], np.array(parameters))
 
 
 def _with_values(change: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, NDArray[np.float64]], Tensor]:
-    """Give a change its values as a tensor beside its rows."""
+    """Wrap a transform so that it takes its parameters as a NumPy array."""
     return lambda x, values: change(x, torch.from_numpy(values).to(x.device, x.dtype))
 
 

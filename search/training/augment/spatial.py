@@ -1,4 +1,4 @@
-"""Rotation and scaling: one resampling of the batch, images linearly, labels by the largest share of a voxel."""
+"""Rotation and scaling of a batch in one resampling: images linearly, labels by the largest interpolation weight."""
 
 from __future__ import annotations
 
@@ -15,67 +15,68 @@ from search.config.augment import Rotation
 
 Matrix = NDArray[np.float64]  # (3, 3)
 Triple = tuple[int, int, int]
-THICK = 3.0  # a patch whose longest axis is over so many times its D is turned within the plane alone (nnU-Net)
-LONG = 1.5  # a single slice longer than so many times its width is turned little (nnU-Net)
-OUTSIDE = -1  # in labels: beyond the volume
-LARGEST_SCALE = 0.85  # a box is at most the turned patch over this (nnU-Net); beyond it is padding
-CLASSES_AT_ONCE = 16  # resampled in one call, for memory
+THICK = 3.0  # longest axis / D above which a patch is rotated only within the plane (nnU-Net)
+LONG = 1.5  # length / width above which a single slice is rotated by at most 15 degrees (nnU-Net)
+OUTSIDE = -1  # label of voxels outside the volume
+LARGEST_SCALE = 0.85  # a box is at most the rotated patch divided by this (nnU-Net); the rest is padding
+CLASSES_AT_ONCE = 16  # resampled in one call, to bound memory
 
 
-def in_plane(patch: Triple) -> bool:
-    """Say whether slices are so thick that a patch is turned and scaled within the plane alone."""
+def only_in_plane(patch: Triple) -> bool:
+    """Return whether slices are so thick that a patch is rotated and scaled only within the plane."""
     return max(patch) / patch[0] > THICK
 
 
 def rotation_limit(rotation: Rotation, patch: Triple) -> float:
-    """Return the largest angle in degrees: 30, or 180 in the plane, or 15 for a single slice that is long."""
+    """Return the largest angle in degrees; with `auto` 30, or 180 within the plane, or 15 for a long single slice."""
     if rotation.degrees != "auto":
         return rotation.degrees
-    if not in_plane(patch):
+    if not only_in_plane(patch):
         return 30.0
     plane = patch[1:]
     return 15.0 if patch[0] == 1 and max(plane) / min(plane) > LONG else 180.0
 
 
 def mirror(volume: NDArray[np.float32], axes: Sequence[int]) -> NDArray[np.float32]:
-    """Flip (C, D, H, W) along axes of (D, H, W)."""
+    """Flip a volume (C, D, H, W) along the given indices of (D, H, W)."""
     return np.flip(volume, tuple(1 + axis for axis in axes))
 
 
 def affine(angles: NDArray[np.float64], factor: float, *, plane: bool) -> Matrix:
-    """Return the rotation about D, then H, then W, of offsets scaled by a factor; `plane` keeps D as it is."""
+    """Return the matrix that scales offsets by a factor, then rotates about D, H and W; `plane` leaves D unchanged."""
     cos, sin = np.cos(angles), np.sin(angles)
     about_d = np.array([[1, 0, 0], [0, cos[0], -sin[0]], [0, sin[0], cos[0]]])
     if plane:
         return about_d @ np.diag([1, factor, factor])
     about_h = np.array([[cos[1], 0, sin[1]], [0, 1, 0], [-sin[1], 0, cos[1]]])
     about_w = np.array([[cos[2], -sin[2], 0], [sin[2], cos[2], 0], [0, 0, 1]])
-    turned: Matrix = about_w @ about_h @ about_d @ (np.eye(3) * factor)
-    return turned
+    matrix: Matrix = about_w @ about_h @ about_d @ (np.eye(3) * factor)
+    return matrix
 
 
-def box_around(affines: Sequence[Matrix], *, patch: Triple, limit_degrees: float) -> Triple:
-    """Return the box (D, H, W) that holds what the turned and scaled patches show, with the patch's parity.
+def box_size(affines: Sequence[Matrix], *, patch: Triple, limit_degrees: float) -> Triple:
+    """Return the size (D, H, W) of a box that contains the rotated and scaled patches, with the patch's parity.
 
-    It is at most the patch turned by the limit about one axis, over 0.85, as nnU-Net cuts it always.
+    The size is limited to the patch rotated by the limit about one axis, divided by 0.85: the box that nnU-Net always
+    cuts.
     """
-    shown = np.max([np.abs(matrix) @ np.array(patch) for matrix in affines], axis=0) + 2  # voxels beside the last
-    wide = _turned(patch, math.radians(limit_degrees))
-    needed = [min(math.ceil(size), math.ceil(most / LARGEST_SCALE)) for size, most in zip(shown, wide, strict=True)]
-    flat = [patch[0] if in_plane(patch) else needed[0], *needed[1:]]
+    shown = np.max([np.abs(matrix) @ np.array(patch) for matrix in affines], axis=0) + 2  # a voxel on each side
+    wide = _largest_extents(patch, math.radians(limit_degrees))
+    needed = [min(math.ceil(size), math.ceil(limit / LARGEST_SCALE)) for size, limit in zip(shown, wide, strict=True)]
+    flat = [patch[0] if only_in_plane(patch) else needed[0], *needed[1:]]
     sizes = [max(size, own) for size, own in zip(flat, patch, strict=True)]
     depth, height, width = (size + (size - own) % 2 for size, own in zip(sizes, patch, strict=True))
     return depth, height, width
 
 
-def _turned(patch: Triple, limit: float) -> list[float]:
-    """Return the largest extent of each axis when a patch is turned about one axis by at most the limit."""
+def _largest_extents(patch: Triple, limit: float) -> list[float]:
+    """Return the largest extent along each axis of a patch rotated about one axis by at most the limit (radians)."""
 
     def extent(own: int, other: int) -> float:
-        angle = min(limit, math.atan2(other, own))  # where the diagonal lies along the axis
+        angle = min(limit, math.atan2(other, own))  # the extent is largest when the diagonal lies along the axis
         return own * math.cos(angle) + other * math.sin(angle)
 
-    pairs = [(1, 2)] if in_plane(patch) else [(0, 1), (0, 2), (1, 2)]
+    pairs = [(1, 2)] if only_in_plane(patch) else [(0, 1), (0, 2), (1, 2)]
     extents = [float(size) for size in patch]
     for one, other in pairs:
         extents[one] = max(extents[one], extent(patch[one], patch[other]))
@@ -86,10 +87,10 @@ def _turned(patch: Triple, limit: float) -> list[float]:
 def resample(
     images: Tensor, labels: Tensor, affines: Sequence[Matrix], *, patch: Triple, present: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """Show boxes through affines: images (M, C, *box) and labels (M, 1, *box) to both of the patch's size.
+    """Resample boxes by affines: images (M, C, *box) and labels (M, 1, *box) to (M, C, *patch) and (M, 1, *patch).
 
-    `present` are the labels of the boxes beside 0. Beyond the box images and labels are 0. A voxel's label is the one
-    with the largest linear share, the lower one of equals; OUTSIDE becomes 0.
+    `present` lists the nonzero labels in the boxes. Outside the box, images and labels are 0. A voxel takes the label
+    with the largest interpolation weight, the lower one of equals; OUTSIDE becomes 0.
     """
     grid = _grid(affines, patch=patch, box=images.shape[2:], like=images)
     channels = images.shape[1]
@@ -105,7 +106,7 @@ def resample(
             seen, shown = shown[:, :channels], shown[:, channels:]
         if not len(values):
             return seen, torch.zeros_like(seen[:, :1])
-        background = background - shown.sum(1, keepdim=True)  # what no other label fills
+        background = background - shown.sum(1, keepdim=True)  # the weight that no other label has
         largest, place = shown.max(1, keepdim=True)  # (M, 1, *patch)
         chosen = torch.where(largest > best, values[place], chosen)
         best = torch.maximum(best, largest)
@@ -113,7 +114,7 @@ def resample(
 
 
 def _grid(affines: Sequence[Matrix], *, patch: Triple, box: Sequence[int], like: Tensor) -> Tensor:
-    """Return where each voxel of the patches lies in the boxes, as `grid_sample` takes it: (M, D, H, W, 3)."""
+    """Return the position of each patch voxel in its box, in `grid_sample`'s coordinates: (M, D, H, W, 3)."""
     theta = torch.from_numpy(_theta(affines, patch=patch, box=box)).to(like.device, like.dtype)
     lines = [(2 * torch.arange(size, device=like.device, dtype=like.dtype) + 1) / size - 1 for size in patch]
     d, h, w = (line.view([-1 if axis == own else 1 for axis in range(3)] + [1]) for own, line in enumerate(lines))
@@ -122,6 +123,6 @@ def _grid(affines: Sequence[Matrix], *, patch: Triple, box: Sequence[int], like:
 
 
 def _theta(affines: Sequence[Matrix], *, patch: Triple, box: Sequence[int]) -> NDArray[np.float64]:
-    """Return the affines between coordinates from -1 to 1, axes from W to D: (M, 3, 3)."""
+    """Return the affines in `grid_sample`'s coordinates (-1 to 1, axes ordered W, H, D): (M, 3, 3)."""
     scaled = [np.diag(2 / np.array(box)) @ matrix @ np.diag(np.array(patch) / 2) for matrix in affines]
     return np.stack(scaled)[:, ::-1, ::-1].copy()
