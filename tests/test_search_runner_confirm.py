@@ -16,11 +16,11 @@ from search.analysis.snapshot_reader import snapshot_of
 from search.analysis.statistics.pairs import compare_pairs
 from search.analysis.statistics.scores import case_differences, case_means
 from search.config import UserError, load_study
-from search.runner.confirm import confirm_study, to_confirm, wanted
+from search.runner.confirm import confirm_study, confirmation_requests, to_confirm
 from search.runner.local import LocalExecutor, run_study
 from search.runner.plan import make_plan
 from search.storage import read_records
-from search.trials.records import CaseDice, Costs, Measurement, Record, searched
+from search.trials.records import CaseDice, Costs, Measurement, Record, search_records
 from space.architecture import Architecture
 
 DIRECTIONS = {"dice": "maximize", "memory": "minimize"}
@@ -138,10 +138,10 @@ def test_top_selects_the_largest_contributions_and_too_many_folds_are_refused(fi
     everything = to_confirm(plan, records, top=None)
     assert len(to_confirm(plan, records, top=1)) == 1 and to_confirm(plan, records, top=99) == everything
     with pytest.raises(UserError, match="confirm: --folds 4: the study has only 3 folds"):
-        wanted(plan, everything, records, seeds=1, folds=4)
+        confirmation_requests(plan, everything, records, seeds=1, folds=4)
     with pytest.raises(UserError, match="there is nothing to confirm: no trial was trained to its end"):
         to_confirm(plan, [], top=None)
-    assert searched(records, seed=1, fold=0) == [each for each in records if (each.seed, each.fold) == (1, 0)]
+    assert search_records(records, seed=1, fold=0) == [each for each in records if (each.seed, each.fold) == (1, 0)]
 
 
 @pytest.mark.slow

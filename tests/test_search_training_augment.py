@@ -16,7 +16,7 @@ from search.runner.plan import make_plan
 from search.training.augment import intensity
 from search.training.augment.parameters import draw
 from search.training.augment.pipeline import change_intensities
-from search.training.augment.spatial import OUTSIDE, affine, box_size, in_plane, resample, rotation_limit
+from search.training.augment.spatial import OUTSIDE, affine, box_size, only_in_plane, resample, rotation_limit
 from search.training.patches import PatchSource
 
 CUBE = (16, 20, 24)
@@ -242,7 +242,7 @@ def test_many_classes_are_resampled_like_few():
      ((1, 64, 64), True, 180), ((1, 64, 128), True, 15)],
 )  # fmt: skip
 def test_thick_slices_are_turned_within_their_plane(patch, flat, degrees):
-    assert in_plane(patch) == flat
+    assert only_in_plane(patch) == flat
     assert rotation_limit(Rotation(), patch) == degrees
     matrix = draw(ALWAYS, np.random.default_rng(0), patch=patch, channels=1).affine
     assert (matrix[0].tolist() == [1, 0, 0] and matrix[:, 0].tolist() == [1, 0, 0]) == flat
@@ -252,7 +252,9 @@ def test_thick_slices_are_turned_within_their_plane(patch, flat, degrees):
 def test_a_box_holds_the_patch_and_has_its_parity(patch):
     limit = rotation_limit(Rotation(), patch)
     small = box_size([np.eye(3)], patch=patch, limit_degrees=limit)
-    large = box_size([affine(np.radians([30, 30, 30.0]), 1.4, plane=in_plane(patch))], patch=patch, limit_degrees=limit)
+    large = box_size(
+        [affine(np.radians([30, 30, 30.0]), 1.4, plane=only_in_plane(patch))], patch=patch, limit_degrees=limit
+    )
     for own, least, most in zip(patch, small, large, strict=True):
         assert own <= least <= most < 2 * own + 6 and (least - own) % 2 == (most - own) % 2 == 0
 

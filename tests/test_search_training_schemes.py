@@ -14,7 +14,7 @@ from search.runner.evaluate import context_of, evaluate, progress
 from search.runner.local import open_driver
 from search.runner.plan import make_plan
 from search.training.schemes import make_phases, phase_at
-from search.trials.records import Wanted
+from search.trials.records import TrainingRequest
 from space.build import build
 
 SCHEMES = ("two-patch", "cascade")
@@ -36,7 +36,9 @@ def driver(tmp_path_factory):
 def job_of(driver, folder, **decisions):
     space = driver.plan.space
     complete = space.complete(decisions)
-    record = driver.start(Wanted(space.architecture(complete), seed=0, fold=0, decisions=tuple(complete.items())))
+    record = driver.start(
+        TrainingRequest(space.architecture(complete), seed=0, fold=0, decisions=tuple(complete.items()))
+    )
     job = driver.job(record)
     return replace(job, folder=str(folder), training=replace(job.training, epochs=4, validate_every=2))
 

@@ -14,7 +14,7 @@ from search.config.schema import Halving
 from search.runner.local import run_study
 from search.runner.plan import make_plan
 from search.storage import read_records
-from search.trials.halving import best_rows, is_promoted, rungs, stop_reason
+from search.trials.halving import is_promoted, ranked_rows, rungs, stop_reason
 from search.trials.pareto import pareto_front
 from search.trials.records import Costs, Epoch, Measurement, Record
 from space.architecture import Architecture
@@ -42,7 +42,7 @@ def test_the_reduction_sets_how_many_continue_and_none_is_behind_a_trial_it_domi
     losses = np.random.default_rng(seed).integers(0, 6, size=(count, 3)).astype(float)
     on = [is_promoted(losses, which=row, reduction=float(reduction)) for row in range(count)]
     assert sum(on) == max(1, count // reduction)
-    place = {row: position for position, row in enumerate(best_rows(losses).tolist())}
+    place = {row: position for position, row in enumerate(ranked_rows(losses).tolist())}
     for one in range(count):
         for other in range(count):
             if (losses[one] <= losses[other]).all() and (losses[one] < losses[other]).any():
@@ -51,7 +51,7 @@ def test_the_reduction_sets_how_many_continue_and_none_is_behind_a_trial_it_domi
 
 def test_within_a_rank_isolated_trials_precede_crowded_ones():
     losses = np.array([[0.0, 1.0], [0.50, 0.50], [0.51, 0.49], [1.0, 0.0]])
-    assert set(best_rows(losses)[:2].tolist()) == {0, 3}
+    assert set(ranked_rows(losses)[:2].tolist()) == {0, 3}
 
 
 def trial(number, curve, memory, state="trained"):
@@ -71,7 +71,7 @@ def test_the_reason_names_rank_and_objectives():
     records = [trial(0, (0.5, 0.6), 100), trial(1, (0.6,), 90, "stopped"), trial(2, (0.7,), 80, "running")]
     worse = trial(3, (0.4,), 200, "running")
     assert verdict(records, worse) == (
-        "stopped after epoch 1: place 4 of 4 by Dice so far, training memory; the best 2 continue"
+        "stopped after epoch 1: ranked 4 of 4 by Dice so far, training memory; the best 2 continue"
     )
     assert verdict(records, trial(3, (0.4,), 10, "running")) is None  # the cheapest is on the front
     assert verdict([], worse) is None  # nobody to be compared with
@@ -106,7 +106,7 @@ def test_a_stopped_trial_is_pruned_counts_as_a_trial_and_is_never_on_the_front(t
     stopped = [record for record in outcome.records if record.state == "stopped"]
     assert stopped and all(len(record.measurement.epochs) == 1 for record in stopped)
     for record in stopped:
-        assert record.measurement.reason.startswith("stopped after epoch 1: place ")
+        assert record.measurement.reason.startswith("stopped after epoch 1: ranked ")
         assert record.measurement.costs and record.measurement.value("dice") is None
         assert not list((plan.folder / "trials" / f"{record.number:06d}").glob("*.pt"))
     assert not {record.number for record in pareto_front(outcome.records, plan.directions)} & {

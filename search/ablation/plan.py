@@ -10,7 +10,7 @@ from search.config import UserError
 from search.data.parallel import Progress
 from search.runner.plan import Plan, make_plan
 from search.storage.database import database_url
-from search.trials.records import Wanted
+from search.trials.records import TrainingRequest
 from space.architecture import Architecture
 from space.feasible import why_not
 
@@ -50,10 +50,12 @@ class AblationPlan:
         named = next(arm for arm in self.arms if arm.name == self.loaded.ablation.baseline)
         return next(arm for arm in self.arms if arm.name == (named.same_as or named.name))
 
-    def wanted(self, arm: Arm) -> list[Wanted]:
+    def requests(self, arm: Arm) -> list[TrainingRequest]:
         """List an arm's trainings, seed by seed."""
         ablation = self.loaded.ablation
-        return [Wanted(arm.architecture, seed, fold) for seed in ablation.seeds for fold in ablation.trained_folds]
+        return [
+            TrainingRequest(arm.architecture, seed, fold) for seed in ablation.seeds for fold in ablation.trained_folds
+        ]
 
 
 def make_ablation_plan(loaded: LoadedAblation, *, runs: Path, progress: Progress | None = None) -> AblationPlan:

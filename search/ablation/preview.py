@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search.ablation.plan import AblationPlan, Arm
-from search.ablation.results import all_still_wanted, results_of
+from search.ablation.results import open_requests_by_plan, results_of
 from search.ablation.run import ablation_device
 from search.config.objectives import COSTS, OBJECTIVES, show
 from search.config.units import show_seconds
@@ -45,7 +45,9 @@ def outlooks(plan: AblationPlan) -> list[Outlook]:
     here = ablation_device(plan)
     results, _ = results_of(plan, here)
     left = [
-        (number, each.architecture) for number, wanted in enumerate(all_still_wanted(plan, here)) for each in wanted
+        (number, each.architecture)
+        for number, requests in enumerate(open_requests_by_plan(plan, here))
+        for each in requests
     ]
     found = []
     for arm in plan.distinct:

@@ -17,7 +17,7 @@ from search.runner.plan import Plan
 from search.storage import read_records, read_studies
 from search.storage.identity import CONTENT, plain
 from search.storage.price_cache import Device
-from search.trials.records import Latency, Record, Wanted
+from search.trials.records import Latency, Record, TrainingRequest
 
 FREE_TRAINING = ("validate_every", "deadline")  # say when to look and when to give up, not what is learnt
 FREE_DATA = ("fold",)  # a record says its own
@@ -52,41 +52,41 @@ def results_of(plan: AblationPlan, device: Device) -> tuple[list[Result], list[M
     known = [(own_records(each), foreign_records(each, studies, device)) for each in plan.plans]
     for arm in plan.distinct:
         own, foreign = known[arm.plan]
-        for wanted in plan.wanted(arm):
-            found = trained(wanted, own)
-            taken = found or trained(wanted, [record for _, record in foreign])
+        for request in plan.requests(arm):
+            found = trained(request, own)
+            taken = found or trained(request, [record for _, record in foreign])
             if taken is None:
-                missing.append(Missing(arm.name, wanted.seed, wanted.fold, _why(wanted, own)))
+                missing.append(Missing(arm.name, request.seed, request.fold, _why(request, own)))
                 continue
             source = "" if found else next(name for name, record in foreign if record is taken)
-            results.append(Result(arm.name, wanted.seed, wanted.fold, taken, source))
+            results.append(Result(arm.name, request.seed, request.fold, taken, source))
     return results, missing
 
 
-def still_wanted(plan: AblationPlan, number: int, records: Iterable[Record]) -> list[Wanted]:
-    """List the trainings of one setting that no record gives: all arms of a seed before the next seed's."""
+def open_requests(plan: AblationPlan, number: int, records: Iterable[Record]) -> list[TrainingRequest]:
+    """List one setting's trainings that have no record yet: all arms with the first seed and fold, then the next."""
     done = {record.identity for record in records if record.state == "trained"}
-    arms = [plan.wanted(arm) for arm in plan.distinct if arm.plan == number]
+    arms = [plan.requests(arm) for arm in plan.distinct if arm.plan == number]
     return [each for together in zip(*arms, strict=True) for each in together if each.identity not in done]
 
 
-def all_still_wanted(plan: AblationPlan, device: Device) -> list[list[Wanted]]:
-    """List the trainings that are still to be done, of each setting."""
+def open_requests_by_plan(plan: AblationPlan, device: Device) -> list[list[TrainingRequest]]:
+    """List the trainings that are still missing, per setting."""
     studies = foreign_studies(plan)
     found = []
     for number, each in enumerate(plan.plans):
         foreign = [record for _, record in foreign_records(each, studies, device)]
-        found.append(still_wanted(plan, number, [*own_records(each), *foreign]))
+        found.append(open_requests(plan, number, [*own_records(each), *foreign]))
     return found
 
 
-def trained(wanted: Wanted, records: Iterable[Record]) -> Record | None:
-    """Return the first record that is this training, finished."""
-    return next((each for each in records if each.state == "trained" and each.identity == wanted.identity), None)
+def trained(request: TrainingRequest, records: Iterable[Record]) -> Record | None:
+    """Return the first record of this training that was trained; None without one."""
+    return next((each for each in records if each.state == "trained" and each.identity == request.identity), None)
 
 
-def _why(wanted: Wanted, records: Sequence[Record]) -> str:
-    tries = [each for each in records if each.identity == wanted.identity]
+def _why(request: TrainingRequest, records: Sequence[Record]) -> str:
+    tries = [each for each in records if each.identity == request.identity]
     if not tries:
         return "not run yet"
     times = "once" if len(tries) == 1 else f"{len(tries)} times"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from search.ablation.plan import AblationPlan
-from search.ablation.results import all_still_wanted, foreign_records, foreign_studies, still_wanted
+from search.ablation.results import foreign_records, foreign_studies, open_requests, open_requests_by_plan
 from search.runner.answers import Ask, Done, Train, Wait
 from search.runner.devices import resolve_device, resolve_threads
 from search.runner.driver import Executor, View, driver_lock, open_driver
@@ -44,7 +44,7 @@ def _ask(plan: AblationPlan, number: int, foreign: Sequence[Record]) -> Ask:
         running = {record.identity for record in records if record.state == "running"}
         left = [
             each
-            for each in still_wanted(plan, number, [*records, *foreign])
+            for each in open_requests(plan, number, [*records, *foreign])
             if each.identity not in running and tries[each.identity] <= plan.loaded.ablation.retries
         ]
         if not left:
@@ -58,7 +58,7 @@ def _ask(plan: AblationPlan, number: int, foreign: Sequence[Record]) -> Ask:
 
 def missing_count(plan: AblationPlan) -> int:
     """Return how many trainings are still to be done."""
-    return sum(map(len, all_still_wanted(plan, ablation_device(plan))))
+    return sum(map(len, open_requests_by_plan(plan, ablation_device(plan))))
 
 
 def ablation_device(plan: AblationPlan) -> Device:

@@ -15,7 +15,7 @@ from search.analysis.choose import Choice, choose
 from search.analysis.confirmation import Confirmed, confirmed_front
 from search.config import Study, UserError
 from search.config.objectives import OBJECTIVES, per_device
-from search.trials.pareto import best, knee, main_setting, non_dominated, volumes_so_far, worst_losses
+from search.trials.pareto import best, knee, most_frequent_setting, non_dominated, volumes_so_far, worst_losses
 from search.trials.records import Record, State
 from space.architecture import Value
 from space.canonical import Context
@@ -114,7 +114,7 @@ class Snapshot:
     @cached_property
     def setting(self) -> str:
         """The device, threads and precision of most trained trials' latencies; the others are not compared."""
-        return main_setting([each.device for each in self.trials if each.state == "trained"])
+        return most_frequent_setting([each.device for each in self.trials if each.state == "trained"])
 
     @property
     def left_out(self) -> str:

@@ -132,9 +132,9 @@ class Study:
         from search.api.running import make_executor
         from search.runner.run import run_study
 
-        wanted = trials or self.settings.search.trials
-        with showing(view, name=self.name, trials=wanted) as shown:
-            return run_study(self.plan, trials=wanted, view=shown, executor=executor or make_executor(self.plan))
+        planned = trials or self.settings.search.trials
+        with showing(view, name=self.name, trials=planned) as shown:
+            return run_study(self.plan, trials=planned, view=shown, executor=executor or make_executor(self.plan))
 
     def confirm(
         self,

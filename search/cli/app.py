@@ -20,8 +20,8 @@ for verbs in (start, searching, results, comparing, deploying):
     app.add_typer(verbs.app)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         print(f"voxnas {version('voxnas')}")

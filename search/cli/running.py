@@ -78,9 +78,9 @@ def following(name: str, *, trials: int = 0, quiet: bool = False, json: bool = F
 
 def run_trials(study: Study, trials: int | None, *, quiet: bool = False) -> None:
     """Run or resume a study under the live view."""
-    wanted = trials or study.settings.search.trials
-    with following(study.name, trials=wanted, quiet=quiet) as view:
-        outcome = study.run(trials=wanted, view=view)
+    planned = trials or study.settings.search.trials
+    with following(study.name, trials=planned, quiet=quiet) as view:
+        outcome = study.run(trials=planned, view=view)
     states = [record.state for record in outcome.records]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     say(f"{outcome.why} ({counts})")

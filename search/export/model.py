@@ -29,7 +29,7 @@ from search.runner.driver import View
 from search.runner.plan import Plan, prepared_data, require_unchanged, task_of
 from search.storage import read_records
 from search.training.checkpoint import save_tensors
-from search.trials.records import Job, searched
+from search.trials.records import Job, search_records
 
 CARD = "MODEL_CARD.md"
 STANDALONE = ("predict.py", "forms.py", "volumes.py", "windows.py")
@@ -77,7 +77,7 @@ def export(plan: Plan, pick: str, out: Path, *, packing: Packing = "trial", view
     """
     records = read_records(plan.url, plan.study.name)
     # Confirmations are not on the front; they are exported only by number
-    own = searched(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
+    own = search_records(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
     named = pick.isdecimal() and int(pick) not in {record.number for record in own}
     choice = choose(pick, records if named else own, plan.directions)
     require_unchanged(plan)  # a changed file may have another patch, spacing or fold than the network's training

@@ -23,7 +23,7 @@ from search.runner.plan import Plan, prepared_data, task_of
 from search.storage import STUDY_ID, read_study_attribute
 from search.training.checkpoint import ReplacedWeights, checkpoint_binding, delete_checkpoints, load_weights
 from search.trials.files import WEIGHTS, trial_folder
-from search.trials.records import CaseDice, Job, Measurement, Record, Wanted
+from search.trials.records import CaseDice, Job, Measurement, Record, TrainingRequest
 from space.architecture import Architecture
 from space.build import build
 from space.canonical import Context
@@ -162,7 +162,7 @@ def _folds(plan: Plan, record: Record, records: Sequence[Record], *, view: View)
     found = _by_fold(plan, record, records)
     seed, missing = plan.study.search.seed + 1, [fold for fold in range(len(plan.folds)) if fold not in found]
     if missing:
-        left = [Wanted(record.architecture, seed, fold, record.decisions) for fold in missing]
+        left = [TrainingRequest(record.architecture, seed, fold, record.decisions) for fold in missing]
         with driver_lock(plan):
             executor = LocalExecutor(plan)
             driver = open_driver(plan, view, executor)

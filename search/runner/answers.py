@@ -1,35 +1,35 @@
-"""Answers of an ask: a training to start, nothing now, or the reason why nothing is left."""
+"""Answers to an ask: a training to start, nothing for now, or the reason why nothing is left."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from search.trials.records import Record, Wanted
+from search.trials.records import Record, TrainingRequest
 
 
 @dataclass(frozen=True)
 class Train:
     """Start this training."""
 
-    wanted: Wanted
+    request: TrainingRequest
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Start nothing now: trials that run decide what comes next."""
+    """Start nothing yet: the next training depends on running trials."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """Start nothing more, for this reason."""
+    """Start no more trainings, for this reason."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Assigned:
-    """A running trial of the database that the executor has to work on."""
+    """A running trial of the database, assigned to the executor."""
 
     record: Record
 

@@ -10,9 +10,9 @@ from search.runner.answers import Done, Train
 from search.runner.driver import Executor, View, driver_lock, open_driver
 from search.runner.plan import Plan
 from search.storage import read_records
-from search.trials.halving import best_rows
+from search.trials.halving import ranked_rows
 from search.trials.pareto import losses, pareto_front
-from search.trials.records import Record, Wanted, searched
+from search.trials.records import Record, TrainingRequest, search_records
 
 
 def to_confirm(plan: Plan, records: Sequence[Record], *, top: int | None) -> list[Record]:
@@ -21,23 +21,25 @@ def to_confirm(plan: Plan, records: Sequence[Record], *, top: int | None) -> lis
     Raises UserError if the front is empty.
     """
     search = plan.study.search
-    front = pareto_front(searched(records, seed=search.seed, fold=plan.study.data.fold), plan.directions)
+    front = pareto_front(search_records(records, seed=search.seed, fold=plan.study.data.fold), plan.directions)
     if not front:
         raise UserError(["there is nothing to confirm: no trial was trained to its end within the budgets"])
     if top is None or top >= len(front):
         return front
-    chosen = set(best_rows(losses(front, plan.directions))[:top].tolist())
+    chosen = set(ranked_rows(losses(front, plan.directions))[:top].tolist())
     return [record for number, record in enumerate(front) if number in chosen]
 
 
-def wanted(plan: Plan, chosen: Sequence[Record], records: Sequence[Record], *, seeds: int, folds: int) -> list[Wanted]:
+def confirmation_requests(
+    plan: Plan, chosen: Sequence[Record], records: Sequence[Record], *, seeds: int, folds: int
+) -> list[TrainingRequest]:
     """List the missing trainings; seeds follow the search's own seed, folds start at its own fold."""
     search, own, count = plan.study.search, plan.study.data.fold, len(plan.folds)
     if folds > count:
         raise UserError([f"confirm: --folds {folds}: the study has only {count} folds"])
     existing = {record.identity for record in records if record.state != "over budget"}
     grid = [(search.seed + 1 + seed, (own + fold) % count) for seed in range(seeds) for fold in range(folds)]
-    asked = [Wanted(each.architecture, seed, fold, each.decisions) for seed, fold in grid for each in chosen]
+    asked = [TrainingRequest(each.architecture, seed, fold, each.decisions) for seed, fold in grid for each in chosen]
     return [each for each in asked if each.identity not in existing]
 
 
@@ -54,11 +56,11 @@ def confirm_study(plan: Plan, *, top: int | None, seeds: int, folds: int, view: 
         def ask(records: Sequence[Record]) -> Train | Done:
             if not chosen:  # chosen late: interrupted trials may still join the front
                 chosen.extend(to_confirm(plan, records, top=top))
-            for each in wanted(plan, chosen, records, seeds=seeds, folds=folds):
+            for each in confirmation_requests(plan, chosen, records, seeds=seeds, folds=folds):
                 if each.identity not in asked:  # an over-budget trial is not asked for again
                     asked.add(each.identity)
                     return Train(each)
-            return Done("all of the front is confirmed")
+            return Done("every point of the front is confirmed")
 
         with closing(driver), driver.store.heartbeat:
             executor.run(driver, ask)

@@ -25,7 +25,7 @@ from search.training.checkpoint import delete_checkpoints
 from search.trials.files import WEIGHTS, trial_folder
 from search.trials.halving import stop_reason
 from search.trials.pareto import hypervolume, latency_setting, pareto_front
-from search.trials.records import Epoch, Job, Measurement, Record, Wanted, searched
+from search.trials.records import Epoch, Job, Measurement, Record, TrainingRequest, search_records
 from space.plugins import keep_block_files
 
 LOGGER = logging.getLogger("voxnas.driver")
@@ -96,20 +96,20 @@ class Driver:
                 answer = ask(self.store.records())
                 if not isinstance(answer, Train):
                     return answer
-                record = self.start(answer.wanted)
+                record = self.start(answer.request)
                 if record.state == "running":
                     return Assigned(record)
 
-    def start(self, wanted: Wanted) -> Record:
+    def start(self, request: TrainingRequest) -> Record:
         """Write a new running trial with its costs; return it finished if those are over budget."""
         plan = self.plan
-        costs = self.pricer(wanted.architecture)
+        costs = self.pricer(request.architecture)
         record = Record(
             number=0,
-            architecture=wanted.architecture,
-            decisions=wanted.decisions,
-            seed=wanted.seed,
-            fold=wanted.fold,
+            architecture=request.architecture,
+            decisions=request.decisions,
+            seed=request.seed,
+            fold=request.fold,
             measurement=Measurement("running", costs=costs),
             started=now(),
             driver=self.store.me,
@@ -175,7 +175,7 @@ class Driver:
         if over:
             return Measurement("over budget", over, costs, seconds=measurement.seconds, versions=measurement.versions)
         search, training = self.plan.study.search, self.plan.training
-        at_rung = measurement.state == "running" and measurement.epochs and self.searched([record])
+        at_rung = measurement.state == "running" and measurement.epochs and self.search_records([record])
         if search.halving is None or not at_rung:
             return measurement
         why = stop_reason(
@@ -218,7 +218,7 @@ class Driver:
 
     def update_front(self) -> None:
         """Add newly trained trials to the front, and prune the weights of those that leave it."""
-        trained = [record for record in self.searched() if record.state == "trained"]
+        trained = [record for record in self.search_records() if record.state == "trained"]
         new = [record for record in trained if record.number not in self.known]
         self.known.update(record.number for record in new)
         rivals = [*self.front, *new]
@@ -237,10 +237,10 @@ class Driver:
         self.store.close()
         self.pricer.close()
 
-    def searched(self, records: Sequence[Record] | None = None) -> list[Record]:
+    def search_records(self, records: Sequence[Record] | None = None) -> list[Record]:
         """Return the search's own trials among some records (or all): no confirmations, no other folds."""
         found = self.store.records() if records is None else records
-        return searched(found, seed=self.plan.study.search.seed, fold=self.plan.study.data.fold)
+        return search_records(found, seed=self.plan.study.search.seed, fold=self.plan.study.data.fold)
 
 
 def open_driver(plan: Plan, view: View, executor: Executor) -> Driver:

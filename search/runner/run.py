@@ -16,7 +16,7 @@ from search.runner.driver import Driver, Executor, View, driver_lock, open_drive
 from search.runner.plan import Plan
 from search.runner.reference_point import first_networks, reference_point, require_feasible_budgets
 from search.training.pretrained import require_pretrained
-from search.trials.records import COUNTED, Record, Wanted, searched
+from search.trials.records import COUNTED, Record, TrainingRequest, search_records
 from space.feasible import why_not
 
 OVER_BUDGET_PER_TRIAL = 20  # ends a study whose space is nearly all over budget
@@ -40,7 +40,7 @@ def run_study(plan: Plan, *, trials: int, view: View, executor: Executor) -> Out
         driver = open_driver(plan, view, executor)
         with closing(driver), driver.store.heartbeat:
             first = write_reference(driver)
-            view.on_resume(driver.searched())
+            view.on_resume(driver.search_records())
             why = executor.run(driver, search_ask(driver, trials, first=first))
             return Outcome(tuple(driver.store.records()), why)
 
@@ -67,7 +67,7 @@ def search_ask(driver: Driver, trials: int, *, first: FirstNetworks | None = Non
     proposer = make_proposer(plan.study.search.proposer, problem)
 
     def ask(records: Sequence[Record]) -> Train | Wait | Done:
-        own = searched(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
+        own = search_records(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
         why = _why_stop(own, trials, plan.study.search.hours)
         if why:
             return Done(why)
@@ -79,7 +79,7 @@ def search_ask(driver: Driver, trials: int, *, first: FirstNetworks | None = Non
         if decisions is None:
             return Wait() if running else Done("every network of the space has been tried")
         architecture, seed = plan.space.architecture(decisions), plan.study.search.seed
-        return Train(Wanted(architecture, seed, plan.study.data.fold, tuple(decisions.items())))
+        return Train(TrainingRequest(architecture, seed, plan.study.data.fold, tuple(decisions.items())))
 
     return ask
 

@@ -32,7 +32,7 @@ from search.storage.lock import hold_lock
 from search.storage.ownership import DATABASE, OWNER, claim_folder, holds_database, is_folder_name, owned_folder
 from search.trials.files import CHECKPOINTS, WEIGHTS
 from search.trials.pareto import pareto_front
-from search.trials.records import searched
+from search.trials.records import search_records
 
 STUDIES = sql.text(
     "SELECT s.study_name, MIN(t.datetime_start), MAX(t.datetime_complete) FROM studies s"
@@ -200,7 +200,7 @@ def free_disk(url: str, name: str, *, runs: Path) -> int:
     folder, values = owned_folder(runs, study=name, url=url), read_study_attribute(url, name, STUDY)
     with _locked(url, name, runs):
         records = read_records(url, name)
-        own = searched(records, seed=values["search"]["seed"], fold=values["data"]["fold"])
+        own = search_records(records, seed=values["search"]["seed"], fold=values["data"]["fold"])
         named = {key: each["direction"] for key, each in values["objectives"].items() if each}
         directions = {key: direction for key, direction in named.items() if direction != "record"}
         kept = {record.number for record in pareto_front(own, directions)}

@@ -1,1 +1,1 @@
-"""What a trial is and leaves: records, objectives, Pareto fronts, halving, file names."""
+"""Trials: jobs, measurements and records, Pareto fronts, successive halving, file names."""

@@ -1,9 +1,9 @@
-"""Pareto halving: asynchronous successive halving that ranks by dominance over Dice so far and exact costs.
+"""Pareto halving: asynchronous successive halving (ASHA) over several objectives.
 
-A trial that reaches a rung continues if it is among the best 1/reduction of all that have reached it: by
-non-dominated rank (NSGA-II's), ties by what it adds to the hypervolume of its own rank. The rule sees a rung's
-losses alone, so that every executor calls the same one. Brackets (Li et al., ASHA, 2020) start later and stop less:
-bracket b has its first rung where bracket 0 has its (b + 1)th.
+A trial that reaches a rung continues if it is among the best 1/reduction of all trials that have reached it. Trials are
+ranked by non-dominated sorting (as in NSGA-II) of the Dice so far and the exact costs, and within a rank by
+contribution to its hypervolume. The rule depends only on the losses at a rung, so every executor applies the same one.
+With brackets (Li et al., ASHA, 2020), the first rung of bracket b is rung b + 1 of bracket 0, so fewer trials stop.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Matrix = NDArray[np.float64]
 
 
 def rungs(*, epochs: int, least: int, reduction: float, bracket: int) -> tuple[int, ...]:
-    """Return the epochs after which a trial may be stopped; none at the last epoch."""
+    """Return the epochs after which a trial may be stopped, all before the last epoch."""
     found, epoch = [], float(least) * reduction**bracket
     while round(epoch) < epochs:
         found.append(round(epoch))
@@ -39,10 +39,10 @@ def stop_reason(
     every: int,
     directions: Mapping[str, str],
 ) -> str | None:
-    """Return why a trial stops at its last epoch so far, None if it continues.
+    """Return why a trial stops at its last epoch so far; None if it continues.
 
-    `records` are those of the study, whatever their state; Dice is known every `every` epochs, so that a rung lies
-    at the first such epoch from it on. Objectives other than Dice are exact costs.
+    `records` are the study's, in any state. Dice is known only every `every` epochs, so each rung is moved to the next
+    epoch with a validation. All objectives except Dice are exact costs.
     """
     epoch = record.measurement.epochs[-1]
     own = rungs(
@@ -58,17 +58,16 @@ def stop_reason(
     losses = np.array([*rung, mine])
     if is_promoted(losses, which=len(rung), reduction=halving.reduction):
         return None
-    place = best_rows(losses).tolist().index(len(rung)) + 1
+    rank = ranked_rows(losses).tolist().index(len(rung)) + 1
     compared = [OBJECTIVES[name] for name in directions]
     named = ", ".join(f"{each.heading} so far" if each.learned else each.heading for each in compared)
     promoted = max(1, int(len(losses) / halving.reduction))
-    return (
-        f"stopped after epoch {epoch.number}: place {place} of {len(losses)} by {named}; the best {promoted} continue"
-    )
+    best = "only the best continues" if promoted == 1 else f"the best {promoted} continue"
+    return f"stopped after epoch {epoch.number}: ranked {rank} of {len(losses)} by {named}; {best}"
 
 
 def _losses(record: Record, epoch: int, directions: Mapping[str, str]) -> list[float] | None:
-    """Return a record's losses after an epoch, Dice always among them; None if one of them is unknown there."""
+    """Return a record's losses after an epoch, the Dice loss first; None if any of them is unknown."""
     dice = next((each.dice for each in record.measurement.epochs if each.number == epoch), None)
     values = {"dice": dice, **{name: record.measurement.value(name) for name in costs_among(directions)}}
     found = [OBJECTIVES[name].loss(value) for name, value in values.items() if value is not None]
@@ -76,16 +75,16 @@ def _losses(record: Record, epoch: int, directions: Mapping[str, str]) -> list[f
 
 
 def is_promoted(rung: Matrix, *, which: int, reduction: float) -> bool:
-    """Tell whether row `which` of a rung's losses (n, objectives) is among the best 1/reduction of its rows.
+    """Return whether row `which` of a rung's losses (n, objectives) is among the best 1/reduction of its rows.
 
-    At least one row is promoted, so the first to reach a rung always is.
+    At least one row is promoted, so the first trial to reach a rung always continues.
     """
     promoted = max(1, int(len(rung) / reduction))
-    return which in best_rows(rung)[:promoted].tolist()
+    return which in ranked_rows(rung)[:promoted].tolist()
 
 
-def best_rows(losses: Matrix) -> NDArray[np.int64]:
-    """Return the rows from best to worst: by non-dominated rank, within one by contribution to its hypervolume."""
+def ranked_rows(losses: Matrix) -> NDArray[np.int64]:
+    """Return the row numbers, best first: by non-dominated rank, then by contribution to the rank's hypervolume."""
     ranks = moocore.pareto_rank(losses)
     order: list[int] = []
     for rank in np.unique(ranks):
@@ -96,7 +95,7 @@ def best_rows(losses: Matrix) -> NDArray[np.int64]:
 
 
 def _contributions(losses: Matrix) -> Matrix:
-    """What each point adds to the hypervolume, losses scaled to their own range, the reference a tenth beyond it."""
+    """Return each point's hypervolume contribution, with losses scaled to [0, 1] and the reference at 1.1."""
     span = np.ptp(losses, axis=0)
     scaled = (losses - losses.min(axis=0)) / np.where(span > 0, span, 1.0)
     return np.asarray(moocore.hv_contributions(scaled, ref=np.full(losses.shape[1], 1.1)))

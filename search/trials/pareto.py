@@ -1,4 +1,4 @@
-"""Fronts and hypervolume of records (moocore); only networks trained to their end can stand on a front."""
+"""Pareto fronts and hypervolumes of records (by moocore); only fully trained networks can be on a front."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Matrix = NDArray[np.float64]
 
 
 def comparable(records: Sequence[Record], directions: Mapping[str, str]) -> list[Record]:
-    """Return the trained records that have a value of every objective.
+    """Return the trained records that have a value for every objective.
 
-    Latencies only compare on one device with one thread count and precision: records of another setting than most
-    are left out.
+    Latencies are only comparable on one device, thread count and precision. If latency is an objective, only the
+    records of the most frequent setting are returned.
     """
     chosen = [
         record
@@ -29,19 +29,19 @@ def comparable(records: Sequence[Record], directions: Mapping[str, str]) -> list
     ]
     if per_device(directions):
         settings = [latency_setting(record) for record in chosen]
-        main = main_setting(settings)
+        main = most_frequent_setting(settings)
         chosen = [record for record, setting in zip(chosen, settings, strict=True) if setting == main]
     return chosen
 
 
 def latency_setting(record: Record) -> str:
-    """Return the setting that a record's latency belongs to; empty without a latency."""
+    """Return the device, threads and precision of a record's latency; empty without a latency."""
     latency = record.measurement.costs.latency if record.measurement.costs else None
     return latency.setting if latency else ""
 
 
-def main_setting(settings: Sequence[str]) -> str:
-    """Return the most frequent setting, of equally frequent ones the last; empty without any."""
+def most_frequent_setting(settings: Sequence[str]) -> str:
+    """Return the most frequent setting, the last one on a tie; empty if there are none."""
     counts = Counter(setting for setting in reversed(settings) if setting)
     return max(counts, key=lambda setting: counts[setting], default="")
 
@@ -54,7 +54,7 @@ def refuse_mixed_devices(settings: Sequence[str]) -> None:
 
 
 def losses(records: Sequence[Record], directions: Mapping[str, str]) -> Matrix:
-    """Return one row a record and one column an objective, all to be minimised."""
+    """Return losses, all to be minimised: one row per record, one column per objective."""
     rows = [[_loss(record, name) for name in directions] for record in records]
     return np.array(rows, dtype=float).reshape(len(rows), len(directions))
 
@@ -67,7 +67,7 @@ def _loss(record: Record, name: str) -> float:
 
 
 def pareto_front(records: Sequence[Record], directions: Mapping[str, str]) -> list[Record]:
-    """Return the records that no other dominates, the first objective's best first."""
+    """Return the non-dominated records, sorted by the first objective, best first."""
     chosen = comparable(records, directions)
     if not chosen:
         return []
@@ -78,19 +78,19 @@ def pareto_front(records: Sequence[Record], directions: Mapping[str, str]) -> li
 
 
 def non_dominated(points: Matrix) -> NDArray[np.bool_]:
-    """Tell which rows, all columns to be minimised, no other row dominates; of equal rows the first."""
+    """Return a mask of the non-dominated rows, all columns minimised; of equal rows, only the first."""
     kept: NDArray[np.bool_] = moocore.is_nondominated(points, keep_weakly=False)
     return kept
 
 
 def hypervolume(records: Sequence[Record], directions: Mapping[str, str], reference: Mapping[str, float]) -> float:
-    """Return the share of the box between the ideal (Dice 1, costs 0) and the reference that records dominate."""
+    """Return the share of the box between the ideal point (Dice 1, costs 0) and the reference that records dominate."""
     chosen = comparable(records, directions)
     return volume(losses(chosen, directions), worst_losses(reference, directions)) if chosen else 0.0
 
 
 def volumes_so_far(points: Matrix, worst: Matrix) -> list[float]:
-    """Return the hypervolume after each row of losses; computed again only if a row joins the front."""
+    """Return the hypervolume after each row of losses; recomputed only when a row joins the front."""
     front, share, found = np.empty((0, len(worst))), 0.0, []
     for point in points:
         if (point < worst).all() and not (front <= point).all(axis=1).any():
@@ -101,18 +101,18 @@ def volumes_so_far(points: Matrix, worst: Matrix) -> list[float]:
 
 
 def worst_losses(reference: Mapping[str, float], directions: Mapping[str, str]) -> Matrix:
-    """Return a hypervolume's reference as losses."""
+    """Return the losses of a hypervolume's reference point."""
     return np.array([OBJECTIVES[name].loss(reference[name]) for name in directions])
 
 
 def volume(points: Matrix, worst: Matrix) -> float:
-    """Return the share of the box between 0 and `worst` (losses of the reference) that rows of losses dominate."""
+    """Return the share of the box between 0 and `worst` (the reference's losses) that rows of losses dominate."""
     inside = points[(points < worst).all(axis=1)]
     return float(moocore.hypervolume(inside / worst, ref=np.ones(len(worst)))) if len(inside) else 0.0
 
 
 def knee(front: Sequence[Record], directions: Mapping[str, str]) -> Record:
-    """Return the front's point nearest to its ideal corner, each objective scaled to the front's own range.
+    """Return the front's knee: the point nearest to the ideal corner, with objectives scaled to the front's range.
 
     Raises UserError on an empty front.
     """
@@ -125,7 +125,7 @@ def knee(front: Sequence[Record], directions: Mapping[str, str]) -> Record:
 
 
 def best(front: Sequence[Record], directions: Mapping[str, str]) -> Record:
-    """Return the front's point that is best in the primary objective."""
+    """Return the front's best point in the primary objective. Raises UserError on an empty front."""
     if not front:
         raise UserError(["the front is empty: no trial was trained to its end within the budgets"])
     return min(front, key=lambda record: _loss(record, primary(directions)))

@@ -1,4 +1,4 @@
-"""Job, Measurement, Record: plain values that carry everything between the rooms, and their JSON."""
+"""Job, Measurement, Record: plain values that cross processes and files, and their JSON."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from search.config.objectives import OBJECTIVES
 from search.config.schema import Training
+from search.config.units import counted
 from space.architecture import Architecture, Value, freeze
 from space.plugins import BlockCode
 
@@ -18,15 +19,15 @@ State = Literal["running", "trained", "stopped", "over budget", "failed"]
 
 Fault = Literal["", "error", "not a number", "memory", "deadline", "lost", "storage"]
 
-COUNTED: tuple[State, ...] = ("trained", "stopped", "failed")  # what a study's number of trials counts
+COUNTED: tuple[State, ...] = ("trained", "stopped", "failed")  # states that count towards `search.trials`
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is learnt: prepared data, and the cases to train and to validate on.
+    """A segmentation task: prepared data, and the cases to train and to validate on.
 
-    `classes` are background and what is scored; `outputs` is how many logits a network gives, where that is not one
-    for each.
+    `classes` are background and the scored classes or regions. `outputs` is the number of logits if it differs from the
+    number of classes.
     """
 
     prepared: str
@@ -40,7 +41,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds for one patch at batch 1: median and interquartile range, and what they belong to."""
+    """Seconds for one patch at batch 1: median and interquartile range, and the setting they were measured in.
+
+    `settled` is False if the median was still uncertain at the time limit.
+    """
 
     median_s: float
     iqr_s: float
@@ -52,14 +56,13 @@ class Latency:
 
     @property
     def setting(self) -> str:
-        """What a latency belongs to: device, threads and precision."""
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        return f"{self.device}, {threads}, {self.precision}"
+        """Device, threads and precision: latencies compare only within one setting."""
+        return f"{self.device}, {counted(self.threads, 'thread')}, {self.precision}"
 
 
 @dataclass(frozen=True)
 class MeasuredMemory:
-    """Peak bytes of a real training step: allocated, what was there before subtracted; and reserved, on CUDA."""
+    """Peak bytes of a real training step: newly allocated by the step, and, on CUDA, reserved in total."""
 
     allocated_bytes: int
     reserved_bytes: int | None = None
@@ -67,7 +70,7 @@ class MeasuredMemory:
 
 @dataclass(frozen=True)
 class Costs:
-    """What an architecture costs at the study's patch and batch, known before it is trained."""
+    """An architecture's costs at the study's patch and batch, known before training."""
 
     params: int
     macs: int
@@ -76,19 +79,19 @@ class Costs:
     latency: Latency | None = None
 
     def of(self, objective: str) -> float | None:
-        """Return the cost that an objective names, None if it wasn't measured."""
+        """Return the cost that an objective names; None if it wasn't measured."""
         return OBJECTIVES[objective].read(self)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training of one architecture: all that travels to a worker.
+    """One training of one architecture: all that a worker receives.
 
-    `training.patch` is spelled out; `budgets` are (objective, limit) in bytes, seconds or counts; `folder` is where
-    the checkpoint, the weights and the epochs' log go. `costs` are those that are known already, of an interrupted
-    attempt say: they are not worked out again. With a `surface_tolerance_mm` surfaces are scored after the last epoch;
-    with `timed_elsewhere` the latency is left to a probe. `study_id` is the study's identity in its database: a
-    checkpoint of another study is not resumed. `blocks` is the code of plug-in blocks.
+    `training.patch` is never "auto". `budgets` are (objective, limit) in bytes, seconds or counts. Checkpoint, weights
+    and epoch log go to `folder`. `costs` that are already known, for instance from an interrupted attempt, are not
+    determined again. With a `surface_tolerance_mm`, surface metrics are computed after the last epoch. With
+    `timed_elsewhere`, a probe on another machine measures the latency. `study_id` identifies the study in its database:
+    a checkpoint of another study is not resumed. `blocks` holds the source of plug-in blocks.
     """
 
     architecture: Architecture
@@ -116,9 +119,9 @@ class Job:
 
 @dataclass(frozen=True)
 class CaseDice:
-    """Scores of one validation case, per foreground class; None where truth and mask are both empty.
+    """Scores of one validation case, per foreground class; None for a class that truth and mask both lack.
 
-    `hd95_mm` and `surface_dice` are empty where the study doesn't ask for them.
+    `hd95_mm` and `surface_dice` are empty if the study doesn't request them.
     """
 
     case: str
@@ -128,14 +131,14 @@ class CaseDice:
 
     @property
     def mean(self) -> float | None:
-        """The mean Dice over the classes that the case has; None if it has none."""
+        """The mean Dice over the classes that have a score; None if none has."""
         known = [dice for dice in self.dice if dice is not None]
         return sum(known) / len(known) if known else None
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch's outcome; dice is None where the epoch was not validated."""
+    """One epoch's outcome; `dice` is None if the epoch was not validated."""
 
     number: int
     loss: float
@@ -145,9 +148,10 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The result of evaluating a job; `reason` says why it was not trained to its end, `fault` the kind of failure.
+    """The result of evaluating a job.
 
-    `recipe` is the versioned name of the training's recipe, `weights_sha256` the digest of the weights' file.
+    `reason` says why a training did not complete, `fault` is the kind of failure. `recipe` is the versioned name of the
+    training recipe, `weights_sha256` the digest of the weights file.
     """
 
     state: State
@@ -165,29 +169,29 @@ class Measurement:
 
     @property
     def spent_s(self) -> float:
-        """Seconds that the job took, with the epochs of attempts that were interrupted."""
+        """Seconds that the job took, including the epochs of interrupted attempts."""
         return max(self.seconds, sum(epoch.seconds for epoch in self.epochs))
 
     def value(self, objective: str) -> float | None:
-        """Return an objective's value; what is learned in training is None before the last epoch."""
+        """Return an objective's value; None for a learned objective until training is complete."""
         described = OBJECTIVES[objective]
         if described.learned:
             return described.read(self) if self.state == "trained" else None
         return described.read(self.costs) if self.costs else None
 
     def to_json(self) -> str:
-        """Write it for another process. Raises ValueError at NaN or infinity."""
+        """Return the measurement as JSON. Raises ValueError on NaN or infinity."""
         return json.dumps(asdict(self), allow_nan=False)
 
     @staticmethod
     def from_json(text: str) -> Measurement:
-        """Read what `to_json` wrote."""
+        """Return the measurement that `to_json` wrote."""
         return _MEASUREMENT.validate_json(text)
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """One training that is asked for; `decisions` are those of the study's space that gave the architecture."""
+class TrainingRequest:
+    """A training to run; `decisions` are the choices in the study's space that gave the architecture."""
 
     architecture: Architecture
     seed: int
@@ -196,13 +200,13 @@ class Wanted:
 
     @property
     def identity(self) -> tuple[str, int, int]:
-        """As the identity of the record that it becomes."""
+        """Architecture, seed and fold, as in the resulting record."""
         return (self.architecture.fingerprint, self.seed, self.fold)
 
 
 @dataclass(frozen=True)
 class Record:
-    """One trial as the study's database keeps it; `driver` is the process that gave it out last."""
+    """One trial as stored in the study's database; `driver` names the process that last started it."""
 
     number: int
     architecture: Architecture
@@ -217,12 +221,12 @@ class Record:
 
     @property
     def state(self) -> State:
-        """running, trained, stopped (before its end, by halving), over budget or failed."""
+        """running, trained, stopped (early, by halving), over budget or failed."""
         return self.measurement.state
 
     @property
     def identity(self) -> tuple[str, int, int]:
-        """What makes a training the same training within a study: architecture, seed and fold."""
+        """Architecture, seed and fold: two trainings of a study with equal identities are the same."""
         return (self.architecture.fingerprint, self.seed, self.fold)
 
     def finished(self, measurement: Measurement, *, ended: str) -> Record:
@@ -230,7 +234,7 @@ class Record:
         return replace(self, measurement=measurement, ended=ended)
 
     def to_values(self) -> dict[str, Any]:
-        """Return the record as the plain nested values that JSON holds. Raises ValueError at NaN or infinity."""
+        """Return the record as plain nested values for JSON. Raises ValueError on NaN or infinity."""
         values = asdict(self)
         values["architecture"] = dict(self.architecture.entries)
         values["decisions"] = dict(self.decisions)
@@ -239,7 +243,7 @@ class Record:
 
     @staticmethod
     def from_values(values: dict[str, Any]) -> Record:
-        """Make a record from what `to_values` gave, also after JSON has made lists of its tuples."""
+        """Return the record that `to_values` gave; its tuples may have become lists in JSON."""
         measurement = _MEASUREMENT.validate_python(values["measurement"])
         return Record(
             number=values["number"],
@@ -255,8 +259,8 @@ class Record:
         )
 
 
-def searched(records: Sequence[Record], *, seed: int, fold: int) -> list[Record]:
-    """Return the records of the search itself; those of other seeds and folds confirm it."""
+def search_records(records: Sequence[Record], *, seed: int, fold: int) -> list[Record]:
+    """Return the records of the search itself, without confirmation trainings (other seeds and folds)."""
     return [record for record in records if (record.seed, record.fold) == (seed, fold)]
 
 
