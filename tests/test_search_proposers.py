@@ -104,7 +104,7 @@ def test_the_reference_point_is_the_budget_or_the_most_expensive_random_network(
 
 
 def test_a_latency_reference_is_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr("search.proposers.first_networks.MOST_TIMING_S", float("inf"))  # whatever the machine's load
+    monkeypatch.setattr("search.proposers.first_networks.MAX_TIMING_S", float("inf"))  # whatever the machine's load
     plan = plan_of(write_study(tmp_path, STUDY.replace("latency: {budget: 60 s}", "latency: minimize")))
     pricer = pricer_of(plan)
     point = reference_point(plan, pricer, first_networks(plan, pricer))
@@ -113,7 +113,7 @@ def test_a_latency_reference_is_measured(tmp_path, monkeypatch):
 
 
 def test_on_a_slow_machine_only_the_ends_and_the_middle_are_timed_before_the_first_trial(tmp_path, monkeypatch):
-    monkeypatch.setattr("search.proposers.first_networks.MOST_TIMING_S", 0.0)
+    monkeypatch.setattr("search.proposers.first_networks.MAX_TIMING_S", 0.0)
     plan = plan_of(write_study(tmp_path, STUDY.replace("latency: {budget: 60 s}", "latency: minimize")))
     pricer, seen = pricer_of(plan), []
     first = first_networks(plan, pricer, progress=lambda done, total: seen.append((done, total)))

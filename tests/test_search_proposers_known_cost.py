@@ -13,7 +13,7 @@ from search.proposers.acquire import Evidence, extrapolate, learn_dice, spread_d
 from search.proposers.cost_model import learn_costs
 from search.proposers.gain import expected_gains
 from search.proposers.gaussian import condition, features, fit_scales, initial_scales, kernel_of
-from search.proposers.known_cost import DESIGN, TOGETHER, KnownCostProposer
+from search.proposers.known_cost import DESIGN, TRIALS_PER_CHOICE, KnownCostProposer
 from search.simulate.clock import problem_of_table
 from search.simulate.synthetic import synthetic_table
 from search.trials.pareto import volume
@@ -172,7 +172,7 @@ def test_nothing_over_budget_or_known_is_proposed():
 
 def test_with_many_pending_trials_several_different_ones_are_chosen_at_once():
     proposer, problem = KnownCostProposer(problem_of_table(TABLE, seed=0)), problem_of_table(TABLE, seed=0)
-    rows = Random(1).sample(range(TABLE.size), 12 + 4 * TOGETHER)
+    rows = Random(1).sample(range(TABLE.size), 12 + 4 * TRIALS_PER_CHOICE)
     records = [record(number, row, "trained" if number < 12 else "running") for number, row in enumerate(rows)]
     chosen = []
     for number in range(5):

@@ -129,7 +129,7 @@ def _record(table, number, row):
 
 
 def test_an_unknown_proposer_is_refused(table):
-    with pytest.raises(ValueError, match="no proposer is called 'best'; there are known-cost, random"):
+    with pytest.raises(ValueError, match="there is no proposer 'best'; available: known-cost, random"):
         make_proposer("best", problem_of_table(table, seed=0))
 
 

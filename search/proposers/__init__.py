@@ -1,1 +1,1 @@
-"""Proposers: from a study and its records to the next architecture."""
+"""Proposers: choose the next architecture from a study's records."""

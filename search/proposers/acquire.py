@@ -1,8 +1,8 @@
-"""The acquisition of the known-cost proposer, on plain numbers; real studies and simulations both call it.
+"""The acquisition function of the known-cost proposer, on plain arrays.
 
-The surrogate models Dice alone, because costs are exact. It models the logarithm of the Dice loss (1 - Dice):
-improvements remove a share of the remaining loss, and the loss falls as a power of the cost. A network in training
-counts with its expected Dice, which spreads out simultaneous asks.
+The surrogate models only Dice, because costs are exact. It models the logarithm of the Dice loss (1 - Dice), since
+improvements remove a fraction of the remaining loss and the loss falls as a power of the cost. A network in training
+counts with its expected Dice, so that simultaneous asks propose different networks.
 
 studies/notes/known_cost.md lists the variants that were measured.
 """
@@ -17,22 +17,23 @@ from numpy.typing import NDArray
 from sklearn.linear_model import BayesianRidge
 
 from search.proposers.gain import expected_gains
-from search.proposers.gaussian import FIT_AT_MOST, Posterior, condition, features, fit_scales, initial_scales
+from search.proposers.gaussian import MAX_FITTED, Posterior, condition, features, fit_scales, initial_scales
 
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
-CONDITION_AT_MOST = 1500  # observations that the process is conditioned on
-LEAST_LOSS = 0.005  # of Dice: smaller losses are noise, which the logarithm would magnify
-UNSURE, SUREST = 0.05, 0.005  # deviation of a stopped curve's expected Dice: with few whole curves, and at least
-REFIT = 0.1  # the scales are fitted again after this share of new observations
+MAX_CONDITIONED = 1500  # observations that the process is conditioned on
+MIN_LOSS = 0.005  # smaller Dice losses are noise, which the logarithm would magnify
+DEFAULT_DEVIATION = 0.05  # standard deviation of a stopped curve's expected Dice with fewer than four complete curves
+MIN_DEVIATION = 0.005  # and its lower bound with more
+REFIT = 0.1  # fraction of new observations after which the scales are fitted again
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The observations: free axes' codes, logarithms of costs, and Dice.
+    """Observations, a row per network: codes of the free axes, logarithms of costs, and Dice.
 
-    `extra` is the deviation of each Dice beyond a training's own noise: of an extrapolated curve, say.
-    `pending` marks networks in training, whose Dice is not read.
+    `extra` is the standard deviation of each Dice beyond training noise, for instance of an extrapolated curve.
+    `pending` marks networks in training; their Dice is ignored.
     """
 
     codes: Codes
@@ -44,7 +45,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Surrogate:
-    """A posterior over the logarithm of the Dice loss, and how costs are standardised for it."""
+    """A posterior over the logarithm of the Dice loss; costs are standardised by `centre` and `unit`."""
 
     posterior: Posterior
     similarities: Sequence[Matrix]
@@ -56,7 +57,7 @@ class Surrogate:
         return self.posterior.mean(self._inputs(codes, log_costs))
 
     def predict(self, codes: Codes, log_costs: Matrix) -> tuple[Matrix, Matrix]:
-        """Return mean and deviation of the logarithm of the Dice loss."""
+        """Return mean and standard deviation of the logarithm of the Dice loss."""
         return self.posterior.predict(self._inputs(codes, log_costs))
 
     def _inputs(self, codes: Codes, log_costs: Matrix) -> Matrix:
@@ -65,7 +66,7 @@ class Surrogate:
 
 @dataclass(frozen=True)
 class Scales:
-    """Fitted scales and the number of observations that they were fitted to."""
+    """Fitted kernel scales, and the number of observations that they were fitted to."""
 
     values: Matrix
     fitted_to: int
@@ -74,29 +75,29 @@ class Scales:
 def learn_dice(
     similarities: Sequence[Matrix], evidence: Evidence, *, scales: Scales | None, rng: np.random.Generator
 ) -> tuple[Surrogate, Scales]:
-    """Fit the surrogate; the scales are fitted again only after a tenth more observations."""
+    """Fit the surrogate; the scales are fitted again only after a fraction REFIT of new observations."""
     centre, unit = evidence.log_costs.mean(axis=0), np.maximum(evidence.log_costs.std(axis=0), 1e-9)
     inputs = features(similarities, evidence.codes, (evidence.log_costs - centre) / unit)
     seen = np.flatnonzero(~evidence.pending)
-    loss = np.maximum(1.0 - evidence.dice[seen], LEAST_LOSS)
+    loss = np.maximum(1.0 - evidence.dice[seen], MIN_LOSS)
     log_loss, extra = np.log(loss), evidence.extra[seen] / loss
     if scales is None or len(seen) >= scales.fitted_to * (1 + REFIT):
         start = initial_scales(len(similarities)) if scales is None else scales.values
-        some = _best_and_some(loss, FIT_AT_MOST, rng)
-        values = fit_scales(similarities, start, inputs[seen[some]], log_loss[some], extra=extra[some])
+        rows = _best_and_random(loss, MAX_FITTED, rng)
+        values = fit_scales(similarities, start, inputs[seen[rows]], log_loss[rows], extra=extra[rows])
         scales = Scales(values, len(seen))
-    some = _best_and_some(loss, CONDITION_AT_MOST, rng)
-    known, log_loss, extra = inputs[seen[some]], log_loss[some], extra[some]
+    rows = _best_and_random(loss, MAX_CONDITIONED, rng)
+    known, log_loss, extra = inputs[seen[rows]], log_loss[rows], extra[rows]
     posterior = condition(similarities, scales.values, known, log_loss, extra=extra)
-    waiting = inputs[evidence.pending]
-    if len(waiting):  # a pending network is taken to end as expected: the mean stays, the deviation near it shrinks
-        expected = posterior.mean(waiting)
+    pending = inputs[evidence.pending]
+    if len(pending):  # observed at the expected value: the mean is unchanged, the deviation nearby shrinks
+        expected = posterior.mean(pending)
         posterior = condition(
             similarities,
             scales.values,
-            np.concatenate([known, waiting]),
+            np.concatenate([known, pending]),
             np.concatenate([log_loss, expected]),
-            extra=np.concatenate([extra, np.zeros(len(waiting))]),
+            extra=np.concatenate([extra, np.zeros(len(pending))]),
         )
     return Surrogate(posterior, similarities, centre, unit), scales
 
@@ -110,10 +111,11 @@ def gains(
     front: Matrix,
     worst_dice: float,
 ) -> Matrix:
-    """Return each candidate's expected gain of hypervolume.
+    """Return each candidate's expected hypervolume improvement.
 
-    `costs` are all known costs (for the trend), `objectives` those on the front, as shares of the reference;
-    `front` holds (logarithm of the Dice loss, shares) of the networks known or in training, by the surrogate's mean.
+    `costs` are all known costs, for the surrogate's trend; `objectives` are the costs among the objectives, as
+    fractions of the reference. `front` has a row (log Dice loss by the surrogate's mean, fractions) per network known
+    or in training.
     """
     mean, deviation = surrogate.predict(candidates, np.log(np.maximum(costs, 1e-12)))
     scale = 1.0 - worst_dice
@@ -123,10 +125,10 @@ def gains(
 
 
 def spread_design(log_cost: Matrix, codes: Codes, *, taken: Codes, count: int) -> int:
-    """Return the row for place `count` of a first design: both ends of the cost, then halves between, far from others.
+    """Return the row of the next network of an initial design that spans the costs; `count` networks exist already.
 
-    Places 0 and 1 are the cheapest and the most expensive; the others aim at the quantiles 1/2, 1/4, 3/4, 1/8, ...
-    of the logarithm of the cost, and take the row there that differs most from the rows taken.
+    The first two are the cheapest and the most expensive. The others aim at 1/2, 1/4, 3/4, 1/8, ... of the range of the
+    log cost, and take the row near there that differs most from those already taken.
     """
     if count < 2:
         return int(np.argmin(log_cost) if count == 0 else np.argmax(log_cost))
@@ -138,7 +140,7 @@ def spread_design(log_cost: Matrix, codes: Codes, *, taken: Codes, count: int) -
 
 
 def _van_der_corput(number: int) -> float:
-    """1/2, 1/4, 3/4, 1/8, 5/8, ... for 1, 2, 3, ..."""
+    """Return the van der Corput sequence in base 2: 1/2, 1/4, 3/4, 1/8, 5/8, ... for 1, 2, 3, ..."""
     value, base = 0.0, 0.5
     while number:
         value += base * (number & 1)
@@ -148,35 +150,35 @@ def _van_der_corput(number: int) -> float:
 
 
 def extrapolate(curves: Sequence[Matrix], stopped: Sequence[Matrix]) -> tuple[Matrix, Matrix]:
-    """Return expected final Dice of stopped curves, and its deviation, from curves that went to their end.
+    """Return the expected final Dice of stopped curves and its standard deviation, learned from complete curves.
 
-    The remaining gain is regressed on the gains in each third of the epochs so far. With fewer than four whole curves
-    it is their mean.
+    Bayesian ridge regression predicts the remaining gain from the gains in each third of the epochs so far. With fewer
+    than four complete curves, their mean remaining gain is used.
     """
-    expected, deviation = np.empty(len(stopped)), np.full(len(stopped), UNSURE)
+    expected, deviation = np.empty(len(stopped)), np.full(len(stopped), DEFAULT_DEVIATION)
     for number, curve in enumerate(stopped):
         age = len(curve)
-        older = [whole for whole in curves if len(whole) > age and whole[age - 1] >= 0]
-        to_come = np.array([whole[-1] - whole[age - 1] for whole in older])
-        if len(older) < 4:
-            expected[number] = curve[-1] + (to_come.mean() if len(older) else 0.0)
+        longer = [complete for complete in curves if len(complete) > age and complete[age - 1] >= 0]
+        remaining = np.array([complete[-1] - complete[age - 1] for complete in longer])
+        if len(longer) < 4:
+            expected[number] = curve[-1] + (remaining.mean() if len(longer) else 0.0)
             continue
-        line = BayesianRidge().fit([_climbs(whole, age) for whole in older], to_come)
-        (rest,), deviation[number : number + 1] = line.predict([_climbs(curve, age)], return_std=True)
+        model = BayesianRidge().fit([_gains_by_third(complete, age) for complete in longer], remaining)
+        (rest,), deviation[number : number + 1] = model.predict([_gains_by_third(curve, age)], return_std=True)
         expected[number] = curve[-1] + rest
-    return np.clip(expected, 0.0, 1.0), np.maximum(deviation, SUREST)
+    return np.clip(expected, 0.0, 1.0), np.maximum(deviation, MIN_DEVIATION)
 
 
-def _climbs(curve: Matrix, age: int) -> list[float]:
-    """Return what each third of the epochs so far added, the last third first; before it is known, Dice counts as 0."""
+def _gains_by_third(curve: Matrix, age: int) -> list[float]:
+    """Return the gain in each third of the first `age` epochs, the last third first; unknown Dice counts as 0."""
     ends = np.maximum(curve[[max(0, age - 1 - back) for back in (0, age // 3, 2 * age // 3, age - 1)]], 0.0)
     return list(ends[:-1] - ends[1:])
 
 
-def _best_and_some(loss: Matrix, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Choose half of `most` as the best and half at random, in their order; all if there are no more than `most`."""
-    if len(loss) <= most:
+def _best_and_random(loss: Matrix, limit: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return at most `limit` indices in ascending order: half of them the best, half random among the others."""
+    if len(loss) <= limit:
         return np.arange(len(loss))
     order = np.argsort(loss)
-    rest = rng.permutation(order[most // 2 :])[: most - most // 2]
-    return np.sort(np.concatenate([order[: most // 2], rest]))
+    rest = rng.permutation(order[limit // 2 :])[: limit - limit // 2]
+    return np.sort(np.concatenate([order[: limit // 2], rest]))

@@ -1,4 +1,4 @@
-"""A model of costs, learned from priced networks; it ranks candidates, exact costs decide."""
+"""A cost model learned from priced networks; it ranks candidates, and exact costs decide among the best."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
 FIRST_PRICED = 24  # random networks priced before the model is learned
 FIRST_ROWS = 2000
-MOST = 400  # priced networks that the model learns from
-NOISE = 1e-4  # of the standardised logarithms: costs are exact, the kernel is not
+MAX_LEARNED = 400  # latest priced networks that the model learns from
+NOISE = 1e-4  # variance of the standardised log costs: they are exact, but the kernel can't represent them exactly
 
 
 @dataclass(frozen=True)
 class CostModel:
-    """A process with main and pairwise effects on the logarithms of costs.
+    """A Gaussian process over log costs with main and pairwise effects of the axes.
 
-    `errors` are median relative leave-one-out errors; `priced` counts the networks learned from.
+    `errors` are the median relative leave-one-out errors per cost; `priced` counts the priced networks.
     """
 
     parts: tuple[_Part, ...]
@@ -33,7 +33,7 @@ class CostModel:
     priced: int
 
     def predict(self, codes: Codes) -> Matrix:
-        """Return (n, costs) of free axes' codes; NaN for a cost that was never measured."""
+        """Return predicted costs (n, costs) for codes (n, free axes); NaN for a cost that was never measured."""
         predicted = np.full((len(codes), len(self.errors)), np.nan)
         for part in self.parts:
             predicted[:, part.columns] = part.predict(codes)
@@ -56,13 +56,13 @@ class _Part:
 
 
 def first_rows(coded: Coded, seed: int) -> Codes:
-    """Return the random rows that a study prices first."""
+    """Return the distinct random rows among which a study prices its first networks."""
     rows = coded.sample(np.random.default_rng(seed), FIRST_ROWS)
     return rows[np.sort(np.unique(rows, axis=0, return_index=True)[1])]
 
 
 def learn_costs(similarities: Sequence[Matrix], codes: Codes, costs: Matrix) -> CostModel:
-    """Learn from priced networks: (n, free axes) codes and (n, costs), NaN for a cost that was not measured."""
+    """Learn from codes (n, free axes) and costs (n, costs) of priced networks; NaN marks a cost not measured."""
     measured, errors, parts = ~np.isnan(costs), np.full(costs.shape[1], np.nan), []
     for pattern in {column.tobytes(): column for column in measured.T}.values():
         if pattern.any():
@@ -73,7 +73,7 @@ def learn_costs(similarities: Sequence[Matrix], codes: Codes, costs: Matrix) -> 
 
 
 def _learn(similarities: Sequence[Matrix], codes: Codes, costs: Matrix, columns: list[int]) -> tuple[_Part, Matrix]:
-    codes, logs = codes[-MOST:], np.log(np.maximum(costs[-MOST:], 1e-12))
+    codes, logs = codes[-MAX_LEARNED:], np.log(np.maximum(costs[-MAX_LEARNED:], 1e-12))
     centre, unit = logs.mean(axis=0), np.maximum(logs.std(axis=0), 1e-9)
     scales = np.exp(initial_scales(len(similarities))[:-1])
     kernel = Effects(scales, tuple(len(each) for each in similarities))

@@ -1,6 +1,6 @@
-"""The first networks of a study: a random sample that can be built, and the first of it priced.
+"""The first networks of a study: a random sample of buildable networks, with the first few of them priced.
 
-The reference point, the check of the budgets and the known-cost proposer all use the same sample.
+The reference point, the check of the budgets and the known-cost proposer share the sample.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from space.architecture import Architecture
 from space.encoding import Coded
 from space.space import Space
 
-SAMPLED = 1000  # networks of the sample
+SAMPLED = 1000  # networks in the sample
 TIMED = 8  # priced networks whose latency is measured, spread over the MACs
-FEWEST_TIMED = 3  # the least and the most MACs, and one between them
-MOST_TIMING_S = 15.0  # after which no more than the fewest are measured: a user waits for the first trial
+MIN_TIMED = 3  # those with the least, the most and the median MACs
+MAX_TIMING_S = 15.0  # after this time only MIN_TIMED are measured, because the user waits for the first trial
 
-Progress = Callable[[int, int], object]  # networks priced, of how many
+Progress = Callable[[int, int], object]  # (networks priced, networks to price)
 
 Price = Callable[[Architecture], Costs | None]
 
 
 @dataclass(frozen=True)
 class FirstNetworks:
-    """Random rows of the space whose networks can be built; the first rows priced, and a model of their costs."""
+    """Random rows of the space whose networks can be built, the costs of the first rows, and a model of the costs."""
 
     coded: Coded
     rows: Codes
@@ -56,9 +56,9 @@ def price_first_networks(
     seed: int,
     progress: Progress = lambda done, total: None,
 ) -> FirstNetworks | None:
-    """Sample the space and price its first networks; None if no network of the sample can be built.
+    """Sample the space and price the first networks; None if no network of the sample can be built.
 
-    `refuse` returns why a network can't be built. `time` prices a network with its latency, where that is needed.
+    `refuse` returns why a network can't be built. `time`, if given, prices a network including its latency.
     """
     coded = Coded(space)
     rows, architectures = [], []
@@ -80,7 +80,7 @@ def price_first_networks(
     if time is not None:
         began = clock.monotonic()
         for number, index in enumerate(_spread([each.macs for each in costs], timed)):
-            if number >= FEWEST_TIMED and clock.monotonic() - began > MOST_TIMING_S:
+            if number >= MIN_TIMED and clock.monotonic() - began > MAX_TIMING_S:
                 break
             costs[index] = _priced(architectures[index], time)
             progress(len(costs) + number + 1, total)
@@ -91,7 +91,7 @@ def price_first_networks(
 
 
 def _spread(macs: list[int], count: int) -> Iterator[int]:
-    """Yield `count` networks evenly spread over the order of MACs, ends and middle first."""
+    """Yield the indices of `count` networks evenly spread over the MACs' ranks, ends and middle first."""
     order = np.argsort(macs)
     places = np.linspace(0, len(order) - 1, count).round().astype(int)
     first = [0, count - 1, count // 2][:count]
@@ -100,7 +100,7 @@ def _spread(macs: list[int], count: int) -> Iterator[int]:
 
 
 def cost_row(costs: Costs) -> Matrix:
-    """Return costs in the order of COSTS, NaN where one was not measured."""
+    """Return costs in the order of COSTS; NaN for a cost that was not measured."""
     return np.array([np.nan if (value := costs.of(name)) is None else value for name in COSTS], dtype=float)
 
 

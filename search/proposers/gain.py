@@ -1,4 +1,4 @@
-"""Expected gain of hypervolume where only the Dice is uncertain: a sum of one-dimensional expected improvements."""
+"""Expected hypervolume improvement if only Dice is uncertain: a sum of one-dimensional expected improvements."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Matrix = NDArray[np.float64]
 
 
 def expected_gains(mean: Matrix, deviation: Matrix, costs: Matrix, *, front: Matrix) -> Matrix:
-    """Return each candidate's expected gain of hypervolume.
+    """Return each candidate's expected hypervolume improvement.
 
-    `mean` and `deviation` are of the logarithm of the Dice loss, which is normal; costs are exact. `costs` is (n, k)
-    and `front` (m, 1 + k) of losses, Dice's first; all are scaled so that the reference is 1. A Dice loss of t gains
-    the integral from t to 1 of A(u), where A(u) is the volume of costs at which the candidate is the first to have a
-    Dice loss of at most u. A changes only at the front's losses, so that the expectation is a sum over them.
+    The log Dice loss is normal with `mean` (n,) and `deviation` (n,). `costs` (n, k) are exact; `front` (m, 1 + k)
+    holds losses, Dice first. All are scaled to a reference of 1. A candidate with Dice loss t gains the integral of
+    A(u) from t to 1, where A(u) is the volume in cost space that the candidate dominates and no front point with a Dice
+    loss of at most u does. A is constant between the front's Dice losses, so the expectation is a sum over them.
     """
     inside = front[(front < 1.0).all(axis=1)]
     inside = inside[np.argsort(inside[:, 0])]
@@ -29,7 +29,7 @@ def expected_gains(mean: Matrix, deviation: Matrix, costs: Matrix, *, front: Mat
 
 
 def _expected_below(mean: Matrix, deviation: Matrix, levels: Matrix) -> Matrix:
-    """E[(level - loss)+] for lognormal losses: the price of a put (Black and Scholes, 1973)."""
+    """Return E[max(level - loss, 0)] of lognormal losses, (n, levels), as for a put (Black and Scholes, 1973)."""
     spread = np.maximum(deviation, 1e-12)[:, None]
     standard = (np.log(np.maximum(levels, 1e-12))[None, :] - mean[:, None]) / spread
     middle = np.exp(mean + 0.5 * deviation**2)[:, None]
@@ -37,7 +37,7 @@ def _expected_below(mean: Matrix, deviation: Matrix, levels: Matrix) -> Matrix:
 
 
 def _free_volumes(costs: Matrix, front: Matrix) -> Matrix:
-    """For each candidate the volume of costs that it reaches and the first 0 to m front points do not: (n, m + 1)."""
+    """Return the cost-space volume that a candidate dominates and the first 0 to m front points don't: (n, m + 1)."""
     if costs.shape[1] == 1:
         least = np.minimum.accumulate(np.append(1.0, front[:, 0]))
         return np.maximum(least[None, :] - costs, 0.0)
@@ -54,7 +54,7 @@ def _free_volumes(costs: Matrix, front: Matrix) -> Matrix:
 
 
 def _free_areas(costs: Matrix, front: Matrix) -> Matrix:
-    """`_free_volumes` in two costs: strips between the front's first costs, each free below the best second cost."""
+    """Compute `_free_volumes` for two costs, from strips between the front's values of the first cost."""
     edges = np.unique(np.append(front[:, 0], 1.0))
     widths = np.maximum(edges[None, 1:] - np.maximum(edges[None, :-1], costs[:, :1]), 0.0)
     first = np.maximum(edges[0] - costs[:, 0], 0.0)  # left of the whole front

@@ -1,10 +1,10 @@
-"""A Gaussian process over coded decisions and known costs: scikit-learn's, with a kernel of ours.
+"""A Gaussian process (scikit-learn's, with its own kernel) over coded decisions and known costs.
 
-The kernel is additive (Duvenaud et al. 2011): a term of single axes, one of pairs of axes, one of all axes at once,
-which share each axis's relevance, a linear trend in the logarithms of the costs and a smooth one. Scales and
-relevances are the most probable ones, under priors that keep them sane at ten observations.
+The kernel is additive (Duvenaud et al., 2011). Its terms are single axes, pairs of axes and all axes at once, which
+share one relevance per axis, and a linear and a smooth trend in the log costs. Scales and relevances are maximum a
+posteriori estimates; the priors keep them reasonable from ten observations on.
 
-No kernel of scikit-learn shares relevances between terms; studies/notes/known_cost.md compares some.
+scikit-learn's kernels can't share relevances between terms; studies/notes/known_cost.md compares some.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sklearn.gaussian_process.kernels import Hyperparameter, Kernel, WhiteKernel
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
 TERMS = ("main", "pairs", "whole", "trend", "smooth")
-PRIOR = {  # mean and deviation of the logarithms; observations have variance 1
+PRIOR = {  # mean and standard deviation of the logarithms, for observations of variance 1
     "relevance": (0.0, 0.7),
     "main": (np.log(0.5), 1.0),
     "pairs": (np.log(0.15), 1.0),
@@ -32,26 +32,26 @@ PRIOR = {  # mean and deviation of the logarithms; observations have variance 1
     "decay": (np.log(0.15), 0.5),
     "noise": (np.log(0.02), 1.5),
 }
-FAR = 4.0  # deviations of the prior beyond which no scale is looked for
-SMOOTH = 1.5  # length of the smooth trend, in deviations of the costs' logarithms
+BOUND = 4.0  # bounds of the optimisation, in standard deviations of the prior
+SMOOTH = 1.5  # length scale of the smooth trend, in standard deviations of the log costs
 JITTER = 1e-6
-FIT_AT_MOST = 250  # observations from which the scales are fitted
+MAX_FITTED = 250  # observations that the scales are fitted to
 STEPS = 40
 
 
 class Effects(Kernel):  # type: ignore[misc]  # scikit-learn has no types
-    """The kernel on `features`: `spans` are the numbers of columns of each axis; the columns after them are costs."""
+    """The kernel on rows of `features`; `spans` holds the number of columns of each axis, costs come after them."""
 
     def __init__(self, scales: Matrix, spans: tuple[int, ...]) -> None:
         self.scales, self.spans = scales, spans
 
     @property
     def hyperparameter_scales(self) -> Hyperparameter:
-        """Each axis's relevance, the terms' variances, and the decay, all positive."""
+        """The relevance of each axis, the variance of each term, and the decay, all positive."""
         return Hyperparameter("scales", "numeric", (1e-9, 1e9), len(self.scales))
 
     def __call__(self, X: Matrix, Y: Matrix | None = None, eval_gradient: bool = False) -> Any:
-        """Return the kernel between rows, and its derivatives by the logarithms of the scales."""
+        """Return the kernel matrix, with `eval_gradient` also its derivatives with respect to the log scales."""
         others = X if Y is None else Y
         axes, costs = len(self.spans), sum(self.spans)
         relevance, (main, pairs, whole, trend, smooth, decay) = self.scales[:axes], self.scales[axes:]
@@ -70,7 +70,7 @@ class Effects(Kernel):  # type: ignore[misc]  # scikit-learn has no types
         return sum(terms), np.stack([*slopes, *terms, by_decay], axis=2)
 
     def diag(self, X: Matrix) -> Matrix:
-        """Return the kernel of each row with itself: a constant, and the trend."""
+        """Return the kernel of each row with itself."""
         axes, costs = len(self.spans), X[:, sum(self.spans) :]
         mean = self.scales[:axes].sum() / max(axes, 1)
         main, pairs, whole, trend, smooth, _ = self.scales[axes:]
@@ -78,7 +78,7 @@ class Effects(Kernel):  # type: ignore[misc]  # scikit-learn has no types
         return np.asarray(steady + trend * (costs**2).sum(axis=1) / max(costs.shape[1], 1))
 
     def is_stationary(self) -> bool:
-        """Tell scikit-learn that there is a trend."""
+        """Return False, because of the linear trend."""
         return False
 
 
@@ -89,7 +89,7 @@ def _cost_terms(ones: Matrix, others: Matrix) -> tuple[Matrix, Matrix]:
 
 
 def features(similarities: Sequence[Matrix], codes: Codes, costs: Matrix) -> Matrix:
-    """Return rows for the kernel: each axis's columns, whose products are its similarities, then the costs."""
+    """Return the kernel's input rows: columns per axis, whose dot products are its similarities, then the costs."""
     axes = [_root(similarity)[codes[:, axis]] for axis, similarity in enumerate(similarities)]
     return np.concatenate([*axes, costs], axis=1)
 
@@ -100,32 +100,32 @@ def _root(similarity: Matrix) -> Matrix:
 
 
 def kernel_of(similarities: Sequence[Matrix], scales: Matrix) -> Kernel:
-    """Return the kernel with these logarithms of scales; the last is the noise's."""
+    """Return the kernel with these log scales; the last is the noise variance."""
     *own, noise = np.exp(scales)
     return Effects(np.array(own), tuple(len(each) for each in similarities)) + WhiteKernel(noise, (1e-9, 1e9))
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """A fitted process: predicts means and deviations of the function beneath the noise."""
+    """A fitted process: predicts means and standard deviations of the noise-free function."""
 
     process: GaussianProcessRegressor
     centre: float
     unit: float
 
     def mean(self, inputs: Matrix) -> Matrix:
-        """Return the mean alone, at a fraction of what the deviation costs."""
+        """Return only the mean, which is much cheaper than the deviation."""
         return np.asarray(self.centre + self.unit * self.process.predict(inputs))
 
     def predict(self, inputs: Matrix) -> tuple[Matrix, Matrix]:
-        """Return mean and deviation of the function at each input."""
+        """Return mean and standard deviation of the function at each input."""
         mean, deviation = self.process.predict(inputs, return_std=True)
         variance = np.maximum(deviation**2 - self.process.kernel_.k2.noise_level, 1e-10)
         return np.asarray(self.centre + self.unit * mean), np.asarray(self.unit * np.sqrt(variance))
 
 
 def initial_scales(axes: int) -> Matrix:
-    """Return the priors' means: an axis's relevance each, the terms, decay, noise; all as logarithms."""
+    """Return the prior means of the log scales: relevance of each axis, terms, decay, noise."""
     return np.array([PRIOR[name][0] for name in _names(axes)])
 
 
@@ -136,14 +136,14 @@ def _names(axes: int) -> list[str]:
 def condition(
     similarities: Sequence[Matrix], scales: Matrix, inputs: Matrix, observed: Matrix, *, extra: Matrix
 ) -> Posterior:
-    """Condition on observations; `extra` are deviations of each beyond the common noise."""
+    """Condition on observations; `extra` is the standard deviation of each beyond the common noise."""
     return _fitted(similarities, scales, inputs, observed, extra=extra, optimizer=None)
 
 
 def fit_scales(
     similarities: Sequence[Matrix], start: Matrix, inputs: Matrix, observed: Matrix, *, extra: Matrix
 ) -> Matrix:
-    """Return the scales of the largest marginal likelihood times prior, from a start (the last fit)."""
+    """Return the log scales that maximise marginal likelihood times prior, optimised from `start`."""
     prior = np.array([PRIOR[name] for name in _names(len(similarities))]).T
     most_probable = _most_probable(*prior)
     fitted = _fitted(similarities, start, inputs, observed, extra=extra, optimizer=most_probable)
@@ -161,7 +161,7 @@ def _fitted(
 
 
 def _most_probable(mean: Matrix, deviation: Matrix) -> Callable[..., tuple[Matrix, float]]:
-    """Return an optimiser that adds the prior to the likelihood."""
+    """Return an optimiser of the log likelihood plus the log prior."""
 
     def optimise(loss: Any, start: Matrix, bounds: Matrix) -> tuple[Matrix, float]:
         def with_prior(scales: Matrix) -> tuple[float, Matrix]:
@@ -169,7 +169,7 @@ def _most_probable(mean: Matrix, deviation: Matrix) -> Callable[..., tuple[Matri
             away = (scales - mean) / deviation
             return float(value + 0.5 * (away**2).sum()), slope + away / deviation
 
-        within = np.stack([mean - FAR * deviation, mean + FAR * deviation], axis=1)
+        within = np.stack([mean - BOUND * deviation, mean + BOUND * deviation], axis=1)
         found = minimize(with_prior, start, jac=True, method="L-BFGS-B", bounds=within, options={"maxiter": STEPS})
         return found.x, float(found.fun)
 

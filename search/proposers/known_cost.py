@@ -1,8 +1,8 @@
-"""The known-cost proposer: a model for Dice alone, exact costs, and the largest expected gain of hypervolume.
+"""The known-cost proposer: expected hypervolume improvement, with a surrogate for Dice and exact costs.
 
-Random points, neighbours and crossovers of the front make a pool; a cost model ranks it, the best few are priced
-exactly, and the choice is made among those. With many trials in training, several are chosen at once. `acquire` holds
-the arithmetic; this file turns a study's records into its numbers.
+The candidate pool consists of random networks and of neighbours and crossovers of the front. A cost model ranks the
+pool, the best few are priced exactly, and one of these is chosen. With many trials in training, several are chosen at
+once. `acquire` holds the arithmetic; this module turns a study's records into arrays.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ from space.encoding import Coded
 
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
-NO_LOSS = -20.0  # the logarithm of the Dice loss where Dice is no objective
-HURRY = 0.5  # gains are divided by the MACs, which stand for training time, to this power
-DESIGN = 4  # trainings of the first design
-RANDOM, VARIED, CROSSED = 600, 300, 300  # candidates of the pool, beside all neighbours of the front
+NO_LOSS = -20.0  # the log Dice loss of all networks if Dice is no objective
+TIME_EXPONENT = 0.5  # gains are divided by the MACs, a proxy of training time, to this power
+DESIGN = 4  # trainings of the initial design
+RANDOM, VARIED, CROSSED = 600, 300, 300  # pool candidates in addition to the neighbours of the front
 LISTED = 3000  # candidates drawn from a table of known networks
-PARENTS = 25  # front points whose neighbours are all in the pool
-SHORTLIST = 8  # candidates priced exactly before a choice
-TOGETHER = 16  # one more network is chosen at once for so many in training
-REGAINED = 60  # candidates whose gain is computed again after each choice: gains only shrink
-DESCENTS = 8  # rounds of neighbours towards the cheapest and the most expensive network
-RELEARN = 0.15  # the cost model is learned again after this share of new prices
+PARENTS = 25  # front points whose neighbours are in the pool
+SHORTLIST = 8  # candidates priced exactly before each choice
+TRIALS_PER_CHOICE = 16  # one more network is chosen at once for each such number of running trials
+REEVALUATED = 60  # best candidates whose gain is computed again after each choice; gains can only shrink
+DESCENTS = 8  # steps of local search towards the cheapest and the most expensive network
+RELEARN = 0.15  # fraction of new prices after which the cost model is learned again
 COUNTED = ("trained", "stopped", "running")
 
 
 @dataclass(frozen=True)
-class Known:
-    """The front as the surrogate sees it: its rows, and (logarithm of the Dice loss, shares of the reference)."""
+class PredictedFront:
+    """The front by the surrogate's mean: coded rows and points (log Dice loss, costs as fractions of the reference)."""
 
     rows: Codes
     points: Matrix
 
 
 class KnownCostProposer:
-    """Proposes by expected gain; keeps what it derived from the records it has seen, and every price."""
+    """Proposes by expected hypervolume improvement; caches all prices and the records' codes between asks."""
 
-    tries = 2  # repeats itself only if it finds nothing new
+    tries = 2  # it proposes a known network only if it finds no new one
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self.coded = problem, problem.first.coded if problem.first else Coded(problem.space)
@@ -68,14 +68,14 @@ class KnownCostProposer:
         self.references = np.array([problem.reference[COSTS[index]] for index in self.shares])
 
     def propose(self, records: Sequence[Record]) -> Decisions:
-        """Return the decisions with the largest expected gain, or the next of the first design."""
-        self._take_in(records)
+        """Return the decisions with the largest expected improvement, or the next of the initial design."""
+        self._read(records)
         if not self.chosen:
             training = sum(record.state == "running" for record in records)
-            self.chosen = self._several(records, 1 + training // TOGETHER)
+            self.chosen = self._propose_several(records, 1 + training // TRIALS_PER_CHOICE)
         return self.chosen.pop(0)
 
-    def _several(self, records: Sequence[Record], count: int) -> list[Decisions]:
+    def _propose_several(self, records: Sequence[Record], count: int) -> list[Decisions]:
         rng = np.random.default_rng([self.problem.seed, len(records), len(self.prices)])
         self._learn_costs()
         counted = [record for record in records if record.state in COUNTED and record.measurement.costs]
@@ -91,16 +91,16 @@ class KnownCostProposer:
         pool = self._pool(rng, known.rows, seen)
         return self._choose(surrogate, known, pool, taken, count=count)
 
-    def _take_in(self, records: Sequence[Record]) -> None:
+    def _read(self, records: Sequence[Record]) -> None:
         for record in records:
             if record.number not in self.rows:
                 self.rows[record.number] = self.coded.encode([dict(record.decisions)])[0]
             costs = record.measurement.costs
-            if costs and self._lacks(record.architecture, costs):
+            if costs and self._is_new_price(record.architecture, costs):
                 self._keep_price(record.architecture, self.rows[record.number], costs)
 
-    def _lacks(self, architecture: Architecture, costs: Costs) -> bool:
-        """Return whether these costs add to the kept ones, for instance a latency."""
+    def _is_new_price(self, architecture: Architecture, costs: Costs) -> bool:
+        """Return whether the network has no price yet, or only one without the latency that these costs have."""
         kept = self.prices.get(architecture)
         return kept is None or (costs.latency is not None and bool(np.isnan(kept[COSTS.index("latency")])))
 
@@ -146,13 +146,13 @@ class KnownCostProposer:
         return self.listed[np.random.default_rng(self.problem.seed).permutation(len(self.listed))]
 
     def _predicted(self, rows: Codes) -> Matrix:
-        """Return predicted costs of rows; a cost that was never measured is 1 for all."""
+        """Return predicted costs of rows; a cost that was never measured counts as 1 for all."""
         if self.model is None:
             return np.ones((len(rows), len(COSTS)))
         return np.nan_to_num(self.model.predict(rows[:, self.coded.free]), nan=1.0)
 
     def _within(self, costs: Matrix) -> NDArray[np.bool_]:
-        """Return which rows of costs are within all budgets."""
+        """Return a mask of the rows of costs that meet all budgets."""
         limits = np.array([self.problem.budgets.get(name, np.inf) for name in COSTS])
         return np.asarray((costs <= limits).all(axis=1))
 
@@ -165,8 +165,8 @@ class KnownCostProposer:
         *,
         count: int,
     ) -> list[Decisions]:
-        """Return the next networks of the first design: both ends of the costs, then between, unlike the others."""
-        rows = self._fresh(self._wide(rng), seen)
+        """Return the next networks of the initial design, within the budgets; see `spread_design`."""
+        rows = self._fresh(self._design_candidates(rng), seen)
         costs = self._predicted(rows)
         inside = self._within(costs)
         rows, level = rows[inside], np.log(costs[inside][:, self.shares or [0]]).mean(axis=1)
@@ -186,14 +186,14 @@ class KnownCostProposer:
                 taken.add(architecture)
         return design or [self.coded.decode(self.coded.sample(rng, 1)[0])]
 
-    def _wide(self, rng: np.random.Generator) -> Codes:
-        """Return the rows that a first design is chosen from."""
+    def _design_candidates(self, rng: np.random.Generator) -> Codes:
+        """Return the rows among which the initial design is chosen."""
         if len(self.listed):
             return self.listed
-        return np.concatenate([self.coded.sample(rng, 2000), self._ends(rng)])
+        return np.concatenate([self.coded.sample(rng, 2000), self._extremes(rng)])
 
-    def _ends(self, rng: np.random.Generator) -> Codes:
-        """Walk from random points to the lowest predicted cost, and to the highest within the budgets."""
+    def _extremes(self, rng: np.random.Generator) -> Codes:
+        """Return rows found by local search towards the lowest and the highest predicted cost within the budgets."""
         found = []
         for sign in (1.0, -1.0):
             rows = self.coded.sample(rng, 200)
@@ -218,7 +218,9 @@ class KnownCostProposer:
         pending = np.array([record.state == "running" for record in counted])
         return Evidence(rows[:, self.coded.free], np.log(np.maximum(costs, 1e-12)), dice, extra, pending), costs
 
-    def _front(self, surrogate: Surrogate, evidence: Evidence, counted: Sequence[Record], costs: Matrix) -> Known:
+    def _front(
+        self, surrogate: Surrogate, evidence: Evidence, counted: Sequence[Record], costs: Matrix
+    ) -> PredictedFront:
         """Return the front, by the surrogate's mean, of all networks trained or in training."""
         chosen = np.flatnonzero([record.state != "stopped" for record in counted])
         mean = surrogate.mean(evidence.codes[chosen], evidence.log_costs[chosen])
@@ -227,7 +229,7 @@ class KnownCostProposer:
         shares = costs[chosen][:, self.shares] / self.references
         kept = moocore.is_nondominated(np.column_stack([mean, shares]), keep_weakly=False)
         rows = np.stack([self.rows[counted[number].number] for number in chosen[kept]])
-        return Known(rows, np.column_stack([mean, shares])[kept])
+        return PredictedFront(rows, np.column_stack([mean, shares])[kept])
 
     def _pool(self, rng: np.random.Generator, front: Codes, seen: set[bytes]) -> Codes:
         if len(self.listed):
@@ -239,16 +241,16 @@ class KnownCostProposer:
         return self._fresh(np.concatenate([*rows, self.coded.cross(rng, one, other)]), seen)
 
     def _fresh(self, rows: Codes, seen: set[bytes]) -> Codes:
-        """Return rows that were never recorded, each once."""
+        """Return the distinct rows that no record has."""
         rows = np.unique(rows, axis=0)
         return rows[[row.tobytes() not in seen for row in rows]]
 
     def _choose(
-        self, surrogate: Surrogate, known: Known, pool: Codes, taken: set[Architecture], *, count: int
+        self, surrogate: Surrogate, known: PredictedFront, pool: Codes, taken: set[Architecture], *, count: int
     ) -> list[Decisions]:
-        """Rank the pool by predicted costs, and choose one candidate after another, each priced exactly first.
+        """Choose `count` candidates one after another: rank the pool by predicted costs, then decide by exact costs.
 
-        A chosen candidate joins the front with its expected Dice; the next one is worth what it adds to that.
+        A chosen candidate joins the front with its expected Dice, and the next gain is computed against that front.
         """
         costs = self._predicted(pool)
         gained = self._gains(surrogate, known, pool, costs)
@@ -263,15 +265,15 @@ class KnownCostProposer:
             found.append(self.coded.decode(pool[chosen[0]]))
             taken.add(self.problem.architecture(found[-1]))
             if len(found) < count:
-                known = self._joined(surrogate, known, pool[chosen], costs[chosen])
-                again = np.argsort(-gained)[:REGAINED]
+                known = self._with_chosen(surrogate, known, pool[chosen], costs[chosen])
+                again = np.argsort(-gained)[:REEVALUATED]
                 again = again[gained[again] > 0]
                 gained[again] = self._gains(surrogate, known, pool[again], costs[again])
                 gained[chosen] = -1.0
         return found or [self.coded.decode(pool[int(np.argmax(gained))])]
 
     def _shortlist(self, gained: Matrix, pool: Codes, costs: Matrix, taken: set[Architecture]) -> NDArray[np.int64]:
-        """Return the best rows that can be trained; writes their exact costs to `costs`, and -1 as the others' gain."""
+        """Return the best trainable rows; write their exact costs to `costs` and a gain of -1 for rejected rows."""
         found: list[int] = []
         for number in np.argsort(-gained):
             if len(found) == SHORTLIST or gained[number] < 0:
@@ -285,15 +287,15 @@ class KnownCostProposer:
             gained[number] = -1.0
         return np.array(found, dtype=np.int64)
 
-    def _joined(self, surrogate: Surrogate, known: Known, rows: Codes, costs: Matrix) -> Known:
-        """Return the front with the chosen rows, at their expected Dice."""
+    def _with_chosen(self, surrogate: Surrogate, known: PredictedFront, rows: Codes, costs: Matrix) -> PredictedFront:
+        """Return the front with the chosen rows added at their expected Dice."""
         mean = surrogate.mean(rows[:, self.coded.free], np.log(np.maximum(costs, 1e-12)))
         points = np.column_stack([mean, costs[:, self.shares] / self.references])
-        return Known(np.concatenate([known.rows, rows]), np.concatenate([known.points, points]))
+        return PredictedFront(np.concatenate([known.rows, rows]), np.concatenate([known.points, points]))
 
-    def _gains(self, surrogate: Surrogate, known: Known, rows: Codes, costs: Matrix) -> Matrix:
-        hurry = costs[:, COSTS.index("macs")] ** -HURRY
-        return hurry * gains(
+    def _gains(self, surrogate: Surrogate, known: PredictedFront, rows: Codes, costs: Matrix) -> Matrix:
+        per_time = costs[:, COSTS.index("macs")] ** -TIME_EXPONENT
+        return per_time * gains(
             surrogate,
             rows[:, self.coded.free],
             costs,
@@ -304,11 +306,11 @@ class KnownCostProposer:
 
 
 def _dice_of(records: Sequence[Record]) -> tuple[Matrix, Matrix]:
-    """Return each record's Dice and its deviation beyond noise; a stopped trial's is extrapolated."""
+    """Return each record's Dice and its standard deviation beyond noise; a stopped trial's Dice is extrapolated."""
     dice, extra = np.zeros(len(records)), np.zeros(len(records))
-    whole = [_curve(record) for record in records if record.state == "trained"]
+    complete = [_curve(record) for record in records if record.state == "trained"]
     stopped = [number for number, record in enumerate(records) if record.state == "stopped" and len(_curve(record))]
-    expected, deviation = extrapolate(whole, [_curve(records[number]) for number in stopped])
+    expected, deviation = extrapolate(complete, [_curve(records[number]) for number in stopped])
     dice[stopped], extra[stopped] = expected, deviation
     for number, record in enumerate(records):
         if record.measurement.dice is not None and record.state == "trained":
@@ -317,7 +319,7 @@ def _dice_of(records: Sequence[Record]) -> tuple[Matrix, Matrix]:
 
 
 def _curve(record: Record) -> Matrix:
-    """Return the Dice after each epoch: the last validated one, -1 before the first."""
+    """Return the last validated Dice after each epoch, -1 before the first validation."""
     values, last = [], -1.0
     for epoch in record.measurement.epochs:
         last = epoch.dice if epoch.dice is not None else last

@@ -1,4 +1,4 @@
-"""Pareto local search with an archive (Paquete, Chiarandini, Stuetzle 2004): neighbours of the front."""
+"""Pareto local search (Paquete, Chiarandini and Stützle, 2004): neighbours of the front."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from search.trials.pareto import pareto_front
 from search.trials.records import Record
 from space.canonical import Decisions
 
-FIRST = 8  # random networks that the archive starts from
+FIRST = 8  # random networks before the first neighbour
 
 
 class LocalProposer:
@@ -23,7 +23,7 @@ class LocalProposer:
         self.visited: set[tuple[tuple[str, object], ...]] = set()
 
     def propose(self, records: Sequence[Record]) -> Decisions:
-        """Return decisions that differ in one axis from those of a point of the records' front."""
+        """Return decisions that differ in one axis from a point of the front."""
         self.asked += 1
         rng = Random(f"{self.problem.seed}:{len(records)}:{self.asked}")
         self.visited.update(_key(dict(record.decisions)) for record in records)

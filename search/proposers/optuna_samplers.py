@@ -1,7 +1,7 @@
 """Optuna's samplers as proposers, on an in-memory study that mirrors the records.
 
-TPE samples conditional axes. NSGA-II, NSGA-III and the Gaussian process would sample them at random: for those the
-space is flat, with every axis always present, and a closed axis holds its first choice.
+TPE supports conditional axes. NSGA-II, NSGA-III and the Gaussian process would sample them at random, so they get a
+flat space in which every axis is always present and an inactive axis has its first choice.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ POPULATION = 20
 
 
 class OptunaProposer:
-    """Asks an Optuna sampler; repeated networks, and those that can't be built, are answered without a training."""
+    """Asks an Optuna sampler; known networks, and those that can't be built, are answered without a training."""
 
     def __init__(self, problem: Problem, *, name: str) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.problem, self.name = problem, name
-        self.tries = 1 if name == "gp" else 30  # a Gaussian process takes a second an ask, and repeats its answer
+        self.tries = 1 if name == "gp" else 30  # the Gaussian process takes a second per ask and repeats its answer
         self.study = optuna.create_study(directions=optuna_directions(problem.directions), sampler=self._sampler(0))
         self.axes = [axis for axis in problem.space.axes if len(axis.choices) > 1]
-        self.told: set[int] = set()
+        self.reported: set[int] = set()
         self.pending: dict[Architecture, list[optuna.Trial]] = {}
         self.known: dict[Architecture, Record] = {}
 
     def propose(self, records: Sequence[Record]) -> Decisions:
         """Add new records to the study, then ask it."""
-        if not self.told and records:  # after a restart, other draws than the first ones
+        if not self.reported and records:  # a resumed study must not repeat the first draws
             self.study.sampler = self._sampler(len(records))
         for record in records:
-            if record.number not in self.told and record.state != "running":
+            if record.number not in self.reported and record.state != "running":
                 self._tell(record)
         trial = self.study.ask()
         decisions = self._flat(trial) if self.name in FLAT else self._conditional(trial)
@@ -52,7 +52,7 @@ class OptunaProposer:
         known = self.known.get(architecture)
         if known:
             self._finish(trial, known)
-        elif self.problem.unfit(decisions, architecture):
+        elif self.problem.infeasible(decisions, architecture):
             trial.set_constraint("can't be built", 1.0)
             self.study.tell(trial, state=_states().PRUNED)
         else:
@@ -79,7 +79,7 @@ class OptunaProposer:
         return self.problem.space.walk(lambda axis: _suggest(trial, axis) if len(axis.choices) > 1 else axis.choices[0])
 
     def _flat(self, trial: optuna.Trial) -> Decisions:
-        """Sample every axis, then set closed ones to their first choice: equal networks then have equal parameters."""
+        """Sample every axis, then set inactive ones to their first choice, so equal networks have equal parameters."""
         drawn = {axis.name: _suggest(trial, axis) for axis in self.axes}
         decisions = self.problem.space.walk(lambda axis: drawn.get(axis.name, axis.choices[0]))
         for axis in self.axes:
@@ -97,7 +97,7 @@ class OptunaProposer:
     def _tell(self, record: Record) -> None:
         import optuna
 
-        self.told.add(record.number)
+        self.reported.add(record.number)
         self.known[record.architecture] = record
         trials = self.pending.pop(record.architecture, [])
         if not trials:  # recorded before this process started

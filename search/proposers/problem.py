@@ -1,4 +1,4 @@
-"""A study as its proposer sees it."""
+"""The search problem that a proposer works on."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Price = Callable[[Architecture], Costs | None]
 class Problem:
     """A space, its objectives, and functions that complete, refuse and price its networks.
 
-    `price` returns exact costs as far as they are known without training, None if the network can't be built.
-    `listed` holds all networks of a study that has results for these alone. `first` holds the networks that were
-    priced when the study started.
+    `price` returns the exact costs that are known without training, None if the network can't be built. `refuse`
+    returns why a network can't be built. `listed` holds all candidates if only these have results (a table). `first`
+    holds the networks that were priced when the study started.
     """
 
     space: Space
@@ -37,6 +37,6 @@ class Problem:
     listed: tuple[Decisions, ...] = ()
     first: FirstNetworks | None = None
 
-    def unfit(self, decisions: Mapping[str, Value], architecture: Architecture) -> str | None:
-        """Return why these decisions are no candidate: forbidden by the study, or the network can't be built."""
+    def infeasible(self, decisions: Mapping[str, Value], architecture: Architecture) -> str | None:
+        """Return why these decisions can't be proposed: the study forbids them, or the network can't be built."""
         return self.space.forbidden(decisions) or self.refuse(architecture)

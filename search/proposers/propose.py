@@ -1,4 +1,4 @@
-"""The next architecture to train: new, buildable, from the study's proposer."""
+"""Ask a proposer for the next architecture, which must be new and buildable."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ LISTABLE = 20_000
 class Proposer(Protocol):
     """Proposes decisions, given all records so far.
 
-    After `tries` proposals of known networks a neighbour of the last one is taken instead.
+    If `tries` proposals in a row are known networks, a neighbour of the last one is used instead.
     """
 
     tries: int
 
     def propose(self, records: Sequence[Record]) -> Decisions:
-        """Return complete decisions, new or not."""
+        """Return complete decisions; they may give a known network."""
 
 
 class RandomProposer:
-    """Proposes at random, uniformly over the choices of each open axis."""
+    """Proposes uniformly at random over the choices of each open axis."""
 
     tries = 30
 
@@ -38,7 +38,7 @@ class RandomProposer:
         self.problem, self.asked = problem, 0
 
     def propose(self, records: Sequence[Record]) -> Decisions:
-        """Sample decisions; the sequence depends on the seed and on the numbers of asks and records."""
+        """Sample decisions; they depend on the seed and on the numbers of asks and records."""
         self.asked += 1
         rng = Random(f"{self.problem.seed}:{len(records)}:{self.asked}")
         return rng.choice(self.problem.listed) if self.problem.listed else self.problem.space.sample(rng)
@@ -56,24 +56,24 @@ def make_proposer(name: str, problem: Problem) -> Proposer:
         return KnownCostProposer(problem)
     if name in NAMES:
         return OptunaProposer(problem, name=name)
-    raise ValueError(f"no proposer is called {name!r}; there are {', '.join(PROPOSERS)}")
+    raise ValueError(f"there is no proposer {name!r}; available: {', '.join(PROPOSERS)}")
 
 
 def propose_new(proposer: Proposer, problem: Problem, records: Sequence[Record]) -> Decisions | None:
-    """Ask until the proposer returns a new architecture that can be built; None if none is left.
+    """Ask until the proposer returns a new architecture that can be built; None if there is none left.
 
-    After many repeats a new neighbour of the last proposal is taken; without one, the rest of a small space is listed.
+    After `Proposer.tries` repeats, take a new neighbour of the last proposal, or else any new network of the space.
     """
     return ask_new(proposer, problem, records)[0]
 
 
 def ask_new(proposer: Proposer, problem: Problem, records: Sequence[Record]) -> tuple[Decisions | None, int]:
-    """Do the same as `propose_new`, and count the asks that repeated a known network."""
+    """Do the same as `propose_new`, and return the number of proposals that were not new."""
     known = {record.architecture for record in records}
 
     def is_new(decisions: Decisions) -> bool:
         architecture = problem.architecture(decisions)
-        return architecture not in known and not problem.unfit(decisions, architecture)
+        return architecture not in known and not problem.infeasible(decisions, architecture)
 
     decisions: Decisions = {}
     for tries in range(proposer.tries):
@@ -87,7 +87,7 @@ def ask_new(proposer: Proposer, problem: Problem, records: Sequence[Record]) -> 
 
 
 def _rest(problem: Problem, rng: Random) -> Iterator[Decisions]:
-    """Draw from a large space, list a small one in random order."""
+    """Yield random decisions: all of a table or a small space in random order, a sample of a large space."""
     if problem.listed:
         yield from rng.sample(problem.listed, len(problem.listed))
     elif problem.space.size > LISTABLE:
