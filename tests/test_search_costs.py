@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from search.config.schema import Training
-from search.costs.latency import half_interval, measure_latency, read_times
+from search.costs.latency import half_interval, measure_latency, repeat
 from search.costs.live_bytes import LiveBytes
 from search.costs.macs import params_and_macs
 from search.costs.memory import CPU, inference_memory_bytes, measure_training_memory, training_memory_bytes
@@ -134,18 +134,18 @@ class Clock:
 
 def test_a_steady_network_is_read_in_a_few_runs():
     once = Clock(0.9, 0.3, 0.1)
-    times = read_times(once, most_seconds=60.0)
+    times = repeat(once, max_seconds=60.0)
     assert times == [0.1] * 7 and once.runs == 4 + 7
 
 
 def test_a_slow_network_is_read_twice_after_two_runs_of_warm_up():
     once = Clock(30.0)
-    assert read_times(once, most_seconds=2.0) == [30.0, 30.0] and once.runs == 4
+    assert repeat(once, max_seconds=2.0) == [30.0, 30.0] and once.runs == 4
 
 
 def test_an_unsteady_network_is_read_until_the_time_is_up():
     rng = Random(0)
-    times = read_times(lambda: rng.uniform(0.01, 0.19), most_seconds=20.0)
+    times = repeat(lambda: rng.uniform(0.01, 0.19), max_seconds=20.0)
     assert 20.0 <= sum(times) < 20.2 and half_interval(times) > 0.02 * 0.1
 
 

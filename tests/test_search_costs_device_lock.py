@@ -99,7 +99,7 @@ def test_a_suspended_measurement_does_not_block_others_forever(holder, caplog, m
 
 
 def test_waiting_has_a_limit(holder, caplog, monkeypatch):
-    monkeypatch.setattr(device_lock, "LONGEST_WAIT_S", 0.3)
+    monkeypatch.setattr(device_lock, "MAX_WAIT_S", 0.3)
     holder("sharing", 600)
     with measuring(CPU):
         pass

@@ -1,4 +1,4 @@
-"""Tensors of a size, a layout and a type, without values: what runs on them allocates nothing, and is counted."""
+"""Abstract tensors: size, strides and dtype without values; operators allocate nothing, but bytes are counted."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from search.costs.cuda_dispatch import KEY, as_on_cuda
 from search.costs.cuda_kernels import run_empty_as_cuda, workspace_bytes
 from search.costs.empty import META, run_empty
 
-Spec = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]  # size, stride, type
+Spec = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]  # size, strides, dtype
 
 
 @dataclass
-class Count:
-    """Bytes that live, and the most that ever did."""
+class ByteCount:
+    """Bytes of live storages, now and at the peak."""
 
     live_bytes: int = 0
     peak_bytes: int = 0
 
 
 class Storage:
-    """What the views of one allocation share; its bytes live as long as one of them does."""
+    """An abstract allocation, shared by its views; its bytes count until the last view is deleted."""
 
     __slots__ = ("count", "size_bytes")
 
-    def __init__(self, size_bytes: int, count: Count) -> None:
+    def __init__(self, size_bytes: int, count: ByteCount) -> None:
         self.size_bytes, self.count = size_bytes, count
         count.live_bytes += size_bytes
         count.peak_bytes = max(count.peak_bytes, count.live_bytes)
@@ -40,7 +40,7 @@ class Storage:
 
 
 class AbstractTensor(torch.Tensor):
-    """A CPU tensor's size, stride and type; made by AbstractTensors."""
+    """A CPU tensor's size, strides and dtype; created by AbstractTensors."""
 
     storage_shared: Storage
 
@@ -57,7 +57,7 @@ class AbstractTensor(torch.Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Refuse: an operator's result is known to AbstractTensors alone."""
+        """Raise ValueError: only AbstractTensors can run operators on abstract tensors."""
         raise ValueError(f"{func} ran on abstract tensors outside of AbstractTensors")
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
@@ -65,7 +65,7 @@ class AbstractTensor(torch.Tensor):
 
 
 class AbstractCudaTensor(AbstractTensor):
-    """One that stands for a GPU's: Python is told so, and torch by a dispatch key; its device is a CPU all the same."""
+    """An abstract GPU tensor: `is_cuda` and a dispatch key mark it, while its device is the CPU (see cuda_dispatch)."""
 
     @staticmethod
     def __new__(cls, spec: Spec, storage: Storage) -> AbstractCudaTensor:  # noqa: D102
@@ -81,12 +81,12 @@ class AbstractCudaTensor(AbstractTensor):
 
 
 CPU = torch.device("cpu")
-MOST_KNOWN = 200_000  # operators at a size: a few hundred megabytes
+MAX_KNOWN = 200_000  # cached results, a few hundred megabytes
 
 
 @dataclass(frozen=True)
-class Made:
-    """One result of an operator: a new storage's (numbered), or a view of an argument (counted among the tensors)."""
+class TensorResult:
+    """One tensor that an operator returns: in a new storage, or a view of the tensor argument with this number."""
 
     spec: Spec
     argument: int | None
@@ -96,9 +96,9 @@ class Made:
 
 @dataclass(frozen=True)
 class Results:
-    """What an operator gives: tensors (Made) and plain values, in a sequence of its own type or alone.
+    """The results of an operator: TensorResults and plain values, in a `sequence` type or single (None).
 
-    `workspace_bytes` are held beside them while it runs.
+    `workspace_bytes` are allocated only while the operator runs.
     """
 
     items: tuple[Any, ...]
@@ -107,44 +107,44 @@ class Results:
 
 
 class AbstractTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Within: tensors are abstract, and the live bytes of their storages are counted.
+    """A context in which new tensors are abstract and the live bytes of their storages are counted.
 
-    What an operator makes of given sizes is learned once in a process, as a CPU's kernels would make it (empty.py), and
-    remembered by sizes, strides and types: ten times faster than torch's fake tensors, which work it out anew each
-    time. Tensors of known values (`torch.tensor`, `arange`, `linspace`) stay real, and aren't counted: their values
-    are asked for. With `cuda` operators and autocast are those of a GPU, which isn't needed for it.
+    The results of an operator depend only on sizes, strides and dtypes. They are determined once per process, with the
+    layouts of CPU kernels (empty.py), and cached: ten times faster than torch's fake tensors, which compute them at
+    every call. Tensors of known values (`torch.tensor`, `arange`, `linspace`) stay real, since code reads their values,
+    and are not counted. With `cuda`, operators and autocast behave as on a GPU; none needs to be present.
     """
 
     known: ClassVar[dict[tuple[Any, ...], Results]] = {}
 
     def __init__(self, *, cuda: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.count, self.cuda = Count(), cuda
+        self.count, self.cuda = ByteCount(), cuda
         self.kind: type[AbstractTensor] = AbstractCudaTensor if cuda else AbstractTensor
 
     def __enter__(self) -> AbstractTensors:
         if self.cuda:
-            self.treated = as_on_cuda()
-            self.treated.__enter__()
+            self.cuda_behaviour = as_on_cuda()
+            self.cuda_behaviour.__enter__()
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         if self.cuda:
-            self.treated.__exit__(*error)
+            self.cuda_behaviour.__exit__(*error)
 
     @property
     def peak_bytes(self) -> int:
-        """The most bytes that lived at any time."""
+        """The maximum of the live bytes since the start or `restart_peak`."""
         return self.count.peak_bytes
 
     def restart_peak(self) -> None:
-        """Count the peak again from the bytes that live now."""
+        """Reset the peak to the bytes that are live now."""
         self.count.peak_bytes = self.count.live_bytes
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Return what the operator makes, without running it."""
+        """Return the operator's results without running it."""
         kwargs = kwargs or {}
         kind = _kind(func)
         if kind == "in place":
@@ -160,33 +160,36 @@ class AbstractTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         results = self.known.get(key)
         if results is None:
-            if len(self.known) > MOST_KNOWN:
+            if len(self.known) > MAX_KNOWN:
                 self.known.clear()
             results = self.known[key] = _learn(func, args, kwargs, cuda=self.cuda)
-        return self._make(results, tensors)
+        return self._instantiate(results, tensors)
 
-    def _make(self, results: Results, tensors: Sequence[torch.Tensor]) -> Any:
-        """Make the results anew; those of one new storage share it."""
+    def _instantiate(self, results: Results, tensors: Sequence[torch.Tensor]) -> Any:
+        """Create the results as abstract tensors; those with equal storage numbers share a storage."""
         storages: dict[int, Storage] = {}
-        made = []
+        created = []
         for item in results.items:
-            if isinstance(item, Made):
+            if isinstance(item, TensorResult):
                 if item.argument is not None:
-                    shared = tensors[item.argument]  # a real tensor's bytes aren't counted
+                    shared = tensors[item.argument]  # a view of a real tensor adds no bytes
                     storage = shared.storage_shared if isinstance(shared, AbstractTensor) else Storage(0, self.count)
                 elif item.storage in storages:
                     storage = storages[item.storage]
                 else:
                     storage = storages[item.storage] = Storage(item.size_bytes, self.count)
                 item = self.kind(item.spec, storage)
-            made.append(item)
+            created.append(item)
         self.count.peak_bytes = max(self.count.peak_bytes, self.count.live_bytes + results.workspace_bytes)
-        return made[0] if results.sequence is None else results.sequence(made)
+        return created[0] if results.sequence is None else results.sequence(created)
 
 
 @cache
 def _kind(func: Any) -> str:
-    """Say how an operator is answered: known from its schema alone, run for real, taken apart, or learned."""
+    """Classify an operator: `series` runs for real, `composite` is decomposed, `learned` runs once per signature.
+
+    The results of `nothing` and `in place` follow from the schema.
+    """
     schema = func._schema
     if func.overloadpacket in SERIES:
         return "series"
@@ -198,7 +201,7 @@ def _kind(func: Any) -> str:
     first = schema.arguments[0].alias_info if schema.arguments else None
     if first is not None and first.is_write and schema.name.endswith("_"):
         if func.overloadpacket in RESHAPED:
-            raise ValueError(f"{func} changes a tensor's size in place: abstract tensors can't")
+            raise ValueError(f"{func} changes a tensor's size in place, which abstract tensors don't support")
         return "in place"
     return "learned"
 
@@ -218,17 +221,17 @@ RESHAPED = (
 
 
 def _key(value: Any, tensors: list[torch.Tensor]) -> Any:
-    """Return what of an argument decides on the results; tensors are listed on the way."""
+    """Return the part of an argument that determines the results; append its tensors to `tensors`."""
     if isinstance(value, torch.Tensor):
         tensors.append(value)
         return value.shape, value.stride(), value.dtype, isinstance(value, AbstractTensor)
     if isinstance(value, list | tuple):
         return tuple([_key(each, tensors) for each in value])
-    return (value, float) if isinstance(value, float) else value  # 1 == 1.0, yet they make other types
+    return (value, float) if isinstance(value, float) else value  # 1 == 1.0, but the result dtypes differ
 
 
 def _learn(func: Any, args: Any, kwargs: Any, *, cuda: bool) -> Results:
-    """Run an operator on tensors of the same sizes that hold nothing, and note what it made."""
+    """Run an operator on `meta` tensors of the same sizes and describe its results."""
     given: list[torch.Tensor] = []
     empty_args = _empty(args, given)
     empty_kwargs = {name: _empty(value, given) for name, value in kwargs.items()}
@@ -237,12 +240,12 @@ def _learn(func: Any, args: Any, kwargs: Any, *, cuda: bool) -> Results:
     storages = [each.untyped_storage()._cdata for each in given]
     items = out if isinstance(out, list | tuple) else (out,)
     sequence = type(out) if isinstance(out, list | tuple) else None
-    beside = workspace_bytes(func, empty_args, out) if cuda else 0
-    return Results(tuple(_note(item, storages) for item in items), sequence, beside)
+    workspace = workspace_bytes(func, empty_args, out) if cuda else 0
+    return Results(tuple(_describe(item, storages) for item in items), sequence, workspace)
 
 
 def _empty(value: Any, given: list[torch.Tensor]) -> Any:
-    """Replace abstract tensors by empty ones, and devices by theirs; list all tensors on the way, in _key's order."""
+    """Replace abstract tensors by `meta` tensors and devices by META; append all tensors to `given` in _key's order."""
     if isinstance(value, torch.Tensor):
         if value.dim() or isinstance(value, AbstractTensor):
             value = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=META)
@@ -252,9 +255,9 @@ def _empty(value: Any, given: list[torch.Tensor]) -> Any:
     return META if isinstance(value, torch.device) else value
 
 
-def _note(item: Any, storages: list[int]) -> Any:
+def _describe(item: Any, storages: list[int]) -> Any:
     if not isinstance(item, torch.Tensor):
         return item
     storage = item.untyped_storage()
     argument = storages.index(storage._cdata) if storage._cdata in storages else None
-    return Made((tuple(item.shape), item.stride(), item.dtype), argument, storage._cdata, storage.nbytes())
+    return TensorResult((tuple(item.shape), item.stride(), item.dtype), argument, storage._cdata, storage.nbytes())

@@ -1,8 +1,8 @@
-"""Abstract tensors that stand for a GPU's: CUDA's autocast, dropout and attention, without a GPU or its driver.
+"""CUDA's autocast, dropout and attention for abstract tensors, without a GPU or its driver.
 
-torch decides on these by a tensor's device above autograd, and tensors that claim a CUDA device need a driver. So
-abstract tensors stay on the CPU and carry a dispatch key that no CPU tensor has (autocast's of an out-of-tree device).
-Whatever CUDA does otherwise than a CPU is registered under it, and nothing else ever meets it.
+Above autograd, torch selects these by the tensor's device, and a tensor with a CUDA device needs a driver. Therefore
+abstract GPU tensors stay on the CPU and carry a dispatch key that no CPU tensor has (autocast of an out-of-tree
+device). The operators that behave differently on CUDA are registered under this key; other tensors never reach them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KEY = DispatchKeySet(DispatchKey.AutocastPrivateUse1)  # type: ignore[attr-defin
 AUTOCAST = KEY.add(DispatchKey.AutocastCPU)
 ATEN = torch.ops.aten
 
-IN_FLOAT32 = (  # CUDA's autocast casts their arguments to float32, the CPU's leaves them alone
+IN_FLOAT32 = (  # CUDA's autocast casts their arguments to float32, the CPU's doesn't
     "layer_norm",
     "native_layer_norm",
     "group_norm",
@@ -45,7 +45,7 @@ IN_FLOAT32 = (  # CUDA's autocast casts their arguments to float32, the CPU's le
     "upsample_bilinear2d",
     "upsample_trilinear3d",
 )
-AS_THEY_ARE = (  # the CPU's autocast casts their arguments to float32, CUDA's leaves them alone
+WITHOUT_CAST = (  # the CPU's autocast casts their arguments to float32, CUDA's doesn't
     "avg_pool3d",
     "max_pool3d",
     "adaptive_avg_pool3d",
@@ -60,7 +60,7 @@ AS_THEY_ARE = (  # the CPU's autocast casts their arguments to float32, CUDA's l
 
 @contextmanager
 def as_on_cuda() -> Iterator[None]:
-    """Let tensors that carry KEY be treated as a GPU's."""
+    """Treat tensors that carry KEY as GPU tensors within the context."""
     _register()
     torch.set_autocast_enabled("privateuseone", True)
     try:
@@ -71,14 +71,14 @@ def as_on_cuda() -> Iterator[None]:
 
 @cache
 def _register() -> tuple[Any, Any]:
-    """Register what CUDA does otherwise; the libraries live as long as the process."""
+    """Register the operators that behave differently on CUDA; the cache keeps the libraries alive."""
     rest: Any = torch.library.Library("_", "IMPL", NAME)  # type: ignore[no-untyped-call]
     rest.fallback(torch.library.fallthrough_kernel, NAME)
     library: Any = torch.library.Library("aten", "IMPL", NAME)  # type: ignore[no-untyped-call]
     for name in IN_FLOAT32:
         library.impl(name, _casting(_operator(name)), NAME)
-    for name in AS_THEY_ARE:
-        library.impl(name, _plainly(_operator(name)), NAME)
+    for name in WITHOUT_CAST:
+        library.impl(name, _without_cast(_operator(name)), NAME)
     library.impl("dropout", _dropout, NAME)
     library.impl("scaled_dot_product_attention", _attention, NAME)
     return rest, library
@@ -90,7 +90,7 @@ def _operator(name: str) -> Any:
 
 
 def _casting(operator: Any) -> Callable[..., Any]:
-    """Return the operator on float32 where autocast is on."""
+    """Return an implementation that casts to float32 if autocast is enabled."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_autocast_enabled("cpu"):
@@ -107,8 +107,8 @@ def _to_float32(value: Any) -> Any:
     return value.float() if lower else value
 
 
-def _plainly(operator: Any) -> Callable[..., Any]:
-    """Return the operator without autocast."""
+def _without_cast(operator: Any) -> Callable[..., Any]:
+    """Return an implementation that bypasses autocast."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         with _ExcludeDispatchKeyGuard(AUTOCAST):
@@ -118,7 +118,7 @@ def _plainly(operator: Any) -> Callable[..., Any]:
 
 
 def _dropout(image: Tensor, probability: float, train: bool) -> Tensor:
-    """Drop by the fused kernel, which keeps a mask of bytes."""
+    """Apply CUDA's fused dropout, which keeps a mask of one byte per element."""
     with _ExcludeDispatchKeyGuard(KEY):
         if train and 0 < probability < 1 and image.numel():
             dropped: Tensor = ATEN.native_dropout(image, probability, train)[0]
@@ -137,9 +137,9 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Attend by the kernel that a recent card takes: a fused one where the heads' width allows it.
+    """Apply the attention kernel that a recent GPU selects: fused if the head width allows it, else plain.
 
-    Half precision takes any width up to 256, padded to a multiple of 8; float32 multiples of 4 alone.
+    Half precision allows widths up to 256, padded to a multiple of 8; float32 only multiples of 4.
     """
     if torch.is_autocast_enabled("cpu"):
         query, key, value = (each.to(torch.bfloat16) for each in (query, key, value))

@@ -1,6 +1,6 @@
-"""Operators on tensors that hold nothing, with the layouts and the workspaces of CUDA's kernels.
+"""Run operators on tensors without data, with the memory layouts and workspaces of CUDA kernels.
 
-Read off an H100 with torch 2.11 and cuDNN 9.19, operator by operator (tests/gpu/check.py notes them).
+The rules describe an H100 with torch 2.11 and cuDNN 9.19, measured per operator by tests/gpu/check.py.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ FEW_CHANNELS = 64
 
 
 def run_empty_as_cuda(func: Any, args: Any, kwargs: Any, *, given: Any) -> Any:
-    """Run an operator on `meta` tensors; where a CUDA kernel makes other layouts, by a rule."""
+    """Run an operator on `meta` tensors, by a rule of RULES if CUDA kernels produce another layout."""
     rule = RULES.get(func.overloadpacket)
     return rule(func, args) if rule else func(*args, **kwargs)
 
 
 def workspace_bytes(func: Any, args: Any, out: Any) -> int:
-    """Return the bytes that the operator holds beside its inputs and results while it runs."""
+    """Return the bytes that the operator allocates while it runs, beyond its inputs and results."""
     rule = WORKSPACES.get(func.overloadpacket)
     return rule(args, out) if rule else 0
 
 
 def _convolution(func: Any, args: Any) -> Tensor:
-    made: Tensor = func(*args).contiguous(memory_format=_convolution_format(args[0], args[1]))
-    return made
+    out: Tensor = func(*args).contiguous(memory_format=_convolution_format(args[0], args[1]))
+    return out
 
 
 def _convolution_backward(func: Any, args: Any) -> tuple[Tensor | None, ...]:
     format = _convolution_format(args[1], args[2])
-    *weighty, bias = func(*args)
-    return (*(each if each is None else each.contiguous(memory_format=format) for each in weighty), bias)
+    *gradients, bias = func(*args)  # of image, weight and bias
+    return (*(each if each is None else each.contiguous(memory_format=format) for each in gradients), bias)
 
 
 def _convolution_format(image: Tensor, weight: Tensor) -> torch.memory_format:
-    """Return channels last where the image or the weight lies so."""
+    """Return channels last if the image or the weight has this layout."""
     formats = {_format(each) for each in (image, weight)} - {ROWS}
     return formats.pop() if formats else ROWS
 
 
 def _format(image: Tensor) -> torch.memory_format:
-    """Return channels last where a tensor lies so and not also row-major; strides of single items don't count."""
+    """Return channels last if a tensor has this layout and is not row-major too; strides of size-1 axes don't count."""
     last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(image.dim())
     if last is None or image.is_contiguous() or not image.is_contiguous(memory_format=last):
         return ROWS
@@ -60,8 +60,8 @@ def _max_pool(func: Any, args: Any) -> tuple[Tensor, Tensor]:
 
 
 def _max_pool_backward(func: Any, args: Any) -> Tensor:
-    made: Tensor = func(*args).contiguous(memory_format=_format(args[1]))
-    return made
+    out: Tensor = func(*args).contiguous(memory_format=_format(args[1]))
+    return out
 
 
 def _max_pool_backward_workspace(args: Any, out: Any) -> int:
@@ -74,31 +74,31 @@ def _group_norm(func: Any, args: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _group_norm_backward(func: Any, args: Any) -> tuple[Tensor | None, ...]:
-    gradient, image, _, _, weight, _, channels, _, _, asked = args
+    gradient, image, _, _, weight, _, channels, _, _, requested = args
     scale = image.new_empty((channels,)) if weight is None else torch.empty_like(weight)
-    made = (torch.empty_like(image, dtype=gradient.dtype, memory_format=ROWS), scale, torch.empty_like(scale))
-    return tuple(each if wanted else None for each, wanted in zip(made, asked, strict=True))
+    gradients = (torch.empty_like(image, dtype=gradient.dtype, memory_format=ROWS), scale, torch.empty_like(scale))
+    return tuple(each if wanted else None for each, wanted in zip(gradients, requested, strict=True))
 
 
 def _upsample(func: Any, args: Any) -> Tensor:
     image, size = args[:2]
-    made: Tensor = image.new_empty((*image.shape[:2], *size)).contiguous(memory_format=_format(image))
-    return made
+    out: Tensor = image.new_empty((*image.shape[:2], *size)).contiguous(memory_format=_format(image))
+    return out
 
 
 def _row_major(func: Any, args: Any) -> Tensor:
-    """Make a row-major result, whatever the layout of the input."""
-    made: Tensor = func(*args).contiguous()
-    return made
+    """Return a row-major result for any input layout."""
+    out: Tensor = func(*args).contiguous()
+    return out
 
 
 def _upsample_backward_like_gradient(func: Any, args: Any) -> Tensor:
-    made: Tensor = func(*args).contiguous(memory_format=_format(args[0]))
-    return made
+    out: Tensor = func(*args).contiguous(memory_format=_format(args[0]))
+    return out
 
 
 def _copies(tensors: Sequence[Any], format: torch.memory_format = ROWS) -> int:
-    """Return the bytes of copies of those that don't lie in a format."""
+    """Return the bytes of copies of the tensors that are not in this format."""
     return sum(
         each.numel() * each.element_size()
         for each in tensors
@@ -113,10 +113,11 @@ def _convolution_workspace(args: Any, out: Any) -> int:
 
 
 def _convolution_backward_workspace(args: Any, out: Any) -> int:
-    """Copies to one layout, and beside them those that cuDNN makes of gradient and image for its own kernels.
+    """Return the bytes of copies into one layout, and of cuDNN's own copies of gradient and image.
 
-    It makes them where the volumes are row-major, where channels don't come in fours (eights in half precision), and
-    in float32 where there are few of them. Fitted to 674 convolutions; above, its heuristics go either way.
+    cuDNN copies them if volumes are row-major, if the channels are no multiple of 4 (8 in half precision), and in
+    float32 if there are at most FEW_CHANNELS. The rule is fitted to 674 convolutions; with more channels, cuDNN's
+    heuristics go either way.
     """
     gradient, image, weight = args[:3]
     format = _convolution_format(image, weight)
@@ -129,7 +130,7 @@ def _convolution_backward_workspace(args: Any, out: Any) -> int:
 
 
 def _multiple(image: Tensor) -> int:
-    """Return what the tensor cores want channels to be a multiple of."""
+    """Return the number that tensor cores require channels to be a multiple of."""
     return 4 if image.dtype == torch.float32 else 8
 
 
@@ -139,19 +140,19 @@ def _padded_bytes(image: Tensor) -> int:
 
 
 def _efficient_attention_workspace(args: Any, out: Any) -> int:
-    """The queries' gradient in float32, of heads at least 64 wide."""
+    """Return the bytes of the queries' gradient in float32, with the head width padded to a multiple of 64."""
     query = args[1]
     return int(query.numel() // query.shape[-1] * -(-query.shape[-1] // 64) * 64 * 4)
 
 
 def _flash_attention_workspace(args: Any, out: Any) -> int:
-    """The queries' gradient in float32, of heads at least 32 wide."""
+    """Return the bytes of the queries' gradient in float32, with a head width of at least 32."""
     query = args[1]
     return int(query.numel() // query.shape[-1] * max(32, query.shape[-1]) * 4)
 
 
 def _through_rows(args: Any, out: Any) -> int:
-    """The kernel works on row-major copies of its first input and of its result."""
+    """Return the bytes of row-major copies of the first input and of the results."""
     return _copies([args[0], *(out if isinstance(out, tuple | list) else [out])])
 
 
@@ -164,7 +165,7 @@ def _input_as_rows(args: Any, out: Any) -> int:
 
 
 def _softmax_backward_workspace(args: Any, out: Any) -> int:
-    """The product of gradient and result."""
+    """Return the bytes of the product of gradient and result."""
     gradient = args[0]
     return int(gradient.numel() * gradient.element_size())
 

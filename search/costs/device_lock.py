@@ -24,7 +24,7 @@ from search.config.errors import UserError
 from search.config.units import show_seconds
 
 REPORT_S = 2.0  # of waiting, after which a message names the processes that hold the lock
-LONGEST_WAIT_S = 600.0  # after which the device is used without its lock
+MAX_WAIT_S = 600.0  # after which the device is used without its lock
 SUSPENDED_S = 5.0  # of waiting, after which the device is used without its lock if all holders are suspended
 POLL_S = 0.02
 LOGGER = logging.getLogger("voxnas.device")
@@ -144,7 +144,7 @@ def _wait(file: int, kind: int, *, device: str) -> None:
     while not _try(file, kind):
         time.sleep(POLL_S)
         waited = time.perf_counter() - began
-        holders = _holders(file) if waited > min(REPORT_S, SUSPENDED_S, LONGEST_WAIT_S) else []
+        holders = _holders(file) if waited > min(REPORT_S, SUSPENDED_S, MAX_WAIT_S) else []
         if waited > REPORT_S and not reported:
             reported = True
             LOGGER.warning("waiting for %s, in use by %s", device, _show(holders))
@@ -152,8 +152,8 @@ def _wait(file: int, kind: int, *, device: str) -> None:
             state = "is" if len(holders) == 1 else "are"
             LOGGER.warning("using %s without its lock: %s %s suspended", device, _show(holders), state)
             break
-        if waited > LONGEST_WAIT_S:
-            limit = show_seconds(LONGEST_WAIT_S)
+        if waited > MAX_WAIT_S:
+            limit = show_seconds(MAX_WAIT_S)
             LOGGER.warning("using %s without its lock after waiting %s for %s", device, limit, _show(holders))
             break
     _waited_s += time.perf_counter() - began

@@ -43,10 +43,10 @@ class Layer:
 
 
 def layers(architecture: Architecture, context: Context) -> tuple[Layer, ...]:
-    """List a network's layers from input to output; abstract tensors make this cheap for any size."""
+    """List a network's layers from input to output; abstract tensors keep this cheap at any size."""
     with AbstractTensors():
         network = build(architecture, context).eval()
-        outputs = _watch_outputs(network)
+        outputs = _record_outputs(network)
         counts = count_modules(network, context)
     return tuple(
         Layer(
@@ -63,7 +63,7 @@ def layers(architecture: Architecture, context: Context) -> tuple[Layer, ...]:
     )
 
 
-def _watch_outputs(network: nn.Module) -> dict[str, tuple[int, ...]]:
+def _record_outputs(network: nn.Module) -> dict[str, tuple[int, ...]]:
     """Return a dict that forward hooks fill with each module's last output shape (C, D, H, W)."""
     outputs: dict[str, tuple[int, ...]] = {}
 

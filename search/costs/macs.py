@@ -98,16 +98,16 @@ def _nothing(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> N
     """Count no MACs."""
 
 
-def _convolution(module: Any, given: Tensor, made: Tensor) -> int:
-    return int(made.numel() * module.in_channels // module.groups * prod(module.kernel_size))
+def _convolution(module: Any, x: Tensor, out: Tensor) -> int:
+    return int(out.numel() * module.in_channels // module.groups * prod(module.kernel_size))
 
 
-def _transposed(module: Any, given: Tensor, made: Tensor) -> int:
-    return int(given.numel() * module.out_channels // module.groups * prod(module.kernel_size))
+def _transposed(module: Any, x: Tensor, out: Tensor) -> int:
+    return int(x.numel() * module.out_channels // module.groups * prod(module.kernel_size))
 
 
-def _linear(module: Any, given: Tensor, made: Tensor) -> int:
-    return int(made.numel() * module.in_features)
+def _linear(module: Any, x: Tensor, out: Tensor) -> int:
+    return int(out.numel() * module.in_features)
 
 
 LINEAR_MACS: dict[type[nn.Module], Callable[[Any, Tensor, Tensor], int]] = {

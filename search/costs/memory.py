@@ -1,4 +1,4 @@
-"""Peak memory of a training step and of inference, predicted on abstract tensors: no device, nothing allocated."""
+"""Peak memory of a training step and of inference: predicted on abstract tensors, or measured on a device."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def measure_training_memory(
 
 
 def run_training_steps(network: Network, context: Context, training: Training, *, device: torch.device) -> None:
-    """Run one step of each phase on zeros, the optimiser's state already there, as from the second step on."""
+    """Run one step of each phase on zeros, with existing optimiser state, as in every step after the first."""
     network.train()
     for phase in make_phases(network, patch=context.patch, training=training):
         _run_step(phase, context, training, device)

@@ -1,4 +1,4 @@
-"""The price of an architecture: all costs that need no device, on one network of abstract tensors."""
+"""Predict all costs of an architecture that need no device, on one network of abstract tensors."""
 
 from __future__ import annotations
 

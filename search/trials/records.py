@@ -62,7 +62,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class MeasuredMemory:
-    """Peak bytes of a real training step: newly allocated by the step, and, on CUDA, reserved in total."""
+    """Peak bytes that a real training step allocates and, on CUDA, reserves, beyond those held before it."""
 
     allocated_bytes: int
     reserved_bytes: int | None = None
