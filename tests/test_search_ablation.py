@@ -14,10 +14,10 @@ from conftest import TinyRun, quiet_view, write_study
 
 from search.ablation.arms import requested_arms
 from search.ablation.cases import read_cases
-from search.ablation.findings import find
+from search.ablation.findings import collect_findings
 from search.ablation.load import load_ablation
 from search.ablation.plan import make_ablation_plan
-from search.ablation.preview import outlooks
+from search.ablation.preview import estimate_arms
 from search.ablation.report import write_findings
 from search.ablation.results import results_of
 from search.ablation.run import ablation_device, missing_count, run_ablation
@@ -132,15 +132,15 @@ def test_all_mistakes_are_reported_at_once_with_their_positions(tmp_path):
     assert len(mistakes) == 11
     for part in (
         "parts.yaml:3:15: base.axes.widht: no axis is called 'widht'; did you mean 'width'?",
-        "parts.yaml:5:12: arms.remove.0: 'width' is not a component that can be left out",
+        "parts.yaml:5:12: arms.remove.0: 'width' is not a component that can be removed",
         "arms.remove.1: no axis is called 'csam.semntic'; did you mean 'csam.semantic'?",
         "arms.replace.norm: 'batsh' is not a choice; did you mean 'batch'?",
         "training.epochs: input should be a valid integer, got 'many'",
-        "arms.list.a: 'data.seed' is not for arms to change; of data only data.share is",
+        "arms.list.a: arms can't change 'data.seed'; the only key of data they can is data.share",
         "arms.list.b.attention@skips: 'cbam' is not a choice; did you mean 'csam'?",
-        "parts.yaml:8:1: baseline: no arm is called 'bass'; did you mean 'base'?",
-        "parts.yaml:9:1: metrics: one of dice, hd95, surface_dice is needed, to pair the arms case by case",
-        "parts.yaml:10:1: seeds: [1, 1] names one twice",
+        "parts.yaml:8:1: baseline: there is no arm 'bass'; did you mean 'base'?",
+        "parts.yaml:9:1: metrics: at least one of dice, hd95, surface_dice is required",
+        "parts.yaml:10:1: seeds: [1, 1] contains a value twice",
         "parts.yaml:11:1: correction: 'helm' is not known; did you mean 'holm'?",
     ):
         assert any(part in each for each in mistakes), (part, mistakes)
@@ -212,7 +212,7 @@ def test_half_the_data_means_half_of_each_folds_training_cases(finished):
 
 def test_results_are_written_in_every_format(finished):
     made, plan = finished
-    found = find(plan, ablation_device(plan))
+    found = collect_findings(plan, ablation_device(plan))
     paths = {path.name: path for path in write_findings(plan, found)}
     named = {"table.md", "table.tex", "table.csv", "methods.txt", "report.html", "findings.json", "cases.parquet"}
     assert set(paths) == named
@@ -249,9 +249,9 @@ def test_results_are_written_in_every_format(finished):
 
 def test_the_dry_run_shows_costs_and_time_of_finished_and_pending_arms(finished):
     made, plan = finished
-    known = outlooks(plan)
+    known = estimate_arms(plan)
     assert [each.left for each in known] == [0, 0, 0] and all(each.measured and each.each_s > 0 for each in known)
-    other = outlooks(plan_of(made, "name=other", "training.learning_rate=0.001", "arms.list={}"))
+    other = estimate_arms(plan_of(made, "name=other", "training.learning_rate=0.001", "arms.list={}"))
     assert [each.left for each in other] == [4, 4] and not any(each.measured for each in other)
     assert all(0 < each.each_s < 60 for each in other) and other[1].costs.params < other[0].costs.params
 
@@ -262,7 +262,7 @@ def test_results_are_shared_if_the_trainings_are_identical(finished):
     assert missing_count(twin) == 0
     results, missing = results_of(twin, ablation_device(twin))
     assert {each.source for each in results} == {"parts", "parts/data.share=0.5,training.epochs=2"} and not missing
-    assert "12 of them taken over from parts" in find(twin, ablation_device(twin)).methods
+    assert "12 of them reused from parts" in collect_findings(twin, ablation_device(twin)).methods
     assert missing_count(plan_of(made, "name=other", "training.learning_rate=0.001")) == 12
     assert missing_count(plan_of(made, "name=other", "surface_tolerance=2.0")) == 12
     assert missing_count(plan_of(made, "name=other", "executor.threads=2")) == 12
@@ -279,7 +279,7 @@ def test_a_failed_training_is_retried_and_reported_and_does_not_stop_the_run(tmp
     run_ablation(plan, view=quiet_view(), make_executor=LocalExecutor)
     wild = read_records(plan.plans[1].url, plan.plans[1].study.name)
     assert [each.state for each in wild] == ["failed"] * 3
-    found = find(plan, ablation_device(plan))
+    found = collect_findings(plan, ablation_device(plan))
     assert [each.arm for each in found.summary.lines] == ["base", "no attention@bottleneck"]
     (note,) = [note for note in found.tables[0].notes if note.startswith("missing")]
     assert note.startswith("missing: wild, seed 0, fold 0: failed (3 times): the loss became nan")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from search.ablation.cases import read_cases
-from search.ablation.figures import ALONE, OPEN, draw_classes, draw_forest, draw_ranks, whiskers
+from search.ablation.figures import ALONE, OPEN, draw_classes, draw_forest, draw_ranks, effect_intervals
 from search.ablation.report import TEMPLATE
 from search.ablation.summary import Design, summarise
 from search.ablation.tables import signed, tables, to_html, to_latex, to_markdown
@@ -33,7 +33,7 @@ def summary():
 
 
 def test_a_figure_shows_the_numbers_of_the_table(summary):
-    lines = {each.arm: each for each in whiskers(summary, "dice")}
+    lines = {each.arm: each for each in effect_intervals(summary, "dice")}
     (table, _) = tables(summary, same=[("again", "base")])
     rows = {row[0]: row for row in table.rows}
     assert set(rows) == {*lines, "base", "again"} and rows["again"][2] == "= base"
@@ -62,7 +62,7 @@ def test_the_report_draws_fits_the_window_and_makes_no_requests(summary, tmp_pat
     from playwright.sync_api import sync_playwright
 
     figures = [
-        draw_forest(whiskers(summary, "dice"), metric="dice", baseline="base"),
+        draw_forest(effect_intervals(summary, "dice"), metric="dice", baseline="base"),
         draw_classes(summary.classes, metric="dice"),
         draw_ranks(summary.ranks),
     ]

@@ -1,1 +1,1 @@
-"""Ablations: a YAML file's question as arms, their trainings, and what their records say."""
+"""Ablations: arms from a YAML file, their trainings, and the statistics of their results."""

@@ -1,10 +1,10 @@
-"""The arms that an ablation file asks for, as changes of its base; nothing of data is known yet.
+"""The arms of an ablation file, as changes of its base; the data are not read yet.
 
-remove   one component a time taken out: a place's attention, a switch, a rate
-replace  one axis a time through the values named
-add      a bare base without any of the components, and each alone put back (or in, with the value named)
-grid     the product of axes
-list     spelled out, each under its own name
+remove   remove one component at a time: the attention at a place, a switch, a rate
+replace  set one axis or setting at a time to each of the given values
+add      a bare base without the components, then each alone restored (or set to the given value)
+grid     all combinations of axes or settings
+list     arms by name, each with its own changes
 
 A key is an axis (`attention@skips`, `csam.slice`), a key of `training`, or `data.share`.
 """
@@ -27,13 +27,13 @@ from space.unet_axes import full_axes
 BASE = "base"
 BARE = "bare"
 SECTIONS = ("training.", "data.")
-SHARE = "data.share"  # the one key of data that an arm may change
+SHARE = "data.share"  # the only key of `data` that an arm may change
 ABSENT: tuple[Any, ...] = ("none", False, 0.0, "single")
 
 
 @dataclass(frozen=True)
 class RequestedArm:
-    """An arm as the file asks for it: what it changes of the base, and where the file says so."""
+    """An arm as the file defines it: its changes of the base, and its place in the file."""
 
     name: str
     changes: tuple[tuple[str, Any], ...]
@@ -41,39 +41,41 @@ class RequestedArm:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What it changes of training and data, by dotted key."""
+        """The changes of training and data, by dotted key."""
         return {key: value for key, value in self.changes if key.startswith(SECTIONS)}
 
     @property
     def axes(self) -> dict[str, Any]:
-        """What it changes of the network."""
+        """The changes of the network, by axis."""
         return {key: value for key, value in self.changes if not key.startswith(SECTIONS)}
 
 
 def requested_arms(
     ablation: Ablation, blocks: Sequence[BlockSpec] = BUILT_IN
 ) -> tuple[list[RequestedArm], list[tuple[KeyPath, str]]]:
-    """Return the base and all arms, and what can't be said (path in the file, message)."""
+    """Return the base and all arms, and the mistakes as (path in the file, message)."""
     problems: list[tuple[KeyPath, str]] = []
     arms = ablation.arms
-    asked = [RequestedArm(BASE, (), ("base",))]
+    requested = [RequestedArm(BASE, (), ("base",))]
     axes = full_axes("each", blocks=blocks)
-    for made in (
+    for found in (
         _removed(arms, axes, problems),
         _replaced(arms),
         _added(arms, axes, problems),
         _grid(arms),
         _listed(arms),
     ):
-        asked += made
-    if len(asked) == 1:
-        problems.append((("arms",), "no arm is asked for; name some under remove, replace, add, grid or list"))
-    for number, each in enumerate(asked):
-        if each.name in [other.name for other in asked[:number]]:
-            problems.append((each.place, f"two arms are called {each.name!r}"))
+        requested += found
+    if len(requested) == 1:
+        problems.append((("arms",), "there are no arms; define some under remove, replace, add, grid or list"))
+    for number, each in enumerate(requested):
+        if each.name in [other.name for other in requested[:number]]:
+            problems.append((each.place, f"two arms have the name {each.name!r}"))
         wrong = [key for key in each.settings if key.startswith("data.") and key != SHARE]
-        problems += [(each.place, f"{key!r} is not for arms to change; of data only {SHARE} is") for key in wrong]
-    return asked, problems
+        problems += [
+            (each.place, f"arms can't change {key!r}; the only key of data they can is {SHARE}") for key in wrong
+        ]
+    return requested, problems
 
 
 def _removed(arms: Arms, axes: Sequence[Axis], problems: list[tuple[KeyPath, str]]) -> Iterable[RequestedArm]:
@@ -99,11 +101,11 @@ def _added(arms: Arms, axes: Sequence[Axis], problems: list[tuple[KeyPath, str]]
         bare |= _without(key, axes, place, problems)
     yield RequestedArm(BARE, tuple(bare.items()), ("arms", "add"))
     for key, place in zip(keys, places, strict=True):
-        others = {other: gone for other, gone in bare.items() if other != key}
+        others = {other: absent for other, absent in bare.items() if other != key}
         values = _values(arms.add[key]) if isinstance(arms.add, dict) else (None,)
         for value in values:
-            put: dict[str, Any] = {} if value is None else {key: value}
-            yield RequestedArm(f"{BARE} + {_name(put) if put else key}", tuple({**others, **put}.items()), place)
+            added: dict[str, Any] = {} if value is None else {key: value}
+            yield RequestedArm(f"{BARE} + {_name(added) if added else key}", tuple({**others, **added}.items()), place)
 
 
 def _grid(arms: Arms) -> Iterable[RequestedArm]:
@@ -118,25 +120,25 @@ def _listed(arms: Arms) -> Iterable[RequestedArm]:
         yield RequestedArm(name, tuple(changes.items()), ("arms", "list", name))
 
 
-def _values(said: Any) -> tuple[Any, ...]:
-    return tuple(said) if isinstance(said, list) else (said,)
+def _values(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, list) else (value,)
 
 
 def _without(key: str, axes: Sequence[Axis], place: KeyPath, problems: list[tuple[KeyPath, str]]) -> dict[str, Any]:
-    """Return the axis at the value under which its component isn't there; nothing where that is a problem.
+    """Return the change that removes a component; empty, with a problem added, if it can't be removed.
 
-    A name that no axis has is left for the space to refuse.
+    Unknown axes are passed on, so that the space reports them.
     """
     matching = matching_axes(key, axes)
     choices = matching[0].choices if matching else ()
-    for gone in ABSENT:
-        if any(choice == gone and type(choice) is type(gone) for choice in choices):
-            return {key: gone}
+    for absent in ABSENT:
+        if any(choice == absent and type(choice) is type(absent) for choice in choices):
+            return {key: absent}
     if matching:
         shown = ", ".join(str(choice) for choice in choices)
-        problems.append((place, f"{key!r} is not a component that can be left out (choices: {shown})"))
+        problems.append((place, f"{key!r} is not a component that can be removed (choices: {shown})"))
     elif key.startswith(SECTIONS):
-        problems.append((place, f"{key!r} is a setting, which can't be left out; give it values under `replace`"))
+        problems.append((place, f"{key!r} is a setting and can't be removed; give it values under `replace`"))
     return {} if matching or key.startswith(SECTIONS) else {key: None}
 
 

@@ -1,4 +1,4 @@
-"""Every case x seed x fold of an ablation, as scores and as a Parquet file."""
+"""The scores of an ablation, one per case, class, seed and fold, and their Parquet file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from search.analysis.statistics.scores import Score
 def scores_of(
     results: Sequence[Result], *, metrics: Sequence[str], labels: Sequence[str], units: Mapping[str, str]
 ) -> list[Score]:
-    """Return every class of every case that the results scored; `units` names each case's patient, or the case."""
+    """Return the score of each class of each validation case; `units` maps a case to its patient (or to itself)."""
     return [
         Score(each.arm, each.seed, each.fold, case.case, units[case.case], metric, label, value)
         for each in results
@@ -25,7 +25,7 @@ def scores_of(
 
 
 def write_cases(scores: Sequence[Score], file: Path) -> None:
-    """Write scores as Parquet, a row each."""
+    """Write scores as Parquet, one per row."""
     import pyarrow
     from pyarrow import parquet
 
@@ -33,7 +33,7 @@ def write_cases(scores: Sequence[Score], file: Path) -> None:
 
 
 def read_cases(file: Path) -> list[Score]:
-    """Read what `write_cases` wrote."""
+    """Read the scores that `write_cases` wrote."""
     from pyarrow import parquet
 
     return [Score(**row) for row in parquet.read_table(file).to_pylist()]

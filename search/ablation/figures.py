@@ -1,4 +1,4 @@
-"""An ablation as Plotly figures: forest plot, Dice against costs, heat map of classes, critical-difference diagram."""
+"""Plotly figures of an ablation: forest plot, Dice against costs, heat map of classes, critical-difference diagram."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from search.analysis.statistics.ranks import Ranks
 from search.config.objectives import OBJECTIVES
 from search.visualization.figures.style import DARK_INK, DIVERGING, FRONT, LIMIT, MUTED, SKY, canvas, short
 
-ROW = 34  # pixels of an arm in a forest plot, a heat map and a critical-difference diagram
-HOLDS, ALONE, OPEN = "significant", "over the cases only †", "not significant"
-WIDEST = 34  # letters of an arm's name that a figure shows
+ROW = 34  # pixels per arm in a forest plot, a heat map and a critical-difference diagram
+HOLDS, ALONE, OPEN = "significant", "significant over the cases only †", "not significant"
+WIDEST = 34  # characters of an arm's name that a figure shows
 
 
 @dataclass(frozen=True)
-class Whisker:
-    """An arm's line of a forest plot; `kind` says whether the difference is significant, and by which test."""
+class EffectInterval:
+    """An arm's row of a forest plot; `kind` is HOLDS, ALONE or OPEN."""
 
     arm: str
     difference: float
@@ -32,8 +32,8 @@ class Whisker:
     text: str
 
 
-def whiskers(summary: Summary, metric: str) -> list[Whisker]:
-    """Return the forest plot's lines, in the order of the arms."""
+def effect_intervals(summary: Summary, metric: str) -> list[EffectInterval]:
+    """Return the rows of the forest plot in the order of the arms."""
     found = []
     for line in summary.lines:
         effect = line.effects.get(metric)
@@ -44,12 +44,12 @@ def whiskers(summary: Summary, metric: str) -> list[Whisker]:
                 f"{signed(pairs.high, digits)})<br>p {show_p(effect.adjusted)}, {pairs.units} units<br>{verdict}"
             )
             kind = ALONE if "†" in verdict else HOLDS if effect.adjusted < summary.design.alpha else OPEN
-            found.append(Whisker(line.arm, pairs.difference, pairs.low, pairs.high, kind, text))
+            found.append(EffectInterval(line.arm, pairs.difference, pairs.low, pairs.high, kind, text))
     return found
 
 
-def draw_forest(lines: list[Whisker], *, metric: str, baseline: str) -> go.Figure:
-    """Draw mean paired differences with their intervals, the baseline as a line at zero."""
+def draw_forest(lines: list[EffectInterval], *, metric: str, baseline: str) -> go.Figure:
+    """Draw mean paired differences with their intervals; a line at zero marks the baseline."""
     figure = canvas(height=130 + ROW * len(lines), showlegend=True)
     for kind, color in ((HOLDS, FRONT), (ALONE, SKY), (OPEN, MUTED)):
         chosen = [each for each in lines if each.kind == kind]
@@ -82,8 +82,8 @@ def draw_forest(lines: list[Whisker], *, metric: str, baseline: str) -> go.Figur
 
 
 @dataclass(frozen=True)
-class Placed:
-    """An arm on a plane of a cost (in the unit that is drawn) and the primary metric."""
+class CostPoint:
+    """An arm's point in the plane of a cost (in the unit of the axis) and the primary metric."""
 
     arm: str
     cost: float
@@ -91,17 +91,19 @@ class Placed:
     on_front: bool
 
 
-def placed(summary: Summary, cost: str) -> list[Placed]:
-    """Return the arms that have this cost."""
+def cost_points(summary: Summary, cost: str) -> list[CostPoint]:
+    """Return the points of the arms for which this cost is known."""
     return [
-        Placed(line.arm, line.costs[cost] / OBJECTIVES[cost].drawn_per, line.means[summary.primary][0], line.on_front)
+        CostPoint(
+            line.arm, line.costs[cost] / OBJECTIVES[cost].drawn_per, line.means[summary.primary][0], line.on_front
+        )
         for line in summary.lines
         if cost in line.costs
     ]
 
 
-def draw_costs(arms: list[Placed], *, cost: str, metric: str, baseline: str) -> go.Figure:
-    """Draw the arms on the plane of a cost and the metric, each joined to the baseline."""
+def draw_costs(arms: list[CostPoint], *, cost: str, metric: str, baseline: str) -> go.Figure:
+    """Draw the arms in the plane of a cost and the metric, each connected to the baseline."""
     figure = canvas(showlegend=True)
     base = next((each for each in arms if each.arm == baseline), None)
     for each in arms:
@@ -136,8 +138,8 @@ def draw_costs(arms: list[Placed], *, cost: str, metric: str, baseline: str) -> 
     return figure
 
 
-def _beside(arm: Placed, arms: list[Placed]) -> str:
-    """Put a label towards the middle, below where another arm is close above."""
+def _beside(arm: CostPoint, arms: list[CostPoint]) -> str:
+    """Place a label towards the middle of the plot, below its point if another arm is close above."""
     costs = [each.cost for each in arms]
     right = arm.cost < (min(costs) + max(costs)) / 2
     span = max(each.score for each in arms) - min(each.score for each in arms)
@@ -146,7 +148,7 @@ def _beside(arm: Placed, arms: list[Placed]) -> str:
 
 
 def draw_classes(classes: Mapping[str, Mapping[str, float]], *, metric: str) -> go.Figure:
-    """Draw the mean difference to the baseline of every arm and class; blue is better."""
+    """Draw a heat map of each arm's mean difference to the baseline by class; blue is better."""
     arms, labels = list(classes), list(dict.fromkeys(label for each in classes.values() for label in each))
     values = [[classes[arm].get(label) for label in labels] for arm in arms]
     most = max((abs(value) for row in values for value in row if value is not None), default=0.0) or 1.0
@@ -173,9 +175,9 @@ def draw_classes(classes: Mapping[str, Mapping[str, float]], *, metric: str) -> 
 
 
 def draw_ranks(ranks: Ranks) -> go.Figure:
-    """Draw the arms by mean rank, best first; thick bars beside them join arms that do not differ significantly.
+    """Draw the arms by mean rank, best first; thick bars connect arms that do not differ significantly.
 
-    Demsar's diagram turned by a quarter, so that long names have room.
+    This is the critical-difference diagram of Demšar (2006), rotated so that long names fit.
     """
     names = [_name(arm) for arm, _ in ranks.ranks]
     figure = canvas(height=150 + ROW * len(names), showlegend=True)

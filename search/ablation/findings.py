@@ -1,4 +1,4 @@
-"""All that an ablation's records say, and the files that say it: tables, cases, methods, report."""
+"""The findings of an ablation: results, statistics, tables and the methods paragraph."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from search.storage.price_cache import Device
 
 @dataclass(frozen=True)
 class Findings:
-    """Results and what is missing, every score, the numbers made of them, as tables, and how it was done."""
+    """Results and missing trainings, all scores, their statistics, the tables, and the methods paragraph."""
 
     results: tuple[Result, ...]
     missing: tuple[Missing, ...]
@@ -27,8 +27,8 @@ class Findings:
     methods: str
 
 
-def find(plan: AblationPlan, device: Device) -> Findings:
-    """Work out what an ablation found so far. Raises UserError where no training of it ended."""
+def collect_findings(plan: AblationPlan, device: Device) -> Findings:
+    """Evaluate an ablation's finished trainings. Raises UserError if there are none."""
     ablation, data = plan.loaded.ablation, plan.plans[0]
     results, missing = results_of(plan, device)
     if not results:

@@ -1,4 +1,4 @@
-"""From an ablation file and its overrides to checked arms, or to every mistake in them."""
+"""Load an ablation file with its overrides: checked arms, or every mistake at once."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from space.plugins import BlockCode, load_blocks
 from space.presets import PRESETS
 from space.specs.spec import BlockSpec
 
-OBJECTIVES = Objectives.of("dice", "memory", "latency")  # the file may show others
+OBJECTIVES = Objectives.of("dice", "memory", "latency")  # recorded in any case; the file's metrics may differ
 
 
 @dataclass(frozen=True)
 class Setting:
-    """The training and data of some arms; `changes` are those that tell it from the base's, by dotted key."""
+    """The training and data settings that some arms share; `changes` are the differences from the base, by key."""
 
     changes: tuple[tuple[str, Any], ...]
     data: Data
@@ -40,24 +40,24 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """What tells it from the base's setting, empty for that."""
+        """The changes from the base's setting, as text; empty for the base."""
         return ",".join(f"{key}={value}" for key, value in sorted(self.changes)).replace(" ", "").replace("/", "_")
 
 
 @dataclass(frozen=True)
 class LoadedAblation:
-    """An ablation, its file, its arms and their settings, the base's network where it is one by itself."""
+    """An ablation, its file, its arms and their settings; `base` is the network of a preset or of a study's front."""
 
     ablation: Ablation
     file: Path
     data_folder: Path
-    asked: tuple[RequestedArm, ...]
+    requested: tuple[RequestedArm, ...]
     settings: tuple[Setting, ...]
     base: Architecture | None
     blocks: tuple[BlockCode, ...] = ()
 
     def study(self, setting: Setting, *, storage: str) -> LoadedStudy:
-        """Return what the arms of a setting are trained as: a study of the ablation's database."""
+        """Return the study, in the ablation's database, that trains the arms of a setting."""
         ablation = self.ablation
         study = Study(
             name=ablation.name + (f"/{setting.name}" if setting.changes else ""),
@@ -72,14 +72,14 @@ class LoadedAblation:
         )
         return LoadedStudy(study, self.file, self.data_folder, self.blocks)
 
-    def setting_of(self, asked: RequestedArm) -> Setting:
-        """Return the setting that an arm is trained in."""
-        wanted = tuple(sorted(asked.settings.items()))
-        return next(each for each in self.settings if each.changes == wanted)
+    def setting_of(self, requested: RequestedArm) -> Setting:
+        """Return an arm's setting."""
+        changes = tuple(sorted(requested.settings.items()))
+        return next(each for each in self.settings if each.changes == changes)
 
-    def architecture(self, asked: RequestedArm, context: Context) -> Architecture:
+    def architecture(self, requested: RequestedArm, context: Context) -> Architecture:
         """Complete an arm's network for this data. Raises DecisionError."""
-        return complete(self.ablation, self.base, asked, context, load_blocks(self.blocks))
+        return complete(self.ablation, self.base, requested, context, load_blocks(self.blocks))
 
 
 def load_ablation(
@@ -90,9 +90,9 @@ def load_ablation(
     data_root: Path | None = None,
     allow_code: bool = False,
 ) -> LoadedAblation:
-    """Read and check an ablation file, as `load_study` does a study's; a base from a study is read from its records.
+    """Read and check an ablation file, as `load_study` does a study's; read a base from the study that it names.
 
-    Raises UserError with every mistake that can be seen without opening the data.
+    Raises UserError with every mistake that can be found without opening the data.
     """
     source = read_source(file, overrides)
     source.values.setdefault("name", file.stem)
@@ -103,36 +103,40 @@ def load_ablation(
     mistakes += wrong
     drafted = ablation or _draft(source)
     if drafted is not None:
-        asked, problems = requested_arms(drafted, specs)
+        requested, problems = requested_arms(drafted, specs)
         mistakes += [source.mistake(path, message) for path, message in problems]
         base = _base(drafted, source, runs, mistakes)
-        settings = _settings(source, asked, mistakes)
+        settings = _settings(source, requested, mistakes)
         if not wrong:
-            mistakes += [each for arm in asked for each in _network_mistakes(drafted, base, arm, source, specs)]
-        if drafted.baseline not in [each.name for each in asked]:
-            hint = nearest(drafted.baseline, [each.name for each in asked])
-            mistakes.append(source.mistake(("baseline",), f"no arm is called {drafted.baseline!r}{hint}"))
+            mistakes += [each for arm in requested for each in _network_mistakes(drafted, base, arm, source, specs)]
+        if drafted.baseline not in [each.name for each in requested]:
+            hint = nearest(drafted.baseline, [each.name for each in requested])
+            mistakes.append(source.mistake(("baseline",), f"there is no arm {drafted.baseline!r}{hint}"))
     raise_mistakes(mistakes)
     if ablation is None or folder is None:
         raise ValueError(f"{file} gave neither an ablation nor a mistake")
-    return LoadedAblation(ablation, file, folder, tuple(asked), tuple(settings), base, codes)
+    return LoadedAblation(ablation, file, folder, tuple(requested), tuple(settings), base, codes)
 
 
 def _draft(source: Source) -> Ablation | None:
-    """Read what the arms need alone, so that their mistakes are said beside those of other sections."""
+    """Read only what the arms need, so that their mistakes are reported together with those of other sections."""
     values: dict[str, Any] = {"name": "draft", "data": {"path": "."}}
     values |= {key: source.values[key] for key in ("base", "arms", "baseline") if key in source.values}
     return read_as(Ablation, Source(source.file, values, source.places))[0]
 
 
 def complete(
-    ablation: Ablation, base: Architecture | None, asked: RequestedArm, context: Context, blocks: Sequence[BlockSpec]
+    ablation: Ablation,
+    base: Architecture | None,
+    requested: RequestedArm,
+    context: Context,
+    blocks: Sequence[BlockSpec],
 ) -> Architecture:
-    """Spell an arm's network out: the base's axes, its changes over them, the rest each axis's first choice.
+    """Return an arm's network: the arm's changes override the base's axes, all other axes take their first choice.
 
-    Over a network of its own (`base`) only what is named changes. Raises DecisionError.
+    If the base is a complete network (`base`), all other axes keep its values. Raises DecisionError.
     """
-    fix = overlaid(ablation.base.axes, asked.axes)
+    fix = overlaid(ablation.base.axes, requested.axes)
     space = narrow_space(context, Narrowing(fix=fix, base=base, open=tuple(fix) if base else (), blocks=blocks))
     return space.architecture(space.complete({}))
 
@@ -152,10 +156,10 @@ def _base(ablation: Ablation, source: Source, runs: Path, mistakes: list[Mistake
         return None
 
 
-def _settings(source: Source, asked: Sequence[RequestedArm], mistakes: list[Mistake]) -> list[Setting]:
-    """Return the distinct settings, the base's first; those that the sections' own checks refuse become mistakes."""
+def _settings(source: Source, requested: Sequence[RequestedArm], mistakes: list[Mistake]) -> list[Setting]:
+    """Return the distinct settings, the base's first; invalid ones are added to `mistakes`."""
     found: dict[tuple[tuple[str, Any], ...], Setting] = {}
-    for each in asked:
+    for each in requested:
         changes = tuple(sorted(each.settings.items()))
         if changes in found:
             continue
@@ -170,15 +174,15 @@ def _settings(source: Source, asked: Sequence[RequestedArm], mistakes: list[Mist
 
 
 def _network_mistakes(
-    ablation: Ablation, base: Architecture | None, asked: RequestedArm, source: Source, blocks: Sequence[BlockSpec]
+    ablation: Ablation, base: Architecture | None, requested: RequestedArm, source: Source, blocks: Sequence[BlockSpec]
 ) -> list[Mistake]:
-    """Check an arm's axes and values, whatever the data; what the base's own axes say wrong points at the base."""
+    """Check an arm's axes and values without data; mistakes in the base's own axes point to the base."""
     try:
-        complete(ablation, base, asked, ANY_CONTEXT, blocks)
+        complete(ablation, base, requested, ANY_CONTEXT, blocks)
     except DecisionError as error:
-        names = list(overlaid(ablation.base.axes, asked.axes))
-        said = dict.fromkeys((_axis_of(key, names), message) for key, message in error.problems)
-        return [source.mistake(_where(axis, asked), message) for axis, message in said]
+        names = list(overlaid(ablation.base.axes, requested.axes))
+        problems = dict.fromkeys((_axis_of(key, names), message) for key, message in error.problems)
+        return [source.mistake(_where(axis, requested), message) for axis, message in problems]
     return []
 
 
@@ -189,7 +193,7 @@ def _axis_of(key: str, names: Sequence[str]) -> str:
     return names[int(rest)] if kind == "open" else rest
 
 
-def _where(axis: str, asked: RequestedArm) -> KeyPath:
-    if axis not in asked.axes:
+def _where(axis: str, requested: RequestedArm) -> KeyPath:
+    if axis not in requested.axes:
         return (BASE, "axes", axis)
-    return (*asked.place, axis) if asked.place[1] in ("list", "grid") else asked.place
+    return (*requested.place, axis) if requested.place[1] in ("list", "grid") else requested.place

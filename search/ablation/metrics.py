@@ -1,4 +1,4 @@
-"""What an ablation compares: scores of each case, one entry each, and the costs of the objectives' table."""
+"""The metrics of an ablation: scores per case, and the costs of `search.config.objectives`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from search.config.objectives import COSTS, OBJECTIVES
 
 @dataclass(frozen=True)
 class CaseMetric:
-    """A score of each case and class. `attribute` is where CaseDice holds it; `digits` are those that tables show."""
+    """A score per case and class; `attribute` is its name in CaseDice, `digits` the decimals that tables show."""
 
     name: str
     title: str
@@ -36,5 +36,5 @@ METRICS = (*CASE_METRICS, *COSTS)
 
 
 def use_surfaces(metrics: tuple[str, ...]) -> bool:
-    """Tell whether validation has to score surfaces for these metrics."""
+    """Return whether validation must compute surface metrics for these metrics."""
     return any(metric in CASE_METRICS and CASE_METRICS[metric].of_surfaces for metric in metrics)

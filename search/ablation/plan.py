@@ -1,4 +1,4 @@
-"""An ablation on checked data: every arm completed, equal arms found, what can't be built refused; nothing trained."""
+"""Plan an ablation on checked data: complete every arm, find equal arms, reject arms that can't be built."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from space.feasible import why_not
 
 @dataclass(frozen=True)
 class Arm:
-    """One network under one setting; `plan` is the number of its setting's plan, `same_as` an earlier equal arm."""
+    """A network with a setting; `plan` is the index of the setting's plan, `same_as` names an earlier equal arm."""
 
     name: str
     changes: tuple[tuple[str, object], ...]
@@ -36,17 +36,17 @@ class AblationPlan:
 
     @property
     def folder(self) -> Path:
-        """Where the ablation's files go."""
+        """The folder of the ablation's files."""
         return self.plans[0].folder
 
     @property
     def distinct(self) -> tuple[Arm, ...]:
-        """The arms that are trained: of equal ones the first."""
+        """The arms that are trained: of equal arms, the first."""
         return tuple(arm for arm in self.arms if not arm.same_as)
 
     @property
     def baseline(self) -> Arm:
-        """The arm that the others are compared with; of equal ones the first."""
+        """The arm that the others are compared with; of equal arms, the first."""
         named = next(arm for arm in self.arms if arm.name == self.loaded.ablation.baseline)
         return next(arm for arm in self.arms if arm.name == (named.same_as or named.name))
 
@@ -59,9 +59,9 @@ class AblationPlan:
 
 
 def make_ablation_plan(loaded: LoadedAblation, *, runs: Path, progress: Progress | None = None) -> AblationPlan:
-    """Check the data and complete every arm for it.
+    """Check the data and complete every arm for them.
 
-    Raises UserError with all that is wrong with the data, or with every arm that can't be built on it.
+    Raises UserError with all problems of the data, or with every arm that can't be built for them.
     """
     ablation = loaded.ablation
     url = database_url(ablation.storage, runs / ablation.name)
@@ -73,14 +73,14 @@ def make_ablation_plan(loaded: LoadedAblation, *, runs: Path, progress: Progress
         if fold >= len(plans[0].folds)
     ]
     arms: list[Arm] = []
-    for asked in loaded.asked:
-        number = loaded.settings.index(loaded.setting_of(asked))
-        architecture = loaded.architecture(asked, plans[number].context)
+    for requested in loaded.requested:
+        number = loaded.settings.index(loaded.setting_of(requested))
+        architecture = loaded.architecture(requested, plans[number].context)
         reason = why_not(architecture, plans[number].context)
         if reason:
-            problems.append(f"arm {asked.name!r} can't be built: {reason}")
+            problems.append(f"arm {requested.name!r} can't be built: {reason}")
         equal = [arm.name for arm in arms if (arm.architecture, arm.plan) == (architecture, number)]
-        arms.append(Arm(asked.name, asked.changes, architecture, number, equal[0] if equal else ""))
+        arms.append(Arm(requested.name, requested.changes, architecture, number, equal[0] if equal else ""))
     if problems:
         raise UserError(problems)
     return AblationPlan(loaded, plans, tuple(arms))

@@ -1,4 +1,4 @@
-"""`voxnas ablate --dry-run`: the arms, what each changes, its costs, and how long it would all take."""
+"""`voxnas ablate --dry-run`: the arms with their changes and costs, and the expected time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from search.ablation.plan import AblationPlan, Arm
 from search.ablation.results import open_requests_by_plan, results_of
 from search.ablation.run import ablation_device
 from search.config.objectives import COSTS, OBJECTIVES, show
-from search.config.units import show_seconds
+from search.config.units import counted, show_seconds
 from search.costs.memory import run_training_steps
 from search.costs.price import predict_costs
 from search.data.geometry import choose_axes
@@ -30,8 +30,8 @@ SHOWN = tuple(name for name in COSTS if not OBJECTIVES[name].per_device)
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """A distinct arm's costs, its trainings still to do, and the seconds of one: measured, or expected."""
+class ArmEstimate:
+    """A distinct arm's costs, its number of trainings left, and the seconds of one training, measured or expected."""
 
     arm: Arm
     costs: Costs
@@ -40,8 +40,8 @@ class Outlook:
     measured: bool
 
 
-def outlooks(plan: AblationPlan) -> list[Outlook]:
-    """Price every distinct arm; a training's time is that of its own epochs, or of a first step where none ran yet."""
+def estimate_arms(plan: AblationPlan) -> list[ArmEstimate]:
+    """Price every distinct arm; its training time comes from finished trainings, or else from timing one step."""
     here = ablation_device(plan)
     results, _ = results_of(plan, here)
     left = [
@@ -58,7 +58,7 @@ def outlooks(plan: AblationPlan) -> list[Outlook]:
             arm.architecture, own.context, own.training, device=torch.device(device)
         )
         seconds = _recorded_s(records) or _expected_s(arm, own, device=device)
-        found.append(Outlook(arm, costs, left.count((arm.plan, arm.architecture)), seconds, bool(records)))
+        found.append(ArmEstimate(arm, costs, left.count((arm.plan, arm.architecture)), seconds, bool(records)))
     return found
 
 
@@ -67,16 +67,16 @@ def _known_costs(records: Sequence[Record]) -> Costs | None:
 
 
 def _recorded_s(records: Sequence[Record]) -> float:
-    """Return the mean seconds of trainings that were done; 0 where there are none."""
+    """Return the mean seconds of finished trainings; 0 if there are none."""
     seconds = [sum(epoch.seconds for epoch in record.measurement.epochs) for record in records]
     return sum(seconds) / len(seconds) if seconds else 0.0
 
 
 def _expected_s(arm: Arm, plan: Plan, *, device: str) -> float:
-    """Time one step of each phase and one patch, and count a training's steps and windows."""
+    """Time one step of each phase and one patch; multiply by a training's numbers of steps and windows."""
     training, where = plan.training, torch.device(device)
     network = to_memory_format(build(arm.architecture, plan.context)).to(where)
-    run_training_steps(network, plan.context, training, device=where)  # the first is slower than all others
+    run_training_steps(network, plan.context, training, device=where)  # warm-up
     begun = time.perf_counter()
     run_training_steps(network, plan.context, training, device=where)
     step_s = time.perf_counter() - begun
@@ -87,7 +87,7 @@ def _expected_s(arm: Arm, plan: Plan, *, device: str) -> float:
 
 
 def _patch_s(network: Network, plan: Plan, device: torch.device) -> float:
-    """Time one patch, the second."""
+    """Time one patch, after a warm-up."""
     patch = torch.zeros(1, plan.context.in_channels, *plan.context.patch, device=device)
     with torch.inference_mode():
         for _ in range(2):
@@ -107,11 +107,11 @@ def _windows(plan: Plan) -> int:
     return count
 
 
-def print_outlook(plan: AblationPlan, found: Sequence[Outlook], console: Console) -> None:
-    """Print the arms with their changes and costs, and the time that is expected."""
+def print_estimates(plan: AblationPlan, found: Sequence[ArmEstimate], console: Console) -> None:
+    """Print the arms with their changes and costs, and the expected time."""
     ablation = plan.loaded.ablation
     table = Table(
-        title=f"{ablation.name}: {len(plan.arms)} arms, {len(plan.distinct)} of them distinct",
+        title=f"{ablation.name}: {counted(len(plan.arms), 'arm')}, {len(plan.distinct)} distinct",
         title_justify="left",
         box=box.SIMPLE_HEAD,
     )
@@ -120,25 +120,26 @@ def print_outlook(plan: AblationPlan, found: Sequence[Outlook], console: Console
         "changes",
         *(OBJECTIVES[name].heading for name in SHOWN),
         "to train",
-        "each about",
+        "time each",
         "network",
     ):
         table.add_column(heading, justify="left" if heading in ("arm", "changes", "network") else "right")
     for arm in plan.arms:
-        changes = ", ".join(f"{key}: {value}" for key, value in arm.changes) or "nothing"
-        outlook = next((each for each in found if each.arm is arm), None)
-        if outlook is None:
-            table.add_row(arm.name, changes, *[""] * (len(SHOWN) + 2), f"the same as {arm.same_as}")
+        changes = ", ".join(f"{key}: {value}" for key, value in arm.changes) or "none"
+        estimate = next((each for each in found if each.arm is arm), None)
+        if estimate is None:
+            table.add_row(arm.name, changes, *[""] * (len(SHOWN) + 2), f"same as {arm.same_as}")
             continue
-        costs = [show(name, outlook.costs.of(name)) for name in SHOWN]
+        costs = [show(name, estimate.costs.of(name)) for name in SHOWN]
         table.add_row(
-            arm.name, changes, *costs, str(outlook.left), show_seconds(outlook.each_s), arm.architecture.describe()
+            arm.name, changes, *costs, str(estimate.left), show_seconds(estimate.each_s), arm.architecture.describe()
         )
     console.print(table)
     left, total = sum(each.left for each in found), sum(each.left * each.each_s for each in found)
-    guessed = "" if all(each.measured for each in found) else ", from a first step of each arm that has not run yet"
+    source = "" if all(each.measured for each in found) else " (arms that have not run yet: estimated from one step)"
+    seeds, folds = counted(len(ablation.seeds), "seed"), counted(len(ablation.trained_folds), "fold")
     console.print(
-        f"{len(ablation.seeds)} seeds x {len(ablation.trained_folds)} folds; baseline {plan.baseline.name}; to train: "
-        f"{left}, about {show_seconds(total)}{guessed}.",
+        f"{seeds} x {folds}, baseline {plan.baseline.name}. {counted(left, 'training')} to do, expected time "
+        f"{show_seconds(total)}{source}.",
         highlight=False,
     )

@@ -1,4 +1,4 @@
-"""An ablation's report.html: its tables, figures, what each arm changes, and the methods paragraph."""
+"""An ablation's report.html: tables, figures, the arms with their changes, and the methods paragraph."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from search.ablation.cases import write_cases
-from search.ablation.figures import draw_classes, draw_costs, draw_forest, draw_ranks, placed, whiskers
+from search.ablation.figures import cost_points, draw_classes, draw_costs, draw_forest, draw_ranks, effect_intervals
 from search.ablation.findings import Findings
 from search.ablation.metrics import CASE_METRICS
 from search.ablation.plan import AblationPlan
@@ -22,7 +22,7 @@ TEMPLATE = Path(__file__).with_name("report.html")
 
 
 def tiles(plan: AblationPlan, found: Findings) -> list[tuple[str, str]]:
-    """Return the ablation in a few terms with their values."""
+    """Return the ablation's key facts as (term, value)."""
     summary = found.summary
     effects = [line.effects[summary.primary] for line in summary.lines if summary.primary in line.effects]
     verdicts = [summary.verdict(effect, summary.primary) for effect in effects]
@@ -33,12 +33,12 @@ def tiles(plan: AblationPlan, found: Findings) -> list[tuple[str, str]]:
         ("baseline", summary.design.baseline),
         ("primary metric", CASE_METRICS[summary.primary].title),
         ("significant", str(sum(word in ("better", "worse") for word in verdicts))),
-        ("over the cases only", str(sum("†" in word for word in verdicts))),
+        ("significant over the cases only", str(sum("†" in word for word in verdicts))),
     ]
 
 
 def render(plan: AblationPlan, found: Findings) -> str:
-    """Return the report as one HTML text."""
+    """Return the report as HTML."""
     drawn = [figure_html(each) for each in figures(found)]
     values = {
         "name": plan.loaded.ablation.name,
@@ -55,23 +55,23 @@ def render(plan: AblationPlan, found: Findings) -> str:
 
 
 def to_json(plan: AblationPlan, found: Findings) -> str:
-    """Return what the dashboard shows of an ablation: terms, figures, tables, methods."""
+    """Return the ablation's key facts, figures, tables and methods as JSON, for the dashboard."""
     drawn = [asdict(each) for each in figures(found)]
     tables = [asdict(table) for table in found.tables]
     return json.dumps({"tiles": tiles(plan, found), "figures": drawn, "tables": tables, "methods": found.methods})
 
 
 def figures(found: Findings) -> list[Figure]:
-    """Return the figures of all there is enough to draw."""
+    """Return all figures that the results suffice for."""
     summary, design = found.summary, found.summary.design
     drawn = []
     for metric in design.case_metrics:
-        lines = whiskers(summary, metric)
+        lines = effect_intervals(summary, metric)
         if lines:
             title = f"{CASE_METRICS[metric].title}: paired differences, 95 % intervals"
             drawn.append((title, draw_forest(lines, metric=metric, baseline=design.baseline)))
     for cost in design.cost_metrics:
-        figure = draw_costs(placed(summary, cost), cost=cost, metric=summary.primary, baseline=design.baseline)
+        figure = draw_costs(cost_points(summary, cost), cost=cost, metric=summary.primary, baseline=design.baseline)
         drawn.append((f"{CASE_METRICS[summary.primary].title} against {OBJECTIVES[cost].heading}", figure))
     if summary.classes:
         title = f"{CASE_METRICS[summary.primary].title} by class: difference to {design.baseline}"
@@ -81,7 +81,7 @@ def figures(found: Findings) -> list[Figure]:
         title = f"Critical difference (Friedman p {'< 0.0001' if p < 0.0001 else f'= {p:.2g}'}; bars: not significant)"
         drawn.append((title, draw_ranks(summary.ranks)))
     return [
-        component(figure, name=f"ablation-{at}", title=title, label=f"{title}; the tables say the same")
+        component(figure, name=f"ablation-{at}", title=title, label=f"{title}; the tables contain the same numbers")
         for at, (title, figure) in enumerate(drawn)
     ]
 

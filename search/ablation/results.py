@@ -1,8 +1,8 @@
-"""The known trainings of each arm: the ablation's own records, and those of studies that trained the same.
+"""The finished trainings of each arm: the ablation's own records, and matching records of other studies.
 
-A record of another study of the same runs folder (or database) counts where architecture, data, fold, seed and
-training agree, where it was scored by what this ablation asks for, and where its device, threads and precision are
-those of the ablation: a latency belongs to them, and arms should not differ by their hardware.
+A record of another study in the same runs folder (or database) is reused if architecture, data, fold, seed and training
+agree, if it has the scores that this ablation needs, and if device, threads and precision are the same: latencies
+depend on them, and arms should not differ in hardware.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from search.storage.identity import CONTENT, plain
 from search.storage.price_cache import Device
 from search.trials.records import Latency, Record, TrainingRequest
 
-FREE_TRAINING = ("validate_every", "deadline")  # say when to look and when to give up, not what is learnt
-FREE_DATA = ("fold",)  # a record says its own
+FREE_TRAINING = ("validate_every", "deadline")  # they don't affect the trained weights
+FREE_DATA = ("fold",)  # each record has its own
 
 
 @dataclass(frozen=True)
 class Result:
-    """One training of an arm; `source` names the study that it is taken over from, empty for the ablation's own."""
+    """One training of an arm; `source` names the study that it is reused from, empty for the ablation itself."""
 
     arm: str
     seed: int
@@ -36,7 +36,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Missing:
-    """One training of an arm that there is no result of, and why."""
+    """A training of an arm without a result, and the reason."""
 
     arm: str
     seed: int
@@ -45,7 +45,7 @@ class Missing:
 
 
 def results_of(plan: AblationPlan, device: Device) -> tuple[list[Result], list[Missing]]:
-    """Return each distinct arm's trainings, in the order of the arms, and what is missing with its last reason."""
+    """Return the results of each distinct arm, in the order of the arms, and the missing trainings with reasons."""
     results: list[Result] = []
     missing: list[Missing] = []
     studies = foreign_studies(plan)
@@ -54,12 +54,12 @@ def results_of(plan: AblationPlan, device: Device) -> tuple[list[Result], list[M
         own, foreign = known[arm.plan]
         for request in plan.requests(arm):
             found = trained(request, own)
-            taken = found or trained(request, [record for _, record in foreign])
-            if taken is None:
+            record = found or trained(request, [record for _, record in foreign])
+            if record is None:
                 missing.append(Missing(arm.name, request.seed, request.fold, _why(request, own)))
                 continue
-            source = "" if found else next(name for name, record in foreign if record is taken)
-            results.append(Result(arm.name, request.seed, request.fold, taken, source))
+            source = "" if found else next(name for name, each in foreign if each is record)
+            results.append(Result(arm.name, request.seed, request.fold, record, source))
     return results, missing
 
 
@@ -95,7 +95,7 @@ def _why(request: TrainingRequest, records: Sequence[Record]) -> str:
 
 @dataclass(frozen=True)
 class ForeignStudy:
-    """A study in a database that an ablation may take results from, and what its results depend on."""
+    """A study in a database whose results an ablation may reuse, and the values that they depend on."""
 
     url: str
     name: str
@@ -103,14 +103,14 @@ class ForeignStudy:
 
 
 def foreign_studies(ablation: AblationPlan) -> list[ForeignStudy]:
-    """List the studies of the ablation's database and runs folder, its own settings included."""
+    """List the studies in the ablation's database and runs folder, including its own settings."""
     return [
         ForeignStudy(url, name, values) for url in _databases(ablation) for name, values in read_studies(url).items()
     ]
 
 
 def own_records(plan: Plan) -> list[Record]:
-    """Read a setting's own records; none before its first run."""
+    """Read a setting's own records; empty before its first run."""
     try:
         return read_records(plan.url, plan.study.name)
     except UserError:
@@ -118,7 +118,7 @@ def own_records(plan: Plan) -> list[Record]:
 
 
 def foreign_records(plan: Plan, studies: Iterable[ForeignStudy], device: Device) -> list[tuple[str, Record]]:
-    """Read (study, record) of other studies that trained what a setting trains, on the same device."""
+    """Return (study, record) of other studies with the same data and training as a setting, on the same device."""
     ours, tolerance = _comparable(plan.identity()), plan.study.surface_tolerance
     found: list[tuple[str, Record]] = []
     for each in studies:
@@ -127,7 +127,7 @@ def foreign_records(plan: Plan, studies: Iterable[ForeignStudy], device: Device)
         if tolerance is not None and each.values.get("surface_tolerance") != tolerance:
             continue
         records = read_records(each.url, each.name)
-        found += [(each.name, record) for record in records if _as_here(record, plan, device)]
+        found += [(each.name, record) for record in records if _is_reusable(record, plan, device)]
     return found
 
 
@@ -137,13 +137,13 @@ def _databases(plan: AblationPlan) -> list[str]:
 
 
 def _comparable(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of a study that its trainings depend on."""
+    """Return the values of a study that determine its trainings."""
     data = {key: value for key, value in values["data"].items() if key not in FREE_DATA and value is not None}
     training = {key: value for key, value in values["training"].items() if key not in FREE_TRAINING}
     return plain({"data": data, "training": training, CONTENT: values.get(CONTENT)})
 
 
-def _as_here(record: Record, plan: Plan, device: Device) -> bool:
+def _is_reusable(record: Record, plan: Plan, device: Device) -> bool:
     latency = record.measurement.costs.latency if record.measurement.costs else None
     if record.state != "trained" or latency is None or record.fold >= len(plan.folds):
         return False

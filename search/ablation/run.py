@@ -1,4 +1,4 @@
-"""Run or resume an ablation: the trainings that are missing, through the store, driver and executors of studies."""
+"""Run or resume an ablation: do its missing trainings with the store, driver and executors of studies."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from search.trials.records import Record
 
 
 def run_ablation(plan: AblationPlan, *, view: View, make_executor: Callable[[Plan], Executor]) -> None:
-    """Train what is missing of every arm; what was interrupted is resumed first, what failed is tried again.
+    """Do the missing trainings of all arms: resume interrupted ones first, retry failed ones.
 
-    What fails every time stays missing: it doesn't end the rest, and the next run tries it again. Raises UserError
-    where another driver runs the ablation, or where its data or training changed.
+    A training that fails at every try stays missing; the others continue, and the next run tries it again. Raises
+    UserError if another driver runs the ablation, or if its data or training changed.
     """
     with driver_lock(plan.plans[0]):
         device = ablation_device(plan)
@@ -34,9 +34,9 @@ def run_ablation(plan: AblationPlan, *, view: View, make_executor: Callable[[Pla
 
 
 def _ask(plan: AblationPlan, number: int, foreign: Sequence[Record]) -> Ask:
-    """Return what asks for the missing trainings of a setting, those tried least often first.
+    """Return the function that requests a setting's missing trainings, those with the fewest tries first.
 
-    `foreign` are the records of other studies that count, as they were when the run began.
+    `foreign` are the reusable records of other studies, read when the run began.
     """
     tries = Counter[tuple[str, int, int]]()
 
@@ -49,20 +49,20 @@ def _ask(plan: AblationPlan, number: int, foreign: Sequence[Record]) -> Ask:
         ]
         if not left:
             return Wait() if running else Done("all arms are trained")
-        least = min(left, key=lambda each: tries[each.identity])
-        tries[least.identity] += 1
-        return Train(least)
+        request = min(left, key=lambda each: tries[each.identity])
+        tries[request.identity] += 1
+        return Train(request)
 
     return ask
 
 
 def missing_count(plan: AblationPlan) -> int:
-    """Return how many trainings are still to be done."""
+    """Return the number of trainings left to do."""
     return sum(map(len, open_requests_by_plan(plan, ablation_device(plan))))
 
 
 def ablation_device(plan: AblationPlan) -> Device:
-    """Return what the ablation's latencies belong to."""
+    """Return the device, threads and precision of the ablation's latencies."""
     executor = plan.loaded.ablation.executor
     return measured_device(
         plan.plans[0], device=resolve_device(executor.device), threads=resolve_threads(executor.threads)

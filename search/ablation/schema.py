@@ -1,4 +1,4 @@
-"""What an ablation file may say: frozen dataclasses that pydantic fills and checks."""
+"""The keys of an ablation file, as frozen dataclasses that pydantic fills and checks."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ from search.config.space_section import PresetName
 Correction = Literal["holm", "bonferroni", "fdr_bh", "none"]
 
 
-def _counted(value: Any) -> Any:
-    """Let `seeds: 3` stand for the seeds 0, 1 and 2."""
+def _from_count(value: Any) -> Any:
+    """Expand a count: `seeds: 3` means the seeds 0, 1 and 2."""
     return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) and value > 0 else value
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(values)) < len(values):
-        raise ValueError(f"{list(values)} names one twice")
+        raise ValueError(f"{list(values)} contains a value twice")
     return values
 
 
 def _known(metric: str) -> str:
     if metric not in METRICS:
-        raise ValueError(f"{metric!r} is not known{nearest(metric, METRICS)}")
+        raise ValueError(f"there is no metric {metric!r}{nearest(metric, METRICS)}")
     return metric
 
 
 def _paired(metrics: tuple[str, ...]) -> tuple[str, ...]:
     if not set(metrics) & set(CASE_METRICS):
-        raise ValueError(f"one of {', '.join(CASE_METRICS)} is needed, to pair the arms case by case")
+        raise ValueError(f"at least one of {', '.join(CASE_METRICS)} is required, to compare the arms case by case")
     return metrics
 
 
-Several = Annotated[tuple[Index, ...], BeforeValidator(_counted), Field(min_length=1), AfterValidator(_distinct)]
+Several = Annotated[tuple[Index, ...], BeforeValidator(_from_count), Field(min_length=1), AfterValidator(_distinct)]
 COUNT = {"type": "integer", "minimum": 1}  # `seeds: 3`
 Metric = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": list(METRICS)})]
 Metrics = Annotated[tuple[Metric, ...], AfterValidator(_distinct), AfterValidator(_paired)]
@@ -59,7 +59,7 @@ Metrics = Annotated[tuple[Metric, ...], AfterValidator(_distinct), AfterValidato
 
 @dataclass(frozen=True)
 class Base:
-    """What every arm changes: a paper's network, one of a study's front, or axes spelled out (also over these)."""
+    """The network that every arm changes: a paper's, one of a study's front, or given by axes (also over those)."""
 
     __pydantic_config__ = STRICT
     preset: Annotated[
@@ -77,14 +77,14 @@ class Base:
 
     def __post_init__(self) -> None:
         if self.preset and self.study:
-            raise ValueError("a base is a preset or comes from a study, not both")
+            raise ValueError("a base can have a preset or a study, not both")
         if not (self.preset or self.study or self.axes):
-            raise ValueError("name a preset, a study or axes")
+            raise ValueError("a base needs a preset, a study or axes")
 
 
 @dataclass(frozen=True)
 class Arms:
-    """How the base is changed; see `search.ablation.arms` for what each kind gives."""
+    """The changes of the base; `search.ablation.arms` describes each kind."""
 
     __pydantic_config__ = STRICT
     remove: Annotated[
@@ -109,7 +109,7 @@ class Arms:
 
 @dataclass(frozen=True)
 class Ablation:
-    """One ablation file, checked."""
+    """A checked ablation file."""
 
     __pydantic_config__ = STRICT
     name: NameField
@@ -148,5 +148,5 @@ class Ablation:
 
     @property
     def trained_folds(self) -> tuple[int, ...]:
-        """Numbers of the folds that are trained on."""
+        """The numbers of the folds to train on."""
         return self.folds or (self.data.fold,)

@@ -1,4 +1,4 @@
-"""What an ablation found, as numbers: each arm's means, its differences to the baseline, its costs, the front."""
+"""The numbers of an ablation: each arm's means, its differences to the baseline, its costs, the Pareto front."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from search.trials.pareto import non_dominated
 
 @dataclass(frozen=True)
 class Design:
-    """What was asked: arms in their order (of equal ones the first), the baseline, metrics, and how to test."""
+    """The design of an ablation: distinct arms in order, the baseline, metrics, and the test's correction and level."""
 
     arms: tuple[str, ...]
     baseline: str
@@ -33,10 +33,11 @@ class Design:
 
 @dataclass(frozen=True)
 class Effect:
-    """An arm against the baseline in one metric.
+    """An arm compared with the baseline in one metric.
 
-    `adjusted` and `mixed_adjusted` are corrected over the arms; `detectable` is the smallest difference that is found
-    with a power of 0.8 at the family's strictest level; both may be None where the design can't say.
+    `adjusted` and `mixed_adjusted` are p-values corrected over the arms. `detectable` is the smallest difference that
+    is detected with a power of 0.8 at the strictest corrected level. `mixed_adjusted` and `detectable` are None if the
+    design does not allow them.
     """
 
     pairs: Pairs
@@ -48,7 +49,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Line:
-    """One arm: mean and sd over trainings by metric, effects by metric (none of the baseline), costs by name."""
+    """One arm: (mean, sd) over trainings and effect by metric (the baseline has no effects), costs by name."""
 
     arm: str
     trainings: int
@@ -60,7 +61,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Summary:
-    """An ablation's numbers; `classes` holds each arm's mean difference by class, in the primary metric."""
+    """An ablation's numbers; `classes` holds each arm's mean difference by class in the primary metric."""
 
     design: Design
     lines: tuple[Line, ...]
@@ -70,19 +71,19 @@ class Summary:
 
     @property
     def primary(self) -> str:
-        """The first of the metrics that are scored case by case."""
+        """The first metric that is scored case by case."""
         return self.design.case_metrics[0]
 
     @property
     def base(self) -> Line | None:
-        """The baseline's line, None where it was never trained."""
+        """The baseline's line, None if it was never trained."""
         return next((line for line in self.lines if line.arm == self.design.baseline), None)
 
     def verdict(self, effect: Effect, metric: str) -> str:
-        """Say in a word what a difference amounts to.
+        """Return `better`, `worse` or `not significant`.
 
-        `better` and `worse` hold over the cases and in the mixed model; a dagger marks what holds over the cases
-        alone, where another seed may say otherwise.
+        A dagger marks a difference that is significant over the cases but not in the mixed model: another seed may not
+        show it.
         """
         if effect.adjusted >= self.design.alpha:
             return "not significant"
@@ -94,7 +95,7 @@ class Summary:
 def summarise(
     design: Design, scores: Sequence[Score], results: Sequence[Result], missing: Sequence[Missing]
 ) -> Summary:
-    """Work out the numbers of an ablation; arms without any training have no line."""
+    """Compute the numbers of an ablation; arms without a finished training have no line."""
     trained = {metric: by_training(scores, metric=metric) for metric in design.case_metrics}
     primary = trained[design.case_metrics[0]]
     arms = [arm for arm in design.arms if arm in primary]
@@ -118,7 +119,7 @@ def summarise(
 
 
 def _effects(design: Design, trained: Mapping[str, Scored]) -> dict[str, Effect]:
-    """Compare every arm with the baseline; the arms of one metric are a family."""
+    """Compare every arm with the baseline; p-values are corrected over the arms of one metric."""
     baseline = trained.get(design.baseline)
     if baseline is None:
         return {}
@@ -144,7 +145,7 @@ def _effects(design: Design, trained: Mapping[str, Scored]) -> dict[str, Effect]
 
 
 def _costs(arm: str, results: Sequence[Result]) -> dict[str, float]:
-    """Return an arm's costs, the median of its trainings': only latencies differ."""
+    """Return an arm's costs, as medians over its trainings (only latencies differ)."""
     records = [each.record for each in results if each.arm == arm]
     values = {name: [record.measurement.value(name) for record in records] for name in COSTS}
     return {
@@ -155,7 +156,7 @@ def _costs(arm: str, results: Sequence[Result]) -> dict[str, float]:
 
 
 def _front(design: Design, means: Mapping[str, float], costs: Mapping[str, Mapping[str, float]]) -> set[str]:
-    """Return the arms that no other beats in the primary metric and every cost that the ablation names."""
+    """Return the arms that no other arm dominates in the primary metric and the ablation's costs."""
     sign = -1.0 if CASE_METRICS[design.case_metrics[0]].higher_is_better else 1.0
     arms = [arm for arm in means if all(name in costs[arm] for name in design.cost_metrics)]
     if not arms:
@@ -178,5 +179,5 @@ def _classes(design: Design, scores: Sequence[Score], arms: Sequence[str]) -> di
 
 
 def percent(value: float, of: float) -> float:
-    """Return a cost's difference to the baseline in percent; infinite where the baseline's is zero."""
+    """Return a cost's difference to the baseline in percent; infinite if the baseline's cost is zero."""
     return 100 * (value - of) / of if of else math.inf

@@ -1,4 +1,4 @@
-"""An ablation's numbers as tables: what stands in each cell, and the same cells for terminal, Markdown and LaTeX."""
+"""An ablation's tables, with the same cells for terminal, Markdown, LaTeX and HTML, and all numbers as CSV."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LATEX = {
 
 @dataclass(frozen=True)
 class Table:
-    """Headings and cells as text; the first column is the arm's name; notes stand below."""
+    """Headings and cells as text, the arm's name in the first column, and notes below the table."""
 
     title: str
     headings: tuple[str, ...]
@@ -50,9 +50,9 @@ class Table:
 
 
 def tables(summary: Summary, *, same: Sequence[tuple[str, str]]) -> tuple[Table, ...]:
-    """Return the table of each metric that is scored case by case, then that of the costs.
+    """Return a table for each metric that is scored case by case, then one for the costs.
 
-    `same` holds (arm, the arm whose network it is too).
+    `same` holds (arm, the earlier arm that it equals).
     """
     scores = [_scores(summary, metric, same) for metric in summary.design.case_metrics]
     notes = tuple(f"missing: {each.arm}, seed {each.seed}, fold {each.fold}: {each.why}" for each in summary.missing)
@@ -72,7 +72,7 @@ def _scores(summary: Summary, metric: str, same: Sequence[tuple[str, str]]) -> T
         f"p ({_words(design.correction)})",
         "effect",
         "p (mixed)",
-        "least Δ",
+        "detectable Δ",
         "verdict",
     )
     rows = [_score_row(summary, line, metric) for line in summary.lines if metric in line.means]
@@ -81,7 +81,7 @@ def _scores(summary: Summary, metric: str, same: Sequence[tuple[str, str]]) -> T
     over = " to ".join(str(each) for each in sorted({min(units), max(units)})) if units else "no"
     notes = [
         f"mean ± sd over trainings; Δ: mean paired difference to {design.baseline} over {over} units; effect: "
-        "rank-biserial correlation; least Δ: found with a power of 0.8",
+        "rank-biserial correlation; detectable Δ: smallest difference detected with a power of 0.8",
     ]
     if any("†" in row[-1] for row in rows):
         why = (
@@ -89,7 +89,7 @@ def _scores(summary: Summary, metric: str, same: Sequence[tuple[str, str]]) -> T
             if modelled
             else "each arm was trained once, so another seed may differ"
         )
-        notes.append(f"† over the cases only; {why}")
+        notes.append(f"† significant over the cases only; {why}")
     return Table(f"{CASE_METRICS[metric].title} against {design.baseline}", headings, tuple(rows), tuple(notes))
 
 
@@ -144,12 +144,12 @@ def _cost_cells(name: str, value: float | None, base: float | None) -> list[str]
 
 
 def signed(value: float, digits: int) -> str:
-    """Write a difference with its sign."""
+    """Format a difference with its sign."""
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def show_p(p: float) -> str:
-    """Write a p-value as papers do."""
+    """Format a p-value."""
     return "<0.0001" if p < 0.0001 else f"{p:.2g}" if p < 0.01 else f"{p:.2f}"
 
 
@@ -226,7 +226,7 @@ def to_html(table: Table) -> str:
 
 
 def to_csv(summary: Summary) -> str:
-    """Return every number as CSV, unrounded: a row for each arm and metric; costs in bytes, seconds and counts."""
+    """Return all numbers as CSV, unrounded: a row per arm and metric; costs in bytes, seconds and counts."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
@@ -257,8 +257,8 @@ def to_csv(summary: Summary) -> str:
     for line in summary.lines:
         for metric, (mean, sd) in line.means.items():
             effect = line.effects.get(metric)
-            said = [""] * 15 if effect is None else _csv_effect(summary, effect, metric)
-            writer.writerow([line.arm, metric, line.trainings, mean, _cell(sd), *said, line.on_front])
+            cells = [""] * 15 if effect is None else _csv_effect(summary, effect, metric)
+            writer.writerow([line.arm, metric, line.trainings, mean, _cell(sd), *cells, line.on_front])
         for name, value in line.costs.items():
             base = summary.base.costs.get(name) if summary.base else None
             change = ["", "", "", ""] if base is None else [value - base, "", "", percent(value, base)]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from search.ablation.findings import Findings, find
+from search.ablation.findings import Findings, collect_findings
 from search.ablation.plan import AblationPlan
-from search.ablation.preview import outlooks, print_outlook
+from search.ablation.preview import estimate_arms, print_estimates
 from search.ablation.report import write_findings
 from search.ablation.run import ablation_device, missing_count, run_ablation
 from search.ablation.tables import to_rich
@@ -17,9 +17,9 @@ from search.cli.running import following
 
 def preview_ablation(plan: AblationPlan, *, json: bool) -> None:
     """Show the arms, their costs and the expected time."""
-    found = outlooks(plan)
+    found = estimate_arms(plan)
     if not json:
-        print_outlook(plan, found, open_console())
+        print_estimates(plan, found, open_console())
         return
     arms = [
         {
@@ -40,7 +40,7 @@ def run_arms(plan: AblationPlan, *, quiet: bool, json: bool) -> None:
     """Run or resume an ablation under the live view, and show what it found."""
     with following(plan.loaded.ablation.name, trials=missing_count(plan), quiet=quiet, json=json) as view:
         run_ablation(plan, view=view, make_executor=make_executor)
-    _show_findings(plan, find(plan, ablation_device(plan)), json=json)
+    _show_findings(plan, collect_findings(plan, ablation_device(plan)), json=json)
 
 
 def _show_findings(plan: AblationPlan, found: Findings, *, json: bool) -> None:
