@@ -29,6 +29,8 @@ from search.runner.local import LocalExecutor, run_study
 from search.runner.plan import make_plan, prepared_data, task_of
 from search.storage import read_records
 from search.trials.records import Job
+from search.visualization.figures.style import block_color, tint
+from search.visualization.figures.trial import boxes, draw_network
 from search.visualization.slow_tasks import layers_of
 
 EXAMPLE = Path(__file__).parents[1] / "studies" / "examples" / "own_block"
@@ -108,24 +110,49 @@ def test_records_are_read_where_the_code_is_gone(own, monkeypatch, capsys, tmp_p
     printed = call(monkeypatch, capsys, "front", tmp_path / "tiny.yaml", "--runs", own.runs)
     assert "slice_se(reduction=4) at" in " ".join(printed.out.split())
     call(monkeypatch, capsys, "report", tmp_path / "tiny.yaml", "--runs", own.runs, "--slices")
-    said = "This network holds a plug-in block (slice_se), whose code is not run to show results."
+    note = "Slices are not drawn: the code of plug-in blocks (slice_se) is not run to show results."
     page = (own.runs / "own" / "report.html").read_text()
-    assert said in page and "--allow-code --data FOLDER" in page  # the command that exports a trial
+    assert note in page and "--allow-code --data FOLDER" in page  # the command that exports a trial
     study = kept_study(plan_of(own).url, "own")
     assert study.blocks == ("./slice_se.py",)
 
 
-def test_a_process_without_the_code_draws_no_network_and_says_so(own):
-    record = records_of(own)[0]
-    arguments = (
-        "from search.visualization.slow_tasks import layers_of; from space.architecture import Architecture; "
-        "from space.canonical import Context; import sys; "
-        "print(layers_of(Architecture.from_json(sys.argv[1]), Context((5, 24, 24), (1.0, 1.0, 1.0), 1, 3)))"
+LAYERS = """
+import pickle, sys
+from search.visualization.slow_tasks import layers_of
+from space.architecture import Architecture
+from space.specs.registry import unloaded_blocks
+architecture, context = pickle.loads(sys.stdin.buffer.read())
+before = unloaded_blocks(architecture)
+found = layers_of(architecture, context)
+assert before == unloaded_blocks(architecture) and len(before) == 1
+sys.stdout.buffer.write(pickle.dumps(found))
+"""
+
+
+def test_the_network_figure_shows_a_plugins_place_with_and_without_its_code(own):
+    record, context = records_of(own)[0], plan_of(own).context
+    with_code = layers_of(record.architecture, context)
+    run = subprocess.run(
+        [sys.executable, "-c", LAYERS], input=pickle.dumps((record.architecture, context)), capture_output=True
     )
-    command = [sys.executable, "-c", arguments, record.architecture.to_json()]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "()"
-    rows = layers_of(record.architecture, plan_of(own).context)
-    assert [row.block for row in rows if row.attention and row.side == "skip"] == ["SliceSE"]
+    assert run.returncode == 0, run.stderr.decode()
+    without_code = pickle.loads(run.stdout)
+    assert [row.block for row in with_code if row.place == "skip0"] == ["SliceSE"]
+    assert [(row.place, row.output) for row in without_code] == [(row.place, row.output) for row in with_code]
+    for layers, name, parameters in (
+        (with_code, "SliceSE", "13 parameters,"),
+        (without_code, "slice_se", "0 parameters without slice_se,"),
+    ):
+        places = boxes(layers)
+        skip = next(each for each in places if each.place == "skip0")
+        assert (skip.attention, skip.blocks) == ("slice_se", (name,))
+        drawn = json.loads(draw_network(places, name="").json)
+        texts = [each["text"] for each in drawn["layout"]["annotations"]]
+        (text,) = [text for text in texts if text.startswith("<b>skip0</b>")]
+        assert name in text and parameters in text
+        colors = [each["fillcolor"] for each in drawn["layout"]["shapes"]]
+        assert tint(block_color("slice_se"), 0.45) in colors
 
 
 WORK = """

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from search.costs.abstract import AbstractTensors
+from search.costs.block_macs import specs_by_class
 from search.costs.macs import count_modules
 from space.architecture import Architecture
 from space.build import Network, build
 from space.canonical import Context
 from space.place import Place, down_place
+from space.specs.placeholder import Placeholder, placeholders
 from space.unet import UNet
 
 
@@ -23,7 +25,8 @@ class Layer:
     """A row of the table.
 
     `network` names the network within a cascade, else it is empty. `side` is a kind of place, `head`, or `below` for
-    a whole backbone. `output` is (C, D, H, W); it is empty for layers that run in training only.
+    a whole backbone. `output` is (C, D, H, W); it is empty for layers that run in training only. `spec` is the name of
+    an attention block's spec. A plug-in block whose code is not loaded is not `counted`: its parameters and MACs are 0.
     """
 
     network: str
@@ -34,6 +37,8 @@ class Layer:
     output: tuple[int, ...]
     params: int
     macs: int
+    spec: str = ""
+    counted: bool = True
 
     @property
     def place(self) -> str:
@@ -43,24 +48,34 @@ class Layer:
 
 
 def layers(architecture: Architecture, context: Context) -> tuple[Layer, ...]:
-    """List a network's layers from input to output; abstract tensors keep this cheap at any size."""
-    with AbstractTensors():
+    """List a network's layers from input to output; abstract tensors keep this cheap at any size.
+
+    Placeholders replace plug-in blocks whose code is not loaded. Raises space.build.Refused.
+    """
+    with placeholders(architecture), AbstractTensors():
         network = build(architecture, context).eval()
         outputs = _record_outputs(network)
         counts = count_modules(network, context)
-    return tuple(
-        Layer(
-            part.network,
-            part.side,
-            part.level,
-            _block_name(network.get_submodule(part.module)),
-            part.attention,
-            outputs.get(part.module, ()),
-            counts[part.module].params,
-            counts[part.module].macs,
+        names = {module: spec.name for module, spec in specs_by_class().items()}
+    found = []
+    for part in _parts(network):
+        module = network.get_submodule(part.module)
+        first = next(iter(module)) if isinstance(module, nn.Sequential) else module
+        found.append(
+            Layer(
+                part.network,
+                part.side,
+                part.level,
+                _block_name(module),
+                part.attention,
+                outputs.get(part.module, ()),
+                counts[part.module].params,
+                counts[part.module].macs,
+                spec=names.get(type(first), "") if part.attention else "",
+                counted=not isinstance(first, Placeholder),
+            )
         )
-        for part in _parts(network)
-    )
+    return tuple(found)
 
 
 def _record_outputs(network: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""Slow tasks of the pages, which need torch or Optuna: plain values in and out, run in a process of their own."""
+"""Slow tasks of the pages, which need torch or Optuna: plain values in and out, run in a separate process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @lru_cache
 def preset_costs(context: Context, training: Training, kind: str) -> dict[str, Costs]:
-    """Price the papers' networks that can be built for a study's patch, on its kind of device, `cpu` or `cuda`."""
+    """Price the papers' networks that can be built for a study's patch, on its device type (`cpu` or `cuda`)."""
     import torch
 
     from search.costs.price import predict_costs
@@ -39,14 +39,13 @@ def preset_costs(context: Context, training: Training, kind: str) -> dict[str, C
 
 
 def layers_of(architecture: Architecture, context: Context) -> tuple[Layer, ...]:
-    """List a network's layers with shapes and parameters; empty where it can't be built here."""
+    """List a network's layers with shapes and parameters; empty if it can't be built."""
     from search.costs.layers import layers
     from space.build import Refused
-    from space.specs.registry import UnknownBlock
 
     try:
         return layers(architecture, context)
-    except (Refused, UnknownBlock):
+    except Refused:
         return ()
 
 
@@ -62,7 +61,7 @@ def importances(
 def importance_inputs(
     snapshot: Snapshot, rows: NDArray[np.int64]
 ) -> tuple[list[dict[str, str]], dict[str, list[float]], list[str]]:
-    """Return what `importances` takes, for some trials of a study."""
+    """Return the arguments of `importances` for the trials in some rows of a snapshot."""
     chosen = [snapshot.trials[row].decisions for row in rows]
     decisions = [{name: str(value) for name, value in each.items() if name in snapshot.axes} for each in chosen]
     values = {name: snapshot.values[name][rows].tolist() for name in snapshot.objectives}
@@ -72,7 +71,7 @@ def importance_inputs(
 def slices_of(
     record: Record, cases: tuple[str, ...], prepared: str, folder: str, context: Context, training: Training
 ) -> dict[str, bytes]:
-    """Draw a slice of each case, with truth and prediction."""
+    """Return PNG images, by case, of a slice with truth and prediction."""
     from search.visualization.slice_images import render_slices
 
     return render_slices(record, cases, prepared=prepared, folder=folder, context=context, training=training)

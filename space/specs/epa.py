@@ -9,7 +9,7 @@ from typing import Any
 from space.pooling import Triple
 from space.specs.spec import BlockSpec, Conditions, Option, Options, Site, show_size
 
-MOST_PROJECTED = 131_072  # tokens, each with weights of its own (the largest published grid has 73,728)
+MAX_PROJECTED = 131_072  # tokens, each with weights of its own (the largest published grid has 73,728)
 SPATIAL: Conditions = (("branches", ("both", "spatial")),)
 
 
@@ -23,8 +23,8 @@ def _why_not(options: Options, site: Site) -> str | None:
         return f"has {channels} channels: it joins two halves of them"
     if projection > tokens:
         return f"has {tokens} tokens ({size}), too few to project to {projection}"
-    if tokens > MOST_PROJECTED:
-        return f"has {tokens} tokens ({size}) with own weights, over {MOST_PROJECTED}"
+    if tokens > MAX_PROJECTED:
+        return f"has {tokens} tokens ({size}) with own weights, over {MAX_PROJECTED}"
     return None
 
 

@@ -9,15 +9,15 @@ from typing import Any
 from space.pooling import Triple
 from space.specs.spec import BlockSpec, Option, Options, Site, show_size
 
-MOST_ATTENDED = 32_768  # tokens that attend to each other; their products grow with the square
+MAX_ATTENDED = 32_768  # tokens that attend to each other; their products grow with the square
 
 
 def _why_not(options: Options, site: Site) -> str | None:
     if options.get("mode", "joint") == "pointwise":
         return None
     attended = prod(site.size) if options.get("axes", "plane") == "volume" else prod(site.size[1:])
-    if attended > MOST_ATTENDED:
-        return f"has {attended} tokens ({show_size(site.size)}) that meet each other, over {MOST_ATTENDED}"
+    if attended > MAX_ATTENDED:
+        return f"has {attended} tokens ({show_size(site.size)}) that meet each other, over {MAX_ATTENDED}"
     return None
 
 

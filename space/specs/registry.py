@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 from space.architecture import Architecture
 from space.place import Place, attention_at
 from space.pooling import Triple
@@ -17,12 +20,24 @@ _known: dict[tuple[str, str], BlockSpec] = {(spec.name, spec.code): spec for spe
 
 
 class UnknownBlock(ValueError):
-    """An architecture holds a block whose code this process hasn't loaded."""
+    """An architecture contains a plug-in block whose code this process hasn't loaded."""
 
 
 def register(spec: BlockSpec) -> None:
-    """Let architectures of this process hold a plug-in block, under its name and code."""
+    """Make a plug-in block available under its name and code, for the life of the process."""
     _known[spec.name, spec.code] = spec
+
+
+@contextmanager
+def registered(specs: Sequence[BlockSpec]) -> Iterator[None]:
+    """Make blocks available within the context only."""
+    for spec in specs:
+        register(spec)
+    try:
+        yield
+    finally:
+        for spec in specs:
+            del _known[spec.name, spec.code]
 
 
 def known_specs() -> tuple[BlockSpec, ...]:
@@ -31,22 +46,28 @@ def known_specs() -> tuple[BlockSpec, ...]:
 
 
 def code_entry(block: str) -> str:
-    """Return the name of the entry that says which code a plug-in block is."""
+    """Return the name of the entry that holds the code digest of a plug-in block."""
     return f"{CODE}{block}"
 
 
 def is_code_entry(name: str) -> bool:
-    """Tell whether an entry says which code a plug-in block is."""
+    """Return whether an entry holds the code digest of a plug-in block."""
     return name.startswith(CODE)
 
 
 def plugin_blocks(architecture: Architecture) -> tuple[str, ...]:
-    """Return the names of the plug-in blocks that a network holds."""
+    """Return the names of a network's plug-in blocks."""
     return tuple(name.removeprefix(CODE) for name, _ in architecture.entries if is_code_entry(name))
 
 
+def unloaded_blocks(architecture: Architecture) -> tuple[tuple[str, str], ...]:
+    """Return (name, code) of a network's plug-in blocks that this process hasn't loaded."""
+    used = [(name, str(architecture[code_entry(name)])) for name in plugin_blocks(architecture)]
+    return tuple(each for each in used if each not in _known)
+
+
 def spec_at(architecture: Architecture, place: Place) -> BlockSpec:
-    """Return the spec of the block at a place. Raises UnknownBlock where it isn't loaded."""
+    """Return the spec of the block at a place. Raises UnknownBlock if it isn't loaded."""
     name = architecture[attention_at(place)]
     code = architecture.get(code_entry(name), "")
     spec = _known.get((name, code))
@@ -57,5 +78,5 @@ def spec_at(architecture: Architecture, place: Place) -> BlockSpec:
 
 
 def site_at(architecture: Architecture, place: Place, sizes: tuple[Triple, ...]) -> Site:
-    """Return where the block at a place is built; `sizes` are those of the maps, level by level."""
+    """Return the channels and map size of the block at a place; `sizes` are the map sizes (D, H, W) per level."""
     return Site(architecture.channels_at(place), sizes[place.level_of(architecture.levels)], place)

@@ -1,4 +1,4 @@
-"""One trial: its U with shapes, parameters and memory of each place, its learning curve, its Dice by class and case."""
+"""Figures of one trial: its network as a U, its learning curve, its Dice by class and case."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING
 
-from search.config.units import show_bytes, show_count
+from search.config.units import counted, show_bytes, show_count
 from search.trials.records import CaseDice, Epoch
 from search.visualization.components import Figure
 from search.visualization.figures.style import (
-    BLOCKS,
     FRONT,
     MUTED,
     SKY,
@@ -32,33 +31,47 @@ FLOAT_BYTES = 4
 
 @dataclass(frozen=True)
 class Box:
-    """A place of a U: what stands there, the last output's shape (C, D, H, W), parameters, bytes of its outputs.
+    """A place of a U: its blocks, the shape of its output (C, D, H, W), parameters, MACs, and bytes of its outputs.
 
-    `side` is encoder, skip, decoder, head or bottleneck; outputs are those of one patch in float32.
+    `side` is encoder, skip, decoder, head or bottleneck. Outputs are those of one patch in float32. `attention` is the
+    name of the attention block, empty without one. If it is a plug-in whose code is not loaded, it is not `counted` in
+    parameters and MACs.
     """
 
     network: str
     side: str
     level: int
     blocks: tuple[str, ...]
-    attention: bool
+    attention: str
     output: tuple[int, ...]
     params: int
     macs: int
     outputs_bytes: int
+    counted: bool = True
+
+    @property
+    def place(self) -> str:
+        """The name of the place: `encoder0`, `bottleneck`."""
+        return self.side if self.side == "bottleneck" else f"{self.side}{self.level}"
+
+    @property
+    def uncounted(self) -> str:
+        """What parameters and MACs leave out, to be appended to the numbers; empty if they are complete."""
+        return "" if self.counted else f" without {self.attention}"
 
 
 def boxes(layers: Sequence[Layer]) -> list[Box]:
-    """Gather a network's layers by their places, in the order in which data meets them."""
+    """Group a network's layers by place, in the order in which data pass through them."""
     found: dict[tuple[str, str, int], Box] = {}
     for layer in layers:
         side = "bottleneck" if layer.side == "below" else layer.side
         key = (layer.network, side, layer.level)
-        before = found.get(key, Box(*key, (), False, (), 0, 0, 0))
+        before = found.get(key, Box(*key, (), "", (), 0, 0, 0))
         found[key] = replace(
             before,
             blocks=(*before.blocks, layer.block),
-            attention=before.attention or layer.attention,
+            attention=layer.spec or before.attention,
+            counted=before.counted and layer.counted,
             output=layer.output or before.output,
             params=before.params + layer.params,
             macs=before.macs + layer.macs,
@@ -67,19 +80,18 @@ def boxes(layers: Sequence[Layer]) -> list[Box]:
     return list(found.values())
 
 
-def draw_u(places: Sequence[Box], *, name: str) -> Figure:
-    """Draw the U: encoder on the left, skips across, decoder on the right, one row a level."""
+def draw_network(places: Sequence[Box], *, name: str) -> Figure:
+    """Draw a network as a U: encoder on the left, skips across, decoder on the right, one row per level."""
     levels = 1 + max(each.level for each in places)
     columns = {"encoder": 0.0, "skip": 1.0, "bottleneck": 1.0, "decoder": 2.0, "head": 3.0}
     figure = canvas(height=70 + 92 * levels, showlegend=False, margin={"l": 10, "r": 10, "t": 10, "b": 10})
     at = {(each.side, each.level): (columns[each.side], -float(each.level)) for each in places}
-    for start, end in _ways(at, levels):
+    for start, end in _connections(at, levels):
         (xa, ya), (xb, yb) = at[start], at[end]
         figure.add_scatter(x=[xa, xb], y=[ya, yb], mode="lines", line={"color": MUTED, "width": 2}, hoverinfo="skip")
     for each in places:
         x, y = at[each.side, each.level]
         size = " × ".join(map(str, each.output)) if each.output else "in training only"
-        title = each.side if each.side == "bottleneck" else f"{each.side}{each.level}"
         figure.add_shape(
             type="rect",
             x0=x - 0.44,
@@ -91,8 +103,8 @@ def draw_u(places: Sequence[Box], *, name: str) -> Figure:
             line={"color": FRONT, "width": 1},
         )
         text = (
-            f"<b>{title}</b> {escape(short(', '.join(each.blocks)))}<br>{size}<br>"
-            f"{show_count(each.params)} parameters, {show_bytes(each.outputs_bytes)}"
+            f"<b>{each.place}</b> {escape(short(', '.join(each.blocks)))}<br>{size}<br>"
+            f"{show_count(each.params)} parameters{each.uncounted}, {show_bytes(each.outputs_bytes)}"
         )
         figure.add_annotation(x=x, y=y, text=text, showarrow=False, font={"size": 11})
         figure.add_scatter(
@@ -101,8 +113,8 @@ def draw_u(places: Sequence[Box], *, name: str) -> Figure:
             mode="markers",
             marker={"size": 40, "opacity": 0},
             hoverinfo="text",
-            hovertext=f"<b>{title}</b><br>{'<br>'.join(map(escape, each.blocks))}<br>{size}<br>"
-            f"{each.params:,} parameters, {show_count(each.macs)} MACs<br>"
+            hovertext=f"<b>{each.place}</b><br>{'<br>'.join(map(escape, each.blocks))}<br>{size}<br>"
+            f"{each.params:,} parameters, {show_count(each.macs)} MACs{each.uncounted}<br>"
             f"outputs {show_bytes(each.outputs_bytes)}",
         )
     axis = {"visible": False, "fixedrange": True}
@@ -110,37 +122,35 @@ def draw_u(places: Sequence[Box], *, name: str) -> Figure:
         xaxis={**axis, "range": [-0.5, 3.5 if any(e.side == "head" for e in places) else 2.5]},
         yaxis={**axis, "range": [0.5 - levels, 0.5]},
     )
-    attended = ", ".join(f"{each.side}{each.level}" for each in places if each.attention)
-    title = f"Network{f' ({name})' if name else ''}: (C × D × H × W), parameters, float32 outputs of one patch"
+    attended = ", ".join(f"{each.place} ({each.attention})" for each in places if each.attention)
+    title = f"Network{f' ({name})' if name else ''}: output (C × D × H × W), parameters, float32 outputs of one patch"
     return component(
         figure,
         name=f"u-{name}",
         title=title,
         wide=True,
-        label=f"U of {levels} levels, attention at {attended or 'no place'}; the table below says the same",
+        label=f"U of {levels} levels, attention at {attended or 'no place'}; the table below has the same numbers",
     )
 
 
 def _fill(box: Box) -> str:
-    """Return a place's colour: that of its attention block, or a pale blue."""
-    if not box.attention:
-        return tint(SKY, 0.2)
-    titles = [title.lower() for title in box.blocks]
-    known = [name for name in BLOCKS if any(title.startswith(name) for title in titles)]
-    return tint(block_color(known[0] if known else titles[-1]), 0.45)
+    """Return a place's colour: its attention block's, or a pale blue."""
+    return tint(block_color(box.attention), 0.45) if box.attention else tint(SKY, 0.2)
 
 
-def _ways(at: dict[tuple[str, int], tuple[float, float]], levels: int) -> list[tuple[tuple[str, int], tuple[str, int]]]:
-    """List the ways of the data between places that are there."""
+def _connections(
+    at: dict[tuple[str, int], tuple[float, float]], levels: int
+) -> list[tuple[tuple[str, int], tuple[str, int]]]:
+    """List the connections (start, end) between the places that exist."""
     bottom = next((key for key in at if key[0] == "bottleneck"), None)
-    ways = []
+    found = []
     for level in range(levels):
         here, skip, back = ("encoder", level), ("skip", level), ("decoder", level)
         below = ("encoder", level + 1) if ("encoder", level + 1) in at else bottom
         above = ("decoder", level + 1) if ("decoder", level + 1) in at else bottom
-        ways += [(here, below), (above, back), (back, ("head", level))]
-        ways += [(here, skip), (skip, back)] if skip in at else [(here, back)]
-    return [(start, end) for start, end in ways if start in at and end in at and end is not None]
+        found += [(here, below), (above, back), (back, ("head", level))]
+        found += [(here, skip), (skip, back)] if skip in at else [(here, back)]
+    return [(start, end) for start, end in found if start in at and end in at and end is not None]
 
 
 def draw_learning(epochs: Sequence[Epoch]) -> Figure:
@@ -177,7 +187,8 @@ def draw_learning(epochs: Sequence[Epoch]) -> Figure:
         },
     )
     last = f"{scored[-1].dice:.4f}" if scored and scored[-1].dice is not None else "none"
-    return component(figure, name="learning", title="Learning curve", label=f"{len(epochs)} epochs, last Dice {last}")
+    label = f"{counted(len(epochs), 'epoch')}, last Dice {last}"
+    return component(figure, name="learning", title="Learning curve", label=label)
 
 
 def draw_cases(cases: Sequence[CaseDice], labels: Sequence[str]) -> Figure:
@@ -205,5 +216,5 @@ def draw_cases(cases: Sequence[CaseDice], labels: Sequence[str]) -> Figure:
         figure,
         name="cases",
         title="Dice by class and case",
-        label=f"Dice of {len(cases)} cases and {len(labels)} classes; the table below says the same",
+        label=f"Dice of {len(cases)} cases and {len(labels)} classes; the table below has the same numbers",
     )

@@ -1,4 +1,4 @@
-"""Slices of a trial's worst, median and best case, when they are request for; never stored."""
+"""Slices of a trial's worst, median and best case, drawn on request and never stored."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from space.specs.registry import plugin_blocks
 
 
 def slice_components(snapshot: Snapshot, record: Record, request: Request) -> list[Component]:
-    """Return the pictures, why there are none, or the link that asks for them."""
+    """Return the pictures, a note why there are none, or the link that requests them."""
     cases, shown = ranked_cases(record), request.choose("slices", ("shown",), "") == "shown"
     if not cases or snapshot.context is None or not (shown or request.place):
         return []
     components: list[Component] = [Heading("Slices of the worst, median and best case")]
     folder = snapshot.folder / "trials" / f"{record.number:06d}"
     if not (folder / WEIGHTS).is_file():
-        return [*components, Note("The weights of this trial are not kept, so it can't segment anything now.")]
+        return [*components, Note("This trial's weights were not kept, so it can't segment its cases.")]
     prepared = _prepared(snapshot)
     if prepared is None:
         return [
             *components,
-            Note("The study's prepared volumes are not in the runs folder, so there is nothing to draw."),
+            Note("The study's prepared volumes are not in the runs folder, so slices can't be drawn."),
         ]
     if not shown:
         return [
             *components,
             Note(
-                "Patients' images are drawn when you ask for them, and kept nowhere.",
+                "Patients' images are drawn only on request and are not stored.",
                 ask="slices=shown",
-                link="Draw them",
+                link="Draw slices",
             ),
         ]
     unknown = needs_code(record.architecture)
@@ -56,13 +56,13 @@ def slice_components(snapshot: Snapshot, record: Record, request: Request) -> li
 
 
 def needs_code(architecture: Architecture) -> str:
-    """Say that a network holds plug-in blocks, whose code is not run to show results; empty for any other network."""
+    """Return a note that a network's slices need plug-in code, which is not run to show results; else empty."""
     blocks = ", ".join(plugin_blocks(architecture))
-    return f"This network holds a plug-in block ({blocks}), whose code is not run to show results." if blocks else ""
+    return f"Slices are not drawn: the code of plug-in blocks ({blocks}) is not run to show results." if blocks else ""
 
 
 def ranked_cases(record: Record) -> dict[str, str]:
-    """Return the names of the worst, median and best case; fewer where there are fewer cases."""
+    """Return the names of the worst, median and best case; fewer if there are fewer cases."""
     scored = sorted((mean, each.case) for each in record.measurement.cases if (mean := each.mean) is not None)
     if not scored:
         return {}
@@ -71,7 +71,7 @@ def ranked_cases(record: Record) -> dict[str, str]:
 
 
 def _prepared(snapshot: Snapshot) -> Path | None:
-    """Return the folder of the prepared volumes: in the cache of the study's own runs folder, or nowhere."""
+    """Return the folder of the prepared volumes in the cache of the study's runs folder; None if it is not there."""
     cache = (snapshot.folder.parent / "cache").resolve()
     folder = (cache / snapshot.prepared).resolve()
     return (

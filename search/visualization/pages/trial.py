@@ -1,4 +1,4 @@
-"""A trial as a page: what it is, how it went, what it costs, and how to export it."""
+"""The page of one trial: its results, costs, network, learning curve and scores, and how to export it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from search.config.objectives import OBJECTIVES, show
 from search.config.units import show_bytes, show_count, show_seconds
 from search.trials.records import Record
 from search.visualization.components import Cell, Command, Component, Facts, Note, Table
-from search.visualization.figures.trial import boxes, draw_cases, draw_learning, draw_u
+from search.visualization.figures.trial import boxes, draw_cases, draw_learning, draw_network
 from search.visualization.pages.lasso import filtered
 from search.visualization.pages.page import Page, Request
-from search.visualization.pages.slices import needs_code, slice_components
+from search.visualization.pages.slices import slice_components
 from search.visualization.slow_tasks import layers_of
-from space.architecture import Architecture
 
 
 def trial_page(snapshot: Snapshot, request: Request) -> Page:
-    """Return the page of the trial that the address names, of the front's first where it names none."""
+    """Return the page of the trial that the address names, or else of the front's first trial."""
     shown, notes = filtered(snapshot, request)
     numbers = request.numbers("trial") or _first(shown) or _first(snapshot)
     record = snapshot.record(numbers[0]) if numbers else None
@@ -39,7 +38,7 @@ def trial_page(snapshot: Snapshot, request: Request) -> Page:
     components += [Note(f"An attempt was lost: {attempt}") for attempt in record.attempts]
     if record.state == "trained":
         components.append(
-            Command("Export it as a folder that runs without voxnas:", export_command(snapshot, record.number))
+            Command("Export the network as a folder that runs without voxnas:", export_command(snapshot, record.number))
         )
     components += _network(snapshot, record, request)
     components += _scores(snapshot, record)
@@ -66,19 +65,19 @@ def _facts(snapshot: Snapshot, record: Record) -> list[tuple[str, str]]:
         spread = ""
         if name == "latency" and latency:
             spread = f" ± {show('latency', latency.iqr_s / 2)} (half the interquartile range of {latency.repeats})"
-            spread += "" if latency.settled else ", spread too wide: repeat on an idle machine"
+            spread += "" if latency.settled else ", uncertain by over 5 %: repeat on an idle machine"
         found.append((OBJECTIVES[name].heading, show(name, value) + spread))
     if latency:
-        found.append(("latency on", f"{latency.device}, {latency.threads} threads, {latency.precision}"))
+        found.append(("latency on", latency.setting))
     if measurement.measured_memory:
         found.append(("memory measured", show_bytes(measurement.measured_memory.allocated_bytes)))
-    found += [("seed, fold", f"{record.seed}, {record.fold}"), ("took", show_seconds(measurement.spent_s))]
+    found += [("seed, fold", f"{record.seed}, {record.fold}"), ("duration", show_seconds(measurement.spent_s))]
     found += [("started", record.started.replace("T", " ")[:16]), ("fingerprint", record.architecture.fingerprint)]
     return found
 
 
 def export_command(snapshot: Snapshot, number: int) -> str:
-    """Return the line that exports a trial."""
+    """Return the command line that exports a trial."""
     runs, name = snapshot.folder.parent, snapshot.study.name
     words = [
         "voxnas",
@@ -97,33 +96,28 @@ def export_command(snapshot: Snapshot, number: int) -> str:
 
 def _network(snapshot: Snapshot, record: Record, request: Request) -> list[Component]:
     if snapshot.context is None:
-        return [Note("This study was written before its patch and channels were kept, so its networks can't be drawn.")]
+        return [Note("An older version wrote this study without patch and channels, so its networks can't be drawn.")]
     layers = request.work(layers_of, record.architecture, snapshot.context)
     if layers is None:
         return [Note("The network is being drawn; it appears here in a moment.")]
     if not layers:
-        return [Note(_why_not_drawn(record.architecture))]
+        return [Note("This network can't be built, so there is nothing to draw.")]
     places = boxes(layers)
     networks = list(dict.fromkeys(each.network for each in places))
-    figures = [draw_u([each for each in places if each.network == name], name=name) for name in networks]
+    figures = [draw_network([each for each in places if each.network == name], name=name) for name in networks]
     rows: list[list[Cell]] = [
         [
-            f"{each.network} {each.side}{'' if each.side == 'bottleneck' else each.level}".strip(),
+            f"{each.network} {each.place}".strip(),
             ", ".join(each.blocks),
             " × ".join(map(str, each.output)),
-            (each.params, f"{each.params:,}"),
-            (each.macs, show_count(each.macs)),
+            (each.params, f"{each.params:,}{each.uncounted}"),
+            (each.macs, f"{show_count(each.macs)}{each.uncounted}"),
             (each.outputs_bytes, show_bytes(each.outputs_bytes)),
         ]
         for each in places
     ]
     headings = ("place", "blocks", "output (C × D × H × W)", "parameters", "MACs", "outputs")
     return [*figures, Table("places", "Places of the network", headings, rows)]
-
-
-def _why_not_drawn(architecture: Architecture) -> str:
-    """Say why a network is not drawn: it can't be built, or it holds a block whose code isn't run to show it."""
-    return needs_code(architecture) or "This network can't be built, so there is nothing to draw."
 
 
 def _scores(snapshot: Snapshot, record: Record) -> list[Component]:
