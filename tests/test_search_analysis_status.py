@@ -105,7 +105,7 @@ def test_watching_ends_with_the_study(tmp_path, study):
     command = [*COMMAND, "status", str(study), "--set", "search.trials=4", "--runs", str(tmp_path / "runs"), "--watch"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "tiny: 4 of 4 trials" in done.stdout and "no driver works on it" in done.stdout
+    assert "tiny: 4 of 4 trials" in done.stdout and "no driver is running" in done.stdout
 
 
 def test_studies_are_listed_renamed_copied_freed_and_deleted(tmp_path):

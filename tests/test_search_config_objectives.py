@@ -18,7 +18,7 @@ from search.simulate.parquet import read_table, write_table
 from search.simulate.synthetic import synthetic_table
 from search.trials.pareto import losses, worst_losses
 from search.visualization.figures.front import draw_front
-from search.visualization.figures.front_data import front_scene
+from search.visualization.figures.front_data import front_figure_data
 from search.visualization.pages.compare import compare_page
 from search.visualization.pages.front import front_page
 from search.visualization.pages.page import Request
@@ -124,7 +124,7 @@ def test_fronts_tables_and_picks_cover_every_objective(snapshot):
 
 def test_figures_and_pages_cover_every_objective(snapshot):
     for name in OBJECTIVES:
-        figure = draw_front(front_scene(snapshot, (name, cost_axis([name]))))
+        figure = draw_front(front_figure_data(snapshot, (name, cost_axis([name]))))
         assert OBJECTIVES[name].axis_title in figure.drawing
     for page in (front_page(snapshot, Request()), compare_page(snapshot, Request())):
         shown = str(page.components)

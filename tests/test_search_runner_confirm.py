@@ -99,7 +99,7 @@ def finished(tmp_path_factory):
 def test_confirming_trains_missing_combinations_once_and_does_not_change_the_search(finished):
     made, plan = finished
     before = snapshot_of(plan.loaded, runs=made.runs)
-    with pytest.raises(UserError, match="nothing of tiny was confirmed yet; start with `voxnas confirm`"):
+    with pytest.raises(UserError, match="no trial of tiny is confirmed yet; run `voxnas confirm`"):
         before.require_confirmed()
     assert confirm_study(plan, top=1, seeds=1, folds=2, view=quiet_view(), executor=LocalExecutor(plan)) == 2
     assert confirm_study(plan, top=1, seeds=1, folds=2, view=quiet_view(), executor=LocalExecutor(plan)) == 0

@@ -19,7 +19,7 @@ from search.trials.records import CaseDice, Costs, Latency, Measurement
 from search.visualization.components import Command, Figure, Note, Table
 from search.visualization.figures.compare import paired
 from search.visualization.figures.front import draw_front
-from search.visualization.figures.front_data import front_scene
+from search.visualization.figures.front_data import front_figure_data
 from search.visualization.figures.progress import hypervolume_steps, random_band
 from search.visualization.figures.style import PALETTE, block_color, tint
 from search.visualization.figures.trial import boxes
@@ -66,7 +66,7 @@ def test_a_snapshot_has_the_front_and_the_hypervolume_that_records_have(made):
 
 
 def test_untrained_trials_are_shown_separately_and_stopped_ones_with_their_dice_so_far(made):
-    scene = front_scene(made, ("memory", "dice"))
+    scene = front_figure_data(made, ("memory", "dice"))
     for state, rows in scene.untrained.items():
         assert {made.trials[row].state for row in rows} <= {state} and not scene.front[rows].any()
     row = scene.untrained["stopped"][0]
@@ -76,18 +76,18 @@ def test_untrained_trials_are_shown_separately_and_stopped_ones_with_their_dice_
 
 
 def test_colours_follow_the_choices_of_an_axis_and_rare_choices_share_one(made):
-    scene = front_scene(made, ("memory", "dice"), by="attention@skip0")
+    scene = front_figure_data(made, ("memory", "dice"), by="attention@skip0")
     assert [group.name for group in scene.groups] == ["csam", "isa", "none"]
     assert sum(len(group.rows) for group in scene.groups) == (made.states == "trained").sum()
     trials = [replace(trial, decisions={**trial.decisions, "many": at % 12}) for at, trial in enumerate(made.trials)]
-    groups = front_scene(replace(made, trials=tuple(trials)), ("memory", "dice"), by="many").groups
+    groups = front_figure_data(replace(made, trials=tuple(trials)), ("memory", "dice"), by="many").groups
     assert len(groups) == 8 and groups[-1].name == "others"
 
 
 def test_papers_networks_are_drawn_at_their_costs(made):
     costs = preset_costs(made.context, made.study.training, made.kind)
     assert "unetrpp_acdc" in costs and all(isinstance(each, Costs) for each in costs.values())
-    scene = front_scene(made, ("memory", "dice"), presets=costs)
+    scene = front_figure_data(made, ("memory", "dice"), presets=costs)
     assert scene.presets["unetrpp_acdc"][0] == pytest.approx(costs["unetrpp_acdc"].memory_bytes / 2**20)
     assert math.isnan(scene.presets["unetrpp_acdc"][1])
 
@@ -127,7 +127,7 @@ def test_a_lasso_leaves_its_own_front_to_choose_a_trial_and_trials_to_compare(ma
 
 def test_in_three_dimensions_trials_without_dice_are_drawn_at_the_minimum(made):
     costs = {"cheap": Costs(1000, 1000, 500 * 2**20, 10 * 2**20), "dear": Costs(1000, 1000, 2**45, 10 * 2**20)}
-    scene = front_scene(made, ("memory", "params", "dice"), presets=costs)
+    scene = front_figure_data(made, ("memory", "params", "dice"), presets=costs)
     traces = {trace["name"]: trace for trace in json.loads(draw_front(scene).drawing)["data"]}
     least = np.nanmin(scene.points[np.isfinite(scene.points).all(axis=1), 2])
     for state in ("over budget", "stopped", "failed"):
@@ -306,11 +306,11 @@ def test_a_report_is_small_has_every_section_and_contains_no_patient_data(made):
 def test_a_block_has_its_own_colour_everywhere_and_a_plug_in_keeps_one_too(made):
     assert len({block_color(name) for name in ("none", "isa", "csam", "joint", "epa")}) == 5
     assert block_color("my_block") == block_color("my_block") and block_color("my_block") in PALETTE
-    groups = front_scene(made, ("memory", "dice"), by="attention@skip0").groups
+    groups = front_figure_data(made, ("memory", "dice"), by="attention@skip0").groups
     assert len(groups) > 1 and all(group.color == block_color(group.name) for group in groups)
-    others = front_scene(made, ("memory", "dice"), by="attention@skip1").groups
+    others = front_figure_data(made, ("memory", "dice"), by="attention@skip1").groups
     shared = {group.name: group.color for group in groups}.items() & {each.name: each.color for each in others}.items()
     assert len(shared) == len(groups)
-    widths = front_scene(made, ("memory", "dice"), by="width").groups
+    widths = front_figure_data(made, ("memory", "dice"), by="width").groups
     assert [group.color for group in widths] == list(PALETTE[: len(widths)])
     assert tint("#0072B2", 0.25) == "rgba(0,114,178,0.25)"

@@ -55,11 +55,11 @@ def _training(plan: Plan) -> str:
     training = plan.training
     patch = " x ".join(str(size) for size in plan.context.patch)
     return (
-        f"Every network was trained by voxnas with recipe {training.recipe} for {counted(training.epochs, 'epoch')} of "
-        f"{counted(training.steps_per_epoch, 'step')} with batch size "
-        f"{training.batch} on patches of {patch} voxels with {_optimiser(training.optimiser)} (learning rate "
-        f"{training.learning_rate:g}, {training.schedule} schedule) and the sum of soft Dice loss and cross-entropy. It "
-        "was scored after the last epoch on whole volumes, segmented in overlapping windows."
+        f"Every network was trained by voxnas with recipe {training.recipe} for {counted(training.epochs, 'epoch')} "
+        f"of {counted(training.steps_per_epoch, 'step')} with batch size {training.batch} on patches of {patch} voxels "
+        f"with {_optimiser(training.optimiser)} (learning rate {training.learning_rate:g}, {training.schedule} "
+        "schedule) and the sum of soft Dice loss and cross-entropy. It was scored after the last epoch on whole "
+        "volumes, segmented in overlapping windows."
     )
 
 

@@ -1,8 +1,8 @@
 """A confirmed front: mean and interval of each point's Dice, and whether its place on the front is significant.
 
-A point belongs on the front if its Dice is higher than that of every point that costs no more. So each is compared
-with the best of those over the validation cases that both have, each case's Dice a mean over seeds (`compare_pairs`).
-The search's own training is left out: it was chosen for its Dice, in which chance had a part.
+A point belongs on the front if its Dice is higher than that of every point that costs no more. Each point is therefore
+compared with the best of those, over the validation cases that both have, with Dice averaged over seeds
+(`compare_pairs`). The search's own training is left out, because it was selected for its Dice and is biased upwards.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Confirmed:
 def confirmed_front(
     chosen: Sequence[Record], confirmations: Sequence[Record], directions: Mapping[str, str]
 ) -> list[Confirmed]:
-    """Return the chosen records that were trained again, the highest mean Dice first."""
+    """Return the points of the front that were confirmed, the highest mean Dice first."""
     again: dict[str, list[Record]] = {}
     for record in confirmations:
         if record.state == "trained" and record.measurement.dice is not None:
@@ -89,7 +89,7 @@ def _costs_no_more(one: Record, other: Record, costs: Sequence[str]) -> bool:
 
 
 def interval(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Return the interval of the mean, within 0 and 1; (None, None) for one value."""
+    """Return the 95 % interval of the mean, clipped to 0 and 1; (None, None) for a single value."""
     if len(values) < 2:
         return None, None
     from scipy.stats import t
@@ -106,7 +106,7 @@ def _dice(record: Record) -> float:
 
 
 def confirmed_table(name: str, points: Sequence[Confirmed], directions: Mapping[str, str]) -> Table:
-    """Return the confirmed front as a table; a place that may be chance is marked."""
+    """Return the confirmed front as a table that marks places which are not significant."""
     table = Table(
         title=f"{name}: {counted(len(points), 'point')} of the front, confirmed",
         title_justify="left",

@@ -33,7 +33,7 @@ def front_table(snapshot: Snapshot) -> Table:
 
 
 def _volume(snapshot: Snapshot) -> str:
-    """Write the hypervolume, and the reference that it is measured from since the study began."""
+    """Format the hypervolume and its reference point."""
     if snapshot.hypervolume is None:
         return ""
     return f"\nhypervolume {snapshot.hypervolume:.4f} from {show_point(snapshot.reference)}"

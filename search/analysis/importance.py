@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 
 import optuna
 
-FEWEST = 10  # trials that a share needs
+MIN_TRIALS = 10
 
 
 def ped_anova(decisions: Sequence[Mapping[str, str]], values: Sequence[float], *, negate: bool) -> dict[str, float]:
-    """Return each axis's share, the largest first; for axes that every trial decided, with two choices or more.
+    """Return the importance share of each axis that every trial decided, the largest first.
 
-    The evaluator asks what makes a value low, so that a maximised objective is to be negated. Empty where there are
-    too few trials.
+    PED-ANOVA measures importance for low values, so `negate` a maximised objective. Empty with under MIN_TRIALS trials,
+    or if no axis varies.
     """
     names = [name for name in decisions[0] if all(name in each for each in decisions)] if decisions else []
     choices = {name: sorted({each[name] for each in decisions}) for name in names}
     choices = {name: seen for name, seen in choices.items() if len(seen) > 1}
-    if len(values) < FEWEST or not choices or len(set(values)) < 2:
+    if len(values) < MIN_TRIALS or not choices or len(set(values)) < 2:
         return {}
     distributions: dict[str, optuna.distributions.BaseDistribution] = {
         name: optuna.distributions.CategoricalDistribution(seen) for name, seen in choices.items()

@@ -1,4 +1,4 @@
-"""Main effects: what a choice changes in an objective when the other axes stay as they are, with its interval."""
+"""Main effects: the change of an objective with a choice, all other axes equal, and its confidence interval."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Effect:
-    """The change of an objective from an axis's first choice to another, over so many trials that chose it."""
+    """The change of an objective from an axis's reference choice (`against`) to another; `trials` took that choice."""
 
     axis: str
     choice: str
@@ -26,10 +26,10 @@ class Effect:
 
 
 def main_effects(snapshot: Snapshot, objective: str) -> list[Effect]:
-    """Fit a linear model of all axes' choices by least squares; empty where there are too few trials for it.
+    """Fit a linear model of all axes' choices by least squares; empty if there are too few trials.
 
-    The first choice is `none` where an axis has one, else the first in order; a closed axis counts as that, so that
-    what closed it keeps its own effect.
+    The reference choice is `none` if an axis has it, else its first. An inactive axis counts as its reference, so that
+    the effect is attributed to the axis that made it inactive.
     """
     values = snapshot.values[objective]
     rows = np.flatnonzero(~np.isnan(values) & (snapshot.states == "trained"))
@@ -55,7 +55,7 @@ def main_effects(snapshot: Snapshot, objective: str) -> list[Effect]:
 def _design(
     snapshot: Snapshot, rows: NDArray[np.int64]
 ) -> tuple[list[NDArray[np.float64]], list[tuple[str, str, str]]]:
-    """Return a column of 0 and 1 for every choice but each axis's first, and what it stands for."""
+    """Return the design matrix, a 0/1 column per choice except reference choices, and the columns' meanings."""
     columns: list[Numbers] = []
     named: list[tuple[str, str, str]] = []
     for axis in snapshot.axes:

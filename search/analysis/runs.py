@@ -1,4 +1,4 @@
-"""Runs side by side: their fronts, and their hypervolume over hours of training, all from one reference."""
+"""Compare runs: their fronts, and their hypervolume over hours of training from a common reference."""
 
 from __future__ import annotations
 
@@ -17,31 +17,30 @@ from search.trials.pareto import refuse_mixed_devices
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A run, and its hypervolume after so many hours of trials: (hours, hypervolume), growing."""
+    """A run and its curve of (hours of trials, hypervolume), in ascending order."""
 
     snapshot: Snapshot
     curve: tuple[tuple[float, float], ...]
 
     @property
     def name(self) -> str:
-        """The run's folder, and its proposer."""
+        """The study's name and its proposer."""
         return f"{self.snapshot.study.name} ({self.snapshot.study.search.proposer})"
 
     @property
     def hours(self) -> float:
-        """Hours of all its trials."""
+        """The total hours of its trials."""
         return sum(trial.spent_s for trial in self.snapshot.trials) / 3600
 
     def after(self, hours: float) -> float:
-        """Return the hypervolume after so many hours."""
+        """Return the hypervolume after this many hours of trials."""
         return max((volume for at, volume in self.curve if at <= hours), default=0.0)
 
 
 def compare_runs(snapshots: Sequence[Snapshot]) -> tuple[dict[str, float], list[ComparedRun]]:
     """Return the common reference (the worst of the runs' own), and each run's hypervolume measured from it.
 
-    Raises UserError where objectives differ, where latencies belong to different devices, or where no
-    trial was started.
+    Raises UserError if objectives differ, if latencies belong to different devices, or if a run has no trials.
     """
     stopped = [each.label for each in snapshots if not each.reference]
     if stopped:
@@ -58,13 +57,13 @@ def compare_runs(snapshots: Sequence[Snapshot]) -> tuple[dict[str, float], list[
 
 
 def _curve(snapshot: Snapshot, reference: Mapping[str, float]) -> tuple[tuple[float, float], ...]:
-    """Hours count in the order in which trials ended, those without a result included."""
+    """Return (hours, hypervolume) after each trial, in order of their ends; trials without a result count too."""
     rows, hours, _ = snapshot.progress
     return ((0.0, 0.0), *zip(hours.tolist(), snapshot.volumes(rows, reference).tolist(), strict=True))
 
 
 def compare_table(reference: Mapping[str, float], compared: Sequence[ComparedRun]) -> Table:
-    """Return the runs as a table, a row each."""
+    """Return the runs as a table, one per row."""
     equal, about = min(run.hours for run in compared), primary(compared[0].snapshot.study.directions)
     table = Table(title=f"hypervolume from {show_point(reference)}", title_justify="left")
     best = f"best {OBJECTIVES[about].heading}"
@@ -85,7 +84,7 @@ def compare_table(reference: Mapping[str, float], compared: Sequence[ComparedRun
 
 
 def compare_json(reference: Mapping[str, float], compared: Sequence[ComparedRun]) -> str:
-    """Return the same as JSON: hours, and costs in bytes, seconds and counts."""
+    """Return the comparison as JSON: hours, and costs in bytes, seconds and counts."""
     runs = [
         {
             "run": run.snapshot.study.name,

@@ -25,10 +25,10 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A trial of the search in brief: values in the order of OBJECTIVES (NaN if unknown) and its curve of Dice.
+    """A summary of a trial: values in the order of OBJECTIVES (NaN if unknown) and its Dice curve.
 
-    `dice_so_far` is that of the last validated epoch, also of a stopped trial; times are seconds since 1970.
-    `attempts` are the reasons for which earlier attempts were lost.
+    `dice_so_far` is the Dice of the last validated epoch, also for a stopped trial. Times are seconds since 1970.
+    `attempts` lists why earlier attempts were lost.
     """
 
     number: int
@@ -52,10 +52,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A study at a moment: the trials of its search, the records that confirm its front, its hypervolume's reference.
+    """The state of a study at one time: the search's trials, confirmation records, and the hypervolume's reference.
 
-    Whole records are read when they are asked for, by `front`, `best`, `knee`, `pick`, `record` and `records`.
-    `context` is None for a study that was written before its patch and channels were kept.
+    `front`, `best`, `knee`, `pick`, `record` and `records` read full records on demand. `context` is None for a study
+    of an early version, which stored no patch and channels.
     """
 
     study: Study
@@ -77,7 +77,7 @@ class Snapshot:
 
     @property
     def objectives(self) -> list[str]:
-        """The names of its objectives."""
+        """The names of the objectives."""
         return list(self.study.directions)
 
     @cached_property
@@ -92,18 +92,18 @@ class Snapshot:
 
     @cached_property
     def values(self) -> dict[str, Numbers]:
-        """Each objective's values, NaN where a trial has none."""
+        """Each objective's values by trial, NaN if a trial has none."""
         table = np.array([trial.values for trial in self.trials], dtype=float).reshape(-1, len(OBJECTIVES))
         return {name: table[:, column] for column, name in enumerate(OBJECTIVES)}
 
     @cached_property
     def devices(self) -> tuple[str, ...]:
-        """Which devices, threads and precisions the trained trials' latencies belong to."""
+        """The settings (device, threads, precision) of the trained trials' latencies."""
         return tuple(sorted({each.device for each in self.trials if each.device and each.state == "trained"}))
 
     @cached_property
     def losses(self) -> Numbers:
-        """One row a trial and a column an objective, all to be minimised; NaN where a trial has no place on a front."""
+        """Losses, a row per trial and a column per objective, all minimised; NaN if a trial can't be on a front."""
         columns = [OBJECTIVES[name].loss(self.values[name]) for name in self.study.directions]
         table = np.column_stack(columns) if columns else np.empty((len(self.trials), 0))
         other_setting = np.array([each.device != self.setting for each in self.trials], dtype=bool)
@@ -128,17 +128,17 @@ class Snapshot:
 
     @cached_property
     def comparable(self) -> NDArray[np.bool_]:
-        """Which trials were trained to their end and have every objective."""
+        """A mask of the fully trained trials with a value for every objective."""
         return np.asarray(~np.isnan(self.losses).any(axis=1))
 
     @property
     def is_mixed(self) -> bool:
-        """Whether latencies belong to several devices: the front then compares those of one."""
+        """Whether latencies were measured on several devices; the front then compares those of only one."""
         return per_device(self.study.directions) and len(self.devices) > 1
 
     @cached_property
     def on_front(self) -> NDArray[np.bool_]:
-        """Which trials no other dominates."""
+        """A mask of the non-dominated trials."""
         found = np.zeros(len(self.trials), dtype=bool)
         found[self.front_rows] = True
         return found
@@ -170,17 +170,17 @@ class Snapshot:
         return knee(self.front(), self.study.directions)
 
     def pick(self, rule: str) -> Choice:
-        """Return the record that a rule of `voxnas export --pick` means, and why. Raises UserError."""
+        """Return the record that a rule of `voxnas export --pick` selects, with the reason. Raises UserError."""
         return choose(rule, self.records(), self.study.directions)
 
     def records(self) -> list[Record]:
-        """Read the whole records of the search's trials."""
+        """Read the full records of the search's trials."""
         numbers = set(self.numbers.tolist())
         return [record for record in self.fetch(None) if record.number in numbers]
 
     @cached_property
     def axes(self) -> dict[str, tuple[Value, ...]]:
-        """The axes that differ between trials, with the values that were seen."""
+        """The axes that differ between trials, with the values that occur."""
         seen: dict[str, dict[Value, None]] = {}
         for trial in self.trials:
             for name, value in trial.decisions.items():
@@ -188,26 +188,26 @@ class Snapshot:
         return {name: tuple(sorted(values, key=_order)) for name, values in seen.items() if len(values) > 1}
 
     def choices(self, axis: str) -> list[str]:
-        """Return what each trial chose on an axis, as text; `not there` where the axis is closed."""
-        return [str(each.decisions.get(axis, "not there")) for each in self.trials]
+        """Return each trial's choice on an axis as text; `not present` if the axis is inactive."""
+        return [str(each.decisions.get(axis, "not present")) for each in self.trials]
 
     @cached_property
     def progress(self) -> tuple[NDArray[np.int64], Numbers, Numbers]:
-        """Rows in the order of their end, hours of trials until then, and the hypervolume reached."""
+        """Rows in the order of the trials' ends, the hours of trials until then, and the hypervolume reached."""
         order = np.array(sorted(range(len(self.trials)), key=lambda row: self._end(row)), dtype=int)
         ended = order[[self.trials[row].state != "running" for row in order]] if len(order) else order
         hours = np.cumsum([self.trials[row].spent_s for row in ended]) / 3600
         return ended, hours, self.volumes(ended, self.reference)
 
     def volumes(self, rows: NDArray[np.int64], reference: Mapping[str, float]) -> Numbers:
-        """Return the hypervolume from a reference after each of these trials; 0 where there is no reference."""
+        """Return the hypervolume after each of these trials; 0 without a reference."""
         if not reference:
             return np.zeros(len(rows))
         points = np.where(np.isnan(self.losses[rows]), np.inf, self.losses[rows])
         return np.array(volumes_so_far(points, worst_losses(reference, self.study.directions)))
 
     def only(self, kept: NDArray[np.bool_]) -> Snapshot:
-        """Return the snapshot of some of its trials, as if there were no others."""
+        """Return a snapshot with only some of the trials."""
         chosen = tuple(trial for trial, keep in zip(self.trials, kept, strict=True) if keep)
         return replace(self, trials=chosen)
 
@@ -216,7 +216,7 @@ class Snapshot:
 
     @property
     def hypervolume(self) -> float | None:
-        """The share of the box up to the reference that the front dominates; None without a reference."""
+        """The share of the box between ideal point and reference that the front dominates; None without a reference."""
         if not self.reference:
             return None
         volumes = self.progress[2]
@@ -224,24 +224,24 @@ class Snapshot:
 
     @cached_property
     def confirmed(self) -> list[Confirmed]:
-        """The front after confirmation; empty where nothing was confirmed."""
+        """The front after confirmation; empty if nothing was confirmed."""
         if not self.confirmations:
             return []
         return confirmed_front(self.front(), self.confirmations, self.study.directions)
 
     def require_confirmed(self) -> list[Confirmed]:
-        """Return the front after confirmation. Raises UserError where nothing was confirmed."""
+        """Return the front after confirmation. Raises UserError if nothing was confirmed."""
         if not self.confirmed:
-            raise UserError([f"nothing of {self.label} was confirmed yet; start with `voxnas confirm`"])
+            raise UserError([f"no trial of {self.label} is confirmed yet; run `voxnas confirm`"])
         return self.confirmed
 
     def record(self, number: int) -> Record | None:
-        """Read a trial's whole record; None where there is no such trial."""
+        """Read a trial's full record; None if there is no such trial."""
         found = self.fetch([number])
         return found[0] if found else None
 
     def row_of(self, number: int) -> int | None:
-        """Return where a trial of the search stands; None where it does not."""
+        """Return the row of a trial; None if the search has no such trial."""
         rows = np.flatnonzero(self.numbers == number)
         return int(rows[0]) if len(rows) else None
 

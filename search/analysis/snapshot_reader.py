@@ -1,4 +1,4 @@
-"""From a study's database to its snapshot: each record is read and parsed once, by one query."""
+"""Read a study's snapshot from its database; each record is read and parsed only once."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from search.trials.files import run_folder
 from search.trials.records import Record
 from space.canonical import Context
 
-NEVER = 2**31 - 1  # behind every trial's number
+NEVER = 2**31 - 1  # above every trial number
 
 
 def open_reader(study: Study, folder: Path) -> SnapshotReader:
-    """Return a reader of the database that a study's run folder names. Raises UserError where there is none."""
+    """Return a reader of the database of a study's run folder. Raises UserError if there is none."""
     return SnapshotReader(study, folder, database_url(study.storage, folder))
 
 
 def read_snapshot(study: Study, folder: Path) -> Snapshot:
-    """Read what a study left in its run folder. Raises UserError where nothing has run yet."""
+    """Read a study's snapshot from its run folder. Raises UserError if nothing has run yet."""
     reader = open_reader(study, folder)
     try:
         return reader.read()
@@ -43,14 +43,14 @@ def read_snapshot(study: Study, folder: Path) -> Snapshot:
 
 
 def snapshot_of(loaded: LoadedStudy, *, runs: Path) -> Snapshot:
-    """Read what the study of a file left in the runs folder. Raises UserError where nothing has run yet."""
+    """Read the snapshot of a study file from the runs folder. Raises UserError if nothing has run yet."""
     return read_snapshot(loaded.study, run_folder(runs, loaded.study))
 
 
 def kept_study(url: str, name: str, *, storage: str | None = None) -> Study | None:
-    """Return a study as its database keeps it, overrides included; None where none was started there.
+    """Return a study as stored in its database, including overrides; None if none was started there.
 
-    Raises UserError for what another version, or another program, keeps under this name.
+    Raises UserError if another version or another program wrote the study.
     """
     values = read_study_attribute(url, name, STUDY)
     if not isinstance(values, dict):
@@ -73,7 +73,7 @@ def _seconds(text: str) -> float:
 
 
 def trial_of(record: Record, known: dict[Any, Any]) -> Trial:
-    """Return a record in brief; texts that many trials share are kept once, in `known`."""
+    """Return a record's summary; values that many trials share are stored only once, in `known`."""
     measurement = record.measurement
     latency = measurement.costs.latency if measurement.costs else None
     device = latency.setting if latency else ""
@@ -105,9 +105,9 @@ def trial_of(record: Record, known: dict[Any, Any]) -> Trial:
 
 @dataclass
 class SnapshotReader:
-    """Reads one study of one database, each time only what is new or was still running; never writes.
+    """Reads one study of one database; each read fetches only trials that are new or were still running.
 
-    `read` may be called by several threads. Raises UserError where there is no such database.
+    It never writes. `read` is thread-safe. Raises UserError if there is no such database.
     """
 
     study: Study
@@ -128,7 +128,7 @@ class SnapshotReader:
         self.engine = None if self.url.startswith(GRPC) else make_reader(self.url)
 
     def read(self) -> Snapshot:
-        """Return the study as it is now; the same snapshot as before if nothing changed."""
+        """Return the current snapshot; the same object as before if nothing changed."""
         with self.lock:
             after = max([*self.trials, *self.confirmations], default=-1)
             rows = self._rows(after=after, also=sorted(self.open))
@@ -183,6 +183,6 @@ class SnapshotReader:
         return found
 
     def fetch(self, numbers: Sequence[int] | None) -> list[Record]:
-        """Read the whole records of some trials, or of all, in the order of their numbers."""
+        """Read the full records of some trials, or of all (None), in the order of their numbers."""
         rows = self._rows(after=-1, also=()) if numbers is None else self._rows(after=NEVER, also=numbers)
         return [row.record for row in rows]

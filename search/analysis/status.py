@@ -1,4 +1,4 @@
-"""`voxnas status`: who works on a study and with what, what runs, what failed and why, and how long it will take."""
+"""`voxnas status`: drivers and machines, running trials, failures with reasons, and the time left."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from search.trials.records import COUNTED
 
 @dataclass(frozen=True)
 class Running:
-    """A trial that runs: its epochs so far and their Dice, and whose it is; `lost` where that driver is gone."""
+    """A running trial: its epochs so far, the last Dice, and its driver; `lost` if that driver is gone."""
 
     trial: int
     epoch: int
@@ -34,7 +34,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Status:
-    """A study as it stands. `drivers` are the present ones' own words; `failures` counts trials by reason."""
+    """The status of a study; `drivers` are the heartbeats of those present, `failures` counts trials by reason."""
 
     name: str
     planned: int
@@ -47,12 +47,12 @@ class Status:
 
     @property
     def is_over(self) -> bool:
-        """Nothing runs, and all that was planned is done."""
+        """Whether no trial runs and all planned trials are done."""
         return not self.running and sum(self.counts.get(state, 0) for state in COUNTED) >= self.planned
 
 
 def status_of(snapshot: Snapshot) -> Status:
-    """Return how a study stands at a snapshot, with the drivers that are present now."""
+    """Return the status of a study from its snapshot and the drivers that are present now."""
     study, trials = snapshot.study, snapshot.trials
     beats = read_study_attributes(snapshot.url, study.name, DRIVER + "%")
     present = {name.removeprefix(DRIVER): beat for name, beat in beats.items() if is_present(beat)}
@@ -76,7 +76,7 @@ def _running(trial: Trial, epochs: int, present: Mapping[str, Any]) -> Running:
 
 
 def _left_s(trials: Sequence[Trial], planned: int, running: int) -> float | None:
-    """Return how long the remaining trials take at the pace of those that were trained; None before the first."""
+    """Estimate the seconds left from the duration of the trained trials; None before the first."""
     took = [trial.spent_s for trial in trials if trial.state == "trained"]
     if not took:
         return None
@@ -85,17 +85,17 @@ def _left_s(trials: Sequence[Trial], planned: int, running: int) -> float | None
 
 
 def status_json(status: Status) -> str:
-    """Return it as JSON; seconds and counts."""
+    """Return the status as JSON, in seconds and counts."""
     return json.dumps(asdict(status), indent=2)
 
 
 def status_view(status: Status) -> Group:
-    """Draw it."""
+    """Return the status for the terminal."""
     done = sum(status.counts.get(state, 0) for state in COUNTED)
     counted = ", ".join(f"{count} {state}" for state, count in status.counts.items())
     left = f"; about {show_seconds(status.left_s)} left" if status.left_s and not status.is_over else ""
     parts: list[Any] = [Text(f"{status.name}: {done} of {status.planned} trials ({counted or 'none yet'}){left}")]
-    parts += [Text(_driver_line(each)) for each in status.drivers] or [Text("no driver works on it")]
+    parts += [Text(_driver_line(each)) for each in status.drivers] or [Text("no driver is running")]
     if status.running:
         table = Table(title="running", title_justify="left")
         for heading in ("trial", "epoch", "Dice so far", "driver", "network"):

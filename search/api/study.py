@@ -216,12 +216,12 @@ class Study:
         """Draw the front on two objectives, or three with `z`; `color` is the axis of the space that gives colours."""
         from search.config.objectives import cost_axis, primary
         from search.visualization.figures.front import draw_front
-        from search.visualization.figures.front_data import front_scene
+        from search.visualization.figures.front_data import front_figure_data
         from search.visualization.html import as_plotly
 
         snapshot = self.snapshot()
         axes = [x or cost_axis(snapshot.objectives), y or primary(snapshot.objectives), *([z] if z else [])]
-        return as_plotly(draw_front(front_scene(snapshot, axes, by=color)))
+        return as_plotly(draw_front(front_figure_data(snapshot, axes, by=color)))
 
     def plot_importance(self) -> go.Figure:
         """Draw each axis's share of each objective's variance among good trials (PED-ANOVA)."""

@@ -9,7 +9,9 @@ from typing import Any
 
 from search.data.labelling import Labelling
 
-MOST = 65_534  # the largest label value; the number of indices, one more than that of values, must fit into 16 bits
+MAX_VALUE = (
+    65_534  # the largest label value; the number of indices, one more than that of values, must fit into 16 bits
+)
 IGNORE = "ignore"
 NONE = Labelling((), ())
 Named = tuple[str, tuple[int, ...]]  # a name and its values
@@ -52,9 +54,9 @@ def _named(key: str, entry: Any, problems: list[str]) -> Named | None:
             f"dataset.json: 'labels': {name!r} has the value {value!r}, expected an integer, or a list for a region"
         )
         return None
-    high = [each for each in numbers if int(each) > MOST]
+    high = [each for each in numbers if int(each) > MAX_VALUE]
     if high:
-        problems.append(f"dataset.json: 'labels': {name!r} has the value {high[0]}, outside 0 to {MOST}")
+        problems.append(f"dataset.json: 'labels': {name!r} has the value {high[0]}, outside 0 to {MAX_VALUE}")
         return None
     return str(name), tuple(sorted({int(each) for each in numbers}))
 

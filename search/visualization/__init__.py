@@ -1,1 +1,1 @@
-"""Numbers as something to look at: figures, pages, report, HTML components, assets."""
+"""Figures, pages of components, the report, HTML, assets."""

@@ -5,51 +5,51 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-Cell = str | tuple[float | str | None, str]  # a text, or what it sorts by and the text
+Cell = str | tuple[float | str | None, str]  # text, or (sort key, text)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing as Plotly's JSON. `label` says it to a screen reader; a click on a point opens its trial."""
+    """A Plotly figure as JSON; `label` describes it to screen readers. A click on a point opens its trial."""
 
     name: str
     title: str
     drawing: str
     label: str
     wide: bool = False  # scrolls sideways on a small screen
-    lasso: str = ""  # the two axes that a lasso is drawn over, with a comma; none where there is no lasso
+    lasso: str = ""  # the two axes of the lasso, separated by a comma; empty without a lasso
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table that sorts, filters and downloads; the first column holds a trial's number where `opens` is set."""
+    """A table that can be sorted, filtered and downloaded; with `opens`, its first column links to a trial or study."""
 
     name: str
     title: str
     headings: tuple[str, ...]
     rows: Sequence[Sequence[Cell]]
-    opens: str = ""  # trial or study: what a row's first cell leads to
+    opens: str = ""  # trial or study
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Terms with their values."""
+    """Pairs of a term and its value."""
 
     pairs: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence: why there is nothing to see, or what to know of it; its link changes a key of the address."""
+    """A sentence, for instance why a figure is missing; its optional link changes a key of the URL's query."""
 
     text: str
-    ask: str = ""  # KEY=VALUE; without a value the key goes
+    ask: str = ""  # KEY=VALUE; without a value, the key is removed
     link: str = ""
 
 
 @dataclass(frozen=True)
 class Command:
-    """A line for the terminal."""
+    """A command line, preceded by a sentence."""
 
     title: str
     line: str
@@ -65,7 +65,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Heading:
-    """The title of what follows."""
+    """A heading of the components that follow."""
 
     text: str
 

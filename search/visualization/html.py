@@ -1,4 +1,4 @@
-"""Offline HTML pages in one style, light and dark, with their scripts inside; written whole or not at all."""
+"""Offline HTML pages with a light and a dark theme and inlined scripts; files are written atomically."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from search.visualization.components import Figure
 from search.visualization.pages.elements import component_element, to_html
 
 ASSETS = Path(__file__).parent / "assets"
-FINDINGS = "findings.json"  # what an ablation leaves for the dashboard in its folder
+FINDINGS = "findings.json"  # an ablation's findings for the dashboard, in its folder
 
 
 def read_asset(name: str) -> str:
-    """Return a script or a style that pages are made with."""
+    """Return the text of a script or style."""
     return (ASSETS / name).read_text(encoding="utf-8")
 
 
 def write_whole(path: Path, text: str) -> Path:
-    """Write a file whole or not at all, and return its path."""
+    """Write a file atomically and return its path."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
@@ -35,7 +35,7 @@ def write_whole(path: Path, text: str) -> Path:
 
 
 def render_page(template: Path, values: Mapping[str, Any]) -> str:
-    """Return an offline page that extends page.html; `name` is its heading, text is escaped unless marked as safe."""
+    """Render a template that extends page.html; `name` is the heading, text is escaped unless marked as safe."""
     loader = jinja2.FileSystemLoader([template.parent, ASSETS])
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     shared = {
@@ -47,24 +47,24 @@ def render_page(template: Path, values: Mapping[str, Any]) -> str:
 
 
 def write_figures(figures: Sequence[Figure], file: Path, *, title: str) -> Path:
-    """Write figures one below the other as one offline page, and return its path."""
+    """Write figures below each other as one offline page, and return its path."""
     values = {"name": title, "figures": [figure_html(each) for each in figures]}
     return write_whole(file, render_page(ASSETS / "figures.html", values))
 
 
 def figure_html(figure: Figure) -> str:
-    """Return a figure as HTML for a page that holds the scripts."""
+    """Return a figure as HTML for a page that contains the scripts."""
     return to_html(component_element(figure, place=""))
 
 
 def as_plotly(figure: Figure) -> go.Figure:
-    """Return a component of a page as a Plotly figure by itself, with its title, as a notebook shows it."""
+    """Return a page's figure as a standalone Plotly figure with a title, for notebooks."""
     found = go.Figure(_decoded(json.loads(figure.drawing)))
     return found.update_layout(template="plotly_white", title=figure.title, margin={"t": 96})
 
 
 def _decoded(value: Any) -> Any:
-    """Turn the packed arrays of Plotly's JSON back into arrays."""
+    """Decode the packed arrays of Plotly's JSON."""
     if isinstance(value, list):
         return [_decoded(each) for each in value]
     if not isinstance(value, dict):

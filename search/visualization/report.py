@@ -1,4 +1,4 @@
-"""report.html: one offline file with the dashboard's figures and tables, to send to a colleague."""
+"""report.html: one offline file with the dashboard's figures and tables."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class Section:
 
 
 def write_report(snapshot: Snapshot, *, slices: bool = False) -> Path:
-    """Write the report into the run's folder, whole or not at all, and return its path; patients' slices if request."""
+    """Write the report to the run's folder, atomically, and return its path; `slices` includes patients' images."""
     return write_whole(snapshot.folder / "report.html", render(snapshot, slices=slices))
 
 
 def render(snapshot: Snapshot, *, slices: bool = False) -> str:
-    """Return the report as one HTML text; every name from the study is escaped."""
+    """Return the report as HTML; all text from the study is escaped."""
     question = ", ".join(f"{way} {OBJECTIVES[name].heading}" for name, way in snapshot.study.directions.items())
     values = {"name": snapshot.label, "question": question, "sections": list(sections(snapshot, slices=slices))}
     return render_page(TEMPLATE, values)
 
 
 def sections(snapshot: Snapshot, *, slices: bool) -> Iterator[Section]:
-    """Yield what the report shows: the dashboard's pages, and the pages of the trials that stand for the front."""
+    """Yield the report's sections: the dashboard's pages, and the pages of representative trials of the front."""
     yield _section("front", "Pareto front", [*_planes(snapshot), *_table(snapshot)])
     if snapshot.on_front.any():
         yield _section("progress", "Progress", _without_facts(progress_page(snapshot, Request()).components))
@@ -55,7 +55,7 @@ def sections(snapshot: Snapshot, *, slices: bool) -> Iterator[Section]:
 
 
 def _planes(snapshot: Snapshot) -> Iterator[Component]:
-    """Yield the front on each plane of an objective and the first, and in space where there are three."""
+    """Yield the front on the first objective with each other one, and in 3D if there are three."""
     up = primary(snapshot.objectives)
     across = [name for name in snapshot.objectives if name != up] or [cost_axis(snapshot.objectives)]
     queries = [{"x": name, "y": up} for name in across]
@@ -78,7 +78,7 @@ def _table(snapshot: Snapshot) -> Iterator[Component]:
 
 
 def _chosen(snapshot: Snapshot) -> list[int]:
-    """Return the trials with the best first objective, at the front's middle, and with the least of the next."""
+    """Return three trials of the front: the best in the first objective, the middle one, the best in the second."""
     rows = snapshot.front_rows
     return (
         [int(number) for number in dict.fromkeys(snapshot.numbers[rows[[0, len(rows) // 2, -1]]])] if len(rows) else []

@@ -1,4 +1,4 @@
-"""A slice of a case with the truth and the network's prediction outlined: a picture to look at, kept nowhere."""
+"""Images of a case's slice with outlines of truth and prediction, never stored."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from space.build import build
 from space.canonical import Context
 
 TRUTH, PREDICTION, BOTH = (230, 159, 0), (86, 180, 233), (255, 255, 255)
-PIXELS = 360  # of the longer side, at least
+PIXELS = 360  # minimum length of the longer side
 
 
 def render_slices(
     record: Record, cases: tuple[str, ...], *, prepared: str, folder: str, context: Context, training: Training
 ) -> dict[str, bytes]:
-    """Return each case's picture as PNG: the slice with the most of the truth, first channel, on the network's grid."""
+    """Return PNG images by case: the slice with the largest foreground, first channel, on the network's grid."""
     torch.set_num_threads(1)
     network = build(record.architecture, context).eval()
     load_weights(Path(folder), network, sha256=record.measurement.weights_sha256)
@@ -45,7 +45,7 @@ def render_slices(
 
 
 def png(image: NDArray[np.float32], truth: NDArray[np.uint8], mask: NDArray[np.uint8]) -> bytes:
-    """Draw both outlines over a slice (H, W), enlarged; where they agree they are white."""
+    """Draw both outlines over a slice (H, W), enlarged; white where they coincide."""
     scale = max(1, -(-PIXELS // max(image.shape)))
     low, high = np.percentile(image, [1, 99])
     grey = np.clip((image - low) / max(float(high - low), 1e-6), 0, 1) * 255
@@ -62,7 +62,7 @@ def _enlarged(values: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
 
 
 def outline(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return the pixels (H, W) of a label that have a neighbour of another."""
+    """Return a mask (H, W) of the pixels with a neighbour of a different label."""
     found = np.zeros(labels.shape, dtype=bool)
     down, right = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
     found[1:] |= down

@@ -1,1 +1,1 @@
-"""Statistics of arms that were scored case by case: Scores in, numbers out; SciPy and statsmodels do the work."""
+"""Statistics of arms that were scored case by case, with SciPy and statsmodels."""

@@ -1,8 +1,8 @@
-"""The hierarchical check: a mixed model with the unit and the training (a seed on a fold) as random effects.
+"""A linear mixed model with the unit and the training (seed and fold) as random effects.
 
-Signed ranks over cases compare the networks that were trained; only this model asks whether another seed would give
-the same. Fitted by statsmodels (REML); an arm's estimate over its standard error is referred to Student's t
-with as many degrees of freedom as there are trainings over arms, because a handful of seeds is no large sample.
+Signed ranks over cases compare the networks that were trained; only this model tests whether another seed would give
+the same result. statsmodels fits it by REML. An arm's estimate over its standard error is compared with Student's t
+with (trainings - arms) degrees of freedom, because there are only a few seeds.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Mixed:
 
 
 def mixed_model(scored: Mapping[str, Scored], *, baseline: str) -> dict[str, Mixed]:
-    """Fit all arms at once; empty where each arm was trained once, so that arm and chance can't be separated.
+    """Fit all arms at once.
 
-    Empty also where no value differs.
+    Empty if each arm was trained only once, since arm and training noise can't be separated, or if no value differs.
     """
     freedom = sum(len(trainings) for trainings in scored.values()) - len(scored)
     if freedom < 1 or len(scored) < 2:
@@ -48,10 +48,10 @@ def mixed_model(scored: Mapping[str, Scored], *, baseline: str) -> dict[str, Mix
     scale = float(frame["value"].std())
     if scale == 0:
         return {}
-    frame["value"] /= scale  # the optimiser's steps are made for values around one
+    frame["value"] /= scale  # the optimiser expects values of order one
     effects = {"unit": "0 + C(unit)", "training": "0 + C(training)"}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a variance at its bound, zero, is an answer here
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a variance of zero, its bound, is a valid result
         warnings.simplefilter("ignore", RuntimeWarning)
         warnings.simplefilter("ignore", UserWarning)
         fitted = MixedLM.from_formula("value ~ C(arm)", frame, groups="all", vc_formula=effects).fit()

@@ -1,4 +1,4 @@
-"""The paired difference: interval, test, effect size, and what could have been found.
+"""The paired difference: interval, test, effect size, and the detectable difference.
 
 Every comparison of two networks over the same cases comes from `compare_pairs`: ablations, confirmed fronts, and the
 dashboard's comparison of trials.
@@ -17,7 +17,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 9999
 POWER = 0.8
 SIMULATED = 1000  # repetitions behind a computed power
-STEPS = 10  # halvings of the bracket of a detectable difference
+STEPS = 10  # bisections for the detectable difference
 Vector = NDArray[np.float64]
 
 
@@ -40,7 +40,7 @@ class Pairs:
 
 
 def compare_pairs(differences: Sequence[float]) -> Pairs:
-    """Compare paired differences with zero. Raises ValueError where there are none."""
+    """Compare paired differences with zero. Raises ValueError if there are none."""
     values = np.asarray(differences, dtype=float)
     if not len(values):
         raise ValueError("no pair to compare")
@@ -74,7 +74,7 @@ def bootstrap_interval(values: Vector) -> tuple[float, float]:
 
 
 def signed_ranks(values: Vector) -> tuple[float, float]:
-    """Return Wilcoxon's two-sided p and the rank-biserial correlation; (1, 0) where no difference is."""
+    """Return Wilcoxon's two-sided p and the rank-biserial correlation; (1, 0) if all differences are zero."""
     moved = values[values != 0]
     if not len(moved):
         return 1.0, 0.0
@@ -85,7 +85,7 @@ def signed_ranks(values: Vector) -> tuple[float, float]:
 
 
 def adjust(p: Mapping[str, float], *, correction: str) -> dict[str, float]:
-    """Return a family's p-values corrected by statsmodels (`holm`, `bonferroni`, `fdr_bh`), or as they are."""
+    """Return p-values corrected for multiple tests (`holm`, `bonferroni`, `fdr_bh`), or uncorrected (`none`)."""
     if correction == "none" or not p:
         return dict(p)
     from statsmodels.stats.multitest import multipletests
@@ -94,16 +94,16 @@ def adjust(p: Mapping[str, float], *, correction: str) -> dict[str, float]:
 
 
 def power_of(differences: Sequence[float], *, shift: float, alpha: float) -> float:
-    """Return how often Wilcoxon would find a true mean difference of `shift` in as many pairs, at level alpha.
+    """Return the power of Wilcoxon's test for a true mean difference of `shift`, at level alpha, by simulation.
 
-    The pairs are drawn from the differences that were seen, their mean taken out and their signs left to chance, as
-    the test's own null has it. Zero for a design in which even unanimous pairs would not reach alpha.
+    As many pairs are resampled from the observed differences, centred and with random signs, which is the test's null
+    hypothesis. Zero if even differences of one sign could not reach alpha.
     """
     from scipy.stats import power, wilcoxon
 
     seen = np.asarray(differences, dtype=float)
     centred, rng = seen - seen.mean(), np.random.default_rng(0)
-    apart = 1e-6 * (centred.std() or 1.0)  # so that no two are equal, and the exact distribution holds
+    apart = 1e-6 * (centred.std() or 1.0)  # no ties, so that the exact distribution applies
 
     def draw(size: Any = None) -> Vector:
         found: Vector = rng.choice(centred, size) * rng.choice([-1, 1], size) + apart * rng.standard_normal(size)
@@ -117,7 +117,7 @@ def power_of(differences: Sequence[float], *, shift: float, alpha: float) -> flo
 
 
 def detectable(differences: Sequence[float], *, alpha: float) -> float | None:
-    """Return the smallest true difference that is found with a power of 0.8; None where none would be."""
+    """Return the smallest true difference that is detected with a power of 0.8; None if no difference would be."""
     sd = float(np.std(differences))
     if sd == 0:
         return None

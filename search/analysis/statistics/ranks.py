@@ -26,7 +26,7 @@ class Ranks:
 
 
 def rank_arms(scored: Mapping[str, Scored], *, alpha: float, higher_is_better: bool) -> Ranks | None:
-    """Rank three or more arms over the units that all of them have; None where there are fewer of either than 3."""
+    """Rank the arms over the units that all of them have; None with under three arms or under three units."""
     means = {arm: per_unit(trainings) for arm, trainings in scored.items()}
     shared = sorted(set.intersection(*(set(each) for each in means.values()))) if means else []
     if len(means) < 3 or len(shared) < 3:

@@ -1,4 +1,4 @@
-"""Case scores as they are kept, and their means over classes, cases of a patient, seeds."""
+"""Case scores, and their means over classes, the cases of a patient, and seeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Scored = Mapping[Training, Mapping[str, float]]  # each training's units (patien
 
 @dataclass(frozen=True)
 class Score:
-    """One class of one case, as one training of an arm scored it; None where truth and mask are both empty."""
+    """The score of one class of one case in one training of an arm; None if truth and mask both lack the class."""
 
     arm: str
     seed: int
@@ -27,7 +27,7 @@ class Score:
 
 
 def by_training(scores: Iterable[Score], *, metric: str) -> dict[str, dict[Training, dict[str, float]]]:
-    """Return the score of each arm, training and unit: the mean over its cases, of each the mean over its classes."""
+    """Return the score of each arm, training and unit: averaged over the classes of a case, then over the cases."""
     found: dict[str, dict[Training, dict[str, dict[str, list[float]]]]] = {}
     for each in scores:
         if each.metric == metric and each.value is not None:
@@ -62,13 +62,13 @@ def case_means(records: Sequence[Record]) -> dict[str, float]:
 
 
 def case_differences(ones: Sequence[Record], others: Sequence[Record]) -> dict[str, float]:
-    """Return how much higher the first trainings' mean Dice is, for each case that both have."""
+    """Return the first trainings' mean Dice minus the others', for each case that both have."""
     mine, theirs = case_means(ones), case_means(others)
     return {case: mine[case] - theirs[case] for case in mine if case in theirs}
 
 
 def mean_and_sd(scored: Scored) -> tuple[float, float | None]:
-    """Return the mean over trainings and its standard deviation; None of one training."""
+    """Return the mean over trainings and their standard deviation (None for a single training)."""
     means = [fmean(units.values()) for units in scored.values()]
     return fmean(means), stdev(means) if len(means) > 1 else None
 

@@ -1,1 +1,1 @@
-"""Scripts, styles and templates that pages are made with."""
+"""Scripts, styles and templates of the pages."""

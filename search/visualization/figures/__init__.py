@@ -1,1 +1,1 @@
-"""Numbers as Plotly figures: of a study, of an ablation."""
+"""Plotly figures of studies and runs."""

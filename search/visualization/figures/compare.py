@@ -1,4 +1,4 @@
-"""Trials side by side: each case's difference in Dice to the first of them; and fronts of several studies."""
+"""Comparison figures: Dice differences between trials by case, and fronts of several studies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from search.visualization.figures.style import MUTED, SYMBOLS, canvas, color, co
 
 @dataclass(frozen=True)
 class Paired:
-    """A trial's Dice minus the first trial's, by case, and what the differences amount to."""
+    """A trial's Dice minus the first trial's, by case, and the statistics of these differences."""
 
     number: int
     differences: Mapping[str, float]
@@ -26,13 +26,13 @@ class Paired:
 
 
 def paired(first: Record, other: Record) -> Paired | None:
-    """Pair the cases that both have; None if they share none."""
+    """Compare two trials over the cases that both have; None if there are none."""
     differences = case_differences([other], [first])
     return Paired(other.number, differences, compare_pairs([*differences.values()])) if differences else None
 
 
 def draw_paired(first: int, pairs: Sequence[Paired]) -> Figure:
-    """Draw each case's difference to the first trial, and their mean with its interval."""
+    """Draw each case's difference to the first trial, and the mean difference with its interval."""
     figure = canvas(height=130 + 90 * len(pairs))
     for at, pair in enumerate(pairs):
         named = f"trial {pair.number}"
@@ -82,7 +82,7 @@ def draw_paired(first: int, pairs: Sequence[Paired]) -> Figure:
 
 
 def draw_fronts(snapshots: Sequence[Snapshot], *, x: str, y: str) -> Figure:
-    """Draw the fronts of several studies on common axes, the other trials pale."""
+    """Draw the fronts of several studies on common axes, with dominated trials pale."""
     figure = canvas(height=480, hovermode="closest")
     for at, snapshot in enumerate(snapshots):
         columns = [(snapshot.values[name] / OBJECTIVES[name].drawn_per).astype(np.float32) for name in (x, y)]

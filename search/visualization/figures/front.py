@@ -1,4 +1,4 @@
-"""The front: every trial on two or three objectives, what is dominated trials pale, those without a Dice on a strip."""
+"""The front figure: all trials on two or three objectives, dominated ones pale, those without a Dice on a strip."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from search.analysis.snapshot import Numbers
 from search.config.objectives import OBJECTIVES
 from search.visualization.components import Figure
-from search.visualization.figures.front_data import STRIP, Group, Scene
+from search.visualization.figures.front_data import STRIP, FrontData, Group
 from search.visualization.figures.style import (
     CONFIRMED,
     FRONT,
@@ -27,7 +27,7 @@ from search.visualization.figures.style import (
     short,
 )
 
-# Symbols on a plane and in space, where others are drawn as characters that not every machine has a font for
+# Symbols in 2D and in 3D, where only some are drawn without characters that a font may lack
 UNTRAINED = {
     "stopped": ("triangle-down", "circle-open", STOPPED),
     "over budget": ("x-thin", "square-open", LIMIT),
@@ -35,8 +35,8 @@ UNTRAINED = {
 }
 
 
-def draw_front(scene: Scene, *, selection: str = "") -> Figure:
-    """Draw it; `selection` is the lasso that is held, as an SVG path in the axes' units."""
+def draw_front(scene: FrontData, *, selection: str = "") -> Figure:
+    """Draw the front figure; `selection` is the current lasso as an SVG path in the axes' units."""
     figure = _draw_3d(scene) if len(scene.axes) == 3 else _draw_2d(scene, selection)
     names = " against ".join(OBJECTIVES[name].heading for name in (*scene.axes[1:], scene.axes[0]))
     label = (
@@ -47,7 +47,7 @@ def draw_front(scene: Scene, *, selection: str = "") -> Figure:
     return component(figure, name="front", title=names, label=label, lasso=lasso)
 
 
-def _draw_2d(scene: Scene, selection: str) -> go.Figure:
+def _draw_2d(scene: FrontData, selection: str) -> go.Figure:
     priced = np.asarray(np.isfinite(scene.points).any(axis=1))
     strip = OBJECTIVES[scene.axes[1]].learned and any(priced[scene.untrained[name]].any() for name in STRIP)
     figure = canvas(height=520, dragmode="lasso", hovermode="closest")
@@ -96,12 +96,12 @@ def _draw_2d(scene: Scene, selection: str) -> go.Figure:
 
 
 def _autorange(name: str) -> dict[str, Any]:
-    """Return how far an axis goes by itself: no further than its objective can."""
+    """Return the automatic range of an axis, limited to the range of its objective."""
     low, high = OBJECTIVES[name].range
     return {"autorangeoptions": {"clipmin": low, "clipmax": high}} if math.isfinite(high) else {}
 
 
-def _add_group(figure: go.Figure, scene: Scene, group: Group, number: int) -> None:
+def _add_group(figure: go.Figure, scene: FrontData, group: Group, number: int) -> None:
     pale = group.rows[~scene.front[group.rows]]
     bright = group.rows[scene.front[group.rows]]
     hue = group.color or FRONT
@@ -133,7 +133,7 @@ def _add_group(figure: go.Figure, scene: Scene, group: Group, number: int) -> No
     )
 
 
-def _columns(scene: Scene, rows: NDArray[np.int64], *, xy: bool = False) -> dict[str, Any]:
+def _columns(scene: FrontData, rows: NDArray[np.int64], *, xy: bool = False) -> dict[str, Any]:
     names = "xy" if xy else "xyz"
     return {
         **{name: scene.points[rows, column].astype(np.float32) for column, name in enumerate(names)},
@@ -141,7 +141,7 @@ def _columns(scene: Scene, rows: NDArray[np.int64], *, xy: bool = False) -> dict
     }
 
 
-def _add_untrained(figure: go.Figure, scene: Scene, strip: bool) -> None:
+def _add_untrained(figure: go.Figure, scene: FrontData, strip: bool) -> None:
     for name, rows in _known_untrained(scene):
         columns = _columns(scene, rows, xy=True)
         if strip and name in STRIP:
@@ -157,16 +157,16 @@ def _add_untrained(figure: go.Figure, scene: Scene, strip: bool) -> None:
         )
 
 
-def _known_untrained(scene: Scene) -> Iterator[tuple[str, NDArray[np.int64]]]:
-    """Yield the untrained trials of which some value is known, by state."""
+def _known_untrained(scene: FrontData) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Yield (state, rows) of the untrained trials with at least one known value."""
     for name, rows in scene.untrained.items():
         known = np.asarray(np.isfinite(scene.points[rows]).any(axis=1))
         if known.any():
             yield name, rows[known]
 
 
-def _add_confirmed(figure: go.Figure, scene: Scene) -> None:
-    """Confirmed points stand at their mean, with the interval of it."""
+def _add_confirmed(figure: go.Figure, scene: FrontData) -> None:
+    """Draw confirmed points at their mean Dice, with its interval."""
     at = scene.learned
     if not scene.confirmed or at is None:
         return
@@ -198,8 +198,8 @@ def _add_confirmed(figure: go.Figure, scene: Scene) -> None:
     )
 
 
-def _add_presets(figure: go.Figure, scene: Scene) -> None:
-    """Papers' networks stand where they cost as much, at the top where their Dice is not known."""
+def _add_presets(figure: go.Figure, scene: FrontData) -> None:
+    """Draw the papers' networks at their costs; since their Dice is unknown, at the top of a Dice axis."""
     drawn = scene.points[np.isfinite(scene.points).all(axis=1)]
     if not len(drawn):
         return
@@ -226,7 +226,7 @@ def _add_presets(figure: go.Figure, scene: Scene) -> None:
         last = at if label else last
 
 
-def _draw_3d(scene: Scene) -> go.Figure:
+def _draw_3d(scene: FrontData) -> go.Figure:
     figure = canvas(height=620, margin={"l": 0, "r": 0, "t": 40, "b": 0})
     for group in scene.groups:
         hue = group.color or FRONT
@@ -272,8 +272,8 @@ def _draw_3d(scene: Scene) -> go.Figure:
     return figure.update_layout(scene=axes)
 
 
-def _add_floor_3d(figure: go.Figure, scene: Scene, inside: Numbers) -> None:
-    """What has no Dice stands at the least Dice that is drawn: trials without one, and papers' networks by name."""
+def _add_floor_3d(figure: go.Figure, scene: FrontData, inside: Numbers) -> None:
+    """Draw points without a Dice, trials and the papers' networks, at the lowest Dice of the figure."""
     floor = np.array(
         [inside[:, at].min() if OBJECTIVES[name].learned else np.nan for at, name in enumerate(scene.axes)]
     )
@@ -305,7 +305,7 @@ def _add_floor_3d(figure: go.Figure, scene: Scene, inside: Numbers) -> None:
 
 
 def _frame(points: Numbers, column: int, limit: float) -> dict[str, list[float]]:
-    """Return a rectangle at a limit of one of three columns, as large as what is drawn."""
+    """Return a rectangle at the limit of one of three columns, as large as the points' extent."""
     low, high = points.min(axis=0), points.max(axis=0)
     one, two = (each for each in range(3) if each != column)
     path = np.array(

@@ -1,4 +1,4 @@
-"""What a picture of the front shows: the trials' points in drawn units, colours, budgets, papers' networks."""
+"""The data of the front figure: points in the axes' units, colour groups, budgets, the papers' networks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from search.config.objectives import OBJECTIVES, show_named
 from search.trials.records import Costs
 from search.visualization.figures.style import MUTED, choice_color
 
-MOST_COLOURS = 7  # values of an axis with a colour of their own; the rarest share the last
-STRIP = ("over budget", "failed")  # trials without a Dice, on a strip of their own
+MAX_COLOURS = 7  # of an axis's values; the rarest values share the last colour
+STRIP = ("over budget", "failed")  # states of trials without a Dice, drawn on a strip
 
 
 @dataclass(frozen=True)
 class Group:
-    """Trials of one colour: rows of the snapshot. Without a name they are all trained trials."""
+    """Trained trials of one colour, as rows of the snapshot; the group of all trials has no name."""
 
     name: str
     rows: NDArray[np.int64]
@@ -29,11 +29,11 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Scene:
-    """What a front's picture shows, in the units that are drawn.
+class FrontData:
+    """The data of the front figure, in the axes' units.
 
-    `axes` are two or three objectives; `points` have a column each. `untrained` are the trials that were not trained
-    to their end, by state; the stopped ones have the Dice of their last epoch. `presets` are costs of the papers'
+    `axes` are two or three objectives, the columns of `points`. `untrained` holds the rows of trials that were not
+    fully trained, by state; stopped ones have the Dice of their last epoch. `presets` are the costs of the papers'
     networks.
     """
 
@@ -50,14 +50,14 @@ class Scene:
 
     @property
     def learned(self) -> int | None:
-        """Which axis is known only after training, None where all are costs."""
+        """The index of the axis that is known only after training; None if all axes are costs."""
         return next((at for at, name in enumerate(self.axes) if OBJECTIVES[name].learned), None)
 
 
-def front_scene(
+def front_figure_data(
     snapshot: Snapshot, axes: Sequence[str], *, by: str = "", presets: Mapping[str, Costs] | None = None
-) -> Scene:
-    """Work out what the picture shows; `by` names the axis of the space that gives the colours, none for one colour."""
+) -> FrontData:
+    """Collect the data; `by` names the axis of the space that determines the colours, empty for one colour."""
     columns = [snapshot.values[name] / OBJECTIVES[name].drawn_per for name in axes]
     points = np.column_stack(columns)
     stopped = snapshot.states == "stopped"
@@ -72,7 +72,7 @@ def front_scene(
         name: limit / OBJECTIVES[name].drawn_per for name, limit in snapshot.study.budgets.items() if name in axes
     }
     groups = tuple(_groups(snapshot, by, np.flatnonzero(snapshot.states == "trained")))
-    return Scene(
+    return FrontData(
         tuple(axes),
         points,
         snapshot.numbers,
@@ -97,7 +97,7 @@ def _groups(snapshot: Snapshot, by: str, rows: NDArray[np.int64]) -> list[Group]
     choices = np.array(snapshot.choices(by))[rows]
     names, counts = np.unique(choices, return_counts=True)
     order = [str(name) for name in names[np.argsort(-counts)]]
-    kept = order if len(order) <= MOST_COLOURS + 1 else order[:MOST_COLOURS]
+    kept = order if len(order) <= MAX_COLOURS + 1 else order[:MAX_COLOURS]
     known = [str(value) for value in snapshot.axes[by]]
     kept.sort(key=lambda name: known.index(name) if name in known else len(known))
     groups = [Group(name, rows[choices == name], choice_color(by, name, at)) for at, name in enumerate(kept)]
@@ -106,7 +106,7 @@ def _groups(snapshot: Snapshot, by: str, rows: NDArray[np.int64]) -> list[Group]
 
 
 def trial_text(snapshot: Snapshot, row: int) -> str:
-    """Return a trial's number, network and values as a few lines of HTML."""
+    """Return a trial's number, network and values as HTML for a hover label."""
     trial = snapshot.trials[row]
     values = [
         show_named(name, value) for name in OBJECTIVES if not np.isnan(value := float(snapshot.values[name][row]))

@@ -14,8 +14,8 @@ from search.visualization.components import Figure
 from search.visualization.figures.style import DARK_INK, DIVERGING, FRONT, MUTED, canvas, color, component, short
 from space.place import AxisName
 
-MOST_AXES = 20  # of a figure
-MOST_PARALLEL = 9
+MAX_AXES = 20  # of a figure
+MAX_PARALLEL = 9
 ROW = 22  # pixels
 
 
@@ -25,7 +25,7 @@ def draw_importances(shares: Mapping[str, Mapping[str, float]]) -> Figure:
     for found in shares.values():
         for axis, share in found.items():
             totals[axis] = totals.get(axis, 0.0) + share
-    axes = sorted(totals, key=lambda axis: totals[axis])[-MOST_AXES:]
+    axes = sorted(totals, key=lambda axis: totals[axis])[-MAX_AXES:]
     figure = canvas(height=140 + ROW * len(axes) * max(1, len(shares)), barmode="group", bargap=0.3)
     for at, (objective, found) in enumerate(shares.items()):
         figure.add_bar(
@@ -46,7 +46,7 @@ def draw_importances(shares: Mapping[str, Mapping[str, float]]) -> Figure:
 def draw_effects(effects: Sequence[Effect], objective: str) -> Figure:
     """Draw main effects with their intervals; those that touch zero are grey."""
     scale = OBJECTIVES[objective].drawn_per
-    kept = sorted(sorted(effects, key=lambda each: -abs(each.mean))[: 2 * MOST_AXES], key=lambda each: each.axis)
+    kept = sorted(sorted(effects, key=lambda each: -abs(each.mean))[: 2 * MAX_AXES], key=lambda each: each.axis)
     figure = canvas(height=130 + ROW * len(kept))
     for name, sure, hue in (("significant", True, FRONT), ("not significant", False, MUTED)):
         chosen = [each for each in kept if (each.low > 0 or each.high < 0) == sure]
@@ -91,13 +91,13 @@ def _row(effect: Effect) -> str:
 
 
 def _label(axis: str) -> str:
-    """Return the place for an axis that chooses a block, the axis's name for any other."""
+    """Return the place if an axis chooses a block, else the axis's name."""
     name = AxisName.parse(axis)
     return str(name.place) if name.is_attention else axis
 
 
 def draw_places(effects: Sequence[Effect], objective: str) -> Figure | None:
-    """Draw what each block changes at each place, against no block there; None where no place is free."""
+    """Draw the effect of each block at each place, compared with no block there; None if no place is open."""
     scale = OBJECTIVES[objective].drawn_per
     cells = {(each.choice, _label(each.axis)): each for each in effects if AxisName.parse(each.axis).is_attention}
     if not cells:
@@ -145,13 +145,13 @@ def _cell(effect: Effect | None, scale: float, digits: int) -> str:
 
 
 def draw_parallel(snapshot: Snapshot, order: Sequence[str], objective: str) -> Figure:
-    """Draw each trained trial as a line over axes and objectives; ranges are brushed on the axes themselves."""
+    """Draw each trained trial as a line over axes and objectives; dragging along an axis selects a range."""
     rows = np.flatnonzero(snapshot.comparable)
-    axes = [axis for axis in order if axis in snapshot.axes][:MOST_PARALLEL]
+    axes = [axis for axis in order if axis in snapshot.axes][:MAX_PARALLEL]
     dimensions = []
     for axis in axes:
         choices = np.array(snapshot.choices(axis))[rows]
-        seen = [str(each) for each in dict.fromkeys([*map(str, snapshot.axes[axis]), "not there"]) if each in choices]
+        seen = [str(each) for each in dict.fromkeys([*map(str, snapshot.axes[axis]), "not present"]) if each in choices]
         codes = np.array([seen.index(each) for each in choices], dtype=np.int16)
         dimensions.append(
             {

@@ -1,4 +1,4 @@
-"""Progress: hypervolume against trials and hours beside random search, and the curves of running and stopped trials."""
+"""Progress figures: hypervolume over trials and hours with a random-search baseline, and learning curves."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from search.config.objectives import per_device
 from search.visualization.components import Figure
 from search.visualization.figures.style import FRONT, MUTED, STOPPED, canvas, color, component, tint
 
-MOST_STOPPED = 60  # curves of stopped trials, the last ones
+MAX_STOPPED = 60  # stopped trials whose curves are drawn, the latest ones
 
 
 @dataclass(frozen=True)
 class HypervolumeSteps:
-    """The hypervolume where it grew: after so many ended trials, and after so many hours of them."""
+    """The steps at which the hypervolume grew, by number of ended trials and by hours of trials."""
 
     trials: Numbers
     hours: Numbers
@@ -26,7 +26,7 @@ class HypervolumeSteps:
 
 
 def hypervolume_steps(snapshot: Snapshot) -> HypervolumeSteps:
-    """Return the hypervolume's steps, and its last state."""
+    """Return the hypervolume's steps, and its latest value."""
     rows, hours, volumes = snapshot.progress
     if not len(rows):
         return HypervolumeSteps(*(np.zeros(0),) * 4)
@@ -37,7 +37,7 @@ def hypervolume_steps(snapshot: Snapshot) -> HypervolumeSteps:
 
 @dataclass(frozen=True)
 class Band:
-    """What random search reached after so many trials, or hours: least, median and most over its repeats."""
+    """Minimum, median and maximum hypervolume of repeated random searches, over trials or hours."""
 
     at: Numbers
     low: Numbers
@@ -47,7 +47,7 @@ class Band:
 
 
 def random_band(snapshot: Snapshot, others: Sequence[Snapshot], *, hours: bool) -> Band | None:
-    """Return the band of random searches of the same question, from this study's reference; None without one."""
+    """Return the band of random-search studies of the same problem, from this study's reference; None without any."""
     same = [each for each in others if each.study.search.proposer == "random" and _asks_the_same(each, snapshot)]
     curves = [(*each.progress[:2], each.volumes(each.progress[0], snapshot.reference)) for each in same]
     curves = [curve for curve in curves if len(curve[0])]
@@ -123,14 +123,14 @@ def draw_hypervolume(steps: HypervolumeSteps, band: Band | None, *, hours: bool)
 
 
 def curves_of(snapshot: Snapshot) -> tuple[list[Trial], list[Trial]]:
-    """Return the trials that run and have a curve, and the last ones that were stopped at a rung."""
+    """Return the running trials that have a curve, and the trials that were last stopped at a rung."""
     running = [trial for trial in snapshot.trials if trial.state == "running" and trial.curve]
     stopped = [trial for trial in snapshot.trials if trial.state == "stopped" and trial.curve]
-    return running, stopped[-MOST_STOPPED:]
+    return running, stopped[-MAX_STOPPED:]
 
 
 def draw_curves(running: Sequence[Trial], stopped: Sequence[Trial]) -> Figure:
-    """Draw Dice against epochs: running trials in colour, stopped ones grey with their rung marked."""
+    """Draw Dice over epochs: running trials in colour, stopped ones grey with their rung marked."""
     figure = canvas(height=360)
     for trial in stopped:
         epochs, dice = zip(*trial.curve, strict=True)

@@ -20,7 +20,7 @@ Anytime = tuple[list[int], list[float], list[float], list[float]]
 
 
 def draw_anytime(curves: Sequence[tuple[str, Anytime]], *, title: str) -> Figure:
-    """Draw the share of the true hypervolume over trainings: each proposer's median, and its quartiles as a band."""
+    """Draw the share of the true hypervolume over trainings: each proposer's median and interquartile band."""
     figure = canvas()
     for number, (name, (counts, low, middle, high)) in enumerate(curves):
         band = {"x": [*counts, *reversed(counts)], "y": [*high, *reversed(low)], "fill": "toself"}
@@ -38,7 +38,7 @@ def draw_anytime(curves: Sequence[tuple[str, Anytime]], *, title: str) -> Figure
 
 
 def draw_runs(compared: Sequence[ComparedRun]) -> Figure:
-    """Draw runs side by side: their fronts on each plane of two objectives, and hypervolume over hours of trials."""
+    """Draw runs side by side: their fronts on pairs of objectives, and hypervolume over hours of trials."""
     pairs = planes(compared[0].snapshot)
     titles = [
         *(f"{OBJECTIVES[y].heading} against {OBJECTIVES[x].heading.lower()}" for x, y in pairs),
@@ -72,7 +72,7 @@ def draw_runs(compared: Sequence[ComparedRun]) -> Figure:
 def _add_front(
     figure: go.Figure, run: ComparedRun, pair: tuple[str, str], *, column: int, marker: dict[str, Any]
 ) -> None:
-    """Add a run's trials to a plane: the front large, the others small and pale."""
+    """Add a run's trials to a subplot: the front large, the others small and pale."""
     snapshot = run.snapshot
     x, y = (snapshot.values[name] / OBJECTIVES[name].drawn_per for name in pair)
     for on_front, size, opacity in ((False, 6, 0.35), (True, 11, 1.0)):
@@ -93,7 +93,7 @@ def _add_front(
 
 
 def planes(snapshot: Snapshot) -> list[tuple[str, str]]:
-    """Return the pairs of objectives worth a picture: each other objective against the primary one."""
+    """Return the pairs of objectives to plot: each other objective with the primary one."""
     up = primary(snapshot.objectives)
     across = [name for name in snapshot.objectives if name != up] or [cost_axis(snapshot.objectives)]
     return [(x, up) for x in across]

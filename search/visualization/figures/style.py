@@ -1,6 +1,6 @@
-"""The one style of all figures: palette, colours by meaning, symbols, the empty figure, short names.
+"""The style of all figures: palette, colours by meaning, symbols, the empty figure, short names.
 
-Colours of text, axes and grid are left to the page, which has a light and a dark form.
+The page sets the colours of text, axes and grid, since it has a light and a dark theme.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import plotly.graph_objects as go
 from search.visualization.components import Figure
 from space.place import AxisName
 
-# Okabe and Ito's palette, safe for colour-blind eyes; its black is grey here, and its yellow darker
+# Okabe and Ito's colour-blind safe palette, with grey instead of black and a darker yellow
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 RED, SKY, OLIVE, GREY = "#D55E00", "#56B4E9", "#B8A900", "#8A8F98"
 PALETTE = (BLUE, ORANGE, GREEN, PINK, RED, SKY, OLIVE, GREY)
 FRONT, MUTED, LIMIT, STOPPED, CONFIRMED = BLUE, GREY, RED, PINK, GREEN
 DIVERGING = [[0.0, ORANGE], [0.5, "#F4F5F7"], [1.0, SKY]]  # light enough for DARK_INK
-DARK_INK = "#10151b"  # text on a coloured ground, in both forms of the page
+DARK_INK = "#10151b"  # text on a coloured background, in both themes
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star", "hexagon", "pentagon")
 BLOCKS = {"none": GREY, "isa": BLUE, "csam": ORANGE, "joint": GREEN, "epa": PINK}
 PLUG_IN_BLOCKS = (RED, SKY, OLIVE)
-WIDEST = 28  # letters of a name that a figure shows
+WIDEST = 28  # characters of a name that a figure shows
 LAYOUT: dict[str, Any] = {
     "template": "none",
     "font": {"family": "system-ui, sans-serif", "size": 13},
@@ -49,7 +49,7 @@ def component(figure: go.Figure, *, name: str, title: str, label: str, lasso: st
 
 
 def short(name: str, *, widest: int = WIDEST) -> str:
-    """Cut a name that is too long for an axis."""
+    """Truncate a name that is too long for an axis."""
     return name if len(name) <= widest else f"{name[: widest - 1]}…"
 
 
@@ -59,17 +59,17 @@ def color(number: int) -> str:
 
 
 def tint(color: str, share: float) -> str:
-    """Return a colour that lets the page show through, so that text stays readable in both forms."""
+    """Return a colour with this opacity, so that text on it stays readable in both themes."""
     red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
     return f"rgba({red},{green},{blue},{share:g})"
 
 
 def block_color(name: str) -> str:
-    """Return an attention block's colour, the same in every figure; a plug-in's follows from its name."""
+    """Return an attention block's colour, the same in all figures; a plug-in's is derived from its name."""
     return BLOCKS.get(name) or PLUG_IN_BLOCKS[zlib.crc32(name.encode()) % len(PLUG_IN_BLOCKS)]
 
 
 def choice_color(axis: str, choice: str, number: int) -> str:
-    """Return the colour of a choice on an axis of the space: a block's own, or that of a series."""
+    """Return the colour of a choice on an axis of the space: the block's, or that of a series."""
     is_block = AxisName.parse(axis).is_attention and choice != "others"
     return block_color(choice) if is_block else color(number)

@@ -1,1 +1,1 @@
-"""The views of a study as pages of components, without a browser: the dashboard and report.html show the same."""
+"""The views of a study as pages of components, which both the dashboard and report.html show."""

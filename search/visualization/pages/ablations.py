@@ -1,4 +1,4 @@
-"""An ablation as a page: the figures and tables that `voxnas ablate` left in the study's folder."""
+"""The page of an ablation: the figures and tables that `voxnas ablate` wrote to the study's folder."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from search.visualization.pages.page import Page, Request
 
 
 def ablations_page(snapshot: Snapshot, request: Request) -> Page:
-    """Return the page of the ablation that this study holds, or say that it holds none."""
+    """Return the page of this study's ablation, or a note if it has none."""
     file = snapshot.folder / FINDINGS
     if not file.is_file():
-        text = "This study holds no ablation; `voxnas ablate FILE` runs one, and its figures appear here."
+        text = "This study has no ablation. `voxnas ablate FILE` runs one; its figures then appear here."
         return Page("Ablations", (), (Note(text),))
     found = json.loads(file.read_text(encoding="utf-8"))
     components: list[Component] = [Facts(tuple((term, value) for term, value in found["tiles"]))]

@@ -1,4 +1,4 @@
-"""Two to four trials side by side: what differs, what they cost, and each case's difference."""
+"""The page that compares two to four trials: objectives, differing decisions, paired differences by case."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ SLOTS = ("a", "b", "c", "d")
 
 
 def compare_page(snapshot: Snapshot, request: Request) -> Page:
-    """Return the page of the trials that the address names; of the front's ends where it names none."""
+    """Return the page of the trials that the URL names, or else of the front's two ends."""
     shown, notes = filtered(snapshot, request)
     controls = _controls(snapshot, shown, request)
     numbers = list(dict.fromkeys(int(control.value) for control in controls if control.value))
     records = snapshot.fetch(numbers)
     records.sort(key=lambda record: numbers.index(record.number))
     if len(records) < 2:
-        few = Note("Choose two to four trials; there are too few on the front.")
+        few = Note("Choose two to four trials; the front has too few to compare.")
         return Page("Compare", controls, (*notes, few))
     components: list[Component] = [*notes, _differences(snapshot, records)]
     pairs = [pair for record in records[1:] if (pair := paired(records[0], record))]
     if pairs:
         components += [draw_paired(records[0].number, pairs), _pairs_table(records[0].number, pairs)]
     else:
-        components.append(Note("These trials share no scored case, so there are no paired differences."))
+        components.append(Note("These trials have no scored case in common, so there are no paired differences."))
     return Page("Compare", controls, tuple(components))
 
 
 def _controls(snapshot: Snapshot, shown: Snapshot, request: Request) -> tuple[Control, ...]:
-    """Return the slots; they offer the front of what is shown, and what the address names."""
+    """Return the trial selectors; they offer the front's trials and those that the URL names."""
     front = [str(number) for number in shown.numbers[shown.front_rows]]
     ends = [front[0], front[len(front) // 2], front[-1]] if len(front) > 2 else front
     trials = {str(number) for number in snapshot.numbers}
@@ -48,17 +48,17 @@ def _controls(snapshot: Snapshot, shown: Snapshot, request: Request) -> tuple[Co
 
 
 def _differences(snapshot: Snapshot, records: list[Record]) -> Table:
-    """Return the objectives of each trial, and the decisions in which they differ."""
+    """Return each trial's objectives, and the decisions in which the trials differ."""
     rows: list[list[Cell]] = [["state", *(record.state for record in records)]]
     for name in [*snapshot.objectives, *(each for each in OBJECTIVES if each not in snapshot.objectives)]:
         rows.append([OBJECTIVES[name].heading, *(show(name, record.measurement.value(name)) for record in records)])
     decided = [dict(record.decisions) for record in records]
     for axis in dict.fromkeys(name for each in decided for name in each):
-        chosen = [str(each.get(axis, "not there")) for each in decided]
+        chosen = [str(each.get(axis, "not present")) for each in decided]
         if len(set(chosen)) > 1:
             rows.append([axis, *chosen])
     headings = ("", *(f"trial {record.number}" for record in records))
-    return Table("differences", "What differs", headings, rows)
+    return Table("differences", "Differences", headings, rows)
 
 
 def _pairs_table(first: int, pairs: list[Paired]) -> Table:

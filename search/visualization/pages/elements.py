@@ -1,4 +1,4 @@
-"""Parts as elements of a page: a small tree that becomes HTML text here, and components in the dashboard."""
+"""Components as a tree of HTML elements, rendered to text here and to Dash components in the dashboard."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HTML_NAMES = {"className": "class", "htmlFor": "for", "tabIndex": "tabindex"}
 
 @dataclass(frozen=True)
 class Element:
-    """A tag with attributes (as React names them) and children."""
+    """A tag with attributes (by their React names) and children."""
 
     tag: str
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -24,7 +24,7 @@ class Element:
 
 
 def to_html(element: Element | str) -> str:
-    """Return an element as HTML, all text and attributes escaped."""
+    """Render an element as HTML, with text and attributes escaped."""
     if isinstance(element, str):
         return escape(element)
     named = "".join(f' {HTML_NAMES.get(name, name)}="{escape(value)}"' for name, value in element.attributes.items())
@@ -35,7 +35,7 @@ def to_html(element: Element | str) -> str:
 
 
 def page_element(page: Page, *, place: str = "") -> Element:
-    """Return a page; `place` is the address's path up to a study, empty in a file that has no other pages."""
+    """Return a page as an element; `place` is the URL path up to the study, empty in a file without other pages."""
     controls = [
         Element(
             "form",
@@ -48,7 +48,7 @@ def page_element(page: Page, *, place: str = "") -> Element:
 
 
 def control_element(control: Control) -> Element:
-    """Return a labelled choice; the page's script writes it into the address."""
+    """Return a labelled selector; the page's script writes the choice to the URL."""
     options = [
         Element("option", {"value": value, **({"selected": "selected"} if value == control.value else {})}, [text])
         for value, text in control.options

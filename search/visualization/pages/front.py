@@ -1,4 +1,4 @@
-"""The front as a page: the picture, and the trials behind it as a table."""
+"""The page of the front: its figure, and the trials as a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES, cost_axis, primary, show, show_point
 from search.visualization.components import Cell, Component, Facts, Note, Table
 from search.visualization.figures.front import draw_front
-from search.visualization.figures.front_data import front_scene
+from search.visualization.figures.front_data import front_figure_data
 from search.visualization.pages.lasso import read_lasso
 from search.visualization.pages.page import Control, Page, Request
 from search.visualization.slow_tasks import preset_costs
@@ -19,7 +19,7 @@ from space.place import AxisName
 
 
 def front_page(snapshot: Snapshot, request: Request) -> Page:
-    """Return the page of the front, filtered by the address's lasso."""
+    """Return the page of the front, filtered by the URL's lasso."""
     controls = _controls(snapshot, request)
     chosen = {control.key: control.value for control in controls}
     axes = [chosen["x"], chosen["y"], *([chosen["z"]] if chosen["z"] else [])]
@@ -28,16 +28,16 @@ def front_page(snapshot: Snapshot, request: Request) -> Page:
     if snapshot.is_mixed:
         components.append(Note(f"{snapshot.left_out}."))
     if not any(trial.state != "running" for trial in snapshot.trials):
-        components.append(Note("No trial has ended yet; this page shows them as they come."))
+        components.append(Note("No trial has ended yet; this page shows trials as they end."))
         return Page("Front", (), tuple(components))
     presets = None
     if chosen["papers"] == "on" and snapshot.context:
         presets = request.work(preset_costs, snapshot.context, snapshot.study.training, snapshot.kind)
-    scene = front_scene(snapshot, axes, by=chosen["color"], presets=presets)
+    scene = front_figure_data(snapshot, axes, by=chosen["color"], presets=presets)
     if np.isfinite(scene.points).any():
         components.append(draw_front(scene, selection=lasso.path(axes[0], axes[1]) if lasso else ""))
     if not snapshot.on_front.any():
-        components.append(Note("No trial has been trained to its end, so there is no front; the table says why."))
+        components.append(Note("No trial was fully trained, so there is no front; the table shows why."))
     inside = lasso.inside(snapshot) if lasso else None
     components.append(trials_table(snapshot, _rows(snapshot, chosen["rows"], inside), name="trials"))
     return Page("Front", controls, tuple(components))
@@ -77,7 +77,7 @@ def _rows(snapshot: Snapshot, which: str, inside: NDArray[np.bool_] | None) -> N
 
 
 def summary(snapshot: Snapshot) -> Facts:
-    """Return how many trials there are in which state, the front's size and its hypervolume."""
+    """Return the number of trials by state, the front's size and its hypervolume."""
     states, counts = np.unique(snapshot.states, return_counts=True)
     pairs = [(str(state), str(count)) for state, count in zip(states, counts, strict=True)]
     volumes = snapshot.progress[2]
@@ -91,7 +91,7 @@ def summary(snapshot: Snapshot) -> Facts:
 
 
 def trials_table(snapshot: Snapshot, rows: NDArray[np.int64], *, name: str) -> Table:
-    """Return trials as a table: values in the study's order, network, reason."""
+    """Return trials as a table: objectives in the study's order, network, reason."""
     columns = [*snapshot.objectives, *(each for each in OBJECTIVES if each not in snapshot.objectives)]
     reasons = any(snapshot.trials[row].reason for row in rows)
     headings = (

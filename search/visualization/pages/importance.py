@@ -1,4 +1,4 @@
-"""Importance as a page: PED-ANOVA shares, main effects, blocks by place, parallel coordinates."""
+"""The page of the axes' importance: PED-ANOVA shares, main effects, blocks by place, parallel coordinates."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ def importance_page(snapshot: Snapshot, request: Request) -> Page:
     control = request.control("of", "effects on", names, names[0][0])
     components: list[Component] = [*notes]
     if not shown.comparable.any() or not shown.axes:
-        components.append(Note("Too few trials have been trained to their end for importances."))
+        components.append(Note("Too few trials are fully trained to compute importances."))
         return Page("Importance", (control,), tuple(components))
     shares = _importances(shown, request)
     if shares is None:
-        components.append(Note("Importances are being worked out; they appear here in a moment."))
+        components.append(Note("Importances are being computed; they appear here in a moment."))
     elif any(shares.values()):
         components.append(draw_importances(shares))
     else:
         components.append(
-            Note("Too few trials for importances: PED-ANOVA needs ten, with axes that all of them decide.")
+            Note("Too few trials for importances: PED-ANOVA needs ten, and an axis that all of them decide.")
         )
     effects = main_effects(shown, control.value)
     if effects:
         components.append(draw_effects(effects, control.value))
         places = draw_places(effects, control.value)
         components.append(
-            places or Note("No attention place is free in this study, so there is no map of blocks by place.")
+            places or Note("No attention place is open in this study, so there is no map of blocks by place.")
         )
     else:
-        components.append(Note("Too few trials for main effects: there are as many choices as trials."))
+        components.append(Note("Too few trials for main effects: there must be more trials than choices."))
     ranked = [*(shares or {}).get(control.value, {})]
     order = [*ranked, *(axis for axis in shown.axes if axis not in ranked)]
     components.append(draw_parallel(shown, order, control.value))
@@ -48,7 +48,7 @@ def importance_page(snapshot: Snapshot, request: Request) -> Page:
 
 
 def _importances(snapshot: Snapshot, request: Request) -> dict[str, dict[str, float]] | None:
-    """Ask for importances; of a study that grows, anew when its trials have grown by a tenth or so."""
+    """Request importances; for a running study, again only after about a tenth more trials."""
     rows = np.flatnonzero(snapshot.comparable)
     step = 10 ** max(0, len(str(len(rows))) - 2)
     rows = rows[: len(rows) // step * step]

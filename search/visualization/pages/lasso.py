@@ -1,4 +1,4 @@
-"""A lasso as the address keeps it, `memory,dice:120,0.8;140,0.82;…` in drawn units, and the trials inside it."""
+"""A lasso as stored in the URL, `memory,dice:120,0.8;140,0.82;…` in the axes' units, and the trials inside it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from search.config.objectives import OBJECTIVES
 from search.visualization.components import Component, Note
 from search.visualization.pages.page import Request
 
-MOST_CORNERS = 200
+MAX_CORNERS = 200
 
 
 @dataclass(frozen=True)
 class Lasso:
-    """A polygon over two objectives, in the units that are drawn."""
+    """A polygon over two objectives, in the axes' units."""
 
     axes: tuple[str, str]
     corners: NDArray[np.float64]
 
     def path(self, x: str, y: str) -> str:
-        """Return it as an SVG path for a picture of these axes; nothing for other axes."""
+        """Return the lasso as an SVG path for a figure of these axes; empty for other axes."""
         if (x, y) != self.axes:
             return ""
         return "M" + "L".join(f"{a:g},{b:g}" for a, b in self.corners) + "Z"
 
     def inside(self, snapshot: Snapshot) -> NDArray[np.bool_]:
-        """Tell which trials lie inside (even-odd rule); a stopped one by its Dice so far."""
+        """Return a mask of the trials inside (even-odd rule); stopped trials count with their Dice so far."""
         x, y = (_shown(snapshot, name) for name in self.axes)
         found = np.zeros(len(x), dtype=bool)
         for (xa, ya), (xb, yb) in zip(self.corners, np.roll(self.corners, -1, axis=0), strict=True):
@@ -47,7 +47,7 @@ def _shown(snapshot: Snapshot, name: str) -> NDArray[np.float64]:
 
 
 def read_lasso(text: str) -> Lasso | None:
-    """Read an address's lasso; None where there is none or it can't be read."""
+    """Parse the URL's lasso; None if it is missing or invalid."""
     names, _, points = text.partition(":")
     x, _, y = names.partition(",")
     if x not in OBJECTIVES or y not in OBJECTIVES:
@@ -59,7 +59,7 @@ def read_lasso(text: str) -> Lasso | None:
     if (
         corners.ndim != 2
         or corners.shape[1] != 2
-        or not 3 <= len(corners) <= MOST_CORNERS
+        or not 3 <= len(corners) <= MAX_CORNERS
         or not np.isfinite(corners).all()
     ):
         return None
@@ -67,7 +67,7 @@ def read_lasso(text: str) -> Lasso | None:
 
 
 def filtered(snapshot: Snapshot, request: Request) -> tuple[Snapshot, tuple[Component, ...]]:
-    """Return the trials inside the address's lasso, and the note that says so; all where there is no lasso."""
+    """Return the trials inside the URL's lasso and a note about the filter; all trials without a lasso."""
     lasso = read_lasso(request.query.get("lasso", ""))
     if lasso is None:
         return snapshot, ()

@@ -1,4 +1,4 @@
-"""Progress as a page: hypervolume against trials and hours, running and stopped trials, who runs."""
+"""The page of a study's progress: hypervolume over trials and hours, running and stopped trials, drivers."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def progress_page(snapshot: Snapshot, request: Request) -> Page:
             draw_hypervolume(steps, random_band(shown, others, hours=hours), hours=hours) for hours in (False, True)
         ]
     else:
-        components.append(Note("No trial has been trained to its end yet, so there is no hypervolume."))
+        components.append(Note("No trial is fully trained yet, so there is no hypervolume."))
     running, stopped = curves_of(shown)
     if running or stopped:
         components.append(draw_curves(running, stopped))
     else:
-        components.append(Note("No trial runs now, and none was stopped at a rung."))
+        components.append(Note("No trial is running, and none was stopped at a rung."))
     active = [trial for trial in shown.trials if trial.state == "running"]
     if active:
         rows: list[list[Cell]] = [

@@ -1,4 +1,4 @@
-"""Studies as a page: the list with their states, and fronts of several on common axes."""
+"""The page of all studies: the list with their states, and the fronts of several on common axes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from search.visualization.components import Cell, Component, Note, Table
 from search.visualization.figures.compare import draw_fronts
 from search.visualization.pages.page import Control, Page, Request
 
-MOST_FRONTS = 7  # as many as there are colours
+MAX_FRONTS = 7  # the number of colours
 
 
 def studies_page(snapshots: Sequence[Snapshot], unread: Sequence[str], request: Request) -> Page:
-    """Return the page of all studies; `unread` are those that voxnas did not write."""
+    """Return the page of all studies; `unread` names those that this version of voxnas did not write."""
     components: list[Component] = []
     controls: tuple[Control, ...] = ()
     if not snapshots:
-        components.append(Note("No study has run here yet; start one with `voxnas run`, and it appears."))
+        components.append(Note("No study has run here yet. `voxnas run FILE` starts one; it then appears here."))
     else:
         components.append(
             Table(
@@ -92,20 +92,20 @@ def _controls(snapshots: Sequence[Snapshot], request: Request) -> tuple[Control,
 
 def _fronts(snapshots: Sequence[Snapshot], chosen: dict[str, str]) -> list[Component]:
     named = {chosen["one"], chosen["two"]} - {""}
-    shown = [snapshot for snapshot in snapshots if not named or snapshot.label in named][:MOST_FRONTS]
+    shown = [snapshot for snapshot in snapshots if not named or snapshot.label in named][:MAX_FRONTS]
     if per_device((chosen["x"], chosen["y"])):
         kinds = {device for snapshot in shown for device in snapshot.devices}
         if len(kinds) > 1:
             where = "; ".join(f"{snapshot.label}: {', '.join(snapshot.devices) or 'none'}" for snapshot in shown)
             return [
                 Note(
-                    f"Latencies of different devices can't be compared on one picture. {where}. Choose other axes, "
+                    f"Latencies of different devices can't be compared in one figure. {where}. Choose other axes, "
                     "or studies of one device."
                 )
             ]
     mixed = [snapshot.label for snapshot in shown if snapshot.is_mixed]
     notes: list[Component] = (
-        [Note(f"Latencies of several devices in one study, those of one are shown: {', '.join(mixed)}.")]
+        [Note(f"Studies with latencies of several devices, of which one is shown: {', '.join(mixed)}.")]
         if mixed
         else []
     )
