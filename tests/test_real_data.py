@@ -14,8 +14,9 @@ from bench_presets import falls, losses
 from conftest import quiet_view
 
 from search.config import load_study
-from search.data.geometry import mask_from_logits, read_volume, to_grid
+from search.data.geometry import mask_from_logits, to_grid
 from search.data.prepare import load_prepared
+from search.data.volume_files import read_volume
 from search.export import export
 from search.runner.evaluate import context_of
 from search.runner.local import open_driver, run_study

@@ -7,7 +7,9 @@ import nibabel
 import numpy as np
 import pytest
 
-from search.data.read import Case, DataError, case_name_of, group_of, read_dataset
+from search.data.layouts import Case
+from search.data.read import DataError, group_of, read_dataset
+from search.data.volume_files import stem_of
 
 
 def volume(path):
@@ -135,7 +137,7 @@ def test_missing_keys_are_reported_together(tmp_path):
     assert problems_of(decathlon(tmp_path, modality=None, labels=None, training=None)) == [
         "dataset.json: 'modality' (Decathlon) or 'channel_names' (nnU-Net) is missing",
         "dataset.json: 'labels' is missing",
-        "dataset.json: 'training' (Decathlon) or 'file_ending' (nnU-Net) is missing",
+        "dataset.json: 'training' (Decathlon, MONAI), 'dataset' or 'file_ending' (nnU-Net) is missing",
     ]
 
 
@@ -157,7 +159,10 @@ def test_missing_keys_are_reported_together(tmp_path):
         ({"modality": {}}, "'modality' lists no channels"),
         ({"training": {}}, "'training' must be a list of image and label paths, got dict"),
         ({"training": []}, "contains no labelled cases"),
-        ({"training": ["./imagesTr/a.nii.gz"]}, r'"training"\[0\]: expected {"image": PATH, "label": PATH}'),
+        (
+            {"training": ["./imagesTr/a.nii.gz"]},
+            r'"training"\[0\]: expected {"image": PATH or \[PATH, ...\], "label": PATH}',
+        ),
     ],
 )
 def test_each_mistake_of_a_description_has_its_message(changes, message, tmp_path):
@@ -198,13 +203,13 @@ def test_each_mistake_of_an_nnunet_folder_has_its_message(tmp_path):
     (root / "labelsTr/._a.nii.gz").write_bytes(b"left by a Mac")
     assert problems_of(root) == [
         "case a: has more image files than the 2 channels of dataset.json",
-        "dataset.json: 'numTraining' is 5, but the folder contains 3 cases",
+        "dataset.json: 'numTraining' is 5, but the number of cases is 3",
         f"{root}/imagesTr/alone_0001.nii.gz: no such file",
         f"{root}/imagesTr/b_0001.nii.gz: no such file",
         f"{root}/labelsTr/alone.nii.gz: no such file",
     ]
     assert problems_of(nnunet(tmp_path / "Dataset003", file_ending=".png")) == [
-        "dataset.json: 'file_ending' is '.png', but only .nii.gz and .nii are supported"
+        "dataset.json: 'file_ending' is '.png', but only .nii.gz, .nii, .mha, .mhd, .nrrd, .nhdr are supported"
     ]
     empty = tmp_path / "Dataset004"
     empty.mkdir()
@@ -233,4 +238,4 @@ def test_an_invalid_regular_expression_is_refused():
 
 @pytest.mark.parametrize(("file", "name"), [("x/a.nii.gz", "a"), ("a.b.nii", "a.b"), ("a.gz", "a.gz")])
 def test_a_case_is_named_after_its_file(file, name):
-    assert case_name_of(file) == name
+    assert stem_of(file) == name

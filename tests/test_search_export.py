@@ -21,9 +21,10 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff
 
 from search.analysis.choose import Choice
 from search.config import UserError, load_study
-from search.data.geometry import mask_from_logits, read_volume, to_grid
+from search.data.geometry import mask_from_logits, to_grid
 from search.data.phantom import write_phantom
 from search.data.prepare import prepare
+from search.data.volume_files import read_volume
 from search.export import export, export_trained
 from search.export.card import Origin
 from search.export.model import BUNDLE, FILES
@@ -145,7 +146,7 @@ def program(exported):
     module.forms.load = lambda *_, **__: loaded
     yield module
     sys.path[:] = before
-    for name in ("forms", "geometry", "model", "volumes", "windows", "exported_predict"):
+    for name in ("forms", "geometry", "model", "volume_files", "volumes", "windows", "exported_predict"):
         sys.modules.pop(name, None)
 
 
@@ -298,7 +299,7 @@ def test_an_invalid_image_gives_one_line_and_writes_nothing(program, tmp_path, c
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_segmentation(program, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(program.geometry, "read_volume", None)
+    monkeypatch.setattr(program.volume_files, "read_volume", None)
     image = noise(tmp_path / "image.nii.gz", (21, 19, 3))
     (tmp_path / "folder.nii").mkdir()
     assert "no doesn't exist" in wrong(program, capsys, image, "--out", tmp_path / "no" / "mask.nii")
@@ -319,7 +320,7 @@ def test_a_full_disk_leaves_no_partial_files(program, tmp_path, capsys, monkeypa
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(program.geometry.nibabel, "save", full)
+    monkeypatch.setattr(program.volume_files.nibabel, "save", full)
     assert "No space left on device" in wrong(program, capsys, image, "--out", tmp_path / "mask.nii.gz")
     assert [entry.name for entry in tmp_path.iterdir()] == ["image.nii.gz"]
 

@@ -18,7 +18,7 @@ from monai.data import Dataset
 from monai.inferers import SlidingWindowInferer
 
 import search.export.model as model
-from search.data import geometry
+from search.export.model import SHARED, write_shared
 
 LABELS = tuple(range(9))  # background, then the octants
 SPACING_MM = (4.0, 1.0, 1.0)  # of the network's grid, (D, H, W)
@@ -59,7 +59,7 @@ def loaded_program(folder: Path, *, channels: int = 1):
     """Write an export's folder with the network above; return its predict.py as a module."""
     for name in model.STANDALONE:
         shutil.copyfile(Path(model.__file__).parent / "standalone" / name, folder / name)
-    shutil.copyfile(geometry.__file__, folder / "geometry.py")
+    write_shared(folder)
     (folder / "model.py").write_text(NETWORK)
     (folder / "weights.safetensors").touch()
     (folder / "preprocessing.json").write_text(json.dumps(settings(channels)))
@@ -76,7 +76,7 @@ def make_program(tmp_path_factory):
 
     def forget():
         sys.path[:] = before
-        for name in ("forms", "geometry", "model", "volumes", "windows", "inputs_predict"):
+        for name in ("forms", *(file.stem for file in SHARED), "model", "volumes", "windows", "inputs_predict"):
             sys.modules.pop(name, None)
 
     def make(channels: int = 1):

@@ -17,6 +17,7 @@ from search.config.units import IN_SECONDS, Seconds
 Whole = Annotated[int, Field(ge=1, strict=True)]
 Index = Annotated[int, Field(ge=0, strict=True)]
 Positive = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
+Rule = Literal["zscore", "zscore_nonzero", "ct", "none", "rescale_to_0_1", "rgb_to_0_1"]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 DEVICE_PATTERN = r"^(auto|cpu|cuda(:[0-9]+)?)$"
 RESERVED_NAMES = ("cache",)  # subfolders of the runs folder that are not studies
@@ -48,9 +49,17 @@ class Data:
         Key("Voxel size (D, H, W) that volumes are resampled to; `median` is that of the data.", [5.0, 1.5, 1.5], "mm"),
     ] = "median"
     normalisation: Annotated[
-        Literal["auto", "zscore", "ct"],
-        Key("How intensities are normalised; `auto` chooses by the names of the channels, as nnU-Net does.", "ct"),
+        Literal["auto"] | Rule | Annotated[tuple[Rule, ...], Field(min_length=1)],
+        Key(
+            "How intensities are normalised, one rule or one per channel; `auto` goes by the channels' names, like "
+            "nnU-Net.",
+            ["ct", "none"],
+        ),
     ] = "auto"
+    affine_tolerance: Annotated[
+        Annotated[float, Field(gt=0, le=10, strict=True)],
+        Key("Largest distance between the corners of a case's files, in smallest voxel sizes.", 0.5),
+    ] = 0.1
     folds: Annotated[
         Annotated[int, Field(ge=2, le=100, strict=True)] | Annotated[str, Field(strict=True)],
         Key("Number of folds, or an nnU-Net file of splits beside the study.", "splits_final.json"),

@@ -54,9 +54,9 @@ Count = Annotated[float, BeforeValidator(parse_count, json_schema_input_type=flo
 
 def show_bytes(size: float) -> str:
     """Format a size in binary units."""
-    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
+    for unit, power in (("EiB", 60), ("PiB", 50), ("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if size >= 2**power:
+            return f"{size / 2**power:.1f} {unit}"
     return f"{size:.0f} B"
 
 

@@ -12,9 +12,11 @@ from nibabel.affines import voxel_sizes
 from nibabel.orientations import io_orientation
 
 from search.data.facts import FileFacts, read_facts
-from search.data.geometry import Spacing, Triple, grid_difference
+from search.data.geometry import Spacing, Triple
+from search.data.layouts import Case
 from search.data.parallel import Progress
-from search.data.read import Case, DataError, Dataset, group_of, read_dataset
+from search.data.read import DataError, Dataset, group_of, read_dataset
+from search.data.volume_files import AFFINE_TOLERANCE, grid_difference
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class CaseFacts:
 class DataFacts:
     """Facts about the volumes of a data set; `problems` prevent training, `notes` are informative.
 
-    Medians are taken over the valid cases, along RAS x, y, z; they are zero if no case is valid.
+    Medians are taken over the valid cases, along RAS x, y, z; they are zero if no case is valid. `affine_tolerance` is
+    the one that the files of each case keep, see `grid_difference`.
     """
 
     cases: tuple[CaseFacts, ...]
@@ -46,6 +49,7 @@ class DataFacts:
     shape_median: Triple
     problems: tuple[str, ...]
     notes: tuple[str, ...]
+    affine_tolerance: float = AFFINE_TOLERANCE
 
     @property
     def groups(self) -> dict[str, str]:
@@ -62,6 +66,7 @@ def check_folder(
     root: str | Path,
     *,
     group: str | None,
+    affine_tolerance: float = AFFINE_TOLERANCE,
     cache_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Dataset, DataFacts]:
@@ -72,7 +77,9 @@ def check_folder(
         if error.dataset is None:
             raise
         dataset, problems = error.dataset, error.problems
-    facts = check_dataset(dataset, group=group, cache_dir=cache_dir, progress=progress)
+    facts = check_dataset(
+        dataset, group=group, affine_tolerance=affine_tolerance, cache_dir=cache_dir, progress=progress
+    )
     if problems or facts.problems:
         raise DataError([*problems, *facts.problems], dataset=dataset)
     return dataset, facts
@@ -82,6 +89,7 @@ def check_dataset(
     dataset: Dataset,
     *,
     group: str | None,
+    affine_tolerance: float = AFFINE_TOLERANCE,
     cache_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> DataFacts:
@@ -101,7 +109,7 @@ def check_dataset(
     ]
     valid = []
     for case in dataset.cases:
-        found = case_problems(case, dataset, files)
+        found = case_problems(case, dataset, files, affine_tolerance=affine_tolerance)
         problems += found
         if not found:
             valid.append(_case_facts(case, groups[case.name] or case.name, dataset, files))
@@ -111,11 +119,14 @@ def check_dataset(
         spacing_median=_median([case.spacing for case in valid]),
         shape_median=_triple_of_ints(_median([case.shape for case in valid])),
         problems=tuple(problems),
-        notes=(*_absent_classes(dataset, valid), *_duplicate_images(dataset, files)),
+        notes=(*_absent_classes(dataset, valid), *_duplicate_images(dataset, files), *_zero_images(dataset, files)),
+        affine_tolerance=affine_tolerance,
     )
 
 
-def case_problems(case: Case, dataset: Dataset, files: dict[str, FileFacts]) -> list[str]:
+def case_problems(
+    case: Case, dataset: Dataset, files: dict[str, FileFacts], *, affine_tolerance: float = AFFINE_TOLERANCE
+) -> list[str]:
     """Return the problems of one case, from the facts about its files."""
     problems = [files[path].problem for path in (*case.images, case.label) if files[path].problem]
     channels = sum(files[path].shape[0] for path in case.images if not files[path].problem)
@@ -132,9 +143,14 @@ def case_problems(case: Case, dataset: Dataset, files: dict[str, FileFacts]) -> 
     first = files[case.images[0]]
     for path in readable if not first.problem else []:
         other = files[path]
-        difference = grid_difference(first.shape[1:], _matrix(first), other.shape[-3:], _matrix(other))
+        difference = grid_difference(
+            first.shape[1:], _matrix(first), other.shape[-3:], _matrix(other), tolerance=affine_tolerance
+        )
         if difference:
-            problems.append(f"{path}: {difference}, unlike its image {Path(case.images[0]).name}")
+            hint = "; data.affine_tolerance sets what is allowed" if "affine" in difference else ""
+            problems.append(f"{path}: {difference}, unlike its image {Path(case.images[0]).name}{hint}")
+    if all(files[path].filled == 0 for path in case.images):
+        problems.append(f"{case.images[0]}: contains only zeros")
     return problems
 
 
@@ -194,6 +210,16 @@ def _duplicate_images(dataset: Dataset, files: dict[str, FileFacts]) -> list[str
         if content and seen.setdefault(content, case.name) != case.name:
             notes.append(f"case {case.name}: has the same image as case {seen[content]}")
     return notes
+
+
+def _zero_images(dataset: Dataset, files: dict[str, FileFacts]) -> list[str]:
+    """Return notes on the files with only zeros of cases whose other channels have more."""
+    return [
+        f"{path}: contains only zeros"
+        for case in dataset.cases
+        for path in case.images
+        if files[path].filled == 0 and any(files[other].filled for other in case.images)
+    ]
 
 
 def _matrix(facts: FileFacts) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

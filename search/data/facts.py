@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.data.geometry import read_volume
 from search.data.labels import read_label
 from search.data.parallel import Progress, for_each
+from search.data.volume_files import read_volume
 
 FORMAT = 2  # version of the cached facts; a new number invalidates the cache
 _NO_VALUES: tuple[tuple[int, int], ...] = ()

@@ -1,7 +1,7 @@
-"""Convert volumes on disk to the network grid and back: reading, axes, spacing, intensities, writing.
+"""Convert volumes to the network grid and back: axes, spacing, intensities, labels.
 
-Training and deployment share this implementation: an exported model includes a copy of this file next to its
-`predict.py`. Therefore it imports numpy and nibabel, but nothing from voxnas.
+Training and deployment share this implementation: an exported model includes a copy of this file and of
+`volume_files.py` next to its `predict.py`. Therefore they import numpy and nibabel, but nothing else from voxnas.
 
 There are two grids. The **source** grid is that of the file: `(X, Y, Z)` in any orientation. The **network** grid is
 `(D, H, W)`: RAS directions, through-plane axis first, target spacing. Resampling is linear on every axis with
@@ -12,29 +12,22 @@ target several times coarser than the data would cause aliasing.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
-import nibabel
 import numpy as np
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import io_orientation
 from numpy.typing import NDArray
 
+from search.data.volume_files import Volume
+
 _T = TypeVar("_T")
 Triple = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 Normalisation = tuple[str | float, ...]
-
-AFFINE_TOLERANCE = 0.1  # as a fraction of the smallest voxel size, at every corner of the volume
-# Header fields that define voxel positions; a mask takes no others (text, intent, display range) from its volume
-POSITION_FIELDS = (
-    "qform_code sform_code quatern_b quatern_c quatern_d qoffset_x qoffset_y qoffset_z srow_x srow_y srow_z xyzt_units"
-)
+RULES = ("zscore", "zscore_nonzero", "ct", "none", "rescale_to_0_1", "rgb_to_0_1")  # first value of a Normalisation
 
 
 @dataclass(frozen=True)
@@ -44,7 +37,8 @@ class Preprocessing:
     `spacing` is the target in mm for (D, H, W). `axes` are the RAS axes (0, 1, 2) that become D, H, W.
     `normalisation` has one entry per channel: `("zscore",)` over the whole volume, `("zscore_nonzero",)` with the mean
     and standard deviation of the non-zero voxels (for volumes with a wide margin of zeros; the same linear map applies
-    to all voxels), or `("ct", low, high, mean, deviation)`: clip, then z-score with the data set's values.
+    to all voxels), `("ct", low, high, mean, deviation)`: clip, then z-score with the data set's values, `("none",)`,
+    `("rescale_to_0_1",)` with the volume's minimum and maximum, or `("rgb_to_0_1",)`: divide by 255.
     """
 
     spacing: Spacing
@@ -60,16 +54,6 @@ class Preprocessing:
         """Read back what `to_json` gave."""
         rules = tuple(tuple(rule) for rule in values["normalisation"])
         return cls(spacing=_triple(values["spacing"]), axes=_triple(values["axes"]), normalisation=rules)
-
-
-@dataclass(frozen=True, eq=False)
-class Volume:
-    """A volume as stored on disk: float32 (C, X, Y, Z), affine from voxel to RAS mm, NIfTI header, file name."""
-
-    data: NDArray[np.float32]
-    affine: NDArray[np.float64]
-    header: Any
-    name: str
 
 
 @dataclass(frozen=True)
@@ -117,77 +101,6 @@ def choose_axes(spacing: Sequence[float]) -> Triple:
     return _triple([through, *(axis for axis in (2, 1, 0) if axis != through)])
 
 
-def read_volume(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Volume:
-    """Read one 3D or 4D NIfTI file (last axis = channels), or several 3D files, one per channel.
-
-    Raises ValueError, naming the file, if a file is missing, unreadable, empty, not 3D or 4D, not finite, without a
-    usable affine, or not on the grid of the first file.
-    """
-    files = [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]
-    parts: list[NDArray[np.float32]] = []
-    images: list[Any] = []
-    for file in files:
-        image, values = load_nifti(file)
-        if values.ndim not in (3, 4):
-            raise ValueError(f"{file}: has shape {values.shape}, but a volume must have 3 axes (4 with channels)")
-        data = np.moveaxis(values[..., None] if values.ndim == 3 else values, 3, 0)
-        if len(files) > 1 and len(data) != 1:
-            raise ValueError(
-                f"{file}: contains {len(data)} channels, but must contain one, as each channel has its own file"
-            )
-        with np.errstate(over="ignore"):
-            data = np.ascontiguousarray(data, dtype=np.float32)
-        if broken := int(np.count_nonzero(~np.isfinite(data))):
-            raise ValueError(f"{file}: contains NaN or infinite values ({broken} of {data.size} voxels)")
-        parts.append(data)
-        images.append(image)
-        if difference := grid_difference(parts[0].shape[1:], images[0].affine, data.shape[1:], image.affine):
-            raise ValueError(f"{file}: {difference}, unlike {files[0].name}")
-    if not files:
-        raise ValueError("no files given")
-    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return Volume(whole, np.asarray(images[0].affine, dtype=np.float64), images[0].header, str(files[0]))
-
-
-def load_nifti(file: Path) -> tuple[Any, NDArray[Any]]:
-    """Return a NIfTI image and its scaled values; raises ValueError with the file and the problem."""
-    if not file.is_file():
-        raise ValueError(f"{file}: no such file")
-    try:
-        image: Any = nibabel.load(file)
-        values = np.asarray(image.dataobj)
-    except Exception as error:  # nibabel, gzip and zlib have no common error class for damaged files
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{file}: cannot be read ({type(error).__name__}: {reason})") from error
-    if not isinstance(image, nibabel.Nifti1Pair):
-        raise ValueError(f"{file}: is not a NIfTI file but {type(image).__name__}")
-    if values.dtype.kind not in "biuf":
-        raise ValueError(f"{file}: contains values of type {values.dtype}, which are neither intensities nor labels")
-    if values.size == 0:
-        raise ValueError(f"{file}: is empty, its shape is {values.shape}")
-    affine = np.asarray(image.affine)
-    if not abs(np.linalg.det(affine)) > 1e-6 * voxel_sizes(affine).prod():  # true for NaN as well
-        raise ValueError(f"{file}: has a degenerate affine: {affine.tolist()}")
-    return image, values
-
-
-def grid_difference(
-    shape: Sequence[int], affine: NDArray[Any], other_shape: Sequence[int], other_affine: NDArray[Any]
-) -> str:
-    """Describe how another grid differs from the first ("has shape ..."), or return an empty string.
-
-    Affines are equal if no corner moves by more than `AFFINE_TOLERANCE` times the smallest voxel size.
-    """
-    if tuple(shape) != tuple(other_shape):
-        return f"has shape {tuple(other_shape)} instead of {tuple(shape)}"
-    corners = np.stack(np.meshgrid(*[(0, size - 1) for size in shape], [1], indexing="ij"), -1).reshape(-1, 4)
-    moved_mm = float(np.linalg.norm(corners @ (other_affine - affine).T, axis=1).max())
-    allowed_mm = AFFINE_TOLERANCE * float(voxel_sizes(affine).min())
-    if moved_mm > allowed_mm:
-        return f"has a different affine: corners are up to {moved_mm:.3g} mm apart (allowed: {allowed_mm:.3g} mm)"
-    return ""
-
-
 def grid_of(shape: Sequence[int], affine: NDArray[Any], preprocessing: Preprocessing) -> Grid:
     """Return the mapping to the network grid for a volume of source shape (X, Y, Z) with this affine."""
     source_shape = _triple(int(size) for size in shape)
@@ -222,6 +135,13 @@ def to_grid(volume: Volume, preprocessing: Preprocessing) -> tuple[NDArray[np.fl
 
 def normalise(channel: NDArray[np.float32], rule: Normalisation) -> NDArray[np.float32]:
     """Normalise a channel by an entry of `Preprocessing.normalisation`; a constant channel becomes 0."""
+    if rule[0] == "none":
+        return channel.astype(np.float32, copy=False)
+    if rule[0] == "rescale_to_0_1":
+        low, high = float(channel.min()), float(channel.max())
+        return ((channel - np.float64(low)) / max(high - low, 1e-8)).astype(np.float32)
+    if rule[0] == "rgb_to_0_1":
+        return (channel / np.float64(255)).astype(np.float32)
     if rule[0] == "ct":
         low, high, mean, deviation = (float(value) for value in rule[1:])
         channel = np.clip(channel, low, high)
@@ -229,7 +149,7 @@ def normalise(channel: NDArray[np.float32], rule: Normalisation) -> NDArray[np.f
         counted = channel[channel != 0] if rule[0] == "zscore_nonzero" and channel.any() else channel
         mean, deviation = float(counted.mean(dtype=np.float64)), float(counted.std(dtype=np.float64))
     else:
-        raise ValueError(f"unknown normalisation {rule[0]!r}, expected 'zscore', 'zscore_nonzero' or 'ct'")
+        raise ValueError(f"unknown normalisation {rule[0]!r}, expected one of {', '.join(RULES)}")
     if deviation <= 1e-6 * abs(mean):  # rounding error of a constant channel
         deviation = max(abs(mean), 1.0)
     return ((channel - np.float64(mean)) / deviation).astype(np.float32)
@@ -343,48 +263,6 @@ def source_planes(
             held.pop(number - 2, None)
         weight = share[plane]
         yield plane, held[one] if weight == 0 else held[one] * (1 - weight) + held[other] * weight
-
-
-def write_mask(
-    path: str | os.PathLike[str], mask: NDArray[Any], volume: Volume, labels: Sequence[tuple[int, str]] = ()
-) -> None:
-    """Write a mask (X, Y, Z) as NIfTI on the grid of `volume`, with label names in a header extension.
-
-    The values are uint8, or uint16 where one of them is above 255.
-    """
-    if mask.shape != volume.data.shape[1:]:
-        raise ValueError(f"{path}: the mask has shape {mask.shape}, but its volume has {volume.data.shape[1:]}")
-    highest = max([int(mask.max()), *(value for value, _ in labels)])
-    save_like(path, np.asarray(mask, dtype=np.uint16 if highest > 255 else np.uint8), volume, labels)
-
-
-def save_like(
-    path: str | os.PathLike[str], values: NDArray[Any], volume: Volume, labels: Sequence[tuple[int, str]] = ()
-) -> None:
-    """Write values (X, Y, Z) or (X, Y, Z, K) as NIfTI on the grid of `volume`, atomically."""
-    path = Path(path)
-    suffix = next((suffix for suffix in (".nii.gz", ".nii") if path.name.endswith(suffix)), None)
-    if suffix is None:
-        raise ValueError(f"{path}: the file name must end in .nii.gz or .nii")
-    kind = nibabel.Nifti2Image if isinstance(volume.header, nibabel.Nifti2Header) else nibabel.Nifti1Image
-    header = kind.header_class()
-    header.set_data_dtype(values.dtype)
-    header.set_data_shape(values.shape)
-    header["pixdim"][:4] = volume.header["pixdim"][:4]
-    for field in POSITION_FIELDS.split():
-        header[field] = volume.header[field]
-    image = kind(values, volume.affine, header)
-    image.header.set_slope_inter(1, 0)
-    if labels:
-        image.header.set_intent("label")
-        named = json.dumps({"labels": {str(value): name for value, name in labels}})
-        image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", named.encode()))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
-    try:
-        nibabel.save(image, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _first_largest(parts: Iterable[NDArray[np.float32]]) -> NDArray[np.intp]:

@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.data.geometry import load_nifti
+from search.data.volume_files import read_values
+
+ROUNDING = 1e-4  # largest distance of a scaled label from an integer, as a header's slope in float32 causes it
 
 
 def read_label(path: str | Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """Return the integer label values of a file, (X, Y, Z), and its affine.
 
-    Raises ValueError, naming the file, unless it is a 3D volume of integers.
+    Values within `ROUNDING` of an integer are rounded. Raises ValueError, naming the file, unless it is a 3D volume of
+    integers.
     """
-    image, values = load_nifti(Path(path))
+    values, affine, _ = read_values(Path(path))
     while values.ndim > 3 and values.shape[-1] == 1:
         values = values[..., 0]
     if values.ndim != 3:
@@ -26,7 +29,7 @@ def read_label(path: str | Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
         values = _whole(values, path)
     elif values.dtype.kind == "b":
         values = values.astype(np.uint8)
-    return values, np.asarray(image.affine, dtype=np.float64)
+    return values, affine
 
 
 def to_classes(values: NDArray[Any], label_values: Sequence[int]) -> NDArray[np.unsignedinteger[Any]]:
@@ -49,8 +52,9 @@ def _whole(values: NDArray[Any], path: str | Path) -> NDArray[Any]:
     finite = np.isfinite(values)
     if not finite.all():
         raise ValueError(f"{path}: contains NaN or infinite values ({values.size - int(finite.sum())} voxels)")
-    fractions = values[values != np.rint(values)]
+    rounded = np.rint(values)
+    fractions = values[np.abs(values - rounded) > ROUNDING]
     if fractions.size:
         raise ValueError(f"{path}: contains non-integer values ({fractions.size} voxels, such as {fractions[0]:g})")
-    whole: NDArray[np.int64] = values.astype(np.int64)
+    whole: NDArray[np.int64] = rounded.astype(np.int64)
     return whole

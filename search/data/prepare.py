@@ -1,6 +1,6 @@
 """Prepare volumes as memory-mapped arrays for training, once per data set and settings.
 
-A prepared folder contains, per case, `NAME.image.npy` float32 (C, D, H, W), `NAME.label.npy` uint8 (D, H, W),
+The folder `cases` contains, per case, `NAME.image.npy` float32 (C, D, H, W), `NAME.label.npy` uint8 (D, H, W),
 `NAME.foreground.npy` int32 (N, 4) with class, d, h, w of sampled voxels, `NAME.truth.npy` uint8 (X, Y, Z)
 if the label was resampled, and `NAME.json`, written last. `prepared.json` is written once all cases are
 complete. The JSON files hold the SHA-256 of the arrays and of themselves; each run compares them before it trains.
@@ -30,18 +30,19 @@ from search.data.geometry import (
     Triple,
     choose_axes,
     label_to_grid,
-    read_volume,
     to_grid,
     turn_back,
 )
 from search.data.intensities import choose_normalisation
 from search.data.labelling import Labelling
 from search.data.labels import read_label, to_classes
+from search.data.layouts import Case
 from search.data.parallel import Progress, for_each
-from search.data.read import Case, DataError, Dataset
+from search.data.read import DataError, Dataset
+from search.data.volume_files import read_volume
 
 LOGGER = logging.getLogger("voxnas.prepare")
-FORMAT = 1  # version of the prepared arrays; a new number prepares them again
+FORMAT = 2  # version of the prepared arrays; a new number prepares them again
 HASHING_THREADS = 4
 FOREGROUND_VOXELS = 10_000  # stored per class and case, for patches around the foreground
 
@@ -106,7 +107,8 @@ def prepare(
     """Prepare the arrays of a checked data set in `cache_dir`, or reuse them; an interrupted run is resumed.
 
     `spacing` is (D, H, W) in mm or the median of the cases. `normalisation` is one rule per channel ("zscore",
-    "zscore_nonzero", "ct"), or "auto", which decides by the channel's name and the width of zero margins.
+    "zscore_nonzero", "ct", ...; see `geometry.RULES`), or "auto", which decides by the channel's name and the width
+    of zero margins.
     Raises DataError for a data set with problems, ValueError for settings that don't fit the data.
     """
     if facts.problems:
@@ -116,7 +118,7 @@ def prepare(
     folder = Path(cache_dir).expanduser().resolve() / _key(dataset, facts, (target, axes, normalisation))
     if (prepared := _found(folder)) is not None:
         return prepared
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cases").mkdir(parents=True, exist_ok=True)
     rules = choose_normalisation(dataset, facts, normalisation)
     preprocessing = Preprocessing(spacing=target, axes=axes, normalisation=rules)
     sources = {case.name: case for case in dataset.cases}
@@ -126,6 +128,7 @@ def prepare(
         folder=folder,
         labelling=dataset.labelling,
         preprocessing=preprocessing,
+        affine_tolerance=facts.affine_tolerance,
     )
     cases = for_each(work, facts.cases, progress=progress)
     kept = ("name", "channels", "labels", "label_values", "licence", "regions", "order", "ignore")
@@ -202,6 +205,7 @@ def _prepare_case(
     folder: Path,
     labelling: Labelling,
     preprocessing: Preprocessing,
+    affine_tolerance: float,
 ) -> PreparedCase:
     """Write the arrays of one case unless they are there undamaged."""
     damage = _case_damage(folder, facts.name)
@@ -210,7 +214,7 @@ def _prepare_case(
     if damage:
         LOGGER.warning("%s: preparing the case %s again", damage, facts.name)
     source = sources[facts.name]
-    image, grid = to_grid(read_volume(source.images), preprocessing)
+    image, grid = to_grid(read_volume(source.images, tolerance=affine_tolerance), preprocessing)
     values = labelling.values if labelling.ignore is None else (*labelling.values, labelling.ignore)
     truth = to_classes(read_label(source.label)[0], values)
     label = label_to_grid(truth, grid)
@@ -299,4 +303,4 @@ def _case_from_json(values: Mapping[str, Any]) -> PreparedCase:
 
 
 def _file(folder: str | Path, name: str, ending: str) -> Path:
-    return Path(folder) / f"{name}.{ending}"
+    return Path(folder) / "cases" / f"{name}.{ending}"

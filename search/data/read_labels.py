@@ -20,6 +20,8 @@ Named = tuple[str, tuple[int, ...]]  # a name and its values
 def read_labelling(description: dict[str, Any], problems: list[str]) -> Labelling:
     """Return the labelling, and append all its problems to `problems`."""
     given = description.get("labels")
+    if isinstance(given, list) and all(isinstance(name, str) for name in given):
+        given = {str(value): name for value, name in enumerate(given)}
     if not isinstance(given, dict) or not given:
         problems.append(
             "dataset.json: 'labels' is missing"

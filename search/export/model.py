@@ -17,8 +17,8 @@ from torch import nn
 from search.analysis.choose import choose
 from search.config.errors import UserError
 from search.config.units import counted, show_bytes
-from search.data import geometry
-from search.data.read import Case
+from search.data import geometry, volume_files
+from search.data.layouts import Case
 from search.export.bundle import BundleError, BundleInfo, check_bundle, write_bundle
 from search.export.card import Origin, model_card
 from search.export.forms import FILES as FORM_FILES
@@ -33,6 +33,7 @@ from search.trials.records import Job, search_records
 
 CARD = "MODEL_CARD.md"
 STANDALONE = ("predict.py", "forms.py", "volumes.py", "windows.py")
+SHARED = tuple(Path(str(module.__file__)) for module in (geometry, volume_files))  # run in training and in the export
 FILES = (
     *FORM_FILES.values(),
     "weights.safetensors",
@@ -40,7 +41,7 @@ FILES = (
     "preprocessing.json",
     "requirements.txt",
     *STANDALONE,
-    "geometry.py",
+    *(file.name for file in SHARED),
     CARD,
 )
 BUNDLE = "bundle"
@@ -186,8 +187,15 @@ def _write_files(staging: Path, network: nn.Module, origin: Origin) -> Forms:
     for name in STANDALONE:
         shutil.copyfile(here / name, staging / name)
     (staging / "predict.py").chmod(0o755)
-    shutil.copyfile(Path(geometry.__file__), staging / "geometry.py")
+    write_shared(staging)
     return forms
+
+
+def write_shared(folder: Path) -> None:
+    """Write the modules that training and `predict.py` share, so that they import each other from this folder."""
+    for file in SHARED:
+        text = file.read_text(encoding="utf-8").replace("from search.data.", "from ")
+        (folder / file.name).write_text(text, encoding="utf-8")
 
 
 def _title(origin: Origin) -> str:

@@ -20,10 +20,11 @@ from torch import nn
 
 from search.config.errors import UserError
 from search.config.units import counted, show_bytes
-from search.data.geometry import from_grid, grid_difference, load_nifti, mask_from_logits
+from search.data.geometry import from_grid, mask_from_logits
 from search.data.labelling import Labelling
+from search.data.layouts import Case
 from search.data.prepare import Prepared, open_case, open_truth
-from search.data.read import Case
+from search.data.volume_files import grid_difference, load_nifti, read_values, suffix_of
 from search.export.pt2 import TOLERANCE
 from search.training.validation import case_dice, window_logits, without_ignored
 from search.trials.records import CaseDice, Job
@@ -212,8 +213,8 @@ def _predicted(
     found = []
     for number, case in enumerate(cases):
         image, values = load_nifti(masks / f"case{number}.nii.gz")
-        original = load_nifti(Path(case.images[0]))[0]
-        moved = grid_difference(original.shape[:3], original.affine, values.shape, image.affine)
+        original, affine, _ = read_values(Path(case.images[0]))
+        moved = grid_difference(original.shape[:3], affine, values.shape, image.affine)
         if moved:
             raise failed(form, f"the mask {moved}")
         found.append((values, np.load(logits / f"case{number}.npy")))
@@ -224,8 +225,8 @@ def link_case(case: Case, name: str, scratch: Path) -> Path:
     """Link a case's files into a folder under `name` (nnU-Net names for several channels); return the first link."""
     links = []
     for number, file in enumerate(case.images):
-        suffix = ".nii.gz" if file.endswith(".gz") else ".nii"
-        links.append(scratch / f"{name}{f'_{number:04d}' if len(case.images) > 1 else ''}{suffix}")
+        channel = f"_{number:04d}" if len(case.images) > 1 else ""
+        links.append(scratch / f"{name}{channel}{suffix_of(file)}")
         os.symlink(os.path.abspath(file), links[-1])
     return links[0]
 

@@ -20,6 +20,7 @@ from search.data.geometry import choose_axes
 from search.data.parallel import Progress
 from search.data.prepare import Prepared, prepare
 from search.data.read import DataError, Dataset
+from search.runner.fit import fold_problems, network_shapes, patch_problems, size_problems
 from search.storage import kept_values
 from search.storage.database import database_url
 from search.storage.identity import CONTENT, plain, refuse_changes
@@ -120,15 +121,31 @@ def make_plan(loaded: LoadedStudy, *, runs: Path, progress: Progress | None = No
     if loaded.data_folder is None:
         raise ValueError("a plan needs a study that was loaded with its data")
     try:
-        dataset, facts = check_folder(loaded.data_folder, group=data.group, cache_dir=runs / "cache", progress=progress)
+        dataset, facts = check_folder(
+            loaded.data_folder,
+            group=data.group,
+            affine_tolerance=data.affine_tolerance,
+            cache_dir=runs / "cache",
+            progress=progress,
+        )
         folds = _folds(loaded, facts)
     except DataError as error:
         raise UserError(error.problems) from None
     if data.fold >= len(folds):
         raise UserError([f"data.fold: there is no fold {data.fold}; the folds are numbered from 0 to {len(folds) - 1}"])
+    if not isinstance(data.normalisation, str) and len(data.normalisation) != len(dataset.channels):
+        channels = ", ".join(dataset.channels)
+        raise UserError([f"data.normalisation: lists {len(data.normalisation)} rules, the channels are: {channels}"])
     axes = choose_axes(facts.spacing_median)
     spacing = data.spacing if data.spacing != "median" else _pick(facts.spacing_median, axes)
+    shapes = network_shapes(facts, axes, spacing)
+    problems = fold_problems(facts, folds[data.fold], dataset.labelling, number=data.fold)
+    problems += size_problems(facts, shapes, channels=len(dataset.channels), cache=runs / "cache")
     patch = loaded.study.training.patch
+    if patch != "auto":
+        problems += patch_problems(patch, shapes)
+    if problems:
+        raise UserError(problems)
     if patch == "auto":
         patch = auto_patch(_pick(facts.shape_median, axes), _pick(facts.spacing_median, axes), target_mm=spacing)
     context = Context(patch, spacing, len(dataset.channels), dataset.labelling.outputs)
@@ -156,7 +173,7 @@ def prepared_data(plan: Plan, *, progress: Progress | None = None) -> Prepared:
         plan.dataset,
         plan.facts,
         spacing=plan.study.data.spacing,
-        normalisation="auto" if rule == "auto" else (rule,) * plan.context.in_channels,
+        normalisation=(rule,) * plan.context.in_channels if isinstance(rule, str) and rule != "auto" else rule,
         cache_dir=plan.cache,
         progress=progress,
     )

@@ -35,6 +35,7 @@ try:
     import forms  # type: ignore[import-not-found]  # files of this folder
     import geometry  # type: ignore[import-not-found]
     import numpy as np
+    import volume_files  # type: ignore[import-not-found]
     import volumes  # type: ignore[import-not-found]
     import windows  # type: ignore[import-not-found]
 except ModuleNotFoundError as missing:
@@ -99,7 +100,7 @@ def plan(options: argparse.Namespace, *, channels: int) -> tuple[list[Task], lis
     if options.channel:
         if len(options.inputs) != 1:
             raise ValueError("--channel: give exactly one input image with --channel")
-        case = volumes.Case(volumes.stem_of(options.inputs[0]), (options.inputs[0], *options.channel))
+        case = volumes.Case(volume_files.stem_of(options.inputs[0]), (options.inputs[0], *options.channel))
         cases, left = [case], []
     else:
         cases, left = volumes.find_cases(options.inputs, channels=channels)
@@ -152,10 +153,10 @@ def segment(task: Task, network: Any, settings: dict[str, Any], options: argpars
     ended = time.perf_counter()
     mask = geometry.turn_back(labels, grid)
     named = list(zip(settings["label_values"], settings["labels"], strict=True))
-    geometry.write_mask(task.mask, np.array(settings["label_values"], dtype=np.uint16)[mask], volume, named)
+    volume_files.write_mask(task.mask, np.array(settings["label_values"], dtype=np.uint16)[mask], volume, named)
     if probabilities is not None:
         parts = np.stack([geometry.turn_back(part, grid) for part in probabilities], axis=-1)
-        geometry.save_like(task.probabilities, parts, volume)
+        volume_files.save_like(task.probabilities, parts, volume)
     if task.logits and logits is not None:
         _save_array(task.logits, logits)
     sizes = np.bincount(mask.ravel(), minlength=len(named))[1:]

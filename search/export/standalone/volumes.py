@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import geometry  # type: ignore[import-not-found]  # a file of this folder
 import nibabel
 import numpy as np
+import volume_files  # type: ignore[import-not-found]  # a file of this folder
 
-NIFTI = (".nii.gz", ".nii")
-ITK = (".mha", ".mhd", ".nrrd", ".nhdr")
 CHANNEL = re.compile(r"(.+)_(\d{4})")
 DICOM_TAG = b"DICM"  # after a preamble of 128 bytes
 SPACING_TOLERANCE = 0.1  # allowed deviation of a slice distance, relative to the mean distance
@@ -24,16 +22,6 @@ class Case:
 
     name: str
     files: tuple[Path, ...]
-
-
-def suffix_of(path: Path) -> str:
-    """Return a file's volume suffix, or an empty string."""
-    return next((suffix for suffix in (*NIFTI, *ITK) if path.name.lower().endswith(suffix)), "")
-
-
-def stem_of(path: Path) -> str:
-    """Return a file's name without its volume suffix."""
-    return path.name[: len(path.name) - len(suffix_of(path))]
 
 
 def find_cases(inputs: list[Path], *, channels: int) -> tuple[list[Case], list[str]]:
@@ -49,7 +37,7 @@ def find_cases(inputs: list[Path], *, channels: int) -> tuple[list[Case], list[s
         if path.is_dir() and not is_series(path):
             volumes = _volumes(path)
             if not volumes:
-                raise ValueError(f"{path}: contains no volumes ({', '.join((*NIFTI, *ITK))}, or DICOM series)")
+                raise ValueError(f"{path}: contains no volumes ({', '.join(volume_files.SUFFIXES)}, or DICOM series)")
             found, others = _grouped(volumes, channels)
         else:
             found, others = _one(path, channels)
@@ -60,7 +48,11 @@ def find_cases(inputs: list[Path], *, channels: int) -> tuple[list[Case], list[s
 
 def _volumes(folder: Path) -> list[Path]:
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    return [each for each in entries if (each.is_file() and suffix_of(each)) or (each.is_dir() and is_series(each))]
+    return [
+        each
+        for each in entries
+        if (each.is_file() and volume_files.suffix_of(each)) or (each.is_dir() and is_series(each))
+    ]
 
 
 def _grouped(volumes: list[Path], channels: int) -> tuple[list[Case], list[str]]:
@@ -69,21 +61,21 @@ def _grouped(volumes: list[Path], channels: int) -> tuple[list[Case], list[str]]
     left: list[str] = []
     groups: dict[str, list[tuple[int, Path]]] = {}
     for path in volumes:
-        match = CHANNEL.fullmatch(stem_of(path))
+        match = CHANNEL.fullmatch(volume_files.stem_of(path))
         held = None if channels == 1 else channels_in(path)
         if match and (channels == 1 or held != channels):
             groups.setdefault(match[1], []).append((int(match[2]), path))
         elif held == 1:
             left.append(f"{path}: has 1 channel and no name like CASE_0000, but the network takes {channels}; left out")
         else:
-            cases.append(Case(stem_of(path), (path,)))
+            cases.append(Case(volume_files.stem_of(path), (path,)))
     for name, numbered in groups.items():
         numbers = sorted(number for number, _ in numbered)
         files = tuple(path for _, path in sorted(numbered))
         if numbers == list(range(channels)):
             cases.append(Case(name, files))
         elif channels == 1:  # four digits that number patients
-            cases += [Case(stem_of(path), (path,)) for path in files]
+            cases += [Case(volume_files.stem_of(path), (path,)) for path in files]
         else:
             left.append(_wrong_channels(files[0].parent / name, numbers, channels))
     return sorted(cases, key=lambda case: case.name), left
@@ -96,16 +88,20 @@ def _wrong_channels(case: Path, numbers: list[int], channels: int) -> str:
 
 def _one(path: Path, channels: int) -> tuple[list[Case], list[str]]:
     """Return the case of one file, with its further channels by nnU-Net's names."""
-    suffix, stem = path.name[len(stem_of(path)) :], stem_of(path)
+    suffix, stem = path.name[len(volume_files.stem_of(path)) :], volume_files.stem_of(path)
     if not path.exists() and path.with_name(f"{stem}_0000{suffix}").exists():
         path, stem = path.with_name(f"{stem}_0000{suffix}"), f"{stem}_0000"
     name = stem.removesuffix("_0000")
     if channels == 1 or name == stem or channels_in(path) == channels:
         return [Case(name if channels == 1 else stem, (path,))], []
     siblings = [
-        each for each in _volumes(path.parent) if (match := CHANNEL.fullmatch(stem_of(each))) and match[1] == name
+        each
+        for each in _volumes(path.parent)
+        if (match := CHANNEL.fullmatch(volume_files.stem_of(each))) and match[1] == name
     ]
-    return _grouped([each for each in siblings if suffix_of(each) == suffix_of(path)], channels)
+    return _grouped(
+        [each for each in siblings if volume_files.suffix_of(each) == volume_files.suffix_of(path)], channels
+    )
 
 
 def channels_in(path: Path) -> int | None:
@@ -113,8 +109,8 @@ def channels_in(path: Path) -> int | None:
     try:
         if path.is_dir():
             return 1
-        if suffix_of(path) in NIFTI:
-            shape = nibabel.load(path).shape
+        if volume_files.suffix_of(path).lower() in volume_files.NIFTI:
+            shape = nibabel.load(path).shape  # (X, Y, Z), (X, Y, Z, C) or (X, Y, Z, 1, C)
             return int(shape[-1]) if len(shape) > 3 else 1
         import SimpleITK
 
@@ -132,14 +128,14 @@ def is_series(folder: Path) -> bool:
 
 
 def _is_dicom(path: Path) -> bool:
-    if suffix_of(path):
+    if volume_files.suffix_of(path):
         return False
     with path.open("rb") as file:
         return path.suffix.lower() == ".dcm" or file.read(132)[128:] == DICOM_TAG
 
 
 def read_case(case: Case, channels: list[str]) -> Any:
-    """Return a case as geometry's Volume with these channels. Raises ValueError with the file and the reason."""
+    """Return a case as a volume_files.Volume with these channels. Raises ValueError with the file and the reason."""
     volume = _read(case)
     if (count := len(volume.data)) != len(channels):
         found = f"{count} channel{'' if count == 1 else 's'}"
@@ -149,47 +145,19 @@ def read_case(case: Case, channels: list[str]) -> Any:
 
 
 def _read(case: Case) -> Any:
-    if all(suffix_of(file) in NIFTI for file in case.files):
-        return geometry.read_volume(case.files)
-    parts = [_read_other(file) for file in case.files]
-    whole = parts[0]
-    for file, part in zip(case.files[1:], parts[1:], strict=True):
-        difference = geometry.grid_difference(whole.data.shape[1:], whole.affine, part.data.shape[1:], part.affine)
-        if difference:
-            raise ValueError(f"{file}: {difference}, unlike {case.files[0].name}")
-    data = np.concatenate([part.data for part in parts])
-    return geometry.Volume(data, whole.affine, whole.header, whole.name)
-
-
-def _read_other(path: Path) -> Any:
-    if not path.exists():
-        raise ValueError(f"{path}: no such file")
+    if len(case.files) != 1 or not case.files[0].is_dir():
+        return volume_files.read_volume(case.files)
+    folder = case.files[0]
     try:
-        if path.is_dir():
-            return _read_dicom(path)
-        if suffix_of(path) in ITK:
-            return _read_itk(path)
-        return geometry.read_volume(path)
+        return _read_dicom(folder)
     except ModuleNotFoundError as error:
-        raise ValueError(f"{path}: needs the package {error.name}: pip install {error.name}") from error
+        raise ValueError(f"{folder}: needs the package {error.name}: pip install {error.name}") from error
     except ValueError:
         raise
-    except Exception as error:  # the readers have no common error class for a damaged file
-        raise ValueError(f"{path}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())})") from error
-
-
-def _read_itk(path: Path) -> Any:
-    import SimpleITK
-
-    image: Any = SimpleITK.ReadImage(str(path))
-    if image.GetDimension() != 3:
-        raise ValueError(f"{path}: has {image.GetDimension()} axes, but a volume has 3")
-    values = SimpleITK.GetArrayFromImage(image)  # (Z, Y, X) or (Z, Y, X, C)
-    data = (values[None] if values.ndim == 3 else np.moveaxis(values, 3, 0)).transpose(0, 3, 2, 1)
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
-    affine[:3, 3] = image.GetOrigin()
-    return _volume(data, affine, path)
+    except Exception as error:  # pydicom has no common error class for a damaged file
+        raise ValueError(
+            f"{folder}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())})"
+        ) from error
 
 
 def _read_dicom(folder: Path) -> Any:
@@ -215,14 +183,6 @@ def _read_dicom(folder: Path) -> Any:
     between_rows, between_columns = (float(value) for value in slices[0].PixelSpacing)
     affine[:3, :3] = np.stack([across * between_columns, down * between_rows, step], axis=1)
     affine[:3, 3] = positions[0]
-    return _volume(np.stack(rows, axis=-1).transpose(1, 0, 2)[None], affine, folder)
-
-
-def _volume(data: np.ndarray[Any, Any], affine: np.ndarray[Any, Any], path: Path) -> Any:
-    """Return data (C, X, Y, Z) with an affine to LPS mm as a Volume with an affine to RAS mm."""
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-    if data.size == 0 or not np.isfinite(data).all():
-        raise ValueError(f"{path}: is empty, or contains NaN or infinite values")
-    header = nibabel.Nifti1Image(np.zeros(data.shape[1:], dtype=np.uint8), affine).header
-    header.set_xyzt_units("mm")
-    return geometry.Volume(np.ascontiguousarray(data, dtype=np.float32), affine, header, str(path))
+    affine = volume_files.LPS_TO_RAS @ affine
+    data = np.stack(rows, axis=-1).transpose(1, 0, 2)[None]
+    return volume_files.volume_of(data, affine, volume_files.nifti_header(data.shape[1:], affine), folder)

@@ -14,6 +14,7 @@ from monai.transforms import Transform
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import geometry  # type: ignore[import-not-found]  # noqa: E402  # a file of this folder
 import numpy as np  # noqa: E402
+import volume_files  # type: ignore[import-not-found]  # noqa: E402
 import volumes  # type: ignore[import-not-found]  # noqa: E402
 
 
@@ -81,7 +82,7 @@ class WriteMask(Transform):  # type: ignore[misc]
         values = np.array(self.settings["label_values"], dtype=np.uint16)
         path = self.folder / f"{data['case'].name}.nii.gz"
         named = list(zip(self.settings["label_values"], self.settings["labels"], strict=True))
-        geometry.write_mask(path, values[classes], data["volume"], named)
+        volume_files.write_mask(path, values[classes], data["volume"], named)
         return {**data, "mask": path}
 
 

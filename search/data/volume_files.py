@@ -1,0 +1,253 @@
+"""Read volumes from NIfTI, MetaImage and NRRD files, and write masks as NIfTI.
+
+Training and deployment share this implementation, see `geometry.py`: it imports nothing from voxnas. MetaImage and
+NRRD files need SimpleITK, which is imported only for them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from nibabel.affines import voxel_sizes
+from numpy.typing import NDArray
+
+NIFTI = (".nii.gz", ".nii")
+ITK = (".mha", ".mhd", ".nrrd", ".nhdr")
+SUFFIXES = (*NIFTI, *ITK)
+AFFINE_TOLERANCE = 0.1  # as a fraction of the smallest voxel size, at every corner of the volume
+# Header fields that define voxel positions; a mask takes no others (text, intent, display range) from its volume
+POSITION_FIELDS = (
+    "qform_code sform_code quatern_b quatern_c quatern_d qoffset_x qoffset_y qoffset_z srow_x srow_y srow_z xyzt_units"
+)
+VOXEL_SIZES_MM = (1e-6, 1e6)  # what counts as a voxel size
+DEFLATE_LIMIT = 1_100  # no gzip file expands by a larger factor
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def suffix_of(path: str | os.PathLike[str]) -> str:
+    """Return a file's volume suffix as written, or an empty string."""
+    name = Path(path).name
+    found = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), "")
+    return name[len(name) - len(found) :]
+
+
+def stem_of(path: str | os.PathLike[str]) -> str:
+    """Return a file's name without folder and volume suffix."""
+    return Path(path).name.removesuffix(suffix_of(path))
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A volume as stored on disk: float32 (C, X, Y, Z), affine from voxel to RAS mm, NIfTI header, file name."""
+
+    data: NDArray[np.float32]
+    affine: NDArray[np.float64]
+    header: Any
+    name: str
+
+
+def read_volume(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, tolerance: float = AFFINE_TOLERANCE
+) -> Volume:
+    """Read one file with all channels, or several files with one channel each.
+
+    A NIfTI file is (X, Y, Z), (X, Y, Z, C), or a vector image (X, Y, Z, 1, C), as ITK writes it. `tolerance` is
+    that of `grid_difference`. Raises ValueError, naming the file, if a file is missing, unreadable, empty, of another
+    number of axes, not finite, without a usable affine, or not on the grid of the first file.
+    """
+    files = [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]
+    parts: list[Volume] = []
+    for file in files:
+        values, affine, header = read_values(file)
+        data = _channels_first(values, file)
+        if len(files) > 1 and len(data) != 1:
+            raise ValueError(
+                f"{file}: contains {len(data)} channels, but must contain one, as each channel has its own file"
+            )
+        parts.append(volume_of(data, affine, header, file))
+        first = parts[0]
+        difference = grid_difference(first.data.shape[1:], first.affine, data.shape[1:], affine, tolerance=tolerance)
+        if difference:
+            raise ValueError(f"{file}: {difference}, unlike {files[0].name}")
+    if not files:
+        raise ValueError("no files given")
+    if len(parts) == 1:
+        return parts[0]
+    return Volume(np.concatenate([part.data for part in parts]), parts[0].affine, parts[0].header, parts[0].name)
+
+
+def volume_of(data: NDArray[Any], affine: NDArray[np.float64], header: Any, file: Path) -> Volume:
+    """Return data (C, X, Y, Z) as a Volume. Raises ValueError where values are not finite."""
+    with np.errstate(over="ignore"):
+        data = np.ascontiguousarray(data, dtype=np.float32)
+    if broken := int(np.count_nonzero(~np.isfinite(data))):
+        raise ValueError(f"{file}: contains NaN or infinite values ({broken} of {data.size} voxels)")
+    return Volume(data, affine, header, str(file))
+
+
+def read_values(file: Path) -> tuple[NDArray[Any], NDArray[np.float64], Any]:
+    """Return a file's values as stored, (X, Y, Z) with further axes as in the file, its affine and a NIfTI header.
+
+    Values are scaled as the header says; the affine maps voxels to RAS mm. Raises ValueError with the file and the
+    problem.
+    """
+    if suffix_of(file).lower() in ITK:
+        return _read_itk(file)
+    image, values = load_nifti(file)
+    return values, np.asarray(image.affine, dtype=np.float64), image.header
+
+
+def load_nifti(file: Path) -> tuple[Any, NDArray[Any]]:
+    """Return a NIfTI image and its scaled values; raises ValueError with the file and the problem."""
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file")
+    try:
+        image: Any = nibabel.load(file)
+        _refuse_impossible_size(image, file)
+        values = np.asarray(image.dataobj)
+    except Exception as error:  # nibabel, gzip and zlib have no common error class for damaged files
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file}: cannot be read ({type(error).__name__}: {reason})") from error
+    if not isinstance(image, nibabel.Nifti1Pair):
+        raise ValueError(f"{file}: is not a NIfTI file but {type(image).__name__}")
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"{file}: contains values of type {values.dtype}, which are neither intensities nor labels")
+    if values.size == 0:
+        raise ValueError(f"{file}: is empty, its shape is {values.shape}")
+    _refuse_affine(np.asarray(image.affine, dtype=np.float64), file)
+    return image, values
+
+
+def _refuse_impossible_size(image: Any, file: Path) -> None:
+    """Raise ValueError if a file is too small for the shape in its header, before memory is allocated for it."""
+    claimed = math.prod(image.shape) * image.get_data_dtype().itemsize
+    held = file.stat().st_size * (DEFLATE_LIMIT if file.name.endswith(".gz") else 1)
+    if isinstance(image, nibabel.Nifti1Image) and claimed > held:
+        raise ValueError(f"the header states shape {image.shape}, but the file has only {file.stat().st_size:,} bytes")
+
+
+def _refuse_affine(affine: NDArray[np.float64], file: Path) -> None:
+    low, high = VOXEL_SIZES_MM
+    with np.errstate(all="ignore"):
+        sizes = voxel_sizes(affine)
+    if not np.isfinite(affine).all() or not ((sizes >= low) & (sizes <= high)).all():
+        shown = ", ".join(f"{size:.3g}" for size in sizes)
+        raise ValueError(f"{file}: has voxels of {shown} mm, but a size must be between {low:g} and {high:g} mm")
+    if not abs(np.linalg.det(affine)) > 1e-6 * sizes.prod():
+        raise ValueError(f"{file}: has a degenerate affine: {affine.tolist()}")
+
+
+def _channels_first(values: NDArray[Any], file: Path) -> NDArray[Any]:
+    """Return the values of an image as (C, X, Y, Z)."""
+    if values.ndim == 5 and values.shape[3] == 1:
+        values = values[:, :, :, 0]
+    if values.ndim not in (3, 4):
+        raise ValueError(f"{file}: has shape {values.shape}, but a volume must have 3 axes (4 with channels)")
+    return np.moveaxis(values[..., None] if values.ndim == 3 else values, 3, 0)
+
+
+def _read_itk(file: Path) -> tuple[NDArray[Any], NDArray[np.float64], Any]:
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file")
+    try:
+        import SimpleITK
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{file}: needs the package SimpleITK: pip install SimpleITK") from error
+    try:
+        image: Any = SimpleITK.ReadImage(str(file))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file}: cannot be read ({type(error).__name__}: {reason})") from error
+    if image.GetDimension() != 3:
+        raise ValueError(f"{file}: has {image.GetDimension()} axes, but a volume has 3")
+    values = SimpleITK.GetArrayFromImage(image)  # (Z, Y, X) or (Z, Y, X, C)
+    if values.size == 0:
+        raise ValueError(f"{file}: is empty, its shape is {values.shape}")
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
+    affine[:3, 3] = image.GetOrigin()
+    affine = LPS_TO_RAS @ affine
+    _refuse_affine(affine, file)
+    values = values.transpose(2, 1, 0, *range(3, values.ndim))
+    return values, affine, nifti_header(values.shape[:3], affine)
+
+
+def nifti_header(shape: Sequence[int], affine: NDArray[np.float64]) -> Any:
+    """Return a NIfTI header in mm for a volume (X, Y, Z) that was not read from NIfTI."""
+    header = nibabel.Nifti1Image(np.zeros(shape, dtype=np.uint8), affine).header
+    header.set_xyzt_units("mm")
+    return header
+
+
+def grid_difference(
+    shape: Sequence[int],
+    affine: NDArray[Any],
+    other_shape: Sequence[int],
+    other_affine: NDArray[Any],
+    *,
+    tolerance: float = AFFINE_TOLERANCE,
+) -> str:
+    """Describe how another grid differs from the first ("has shape ..."), or return an empty string.
+
+    Affines are equal if no corner moves by more than `tolerance` times the smallest voxel size.
+    """
+    if tuple(shape) != tuple(other_shape):
+        return f"has shape {tuple(other_shape)} instead of {tuple(shape)}"
+    corners = np.stack(np.meshgrid(*[(0, size - 1) for size in shape], [1], indexing="ij"), -1).reshape(-1, 4)
+    moved_mm = float(np.linalg.norm(corners @ (other_affine - affine).T, axis=1).max())
+    allowed_mm = tolerance * float(voxel_sizes(affine).min())
+    if moved_mm > allowed_mm:
+        return f"has a different affine: corners are up to {moved_mm:.3g} mm apart (allowed: {allowed_mm:.3g} mm)"
+    return ""
+
+
+def write_mask(
+    path: str | os.PathLike[str], mask: NDArray[Any], volume: Volume, labels: Sequence[tuple[int, str]] = ()
+) -> None:
+    """Write a mask (X, Y, Z) as NIfTI on the grid of `volume`, with label names in a header extension.
+
+    The values are uint8, or uint16 where one of them is above 255.
+    """
+    if mask.shape != volume.data.shape[1:]:
+        raise ValueError(f"{path}: the mask has shape {mask.shape}, but its volume has {volume.data.shape[1:]}")
+    highest = max([int(mask.max()), *(value for value, _ in labels)])
+    save_like(path, np.asarray(mask, dtype=np.uint16 if highest > 255 else np.uint8), volume, labels)
+
+
+def save_like(
+    path: str | os.PathLike[str], values: NDArray[Any], volume: Volume, labels: Sequence[tuple[int, str]] = ()
+) -> None:
+    """Write values (X, Y, Z) or (X, Y, Z, K) as NIfTI on the grid of `volume`, atomically."""
+    path = Path(path)
+    suffix = next((suffix for suffix in NIFTI if path.name.endswith(suffix)), None)
+    if suffix is None:
+        raise ValueError(f"{path}: the file name must end in .nii.gz or .nii")
+    kind = nibabel.Nifti2Image if isinstance(volume.header, nibabel.Nifti2Header) else nibabel.Nifti1Image
+    header = kind.header_class()
+    header.set_data_dtype(values.dtype)
+    header.set_data_shape(values.shape)
+    header["pixdim"][:4] = volume.header["pixdim"][:4]
+    if not (header["pixdim"][1:4] > 0).all():
+        header["pixdim"][1:4] = voxel_sizes(volume.affine)
+    for field in POSITION_FIELDS.split():
+        header[field] = volume.header[field]
+    image = kind(values, volume.affine, header)
+    image.header.set_slope_inter(1, 0)
+    if labels:
+        image.header.set_intent("label")
+        named = json.dumps({"labels": {str(value): name for value, name in labels}})
+        image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", named.encode()))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
+    try:
+        nibabel.save(image, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
