@@ -45,10 +45,10 @@ def _normalise_groups(x: Tensor, weight: Tensor | None, bias: Tensor | None, gro
 
 
 class _NormaliseChannels(Function):
-    """Zero mean and unit variance for each channel of channels-last volumes, `apart` or together, on CUDA.
+    """Normalise each channel of channels-last volumes on CUDA, per volume (`apart`) or over the batch.
 
-    By the batch norm's kernel on planes (B, C, D * H, W): it is slow on channels-last volumes of five axes. The
-    result is no view, so that an activation in place costs nothing.
+    Uses the batch norm's kernel on planes (B, C, D * H, W), because it is slow on channels-last tensors with five axes.
+    The result is not a view, so a following in-place activation costs no memory.
     """
 
     @staticmethod
@@ -87,7 +87,7 @@ class _NormaliseChannels(Function):
 
 
 def _planes(x: Tensor, apart: bool) -> tuple[Tensor, ...]:
-    """Views of channels-last volumes (B, C, D, H, W) as planes (B, C, D * H, W), one of each volume if `apart`."""
+    """Return views of channels-last volumes (B, C, D, H, W) as (B, C, D * H, W), one per volume if `apart`."""
     planes = x.flatten(2, 3)
     return planes.split(1) if apart else (planes,)
 

@@ -32,7 +32,7 @@ class Place:
     @staticmethod
     @lru_cache
     def parse(text: str) -> Place:
-        """Read what `str` wrote. Raises ValueError for any other text."""
+        """Parse the text of `str(place)`. Raises ValueError for any other text."""
         for kind in KINDS:
             if text == str(Place(kind)):
                 return Place(kind)
@@ -43,7 +43,7 @@ class Place:
 
     @property
     def is_group(self) -> bool:
-        """Whether this is all places of a kind."""
+        """Whether this is the group of all places of a kind."""
         return self.level is None and self.kind != "bottleneck"
 
     @property
@@ -53,7 +53,7 @@ class Place:
 
     @property
     def is_down(self) -> bool:
-        """Whether the place lies on the encoder's side, the bottleneck included."""
+        """Whether the place is in the encoder or the bottleneck."""
         return self.kind in ("encoder", "bottleneck")
 
     def level_of(self, levels: int) -> int:
@@ -70,7 +70,7 @@ GROUPS = tuple(Place(kind) for kind in KINDS)
 
 
 def places(levels: int) -> tuple[Place, ...]:
-    """List the places of a U with `levels` resolutions, in the order in which data passes them."""
+    """List the places of a U with `levels` resolutions, in the order of the data flow."""
     up = range(levels - 2, -1, -1)
     return (
         *(Place("encoder", level) for level in range(levels - 1)),
@@ -98,7 +98,7 @@ class AxisName:
     @staticmethod
     @lru_cache(maxsize=10_000)
     def parse(text: str) -> AxisName:
-        """Read a name; a text that ends in no place of a U is a head as a whole, which no axis has."""
+        """Parse a name; if the part after `@` is not a place, the whole text becomes the head (which no axis has)."""
         head, at, place = text.partition("@")
         try:
             return AxisName(head, Place.parse(place)) if at else AxisName(head)
@@ -112,7 +112,7 @@ class AxisName:
 
     @property
     def block(self) -> str:
-        """The block whose option this is at a place; empty for any other axis."""
+        """The block that this is an option of; empty for any other axis."""
         return self.head.partition(".")[0] if self.place and not self.is_attention else ""
 
     @property
@@ -126,7 +126,7 @@ class AxisName:
         return AxisName(self.head, self.place.group if self.place else None)
 
     def covers(self, other: AxisName) -> bool:
-        """Tell whether the other axis is this one, or one of this group's."""
+        """Return whether the other axis is this one or belongs to this group."""
         return self in (other, other.group)
 
 
@@ -141,7 +141,7 @@ def option_at(block: str, option: str, place: Place) -> str:
 
 
 def by_place(values: Mapping[str, T]) -> dict[Place, dict[str, T]]:
-    """Return what is said of each place (or of a group), by head: `attention`, `csam.semantic`."""
+    """Group values by place (or group of places), then by head: `attention`, `csam.semantic`."""
     found: dict[Place, dict[str, T]] = {}
     for name, value in values.items():
         axis = AxisName.parse(name)
@@ -151,6 +151,6 @@ def by_place(values: Mapping[str, T]) -> dict[Place, dict[str, T]]:
 
 
 def options_of(block: str, held: Mapping[str, T]) -> dict[str, T]:
-    """Return the options of a block among what is said of a place."""
+    """Return the options of a block among the values of a place (see `by_place`)."""
     prefix = f"{block}."
     return {head.removeprefix(prefix): value for head, value in held.items() if head.startswith(prefix)}

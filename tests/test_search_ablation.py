@@ -237,7 +237,7 @@ def test_results_are_written_in_every_format(finished):
     text = paths["methods.txt"].read_text()
     for part in (
         "6 volumes",
-        "3 folds; folds 0 and 1 validated, 4 volumes in all",
+        "3 folds, numbered from 0; validation on folds 0 and 1 (4 volumes)",
         "seeds 0 and 1: 12 trainings",
         "Holm's method",
         "a linear mixed model",

@@ -155,7 +155,7 @@ def test_equal_networks_have_equal_fingerprints():
         (
             LARGE,
             {"attention@skip0": "joint", "joint.axes@skip0": "volume"},
-            r"joint at skip0 has 262144 tokens \(64x64x64\) that meet each other, over 32768",
+            r"joint at skip0 has 262144 tokens \(64x64x64\) in one attention, over 32768",
         ),
         (
             LARGE,

@@ -107,19 +107,22 @@ def test_a_worker_runs_the_text_that_travelled_whatever_lies_on_its_disk(tmp_pat
         (HEAD + "class A(nn.Module:\n", r"\./own\.py:4: SyntaxError"),
         (HEAD + "raise SystemExit(3)\n", r"\./own\.py:4: SystemExit: 3"),
         (SCALE + 'B = BlockSpec("isa", Scale)\n', r"defines a block 'isa', as does voxnas itself; rename one of them"),
-        (SCALE + 'B = BlockSpec("My.Block", Scale)\n', r"a block can't be called 'My\.Block': small letters"),
-        (SCALE + 'B = BlockSpec("none", Scale)\n', "a block can't be called 'none'"),
-        (SCALE + "B = BlockSpec(3, Scale)\n", "a block can't be called 3"),
+        (
+            SCALE + 'B = BlockSpec("My.Block", Scale)\n',
+            r"'My\.Block' is not a valid block name: use lower-case letters",
+        ),
+        (SCALE + 'B = BlockSpec("none", Scale)\n', "'none' is not a valid block name"),
+        (SCALE + "B = BlockSpec(3, Scale)\n", "3 is not a valid block name"),
         (SCALE + 'B = BlockSpec("own", print)\n', "block 'own' needs a subclass of nn.Module, not <built-in"),
         (SCALE + 'B = BlockSpec("own", "torch.nn:Nothing")\n', "'torch.nn:Nothing' can't be imported"),
-        (SCALE + 'B = BlockSpec("own", Scale, options=["a"])\n', "options of block 'own' are Options, not 'a'"),
+        (SCALE + 'B = BlockSpec("own", Scale, options=["a"])\n', "block 'own': each option must be an Option, not 'a'"),
         (SCALE + 'B = BlockSpec("own", Scale, macs=7)\n', "block 'own': macs must be a function, not 7"),
         (SCALE + 'B = BlockSpec("own", Scale, options=(Option("a", (), "x"),))\n', "option 'a' has no choices"),
         (
             SCALE + 'B = BlockSpec("own", Scale, options=(Option("a", (1,), "x", (("b", (2,)),)),))\n',
             r"option 'a' depends on b=\[2\], which no earlier option offers",
         ),
-        (SCALE + 'B = BlockSpec("own", Scale, repeated="n")\n', "no option is called 'n', as `repeated` says"),
+        (SCALE + 'B = BlockSpec("own", Scale, repeated="n")\n', "`repeated` names 'n', which is not an option"),
         (
             SCALE.replace("x * self.weight", "(x * self.weight)[:, :, ::2]") + 'B = BlockSpec("own", Scale)\n',
             r"must keep the shape \(2, 16, 3, 6, 5\), but returns \(2, 16, 2, 6, 5\)",
@@ -199,5 +202,5 @@ def test_a_package_that_fails_to_import_is_named(package):
 def test_every_spec_describes_itself():
     for spec in BUILT_IN:
         assert spec.label and spec.source and spec.load() and spec.citation.startswith(spec.label)
-    assert BlockSpec("own", "torch.nn:Identity").citation == "own: no source named"
+    assert BlockSpec("own", "torch.nn:Identity").citation == "own: no source given"
     assert Option("a", (1,), "x").limits is None

@@ -258,7 +258,7 @@ def test_no_gradient_reaches_a_cascades_first_networks_through_the_second():
     [
         ("meunet_cascade", {"cascade_first": ()}, {}, "a cascade needs at least one first network"),
         ("meunet", {"downsampling": "strided"}, {}, "two-patch training pools the features of its first level"),
-        ("unetrpp_synapse", {"epa_heads": 3}, {}, "epa at encoder1 has 8 channels, which its 3 heads don't divide"),
+        ("unetrpp_synapse", {"epa_heads": 3}, {}, "epa at encoder1 has 8 channels, not a multiple of its 3 heads"),
         ("unetrpp_synapse", {"epa_projection": 65}, {}, "has 16 tokens .2x2x4., too few to project to 65"),
         ("csam_unet", {"channels": (8, 16, 16, 16, 16)}, {}, "csam at skip0 has 8 channels"),
     ],

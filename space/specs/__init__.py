@@ -1,4 +1,4 @@
-"""One spec for each attention block, the papers' and a user's own."""
+"""Attention blocks as specs: the papers' and plug-ins."""
 
 from space.specs.spec import BlockSpec, FormulaCost, Option, Site
 

@@ -9,7 +9,7 @@ from typing import Any
 from space.pooling import Triple
 from space.specs.spec import BlockSpec, FormulaCost, Option, Options, Site
 
-REDUCTION = 16  # of the semantic gate; below as many channels its hidden layer would be empty
+REDUCTION = 16  # of the semantic gate; with fewer channels its hidden layer would be empty
 EXPANSION = 4  # of the slice gate
 RANK = 5  # of the slice gate's covariance
 KERNEL = 7 * 7  # of the positional gate, over two maps
@@ -23,12 +23,12 @@ def _why_not(options: Options, site: Site) -> str | None:
 
 
 def _settle(options: Options, size: Triple) -> Options | None:
-    """Write nothing where no gate is left: that is the identity."""
+    """Omit a block without any gate, which is the identity."""
     return options if any(options.get(gate, True) for gate in GATES) else None
 
 
 def csam_macs(block: Any, shape: Sequence[int]) -> int:
-    """Count the gates' perceptrons on two descriptors each, and the 7x7 convolution of two maps."""
+    """Count the gates' perceptrons on two descriptors each, and the 7x7 convolution over two maps."""
     batch, channels, _, height, width = shape
     macs = 0
     if block.semantic_att is not None:
@@ -38,7 +38,7 @@ def csam_macs(block: Any, shape: Sequence[int]) -> int:
     if block.slice_att is not None:
         slices, rank = block.slice_att.slices, block.slice_att.rank
         macs += 2 * 2 * slices * block.slice_att.linear[0].out_features
-        if block.slice_att.uncertainty:  # mean, diagonal and factors, then the factors' product with the draw
+        if block.slice_att.uncertainty:  # mean, diagonal and factors, then the factors' product with the sample
             macs += (2 + rank) * slices**2 + rank * slices
     return int(batch * macs)
 
@@ -71,7 +71,12 @@ CSAM = BlockSpec(
         Option("semantic", (True, False), "the gate over channels"),
         Option("positional", (True, False), "the gate over the plane"),
         Option("slice", (True, False), "the gate over slices"),
-        Option("uncertainty", (False, True), "the slice gate drawn from a learnt normal", when=(("slice", (True,)),)),
+        Option(
+            "uncertainty",
+            (False, True),
+            "sample the slice gate from a learned normal distribution",
+            when=(("slice", (True,)),),
+        ),
     ),
     source='Hung et al., "CSAM: A 2.5D Cross-Slice Attention Module", WACV 2024',
     licence="MIT",

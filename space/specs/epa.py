@@ -9,7 +9,7 @@ from typing import Any
 from space.pooling import Triple
 from space.specs.spec import BlockSpec, Conditions, Option, Options, Site, show_size
 
-MAX_PROJECTED = 131_072  # tokens, each with weights of its own (the largest published grid has 73,728)
+MAX_PROJECTED = 131_072  # tokens, each with its own weights (the largest published grid has 73,728)
 SPATIAL: Conditions = (("branches", ("both", "spatial")),)
 
 
@@ -17,10 +17,10 @@ def _why_not(options: Options, site: Site) -> str | None:
     channels, tokens, size = site.channels, prod(site.size), show_size(site.size)
     heads, projection = int(str(options["heads"])), int(str(options.get("projection", 0)))  # a channel branch has none
     if channels % heads:
-        return f"has {channels} channels, which its {heads} heads don't divide"
+        return f"has {channels} channels, not a multiple of its {heads} heads"
     joined = options.get("projections", "shared") != "raw" and options.get("branches", "both") == "both"
     if joined and channels % 2:
-        return f"has {channels} channels: it joins two halves of them"
+        return f"has {channels} channels, but needs an even number"
     if projection > tokens:
         return f"has {tokens} tokens ({size}), too few to project to {projection}"
     if tokens > MAX_PROJECTED:
@@ -29,19 +29,19 @@ def _why_not(options: Options, site: Site) -> str | None:
 
 
 def _settle(options: Options, size: Triple) -> Options:
-    """Write nothing of the spatial branch where the channel branch is alone."""
+    """Omit the options of the spatial branch if there is only the channel branch."""
     if options.get("branches") != "channel":
         return options
     settled = {name: value for name, value in options.items() if name not in ("projection", "order")}
     if settled.get("projections") == "separate":
-        settled["projections"] = "shared"  # there is none to share
+        settled["projections"] = "shared"  # there is only one projection
     return settled
 
 
 def epa_macs(block: Any, shape: Sequence[int]) -> int:
-    """Count the four maps, two token projections, four products of the two attentions, the output projections.
+    """Count the four linear maps, two token projections, four attention products, and the output projections.
 
-    `shape` is (B, N, C). A branch alone has three maps, and its own two products.
+    `shape` is (B, N, C). A single branch has three linear maps and two products.
     """
     batch, tokens, channels = shape
     each = block.qkvv.out_features * channels  # q, k, v, v
@@ -55,7 +55,7 @@ def epa_macs(block: Any, shape: Sequence[int]) -> int:
 
 
 def epa_block_macs(block: Any, shape: Sequence[int]) -> int:
-    """Count EPA on the voxels as tokens, then two 3x3x3 convolutions a residual unit and one of 1x1x1."""
+    """Count EPA with voxels as tokens, two 3x3x3 convolutions per residual unit, and one 1x1x1 convolution."""
     batch, channels, *grid = shape
     voxels = batch * prod(grid)
     units = 1 if next(block.conv52.parameters(), None) is None else 2
@@ -68,8 +68,8 @@ EPA = BlockSpec(
     module="blocks.epa:EPABlock",
     label="EPA",
     options=(
-        Option("branches", ("both", "spatial", "channel"), "both attentions, or one alone", unwritten="both"),
-        Option("blocks", (1, 2, 3), "how many, one after the other", limits=(1, 8)),
+        Option("branches", ("both", "spatial", "channel"), "both attentions or only one", unwritten="both"),
+        Option("blocks", (1, 2, 3), "number of blocks in sequence", limits=(1, 8)),
         Option(
             "projection", (64, 32, 16), "tokens that keys and values are projected to", when=SPATIAL, limits=(1, 4096)
         ),

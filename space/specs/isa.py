@@ -11,19 +11,19 @@ from space.specs.spec import BlockSpec, FormulaCost, Option, Options, Site
 
 
 def _settle(options: Options, size: Triple) -> Options | None:
-    """Write nothing at a single slice: it has no neighbours, and passes unchanged."""
+    """Omit the block at a single slice, which has no neighbours and passes unchanged."""
     return options if size[0] > 1 else None
 
 
 def _mask_slices(depth: int, *, shared: bool) -> int:
-    """Count the slices that masks are computed of: a slice's one mask, or one for each neighbour it has."""
+    """Count the masks over all slices: one per slice if shared, else one per slice and neighbour."""
     if not shared:
         return 2 * (depth - 1)
     return depth if depth > 1 else 0
 
 
 def isa_macs(block: Any, shape: Sequence[int]) -> int:
-    """Count a 1x1 convolution for each mask."""
+    """Count a 1x1 convolution per mask."""
     batch, channels, depth, height, width = shape
     return int(batch * _mask_slices(depth, shared=block.shared) * channels**2 * height * width)
 

@@ -9,7 +9,7 @@ from typing import Any
 from space.pooling import Triple
 from space.specs.spec import BlockSpec, Option, Options, Site, show_size
 
-MAX_ATTENDED = 32_768  # tokens that attend to each other; their products grow with the square
+MAX_ATTENDED = 32_768  # tokens in one attention, whose cost grows with the square
 
 
 def _why_not(options: Options, site: Site) -> str | None:
@@ -17,19 +17,19 @@ def _why_not(options: Options, site: Site) -> str | None:
         return None
     attended = prod(site.size) if options.get("axes", "plane") == "volume" else prod(site.size[1:])
     if attended > MAX_ATTENDED:
-        return f"has {attended} tokens ({show_size(site.size)}) that meet each other, over {MAX_ATTENDED}"
+        return f"has {attended} tokens ({show_size(site.size)}) in one attention, over {MAX_ATTENDED}"
     return None
 
 
 def _settle(options: Options, size: Triple) -> Options:
-    """Write no axes for a gate, which has none; at a single slice the plane is all there is of the volume."""
+    """Omit `axes` for a pointwise gate; at a single slice, plane and volume are the same."""
     if options.get("mode") == "pointwise":
         return {name: value for name, value in options.items() if name != "axes"}
     return options if size[0] > 1 else {**options, "axes": "plane"}
 
 
 def joint_macs(block: Any, shape: Sequence[int]) -> int:
-    """Count values, the gate's two layers, queries and keys, and the two products with the N x N matrix."""
+    """Count values, the gate's two layers, queries, keys, and the two products with the N x N matrix."""
     batch, channels, depth, height, width = shape
     groups = batch * depth if block.axes == "plane" else batch
     positions = prod(shape[2:]) * batch // groups
@@ -48,15 +48,15 @@ JOINT = BlockSpec(
     module="blocks.joint:JointAttention",
     label="Joint attention",
     options=(
-        Option("mode", ("joint", "pointwise", "self"), "gate and self-attention, or one of them"),
+        Option("mode", ("joint", "pointwise", "self"), "gate and self-attention, or only one"),
         Option(
             "axes",
             ("plane", "volume"),
-            "self-attention within a slice, or over all",
+            "self-attention within a slice or over the volume",
             when=(("mode", ("joint", "self")),),
         ),
     ),
-    source="Zhang, Dong, Li, ISBI 2022 (our reading of a closed paper)",
+    source="Zhang, Dong, Li, ISBI 2022 (our interpretation of the abstract; the paper is not open access)",
     why_not=_why_not,
     settle=_settle,
     macs=joint_macs,

@@ -41,7 +41,7 @@ def registered(specs: Sequence[BlockSpec]) -> Iterator[None]:
 
 
 def known_specs() -> tuple[BlockSpec, ...]:
-    """Return all specs, the papers' first."""
+    """Return all specs, the papers' blocks first."""
     return tuple(_known.values())
 
 

@@ -1,4 +1,4 @@
-"""BlockSpec: everything the product knows about one attention block, in one object."""
+"""BlockSpec: the complete description of one attention block."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 NONE = "none"
-RESERVED = (NONE, ATTENTION, "base", "code", "cascade")  # words that axes and entries use themselves
+RESERVED = (NONE, ATTENTION, "base", "code", "cascade")  # names of axes and entries
 Options = Mapping[str, Value]
 Conditions = tuple[tuple[str, tuple[Value, ...]], ...]
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where a block is built: channels and size (D, H, W) of the map that it receives, and its place in the U."""
+    """The site of a block: channels and size (D, H, W) of its input map, and its place in the U."""
 
     channels: int
     size: Triple
@@ -33,11 +33,11 @@ class Site:
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a block: its choices, the first being the default, and what it means.
+    """One option of a block: its choices (the first is the default) and its meaning.
 
-    `when` names the block's other options, and the values of theirs, under which this one exists. `limits` let a
-    study choose any number between them. A value equal to `unwritten` is left out of an architecture, so that an
-    option added later leaves older fingerprints as they are.
+    `when` lists the values of other options under which this option exists. With `limits`, a study can choose any
+    number between them. A value equal to `unwritten` is omitted from architectures, so that adding an option later
+    does not change existing fingerprints.
     """
 
     name: str
@@ -50,10 +50,10 @@ class Option:
 
 @dataclass(frozen=True)
 class FormulaCost:
-    """A block's costs by hand formula, per patch at batch 1, for tables of synthetic results.
+    """A block's costs by formula, per patch at batch 1, for synthetic tables.
 
-    `written` counts the values that its operators write, `kept` is the share of them kept for backward, `calls` the
-    operators that it runs.
+    `written` is the number of values that its operators write, `kept` the share of them kept for the backward pass,
+    `calls` the number of operators.
     """
 
     params: int
@@ -69,35 +69,38 @@ def no_objection(options: Options, site: Site) -> str | None:
 
 
 def as_chosen(options: Options, size: Triple) -> Options | None:
-    """Write the options as they were chosen."""
+    """Return the options unchanged."""
     return options
 
 
 def no_arguments(site: Site) -> Mapping[str, Any]:
-    """Pass nothing but channels and options to the constructor."""
+    """Return no additional constructor arguments."""
     return {}
 
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """One attention block: an `nn.Module` that maps (B, C, D, H, W) to the same shape, and what is known about it.
+    """An attention block: an `nn.Module` that keeps the shape (B, C, D, H, W), with its options, rules and costs.
 
-    Only a name and a module are needed:
+    Only a name and a module are required:
 
         BLOCK = BlockSpec("slice_se", SliceSE)
 
-    `module` is the class, or `package.module:Class` to load it late. It is built as `module(channels, **arguments,
-    **options)`, where `arguments(site)` returns what depends on the place, as `{"slices": site.size[0]}`.
+    `module` is the class, or `package.module:Class` to import it lazily. It is built as `module(channels, **arguments,
+    **options)`; `arguments(site)` returns the arguments that depend on the place, such as `{"slices": site.size[0]}`.
 
-    The functions say the rest: `why_not(options, site)` why the block can't be built there, as the end of a sentence
-    ("needs 16 channels or more, has 8"); `settle(options, size)` the options that reach the network at a map of this
-    size, None where the block does nothing there; `macs(module, shape)` the multiply-adds of a built block at an
-    input (B, C, D, H, W) (counted by torch where it is None); `formula(options, site)` its cost in synthetic tables.
-    `repeated` names the option that says how many blocks follow each other; `idle_parameters` have no gradient by
-    construction, as a bias that softmax cancels.
+    Optional functions:
 
-    `label`, `source` and `licence` are for people: model cards and tables. `code` says which code a plug-in is; it
-    is set where the plug-in is loaded.
+    * `why_not(options, site)` returns why the block can't be built at a site, as the end of a sentence ("needs 16
+      channels or more, has 8"), or None.
+    * `settle(options, size)` returns the options that have an effect at a map of this size; None if the block has none.
+    * `macs(module, shape)` returns the multiply-adds of a built block for an input (B, C, D, H, W); by default torch
+      counts them.
+    * `formula(options, site)` returns the block's costs in synthetic tables.
+
+    `repeated` names the option that sets the number of blocks in sequence. `idle_parameters` names parameters without a
+    gradient by construction, such as a bias that softmax cancels. `label`, `source` and `licence` appear in model cards
+    and tables. `code` is the digest of a plug-in's code, set when it is loaded.
     """
 
     name: str
@@ -118,8 +121,8 @@ class BlockSpec:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not NAME.fullmatch(self.name) or self.name in RESERVED:
             raise ValueError(
-                f"a block can't be called {self.name!r}: small letters, digits and '_', the first a letter; "
-                f"not {', '.join(RESERVED)}"
+                f"{self.name!r} is not a valid block name: use lower-case letters, digits and '_', starting with a "
+                f"letter, but none of {', '.join(RESERVED)}"
             )
         for name in ("why_not", "settle", "arguments", *(each for each in ("macs", "formula") if getattr(self, each))):
             if not callable(getattr(self, name)):
@@ -130,11 +133,11 @@ class BlockSpec:
         known: dict[str, Option] = {}
         for option in self.options:
             if not isinstance(option, Option):
-                raise ValueError(f"options of block {self.name!r} are Options, not {option!r}")
+                raise ValueError(f"block {self.name!r}: each option must be an Option, not {option!r}")
             if not option.name.isidentifier() or option.name in known:
-                raise ValueError(f"block {self.name!r}: option {option.name!r} is no name, or is there twice")
+                raise ValueError(f"block {self.name!r}: the option name {option.name!r} is invalid or duplicate")
             if not option.choices or len(set(option.choices)) < len(option.choices):
-                raise ValueError(f"block {self.name!r}: option {option.name!r} has no choices, or one of them twice")
+                raise ValueError(f"block {self.name!r}: option {option.name!r} has no choices or duplicate ones")
             for other, allowed in option.when:
                 if other not in known or not set(allowed) & set(known[other].choices):
                     raise ValueError(
@@ -143,19 +146,19 @@ class BlockSpec:
                     )
             known[option.name] = option
         if self.repeated and self.repeated not in known:
-            raise ValueError(f"block {self.name!r}: no option is called {self.repeated!r}, as `repeated` says")
+            raise ValueError(f"block {self.name!r}: `repeated` names {self.repeated!r}, which is not an option")
 
     def option(self, name: str) -> Option | None:
-        """Return the option of this name."""
+        """Return the option with this name; None if there is none."""
         return next((option for option in self.options if option.name == name), None)
 
     def written(self, options: Options, size: Triple) -> Options | None:
-        """Return the options that an architecture writes; None where the block does nothing at such a map."""
+        """Return the options that an architecture contains; None if the block has no effect at such a map."""
         settled = self.settle(options, size)
         if settled is None:
             return None
-        silent = {option.name: option.unwritten for option in self.options if option.unwritten is not None}
-        return {name: value for name, value in settled.items() if name not in silent or silent[name] != value}
+        omitted = {option.name: option.unwritten for option in self.options if option.unwritten is not None}
+        return {name: value for name, value in settled.items() if name not in omitted or omitted[name] != value}
 
     def load(self) -> type[nn.Module]:
         """Return the module's class; this imports torch."""
@@ -167,11 +170,11 @@ class BlockSpec:
 
     @property
     def citation(self) -> str:
-        """What a model card says of the block; of a plug-in's licence it speaks elsewhere."""
+        """The block's line in a model card; the licences of plug-ins are listed separately there."""
         licence = f" (released code: {self.licence})" if self.licence and not self.code else ""
-        return f"{self.label or self.name}: {self.source or 'no source named'}{licence}"
+        return f"{self.label or self.name}: {self.source or 'no source given'}{licence}"
 
 
 def show_size(size: Sequence[int]) -> str:
-    """Write a size for people: `4x8x8`."""
+    """Format a size: `4x8x8`."""
     return "x".join(str(length) for length in size)
