@@ -199,13 +199,13 @@ class Bad(nn.Module):
         ("unused", "gradients reach input and parameters", "unused has no gradient at 4x6x5"),
         ("dead", "gradients reach input and parameters", "the gradient of dead is zero, so it never learns"),
         ("detached", "gradients reach input and parameters", "no finite gradient reaches the input at 4x6x5"),
-        ("false gradient", "the gradient is the numerical one", "the gradient: differs by"),
-        ("batch", "volumes of a batch stay apart", "a volume alone and in a batch of 3: differs by"),
+        ("false gradient", "gradient matches finite differences", "the gradient: differs by"),
+        ("batch", "volumes of a batch are independent", "a single volume and the same in a batch of 3 differ by"),
         ("random", "eval is deterministic", "two runs in eval mode differ"),
         ("layout", "any memory layout", "channels last values: differs by"),
-        ("hidden state", "state dict goes round", "another block with the same state dict gives another output"),
+        ("hidden state", "state-dict round trip", "another block with the same state dict has a different output"),
         ("overflow", "trains in bfloat16", "no finite gradient of weight under autocast"),
-        ("memory", "memory is predicted", "its memory can't be predicted"),
+        ("memory", "memory matches the prediction", "its memory can't be predicted"),
         ("size in Python", "exports to .pt2", "the training patch size 4 x 6 x 5 only"),
     ],
 )
@@ -224,7 +224,7 @@ def test_results_say_with_which_options_a_check_failed():
     assert results["eval is deterministic"].detail == "with fault=random: two runs in eval mode differ"
     assert results["gradients reach input and parameters"].detail.startswith("with fault=dead: the gradient of dead")
     assert results["exports to .pt2"].result == "passed"  # at the first choices
-    assert results["memory is predicted"].detail.endswith("(3 sets of options)")
+    assert results["memory matches the prediction"].detail.endswith("(3 sets of options)")
 
 
 def test_each_choice_is_checked_once_and_what_cannot_be_built_is_left_out():

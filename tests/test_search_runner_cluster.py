@@ -136,8 +136,8 @@ def test_out_of_memory_is_retried_once_alone_and_is_then_over_budget(tmp_path, c
     assert [record.state for record in records] == ["trained", "over budget", "trained", "trained"]
     for record in records[:2]:
         (attempt,) = record.attempts
-        assert "out of memory: no more (6.0 GiB held); tried again alone" in attempt
-    assert records[1].measurement.reason == "alone on its device, out of memory: no more (6.0 GiB held)"
+        assert "out of memory: no more (6.0 GiB used); tried again alone" in attempt
+    assert records[1].measurement.reason == "alone on its device, out of memory: no more (6.0 GiB used)"
     assert records[1].measurement.measured_memory.reserved_bytes == 6 * 2**30
     assert records[1].measurement.costs.params > 0
 
@@ -298,11 +298,11 @@ def test_a_submitted_study_runs_on_the_head(tmp_path, monkeypatch):
         assert done.returncode == 0, done.stdout + done.stderr
         assert "tiny runs as raysubmit_" in done.stdout and "1 trial is done (1 trained)" in done.stdout
         nobody = subprocess.run([*command, "http://127.0.0.1:9", *where], capture_output=True, text=True)
-        assert nobody.returncode == 2 and "the head at http://127.0.0.1:9 did not take the study" in nobody.stderr
+        assert nobody.returncode == 2 and "the head at http://127.0.0.1:9 did not accept the study" in nobody.stderr
         relative = subprocess.run(
             [*command, "http://127.0.0.1:28265", "--runs", "runs"], capture_output=True, text=True
         )
-        assert relative.returncode == 2 and "name a folder that the cluster's machines share" in relative.stderr
+        assert relative.returncode == 2 and "use an absolute path that all machines share" in relative.stderr
     finally:
         stop_cluster(head)
     (record,) = read_records(f"sqlite:///{made.runs / 'tiny' / 'study.db'}", "tiny")

@@ -69,7 +69,7 @@ def test_a_cascade_trains_its_networks_one_after_the_other(driver, tmp_path):
     assert [phase_at(epoch, epochs=3, phases=3) for epoch in range(3)] == [(0, 0, 1), (1, 1, 2), (2, 2, 3)]
     short = evaluate(replace(job, training=replace(job.training, epochs=2)))
     assert short.state == "failed"
-    assert "a cascade of 3 networks needs as many epochs or more, not 2" in short.reason
+    assert "a cascade of 3 networks needs at least as many epochs, not 2" in short.reason
 
 
 @pytest.mark.parametrize("stages", SCHEMES)

@@ -296,6 +296,8 @@ def test_the_verb_checks_a_file_and_ends_with_1_where_a_check_fails(monkeypatch,
     text = (EXAMPLE / "slice_se.py").read_text()
     (tmp_path / "bad.py").write_text(text.replace("mean = x.mean(dim=(3, 4))", "mean = x.mean(dim=(0, 3, 4))[None]"))
     printed = call(monkeypatch, capsys, "check-block", tmp_path / "bad.py", code=1)
-    assert re.search(r"volumes of a batch stay apart\s+│ failed │ .*a volume alone and in a batch of 3", printed.out)
+    assert re.search(
+        r"volumes of a batch are independent\s+│ failed │ .*a single volume and the same in a batch of 3", printed.out
+    )
     printed = call(monkeypatch, capsys, "check-block", tmp_path / "gone.py", code=2)
     assert "voxnas: check-block: gone.py can't be read: No such file" in printed.err

@@ -27,7 +27,7 @@ def find_study(
 ) -> tuple[LoadedStudy, Path]:
     """Return a study and its runs folder; a run's study is the one that its database keeps, overrides included.
 
-    Raises UserError where there is none. The data need not be there.
+    Raises UserError if there is none. The data need not be there.
     """
     file = Path(named)
     if file.is_file():
@@ -49,7 +49,7 @@ def as_lines(overrides: Overrides) -> Sequence[str]:
 
 
 def _kept(folder: Path, data: Path | None, *, allow_code: bool) -> LoadedStudy:
-    """Read a run's study from its database; what may change between two runs comes from the file beside it."""
+    """Read a run's study from its database; keys that may change between runs come from the file in its folder."""
     loaded = load_study(folder / KEPT, data_root=data, need_data=False, allow_code=allow_code)
     name, written = folder.resolve().name, loaded.study
     kept = kept_study(database_url(written.storage, folder), name, storage=written.storage)
@@ -59,7 +59,7 @@ def _kept(folder: Path, data: Path | None, *, allow_code: bool) -> LoadedStudy:
 
 
 def _with_free_keys(kept: Study, written: Study) -> Study:
-    """Take over the keys that a database doesn't keep, since results don't depend on them."""
+    """Copy the keys that the database doesn't store, because results don't depend on them."""
     return replace(
         kept,
         data=replace(kept.data, path=written.data.path),

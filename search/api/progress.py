@@ -136,7 +136,7 @@ class RunView:
 
 @contextmanager
 def showing(view: View | None, *, name: str, trials: int) -> Iterator[View]:
-    """Give progress to `view`, or print it where there is none."""
+    """Yield `view`, or a view that prints the progress if there is none."""
     if view is not None:
         yield view
         return

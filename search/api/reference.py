@@ -24,7 +24,7 @@ NOT_SET = "not set"
 
 @dataclass(frozen=True)
 class Entry:
-    """One key: its dotted name, the kinds of file that may hold it, and what its field says of it."""
+    """One key: its dotted name, the kinds of file that may contain it, and its field's description."""
 
     name: str
     files: tuple[str, ...]
@@ -60,7 +60,7 @@ def schema_of(kind: str) -> dict[str, Any]:
 
 @cache
 def all_keys() -> tuple[Entry, ...]:
-    """Return all keys in the order of the files; a key that both kinds of file describe alike is there once."""
+    """Return all keys in the order of the files; a key with the same description in both kinds is listed once."""
     found: dict[Entry | str, Entry] = {}
     for kind in ROOTS:
         for entry in keys_of(schema_of(kind)):
@@ -112,7 +112,7 @@ def _walk(node: Mapping[str, Any], defs: Mapping[str, Any], *, prefix: str) -> I
 
 
 def _object_in(field: Mapping[str, Any], defs: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the object with keys of its own that a field, one of its alternatives, or its items may be."""
+    """Return the schema of the object that a field, one of its alternatives, or its items may be; None without one."""
     for option in (field, *field.get("anyOf", ()), field.get("items", {})):
         if "$ref" in option:
             found: Mapping[str, Any] = defs[option["$ref"].rpartition("/")[2]]
@@ -121,7 +121,7 @@ def _object_in(field: Mapping[str, Any], defs: Mapping[str, Any]) -> Mapping[str
 
 
 def _default(name: str, field: Mapping[str, Any], *, required: bool, is_group: bool) -> str:
-    """Write what a file gets that doesn't name the key; where the recipes differ, by recipe."""
+    """Format the default of a key, by recipe if the recipes differ."""
     if required:
         return "required"
     if name == "training.recipe":
@@ -147,7 +147,7 @@ def _in_recipe(recipe: str, key: str) -> Any:
 
 
 def flow(value: Any) -> str:
-    """Write a plain value as in a file, on one line."""
+    """Format a plain value as YAML on one line."""
     if value is None:
         return NOT_SET
     if isinstance(value, Mapping):
@@ -160,7 +160,7 @@ def flow(value: Any) -> str:
 
 
 def type_text(field: Mapping[str, Any]) -> str:
-    """Write the type of a field of the schema for people."""
+    """Describe the type of a field of the schema."""
     if "anyOf" in field:
         options = [type_text(option) for option in field["anyOf"] if option.get("type") != "null"]
         return " or ".join(dict.fromkeys(options))
@@ -192,7 +192,7 @@ def as_markdown() -> str:
     head = (
         "# Keys of study and ablation files\n\n"
         "Written by `make docs` from the schema; don't edit. `voxnas help KEY` shows the same in the terminal.\n"
-        f"A key whose default is *{NOT_SET}* may be left out; its meaning says what then happens.\n"
+        f"A key with the default *{NOT_SET}* is optional; its meaning describes what happens without it.\n"
         "`{}` is an empty mapping: the keys inside have their own defaults.\n"
         "A default of `training` that depends on the recipe is given for both.\n"
     )

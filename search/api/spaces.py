@@ -1,4 +1,4 @@
-"""A search space: its axes, its size, random networks of it, and what a network costs."""
+"""A search space: its axes, its size, random networks, and their costs."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class Network:
     """A trained network of a study: its trial, architecture, Dice and costs, and the reason for choosing it.
 
-    `alternatives` says what its neighbours on the front would give instead.
+    `alternatives` describes its neighbours on the front.
     """
 
     trial: int
@@ -84,7 +84,7 @@ class Study:
 
     @property
     def settings(self) -> Settings:
-        """Everything that the study file says, checked and with defaults filled in."""
+        """The settings of the study file, checked and with defaults filled in."""
         return self.loaded.study
 
     @property
@@ -164,7 +164,7 @@ class Study:
     # Results
 
     def snapshot(self) -> Snapshot:
-        """Return the study's trials as they are now, as compact columns; the other methods read from it."""
+        """Return the current state of the study's trials, as compact columns; the other methods are based on it."""
         from search.analysis.snapshot_reader import read_snapshot
 
         return read_snapshot(self.settings, self.folder)
@@ -234,7 +234,9 @@ class Study:
         snapshot = self.snapshot()
         shares = importances(*importance_inputs(snapshot, np.flatnonzero(snapshot.comparable)))
         if not any(shares.values()):
-            raise UserError(["too few trials for importances: PED-ANOVA needs ten, with axes that all of them decide"])
+            raise UserError(
+                ["too few trials for importances: PED-ANOVA needs ten, and an axis that all of them decide"]
+            )
         return as_plotly(draw_importances(shares))
 
     # Networks

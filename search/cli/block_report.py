@@ -16,7 +16,7 @@ from space.specs.spec import BlockSpec
 
 
 def report_block(named: str, *, json: bool) -> None:
-    """Print what each check found. Raises UserError where there is no such block; exits with 1 where a check fails."""
+    """Print the result of each check; exit with code 1 if one fails. Raises UserError if there is no such block."""
     found = []
     try:
         for spec in find_specs(named):

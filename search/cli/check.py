@@ -1,4 +1,4 @@
-"""`voxnas check`: what a study would do, as numbers, then as tables: data, folds, space, training."""
+"""`voxnas check`: a study's data, folds, space and training, as plain values and as tables."""
 
 from __future__ import annotations
 

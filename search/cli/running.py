@@ -70,7 +70,7 @@ def stoppable(console: Console) -> Iterator[None]:
 
 @contextmanager
 def following(name: str, *, trials: int = 0, quiet: bool = False, json: bool = False) -> Iterator[RunView]:
-    """Show the progress of the work inside, unless `quiet`; beside JSON on standard error."""
+    """Show progress within the context unless `quiet`; with JSON output, on standard error."""
     console = open_console(to_stderr=json)
     with stoppable(console), RunView(PlainConsole(quiet=True) if quiet else console, name=name, trials=trials) as view:
         yield view

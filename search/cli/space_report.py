@@ -1,4 +1,4 @@
-"""`voxnas space`: its axes and conditions, its size, what is infeasible, and what random networks cost."""
+"""`voxnas space`: axes and conditions, size, infeasible share, and the costs of random networks."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def _share_within(spread: Spread, limit: float) -> float:
 
 
 def size_lines(plan: Plan, infeasible: dict[str, int]) -> list[str]:
-    """Return the size, what the study forbids, and the infeasible share by reason."""
+    """Return lines on the size, the study's rules, and the infeasible share by reason."""
     size = plan.space.size
     written = f"{size:,}" if size < 10**12 else f"{size:.2e}".replace("e+", " x 10^")
     rules = f", with {counted(len(plan.space.rules), 'rule')} applied" if plan.space.rules else ""
@@ -235,7 +235,7 @@ def _choices(axis: Axis) -> str:
 
 
 def _condition(axis: Axis, space: Space, place: Place | None) -> str:
-    """Write a condition in words, without parts that always hold or that a block's place implies."""
+    """Format a condition, without parts that are always true or that a block's place implies."""
     block = space.by_name.get(attention_at(place), axis) if place else axis
     implied = {name for name, _ in block.when} if block is not axis else {"levels"} if place else set()
     parts = []

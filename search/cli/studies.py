@@ -1,4 +1,4 @@
-"""`voxnas studies`: the studies of some databases, after a change if one is asked for."""
+"""`voxnas studies`: make the requested changes, then list the studies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from search.storage import admin
 
 
 def manage_studies(database: str | None, change: admin.Change, *, runs: Path, json: bool) -> None:
-    """Change what is asked for, then list."""
+    """Make the requested changes, then list the studies."""
     done = admin.change_studies(admin.find_databases(database, runs), change, runs=runs)
     some_left = database is not None or any(runs.glob("*/study.db"))  # the last one may be deleted now
     urls = admin.find_databases(database, runs) if some_left else []

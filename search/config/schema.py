@@ -41,7 +41,8 @@ class Data:
     group: Annotated[
         str | None,
         Key(
-            "Regular expression; cases whose match agrees stay in one fold. Without it, each case alone.", r"patient\d+"
+            "Regular expression; cases with the same match stay in one fold. Without it, cases are split individually.",
+            r"patient\d+",
         ),
     ] = None
     spacing: Annotated[
@@ -102,17 +103,19 @@ class Training:
         Literal["poly", "cosine", "constant"],
         Key("Decay of the learning rate over all steps; `poly` has power 0.9.", "cosine"),
     ] = "poly"
-    clip_gradient: Annotated[Positive, Key("Largest norm of the gradient; a larger one is scaled down.", 1.0)] = 12.0
+    clip_gradient: Annotated[Positive, Key("Maximum norm of the gradient; larger gradients are scaled down.", 1.0)] = (
+        12.0
+    )
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
-        Key("Number format of training and validation; `auto` chooses by the device.", "float32"),
+        Key("Number format of training and validation; `auto` depends on the device.", "float32"),
     ] = "auto"
-    foreground: Annotated[Share, Key("Share of patches that are placed around foreground.", 0.33)] = 0.5
+    foreground: Annotated[Share, Key("Share of patches that are sampled around foreground.", 0.33)] = 0.5
     foreground_at: Annotated[
-        Literal["anywhere", "centre"], Key("Where in such a patch the foreground voxel is.", "centre")
+        Literal["anywhere", "centre"], Key("Position of the foreground voxel in such a patch.", "centre")
     ] = "anywhere"
     lowest_head: Annotated[bool, Key("Whether the coarsest supervised level counts in the loss.", False)] = True
-    batch_dice: Annotated[bool, Key("Whether soft Dice is over the whole batch, or of each sample.", False)] = True
+    batch_dice: Annotated[bool, Key("Whether soft Dice is computed over the whole batch or per sample.", False)] = True
     augment: Annotated[
         Augment,
         Key(
@@ -125,12 +128,13 @@ class Training:
         Key("Axes to mirror windows along at inference; logits are averaged.", ["H", "W"], also=({"const": "none"},)),
     ] = ()
     overlap: Annotated[
-        Annotated[float, Field(ge=0, lt=1, strict=True)], Key("Share by which validation's windows overlap.", 0.25)
+        Annotated[float, Field(ge=0, lt=1, strict=True)],
+        Key("Overlap of validation's windows, as a share of their size.", 0.25),
     ] = 0.5
     validate_every: Annotated[Whole, Key("Epochs between validations; the last epoch has one.", 10, "epochs")] = 1
     deadline: Annotated[
         Seconds | None,
-        Key("Longest time of one training; then the trial fails. Without it, there is no limit.", "6 h", IN_SECONDS),
+        Key("Maximum time of one training; a longer one fails. Without it, there is no limit.", "6 h", IN_SECONDS),
     ] = None
     init: Annotated[
         str | None,
@@ -151,11 +155,11 @@ class Halving:
     min_epochs: Annotated[Whole, Key("Epochs before the first decision.", 15, "epochs")] = 1
     reduction: Annotated[
         Annotated[float, Field(gt=1, le=10, strict=True)],
-        Key("Of this many trials the best continues, for as many times the epochs.", 2.0),
+        Key("One in this many trials continues past a rung; the next rung is this many times the epochs away.", 2.0),
     ] = 3.0
     brackets: Annotated[
         Annotated[int, Field(ge=1, le=5, strict=True)],
-        Key("Brackets that trials take in turn; each has its first rung where the one before has its second.", 2),
+        Key("Number of brackets, which trials take in turn; each starts at the second rung of the previous one.", 2),
     ] = 1
 
 
@@ -166,9 +170,9 @@ class Search:
     __pydantic_config__ = STRICT
     proposer: Annotated[
         Literal["known-cost", "random", "tpe", "nsga2", "nsga3", "gp", "local"],
-        Key("What chooses the next network.", "random"),
+        Key("Method that chooses the next network.", "random"),
     ] = "known-cost"
-    trials: Annotated[Whole, Key("Number of trainings, those already done included.", 20, "trials")] = 50
+    trials: Annotated[Whole, Key("Number of trainings, including those already done.", 20, "trials")] = 50
     hours: Annotated[
         Positive | None,
         Key("No trial starts after this much time of trials. Without it, only `trials` limits.", 12.0, "hours"),
@@ -199,11 +203,14 @@ class Executor:
     ] = "auto"
     threads: Annotated[
         Whole | None,
-        Key("CPU threads of a training and of a latency. Without it, all CPUs, or a share of them per GPU.", 4),
+        Key(
+            "CPU threads of a training and of a latency measurement. Without it, all CPUs, or a share of them per GPU.",
+            4,
+        ),
     ] = None
     address: Annotated[str, Key("Ray cluster; `auto` is the running one.", "head:6379")] = "auto"
     workers: Annotated[
-        Whole | None, Key("Most trials at a time on a cluster. Without it, as many as fit.", 32, "trials")
+        Whole | None, Key("Maximum number of trials at a time on a cluster. Without it, as many as fit.", 32, "trials")
     ] = None
     storage_path: Annotated[
         str | None,
@@ -247,10 +254,10 @@ class Study:
         SpaceSection, Key("How the full space of networks is narrowed.", {"fix": {"levels": 5}, "placement": "tied"})
     ] = field(default_factory=SpaceSection)
     objectives: Annotated[
-        Objectives, Key("What is optimised, limited or recorded.", {"dice": "maximize", "memory": "minimize"})
+        Objectives, Key("Quantities to optimise, limit or record.", {"dice": "maximize", "memory": "minimize"})
     ] = field(default_factory=Objectives)
     training: TrainingField = field(default_factory=Training)  # `auto` resolves to light-1 at the default length
-    search: Annotated[Search, Key("What proposes networks, and how many are trained.", {"trials": 20})] = field(
+    search: Annotated[Search, Key("How networks are proposed, and how many are trained.", {"trials": 20})] = field(
         default_factory=Search
     )
     executor: ExecutorField = field(default_factory=Executor)

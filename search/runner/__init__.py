@@ -1,1 +1,1 @@
-"""Working through a study: plan, pricer, evaluate, driver, executors."""
+"""Running a study: plan, pricer, evaluate, driver, executors."""

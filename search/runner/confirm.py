@@ -44,7 +44,7 @@ def confirmation_requests(
 
 
 def confirm_study(plan: Plan, *, top: int | None, seeds: int, folds: int, view: View, executor: Executor) -> int:
-    """Train what is missing, interrupted trials first; return the number of new trials.
+    """Do the missing trainings, interrupted ones first; return the number of new trials.
 
     Raises UserError if nothing has run, the front is empty, or another driver runs the study.
     """
@@ -57,7 +57,7 @@ def confirm_study(plan: Plan, *, top: int | None, seeds: int, folds: int, view: 
             if not chosen:  # chosen late: interrupted trials may still join the front
                 chosen.extend(to_confirm(plan, records, top=top))
             for each in confirmation_requests(plan, chosen, records, seeds=seeds, folds=folds):
-                if each.identity not in asked:  # an over-budget trial is not asked for again
+                if each.identity not in asked:  # an over-budget trial is not requested again
                     asked.add(each.identity)
                     return Train(each)
             return Done("every point of the front is confirmed")

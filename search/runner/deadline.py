@@ -1,4 +1,4 @@
-"""The time that a training may take."""
+"""The time limit of a training."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from search.costs.device_lock import working_clock
 
 @dataclass(frozen=True)
 class Deadline:
-    """Seconds of `working_clock` from `started` on, which leaves out waiting for the device; None is no limit."""
+    """A limit in seconds of `working_clock`, which excludes waiting for the device, from `started`; None: no limit."""
 
     limit_s: float | None
     started: float
 
     def check(self, where: str) -> None:
-        """Raise TimeoutError, which names where the training is, if the deadline has passed."""
+        """Raise TimeoutError if the deadline has passed; `where` describes the training's position in the message."""
         if self.limit_s is not None and working_clock() - self.started > self.limit_s:
             raise TimeoutError(f"the deadline of {show_seconds(self.limit_s)} passed in {where}")

@@ -29,17 +29,17 @@ def resolve_threads(named: int | None) -> int:
 
 
 def prepare_allocator() -> None:
-    """Let CUDA's allocator grow its segments, unless the user has configured it; before its first allocation.
+    """Enable expandable segments in CUDA's allocator, unless the user has configured it; call before allocating.
 
-    Segments of fixed sizes leave gaps: a training step reserved up to twice what it allocated, and a share of a card
-    is a share of what is reserved.
+    Fixed segments leave gaps: a training step reserved up to twice the memory that it allocated, and a trial's share of
+    a GPU limits the reserved memory.
     """
     if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys():
         os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
 
 
 def limit_memory(device: torch.device, size_bytes: float | None) -> None:
-    """Let this process's tensors take no more of a card than so many bytes; None lets them take all."""
+    """Limit this process's tensors on a GPU to this many bytes; None removes the limit."""
     total = torch.cuda.get_device_properties(device).total_memory
     share = 1.0 if size_bytes is None else min(1.0, size_bytes / total)
     torch.cuda.set_per_process_memory_fraction(share, device)

@@ -1,4 +1,4 @@
-"""The driver of one study: asks for trainings, writes records, applies budgets and halving; all executors use it."""
+"""The driver of one study: requests trainings, writes records, applies budgets and halving; all executors use it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Executor(Protocol):
     timed_elsewhere: bool
 
     def pricer(self, plan: Plan) -> Pricer:
-        """Return the pricer, which measures latency where this executor measures it."""
+        """Return the pricer, which measures latency on the device that this executor measures it on."""
 
     def run(self, driver: Driver, ask: Ask) -> str:
         """Run what `ask` returns until it is done; return the reason."""
@@ -156,7 +156,7 @@ class Driver:
         return measurement
 
     def merge_costs(self, record: Record, measurement: Measurement) -> Measurement:
-        """Write the costs that a job found to the price table, or return it with those found elsewhere meanwhile."""
+        """Write a job's costs to the price table, or return the measurement with costs found elsewhere meanwhile."""
         known, found = self.pricer.known_before(record.architecture), measurement.costs
         if found and found != known and (found.latency or known is None):
             self.pricer.keep(record.architecture, found)
@@ -290,6 +290,6 @@ def require_same_setting(driver: Driver) -> None:
 
 @contextmanager
 def driver_lock(plan: Plan) -> Iterator[None]:
-    """Hold the study's lock: only one driver runs it."""
+    """Hold the study's lock, so that only one driver runs it."""
     with hold_lock(plan.url, plan.folder, plan.study.name):
         yield

@@ -1,4 +1,4 @@
-"""evaluate: from a Job to its Measurement: predict costs, compare with the budgets, train, validate."""
+"""Evaluate a Job to a Measurement: predict costs, compare with the budgets, train, validate."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from space.canonical import Context
 from space.plugins import load_blocks
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-NO_HOST_MEMORY = "DefaultCPUAllocator"  # torch raises a bare RuntimeError where the machine's memory is exhausted
+NO_HOST_MEMORY = "DefaultCPUAllocator"  # torch raises a plain RuntimeError if host memory is exhausted
 
 
 class Diverged(RuntimeError):
-    """A loss that is not finite."""
+    """The loss is not finite."""
 
 
 def context_of(job: Job) -> Context:
@@ -49,20 +49,20 @@ def context_of(job: Job) -> Context:
     return Context(job.patch, job.task.spacing_mm, job.task.in_channels, job.task.outputs or len(job.task.classes))
 
 
-def evaluate(job: Job, hear: Callable[[Measurement], object] = lambda so_far: None) -> Measurement:
-    """Work out the costs, then train and validate unless over budget; calls `hear` with the progress."""
+def evaluate(job: Job, on_progress: Callable[[Measurement], object] = lambda so_far: None) -> Measurement:
+    """Determine the costs, then train and validate unless over budget; calls `on_progress` after each step."""
     for measurement in progress(job):
         if measurement.state == "running":
-            hear(measurement)
+            on_progress(measurement)
     return measurement
 
 
 def progress(job: Job) -> Iterator[Measurement]:
-    """Yield what is known so far, state `running`: once it is priced, and after each epoch; last the outcome.
+    """Yield the measurement so far (state `running`) after pricing and after each epoch, then the outcome.
 
-    Goes on from the checkpoint in `job.folder` if there is one; whoever stops asking stops the training. Faults of
-    the training itself (a loss that is not a number, memory exhausted, the deadline) and a full disk come back as a
-    failed Measurement with the reason, also written to `reason.txt`; other errors and interrupts pass through.
+    Resumes from the checkpoint in `job.folder` if there is one. Closing the iterator stops the training. Faults of the
+    training (a loss that is not finite, exhausted memory, the deadline) and a full disk give a failed Measurement with
+    the reason, which is also written to `reason.txt`; other errors and interrupts propagate.
     """
     started = working_clock()
     torch.set_num_threads(job.threads)
@@ -174,7 +174,7 @@ def train(
     device, training = torch.device(job.device), job.training
     phases = make_phases(network, patch=job.patch, training=training, labelling=prepared.labelling)
     if len(phases) > training.epochs:
-        raise Refused(f"a cascade of {len(phases)} networks needs as many epochs or more, not {training.epochs}")
+        raise Refused(f"a cascade of {len(phases)} networks needs at least as many epochs, not {training.epochs}")
     epochs, saved_optimiser = load_checkpoint(job, network)
     current = -1
     cases: tuple[CaseDice, ...] = ()
@@ -216,9 +216,9 @@ def _train_epoch(
     number: int,
     span: tuple[int, int],
 ) -> float:
-    """Do one epoch's steps and return the mean loss; the learning rate falls over the phase's `span` of epochs.
+    """Run the steps of one epoch and return the mean loss; the learning rate decays over the phase's `span` of epochs.
 
-    Raises Diverged at a loss that is not a number.
+    Raises Diverged if the loss is not finite.
     """
     device, training = torch.device(job.device), job.training
     steps = training.steps_per_epoch
@@ -235,7 +235,7 @@ def _train_epoch(
             shared.pause()
     mean = float(total) / steps
     if not math.isfinite(mean):
-        raise Diverged(f"the loss became {mean} in epoch {number + 1}; a lower learning rate may hold")
+        raise Diverged(f"the loss became {mean} in epoch {number + 1}; a lower learning rate may help")
     return mean
 
 
@@ -266,7 +266,7 @@ def _validated(
 
 @lru_cache
 def versions() -> tuple[tuple[str, str], ...]:
-    """The versions that a result depends on."""
+    """Return the versions of the packages that a result depends on."""
     names = ("voxnas", "torch", "monai", "numpy")
     return (
         ("python", platform.python_version()),

@@ -33,7 +33,7 @@ from space.narrow import narrow_space
 from space.pooling import pooling_from_spacing
 from space.space import Space
 
-AUTO_PATCH_VOXELS = 96**3  # most voxels of an automatic patch
+AUTO_PATCH_VOXELS = 96**3  # maximum number of voxels of an automatic patch
 PATCH_MULTIPLE = 16  # its sizes along pooled axes are multiples of this
 NUMBER = re.compile(r"\d+(x\d+)*")
 FREE_KEYS = ("executor", "keep", "storage")  # may change between two runs of a study
@@ -54,7 +54,7 @@ class Plan:
 
     @property
     def study(self) -> Study:
-        """The study as its file has it."""
+        """The study, as in its file."""
         return self.loaded.study
 
     @property
@@ -88,7 +88,7 @@ class Plan:
         return self.study.budgets
 
     def identity(self) -> dict[str, Any]:
-        """Return what the study's records depend on: a change under the same name is refused."""
+        """Return the values that the study's records depend on; a study with changed values is refused."""
         values = asdict(self.study)
         for key in FREE_KEYS:
             values.pop(key)
@@ -159,7 +159,7 @@ def make_plan(loaded: LoadedStudy, *, runs: Path, progress: Progress | None = No
 
 
 def require_unchanged(plan: Plan) -> None:
-    """Raise UserError if what the study's records depend on has changed, or its folder is another's; reads only."""
+    """Raise UserError if values that the records depend on have changed, or the folder belongs to another study."""
     require_own_folder(plan.folder, study=plan.study.name, url=plan.url)
     known = kept_values(plan.url, plan.study.name)
     if known is not None:
@@ -234,9 +234,9 @@ def auto_patch(
     *,
     target_mm: tuple[float, float, float],
 ) -> tuple[int, int, int]:
-    """Choose a patch (D, H, W): the median volume on the target grid, its longest side in mm cut until it fits.
+    """Choose a patch (D, H, W): the median volume on the target grid, its longest side in mm reduced until it fits.
 
-    As in nnU-Net the patch keeps the volume's aspect as far as memory allows. Sizes along pooled axes become
+    As in nnU-Net, the patch keeps the volume's aspect ratio as far as memory allows. Sizes along pooled axes become
     multiples of 16, the others keep their length.
     """
     size = [max(1, round(n * own / target)) for n, own, target in zip(shape, spacing_mm, target_mm, strict=True)]
@@ -252,9 +252,9 @@ def auto_patch(
 
 
 def refusals(space: Space, *, sample: int, seed: int) -> dict[str, int]:
-    """Count the reasons why random networks of the space can't be built; '' counts those that can.
+    """Count why random networks of the space can't be built; '' counts those that can.
 
-    Reasons that differ only in a place or a number are counted together, under the first of them.
+    Reasons that differ only in a place or a number are counted together, under the first one.
     """
     rng = Random(seed)
     counts: dict[str, int] = {}

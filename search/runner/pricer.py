@@ -1,4 +1,4 @@
-"""Exact costs of a study's architectures, each worked out once."""
+"""Exact costs of a study's architectures, each determined once."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from space.build import Refused, build
 
 @dataclass
 class Pricer:
-    """Predicts costs on abstract tensors, in a tenth of a second a network; only `timed` measures latency.
+    """Predicts costs on abstract tensors, in a tenth of a second per network; only `timed` measures latency.
 
-    Costs worked out by an earlier run, or by another study of the same database, come from the database's table.
+    Costs known from an earlier run, or from another study of the same database, come from the database's table.
     """
 
     plan: Plan
@@ -40,7 +40,7 @@ class Pricer:
         return self.known.get(architecture) or self.table.find(architecture)
 
     def keep(self, architecture: Architecture, costs: Costs) -> None:
-        """Write costs that were worked out elsewhere to the table."""
+        """Write costs that were determined elsewhere to the table."""
         self.known[architecture] = costs
         self.table.keep(architecture, costs)
 
@@ -54,7 +54,7 @@ class Pricer:
 
     @property
     def setting(self) -> str:
-        """The device, threads and precision that latencies measured now belong to."""
+        """The device, threads and precision of latencies measured now."""
         device = self.table.device
         return Latency(0.0, 0.0, 0, True, device.name, device.threads, device.precision).setting
 
@@ -63,7 +63,7 @@ class Pricer:
         self.table.close()
 
     def timed(self, architecture: Architecture) -> Costs | None:
-        """Return the costs with the latency measured on the study's device; None for what does not fit there."""
+        """Return the costs with the latency measured on the study's device; None for a network that doesn't fit."""
         costs = self(architecture)
         if costs is None or costs.latency is not None:
             return costs
@@ -91,6 +91,6 @@ def price_table(plan: Plan, *, device: str, threads: int, model: str | None = No
 
 
 def measured_device(plan: Plan, *, device: str, threads: int, model: str | None = None) -> Device:
-    """Return what latencies measured on a device belong to; `model` names a device on another machine."""
+    """Return the device, threads and precision of latencies measured on a device; `model` names a remote device."""
     where = torch.device(device)
     return Device(model or device_name(where), threads, precision_name(where, plan.training))

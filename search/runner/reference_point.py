@@ -11,7 +11,7 @@ from search.runner.plan import Plan
 from search.runner.pricer import Pricer
 from space.feasible import why_not
 
-MARGIN = 1.2  # over the most expensive network: a busy machine measures its latency a tenth slower, say
+MARGIN = 1.2  # over the most expensive network, since a busy machine may measure a latency a tenth higher
 NEAREST = 3  # networks priced exactly before a study is refused for its budgets
 
 

@@ -1,4 +1,4 @@
-"""run_study: ask the study's proposer for trainings until the trials or the hours are used up."""
+"""Run a study: ask its proposer for trainings until the trials or the hours are used up."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from search.training.pretrained import require_pretrained
 from search.trials.records import COUNTED, Record, TrainingRequest, search_records
 from space.feasible import why_not
 
-OVER_BUDGET_PER_TRIAL = 20  # ends a study whose space is nearly all over budget
+OVER_BUDGET_PER_TRIAL = 20  # at this ratio a study ends, because nearly all of its space is over budget
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _why_stop(records: Sequence[Record], trials: int, hours: float | None) -> st
 def problem_of(
     plan: Plan, *, reference: Mapping[str, float], price: Price, first: FirstNetworks | None = None
 ) -> Problem:
-    """Return the study as its proposer sees it."""
+    """Return the search problem of a study, for its proposer."""
     return Problem(
         plan.space,
         plan.directions,

@@ -1,4 +1,4 @@
-"""The import package `voxnas`, which pyproject.toml maps here: its names are those of `search.api`."""
+"""The import package `voxnas`, which pyproject.toml maps here; it provides the names of `search.api`."""
 
 from typing import TYPE_CHECKING, Any
 

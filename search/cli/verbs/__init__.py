@@ -1,1 +1,1 @@
-"""The verbs, a file per task; each is a thin function that imports what it needs, which keeps `--help` fast."""
+"""The verbs, one file per task; each is a thin function that imports lazily, which keeps `--help` fast."""

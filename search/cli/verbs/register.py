@@ -18,5 +18,5 @@ Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 
 def verb(app: typer.Typer, heading: str, *, example: str, name: str | None = None) -> Callable[[Verb], Verb]:
-    """Register a function as a verb; help texts are rich markup, so they hold no square brackets."""
+    """Register a function as a verb; help texts are rich markup, so they must not contain square brackets."""
     return app.command(name, rich_help_panel=heading, epilog=f"Example: {example}")

@@ -1,4 +1,4 @@
-"""Verbs that read what a study left: front, comparison, dashboard, report, the list of studies."""
+"""Verbs that read results: front, trials, comparison, dashboard, report, the list of studies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every attention block must do, whatever it computes: the papers' blocks and a user's own."""
+"""The contract that every attention block must fulfil, built-in or plug-in, and its checks."""
 
 from search.export.block_contract.checks import CHECKS, Broken, Skipped
 from search.export.block_contract.run import Result, check_spec

@@ -1,4 +1,4 @@
-"""The checks of a block, one function each: what was found in words, or Broken with what is wrong."""
+"""The checks of a block's contract, one function each: returns the finding as text, or raises Broken or Skipped."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ MEMORY = 0.001
 
 
 class Broken(ValueError):
-    """A block that doesn't keep the contract; the message says how."""
+    """A block violates the contract; the message says how."""
 
 
 class Skipped(ValueError):
-    """A check that can't be done here; the message says why."""
+    """A check can't run here; the message says why."""
 
 
 def keeps_shape(subject: Subject) -> str:
-    """Any size gives the same shape: the built one, odd, thin, one slice, one row."""
+    """The output has the input's shape at any size: the built size, odd, thin, one slice, one row."""
     block = subject.build().eval()
     with torch.no_grad():
         for size in SIZES:
@@ -66,7 +66,7 @@ def has_gradients(subject: Subject) -> str:
 
 
 def has_the_numerical_gradient(subject: Subject) -> str:
-    """The gradient is the one that differences give, in float64."""
+    """The gradient matches central finite differences in float64."""
     block = subject.build().double().eval()
     x = subject.volumes((2, 3, 2), batch=1).double().requires_grad_()
     direction = subject.volumes((2, 3, 2), batch=1, seed=2).double()
@@ -74,15 +74,20 @@ def has_the_numerical_gradient(subject: Subject) -> str:
     step = 1e-6
     with torch.no_grad():
         difference = block(x + step * direction).square().sum() - block(x - step * direction).square().sum()
-    return _same((gradient * direction).sum(), difference / (2 * step), tolerance=NUMERICAL, what="the gradient")
+    return _same(
+        (gradient * direction).sum(),
+        difference / (2 * step),
+        tolerance=NUMERICAL,
+        what="gradient and finite differences",
+    )
 
 
 def keeps_volumes_apart(subject: Subject) -> str:
-    """Volumes of a batch don't influence each other."""
+    """The volumes of a batch don't influence each other."""
     block, x = subject.build().eval().double(), subject.volumes(batch=3).double()
     with torch.no_grad():
         alone = torch.cat([block(x[index : index + 1]) for index in range(3)])
-        return _same(block(x), alone, tolerance=CLOSE, what="a volume alone and in a batch of 3")
+        return _same(block(x), alone, tolerance=CLOSE, what="a single volume and the same in a batch of 3")
 
 
 def is_deterministic(subject: Subject) -> str:
@@ -95,7 +100,7 @@ def is_deterministic(subject: Subject) -> str:
 
 
 def takes_any_layout(subject: Subject) -> str:
-    """Channels-last and strided maps give the values and gradients of contiguous ones."""
+    """Channels-last and strided inputs give the same values and gradients as contiguous ones."""
     block = subject.build().double().eval()
     x = subject.volumes((6, 4, 5)).double().transpose(2, 3)
     results = []
@@ -121,14 +126,14 @@ def has_its_state_in_the_state_dict(subject: Subject) -> str:
         raise Broken(str(error).splitlines()[-1].strip()) from error
     with torch.no_grad():
         if not torch.equal(block(x), other(x)):
-            raise Broken("another block with the same state dict gives another output")
+            raise Broken("another block with the same state dict has a different output")
         if not torch.equal(block(x), copy.deepcopy(block)(x)):
-            raise Broken("a deep copy gives another output")
+            raise Broken("a deep copy has a different output")
     return f"{len(block.state_dict())} tensors"
 
 
 def trains_in_bfloat16(subject: Subject) -> str:
-    """Under autocast the output stays near float32's, and gradients are finite."""
+    """Under autocast the output is close to that in float32, and gradients are finite."""
     block, x = subject.build(), subject.volumes().requires_grad_()
     with torch.no_grad():  # in eval mode, since a block may draw random numbers in training
         expected = block.eval()(x)
@@ -139,14 +144,14 @@ def trains_in_bfloat16(subject: Subject) -> str:
     wrong = [key for key, each in block.named_parameters() if each.grad is None or not each.grad.isfinite().all()]
     if wrong:
         raise Broken(f"no finite gradient of {wrong[0]} under autocast")
-    apart = float((y.float() - expected).abs().max() / expected.abs().max())
-    if not apart < LOOSE:
-        raise Broken(f"outputs under autocast differ by {apart:.1%} of the largest")
-    return f"within {apart:.1%} of float32"
+    difference = float((y.float() - expected).abs().max() / expected.abs().max())
+    if not difference < LOOSE:
+        raise Broken(f"outputs under autocast differ by {difference:.1%} of the largest")
+    return f"within {difference:.1%} of float32"
 
 
 def exports_to_pt2(subject: Subject) -> str:
-    """torch.export writes the block for every size."""
+    """torch.export exports the block for any size."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             written = write_pt2(
@@ -164,7 +169,7 @@ def exports_to_pt2(subject: Subject) -> str:
 
 
 def exports_to_onnx(subject: Subject) -> str:
-    """torch's exporter writes the block as ONNX, and onnxruntime gives the same output."""
+    """torch exports the block to ONNX, and onnxruntime gives the same output."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "block.onnx"
         try:
@@ -176,7 +181,7 @@ def exports_to_onnx(subject: Subject) -> str:
 
 
 def has_the_predicted_memory(subject: Subject) -> str:
-    """The predicted peak of a step is the measured one, so that budgets hold."""
+    """The predicted peak memory of a step matches the measured one, as budgets require."""
 
     def peak_bytes(counter: AbstractTensors | LiveBytes) -> int:
         with counter:
@@ -196,23 +201,23 @@ def has_the_predicted_memory(subject: Subject) -> str:
 
 
 def _same(found: torch.Tensor, expected: torch.Tensor, *, tolerance: float, what: str) -> str:
-    apart = float((found - expected).detach().abs().max() / expected.detach().abs().max().clamp(min=1.0))
-    if not apart <= tolerance:
-        raise Broken(f"{what}: differs by {apart:.2g}")
-    return f"differs by at most {apart:.1g}"
+    difference = float((found - expected).detach().abs().max() / expected.detach().abs().max().clamp(min=1.0))
+    if not difference <= tolerance:
+        raise Broken(f"{what} differ by {difference:.2g}")
+    return f"differs by at most {difference:.1g}"
 
 
 Check = Callable[[Subject], str]
 CHECKS: dict[str, Check] = {
     "keeps the shape at any size": keeps_shape,
     "gradients reach input and parameters": has_gradients,
-    "the gradient is the numerical one": has_the_numerical_gradient,
-    "volumes of a batch stay apart": keeps_volumes_apart,
+    "gradient matches finite differences": has_the_numerical_gradient,
+    "volumes of a batch are independent": keeps_volumes_apart,
     "eval is deterministic": is_deterministic,
     "any memory layout": takes_any_layout,
-    "state dict goes round": has_its_state_in_the_state_dict,
+    "state-dict round trip": has_its_state_in_the_state_dict,
     "trains in bfloat16": trains_in_bfloat16,
-    "memory is predicted": has_the_predicted_memory,
+    "memory matches the prediction": has_the_predicted_memory,
     "exports to .pt2": exports_to_pt2,
     "exports to ONNX": exports_to_onnx,
 }

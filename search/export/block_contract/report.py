@@ -1,4 +1,4 @@
-"""The results of a block's checks for people and programs."""
+"""The results of a block's checks, as a table and as plain values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLOURS = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 
 
 def results_table(spec: BlockSpec, results: Sequence[Result]) -> Table:
-    """Draw a row a check."""
+    """Return the results as a table, one check per row."""
     table = Table(title=f"Block {spec.name}: {spec.citation}", title_justify="left")
     for heading in ("check", "result", "detail"):
         table.add_column(heading, overflow="fold", no_wrap=heading == "result")

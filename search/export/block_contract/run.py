@@ -16,7 +16,7 @@ Outcome = Literal["passed", "failed", "skipped"]
 
 @dataclass(frozen=True)
 class Result:
-    """What a check found."""
+    """The result of one check."""
 
     check: str
     result: Outcome

@@ -21,7 +21,7 @@ CHANNELS = (16, 32, 64, 48, 8)  # the first that the block accepts
 
 @dataclass(frozen=True)
 class Subject:
-    """A spec, the options that it is built with, and where."""
+    """A spec with the options and the site that its block is built with."""
 
     spec: BlockSpec
     options: tuple[tuple[str, object], ...]
@@ -55,7 +55,7 @@ class Subject:
 def subjects(spec: BlockSpec) -> Iterator[Subject]:
     """Yield the block at its first choices, then with each other choice of each option, if it can be built so.
 
-    Raises ValueError where the block accepts none of the channels that are tried.
+    Raises ValueError if the block accepts none of the channels that are tried.
     """
     sites = [Site(channels, BUILT, Place("skip", 0)) for channels in CHANNELS]
     first = _options(spec, {})

@@ -1,1 +1,4 @@
-"""The executor on a Ray cluster, the only room that knows Ray: Tune places and restarts, the store remembers."""
+"""The executor on a Ray cluster; only this package imports Ray.
+
+Tune places and restarts trials; the study's database holds the state.
+"""

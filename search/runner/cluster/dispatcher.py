@@ -125,7 +125,7 @@ class Dispatcher:
         )
 
     def _place(self, name: str, flight: InFlight) -> dict[str, Any]:
-        """Work out a trial's resources and note it as in flight; return its configuration."""
+        """Determine a trial's resources and register it as in flight; return its configuration."""
         driver, record = self.driver, flight.record
         job = driver.job(record)
         if job.costs is None or job.costs.latency is None:
@@ -139,7 +139,7 @@ class Dispatcher:
         return {"job": job, "resources": flight.requested, "storage": self.sync.storage}
 
     def on_start(self, trial: Any) -> None:
-        """Note that a trial has a process."""
+        """Register that a trial has a process."""
         flight = self.in_flight.get(trial.trial_id)
         if flight is not None:
             flight.trial, flight.began = trial, time.monotonic()
@@ -208,16 +208,16 @@ class Dispatcher:
             self.retries.append(flight)
 
     def _out_of_memory(self, flight: InFlight, measurement: Measurement) -> None:
-        """Retry a trial once alone on its device; then it is over budget."""
-        held = measurement.measured_memory
-        most = max(held.allocated_bytes, held.reserved_bytes or 0) if held else 0
-        said = f"{measurement.reason} ({show_bytes(most)} held)" if most else measurement.reason
+        """Retry a trial once alone on its device; after that, it is over budget."""
+        used = measurement.measured_memory
+        used_bytes = max(used.allocated_bytes, used.reserved_bytes or 0) if used else 0
+        reason = f"{measurement.reason} ({show_bytes(used_bytes)} used)" if used_bytes else measurement.reason
         if flight.alone:
-            over = replace(measurement, state="over budget", fault="", reason=f"alone on its device, {said}")
+            over = replace(measurement, state="over budget", fault="", reason=f"alone on its device, {reason}")
             costs = flight.record.measurement.costs
             self._finish(flight.record, self.driver.merge_costs(flight.record, replace(over, costs=costs)))
         else:
-            record = self.driver.record_lost_attempt(flight.record, f"{said}; tried again alone {now()}")
+            record = self.driver.record_lost_attempt(flight.record, f"{reason}; tried again alone {now()}")
             self.retries.append(InFlight(record, alone=True, losses=flight.losses))
 
     def collect_latencies(self) -> None:
@@ -258,9 +258,9 @@ class Dispatcher:
 
 
 def with_known_epochs(record: Record, message: Measurement) -> Measurement:
-    """Return a worker's message with the record's epochs before those that it holds.
+    """Return a worker's message with the record's earlier epochs prepended.
 
-    The first message of a process holds all epochs of its checkpoint, and replaces those of the record.
+    The first message of a process contains all epochs of its checkpoint, which replace those of the record.
     """
     if not message.epochs:
         return message

@@ -134,7 +134,7 @@ def fit(dispatcher: Dispatcher, trial: type[Trial]) -> None:
         storage = str(Path(storage).resolve())
     os.environ.update(TUNE_SETTINGS)
     for quiet in ("ray.tune", "ray.air", "ray.train"):
-        logging.getLogger(quiet).setLevel(logging.CRITICAL)  # the records hold what went wrong
+        logging.getLogger(quiet).setLevel(logging.CRITICAL)  # the records contain all failures
     tuner = tune.Tuner(
         trial,
         tune_config=tune.TuneConfig(

@@ -1,4 +1,4 @@
-"""Latencies on a cluster: one task per network, alone on a whole device of the kind that the study names."""
+"""Measure latencies on a cluster: one task per network, each with exclusive use of a device of the requested type."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Stopwatch:
         return device_name(torch.device(self.device))
 
     def time(self, architecture: Architecture) -> Latency:
-        """Measure a network's latency; no trial of voxnas trains on the device meanwhile."""
+        """Measure a network's latency; no trial of voxnas uses the device meanwhile."""
         import torch
 
         from search.costs.latency import measure_latency
@@ -93,20 +93,20 @@ class Probes:
 
 
 def time_network(stopwatch: Stopwatch, architecture: Architecture) -> Latency:
-    """Run on the probe's machine."""
+    """Measure a network's latency; runs on the probe's machine."""
     return stopwatch.time(architecture)
 
 
 def name_device(stopwatch: Stopwatch) -> str:
-    """Run on the probe's machine."""
+    """Return the device's model; runs on the probe's machine."""
     return stopwatch.name()
 
 
 def probe_options(named: str | None, lent: Mapping[str, float], *, gpu: bool) -> dict[str, Any]:
-    """Return how a probe reserves a whole device: a custom resource, a kind of card, or any card of the cluster.
+    """Return the Ray options that reserve a whole device: a custom resource, a GPU type, or any GPU of the cluster.
 
-    A CPU without such a resource is reserved by the lock that trainings on that machine take epoch by epoch, since
-    actors that are reused would never leave it. Raises UserError where the cluster has nothing of that name.
+    A CPU without a custom resource is reserved by the device lock, which trainings on that machine release between
+    steps; reused actors never free its Ray resources. Raises UserError if the cluster has no resource of that name.
     """
     name = named or ("latency_probe" if lent.get("latency_probe") else None)
     if name is None:
@@ -116,5 +116,8 @@ def probe_options(named: str | None, lent: Mapping[str, float], *, gpu: bool) ->
     if lent.get(f"accelerator_type:{name}"):
         return {"num_cpus": 0, "num_gpus": 1, "resources": {f"accelerator_type:{name}": 0.001}}
     kinds = [each.removeprefix("accelerator_type:") for each in lent if each.startswith("accelerator_type:")]
-    there = ", ".join(sorted({*kinds, *(each for each in lent if each == "latency_probe")})) or "nothing of the kind"
+    there = (
+        ", ".join(sorted({*kinds, *(each for each in lent if each == "latency_probe")}))
+        or "no GPU types or custom resources"
+    )
     raise UserError([f"executor.latency_on: {name!r} is not in the cluster, which has {there}"])

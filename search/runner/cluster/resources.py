@@ -32,7 +32,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Need:
-    """The needs of a trial: predicted peak bytes, threads, a GPU or not; `alone`: a whole device."""
+    """The needs of a trial: predicted peak bytes, threads, whether it uses a GPU; `alone` requires a whole device."""
 
     memory_bytes: float
     threads: int
@@ -48,7 +48,7 @@ def request(need: Need, nodes: Sequence[Node], flying: Sequence[Request], *, gro
         largest = max(nodes, key=lambda node: (node.gpus, node.cpus, node.memory_bytes), default=Node(0, 0))
         raise UserError(
             [
-                f"a trial asks for {words}, more than any machine of the cluster has "
+                f"a trial needs {words}, more than any machine of the cluster has "
                 f"(largest: {largest.cpus:g} CPU, {show_bytes(largest.memory_bytes)} memory, {largest.gpus:g} GPU); "
                 "lower executor.threads, or add a larger machine"
             ]

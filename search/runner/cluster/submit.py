@@ -1,4 +1,4 @@
-"""`voxnas submit`: a study's file sent to a cluster's head, where `voxnas run` drives it as a Ray job."""
+"""`voxnas submit`: send a study to a cluster's head, which runs `voxnas run` as a Ray job."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from search.config import LoadedStudy, UserError
 from space.plugins import is_file_name
 
 ALLOW_CODE = "--allow-code"
-STARTING_TRIES = 30  # a head that has just started takes no jobs for some seconds
+STARTING_TRIES = 30  # a head that has just started accepts no jobs for some seconds
 
 
 @dataclass(frozen=True)
-class Sent:
-    """A job on the cluster at an address."""
+class SubmittedJob:
+    """A Ray job on the cluster at an address."""
 
     address: str
     job: str
 
 
-def submit(loaded: LoadedStudy, *, address: str, runs: Path, options: Sequence[str]) -> Sent:
-    """Send a study; `runs` and what `options` of `voxnas run` name lie on the cluster's machines.
+def submit(loaded: LoadedStudy, *, address: str, runs: Path, options: Sequence[str]) -> SubmittedJob:
+    """Submit a study; `runs` and paths in the `options` of `voxnas run` refer to the cluster's machines.
 
-    Raises UserError where the head can't be reached or refuses.
+    Raises UserError if the head can't be reached or rejects the job.
     """
     if not runs.is_absolute():
-        raise UserError([f"submit: --runs {runs}: name a folder that the cluster's machines share, as /shared/runs"])
+        raise UserError([f"submit: --runs {runs}: use an absolute path that all machines share, such as /shared/runs"])
     block_files = [name for name in loaded.study.blocks if is_file_name(name)]
     if block_files and ALLOW_CODE not in options:
         raise UserError([f"submit: {', '.join(block_files)} would run on the cluster; read it, then add {ALLOW_CODE}"])
@@ -52,13 +52,13 @@ def submit(loaded: LoadedStudy, *, address: str, runs: Path, options: Sequence[s
     except ImportError:
         raise UserError(["submit needs Ray's job client: pip install 'voxnas[cluster]'"]) from None
     except (ConnectionError, RuntimeError) as error:
-        said = str(error).strip().splitlines()[0]
-        raise UserError([f"submit: the head at {address} did not take the study: {said}"]) from None
-    return Sent(address, job)
+        reason = str(error).strip().splitlines()[0]
+        raise UserError([f"submit: the head at {address} did not accept the study: {reason}"]) from None
+    return SubmittedJob(address, job)
 
 
 def _send(client: Any, entry: str, folder: str) -> str:
-    """Submit, again and again while the head is still starting."""
+    """Submit the job; retry while the head is still starting."""
     for _ in range(STARTING_TRIES):
         try:
             return str(client.submit_job(entrypoint=entry, runtime_env={"working_dir": folder}))
@@ -69,15 +69,15 @@ def _send(client: Any, entry: str, folder: str) -> str:
     return str(client.submit_job(entrypoint=entry, runtime_env={"working_dir": folder}))
 
 
-def follow(sent: Sent) -> str:
-    """Print what the job prints until it ends; return how it ended."""
+def follow(job: SubmittedJob) -> str:
+    """Print the job's output until it ends; return its final status."""
     from ray.job_submission import JobSubmissionClient
 
-    client = JobSubmissionClient(sent.address)
+    client = JobSubmissionClient(job.address)
 
     async def copy() -> None:
-        async for lines in client.tail_job_logs(sent.job):
+        async for lines in client.tail_job_logs(job.job):
             print(lines, end="", flush=True)
 
     asyncio.run(copy())
-    return str(client.get_job_status(sent.job))
+    return str(client.get_job_status(job.job))

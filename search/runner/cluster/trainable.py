@@ -22,18 +22,18 @@ class Trial(tune.Trainable):  # type: ignore[misc]
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
-        """Return the resources that the driver worked out for the job."""
+        """Return the resources that the driver determined for the job."""
         return PlacementGroupFactory([dict(config["resources"])])
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Take a job; its first step starts it."""
+        """Accept a job; its first step starts it."""
         self.sync = CheckpointSync(config["storage"])
         self.gpu_share = float(config["resources"].get("GPU", 0.0))
         self.steps = self.progress(config["job"])
         self.epochs_sent = 0
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take another job in this process."""
+        """Accept another job in this process."""
         self.cleanup()
         self.setup(new_config)
         return True
@@ -45,7 +45,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         job = self.sync.pull_job(job)
         try:
             if self.gpu_share:
-                keep_to_share(job.device, self.gpu_share)
+                limit_to_share(job.device, self.gpu_share)
             for measurement in progress(job):
                 self.sync.push_job(job)
                 if measurement.state != "running" or measurement.epochs:
@@ -56,9 +56,9 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             yield failure(error)
 
     def step(self) -> dict[str, Any]:
-        """Train an epoch; an error is returned, not raised, because Tune restarts lost processes only.
+        """Train an epoch; return an error instead of raising it, because Tune should restart only lost processes.
 
-        The message holds the epochs that no message of this process has held.
+        The message contains the epochs that no earlier message of this process contained.
         """
         try:
             measurement = next(self.steps)
@@ -69,12 +69,12 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         return {MEASUREMENT: message.to_json(), "done": measurement.state != "running"}
 
     def cleanup(self) -> None:
-        """Drop a training that was stopped before its end."""
+        """Abandon a training that was stopped before its end."""
         self.steps.close()
 
 
-def keep_to_share(device: str, share: float) -> None:
-    """Let the trial's tensors take no more than its share of the card, so that none of its neighbours runs out."""
+def limit_to_share(device: str, share: float) -> None:
+    """Limit the trial's tensors to its share of the GPU's memory, so that other trials on it don't run out."""
     import torch
 
     from search.runner.devices import limit_memory, prepare_allocator
