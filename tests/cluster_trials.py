@@ -10,6 +10,7 @@ from pathlib import Path
 
 from search.runner.cluster.latency_probe import Stopwatch
 from search.runner.cluster.trainable import Trial
+from search.trials.activity import Activity
 from search.trials.records import Epoch, Latency, MeasuredMemory, Measurement
 
 HERE = Path(__file__).parent
@@ -65,6 +66,15 @@ class Slow(Sleeper):
     """A trial that takes a while."""
 
     epoch_s = 0.5
+
+
+class Talkative(Sleeper):
+    """A trial that reports its steps, and takes long enough that they are seen."""
+
+    epoch_s = 3.0
+
+    def before(self, job, epoch):
+        self.post(Activity("training", epoch=epoch, epochs=job.training.epochs, done=1, total=4))
 
 
 class Killed(Sleeper):

@@ -16,10 +16,12 @@ from search.analysis.status import status_json, status_of
 from search.config import UserError, load_study
 from search.storage import Store, read_records
 from search.storage.admin import Change, change_studies, find_databases, list_studies
+from search.trials.activity import Activity
 from search.trials.records import Epoch, Measurement
 from space.architecture import Architecture
 
 COMMAND = [sys.executable, "-m", "search.cli"]
+STEP = Activity("training", epoch=3, epochs=5, done=7, total=100, per_second=2.5, loss=0.41, spent_s=4.0, left_s=12.0)
 TRAINED = replace(DONE, costs=replace(DONE.costs, memory_bytes=4000))
 
 
@@ -69,13 +71,15 @@ def study(tmp_path):
 
 def test_status_shows_who_works_on_what_and_what_failed_and_why(tmp_path, study):
     store = fill(tmp_path)
+    store.heartbeat.show_activity(2, STEP)
     with store.heartbeat:
         status = status_of(snapshot_of(load_study(study, need_data=False), runs=tmp_path / "runs"))
         assert status.counts == {"trained": 1, "failed": 1, "running": 2} and status.planned == 6
         assert status.failures == {"the loss became nan in epoch 2": 1} and status.attempts == {"process 7 was lost": 1}
         mine, lost = status.running
         assert (mine.epoch, mine.dice, mine.lost) == (2, 0.31, False) and (lost.epoch, lost.lost) == (0, True)
-        assert status.left_s == pytest.approx(3.5 * 4 / 2) and not status.is_over
+        assert mine.activity == STEP and 0 <= mine.seen_s < 30 and lost.activity is None
+        assert status.left_s == pytest.approx(12 + 3.5 * 3) and not status.is_over
         assert json.loads(status_json(status))["drivers"][0]["machines"] == 2
         shown = subprocess.run(
             [*COMMAND, "status", str(study), "--runs", str(tmp_path / "runs")],
@@ -84,15 +88,25 @@ def test_status_shows_who_works_on_what_and_what_failed_and_why(tmp_path, study)
             env={**os.environ, "COLUMNS": "200"},
         ).stdout
     for words in (
-        "tiny: 2 of 6 trials (1 trained, 1 failed, 2 running); about 7.0 s left",
+        "tiny: 2 of 6 trials (1 trained, 1 failed, 2 running); about 22.5 s left",
         f"driver: process {os.getpid()} on",
         "1 trials on 2 machines, 3 of 16 CPUs and 0.5 of 4 GPUs in use; 1 queued",
+        "epoch 3/5, step 7/100, 2.5 steps/s, loss 0.4100, about 12.0 s left; ",
         "0.3100",
         "process 1 on elsewhere (gone)",
         "1 x the loss became nan in epoch 2",
         "1 x process 7 was lost",
     ):
         assert words in shown, shown
+
+
+def test_a_trial_that_ends_leaves_no_activity_behind(tmp_path, study):
+    store = fill(tmp_path)
+    store.heartbeat.show_activity(2, STEP)
+    store.heartbeat.drop_activity(2)
+    with store.heartbeat:
+        status = status_of(snapshot_of(load_study(study, need_data=False), runs=tmp_path / "runs"))
+    assert [each.doing for each in status.running] == ["epoch 2/2", "epoch 0/2"]
 
 
 def test_watching_ends_with_the_study(tmp_path, study):

@@ -98,6 +98,17 @@ def states(plan):
         return []
 
 
+def test_workers_report_their_steps_to_the_driver(cluster, tmp_path):
+    seen = []
+    plan = plan_of(tmp_path)
+    view = quiet_view()
+    view.on_activity = lambda record, activity: seen.append((record.number, activity.epoch, activity.done))
+    executor = RayExecutor(plan, address=cluster.address, trial=cluster_trials.Talkative, stopwatch=Watch)
+    run_study(plan, trials=2, view=view, executor=executor)
+    assert {number for number, _, _ in seen} == {0, 1} and {epoch for _, epoch, _ in seen} <= {1, 2, 3}
+    assert len(seen) <= 6 and {done for _, _, done in seen} == {1}
+
+
 def test_a_lost_process_resumes_from_its_checkpoint_and_the_attempt_is_recorded(tmp_path, cluster):
     plan = plan_of(tmp_path)
     assert run(plan, cluster, "Killed").why == "3 trials are done"

@@ -15,13 +15,17 @@ from rich.text import Text
 from search.analysis.snapshot import Snapshot, Trial
 from search.config.units import show_seconds
 from search.storage import read_study_attributes
-from search.storage.heartbeat import DRIVER, is_present
+from search.storage.heartbeat import DRIVER, activities_of, is_present
+from search.trials.activity import Activity, study_left_s
 from search.trials.records import COUNTED
 
 
 @dataclass(frozen=True)
 class Running:
-    """A running trial: its epochs so far, the last Dice, and its driver; `lost` if that driver is gone."""
+    """A running trial: its whole epochs and their Dice, and its driver, which has ended if `lost`.
+
+    `activity` is what it was doing `seen_s` seconds ago, by its driver's last heartbeat; None before the first report.
+    """
 
     trial: int
     epoch: int
@@ -30,6 +34,15 @@ class Running:
     driver: str
     lost: bool
     network: str
+    activity: Activity | None
+    seen_s: float | None
+
+    @property
+    def doing(self) -> str:
+        """What it is doing, and how old its last sign of life is."""
+        if self.activity is None:
+            return f"epoch {self.epoch}/{self.epochs}"
+        return f"{self.activity}; {show_seconds(self.seen_s or 0.0)} ago"
 
 
 @dataclass(frozen=True)
@@ -65,23 +78,22 @@ def status_of(snapshot: Snapshot) -> Status:
         dict(Counter(trial.reason for trial in trials if trial.state == "failed")),
         dict(Counter(attempt.partition("; ")[0] for trial in trials for attempt in trial.attempts)),
         tuple(present.values()),
-        _left_s(trials, study.search.trials, len(running)),
+        _left_s(trials, study.search.trials, running),
     )
 
 
 def _running(trial: Trial, epochs: int, present: Mapping[str, Any]) -> Running:
     dice = trial.dice_so_far if trial.curve else None
     lost = trial.driver not in present
-    return Running(trial.number, trial.epochs, epochs, dice, trial.driver, lost, trial.network)
+    activity, seen_s = (None, None) if lost else activities_of(present[trial.driver]).get(trial.number, (None, None))
+    return Running(trial.number, trial.epochs, epochs, dice, trial.driver, lost, trial.network, activity, seen_s)
 
 
-def _left_s(trials: Sequence[Trial], planned: int, running: int) -> float | None:
-    """Estimate the seconds left from the duration of the trained trials; None before the first."""
-    took = [trial.spent_s for trial in trials if trial.state == "trained"]
-    if not took:
-        return None
-    to_do = max(0, planned - sum(trial.state in COUNTED for trial in trials))
-    return sum(took) / len(took) * to_do / max(1, running)
+def _left_s(trials: Sequence[Trial], planned: int, running: Sequence[Running]) -> float | None:
+    """Return how long the remaining trials take; None before a step of the first was timed."""
+    took = [trial.spent_s for trial in trials if trial.state in ("trained", "stopped")]
+    to_do = planned - sum(trial.state in COUNTED for trial in trials)
+    return study_left_s(took, [each.activity for each in running if not each.lost], to_do=to_do)
 
 
 def status_json(status: Status) -> str:
@@ -98,12 +110,12 @@ def status_view(status: Status) -> Group:
     parts += [Text(_driver_line(each)) for each in status.drivers] or [Text("no driver is running")]
     if status.running:
         table = Table(title="running", title_justify="left")
-        for heading in ("trial", "epoch", "Dice so far", "driver", "network"):
+        for heading in ("trial", "doing", "Dice so far", "driver", "network"):
             table.add_column(heading)
         for each in status.running:
             dice = f"{each.dice:.4f}" if each.dice is not None else ""
             whose = f"{each.driver} (gone)" if each.lost else each.driver
-            table.add_row(str(each.trial), f"{each.epoch}/{each.epochs}", dice, whose, each.network)
+            table.add_row(str(each.trial), each.doing, dice, whose, each.network)
         parts.append(table)
     for title, reasons in (("failed", status.failures), ("lost attempts", status.attempts)):
         if reasons:

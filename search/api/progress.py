@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -16,28 +18,65 @@ from rich.text import Text
 
 from search.api.terminal import open_console
 from search.config.units import counted, show_bytes, show_seconds
+from search.trials.activity import Activity, study_left_s
 from search.trials.records import COUNTED, Epoch, Record
 
 if TYPE_CHECKING:
     from search.runner.driver import View
 
 LAST_SHOWN = 8  # finished trials in the live table
+RUNNING_SHOWN = 8  # running trials below it
+LINE_S = 30.0  # between two lines about a stage or an epoch's steps, where there is no terminal
 MEASURED = ("Dice", "memory", "latency")
+BETWEEN_TRIALS = "choosing the next network"
+
+
+@dataclass
+class Running:
+    """A running trial: its last epoch, and what it is doing."""
+
+    record: Record
+    epochs: int
+    last: Epoch | None = None
+    activity: Activity | None = None
+
+    @property
+    def text(self) -> str:
+        """What it is doing, and its Dice so far."""
+        last = self.last
+        if self.activity is not None:
+            parts = [str(self.activity)]
+        elif last is not None:
+            parts = [f"epoch {last.number}/{self.epochs}, loss {last.loss:.4f}"]
+        else:
+            parts = ["starting"]
+        if last is not None and last.dice is not None:
+            parts.append(f"Dice so far {last.dice:.4f}")
+        return ", ".join(parts)
+
+    @property
+    def done(self) -> float:
+        """The epochs done, with the current one's share of steps."""
+        activity = self.activity
+        if activity is None or activity.stage != "training":
+            return self.last.number if self.last else 0
+        return activity.epoch - 1 + activity.done / activity.total
 
 
 class RunView:
-    """Shows a study's running trials with their epochs and Dice so far, its front and the time left."""
+    """Shows what is under way, a study's running trials step by step, its front and the time left."""
 
     def __init__(self, console: Console, *, name: str, trials: int) -> None:
         self.console, self.name, self.trials = console, name, trials
         redraws = console.is_terminal and console.file.isatty()  # a notebook or FORCE_COLOR claims a terminal
         self.live = Live(console=console, refresh_per_second=4, transient=False) if redraws else None
         self.lines: list[tuple[str, ...]] = []
-        self.running: dict[int, tuple[Record, Epoch | None]] = {}
-        self.epochs = 0
+        self.running: dict[int, Running] = {}
+        self.stage = ""
         self.counted, self.summary = 0, ""
         self.seconds: list[float] = []
-        self.begun = time.monotonic()
+        self.printed_at = -math.inf
+        self.has_shown_steps = False
 
     def __enter__(self) -> RunView:
         if self.live:
@@ -49,41 +88,43 @@ class RunView:
     ) -> None:
         if self.live:
             self.running.clear()
-            self.live.update(self._table())
+            self.stage = ""
+            self.live.transient = not self.lines  # what came before the first trial is erased
             self.live.__exit__(kind, error, trace)
+
+    def on_stage(self, stage: str, done: int = 0, total: int = 0) -> None:
+        """Show what is under way before or between trials."""
+        is_new = not self.stage.startswith(stage)
+        self.stage = f"{stage}: {done} of {total}" if total else stage
+        is_due = time.monotonic() - self.printed_at >= LINE_S
+        self._show(self.stage if is_new or is_due or (total and done == total) else "")
 
     def on_resume(self, records: Sequence[Record]) -> None:
         """Count the trials that earlier runs finished."""
         self.counted = sum(record.state in COUNTED for record in records)
-        self.seconds = [record.measurement.seconds for record in records if record.state == "trained"]
-
-    def on_preparing(self, done: int, total: int) -> None:
-        """Show how many volumes are prepared."""
-        if self.live:
-            self.live.update(Text(f"preparing volumes: {done} of {total}"))
-        elif done == total:
-            self.console.print(f"prepared {counted(total, 'volume')}")
-
-    def on_pricing(self, done: int, total: int) -> None:
-        """Show how many of the first networks are priced."""
-        line = f"pricing the first networks: {done} of {total}"
-        if self.live:
-            self.live.update(Text(line))
-        elif done in (1, total):
-            self.console.print(line)
+        self.seconds = [record.measurement.spent_s for record in records if record.state in ("trained", "stopped")]
 
     def on_trial_start(self, record: Record, epochs: int) -> None:
         """Show a trial that starts."""
-        self.epochs = epochs
-        self.running[record.number] = (record, None)
-        self.begun = time.monotonic()
+        self.running[record.number] = Running(record, epochs)
         self._show(f"trial {record.number}: {record.architecture.describe()}")
+
+    def on_activity(self, record: Record, activity: Activity) -> None:
+        """Show a trial's steps or validated cases."""
+        self.stage = BETWEEN_TRIALS
+        running = self.running.setdefault(record.number, Running(record, activity.epochs))
+        running.activity = activity
+        is_first = activity.stage == "training" and activity.done > 0 and not self.has_shown_steps
+        self.has_shown_steps |= is_first
+        is_due = time.monotonic() - self.printed_at >= LINE_S
+        self._show(f"trial {record.number}: {activity}{self._study_left()}" if is_first or is_due else "")
 
     def on_epoch(self, record: Record, epoch: Epoch) -> None:
         """Show an epoch's loss and Dice."""
-        self.running[record.number] = (record, epoch)
+        running = self.running[record.number]
+        running.last = epoch
         dice = "" if epoch.dice is None else f", Dice {epoch.dice:.4f}"
-        self._show(f"trial {record.number}: epoch {epoch.number}/{self.epochs}, loss {epoch.loss:.4f}{dice}")
+        self._show(f"trial {record.number}: epoch {epoch.number}/{running.epochs}, loss {epoch.loss:.4f}{dice}")
 
     def on_trial_end(self, record: Record, front: int, hypervolume: float | None) -> None:
         """Show a finished trial."""
@@ -91,26 +132,27 @@ class RunView:
         measurement = record.measurement
         if record.state in COUNTED:
             self.counted += 1
-            self.seconds.append(measurement.seconds)
+        if record.state in ("trained", "stopped"):
+            self.seconds.append(measurement.spent_s)
         self.running.pop(record.number, None)
         self.lines.append((str(record.number), *outcome(record), show_seconds(measurement.seconds)))
         state, *values, network = outcome(record)
         named = [f"{name} {value}" for name, value in zip(MEASURED, values, strict=True) if value]
         what = "; ".join([state, *([", ".join(named)] if named else []), network])
-        left = f"; about {show_seconds(self._left())} left" if self._left() else ""
-        self._show(f"trial {record.number}: {what}; {self.summary}{left}")
+        self._show(f"trial {record.number}: {what}; {self.summary}{self._study_left()}")
 
-    def _left(self) -> float:
-        if not self.seconds:
-            return 0.0
-        spent = time.monotonic() - self.begun if self.running else 0.0
-        each = sum(self.seconds) / len(self.seconds)
-        return max(0.0, each * (self.trials - self.counted) / max(1, len(self.running)) - min(spent, each))
+    def _study_left(self) -> str:
+        """Return the study's time left as the end of a line; empty while unknown, or where no trials are counted."""
+        activities = [each.activity for each in self.running.values()]
+        left_s = study_left_s(self.seconds, activities, to_do=self.trials - self.counted)
+        return f"; about {show_seconds(left_s)} left for the study" if left_s is not None else ""
 
     def _show(self, line: str) -> None:
+        """Redraw the table, or print the line unless it is empty."""
         if self.live:
-            self.live.update(self._table())
-        else:
+            self.live.update(self._table() if self.lines or self.running else Text(self.stage))
+        elif line:
+            self.printed_at = time.monotonic()
             self.console.print(line, soft_wrap=True)
 
     def _table(self) -> Group:
@@ -121,17 +163,18 @@ class RunView:
             table.add_column(heading, no_wrap=heading != "network", overflow="ellipsis")
         for number, state, dice, memory, latency, network, took in self.lines[-LAST_SHOWN:]:
             table.add_row(number, state, dice, memory, latency, network, took)
-        parts: list[object] = [table]
-        for record, last in self.running.values():
-            done = last.number if last else 0
-            dice = "" if last is None or last.dice is None else f"  Dice so far {last.dice:.4f}"
-            loss = f"  loss {last.loss:.4f}" if last else ""
-            parts.append(Text(f"trial {record.number}  {record.architecture.describe()}", no_wrap=True))
-            parts.append(Text(f"  epoch {done}/{self.epochs}{loss}{dice}"))
-            parts.append(ProgressBar(total=self.epochs, completed=done))
-        left = f", about {show_seconds(self._left())} left" if self._left() else ""
-        parts.append(Text(f"{self.summary or 'front 0'}{left}"))
-        return Group(*parts)  # type: ignore[arg-type]
+        parts: list[RenderableType] = [table]
+        shown = list(self.running.values())[:RUNNING_SHOWN]
+        for each in shown:
+            parts.append(Text(f"trial {each.record.number}  {each.record.architecture.describe()}", no_wrap=True))
+            parts.append(Text(f"  {each.text}"))
+            parts.append(ProgressBar(total=each.epochs, completed=each.done))
+        if len(self.running) > len(shown):
+            parts.append(Text(f"and {len(self.running) - len(shown)} more running trials"))
+        if not self.running and self.stage:
+            parts.append(Text(self.stage))
+        parts.append(Text(f"{self.summary or 'front 0'}{self._study_left()}"))
+        return Group(*parts)
 
 
 @contextmanager

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from search.runner.driver import Executor
+from typing import TYPE_CHECKING
+
 from search.runner.plan import Plan
+
+if TYPE_CHECKING:
+    from search.runner.driver import Executor
 
 
 def make_executor(plan: Plan) -> Executor:

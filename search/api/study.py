@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from search.runner.run import Outcome
     from search.trials.records import Costs
     from space.architecture import Architecture
+
+LOADING = "loading PyTorch"  # takes seconds, before anything else can be shown
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Study:
 
     def __init__(self, loaded: LoadedStudy, *, runs: Path) -> None:
         self.loaded, self.runs = loaded, runs
+        self._plan: Plan | None = None
 
     @classmethod
     def from_yaml(
@@ -97,15 +100,23 @@ class Study:
         """The folder of the study's database, weights and reports."""
         return run_folder(self.runs, self.settings)
 
-    @cached_property
+    @property
     def plan(self) -> Plan:
         """The study on its data, checked: folds, patch, space, budgets."""
+        return self.make_plan()
+
+    def make_plan(self, view: View | None = None) -> Plan:
+        """Return the plan; `view` shows how far the check of the data is."""
         from search.runner.plan import make_plan
 
+        if self._plan is not None:
+            return self._plan
         if self.loaded.data_folder is None:
             path = self.settings.data.path
             raise UserError([f"{self.name}: the data folder {path!r} was not found; pass data= or set VOXNAS_DATA"])
-        return make_plan(self.loaded, runs=self.runs)
+        progress = None if view is None else partial(view.on_stage, "checking volumes")
+        self._plan = make_plan(self.loaded, runs=self.runs, progress=progress)
+        return self._plan
 
     @cached_property
     def space(self) -> SearchSpace:
@@ -130,11 +141,14 @@ class Study:
         """
         from search.api.progress import showing
         from search.api.running import make_executor
-        from search.runner.run import run_study
 
         planned = trials or self.settings.search.trials
         with showing(view, name=self.name, trials=planned) as shown:
-            return run_study(self.plan, trials=planned, view=shown, executor=executor or make_executor(self.plan))
+            plan = self.make_plan(shown)
+            shown.on_stage(LOADING)
+            from search.runner.run import run_study
+
+            return run_study(plan, trials=planned, view=shown, executor=executor or make_executor(plan))
 
     def confirm(
         self,
@@ -148,10 +162,12 @@ class Study:
         """Retrain the front, or its best `top` networks, over seeds and folds; return how many trainings were done."""
         from search.api.progress import showing
         from search.api.running import make_executor
-        from search.runner.confirm import confirm_study
 
-        plan = self.plan
         with showing(view, name=f"confirm {self.name}", trials=0) as shown:
+            plan = self.make_plan(shown)
+            shown.on_stage(LOADING)
+            from search.runner.confirm import confirm_study
+
             return confirm_study(
                 plan,
                 top=top,
@@ -265,7 +281,10 @@ class Study:
         `packing` exports the trial's own weights, a training on all cases (`full`), or one network per fold (`folds`).
         """
         from search.api.progress import showing
-        from search.export import export
 
         with showing(view, name=f"export {self.name}", trials=0) as shown:
-            return export(self.plan, str(rule), Path(out), packing=packing, view=shown)
+            plan = self.make_plan(shown)
+            shown.on_stage(LOADING)
+            from search.export import export
+
+            return export(plan, str(rule), Path(out), packing=packing, view=shown)

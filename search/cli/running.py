@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from search.ablation.plan import AblationPlan
     from search.api.study import Study
     from search.export.trained import Packing
+    from search.runner.plan import Plan
 
 
 def load_study(
@@ -41,15 +43,32 @@ def load_results(study: str, overrides: Sequence[str] | None, runs: Path) -> Stu
     return Study(loaded, runs=found)
 
 
+def load_plan(
+    study: Path, data: Path | None, overrides: Sequence[str] | None, runs: Path, *, allow_code: bool = False
+) -> Plan:
+    """Load a study and check its data, with progress on standard error. Raises UserError."""
+    loaded = load_study(study, data, overrides, runs, allow_code=allow_code)
+    with following(loaded.name, apart=True) as view:
+        return loaded.make_plan(view)
+
+
 def load_arms(
-    file: Path, data: Path | None, overrides: Sequence[str] | None, runs: Path, *, allow_code: bool = False
+    file: Path,
+    data: Path | None,
+    overrides: Sequence[str] | None,
+    runs: Path,
+    *,
+    allow_code: bool = False,
+    quiet: bool = False,
+    apart: bool = False,
 ) -> AblationPlan:
-    """Load an ablation with its data. Raises UserError."""
+    """Load an ablation and check its data, with progress. Raises UserError."""
     from search.ablation.load import load_ablation
     from search.ablation.plan import make_ablation_plan
 
     loaded = load_ablation(file, runs=runs, overrides=overrides or (), data_root=data, allow_code=allow_code)
-    return make_ablation_plan(loaded, runs=runs)
+    with following(loaded.ablation.name, quiet=quiet, apart=apart) as view:
+        return make_ablation_plan(loaded, runs=runs, progress=partial(view.on_stage, "checking volumes"))
 
 
 @contextmanager
@@ -69,9 +88,9 @@ def stoppable(console: Console) -> Iterator[None]:
 
 
 @contextmanager
-def following(name: str, *, trials: int = 0, quiet: bool = False, json: bool = False) -> Iterator[RunView]:
-    """Show progress within the context unless `quiet`; with JSON output, on standard error."""
-    console = open_console(to_stderr=json)
+def following(name: str, *, trials: int = 0, quiet: bool = False, apart: bool = False) -> Iterator[RunView]:
+    """Show the progress of the work inside, unless `quiet`; on standard error where it is kept `apart` from results."""
+    console = open_console(to_stderr=apart)
     with stoppable(console), RunView(PlainConsole(quiet=True) if quiet else console, name=name, trials=trials) as view:
         yield view
 
@@ -116,7 +135,7 @@ def confirm_front(study: Study, top: int | None, seeds: int, folds: int | None, 
     from search.cli.fronts import show_confirmed
     from search.config.units import counted
 
-    with following(f"confirm {study.name}", quiet=quiet, json=json) as view:
+    with following(f"confirm {study.name}", quiet=quiet, apart=json) as view:
         done = study.confirm(top=top, seeds=seeds, folds=folds, view=view)
     open_console(to_stderr=json).print(f"{counted(done, 'training')} done")
     show_confirmed(study, json=json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ from search.runner.driver import View, driver_lock, open_driver
 from search.runner.evaluate import evaluate
 from search.runner.local import LocalExecutor
 from search.runner.plan import Plan, prepared_data, task_of
+from search.runner.watch import Watch
 from search.storage import STUDY_ID, read_study_attribute
 from search.training.checkpoint import ReplacedWeights, checkpoint_binding, delete_checkpoints, load_weights
 from search.trials.files import WEIGHTS, trial_folder
@@ -118,7 +120,7 @@ def _train_on_all(plan: Plan, record: Record, *, view: View) -> tuple[Path, str]
     A finished training of an earlier export is reused if study, training and data are the same.
     """
     folder = plan.folder / "exports" / f"full-{record.architecture.fingerprint}"
-    prepared = prepared_data(plan, progress=view.on_preparing)
+    prepared = prepared_data(plan, progress=partial(view.on_stage, "preparing volumes"))
     task = replace(task_of(plan, prepared), train=tuple(case.name for case in prepared.cases), validation=())
     executor = plan.study.executor
     job = Job(
@@ -147,7 +149,7 @@ def _train_on_all(plan: Plan, record: Record, *, view: View) -> tuple[Path, str]
 
     threads = torch.get_num_threads()
     try:
-        measurement = evaluate(job, show_epoch)
+        measurement = evaluate(job, show_epoch, watch=Watch(partial(view.on_activity, record)))
     finally:
         torch.set_num_threads(threads)
     if measurement.state != "trained":

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +23,7 @@ from search.storage.database import patiently
 from search.storage.lock import hold_lock
 from search.storage.ownership import claim_folder
 from search.training.checkpoint import delete_checkpoints
+from search.trials.activity import Activity
 from search.trials.files import WEIGHTS, trial_folder
 from search.trials.halving import stop_reason
 from search.trials.pareto import hypervolume, latency_setting, pareto_front
@@ -34,17 +36,17 @@ LOGGER = logging.getLogger("voxnas.driver")
 class View(Protocol):
     """Shows the progress of a run."""
 
-    def on_preparing(self, done: int, total: int) -> None:
-        """Volumes are being prepared."""
-
-    def on_pricing(self, done: int, total: int) -> None:
-        """The first networks are being priced, and timed if latency counts."""
+    def on_stage(self, stage: str, done: int = 0, total: int = 0) -> None:
+        """Something other than a trial is under way: `done` of `total`, if that can be counted."""
 
     def on_resume(self, records: Sequence[Record]) -> None:
         """A search continues after these trials of earlier runs."""
 
     def on_trial_start(self, record: Record, epochs: int) -> None:
         """A trial starts or resumes."""
+
+    def on_activity(self, record: Record, activity: Activity) -> None:
+        """A trial reports what it is doing."""
 
     def on_epoch(self, record: Record, epoch: Epoch) -> None:
         """An epoch ended."""
@@ -145,6 +147,11 @@ class Driver:
             blocks=self.plan.loaded.blocks,
         )
 
+    def on_activity(self, record: Record, activity: Activity) -> None:
+        """Show what a trial is doing, here and in the driver's next heartbeat."""
+        self.store.heartbeat.show_activity(record.number, activity)
+        self.view.on_activity(record, activity)
+
     def on_progress(self, record: Record, measurement: Measurement) -> Measurement:
         """Write a job's progress; return the measurement, finished if a rule stops the trial here."""
         measurement = self.merge_costs(record, measurement)
@@ -190,6 +197,7 @@ class Driver:
 
     def record_lost_attempt(self, record: Record, attempt: str) -> Record:
         """Write how an attempt ended; the trial keeps running and belongs to this driver."""
+        self.store.heartbeat.drop_activity(record.number)
         record = replace(record, attempts=(*record.attempts, attempt), driver=self.store.me)
         self.store.write_progress(record)
         return record
@@ -209,6 +217,7 @@ class Driver:
 
     def write_finished(self, record: Record) -> None:
         """Write a finished record, update the front and delete files that are no longer needed."""
+        self.store.heartbeat.drop_activity(record.number)
         self.store.write_finished(record, objectives=list(self.plan.directions), budgets=self.plan.budgets)
         self.update_front()
         delete_checkpoints(trial_folder(self.plan.folder, record.number))
@@ -248,7 +257,7 @@ def open_driver(plan: Plan, view: View, executor: Executor) -> Driver:
     patiently(lambda: require_unchanged(plan), url=plan.url)
     store = Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
     claim_folder(plan.folder, study=plan.study.name, study_id=store.study_id, url=plan.url)
-    prepared = prepared_data(plan, progress=view.on_preparing)
+    prepared = prepared_data(plan, progress=partial(view.on_stage, "preparing volumes"))
     if not (plan.folder / "study.yaml").exists():
         shutil.copyfile(plan.loaded.file, plan.folder / "study.yaml")
         keep_block_files(plan.loaded.blocks, plan.folder)

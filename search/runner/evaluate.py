@@ -23,6 +23,7 @@ from search.costs.price import predict_costs
 from search.data.prepare import Prepared, load_prepared
 from search.runner.deadline import Deadline
 from search.runner.devices import prepare_allocator
+from search.runner.watch import Watch
 from search.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from search.training.initial import NoMatchingWeights, load_matching_weights
 from search.training.patches import PatchSource
@@ -49,16 +50,20 @@ def context_of(job: Job) -> Context:
     return Context(job.patch, job.task.spacing_mm, job.task.in_channels, job.task.outputs or len(job.task.classes))
 
 
-def evaluate(job: Job, on_progress: Callable[[Measurement], object] = lambda so_far: None) -> Measurement:
-    """Determine the costs, then train and validate unless over budget; calls `on_progress` after each step."""
-    for measurement in progress(job):
+def evaluate(
+    job: Job, on_progress: Callable[[Measurement], object] = lambda so_far: None, *, watch: Watch | None = None
+) -> Measurement:
+    """Determine the costs, then train and validate unless over budget; calls `on_progress` after each epoch."""
+    for measurement in progress(job, watch):
         if measurement.state == "running":
             on_progress(measurement)
     return measurement
 
 
-def progress(job: Job) -> Iterator[Measurement]:
+def progress(job: Job, watch: Watch | None = None) -> Iterator[Measurement]:
     """Yield the measurement so far (state `running`) after pricing and after each epoch, then the outcome.
+
+    In between, `watch` reports steps and validated cases.
 
     Resumes from the checkpoint in `job.folder` if there is one. Closing the iterator stops the training. Faults of the
     training (a loss that is not finite, exhausted memory, the deadline) and a full disk give a failed Measurement with
@@ -68,14 +73,14 @@ def progress(job: Job) -> Iterator[Measurement]:
     torch.set_num_threads(job.threads)
     load_blocks(job.blocks)
     prepare_allocator()
-    for measurement in _caught(job, started):
+    for measurement in _caught(job, started, watch or Watch()):
         seconds = working_clock() - started
         yield replace(measurement, seconds=seconds, versions=versions(), recipe=job.training.recipe)
 
 
-def _caught(job: Job, started: float) -> Iterator[Measurement]:
+def _caught(job: Job, started: float, watch: Watch) -> Iterator[Measurement]:
     try:
-        yield from _progress(job, started)
+        yield from _progress(job, started, watch)
         return
     except Refused as error:
         failed = Measurement("failed", f"can't be built: {error}", fault="error")
@@ -117,7 +122,7 @@ def write_reason(job: Job, reason: str) -> None:
     (folder / REASON).write_text(reason + "\n")
 
 
-def _progress(job: Job, started: float) -> Iterator[Measurement]:
+def _progress(job: Job, started: float, watch: Watch) -> Iterator[Measurement]:
     device, context = torch.device(job.device), context_of(job)
     costs = job.costs or predict_costs(job.architecture, context, job.training, device=device)
     over = over_budget(costs, job.budgets)
@@ -125,12 +130,14 @@ def _progress(job: Job, started: float) -> Iterator[Measurement]:
         seed_everything(job.seed)
         network = build(job.architecture, context)
         if costs.latency is None and not job.timed_elsewhere:
+            watch.begin("latency")
             costs = replace(costs, latency=measure_latency(network, context, job.training, device=device))
             over = over_budget(costs, job.budgets)
     if over:
         yield Measurement("over budget", over, costs)
         return
     yield Measurement("running", costs=costs)
+    watch.begin("memory")
     measured = measure_training_memory(network, context, job.training, device=device)
     so_far = Measurement("running", costs=costs, measured_memory=measured)
     load_pretrained_encoders(network, job.architecture)
@@ -138,7 +145,7 @@ def _progress(job: Job, started: float) -> Iterator[Measurement]:
     network = to_memory_format(network).to(device)
     prepared = load_prepared(Path(job.task.prepared))
     deadline = Deadline(job.training.deadline, started)
-    for epochs, cases in train(network, prepared, job, deadline=deadline):
+    for epochs, cases in train(network, prepared, job, deadline=deadline, watch=watch):
         if len(epochs) < job.training.epochs:
             yield replace(so_far, epochs=epochs)
         else:
@@ -165,7 +172,7 @@ def seed_everything(seed: int) -> None:
 
 
 def train(
-    network: Network, prepared: Prepared, job: Job, *, deadline: Deadline
+    network: Network, prepared: Prepared, job: Job, *, deadline: Deadline, watch: Watch
 ) -> Iterator[tuple[tuple[Epoch, ...], tuple[CaseDice, ...]]]:
     """Train to the last epoch and write a checkpoint after each; yield the epochs so far and the last scores.
 
@@ -176,6 +183,7 @@ def train(
     if len(phases) > training.epochs:
         raise Refused(f"a cascade of {len(phases)} networks needs at least as many epochs, not {training.epochs}")
     epochs, saved_optimiser = load_checkpoint(job, network)
+    watch.start(training, epochs)
     current = -1
     cases: tuple[CaseDice, ...] = ()
     for number in range(len(epochs), training.epochs):
@@ -191,10 +199,10 @@ def train(
                 prepared, cases=job.task.train, patch=phase.patch, training=training, seed=job.seed, device=device
             )
         batches = _before_deadline(source, job=job, number=number, deadline=deadline)
-        loss = _train_epoch(phase, optimiser, batches, job=job, number=number, span=(first, end))
+        loss = _train_epoch(phase, optimiser, batches, job=job, number=number, span=(first, end), watch=watch)
         last = number + 1 == training.epochs
         if last or (number + 1) % training.validate_every == 0:
-            cases = _validated(phase.predicts, prepared, job, epoch=number + 1, deadline=deadline)
+            cases = _validated(phase.predicts, prepared, job, epoch=number + 1, deadline=deadline, watch=watch)
         dice = mean_dice(cases) if cases else None
         epoch = Epoch(number + 1, loss, dice, working_clock() - begun)
         epochs = (*epochs, epoch)
@@ -203,7 +211,7 @@ def train(
             yield epochs, cases
             cases = ()
     if not cases:  # the process ended between its last epoch and the record
-        cases = _validated(network, prepared, job, epoch=training.epochs, deadline=deadline)
+        cases = _validated(network, prepared, job, epoch=training.epochs, deadline=deadline, watch=watch)
     yield epochs, cases
 
 
@@ -215,6 +223,7 @@ def _train_epoch(
     job: Job,
     number: int,
     span: tuple[int, int],
+    watch: Watch,
 ) -> float:
     """Run the steps of one epoch and return the mean loss; the learning rate decays over the phase's `span` of epochs.
 
@@ -226,6 +235,7 @@ def _train_epoch(
     phase.predicts.eval()  # a cascade's first networks, when the second trains
     phase.trained.train()
     total = torch.zeros((), device=device)
+    watch.begin("training", epoch=number + 1, total=steps)
     with sharing(device) as shared:
         for step, (images, labels) in enumerate(batches, start=first):
             for group in optimiser.param_groups:
@@ -233,6 +243,7 @@ def _train_epoch(
             images = images.contiguous(memory_format=MEMORY_FORMAT)
             total += training_step(phase, optimiser, images=images, labels=labels, training=training)
             shared.pause()
+            watch.advance(step - first + 1, loss_sum=total)
     mean = float(total) / steps
     if not math.isfinite(mean):
         raise Diverged(f"the loss became {mean} in epoch {number + 1}; a lower learning rate may help")
@@ -251,9 +262,10 @@ def _before_deadline(
 
 
 def _validated(
-    network: Network, prepared: Prepared, job: Job, *, epoch: int, deadline: Deadline
+    network: Network, prepared: Prepared, job: Job, *, epoch: int, deadline: Deadline, watch: Watch
 ) -> tuple[CaseDice, ...]:
     device = torch.device(job.device)
+    watch.begin("validation", epoch=epoch, total=len(job.task.validation))
     with sharing(device) as shared:
 
         def before_window() -> None:
@@ -261,7 +273,9 @@ def _validated(
             shared.pause()
 
         last = epoch == job.training.epochs
-        return validate(network, prepared, job, device=device, last=last, before_window=before_window)
+        return validate(
+            network, prepared, job, device=device, last=last, before_window=before_window, on_case=watch.advance
+        )
 
 
 @lru_cache

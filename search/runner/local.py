@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import torch
 
@@ -15,6 +16,7 @@ from search.runner.evaluate import progress
 from search.runner.plan import Plan
 from search.runner.pricer import Pricer, price_table
 from search.runner.run import Outcome
+from search.runner.watch import Watch
 from search.trials.records import Measurement, Record
 
 POLL_S = 1.0  # between two asks while other drivers' trials run
@@ -50,7 +52,8 @@ class LocalExecutor:
 def run_trial(driver: Driver, record: Record) -> Record:
     """Run one trial and write its outcome."""
     measurement = Measurement("running")
-    for measurement in progress(driver.job(record)):
+    watch = Watch(partial(driver.on_activity, record))
+    for measurement in progress(driver.job(record), watch):
         measurement = driver.on_progress(record, measurement)
         if measurement.state != "running":
             break

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 from search.config.units import show_seconds
 from search.proposers.first_networks import FirstNetworks
@@ -54,7 +55,7 @@ def write_reference(driver: Driver) -> FirstNetworks | None:
         return None
     plan, pricer = driver.plan, driver.pricer
     require_pretrained(plan.space)
-    first = first_networks(plan, pricer, progress=driver.view.on_pricing)
+    first = first_networks(plan, pricer, progress=partial(driver.view.on_stage, "pricing the first networks"))
     require_feasible_budgets(plan, pricer, first)
     driver.store.write_reference(reference_point(plan, pricer, first))
     return first

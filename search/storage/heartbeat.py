@@ -1,4 +1,4 @@
-"""A driver's heartbeat in the study's database: which drivers are alive, and the state of each."""
+"""A driver's heartbeat in the study's database: which drivers are alive, their state, and what their trials do."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from search.config.errors import UserError
 from search.storage.database import patiently, shared_by_drivers
+from search.trials.activity import Activity
 
 if TYPE_CHECKING:
     import optuna
 
 DRIVER = "voxnas:driver:"
+ACTIVITIES = "activities"  # of a driver's trials, by number
 BEAT_S = 10.0
 LEASE_S = 60.0  # a driver on another machine without a heartbeat for longer has ended
 
@@ -30,12 +32,13 @@ def driver_name() -> str:
 
 @dataclass
 class Heartbeat:
-    """Writes the driver `me` and its `state` every ten seconds; reads those of other drivers."""
+    """Writes the driver `me`, its `state` and its trials' `activities` every ten seconds; reads other drivers'."""
 
     study: optuna.Study
     url: str
     me: str
     state: dict[str, Any] = field(default_factory=dict)
+    activities: dict[str, dict[str, Any]] = field(default_factory=dict)
     stopped: threading.Event = field(default_factory=threading.Event)
     quiet_since: float = field(default_factory=time.monotonic)
     heard_since: float = -math.inf
@@ -58,6 +61,14 @@ class Heartbeat:
         """Set the state that the next heartbeat writes."""
         self.state = state
 
+    def show_activity(self, trial: int, activity: Activity) -> None:
+        """Set what a trial is doing, for the next heartbeat."""
+        self.activities[str(trial)] = {**asdict(activity), "at": _now()}
+
+    def drop_activity(self, trial: int) -> None:
+        """Forget what a trial was doing: it has ended."""
+        self.activities.pop(str(trial), None)
+
     def _keep_beating(self) -> None:
         while not self.stopped.wait(BEAT_S):
             try:
@@ -66,8 +77,9 @@ class Heartbeat:
                 return
 
     def _beat_once(self, *, ended: bool = False) -> None:
-        beat = {"host": socket.gethostname(), "pid": os.getpid(), "at": datetime.now(UTC).isoformat(), "ended": ended}
-        self.study.set_user_attr(DRIVER + self.me, {**beat, **self.state})
+        beat = {"host": socket.gethostname(), "pid": os.getpid(), "at": _now(), "ended": ended}
+        activities = {} if ended else dict(self.activities)  # a copy: the driver changes it meanwhile
+        self.study.set_user_attr(DRIVER + self.me, {**beat, **self.state, ACTIVITIES: activities})
         if time.monotonic() - self.quiet_since > LEASE_S:
             self.heard_since = time.monotonic()  # after an outage every driver looks ended
         self.quiet_since = time.monotonic()
@@ -86,7 +98,25 @@ def is_present(beat: Mapping[str, Any] | None) -> bool:
         return False
     if beat["host"] == socket.gethostname() and not _is_running(beat["pid"]):
         return False
-    return (datetime.now(UTC) - datetime.fromisoformat(beat["at"])).total_seconds() < LEASE_S
+    return seconds_since(beat["at"]) < LEASE_S
+
+
+def activities_of(beat: Mapping[str, Any]) -> dict[int, tuple[Activity, float]]:
+    """Return what a driver's trials were doing at its last heartbeat, and how many seconds ago each reported that."""
+    found = {}
+    for number, values in beat.get(ACTIVITIES, {}).items():
+        known = {key: value for key, value in values.items() if key != "at"}
+        found[int(number)] = (Activity(**known), seconds_since(values["at"]))
+    return found
+
+
+def seconds_since(moment: str) -> float:
+    """Return the seconds since a moment of a heartbeat."""
+    return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
 
 
 def _is_running(pid: int) -> bool:

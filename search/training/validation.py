@@ -30,8 +30,12 @@ def validate(
     device: torch.device,
     last: bool,
     before_window: Callable[[], None] = lambda: None,
+    on_case: Callable[[int], object] = lambda done: None,
 ) -> tuple[CaseDice, ...]:
-    """Segment and score every validation case; with `last`, add surface metrics if the job requests them."""
+    """Segment and score every validation case; with `last`, add surface metrics if the job requests them.
+
+    `on_case` is called after each case with the number of those done.
+    """
     network.eval()
     found, labelling = [], prepared.labelling
     for case in job.task.validation:
@@ -48,6 +52,7 @@ def validate(
             )
             scores = replace(scores, hd95_mm=distances, surface_dice=dices)
         found.append(scores)
+        on_case(len(found))
     return tuple(found)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from search.cli.announce import announce
 from search.cli.options import (
     AblationFile,
     Address,
@@ -40,10 +41,13 @@ def ablate(
     allow_code: AllowCode = False,
 ) -> None:
     """Run or resume an ablation, and write its tables, figures and methods paragraph."""
-    from search.cli.ablations import preview_ablation, run_arms
+    announce(file, quiet=quiet, apart=json or dry_run)
     from search.cli.running import load_arms
 
-    plan = load_arms(file, data, with_executor(overrides, executor, address), runs, allow_code=allow_code)
+    given = with_executor(overrides, executor, address)
+    plan = load_arms(file, data, given, runs, allow_code=allow_code, quiet=quiet, apart=json or dry_run)
+    from search.cli.ablations import preview_ablation, run_arms
+
     if dry_run:
         preview_ablation(plan, json=json)
     else:

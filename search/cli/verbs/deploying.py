@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from search.cli.announce import announce
 from search.cli.options import AllowCode, DataRoot, Overrides, Quiet, Runs, StudyFile
 from search.cli.verbs.register import DEPLOY, verb
 
@@ -41,6 +42,7 @@ def export(
     quiet: Quiet = False,
 ) -> None:
     """Export one network as a folder that runs without voxnas, and verify it."""
+    announce(study, quiet=quiet)
     from search.cli.running import export_network, load_study
     from search.config.errors import UserError
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from search.cli.announce import announce
 from search.cli.options import (
     Address,
     AllowCode,
@@ -40,6 +41,7 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Run or resume a study. Ctrl-C stops it; the same command resumes it."""
+    announce(study, quiet=quiet)
     from search.cli.running import load_study, run_trials, say_next
 
     loaded = load_study(study, data, with_executor(overrides, executor, address), runs, allow_code=allow_code)
@@ -104,6 +106,7 @@ def confirm(
     allow_code: AllowCode = False,
 ) -> None:
     """Retrain the Pareto front over seeds and folds. The same command resumes it."""
+    announce(study, quiet=quiet, apart=json)
     from search.cli.running import confirm_front, load_study
 
     loaded = load_study(study, data, with_executor(overrides, executor, address), runs, allow_code=allow_code)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from search.cli.announce import announce
 from search.cli.options import AllowCode, AsJson, DataRoot, Overrides, Runs, StudyFile
 from search.cli.verbs.register import START, verb
 
@@ -32,10 +33,11 @@ def check(
     allow_code: AllowCode = False,
 ) -> None:
     """Check a study and its data, and show what would run. Trains nothing."""
+    announce(study, apart=True)
     from search.cli.check import check_study
-    from search.cli.running import load_study
+    from search.cli.running import load_plan
 
-    check_study(load_study(study, data, overrides, runs, allow_code=allow_code).plan, costs=costs, json=json)
+    check_study(load_plan(study, data, overrides, runs, allow_code=allow_code), costs=costs, json=json)
 
 
 @verb(app, START, example="voxnas space studies/acdc.yaml --data FOLDER --sample 100 --timed 0")
@@ -50,10 +52,11 @@ def space(
     allow_code: AllowCode = False,
 ) -> None:
     """Show a study's search space: axes, conditions, size, infeasible share, and what random networks cost."""
-    from search.cli.running import load_study
+    announce(study, apart=True)
+    from search.cli.running import load_plan
     from search.cli.space_report import survey_space
 
-    plan = load_study(study, data, overrides, runs, allow_code=allow_code).plan
+    plan = load_plan(study, data, overrides, runs, allow_code=allow_code)
     survey_space(plan, networks=sample, timed=timed, json=json)
 
 

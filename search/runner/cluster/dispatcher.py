@@ -15,6 +15,7 @@ import ray
 
 from search.config.units import show_bytes, show_seconds
 from search.runner.answers import Ask, Assigned, Done
+from search.runner.cluster.activity_board import ActivityBoard
 from search.runner.cluster.checkpoint_sync import CheckpointSync
 from search.runner.cluster.latency_probe import Probes
 from search.runner.cluster.resources import Need, Node, has_room, request
@@ -52,6 +53,7 @@ class Dispatcher:
     probes: Probes
     nodes: Callable[[], list[Node]]
     sync: CheckpointSync
+    board: ActivityBoard
     in_flight: dict[str, InFlight] = field(default_factory=dict)
     retries: list[InFlight] = field(default_factory=list)
     awaiting_latency: dict[Architecture, list[tuple[Record, Measurement]]] = field(default_factory=dict)
@@ -136,13 +138,21 @@ class Dispatcher:
         others = [each.requested for each in self.in_flight.values()]
         flight.requested = request(need, self.seen_nodes, others, grows=grows)
         self.in_flight[name] = flight
-        return {"job": job, "resources": flight.requested, "storage": self.sync.storage}
+        posting = {"board": self.board.name, "number": record.number}
+        return {"job": job, "resources": flight.requested, "storage": self.sync.storage, **posting}
 
     def on_start(self, trial: Any) -> None:
         """Register that a trial has a process."""
         flight = self.in_flight.get(trial.trial_id)
         if flight is not None:
             flight.trial, flight.began = trial, time.monotonic()
+
+    def collect_activities(self) -> None:
+        """Show what the trials in flight are doing, by their last reports."""
+        records = {flight.record.number: flight.record for flight in self.in_flight.values()}
+        for number, activity in self.board.collect().items():
+            if number in records:
+                self.driver.on_activity(records[number], activity)
 
     def on_progress(self, name: str, message: Measurement) -> bool:
         """Write a trial's new epochs; return whether the trial stops."""

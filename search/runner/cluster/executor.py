@@ -18,6 +18,7 @@ from ray import tune
 
 from search.config.errors import UserError
 from search.runner.answers import Ask, Done, Wait
+from search.runner.cluster.activity_board import ActivityBoard
 from search.runner.cluster.checkpoint_sync import CheckpointSync
 from search.runner.cluster.dispatcher import MAX_LOSSES, Dispatcher, InFlight
 from search.runner.cluster.latency_probe import Probes, Stopwatch, probe_options
@@ -87,7 +88,7 @@ class RayExecutor:
     def run(self, driver: Driver, ask: Ask) -> str:
         """Run rounds of Tune until nothing is left; return the reason. Raises KeyboardInterrupt after a signal."""
         self.sync.push_dataset(Path(driver.prepared.folder))
-        dispatcher = Dispatcher(driver, ask, self.probes, lending_nodes, self.sync)
+        dispatcher = Dispatcher(driver, ask, self.probes, lending_nodes, self.sync, ActivityBoard())
         with stop_on_signal(dispatcher.stop_requested):
             while not dispatcher.stop_requested.is_set():
                 if not dispatcher.retries:

@@ -10,6 +10,7 @@ from typing import Any
 from ray import tune
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
+from search.runner.cluster.activity_board import POST_S, Poster
 from search.runner.cluster.checkpoint_sync import CheckpointSync
 from search.runner.cluster.resources import CUDA_BYTES
 from search.trials.records import Fault, Job, Measurement
@@ -28,6 +29,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Any]) -> None:
         """Accept a job; its first step starts it."""
         self.sync = CheckpointSync(config["storage"])
+        self.post = Poster(config["board"], config["number"])
         self.gpu_share = float(config["resources"].get("GPU", 0.0))
         self.steps = self.progress(config["job"])
         self.epochs_sent = 0
@@ -41,12 +43,13 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def progress(self, job: Job) -> Generator[Measurement, None, None]:
         """Train from the storage's last checkpoint, and push each new one."""
         from search.runner.evaluate import progress, write_reason
+        from search.runner.watch import Watch
 
         job = self.sync.pull_job(job)
         try:
             if self.gpu_share:
                 limit_to_share(job.device, self.gpu_share)
-            for measurement in progress(job):
+            for measurement in progress(job, Watch(self.post, every_s=POST_S)):
                 self.sync.push_job(job)
                 if measurement.state != "running" or measurement.epochs:
                     yield measurement

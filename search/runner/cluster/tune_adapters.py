@@ -59,9 +59,10 @@ class TrialCallback(tune.Callback):  # type: ignore[misc]
         self.dispatcher = dispatcher
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Collect latencies and end hanging trials."""
+        """Collect latencies and activities, and end hanging trials."""
         with self.dispatcher.deferred_errors():
             self.dispatcher.collect_latencies()
+            self.dispatcher.collect_activities()
             self.dispatcher.end_overdue()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
