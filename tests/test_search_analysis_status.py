@@ -162,7 +162,7 @@ def test_a_study_is_not_deleted_without_confirmation_or_while_it_runs(tmp_path):
     folder = tmp_path / "runs" / "tiny"
     with hold_lock(f"sqlite:///{folder / 'study.db'}", folder, "tiny"):
         held = subprocess.run([*command, "--yes"], capture_output=True, text=True)
-        assert held.returncode == 2 and "tiny is being run already" in held.stderr
+        assert held.returncode == 2 and "tiny is already running" in held.stderr
     done = subprocess.run([*command, "--yes"], capture_output=True, text=True)
     assert not folder.exists() and "tiny is deleted" in done.stdout
 

@@ -167,7 +167,7 @@ def test_ctrl_c_stops_cleanly_and_explains_how_to_resume(tmp_path):
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: list(made.runs.glob("tiny/trials/000000/last.pt")))
     second = subprocess.run(command, capture_output=True, text=True)
-    assert second.returncode == 2 and f"tiny is being run already, by process {running.pid} on" in second.stderr
+    assert second.returncode == 2 and f"tiny is already running, in process {running.pid} on" in second.stderr
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=60)
     assert running.returncode == 130 and "Stopped. To resume, run: voxnas run" in out and "Traceback" not in err

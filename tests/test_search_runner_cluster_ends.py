@@ -54,7 +54,7 @@ def ends(plan, cluster, *, trials=3, trial="Sleeper"):
 def test_a_run_survives_the_end_of_the_driver(tmp_path, cluster, how):
     plan = plan_of(tmp_path, text=SLOW)
     driver = started(plan, cluster)
-    with pytest.raises(UserError, match=f"tiny is being run already, by process {driver.pid} on "):
+    with pytest.raises(UserError, match=f"tiny is already running, in process {driver.pid} on "):
         run(plan, cluster, "Sleeper")
     driver.send_signal(how)
     out, err = driver.communicate(timeout=60)

@@ -102,7 +102,7 @@ def test_other_initial_weights_of_the_same_file_are_refused(tmp_path):
     save_file({"weight": torch.zeros(3)}, tmp_path / "start.safetensors")
     begin(made)
     save_file({"weight": torch.ones(3)}, tmp_path / "start.safetensors")
-    refused(made, "training.init: the file holds other weights than when the study began")
+    refused(made, "training.init: the weights in the file have changed since the study began")
 
 
 def test_a_case_with_other_voxels_and_a_missing_case_are_named(tmp_path):

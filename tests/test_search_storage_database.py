@@ -13,10 +13,10 @@ from search.storage.heartbeat import DRIVER, is_present
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("postgresql+psycopg://me:secret@host/db", "storage: leave the password out of the URL; PGPASSWORD or"),
-        ("postgresql+psycopg://host/db?password=secret", "storage: leave the password out of the URL"),
+        ("postgresql+psycopg://me:secret@host/db", "storage: remove the password from the URL; PGPASSWORD or"),
+        ("postgresql+psycopg://host/db?password=secret", "storage: remove the password from the URL"),
         ("mysql://host/db", "storage: 'mysql' is not supported; write sqlite:///FILE, postgresql"),
-        ("postgres", "storage: 'postgres' is not the URL of a database, as sqlite:///FILE"),
+        ("postgres", "storage: 'postgres' is not a database URL such as sqlite:///FILE"),
         ("grpc://host", "storage: 'grpc://host' should be grpc://HOST:PORT"),
     ],
 )

@@ -135,7 +135,7 @@ class Study:
     # Running
 
     def run(self, *, trials: int | None = None, view: View | None = None, executor: Executor | None = None) -> Outcome:
-        """Run or resume the study until it has `trials` trainings, those already done included.
+        """Run or resume the study until it has `trials` trainings, including those already done.
 
         `trials` is by default that of the file; `view` receives the progress (printed by default).
         """

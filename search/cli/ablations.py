@@ -1,4 +1,4 @@
-"""An ablation on the terminal: its arms before it runs, and its tables after."""
+"""`voxnas ablate`: the arms before a run, and the tables after it."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ AXES_SHOWN = 12
 
 
 def check_study(plan: Plan, *, costs: bool, json: bool) -> None:
-    """Print data, training and space, what would run, and what random networks cost if asked."""
+    """Print data, training, space and what would run; with `costs`, also the costs of random networks."""
     require_unchanged(plan)
     infeasible = refusals(plan.space, sample=REFUSALS_SAMPLED, seed=0)
     spreads = sample_costs(plan, networks=PRICED, timed=0, device="cpu", threads=1) if costs else None
@@ -42,7 +42,7 @@ def check_study(plan: Plan, *, costs: bool, json: bool) -> None:
 
 
 def outline(plan: Plan, infeasible: dict[str, int]) -> dict[str, Any]:
-    """Return the same as plain values: mm, voxels, bytes, seconds, counts."""
+    """Return the outline as plain values, in mm, voxels, bytes, seconds and counts."""
     facts, training, search = plan.facts, plan.training, plan.study.search
     done, interrupted = progress_of(plan)
     return {
@@ -124,7 +124,7 @@ def _data_table(plan: Plan) -> Table:
     table.add_row("network grid", f"{_triple(plan.context.spacing)} mm (D, H, W)")
     table.add_row(
         "folds",
-        f"{len(plan.folds)}; this study uses fold {plan.study.data.fold} (they count from 0): "
+        f"{len(plan.folds)}; this study uses fold {plan.study.data.fold} (numbered from 0): "
         f"{len(fold.train)} to train, {len(fold.validation)} to validate",
     )
     return table

@@ -18,7 +18,7 @@ from space.presets import PRESETS, Preset
 
 @dataclass(frozen=True)
 class Summary:
-    """A preset's row among the others, at its own patch."""
+    """A preset's parameters and MACs at its own patch."""
 
     preset: Preset
     params: int
@@ -64,7 +64,7 @@ def find_preset(name: str) -> Preset:
 
 
 def summaries() -> tuple[Summary, ...]:
-    """Count every preset."""
+    """Count the parameters and MACs of every preset."""
     return tuple(Summary(preset, *params_and_macs(preset.architecture, preset.context)) for preset in PRESETS.values())
 
 

@@ -57,7 +57,7 @@ Trials = Annotated[
     typer.Option(
         "--trials",
         min=1,
-        help="Number of trainings, those already done included.",
+        help="Number of trainings, including those already done.",
         show_default="search.trials in the file",
     ),
 ]
@@ -78,7 +78,7 @@ def with_executor(overrides: list[str] | None, kind: str | None, address: str | 
 def run_options(
     data: Path | None, overrides: list[str] | None, trials: int | None, *, allow_code: bool = False
 ) -> list[str]:
-    """Write options of `voxnas run` as on its command line."""
+    """Format options of `voxnas run` for its command line."""
     named = {"--data": data, "--trials": trials}
     given = [part for name, value in named.items() if value is not None for part in (name, str(value))]
     allowed = ["--allow-code"] if allow_code else []

@@ -31,7 +31,7 @@ def show_help(named: str | None, *, markdown: bool, json: bool) -> None:
 
 
 def describe(entry: Entry) -> str:
-    """Write one key in full."""
+    """Return the full description of a key."""
     rows = {
         "type": entry.type,
         "unit": entry.unit,

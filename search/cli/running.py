@@ -1,4 +1,4 @@
-"""Trainings from the command line: the live view around them, and how Ctrl-C ends them."""
+"""Trainings from the command line: live progress, and stopping with Ctrl-C."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def load_study(
     study: Path, data: Path | None, overrides: Sequence[str] | None, runs: Path, *, allow_code: bool = False
 ) -> Study:
-    """Load a study whose data must be there. Raises UserError."""
+    """Load a study, whose data must exist. Raises UserError."""
     from search.api.study import Study
 
     return Study.from_yaml(
@@ -35,7 +35,7 @@ def load_study(
 
 
 def load_results(study: str, overrides: Sequence[str] | None, runs: Path) -> Study:
-    """Load a study to read, named by its file, its folder or its name. Raises UserError."""
+    """Load a study's results, named by its file, its folder or its name. Raises UserError."""
     from search.api.find import find_study
     from search.api.study import Study
 
@@ -73,7 +73,7 @@ def load_arms(
 
 @contextmanager
 def stoppable(console: Console) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM stop the work inside, and print the command that resumes it."""
+    """Within the context, stop on Ctrl-C and SIGTERM and print the command that resumes the work."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -96,7 +96,7 @@ def following(name: str, *, trials: int = 0, quiet: bool = False, apart: bool = 
 
 
 def run_trials(study: Study, trials: int | None, *, quiet: bool = False) -> None:
-    """Run or resume a study under the live view."""
+    """Run or resume a study with live progress."""
     planned = trials or study.settings.search.trials
     with following(study.name, trials=planned, quiet=quiet) as view:
         outcome = study.run(trials=planned, view=view)
@@ -131,7 +131,7 @@ def _data_option(study: Study) -> list[str]:
 
 
 def confirm_front(study: Study, top: int | None, seeds: int, folds: int | None, *, quiet: bool, json: bool) -> None:
-    """Retrain the front under the live view, and show what came of it."""
+    """Retrain the front with live progress, and show the confirmed front."""
     from search.cli.fronts import show_confirmed
     from search.config.units import counted
 
@@ -149,7 +149,7 @@ def export_network(study: Study, pick: str, out: Path, packing: Packing, *, quie
 
 
 def submit_study(study: Path, address: str, runs: Path, options: list[str], follow: bool) -> None:
-    """Submit a study to a cluster, and follow the job if asked."""
+    """Submit a study to a cluster; with `follow`, print the job's output until it ends."""
     from search.config import UserError
     from search.config import load_study as load
     from search.runner.cluster import submit as sending

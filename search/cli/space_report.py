@@ -24,7 +24,7 @@ from space.space import Space
 
 REFUSALS_SAMPLED = 1000
 SHOWN_CHOICES = 8
-MODELLED = 8  # fewest networks for which the cost model's error means anything
+MODELLED = 8  # minimum number of networks for a meaningful error of the cost model
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Spread:
 
 
 def survey_space(plan: Plan, *, networks: int, timed: int, json: bool) -> None:
-    """Print a study's space, and what random networks of it cost."""
+    """Print a study's space, and the costs of random networks."""
     from search.runner.devices import resolve_device, resolve_threads
 
     executor, infeasible = plan.study.executor, infeasible_shares(plan)
@@ -142,7 +142,7 @@ def axis_rows(space: Space) -> list[AxisRow]:
 
 
 def axes_table(space: Space) -> Table:
-    """Draw the axes."""
+    """Return the axes as a table."""
     fixed = [axis for axis in space.axes if len(axis.choices) == 1]
     table = Table(title=f"Axes: {len(space.axes) - len(fixed)} open, {len(fixed)} fixed", title_justify="left")
     for heading in ("axis", "at", "choices", "exists if", "meaning"):
@@ -153,7 +153,7 @@ def axes_table(space: Space) -> Table:
 
 
 def _ranges(places: Sequence[Place]) -> str:
-    """Write places as ranges: `encoder0 to 4, bottleneck`."""
+    """Format places as ranges: `encoder0 to 4, bottleneck`."""
     groups: dict[Place, list[Place]] = {}
     for place in places:
         groups.setdefault(place.group, []).append(place)
@@ -163,7 +163,7 @@ def _ranges(places: Sequence[Place]) -> str:
 
 
 def costs_table(spreads: dict[str, Spread], *, budgets: dict[str, float]) -> Table:
-    """Draw the spread of each cost, and the share within its budget."""
+    """Return the spread of each cost, and the share within its budget, as a table."""
     table = Table(title=f"Costs of {counted(len(spreads['params'].values), 'random network')}", title_justify="left")
     for heading in ("cost", "min", "median", "max", "within budget", "cost model's error", "time per network"):
         table.add_column(heading, justify="left" if heading == "cost" else "right", no_wrap=True)
@@ -194,7 +194,7 @@ def size_lines(plan: Plan, infeasible: dict[str, int]) -> list[str]:
 
 
 def survey_values(plan: Plan, infeasible: dict[str, int], spreads: dict[str, Spread]) -> dict[str, Any]:
-    """Return all of it as plain values: bytes, seconds and counts; a size beyond 2**53 as a string."""
+    """Return the report as plain values, in bytes, seconds and counts; a size over 2**53 as a string."""
     axes: list[dict[str, Any]] = [
         {
             "name": axis.name,
@@ -224,7 +224,7 @@ def survey_values(plan: Plan, infeasible: dict[str, int], spreads: dict[str, Spr
 
 
 def infeasible_shares(plan: Plan) -> dict[str, int]:
-    """Count the reasons why random points of the space can't be built."""
+    """Count why random points of the space can't be built."""
     return refusals(plan.space, sample=REFUSALS_SAMPLED, seed=0)
 
 

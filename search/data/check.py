@@ -40,8 +40,8 @@ class CaseFacts:
 class DataFacts:
     """Facts about the volumes of a data set; `problems` prevent training, `notes` are informative.
 
-    Medians are taken over the valid cases, along RAS x, y, z; they are zero if no case is valid. `affine_tolerance` is
-    the one that the files of each case keep, see `grid_difference`.
+    Medians are taken over the valid cases, along RAS x, y, z; they are zero if no case is valid. The affines of each
+    case's files agree within `affine_tolerance` (see `grid_difference`).
     """
 
     cases: tuple[CaseFacts, ...]
@@ -213,7 +213,7 @@ def _duplicate_images(dataset: Dataset, files: dict[str, FileFacts]) -> list[str
 
 
 def _zero_images(dataset: Dataset, files: dict[str, FileFacts]) -> list[str]:
-    """Return notes on the files with only zeros of cases whose other channels have more."""
+    """Return notes on files that contain only zeros, in cases whose other channels don't."""
     return [
         f"{path}: contains only zeros"
         for case in dataset.cases

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and checked when they are read."""
+"""Files that are written atomically, and checked by digest when they are read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write values with a digest of themselves under `digest`."""
+    """Write values together with their digest, under `digest`."""
     temporary = _temporary(path)
     temporary.write_text(json.dumps({**values, "digest": _digest(values)}))
     os.replace(temporary, path)

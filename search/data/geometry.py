@@ -166,7 +166,7 @@ def turn_back(array: NDArray[Any], grid: Grid) -> NDArray[Any]:
 
 
 def label_to_grid(label: NDArray[Any], grid: Grid) -> NDArray[Any]:
-    """Return class indices (X, Y, Z) on the network grid (D, H, W): uint8, or uint16 where they don't fit.
+    """Return class indices (X, Y, Z) on the network grid (D, H, W), as uint8, or uint16 if they don't fit.
 
     Each class is resampled linearly as a binary mask; the class with the largest value wins (the lower class on a
     tie). Classes are processed one at a time, because memory must not grow with their number.
@@ -200,15 +200,15 @@ def mask_from_logits(logits: NDArray[Any], grid: Grid, *, order: Sequence[int] =
 
 
 def index_type(classes: int, order: Sequence[int] = ()) -> type[np.unsignedinteger[Any]]:
-    """Return what class indices fit into."""
+    """Return the dtype of class indices."""
     return np.uint16 if max(classes - 1, *order, 0) > 255 else np.uint8
 
 
 def labels_of(plane: NDArray[np.float32], order: Sequence[int] = ()) -> NDArray[Any]:
-    """Return class indices at each place, (K, ...) to (...): that of the largest logit, the first one on a tie.
+    """Return the index of the largest logit, the first one on a tie: (K, ...) to (...).
 
-    With `order` the logits are those of regions, each of which writes its index where it is above 0, one after
-    the other.
+    With `order`, the logits are those of regions: each region in turn writes its index to the voxels where its logit is
+    above 0.
     """
     if np.isnan(plane).any():
         raise ValueError("the class values contain NaN: no class can be chosen")

@@ -1,4 +1,4 @@
-"""What the values of a data set's labels mean: classes that exclude each other, or regions that overlap."""
+"""The meaning of a data set's label values: exclusive classes, or overlapping regions."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Labelling:
-    """Names, values and regions of a data set's labels; arrays hold the places of `values`, the class indices.
+    """Names, values and regions of a data set's labels; arrays contain class indices, the positions in `values`.
 
-    `names` are background and what is scored: classes, so that `values[k]` is class k, or regions. `regions` hold the
-    class indices of each region, and `order` the one that is written for it, later regions over earlier ones; both
-    are empty for classes. `ignore` is the value of voxels that nobody labelled; arrays hold `ignored` there.
+    `names` are the background and the scored classes (`values[k]` is class k) or regions. `regions` holds the class
+    indices of each region, and `order` the index that a mask gets for it, later regions over earlier ones; both are
+    empty for classes. `ignore` is the value of unlabelled voxels, which have the index `ignored` in arrays.
     """
 
     names: tuple[str, ...]
@@ -22,22 +22,22 @@ class Labelling:
 
     @property
     def outputs(self) -> int:
-        """Channels of a network's logits: one a class with background, or one a region."""
+        """The number of logits: one per class including background, or one per region."""
         return len(self.regions) or len(self.names)
 
     @property
     def members(self) -> tuple[tuple[int, ...], ...]:
-        """The class indices of each scored name: of a region several, of a class its own."""
+        """The class indices of each scored region or class."""
         return self.regions or tuple((index,) for index in range(1, len(self.names)))
 
     @property
     def ignored(self) -> int | None:
-        """The index that arrays hold where the file has the ignore label."""
+        """The index of voxels with the ignore label; None without one."""
         return None if self.ignore is None else len(self.values)
 
     @property
     def described(self) -> tuple[str, ...]:
-        """The names, each region with its values and the one that is written for it, and the ignore label."""
+        """The names; regions with their values and the value that masks get for them; and the ignore label."""
         names = list(self.names)
         for place, (members, written) in enumerate(zip(self.regions, self.order, strict=True), start=1):
             values = ", ".join(str(self.values[index]) for index in members)
@@ -46,7 +46,7 @@ class Labelling:
 
     @property
     def value_names(self) -> tuple[str, ...]:
-        """A name for each value: the class, or the region that it is written for."""
+        """A name for each value: the class, or the region that masks mark with it."""
         if not self.regions:
             return self.names
         written = {index: name for index, name in zip(self.order, self.names[1:], strict=True)}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from search.data.volume_files import read_values
 
-ROUNDING = 1e-4  # largest distance of a scaled label from an integer, as a header's slope in float32 causes it
+ROUNDING = 1e-4  # largest rounding error of labels that are scaled by a header's float32 slope
 
 
 def read_label(path: str | Path) -> tuple[NDArray[Any], NDArray[np.float64]]:

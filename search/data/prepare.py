@@ -76,7 +76,7 @@ class Prepared:
 
     @property
     def labelling(self) -> Labelling:
-        """What the arrays' class indices mean."""
+        """The meaning of the arrays' class indices."""
         return Labelling(self.labels, self.label_values, self.regions, self.order, self.ignore)
 
     @property
@@ -139,7 +139,7 @@ def prepare(
 
 
 def _found(folder: Path) -> Prepared | None:
-    """Return a prepared folder that is whole and undamaged."""
+    """Return a prepared folder if it is complete and undamaged, else None."""
     if not (folder / "prepared.json").is_file():
         return None
     try:
@@ -207,7 +207,7 @@ def _prepare_case(
     preprocessing: Preprocessing,
     affine_tolerance: float,
 ) -> PreparedCase:
-    """Write the arrays of one case unless they are there undamaged."""
+    """Write the arrays of one case unless they exist undamaged."""
     damage = _case_damage(folder, facts.name)
     if damage is None:
         return _case_from_json(read_json(_file(folder, facts.name, "json")))
@@ -273,7 +273,7 @@ def _key(dataset: Dataset, facts: DataFacts, settings: tuple[Any, ...]) -> str:
 
 
 def _case_damage(folder: Path, name: str) -> str | None:
-    """Return what is damaged of a prepared case, or None; empty if the case was never finished."""
+    """Describe the damage of a prepared case; None if it is undamaged, empty if it was never completed."""
     facts = _file(folder, name, "json")
     if not facts.is_file():
         return ""

@@ -37,14 +37,14 @@ class Dataset:
 
     @property
     def labelling(self) -> Labelling:
-        """What the values of the labels mean."""
+        """The meaning of the label values."""
         return Labelling(self.labels, self.label_values, self.regions, self.order, self.ignore)
 
 
 class DataError(Exception):
     """Problems with a user's data: one-line messages in `problems`, joined by newlines as the error's text.
 
-    `dataset` holds what could be read despite them, possibly without some cases, or is None.
+    `dataset` contains what could be read in spite of them, possibly without some cases, or is None.
     """
 
     def __init__(self, problems: Iterable[str], *, dataset: Dataset | None = None) -> None:

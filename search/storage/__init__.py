@@ -1,4 +1,4 @@
-"""An Optuna storage as a list of Records: the only package that knows its tables and attribute names.
+"""Store Records in an Optuna database; only this package knows its tables and attribute names.
 
 A running trial is written in one transaction, a Record is one JSON attribute, and one query reads all records.
 """

@@ -53,7 +53,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Change:
-    """The changes asked for: (name, new name), (name, target database), names, and whether to upgrade first."""
+    """The requested changes: (name, new name), (name, target database), names, and whether to upgrade first."""
 
     rename: tuple[str, str] | None = None
     copy: tuple[str, str] | None = None
@@ -63,7 +63,7 @@ class Change:
 
 
 def change_studies(urls: Sequence[str], change: Change, *, runs: Path) -> list[str]:
-    """Make the changes; return a line on each."""
+    """Make the changes; return a line about each."""
     said = []
     if change.upgrade:
         for url in urls:
@@ -186,7 +186,7 @@ def delete_study(url: str, name: str, *, runs: Path) -> int:
 
 
 def _kept_beside(folder: Path) -> set[Path]:
-    """Return what other studies have in a study's folder: the database, and folders of their own."""
+    """Return the files of other studies in a study's folder: a shared database, and their own folders."""
     return {path for path in folder.iterdir() if path.name.startswith(DATABASE) or (path / OWNER).exists()}
 
 
@@ -219,13 +219,13 @@ def free_disk(url: str, name: str, *, runs: Path) -> int:
 
 @contextmanager
 def _locked(url: str, name: str, runs: Path) -> Iterator[None]:
-    """Hold a study's lock, whatever its name."""
+    """Hold a study's lock."""
     with hold_lock(url, runs / name if is_folder_name(name) else runs, name):
         yield
 
 
 def _vacuum(url: str) -> int:
-    """Shrink an SQLite file to what it needs; return the bytes freed."""
+    """Compact an SQLite file; return the bytes freed."""
     file = sql.make_url(url).database if url.startswith("sqlite") else None
     if not file:
         return 0

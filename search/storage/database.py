@@ -25,9 +25,9 @@ Result = TypeVar("Result")
 
 
 def database_url(storage: str | None, run_folder: Path) -> str:
-    """Return the study's database: what the file names, else `study.db` in the run's folder.
+    """Return the URL of the study's database: `storage` of the file, else `study.db` in the run's folder.
 
-    Raises UserError at a password, an unknown kind of database, or a driver that is not installed.
+    Raises UserError for a password in the URL, an unknown kind of database, or a driver that is not installed.
     """
     url = storage or f"sqlite:///{run_folder / 'study.db'}"
     if url.startswith(GRPC):
@@ -38,9 +38,9 @@ def database_url(storage: str | None, run_folder: Path) -> str:
     try:
         parts = sql.make_url(url)
     except sql.exc.ArgumentError:
-        raise UserError([f"storage: {url!r} is not the URL of a database, as sqlite:///FILE"]) from None
+        raise UserError([f"storage: {url!r} is not a database URL such as sqlite:///FILE"]) from None
     if parts.password is not None or "password" in parts.query:
-        raise UserError(["storage: leave the password out of the URL; PGPASSWORD or ~/.pgpass hold it"])
+        raise UserError(["storage: remove the password from the URL; set it in PGPASSWORD or ~/.pgpass"])
     if parts.drivername not in ("sqlite", POSTGRESQL):
         allowed = f"sqlite:///FILE, {POSTGRESQL}://USER@HOST/NAME or {GRPC}HOST:PORT"
         raise UserError([f"storage: {parts.drivername!r} is not supported; write {allowed}"])
@@ -55,13 +55,13 @@ def shared_by_drivers(url: str) -> bool:
 
 
 def lock_file(url: str, run_folder: Path, name: str) -> Path:
-    """Return the lock file of a study: beside an SQLite database, where all its drivers find it."""
+    """Return the lock file of a study, beside an SQLite database so that all its drivers use the same one."""
     file = sql.make_url(url).database if url.startswith("sqlite") else None
     return Path(f"{file}.{quote(name, safe='')}.lock") if file else run_folder / "driver.lock"
 
 
 def make_engine(url: str) -> sql.Engine:
-    """Return an engine that replaces connections which broke while idle."""
+    """Return an engine that replaces connections that broke while idle."""
     engine = sql.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
     if url.startswith("sqlite"):
         sql.event.listen(engine, "connect", tune_sqlite)
@@ -83,13 +83,13 @@ def _forbid_writing(connection: Any, _: Any) -> None:
 
 
 def tune_sqlite(connection: Any, _: Any) -> None:
-    """Let readers read while the driver writes, and don't sync to disk at each write."""
+    """Allow reads during writes (WAL), and don't sync to disk at each write."""
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def database_exists(url: str) -> bool:
-    """Return whether a database is there; one behind a server is taken to be."""
+    """Return whether a database exists; one behind a server is assumed to."""
     file = sql.make_url(url).database if url.startswith("sqlite") else None
     return not file or file == ":memory:" or Path(file).exists()
 
@@ -102,7 +102,7 @@ def require_database(url: str) -> None:
 
 
 def patiently(work: Callable[[], Result], *, url: str) -> Result:
-    """Do work on the database, and retry while it can't be reached.
+    """Run `work` on the database, and retry while it can't be reached.
 
     Raises UserError after an outage of ten minutes, or if the disk of an SQLite file is full.
     """
@@ -132,7 +132,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_outage(error: BaseException, url: str) -> bool:
-    """Return whether an error means that the database is unavailable, not that something is wrong."""
+    """Return whether an error means that the database is temporarily unavailable."""
     if url.startswith("sqlite"):
         return False
     for each in causes(error):
@@ -158,7 +158,7 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def ask_lock(engine: sql.Engine | None, url: str, study_id: int) -> Iterator[None]:
-    """Keep other drivers of a study from asking meanwhile, on a database that several may share."""
+    """Prevent other drivers of the study from asking within the context, on a database that several can share."""
     if engine is None or not shared_by_drivers(url):
         yield
         return

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DRIVER = "voxnas:driver:"
 ACTIVITIES = "activities"  # of a driver's trials, by number
 BEAT_S = 10.0
-LEASE_S = 60.0  # a driver on another machine without a heartbeat for longer has ended
+LEASE_S = 60.0  # a driver on another machine counts as ended after this time without a heartbeat
 
 
 def driver_name() -> str:

@@ -1,4 +1,4 @@
-"""What a study's records depend on: its file and the content of all that it names; a change is refused in words."""
+"""A study's identity: the values and file contents that its records depend on; changes are reported one by one."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 from search.config.errors import UserError
 
 CONTENT = "content"  # cases, channels, classes, splits and initial weights, by digest
-SHOWN = 5  # changed cases that are named
+SHOWN = 5  # changed cases that are listed
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values as JSON returns them."""
+    """Return values after a round trip through JSON."""
     found: dict[str, Any] = json.loads(json.dumps(values))
     return found
 
 
 def refuse_changes(name: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Raise UserError that names each change between a study's values when it began and now."""
+    """Raise UserError listing each difference between a study's values at its start and now."""
     changes = [*_key_changes(_keys(known), _keys(given)), *_content_changes(known.get(CONTENT), given.get(CONTENT))]
     if changes:
         hint = f"study {name!r} already has records that depend on this; undo the change, or use another study name"
@@ -51,7 +51,7 @@ def _content_changes(known: Any, given: Any) -> Iterator[str]:
             yield f"data: the {word} were {_listed(known[key])} when the study began, now {_listed(given[key])}"
     yield from _split_changes(known["splits"], given["splits"])
     if known["init"] != given["init"]:
-        yield "training.init: the file holds other weights than when the study began"
+        yield "training.init: the weights in the file have changed since the study began"
 
 
 def _case_changes(known: Mapping[str, str], given: Mapping[str, str]) -> Iterator[str]:

@@ -14,9 +14,9 @@ from search.storage.heartbeat import driver_name
 
 @contextmanager
 def hold_lock(url: str, folder: Path, name: str) -> Iterator[None]:
-    """Hold the lock file of a study; the system releases it when the process ends, however it ends.
+    """Hold the lock file of a study; the system releases it when the process ends in any way.
 
-    PostgreSQL has locks of its own: nothing is locked there. Raises UserError if another process holds the lock.
+    PostgreSQL has its own locks, so no file is locked. Raises UserError if another process holds the lock.
     """
     if shared_by_drivers(url):
         yield
@@ -29,7 +29,7 @@ def hold_lock(url: str, folder: Path, name: str) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "another process"
-            raise UserError([f"{name} is being run already, by {holder}"]) from None
+            raise UserError([f"{name} is already running, in {holder}"]) from None
         file.truncate(0)
         file.write(driver_name())
         file.flush()

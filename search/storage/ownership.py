@@ -1,4 +1,4 @@
-"""Which study of which database a run folder belongs to: only that study may write, move or delete its files."""
+"""The owner of a run folder, a study in a database: only the owner may write, move or delete the folder's files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DATABASE = "study.db"  # a run folder's own database
 
 @dataclass(frozen=True)
 class Owner:
-    """A study, its identity in its database, and that database: `study.db` if it lies in the folder."""
+    """A study, its identity in its database, and the database (`study.db` if it is in the folder)."""
 
     study: str
     study_id: str
@@ -28,13 +28,13 @@ class Owner:
 
     @staticmethod
     def of(folder: Path, *, study: str, study_id: str, url: str) -> Owner:
-        """Return the owner of a folder, as its file keeps it."""
+        """Create the owner of a folder."""
         file = _sqlite_file(url)
         elsewhere = url if file is None else f"sqlite:///{file}"
         return Owner(study, study_id, DATABASE if holds_database(folder, url) else elsewhere)
 
     def url(self, folder: Path) -> str:
-        """Return the database's URL, wherever the folder lies now."""
+        """Return the database's URL, for the current location of the folder."""
         return f"sqlite:///{(folder / DATABASE).resolve()}" if self.database == DATABASE else self.database
 
     def exists(self, folder: Path) -> bool:
@@ -46,7 +46,7 @@ class Owner:
         try:
             return bool(kept_attribute(url, self.study, STUDY_ID) == self.study_id)
         except sql.exc.DatabaseError:
-            return not url.startswith("sqlite")  # a server that can't be reached may well have it
+            return not url.startswith("sqlite")  # a server that can't be reached may have it
 
 
 def require_own_folder(folder: Path, *, study: str, url: str) -> None:
@@ -62,7 +62,7 @@ def require_own_folder(folder: Path, *, study: str, url: str) -> None:
 
 
 def claim_folder(folder: Path, *, study: str, study_id: str, url: str) -> None:
-    """Write that a run folder belongs to a study."""
+    """Record a study as the owner of a run folder."""
     mine = Owner.of(folder, study=study, study_id=study_id, url=url)
     if read_owner(folder) == mine and (folder / OWNER).exists():
         return
@@ -73,9 +73,9 @@ def claim_folder(folder: Path, *, study: str, study_id: str, url: str) -> None:
 
 
 def owned_folder(runs: Path, *, study: str, url: str) -> Path | None:
-    """Return the run folder that belongs to a study of this very database; None if there is none.
+    """Return the run folder that belongs to a study of this database; None if there is none.
 
-    The name may come from a database that somebody else wrote: one that is no plain name has no folder.
+    The name may come from an untrusted database: a name that is not a valid folder name has no folder.
     """
     if not is_folder_name(study):
         return None
@@ -93,8 +93,8 @@ def holds_database(folder: Path, url: str) -> bool:
 
 
 def is_folder_name(study: str) -> bool:
-    """Return whether a study's name can be that of a folder of its own in the runs folder."""
-    first, *rest = study.split("/")  # an ablation's settings have folders inside the ablation's
+    """Return whether a study's name is a valid name of a folder in the runs folder."""
+    first, *rest = study.split("/")  # the folders of an ablation's settings are inside the ablation's folder
     return first not in RESERVED_NAMES and all(re.fullmatch(NAME_PATTERN, part) for part in (first, *rest))
 
 

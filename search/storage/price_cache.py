@@ -1,4 +1,4 @@
-"""Costs kept in a table of the study's database, keyed by everything that they depend on."""
+"""A cache of costs in a table of the study's database, keyed by everything that they depend on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LATENCY: TypeAdapter[Latency] = TypeAdapter(Latency)
 
 @dataclass(frozen=True)
 class Device:
-    """What a latency depends on besides the network and its patch."""
+    """Model, threads and precision: what a latency depends on besides the network and its patch."""
 
     name: str
     threads: int
@@ -35,16 +35,17 @@ class Device:
 
 
 class PriceTable:
-    """Costs by fingerprint, patch, channels, batch, optimiser, precision, kind of device and versions.
+    """Costs by fingerprint, patch, channels, batch, optimiser, precision, device and versions.
 
-    A latency's device is a model, a memory's a kind: `cpu` or `cuda`. Studies of one database share the table.
+    A latency belongs to a device model, a memory to a device type (`cpu` or `cuda`). Studies of one database share the
+    table.
     """
 
     def __init__(self, url: str, *, context: Context, training: Training, device: Device, kind: str) -> None:
         self.url, self.context, self.training, self.device, self.kind = url, context, training, device, kind
 
     def find(self, architecture: Architecture) -> Costs | None:
-        """Return the kept costs, with the latency on this device if it was measured."""
+        """Return the cached costs, with the latency on this device if it was measured."""
         text = self._read(self._key(architecture))
         if text is None:
             return None
@@ -53,7 +54,7 @@ class PriceTable:
         return replace(costs, latency=LATENCY.validate_json(latency)) if latency else costs
 
     def keep(self, architecture: Architecture, costs: Costs) -> None:
-        """Write an architecture's costs; a latency under its own device."""
+        """Write an architecture's costs, and its latency under its device."""
         rows = {self._key(architecture): json.dumps(asdict(replace(costs, latency=None)))}
         if costs.latency:
             measured = Device(costs.latency.device, costs.latency.threads, costs.latency.precision)

@@ -1,4 +1,4 @@
-"""Optuna's tables, read by one query each, and its storage. `read_records` imports SQLAlchemy but not Optuna."""
+"""Read Optuna's tables with one query each, or through Optuna; `read_records` imports SQLAlchemy but not Optuna."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 RECORD = "voxnas:record"
 STUDY = "voxnas:study"
-STUDY_ID = "voxnas:study_id"  # created when a study starts: two studies of one name differ in it
+STUDY_ID = "voxnas:study_id"  # random, created when a study starts; it distinguishes studies with the same name
 REFERENCE = "voxnas:hypervolume_reference"
-CONTEXT = "voxnas:context"  # what the networks are built for, for readers without the data
+CONTEXT = "voxnas:context"  # patch, spacing, channels and classes, for readers without the data
 SCHEMA_VERSIONS = (12,)  # of Optuna's tables; other versions are read through Optuna
 MAKING_TRIES = 5
 RECORDS = (
@@ -44,7 +44,7 @@ ALL_STUDIES = sql.text(
 
 @dataclass(frozen=True)
 class Row:
-    """A trial as the tables have it; `open` while Optuna has it as running."""
+    """A trial as stored in the tables; `open` while it is running for Optuna."""
 
     number: int
     trial_id: int
@@ -68,7 +68,7 @@ def read_records(url: str, name: str) -> list[Record]:
 
 @contextmanager
 def reading(url: str) -> Iterator[sql.Engine | None]:
-    """Hold a database open for reading; None for a proxy, which is read through Optuna."""
+    """Open a database for reading within the context; None for a proxy, which is read through Optuna."""
     if url.startswith(GRPC):
         yield None
         return
@@ -83,7 +83,7 @@ def reading(url: str) -> Iterator[sql.Engine | None]:
 def read_rows(
     url: str, name: str, *, engine: sql.Engine | None, after: int = -1, also: Sequence[int] = ()
 ) -> list[Row]:
-    """Read the trials after a number, and the ones in `also`."""
+    """Read the trials after a number, and those in `also`."""
     if engine is not None:
         with engine.connect() as connection:
             if has_known_tables(connection):
@@ -102,9 +102,9 @@ def read_rows(
 
 
 def has_known_tables(connection: sql.Connection) -> bool:
-    """Return whether Optuna's tables have a version that is read and written here directly.
+    """Return whether Optuna's tables have a version that voxnas reads and writes directly.
 
-    Raises UserError if there are no tables: readers never create them, a driver may be about to.
+    Raises UserError if there are no tables: readers never create them, because a driver may be doing so.
     """
     try:
         version = connection.execute(sql.text("SELECT schema_version FROM version_info")).scalar()
@@ -206,7 +206,7 @@ def optuna_storage(url: str) -> optuna.storages.BaseStorage:
 
 @contextmanager
 def open_storage(url: str) -> Iterator[optuna.storages.BaseStorage]:
-    """Hold Optuna's storage at a URL open."""
+    """Open Optuna's storage at a URL within the context."""
     storage = optuna_storage(url)
     try:
         yield storage
@@ -223,12 +223,12 @@ def close_storage(storage: optuna.storages.BaseStorage) -> None:
 
 
 def shown(url: str) -> str:
-    """Return a database's URL as messages show it."""
+    """Return a database's URL for messages."""
     return url.removeprefix("sqlite:///")
 
 
 def storage_made_by_one(url: str) -> optuna.storages.BaseStorage:
-    """Return Optuna's storage; waits if another driver is creating its tables at this moment."""
+    """Return Optuna's storage; wait if another driver is creating its tables."""
     for _ in range(MAKING_TRIES):
         try:
             return optuna_storage(url)

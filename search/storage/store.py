@@ -1,4 +1,4 @@
-"""One study as its driver reads and writes it: records kept in memory, each change written at once."""
+"""A driver's view of one study in its database: records are kept in memory, each change is written immediately."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ NEW_PARAMETERS = sql.text(
 class Store:
     """One study in its database, as the driver `me` reads and writes it.
 
-    Records are read once and kept; later reads only fetch new ones, and running trials of other drivers. `mine` are
+    Records are read once and cached; later reads fetch only new ones and running trials of other drivers. `mine` are
     the open trials of this driver, `others` those of other drivers.
     """
 
@@ -97,7 +97,7 @@ class Store:
 
     @cached_property
     def is_known(self) -> bool:
-        """Whether the tables have a version that is written here directly."""
+        """Whether the tables have a version that voxnas writes directly."""
         if self.engine is None:
             return False
         with self.engine.connect() as connection:
@@ -118,7 +118,7 @@ class Store:
     _reference: dict[str, float] | None = field(default=None, init=False)
 
     def write_context(self, values: Mapping[str, Any]) -> None:
-        """Write what the study's networks are built for, its classes, and the name of its prepared data."""
+        """Write the context of the study's networks, its classes, and the name of its prepared data."""
         if CONTEXT not in self.study.user_attrs:
             self.study.set_user_attr(CONTEXT, plain(values))
 
@@ -139,7 +139,7 @@ class Store:
                 (self.others.add if row.open else self.others.discard)(row.number)
 
     def exclusive_ask(self) -> AbstractContextManager[None]:
-        """Keep other drivers from asking meanwhile: two would ask for the same network, or for too many."""
+        """Prevent other drivers from asking within the context, so no network is trained twice, and not too many."""
         return ask_lock(self.engine, self.url, self.study._study_id)
 
     def close(self) -> None:
@@ -271,13 +271,13 @@ def optuna_directions(directions: Mapping[str, str]) -> list[optuna.study.StudyD
 
 
 def excesses(record: Record, budgets: Mapping[str, float]) -> dict[str, float]:
-    """Return how far each budgeted cost is over its limit (negative: under), as a share of the limit."""
+    """Return each budgeted cost's excess over its limit, as a share of the limit (negative if under)."""
     found = {name: record.measurement.value(name) for name in budgets}
     return {name: value / budgets[name] - 1.0 for name, value in found.items() if value is not None}
 
 
 def now() -> str:
-    """Return the time as records keep it: UTC, to the second."""
+    """Return the current time as stored in records: UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

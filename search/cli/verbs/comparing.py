@@ -1,4 +1,4 @@
-"""Verbs that answer a question by many trainings, or by none: ablations, and proposers on known results."""
+"""Verbs that compare: ablations, and proposers on tables of known results."""
 
 from __future__ import annotations
 

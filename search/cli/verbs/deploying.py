@@ -1,4 +1,4 @@
-"""Verbs that take networks out of voxnas, and weights in."""
+"""Verbs that export networks and import weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a verb is registered: under a heading of `voxnas --help`, with an example under its own help."""
+"""Register verbs: under a heading of `voxnas --help`, with an example in the verb's own help."""
 
 from __future__ import annotations
 

@@ -93,16 +93,16 @@ def compare(
 def dashboard(
     database: Database = None,
     runs: Runs = Path("runs"),
-    host: Annotated[str, typer.Option(help="Address to listen on; other than this machine's own needs --token.")] = (
-        "127.0.0.1"
-    ),
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; one that other machines can reach needs --token.")
+    ] = ("127.0.0.1"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8050,
     token: Annotated[
         str | None,
-        typer.Option("--token", envvar="VOXNAS_TOKEN", help="Token that visitors must give.", show_default=False),
+        typer.Option("--token", envvar="VOXNAS_TOKEN", help="Token that browsers must send.", show_default=False),
     ] = None,
 ) -> None:
-    """Show studies live in the browser: fronts, progress, what matters, every trial."""
+    """Show studies live in the browser: fronts, progress, importance of axes, every trial."""
     from search.dashboard.serve import serve
 
     serve(database, runs=runs, host=host, port=port, token=token)
@@ -144,7 +144,7 @@ def studies(
         typer.Option("--free", metavar="NAME", help="Delete files that are no longer needed.", show_default=False),
     ] = None,
     upgrade: Annotated[bool, typer.Option("--upgrade", help="Migrate an older database.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without confirmation.")] = False,
     runs: Runs = Path("runs"),
     json: AsJson = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Verbs before a search: try the demo, check a study, look at its space and at the papers' networks."""
+"""Verbs before a search: demo, check, space, blocks, the papers' networks, help on keys."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def space(
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
     sample: Annotated[int, typer.Option(min=1, help="Number of random networks to price.")] = 16,
-    timed: Annotated[int, typer.Option(min=0, help="How many of them to measure the latency of.")] = 16,
+    timed: Annotated[int, typer.Option(min=0, help="Number of these networks whose latency is measured.")] = 16,
     json: AsJson = False,
     allow_code: AllowCode = False,
 ) -> None:
-    """Show a study's search space: axes, conditions, size, infeasible share, and what random networks cost."""
+    """Show a study's search space: axes, conditions, size, infeasible share, and the costs of random networks."""
     announce(study, apart=True)
     from search.cli.running import load_plan
     from search.cli.space_report import survey_space
@@ -72,7 +72,7 @@ def check_block(
     ],
     json: AsJson = False,
 ) -> None:
-    """Check that an attention block trains, exports and is priced as the papers' blocks are. Runs the file."""
+    """Check that an attention block trains, exports and is priced like the papers' blocks. Runs the file's code."""
     from search.cli.block_report import report_block
 
     report_block(block, json=json)
@@ -84,10 +84,10 @@ def show(
         str | None,
         typer.Argument(help="Name of a network, e.g. unetrpp_acdc.", show_default=False),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="List all of them, one per line.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="List all networks, one per line.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Show the papers' networks: shapes, parameters, MACs, and where attention sits."""
+    """Show the papers' networks: shapes, parameters, MACs, and the places of attention blocks."""
     from search.cli.networks import show_networks
 
     show_networks(name, every=every, json=json)
