@@ -13,7 +13,7 @@ from search.storage.heartbeat import DRIVER, is_present
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("postgresql+psycopg://me:secret@host/db", "storage: remove the password from the URL; PGPASSWORD or"),
+        ("postgresql+psycopg://me:secret@host/db", "storage: remove the password from the URL; set it in PGPASSWORD"),
         ("postgresql+psycopg://host/db?password=secret", "storage: remove the password from the URL"),
         ("mysql://host/db", "storage: 'mysql' is not supported; write sqlite:///FILE, postgresql"),
         ("postgres", "storage: 'postgres' is not a database URL such as sqlite:///FILE"),
