@@ -119,10 +119,10 @@ def ask_seconds(count):
         for number, row in enumerate(rows)
     ]
     proposer, took = KnownCostProposer(problem_of_table(table, seed=0)), []
-    proposer.propose(records[:-3])
+    next(proposer.proposals(records[:-3]))
     for last in (2, 1, 0):
         begun = time.perf_counter()
-        proposer.propose(records[: count - last])
+        next(proposer.proposals(records[: count - last]))
         took.append(time.perf_counter() - begun)
     return max(took)
 

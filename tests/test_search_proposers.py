@@ -2,21 +2,26 @@
 
 import json
 from dataclasses import replace
+from itertools import islice
 from random import Random
 
+import numpy as np
 import pytest
 from conftest import STUDY, write_study
 
 from search.config import UserError, load_study
+from search.config.objectives import COSTS
 from search.proposers.local_search import FIRST, LocalProposer
-from search.proposers.optuna_samplers import FLAT, NAMES, OptunaProposer
-from search.proposers.propose import ask_new
+from search.proposers.optuna_samplers import FLAT, NAMES, POPULATION, OptunaProposer
+from search.proposers.prices import Prices
+from search.proposers.propose import PROPOSERS, ask_new, make_proposer
 from search.runner.plan import make_plan
 from search.runner.pricer import Pricer, price_table
 from search.runner.reference_point import first_networks, reference_point
 from search.simulate.clock import problem_of_table
 from search.simulate.synthetic import synthetic_table
 from search.trials.records import Measurement, Record
+from space.encoding import Coded
 
 TABLE = synthetic_table("places")  # levels open and close places
 
@@ -34,11 +39,10 @@ def some_records(count, state="trained"):
 @pytest.mark.parametrize("name", NAMES)
 def test_samplers_see_every_record_as_a_trial_of_one_search_space(name):
     proposer = OptunaProposer(problem_of_table(TABLE, seed=0), name=name)
-    records = some_records(14)
-    ask_new(proposer, proposer.problem, records)
-    axes = {axis.name for axis in proposer.axes}
-    complete = [trial for trial in proposer.study.trials if trial.state.name == "COMPLETE"][:14]
-    for trial, told in zip(complete, records, strict=True):
+    records, axes = some_records(14), {axis.name for axis in proposer.axes}
+    trials = proposer.study_of(records).trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 14
+    for trial, told in zip(trials, records, strict=True):
         decisions = dict(told.decisions)
         if name in FLAT:
             assert set(trial.params) == axes
@@ -50,12 +54,13 @@ def test_samplers_see_every_record_as_a_trial_of_one_search_space(name):
 
 
 @pytest.mark.parametrize("name", FLAT)
-def test_a_closed_axis_holds_its_first_choice_in_a_flat_space(name):
-    proposer = OptunaProposer(problem_of_table(TABLE, seed=0), name=name)
+def test_a_closed_axis_holds_its_first_choice_in_a_flat_space(name, monkeypatch):
+    proposer, studies = OptunaProposer(problem_of_table(TABLE, seed=0), name=name), []
+    study_of = proposer.study_of
+    monkeypatch.setattr(proposer, "study_of", lambda records: studies.append(study_of(records)) or studies[-1])
     closed = 0
-    for _ in range(12):
-        decisions = proposer.propose([])
-        trial = proposer.study.trials[-1]
+    for decisions in islice(proposer.proposals([]), 12):
+        trial = studies[0].trials[-1]
         for axis in proposer.axes:
             closed += axis.name not in decisions
             assert trial.params[axis.name] == decisions.get(axis.name, axis.choices[0])
@@ -64,21 +69,55 @@ def test_a_closed_axis_holds_its_first_choice_in_a_flat_space(name):
 
 def test_known_architectures_are_answered_and_failed_or_stopped_ones_are_reported_as_such():
     proposer = OptunaProposer(problem_of_table(TABLE, seed=0), name="tpe")
-    states = ("failed", "stopped", "over budget")
+    states = ("failed", "stopped", "over budget", "running")
     records = some_records(5) + [replace(record(5 + place, place, state)) for place, state in enumerate(states)]
-    proposer.propose(records)
-    assert [trial.state.name for trial in proposer.study.trials[:8]] == ["COMPLETE"] * 5 + ["FAIL", "PRUNED", "PRUNED"]
-    waiting = [trial for trials in proposer.pending.values() for trial in trials]
-    running = [trial for trial in proposer.study.trials if trial.state.name == "RUNNING"]
-    assert len(running) == len(waiting)  # every other ask was answered at once
+    found = [trial.state.name for trial in proposer.study_of(records).trials]
+    assert found == ["COMPLETE"] * 5 + ["FAIL", "PRUNED", "PRUNED", "RUNNING"]
+
+
+@pytest.mark.parametrize("name", ["nsga2", "nsga3"])
+def test_generations_survive_a_restart(name):
+    records = some_records(2 * POPULATION + 3)
+    study = OptunaProposer(problem_of_table(TABLE, seed=0), name=name).study_of(records)
+    trial = study.ask()
+    assert study.sampler.get_trial_generation(study, study.trials[trial.number]) == 2
+    assert len(study.sampler.get_population(study, 1)) == POPULATION
 
 
 def test_local_search_proposes_neighbours_of_the_front_and_none_twice():
     proposer, records = LocalProposer(problem_of_table(TABLE, seed=0)), some_records(FIRST + 4)
-    asked = [proposer.propose(records) for _ in range(20)]
+    asked = list(islice(proposer.proposals(records), 20))
     assert len({tuple(each.items()) for each in asked}) == 20
     near = {tuple(each.items()) for told in records for each in TABLE.space.neighbours(dict(told.decisions))}
     assert all(tuple(each.items()) in near for each in asked)
+
+
+@pytest.mark.parametrize("name", PROPOSERS)
+@pytest.mark.parametrize("table", ["places", "noisy"])
+def test_a_study_that_restarts_before_every_trial_equals_an_undisturbed_one(name, table):
+    table = synthetic_table(table)
+    problem = problem_of_table(table, seed=3)
+    proposer, records, trials = make_proposer(name, problem), [], 14 if name == "gp" else 26
+    for number in range(trials):
+        decisions, _ = ask_new(proposer, problem, records)
+        again, _ = ask_new(make_proposer(name, problem), problem, records)
+        assert decisions == again, number
+        row = table.row_of[problem.architecture(decisions)]
+        measurement = Measurement("trained", costs=table.costs[row], dice=float(table.curve(row, 3)[-1]))
+        records.append(Record(number, table.architectures[row], tuple(decisions.items()), 3, 0, measurement, ""))
+
+
+def test_known_cost_does_not_read_latencies_that_no_record_holds():
+    def untimed(architecture):
+        return replace(TABLE.costs[TABLE.row_of[architecture]], latency=None)
+
+    problem = replace(problem_of_table(TABLE, seed=0), price=untimed, timed={})
+    prices = Prices(problem, Coded(TABLE.space))
+    records = some_records(3)
+    rows = dict(enumerate(prices.coded.encode([dict(each.decisions) for each in records])))
+    prices.take_in(records[:2], rows)
+    known = [prices.of(each.architecture)[COSTS.index("latency")] for each in records]
+    assert known[:2] == [each.measurement.costs.latency.median_s for each in records[:2]] and np.isnan(known[2])
 
 
 def plan_of(made, *overrides):

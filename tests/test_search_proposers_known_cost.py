@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtri
 
-from search.proposers.acquire import Evidence, extrapolate, learn_dice, spread_design
+from search.proposers.acquire import Evidence, condition_dice, extrapolate, fit_dice, spread_design
 from search.proposers.cost_model import learn_costs
 from search.proposers.gain import expected_gains
 from search.proposers.gaussian import condition, features, fit_scales, initial_scales, kernel_of
@@ -100,9 +100,10 @@ def test_pending_trials_count_as_expected_and_spread_the_asks():
     pending = np.arange(30) >= 25
     evidence = Evidence(codes, costs, np.where(pending, 0.0, dice), np.zeros(30), pending)
     rng = np.random.default_rng(0)
-    surrogate, scales = learn_dice(CODED.similarities, evidence, scales=None, rng=rng)
+    scales = fit_dice(CODED.similarities, evidence, rng=rng)
+    surrogate = condition_dice(CODED.similarities, evidence, scales=scales, rng=rng)
     without = Evidence(*(each[:25] for each in (evidence.codes, evidence.log_costs, dice, evidence.extra, pending)))
-    alone, _ = learn_dice(CODED.similarities, without, scales=scales, rng=rng)
+    alone = condition_dice(CODED.similarities, without, scales=scales, rng=rng)
     log_loss, deviation = surrogate.predict(codes[25:], costs[25:])
     assert (deviation < alone.predict(codes[25:], costs[25:])[1]).all()
     assert (np.exp(log_loss) < 0.5).all()  # the zeros that stand for unknown Dice were not read
@@ -152,7 +153,7 @@ def test_the_first_proposals_are_at_both_ends_of_the_costs():
     proposer, problem = KnownCostProposer(problem_of_table(TABLE, seed=0)), problem_of_table(TABLE, seed=0)
     records = []
     for number in range(2):
-        row = TABLE.row_of[problem.architecture(proposer.propose(records))]
+        row = TABLE.row_of[problem.architecture(next(proposer.proposals(records)))]
         records.append(record(number, row, "running"))
     memory = np.array([costs.memory_bytes for costs in TABLE.costs])
     rank = [float((memory < each.measurement.costs.memory_bytes).mean()) for each in records]
@@ -164,7 +165,7 @@ def test_nothing_over_budget_or_known_is_proposed():
     problem = replace(problem_of_table(TABLE, seed=1), budgets={"memory": memory})
     proposer, records = KnownCostProposer(problem), []
     for number in range(DESIGN + 8):
-        row = TABLE.row_of[problem.architecture(proposer.propose(records))]
+        row = TABLE.row_of[problem.architecture(next(proposer.proposals(records)))]
         assert TABLE.costs[row].memory_bytes <= memory
         assert TABLE.architectures[row] not in {each.architecture for each in records}
         records.append(record(number, row))
@@ -176,7 +177,7 @@ def test_with_many_pending_trials_several_different_ones_are_chosen_at_once():
     records = [record(number, row, "trained" if number < 12 else "running") for number, row in enumerate(rows)]
     chosen = []
     for number in range(5):
-        chosen.append(TABLE.row_of[problem.architecture(proposer.propose(records))])
+        chosen.append(TABLE.row_of[problem.architecture(next(proposer.proposals(records)))])
         assert len(proposer.chosen) == 4 - number
         records.append(record(len(records), chosen[-1], "running"))
     assert len({*rows, *chosen}) == len(rows) + 5
@@ -191,11 +192,11 @@ def test_stopped_records_are_used_and_records_without_costs_are_ignored():
     records += [record(10 + number, row, "stopped", epochs=curve) for number, row in enumerate(rows[10:13])]
     bare = record(13, rows[13], "running")
     records.append(replace(bare, measurement=Measurement("running")))
-    decisions = KnownCostProposer(problem_of_table(TABLE, seed=0)).propose(records)
+    decisions = next(KnownCostProposer(problem_of_table(TABLE, seed=0)).proposals(records))
     assert TABLE.row_of[TABLE.architecture(decisions)] not in rows
 
 
 def test_dice_need_not_be_an_objective():
     problem = replace(problem_of_table(TABLE, seed=0), directions={"memory": "minimize", "latency": "minimize"})
     records = [record(number, row) for number, row in enumerate(range(0, 200, 20))]
-    assert TABLE.architecture(KnownCostProposer(problem).propose(records)) in TABLE.row_of
+    assert TABLE.architecture(next(KnownCostProposer(problem).proposals(records))) in TABLE.row_of

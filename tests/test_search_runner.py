@@ -16,8 +16,8 @@ from conftest import STUDY, quiet_view, write_study
 from search.analysis.front import front_json
 from search.analysis.snapshot_reader import snapshot_of
 from search.config import UserError, load_study
-from search.proposers import cost_model, first_networks, known_cost
 from search.proposers.propose import PROPOSERS, make_proposer, propose_new
+from search.runner import pricer
 from search.runner.evaluate import versions
 from search.runner.local import run_study
 from search.runner.plan import make_plan
@@ -73,12 +73,15 @@ def test_a_network_is_built_once_of_abstract_tensors_and_once_for_latency_and_tr
     assert sorted(own) == ["AbstractTensor", "Tensor"]
 
 
-def test_a_study_samples_prices_and_fits_its_first_networks_once(tmp_path, monkeypatch):
-    fits, learn = [], cost_model.learn_costs
-    for module in (first_networks, known_cost):
-        monkeypatch.setattr(module, "learn_costs", lambda *args: fits.append(1) or learn(*args))
+def test_a_study_prices_each_of_its_first_networks_once(tmp_path, monkeypatch):
+    priced, predict = [], pricer.predict_costs
+    monkeypatch.setattr(
+        pricer,
+        "predict_costs",
+        lambda architecture, *args, **named: priced.append(architecture) or predict(architecture, *args, **named),
+    )
     run_study(plan_of(write_study(tmp_path), "search.proposer=known-cost"), trials=1, view=quiet_view())
-    assert len(fits) == 1
+    assert len(priced) == len(set(priced)) == 12  # the whole space
 
 
 def test_a_study_with_latency_is_refused_on_other_threads_before_the_first_step(tmp_path):
@@ -223,8 +226,8 @@ def test_a_proposer_is_reproducible_and_never_repeats_a_network(tiny_run, propos
     plan = plan_of(tiny_run, f"search.proposer={proposer}")
     records = read_records(plan.url, "tiny")
     reference = snapshot_of(load_study(tiny_run.file), runs=tiny_run.runs).reference
-    pricer = Pricer(plan, "cpu", price_table(plan, device="cpu", threads=1))
-    problem = problem_of(plan, reference=reference, price=pricer)
+    prices = Pricer(plan, "cpu", price_table(plan, device="cpu", threads=1))
+    problem = problem_of(plan, reference=reference, price=prices)
     proposals = [propose_new(make_proposer(proposer, problem), problem, records) for _ in range(2)]
     assert proposals[0] == proposals[1]
     known = {record.architecture.fingerprint for record in records}

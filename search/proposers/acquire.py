@@ -64,48 +64,59 @@ class Surrogate:
         return features(self.similarities, codes, (log_costs - self.centre) / self.unit)
 
 
-@dataclass(frozen=True)
-class Scales:
-    """Fitted kernel scales, and the number of observations that they were fitted to."""
+def fit_dice(similarities: Sequence[Matrix], evidence: Evidence, *, rng: np.random.Generator) -> Matrix:
+    """Fit the surrogate's scales to the observations, without the pending networks."""
+    data = _observed(similarities, evidence)
+    rows = _best_and_random(data.log_loss, MAX_FITTED, rng)
+    start = initial_scales(len(similarities))
+    return fit_scales(similarities, start, data.inputs[rows], data.log_loss[rows], extra=data.extra[rows])
 
-    values: Matrix
-    fitted_to: int
 
-
-def learn_dice(
-    similarities: Sequence[Matrix], evidence: Evidence, *, scales: Scales | None, rng: np.random.Generator
-) -> tuple[Surrogate, Scales]:
-    """Fit the surrogate; the scales are fitted again only after a fraction REFIT of new observations."""
-    centre, unit = evidence.log_costs.mean(axis=0), np.maximum(evidence.log_costs.std(axis=0), 1e-9)
-    inputs = features(similarities, evidence.codes, (evidence.log_costs - centre) / unit)
-    seen = np.flatnonzero(~evidence.pending)
-    loss = np.maximum(1.0 - evidence.dice[seen], MIN_LOSS)
-    log_loss, extra = np.log(loss), evidence.extra[seen] / loss
-    if scales is None or len(seen) >= scales.fitted_to * (1 + REFIT):
-        start = initial_scales(len(similarities)) if scales is None else scales.values
-        rows = _best_and_random(loss, MAX_FITTED, rng)
-        values = fit_scales(similarities, start, inputs[seen[rows]], log_loss[rows], extra=extra[rows])
-        scales = Scales(values, len(seen))
-    rows = _best_and_random(loss, MAX_CONDITIONED, rng)
-    known, log_loss, extra = inputs[seen[rows]], log_loss[rows], extra[rows]
-    posterior = condition(similarities, scales.values, known, log_loss, extra=extra)
-    pending = inputs[evidence.pending]
+def condition_dice(
+    similarities: Sequence[Matrix], evidence: Evidence, *, scales: Matrix, rng: np.random.Generator
+) -> Surrogate:
+    """Condition the surrogate with these scales on the observations, and on pending networks as expected."""
+    data = _observed(similarities, evidence)
+    rows = _best_and_random(data.log_loss, MAX_CONDITIONED, rng)
+    known, log_loss, extra = data.inputs[rows], data.log_loss[rows], data.extra[rows]
+    posterior = condition(similarities, scales, known, log_loss, extra=extra)
+    pending = data.pending
     if len(pending):  # observed at the expected value: the mean is unchanged, the deviation nearby shrinks
         expected = posterior.mean(pending)
         posterior = condition(
             similarities,
-            scales.values,
+            scales,
             np.concatenate([known, pending]),
             np.concatenate([log_loss, expected]),
             extra=np.concatenate([extra, np.zeros(len(pending))]),
         )
-    return Surrogate(posterior, similarities, centre, unit), scales
+    return Surrogate(posterior, similarities, data.centre, data.unit)
+
+
+@dataclass(frozen=True)
+class _Observed:
+    """Inputs, logarithms of the Dice loss and extra deviations of the observations; inputs of pending networks."""
+
+    inputs: Matrix
+    log_loss: Matrix
+    extra: Matrix
+    pending: Matrix
+    centre: Matrix
+    unit: Matrix
+
+
+def _observed(similarities: Sequence[Matrix], evidence: Evidence) -> _Observed:
+    centre, unit = evidence.log_costs.mean(axis=0), np.maximum(evidence.log_costs.std(axis=0), 1e-9)
+    inputs = features(similarities, evidence.codes, (evidence.log_costs - centre) / unit)
+    seen = ~evidence.pending
+    loss = np.maximum(1.0 - evidence.dice[seen], MIN_LOSS)
+    return _Observed(inputs[seen], np.log(loss), evidence.extra[seen] / loss, inputs[evidence.pending], centre, unit)
 
 
 def gains(
     surrogate: Surrogate,
     candidates: Codes,
-    costs: Matrix,
+    log_costs: Matrix,
     *,
     objectives: Matrix,
     front: Matrix,
@@ -113,11 +124,10 @@ def gains(
 ) -> Matrix:
     """Return each candidate's expected hypervolume improvement.
 
-    `costs` are all known costs, for the surrogate's trend; `objectives` are the costs among the objectives, as
-    fractions of the reference. `front` has a row (log Dice loss by the surrogate's mean, fractions) per network known
-    or in training.
+    `log_costs` are those of the surrogate's trend; `objectives` are the costs among the objectives, as fractions of the
+    reference. `front` has a row (log Dice loss by the surrogate's mean, fractions) per network known or in training.
     """
-    mean, deviation = surrogate.predict(candidates, np.log(np.maximum(costs, 1e-12)))
+    mean, deviation = surrogate.predict(candidates, log_costs)
     scale = 1.0 - worst_dice
     losses = front.copy()
     losses[:, 0] = np.exp(front[:, 0]) / scale

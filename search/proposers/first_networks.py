@@ -1,6 +1,6 @@
 """The first networks of a study: a random sample of buildable networks, with the first few of them priced.
 
-The reference point, the check of the budgets and the known-cost proposer share the sample.
+The reference point, the check of the budgets and the known-cost proposer all start from the same random rows.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ class FirstNetworks:
     def predicted_costs(self) -> Matrix:
         """Return the predicted costs of all rows, (n, len(COSTS))."""
         return self.model.predict(self.rows[:, self.coded.free])
+
+    def latencies(self) -> dict[str, float]:
+        """Return the measured latencies, in seconds by fingerprint."""
+        priced = zip(self.architectures, self.costs, strict=True)
+        return {each.fingerprint: costs.latency.median_s for each, costs in priced if costs.latency}
 
     def architecture(self, number: int) -> Architecture:
         """Return the architecture of a row."""

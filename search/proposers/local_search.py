@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from random import Random
 
 from search.proposers.problem import Problem
@@ -19,29 +19,27 @@ class LocalProposer:
     tries = 30
 
     def __init__(self, problem: Problem) -> None:
-        self.problem, self.asked = problem, 0
-        self.visited: set[tuple[tuple[str, object], ...]] = set()
+        self.problem = problem
 
-    def propose(self, records: Sequence[Record]) -> Decisions:
-        """Return decisions that differ in one axis from a point of the front."""
-        self.asked += 1
-        rng = Random(f"{self.problem.seed}:{len(records)}:{self.asked}")
-        self.visited.update(_key(dict(record.decisions)) for record in records)
-        if len(records) < FIRST:
-            return self._visit(self.problem.space.sample(rng))
-        front = pareto_front(records, self.problem.directions)
-        rng.shuffle(front)
-        for record in front:
-            around = [
-                each for each in self.problem.space.neighbours(dict(record.decisions)) if _key(each) not in self.visited
-            ]
+    def proposals(self, records: Sequence[Record]) -> Iterator[Decisions]:
+        """Yield decisions that differ in one axis from those of a point of the records' front."""
+        rng = Random(f"{self.problem.seed}:{len(records)}:local")
+        visited = {_key(dict(record.decisions)) for record in records}
+        front = pareto_front(records, self.problem.directions) if len(records) >= FIRST else []
+        while True:
+            decisions = self._neighbour(front, visited, rng) or self.problem.space.sample(rng)
+            visited.add(_key(decisions))
+            yield decisions
+
+    def _neighbour(
+        self, front: Sequence[Record], visited: set[tuple[tuple[str, object], ...]], rng: Random
+    ) -> Decisions | None:
+        for record in rng.sample(front, len(front)):
+            neighbours = self.problem.space.neighbours(dict(record.decisions))
+            around = [each for each in neighbours if _key(each) not in visited]
             if around:
-                return self._visit(rng.choice(around))
-        return self._visit(self.problem.space.sample(rng))
-
-    def _visit(self, decisions: Decisions) -> Decisions:
-        self.visited.add(_key(decisions))
-        return decisions
+                return rng.choice(around)
+        return None
 
 
 def _key(decisions: Decisions) -> tuple[tuple[str, object], ...]:

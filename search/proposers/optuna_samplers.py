@@ -6,13 +6,15 @@ flat space in which every axis is always present and an inactive axis has its fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from search.proposers.problem import Problem
 from search.storage import excesses, optuna_directions
 from search.trials.records import Record
-from space.architecture import Architecture, Value
+from space.architecture import Value
 from space.axes import Axis
 from space.canonical import Decisions
 
@@ -25,7 +27,12 @@ POPULATION = 20
 
 
 class OptunaProposer:
-    """Asks an Optuna sampler; known networks, and those that can't be built, are answered without a training."""
+    """Asks an Optuna sampler; repeated networks, and those that can't be built, are answered without a training.
+
+    Every ask starts from a new sampler, seeded by the study's seed and the number of records, and a new study of the
+    records alone. So an ask depends on nothing that a killed process would lose: repeats that an earlier ask answered
+    are forgotten, and the Gaussian process fits its scales from Optuna's own start.
+    """
 
     def __init__(self, problem: Problem, *, name: str) -> None:
         import optuna
@@ -33,38 +40,64 @@ class OptunaProposer:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.problem, self.name = problem, name
         self.tries = 1 if name == "gp" else 30  # the Gaussian process takes a second per ask and repeats its answer
-        self.study = optuna.create_study(directions=optuna_directions(problem.directions), sampler=self._sampler(0))
         self.axes = [axis for axis in problem.space.axes if len(axis.choices) > 1]
-        self.reported: set[int] = set()
-        self.pending: dict[Architecture, list[optuna.Trial]] = {}
-        self.known: dict[Architecture, Record] = {}
+        self.finished: dict[int, optuna.trial.FrozenTrial] = {}
 
-    def propose(self, records: Sequence[Record]) -> Decisions:
-        """Add new records to the study, then ask it."""
-        if not self.reported and records:  # a resumed study must not repeat the first draws
-            self.study.sampler = self._sampler(len(records))
-        for record in records:
-            if record.number not in self.reported and record.state != "running":
-                self._tell(record)
-        trial = self.study.ask()
-        decisions = self._flat(trial) if self.name in FLAT else self._conditional(trial)
-        architecture = self.problem.architecture(decisions)
-        known = self.known.get(architecture)
-        if known:
-            self._finish(trial, known)
-        elif self.problem.infeasible(decisions, architecture):
-            trial.set_constraint("can't be built", 1.0)
-            self.study.tell(trial, state=_states().PRUNED)
-        else:
-            self.pending.setdefault(architecture, []).append(trial)
-        return decisions
+    def proposals(self, records: Sequence[Record]) -> Iterator[Decisions]:
+        """Yield what the sampler suggests; a suggestion that is asked for again was known or can't be built."""
+        study = self.study_of(records)
+        known = {record.architecture: record for record in records}
+        while True:
+            trial = study.ask()
+            decisions = self._flat(study, trial) if self.name in FLAT else self._conditional(trial)
+            yield decisions
+            architecture = self.problem.architecture(decisions)
+            record = known.get(architecture)
+            if record is not None and record.state != "running":
+                self._answer(study, trial, record)
+            elif self.problem.infeasible(decisions, architecture):
+                trial.set_constraint("can't be built", 1.0)
+                study.tell(trial, state=_states().PRUNED)
 
-    def _sampler(self, offset: int) -> optuna.samplers.BaseSampler:
+    def study_of(self, records: Sequence[Record]) -> optuna.Study:
+        """Return an in-memory study with one trial for each record."""
+        import optuna
+
+        sampler = self._sampler(len(records))
+        study = optuna.create_study(directions=optuna_directions(self.problem.directions), sampler=sampler)
+        generation, size = 0, 0  # as Optuna counts them: the next one starts when a population is complete
+        for record in sorted(records, key=lambda each: each.number):
+            if size >= POPULATION:
+                generation, size = generation + 1, 0
+            trial = self.finished.get(record.number)
+            if trial is None:
+                trial = self._frozen(record, {f"{type(sampler).__name__}:generation": generation})
+            if record.state != "running":
+                self.finished[record.number] = trial
+            size += trial.state == _states().COMPLETE
+            study.add_trial(trial)
+        return study
+
+    def _frozen(self, record: Record, attributes: dict[str, Any]) -> optuna.trial.FrozenTrial:
+        import optuna
+
+        params, by_name = self._params(dict(record.decisions)), self.problem.space.by_name
+        state, values = self._outcome(record)
+        return optuna.trial.create_trial(
+            state=state,
+            values=values,
+            params=dict(params),
+            distributions={name: _distribution(by_name[name]) for name in params},
+            system_attrs=attributes,
+            constraints=excesses(record, self.problem.budgets),
+        )
+
+    def _sampler(self, count: int) -> optuna.samplers.BaseSampler:
         import warnings
 
         import optuna
 
-        seed, samplers = self.problem.seed + offset, optuna.samplers
+        seed, samplers = int(np.random.SeedSequence([self.problem.seed, count]).generate_state(1)[0]), optuna.samplers
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             if self.name == "tpe":
@@ -78,13 +111,13 @@ class OptunaProposer:
     def _conditional(self, trial: optuna.Trial) -> Decisions:
         return self.problem.space.walk(lambda axis: _suggest(trial, axis) if len(axis.choices) > 1 else axis.choices[0])
 
-    def _flat(self, trial: optuna.Trial) -> Decisions:
+    def _flat(self, study: optuna.Study, trial: optuna.Trial) -> Decisions:
         """Sample every axis, then set inactive ones to their first choice, so equal networks have equal parameters."""
         drawn = {axis.name: _suggest(trial, axis) for axis in self.axes}
         decisions = self.problem.space.walk(lambda axis: drawn.get(axis.name, axis.choices[0]))
         for axis in self.axes:
             if axis.name not in decisions and drawn[axis.name] != axis.choices[0]:
-                self.study._storage.set_trial_param(trial._trial_id, axis.name, 0.0, _distribution(axis))
+                study._storage.set_trial_param(trial._trial_id, axis.name, 0.0, _distribution(axis))
         return decisions
 
     def _params(self, decisions: Mapping[str, Value]) -> dict[str, Value]:
@@ -94,36 +127,22 @@ class OptunaProposer:
             axis.name: decisions.get(axis.name, axis.choices[0]) for axis in self.axes if flat or axis.name in decisions
         }
 
-    def _tell(self, record: Record) -> None:
-        import optuna
-
-        self.reported.add(record.number)
-        self.known[record.architecture] = record
-        trials = self.pending.pop(record.architecture, [])
-        if not trials:  # recorded before this process started
-            params = self._params(dict(record.decisions))
-            by_name = self.problem.space.by_name
-            self.study.add_trial(
-                optuna.trial.create_trial(
-                    state=optuna.trial.TrialState.RUNNING,
-                    params=dict(params),
-                    distributions={name: _distribution(by_name[name]) for name in params},
-                )
-            )
-            added = self.study.get_trials(deepcopy=False)[-1]
-            trials = [optuna.Trial(self.study, added._trial_id)]
-        for trial in trials:
-            self._finish(trial, record)
-
-    def _finish(self, trial: optuna.Trial, record: Record) -> None:
-        values = [record.measurement.value(name) for name in self.problem.directions]
+    def _answer(self, study: optuna.Study, trial: optuna.Trial, record: Record) -> None:
+        """Finish a trial as a record with the same network ended."""
         for name, excess in excesses(record, self.problem.budgets).items():
             trial.set_constraint(name, excess)
-        if record.state == "trained" and None not in values:
-            self.study.tell(trial, [value for value in values if value is not None])
-        else:
-            pruned = record.state in ("over budget", "stopped")
-            self.study.tell(trial, state=_states().PRUNED if pruned else _states().FAIL)
+        state, values = self._outcome(record)
+        study.tell(trial, values, state=state)
+
+    def _outcome(self, record: Record) -> tuple[optuna.trial.TrialState, list[float] | None]:
+        """Return a record's state in Optuna, and its objectives if it has all of them."""
+        values = [record.measurement.value(name) for name in self.problem.directions]
+        known = [value for value in values if value is not None]
+        if record.state == "trained" and len(known) == len(values):
+            return _states().COMPLETE, known
+        if record.state == "running":
+            return _states().RUNNING, None
+        return _states().PRUNED if record.state in ("over budget", "stopped") else _states().FAIL, None
 
 
 def _distribution(axis: Axis) -> Any:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 from search.trials.records import Costs
 from space.architecture import Architecture, Value
 from space.canonical import Decisions
 from space.space import Space
-
-if TYPE_CHECKING:
-    from search.proposers.first_networks import FirstNetworks
 
 Price = Callable[[Architecture], Costs | None]
 
@@ -21,9 +17,9 @@ Price = Callable[[Architecture], Costs | None]
 class Problem:
     """A space, its objectives, and functions that complete, refuse and price its networks.
 
-    `price` returns the exact costs that are known without training, None if the network can't be built. `refuse`
-    returns why a network can't be built. `listed` holds all candidates if only these have results (a table). `first`
-    holds the networks that were priced when the study started.
+    `price` returns exact costs that are the same in every process, None if the network can't be built. `refuse` returns
+    why a network can't be built. `timed` holds the latencies that were measured and stored when the study started, in
+    seconds by fingerprint. `listed` holds all candidates if only these have results (a table).
     """
 
     space: Space
@@ -35,7 +31,7 @@ class Problem:
     refuse: Callable[[Architecture], str | None]
     price: Price
     listed: tuple[Decisions, ...] = ()
-    first: FirstNetworks | None = None
+    timed: Mapping[str, float] = field(default_factory=dict)
 
     def infeasible(self, decisions: Mapping[str, Value], architecture: Architecture) -> str | None:
         """Return why these decisions can't be proposed: the study forbids them, or the network can't be built."""

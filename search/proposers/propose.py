@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from random import Random
 from typing import Protocol
 
@@ -20,13 +20,14 @@ LISTABLE = 20_000
 class Proposer(Protocol):
     """Proposes decisions, given all records so far.
 
-    If `tries` proposals in a row are known networks, a neighbour of the last one is used instead.
+    Proposals depend on the problem and the records alone, not on earlier calls: a study that was killed continues with
+    the proposals of one that was not. After `tries` proposals of known networks a neighbour of the last one is taken.
     """
 
     tries: int
 
-    def propose(self, records: Sequence[Record]) -> Decisions:
-        """Return complete decisions; they may give a known network."""
+    def proposals(self, records: Sequence[Record]) -> Iterator[Decisions]:
+        """Yield complete decisions, new or not, without end."""
 
 
 class RandomProposer:
@@ -35,13 +36,13 @@ class RandomProposer:
     tries = 30
 
     def __init__(self, problem: Problem) -> None:
-        self.problem, self.asked = problem, 0
+        self.problem = problem
 
-    def propose(self, records: Sequence[Record]) -> Decisions:
-        """Sample decisions; they depend on the seed and on the numbers of asks and records."""
-        self.asked += 1
-        rng = Random(f"{self.problem.seed}:{len(records)}:{self.asked}")
-        return rng.choice(self.problem.listed) if self.problem.listed else self.problem.space.sample(rng)
+    def proposals(self, records: Sequence[Record]) -> Iterator[Decisions]:
+        """Sample decisions; the sequence depends on the seed and on the number of records."""
+        rng = Random(f"{self.problem.seed}:{len(records)}:random")
+        while True:
+            yield rng.choice(self.problem.listed) if self.problem.listed else self.problem.space.sample(rng)
 
 
 def make_proposer(name: str, problem: Problem) -> Proposer:
@@ -76,8 +77,7 @@ def ask_new(proposer: Proposer, problem: Problem, records: Sequence[Record]) -> 
         return architecture not in known and not problem.infeasible(decisions, architecture)
 
     decisions: Decisions = {}
-    for tries in range(proposer.tries):
-        decisions = proposer.propose(records)
+    for tries, decisions in enumerate(islice(proposer.proposals(records), proposer.tries)):
         if is_new(decisions):
             return decisions, tries
     rng = Random(f"{problem.seed}:{len(records)}")

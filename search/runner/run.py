@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from search.config.units import show_seconds
-from search.proposers.first_networks import FirstNetworks
 from search.proposers.problem import Price, Problem
 from search.proposers.propose import make_proposer, propose_new
 from search.runner.answers import Ask, Done, Train, Wait
@@ -17,7 +16,8 @@ from search.runner.driver import Driver, Executor, View, driver_lock, open_drive
 from search.runner.plan import Plan
 from search.runner.reference_point import first_networks, reference_point, require_feasible_budgets
 from search.training.pretrained import require_pretrained
-from search.trials.records import COUNTED, Record, TrainingRequest, search_records
+from search.trials.records import COUNTED, Costs, Record, TrainingRequest, search_records
+from space.architecture import Architecture
 from space.feasible import why_not
 
 OVER_BUDGET_PER_TRIAL = 20  # at this ratio a study ends, because nearly all of its space is over budget
@@ -40,31 +40,33 @@ def run_study(plan: Plan, *, trials: int, view: View, executor: Executor) -> Out
     with driver_lock(plan):
         driver = open_driver(plan, view, executor)
         with closing(driver), driver.store.heartbeat:
-            first = write_reference(driver)
+            write_reference(driver)
             view.on_resume(driver.search_records())
-            why = executor.run(driver, search_ask(driver, trials, first=first))
+            why = executor.run(driver, search_ask(driver, trials))
             return Outcome(tuple(driver.store.records()), why)
 
 
-def write_reference(driver: Driver) -> FirstNetworks | None:
-    """Write the hypervolume's reference point when a study starts; return the networks priced for it.
+def write_reference(driver: Driver) -> None:
+    """Write the hypervolume's reference point when a study starts, and the latencies measured for it.
 
     Raises UserError if pretrained weights are missing or no network meets the budgets.
     """
     if driver.store.reference is not None:
-        return None
+        return
     plan, pricer = driver.plan, driver.pricer
     require_pretrained(plan.space)
     first = first_networks(plan, pricer, progress=partial(driver.view.on_stage, "pricing the first networks"))
     require_feasible_budgets(plan, pricer, first)
-    driver.store.write_reference(reference_point(plan, pricer, first))
-    return first
+    driver.store.write_reference(
+        reference_point(plan, pricer, first), timed=first.latencies() if first is not None else {}
+    )
 
 
-def search_ask(driver: Driver, trials: int, *, first: FirstNetworks | None = None) -> Ask:
+def search_ask(driver: Driver, trials: int) -> Ask:
     """Return an ask that queries the study's proposer until `trials` trainings have ended or are running."""
     plan = driver.plan
-    problem = problem_of(plan, reference=driver.store.reference or {}, price=driver.pricer, first=first)
+    store = driver.store
+    problem = problem_of(plan, reference=store.reference or {}, price=driver.pricer, timed=store.timed)
     proposer = make_proposer(plan.study.search.proposer, problem)
 
     def ask(records: Sequence[Record]) -> Train | Wait | Done:
@@ -100,9 +102,14 @@ def _why_stop(records: Sequence[Record], trials: int, hours: float | None) -> st
 
 
 def problem_of(
-    plan: Plan, *, reference: Mapping[str, float], price: Price, first: FirstNetworks | None = None
+    plan: Plan, *, reference: Mapping[str, float], price: Price, timed: Mapping[str, float] | None = None
 ) -> Problem:
-    """Return the search problem of a study, for its proposer."""
+    """Return a study's search problem, without the latencies that only this process or another study measured."""
+
+    def untimed(architecture: Architecture) -> Costs | None:
+        costs = price(architecture)
+        return replace(costs, latency=None) if costs is not None else None
+
     return Problem(
         plan.space,
         plan.directions,
@@ -111,6 +118,6 @@ def problem_of(
         plan.study.search.seed,
         plan.space.architecture,
         lambda architecture: why_not(architecture, plan.context),
-        price,
-        first=first,
+        untimed,
+        timed=timed or {},
     )

@@ -24,6 +24,7 @@ from search.storage.reader import (
     REFERENCE,
     STUDY,
     STUDY_ID,
+    TIMED,
     close_storage,
     has_known_tables,
     read_rows,
@@ -111,8 +112,14 @@ class Store:
             self._reference = dict(found) if found is not None else None
         return self._reference
 
-    def write_reference(self, point: Mapping[str, float]) -> None:
-        """Write the hypervolume's reference point."""
+    @property
+    def timed(self) -> dict[str, float]:
+        """Latencies measured when the study started, in seconds by fingerprint."""
+        return dict(patiently(lambda: self.study.user_attrs.get(TIMED, {}), url=self.url))
+
+    def write_reference(self, point: Mapping[str, float], *, timed: Mapping[str, float] | None = None) -> None:
+        """Write the hypervolume's reference point, and before it the latencies that were measured for it."""
+        self.study.set_user_attr(TIMED, dict(timed or {}))
         self.study.set_user_attr(REFERENCE, dict(point))
 
     _reference: dict[str, float] | None = field(default=None, init=False)

@@ -1,0 +1,78 @@
+"""One seed gives one study: undisturbed, repeated, and after kills at several points."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import STUDY, quiet_view, write_study
+
+from search.config import load_study
+from search.proposers.propose import PROPOSERS
+from search.runner.local import run_study
+from search.runner.plan import make_plan
+from search.storage import read_records
+
+TRIALS = 9
+COMMAND = [sys.executable, "-m", "search.cli", "run", "--quiet", "--trials", str(TRIALS)]
+WIDER = (
+    STUDY.replace("{width: [2, 4], repeats: [1, 2],", "{width: [2, 3, 4, 6], repeats: [1, 2, 3],")
+    .replace("latency: {budget: 60 s}", "params: minimize")
+    .replace("epochs: 2, steps_per_epoch: 4", "epochs: 2, steps_per_epoch: 2")
+)
+
+
+def study_of(folder, name, *, text=WIDER):
+    return write_study(folder, text.replace("proposer: random", f"proposer: {name}"))
+
+
+def finished(made):
+    plan = make_plan(load_study(made.file), runs=made.runs)
+    run_study(plan, trials=TRIALS, view=quiet_view())
+    return [
+        (
+            each.decisions,
+            each.seed,
+            each.state,
+            each.measurement.dice,
+            [epoch.dice for epoch in each.measurement.epochs],
+        )
+        for each in read_records(plan.url, "tiny")
+    ]
+
+
+def kill_in_trial(made, trial, how):
+    """Run the study in a process of its own, and kill it when a trial has begun."""
+    process = subprocess.Popen(
+        [*COMMAND, str(made.file), "--runs", str(made.runs)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    begun, until = made.runs / "tiny" / "trials" / f"{trial:06d}", time.monotonic() + 180
+    while not begun.exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(how)
+    _, said = process.communicate()
+    assert begun.exists() and process.returncode != 0, said.decode()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROPOSERS)
+def test_a_killed_study_ends_with_the_records_of_an_undisturbed_one(tmp_path, name):
+    first, second, killed = (study_of(tmp_path / folder, name) for folder in ("first", "second", "killed"))
+    undisturbed = finished(first)
+    assert len(undisturbed) == TRIALS and finished(second) == undisturbed
+    kill_in_trial(killed, 2, signal.SIGTERM)
+    kill_in_trial(killed, 5, signal.SIGKILL)
+    assert finished(killed) == undisturbed
+
+
+def test_known_cost_ignores_latencies_that_are_no_objective_or_are_of_another_study(tmp_path, monkeypatch):
+    """Measured latencies differ between two studies; the proposals must not."""
+    slower = iter(range(1, 10_000))
+    text = WIDER.replace("params: minimize", "params: minimize, latency: record")
+    made = [study_of(tmp_path / folder, "known-cost", text=text) for folder in ("first", "second")]
+    first = finished(made[0])
+    monkeypatch.setattr(
+        "search.costs.latency.read_times", lambda once, most_seconds: [0.001 * next(slower) for _ in range(7)]
+    )
+    assert finished(made[1]) == first
