@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from search.config.errors import UserError, nearest
 from search.config.objectives import OBJECTIVES, costs_among, primary, show, show_named
+from search.config.units import counted
 from search.trials.pareto import best, comparable, knee, latency_setting, losses, pareto_front
 from search.trials.records import Record
 
@@ -43,7 +44,7 @@ def choose(pick: str, records: Sequence[Record], directions: Mapping[str, str]) 
 
 
 def _by_rule(pick: str, rule: str, front: Sequence[Record], directions: Mapping[str, str]) -> tuple[Record, str]:
-    size = f"a front of {len(front)} network{'' if len(front) == 1 else 's'}"
+    size = f"a front of {counted(len(front), 'network')}"
     if rule == "knee":
         return knee(front, directions), f"the knee of {size}: closest to the best {_listed(directions)} combined"
     if rule == "cheapest":
@@ -145,7 +146,7 @@ def _front_status(record: Record, records: Sequence[Record], directions: Mapping
     """Describe a trial's position relative to the front."""
     others, front = comparable(records, directions), pareto_front(records, directions)
     if record.number in [each.number for each in front]:
-        return f"on the front of {len(front)} network{'' if len(front) == 1 else 's'}"
+        return f"on the front of {counted(len(front), 'network')}"
     if record.number not in [each.number for each in others]:
         if None in [record.measurement.value(name) for name in directions]:
             return f"it can't be on the front without values of {_listed(directions)}"

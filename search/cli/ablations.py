@@ -38,7 +38,7 @@ def preview_ablation(plan: AblationPlan, *, json: bool) -> None:
 
 def run_arms(plan: AblationPlan, *, quiet: bool, json: bool) -> None:
     """Run or resume an ablation with live progress, and show its findings."""
-    with following(plan.loaded.ablation.name, trials=missing_count(plan), quiet=quiet, apart=json) as view:
+    with following(plan.loaded.ablation.name, trials=missing_count(plan), quiet=quiet, to_stderr=json) as view:
         run_ablation(plan, view=view, make_executor=make_executor)
     _show_findings(plan, collect_findings(plan, ablation_device(plan)), json=json)
 

@@ -48,7 +48,7 @@ def load_plan(
 ) -> Plan:
     """Load a study and check its data, with progress on standard error. Raises UserError."""
     loaded = load_study(study, data, overrides, runs, allow_code=allow_code)
-    with following(loaded.name, apart=True) as view:
+    with following(loaded.name, to_stderr=True) as view:
         return loaded.make_plan(view)
 
 
@@ -60,14 +60,14 @@ def load_arms(
     *,
     allow_code: bool = False,
     quiet: bool = False,
-    apart: bool = False,
+    to_stderr: bool = False,
 ) -> AblationPlan:
     """Load an ablation and check its data, with progress. Raises UserError."""
     from search.ablation.load import load_ablation
     from search.ablation.plan import make_ablation_plan
 
     loaded = load_ablation(file, runs=runs, overrides=overrides or (), data_root=data, allow_code=allow_code)
-    with following(loaded.ablation.name, quiet=quiet, apart=apart) as view:
+    with following(loaded.ablation.name, quiet=quiet, to_stderr=to_stderr) as view:
         return make_ablation_plan(loaded, runs=runs, progress=partial(view.on_stage, "checking volumes"))
 
 
@@ -88,9 +88,9 @@ def stoppable(console: Console) -> Iterator[None]:
 
 
 @contextmanager
-def following(name: str, *, trials: int = 0, quiet: bool = False, apart: bool = False) -> Iterator[RunView]:
-    """Show the progress of the work inside, unless `quiet`; on standard error where it is kept `apart` from results."""
-    console = open_console(to_stderr=apart)
+def following(name: str, *, trials: int = 0, quiet: bool = False, to_stderr: bool = False) -> Iterator[RunView]:
+    """Show the progress of the work inside, unless `quiet`; on standard error if `to_stderr`."""
+    console = open_console(to_stderr=to_stderr)
     with stoppable(console), RunView(PlainConsole(quiet=True) if quiet else console, name=name, trials=trials) as view:
         yield view
 
@@ -135,7 +135,7 @@ def confirm_front(study: Study, top: int | None, seeds: int, folds: int | None, 
     from search.cli.fronts import show_confirmed
     from search.config.units import counted
 
-    with following(f"confirm {study.name}", quiet=quiet, apart=json) as view:
+    with following(f"confirm {study.name}", quiet=quiet, to_stderr=json) as view:
         done = study.confirm(top=top, seeds=seeds, folds=folds, view=view)
     open_console(to_stderr=json).print(f"{counted(done, 'training')} done")
     show_confirmed(study, json=json)

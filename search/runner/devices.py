@@ -7,6 +7,7 @@ import os
 import torch
 
 from search.config import UserError
+from search.config.units import counted
 
 
 def resolve_device(named: str) -> str:
@@ -18,8 +19,9 @@ def resolve_device(named: str) -> str:
     device = torch.device(named)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (device.index or 0) >= count:
-        has = f"{count} CUDA {'device' if count == 1 else 'devices'}"
-        raise UserError([f"executor.device: {named!r} does not exist; this machine has {has}"])
+        raise UserError(
+            [f"executor.device: {named!r} does not exist; this machine has {counted(count, 'CUDA device')}"]
+        )
     return f"cuda:{device.index or 0}"
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from search.config.errors import UserError, nearest
 from search.config.schema import NAME_PATTERN
-from search.config.units import show_bytes
+from search.config.units import counted, show_bytes
 from search.config.validate import PATTERNS
 from search.storage import (
     STUDY,
@@ -114,7 +114,7 @@ def list_studies(url: str) -> list[Listed]:
 
 def studies_table(rows: list[Listed]) -> Table:
     """Return studies as a table."""
-    table = Table(title="1 study" if len(rows) == 1 else f"{len(rows)} studies", title_justify="left")
+    table = Table(title=counted(len(rows), "study", plural="studies"), title_justify="left")
     for heading in ("study", "trials", "began", "last trial ended", "database"):
         table.add_column(heading)
     for row in rows:

@@ -41,11 +41,11 @@ def ablate(
     allow_code: AllowCode = False,
 ) -> None:
     """Run or resume an ablation, and write its tables, figures and methods paragraph."""
-    announce(file, quiet=quiet, apart=json or dry_run)
+    announce(file, quiet=quiet, to_stderr=json or dry_run)
     from search.cli.running import load_arms
 
     given = with_executor(overrides, executor, address)
-    plan = load_arms(file, data, given, runs, allow_code=allow_code, quiet=quiet, apart=json or dry_run)
+    plan = load_arms(file, data, given, runs, allow_code=allow_code, quiet=quiet, to_stderr=json or dry_run)
     from search.cli.ablations import preview_ablation, run_arms
 
     if dry_run:

@@ -106,7 +106,7 @@ def confirm(
     allow_code: AllowCode = False,
 ) -> None:
     """Retrain the Pareto front over seeds and folds. The same command resumes it."""
-    announce(study, quiet=quiet, apart=json)
+    announce(study, quiet=quiet, to_stderr=json)
     from search.cli.running import confirm_front, load_study
 
     loaded = load_study(study, data, with_executor(overrides, executor, address), runs, allow_code=allow_code)

@@ -33,7 +33,7 @@ def check(
     allow_code: AllowCode = False,
 ) -> None:
     """Check a study and its data, and show what would run. Trains nothing."""
-    announce(study, apart=True)
+    announce(study, to_stderr=True)
     from search.cli.check import check_study
     from search.cli.running import load_plan
 
@@ -52,7 +52,7 @@ def space(
     allow_code: AllowCode = False,
 ) -> None:
     """Show a study's search space: axes, conditions, size, infeasible share, and the costs of random networks."""
-    announce(study, apart=True)
+    announce(study, to_stderr=True)
     from search.cli.running import load_plan
     from search.cli.space_report import survey_space
 

@@ -35,32 +35,32 @@ UNTRAINED = {
 }
 
 
-def draw_front(scene: FrontData, *, selection: str = "") -> Figure:
+def draw_front(data: FrontData, *, selection: str = "") -> Figure:
     """Draw the front figure; `selection` is the current lasso as an SVG path in the axes' units."""
-    figure = _draw_3d(scene) if len(scene.axes) == 3 else _draw_2d(scene, selection)
-    names = " against ".join(OBJECTIVES[name].heading for name in (*scene.axes[1:], scene.axes[0]))
+    figure = _draw_3d(data) if len(data.axes) == 3 else _draw_2d(data, selection)
+    names = " against ".join(OBJECTIVES[name].heading for name in (*data.axes[1:], data.axes[0]))
     label = (
-        f"{names}: {int(scene.front.sum())} trials on the front, {sum(len(group.rows) for group in scene.groups)} "
-        f"trained, {sum(map(len, scene.untrained.values()))} not trained to the end"
+        f"{names}: {int(data.front.sum())} trials on the front, {sum(len(group.rows) for group in data.groups)} "
+        f"trained, {sum(map(len, data.untrained.values()))} not trained to the end"
     )
-    lasso = ",".join(scene.axes) if len(scene.axes) == 2 else ""
+    lasso = ",".join(data.axes) if len(data.axes) == 2 else ""
     return component(figure, name="front", title=names, label=label, lasso=lasso)
 
 
-def _draw_2d(scene: FrontData, selection: str) -> go.Figure:
-    priced = np.asarray(np.isfinite(scene.points).any(axis=1))
-    strip = OBJECTIVES[scene.axes[1]].learned and any(priced[scene.untrained[name]].any() for name in STRIP)
+def _draw_2d(data: FrontData, selection: str) -> go.Figure:
+    priced = np.asarray(np.isfinite(data.points).any(axis=1))
+    strip = OBJECTIVES[data.axes[1]].learned and any(priced[data.untrained[name]].any() for name in STRIP)
     figure = canvas(height=520, dragmode="lasso", hovermode="closest")
-    for number, group in enumerate(scene.groups):
-        _add_group(figure, scene, group, number)
-    _add_untrained(figure, scene, strip)
-    _add_confirmed(figure, scene)
-    _add_presets(figure, scene)
-    x, y = scene.axes
+    for number, group in enumerate(data.groups):
+        _add_group(figure, data, group, number)
+    _add_untrained(figure, data, strip)
+    _add_confirmed(figure, data)
+    _add_presets(figure, data)
+    x, y = data.axes
     for name, add, side in ((x, figure.add_vline, "x"), (y, figure.add_hline, "y")):
-        if name in scene.budgets:
+        if name in data.budgets:
             add(
-                **{side: scene.budgets[name]},
+                **{side: data.budgets[name]},
                 line={"dash": "dash", "color": LIMIT},
                 annotation_text="budget",
                 annotation_position="top left" if side == "x" else "top right",
@@ -71,7 +71,7 @@ def _draw_2d(scene: FrontData, selection: str) -> go.Figure:
         yaxis={"title": OBJECTIVES[y].axis_title, "zeroline": False, "domain": domain, **_autorange(y)}
     )
     if strip:
-        named = [(float(name == "over budget"), name) for name in STRIP if priced[scene.untrained[name]].any()]
+        named = [(float(name == "over budget"), name) for name in STRIP if priced[data.untrained[name]].any()]
         at, names = zip(*named, strict=True)
         figure.update_layout(
             yaxis2={
@@ -101,14 +101,14 @@ def _autorange(name: str) -> dict[str, Any]:
     return {"autorangeoptions": {"clipmin": low, "clipmax": high}} if math.isfinite(high) else {}
 
 
-def _add_group(figure: go.Figure, scene: FrontData, group: Group, number: int) -> None:
-    pale = group.rows[~scene.front[group.rows]]
-    bright = group.rows[scene.front[group.rows]]
+def _add_group(figure: go.Figure, data: FrontData, group: Group, number: int) -> None:
+    pale = group.rows[~data.front[group.rows]]
+    bright = group.rows[data.front[group.rows]]
     hue = group.color or FRONT
     named = short(group.name)
-    x, y = (escape(OBJECTIVES[name].axis_title) for name in scene.axes)
+    x, y = (escape(OBJECTIVES[name].axis_title) for name in data.axes)
     figure.add_scattergl(
-        **_columns(scene, pale, xy=True),
+        **_columns(data, pale, xy=True),
         mode="markers",
         name=named or "dominated",
         legendgroup=named,
@@ -117,12 +117,12 @@ def _add_group(figure: go.Figure, scene: FrontData, group: Group, number: int) -
         hovertemplate=f"trial %{{customdata}}<br>{x} %{{x}}<br>{y} %{{y}}<extra>{escape(named)}</extra>",
     )
     figure.add_scatter(
-        **_columns(scene, bright, xy=True),
+        **_columns(data, bright, xy=True),
         mode="markers",
         name=named or "Pareto front",
         legendgroup=named,
         showlegend=bool(len(bright)),
-        hovertext=[scene.hover[int(row)] for row in bright],
+        hovertext=[data.hover[int(row)] for row in bright],
         hoverinfo="text",
         marker={
             "color": hue,
@@ -133,21 +133,21 @@ def _add_group(figure: go.Figure, scene: FrontData, group: Group, number: int) -
     )
 
 
-def _columns(scene: FrontData, rows: NDArray[np.int64], *, xy: bool = False) -> dict[str, Any]:
+def _columns(data: FrontData, rows: NDArray[np.int64], *, xy: bool = False) -> dict[str, Any]:
     names = "xy" if xy else "xyz"
     return {
-        **{name: scene.points[rows, column].astype(np.float32) for column, name in enumerate(names)},
-        "customdata": scene.numbers[rows],
+        **{name: data.points[rows, column].astype(np.float32) for column, name in enumerate(names)},
+        "customdata": data.numbers[rows],
     }
 
 
-def _add_untrained(figure: go.Figure, scene: FrontData, strip: bool) -> None:
-    for name, rows in _known_untrained(scene):
-        columns = _columns(scene, rows, xy=True)
+def _add_untrained(figure: go.Figure, data: FrontData, strip: bool) -> None:
+    for name, rows in _known_untrained(data):
+        columns = _columns(data, rows, xy=True)
         if strip and name in STRIP:
             columns |= {"y": np.full(len(rows), float(name == "over budget"), dtype=np.float32), "yaxis": "y2"}
         symbol, _, hue = UNTRAINED[name]
-        note = " (Dice so far)" if name == "stopped" and scene.learned is not None else ""
+        note = " (Dice so far)" if name == "stopped" and data.learned is not None else ""
         figure.add_scattergl(
             **columns,
             mode="markers",
@@ -157,30 +157,30 @@ def _add_untrained(figure: go.Figure, scene: FrontData, strip: bool) -> None:
         )
 
 
-def _known_untrained(scene: FrontData) -> Iterator[tuple[str, NDArray[np.int64]]]:
+def _known_untrained(data: FrontData) -> Iterator[tuple[str, NDArray[np.int64]]]:
     """Yield (state, rows) of the untrained trials with at least one known value."""
-    for name, rows in scene.untrained.items():
-        known = np.asarray(np.isfinite(scene.points[rows]).any(axis=1))
+    for name, rows in data.untrained.items():
+        known = np.asarray(np.isfinite(data.points[rows]).any(axis=1))
         if known.any():
             yield name, rows[known]
 
 
-def _add_confirmed(figure: go.Figure, scene: FrontData) -> None:
+def _add_confirmed(figure: go.Figure, data: FrontData) -> None:
     """Draw confirmed points at their mean Dice, with its interval."""
-    at = scene.learned
-    if not scene.confirmed or at is None:
+    at = data.learned
+    if not data.confirmed or at is None:
         return
-    other = scene.axes[1 - at]
-    means = [each.mean for each in scene.confirmed]
-    costs = [(each.record.measurement.value(other) or np.nan) / OBJECTIVES[other].drawn_per for each in scene.confirmed]
+    other = data.axes[1 - at]
+    means = [each.mean for each in data.confirmed]
+    costs = [(each.record.measurement.value(other) or np.nan) / OBJECTIVES[other].drawn_per for each in data.confirmed]
     error = {
         "type": "data",
         "symmetric": False,
         "thickness": 1.5,
         "width": 5,
         "color": CONFIRMED,
-        "array": [(each.high or each.mean) - each.mean for each in scene.confirmed],
-        "arrayminus": [each.mean - (each.low or each.mean) for each in scene.confirmed],
+        "array": [(each.high or each.mean) - each.mean for each in data.confirmed],
+        "arrayminus": [each.mean - (each.low or each.mean) for each in data.confirmed],
     }
     names = ("x", "y") if at == 0 else ("y", "x")
     figure.add_scatter(
@@ -188,26 +188,26 @@ def _add_confirmed(figure: go.Figure, scene: FrontData) -> None:
         mode="markers",
         name="confirmed (95 %)",
         marker={"symbol": "star", "size": 12, "color": CONFIRMED},
-        customdata=[each.record.number for each in scene.confirmed],
+        customdata=[each.record.number for each in data.confirmed],
         hoverinfo="text",
         hovertext=[
             f"<b>trial {each.record.number}</b>, confirmed {each.trainings} times<br>mean Dice {each.mean:.4f}"
             + (f"<br>{each.low:.4f} to {each.high:.4f}" if each.low is not None else "")
-            for each in scene.confirmed
+            for each in data.confirmed
         ],
     )
 
 
-def _add_presets(figure: go.Figure, scene: FrontData) -> None:
+def _add_presets(figure: go.Figure, data: FrontData) -> None:
     """Draw the papers' networks at their costs; since their Dice is unknown, at the top of a Dice axis."""
-    drawn = scene.points[np.isfinite(scene.points).all(axis=1)]
+    drawn = data.points[np.isfinite(data.points).all(axis=1)]
     if not len(drawn):
         return
-    if scene.learned is None:
-        names = [name for name, at in scene.presets.items() if np.isfinite(at).all()]
+    if data.learned is None:
+        names = [name for name, at in data.presets.items() if np.isfinite(at).all()]
         figure.add_scatter(
-            x=[scene.presets[name][0] for name in names],
-            y=[scene.presets[name][1] for name in names],
+            x=[data.presets[name][0] for name in names],
+            y=[data.presets[name][1] for name in names],
             text=names,
             mode="markers+text",
             name="papers",
@@ -215,9 +215,9 @@ def _add_presets(figure: go.Figure, scene: FrontData) -> None:
             marker={"symbol": "square-open", "size": 10, "color": MUTED},
         )
         return
-    side = 1 - scene.learned
+    side = 1 - data.learned
     limit = 1.5 * drawn[:, side].max()
-    lines = {name: at[side] for name, at in scene.presets.items() if np.isfinite(at[side]) and at[side] <= limit}
+    lines = {name: at[side] for name, at in data.presets.items() if np.isfinite(at[side]) and at[side] <= limit}
     last = -np.inf
     for name, at in sorted(lines.items(), key=lambda item: item[1]):
         add = figure.add_hline if side else figure.add_vline
@@ -226,17 +226,17 @@ def _add_presets(figure: go.Figure, scene: FrontData) -> None:
         last = at if label else last
 
 
-def _draw_3d(scene: FrontData) -> go.Figure:
+def _draw_3d(data: FrontData) -> go.Figure:
     figure = canvas(height=620, margin={"l": 0, "r": 0, "t": 40, "b": 0})
-    for group in scene.groups:
+    for group in data.groups:
         hue = group.color or FRONT
         named = short(group.name)
-        pale, bright = group.rows[~scene.front[group.rows]], group.rows[scene.front[group.rows]]
-        titles = [escape(OBJECTIVES[name].axis_title) for name in scene.axes]
+        pale, bright = group.rows[~data.front[group.rows]], group.rows[data.front[group.rows]]
+        titles = [escape(OBJECTIVES[name].axis_title) for name in data.axes]
         shown = "<br>".join(f"{title} %{{{side}}}" for title, side in zip(titles, "xyz", strict=True))
         template = f"trial %{{customdata}}<br>{shown}<extra>{escape(named)}</extra>"
         figure.add_scatter3d(
-            **_columns(scene, pale),
+            **_columns(data, pale),
             mode="markers",
             name=named or "dominated",
             legendgroup=named,
@@ -246,7 +246,7 @@ def _draw_3d(scene: FrontData) -> go.Figure:
             showlegend=bool(len(pale)) and not (named and len(bright)),
         )
         figure.add_scatter3d(
-            **_columns(scene, bright),
+            **_columns(data, bright),
             mode="markers",
             name=named or "Pareto front",
             legendgroup=named,
@@ -254,35 +254,33 @@ def _draw_3d(scene: FrontData) -> go.Figure:
             hovertemplate=template,
             showlegend=bool(len(bright)),
         )
-    inside = scene.points[np.isfinite(scene.points).all(axis=1)]
+    inside = data.points[np.isfinite(data.points).all(axis=1)]
     if len(inside):
-        _add_floor_3d(figure, scene, inside)
-    for name, limit in scene.budgets.items():
+        _add_floor_3d(figure, data, inside)
+    for name, limit in data.budgets.items():
         if len(inside):
             figure.add_scatter3d(
-                **_frame(inside, scene.axes.index(name), limit),
+                **_frame(inside, data.axes.index(name), limit),
                 mode="lines",
                 hoverinfo="skip",
                 name=f"budget of {OBJECTIVES[name].heading}",
                 line={"color": LIMIT, "dash": "dash"},
             )
     axes = dict(
-        zip(("xaxis", "yaxis", "zaxis"), ({"title": OBJECTIVES[name].axis_title} for name in scene.axes), strict=True)
+        zip(("xaxis", "yaxis", "zaxis"), ({"title": OBJECTIVES[name].axis_title} for name in data.axes), strict=True)
     )
     return figure.update_layout(scene=axes)
 
 
-def _add_floor_3d(figure: go.Figure, scene: FrontData, inside: Numbers) -> None:
+def _add_floor_3d(figure: go.Figure, data: FrontData, inside: Numbers) -> None:
     """Draw points without a Dice, trials and the papers' networks, at the lowest Dice of the figure."""
-    floor = np.array(
-        [inside[:, at].min() if OBJECTIVES[name].learned else np.nan for at, name in enumerate(scene.axes)]
-    )
-    for name, rows in _known_untrained(scene):
-        points = np.where(np.isnan(scene.points[rows]), floor, scene.points[rows])
+    floor = np.array([inside[:, at].min() if OBJECTIVES[name].learned else np.nan for at, name in enumerate(data.axes)])
+    for name, rows in _known_untrained(data):
+        points = np.where(np.isnan(data.points[rows]), floor, data.points[rows])
         _, symbol, hue = UNTRAINED[name]
         figure.add_scatter3d(
             **dict(zip("xyz", points.T.astype(np.float32), strict=True)),
-            customdata=scene.numbers[rows],
+            customdata=data.numbers[rows],
             mode="markers",
             name=name,
             marker={"size": 3, "color": hue, "symbol": symbol},
@@ -290,7 +288,7 @@ def _add_floor_3d(figure: go.Figure, scene: FrontData, inside: Numbers) -> None:
             hovertemplate=f"trial %{{customdata}}: {name}<extra></extra>",
         )
     most = 1.5 * inside.max(axis=0)
-    placed = {name: np.where(np.isnan(at), floor, at) for name, at in scene.presets.items()}
+    placed = {name: np.where(np.isnan(at), floor, at) for name, at in data.presets.items()}
     placed = {name: at for name, at in placed.items() if (at <= np.where(np.isnan(floor), most, np.inf)).all()}
     if placed:
         figure.add_scatter3d(

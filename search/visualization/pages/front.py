@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES, cost_axis, primary, show, show_point
+from search.config.units import counted
 from search.visualization.components import Cell, Component, Facts, Note, Table
 from search.visualization.figures.front import draw_front
 from search.visualization.figures.front_data import front_figure_data
@@ -110,4 +111,4 @@ def trials_table(snapshot: Snapshot, rows: NDArray[np.int64], *, name: str) -> T
             value = float(snapshot.values[each][row])
             cells.append((None, "") if math.isnan(value) else (value, show(each, value)))
         found.append([*cells, trial.network, *([trial.reason] if reasons else [])])
-    return Table(name, "1 trial" if len(found) == 1 else f"{len(found)} trials", headings, found, opens="trial")
+    return Table(name, counted(len(found), "trial"), headings, found, opens="trial")

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES, per_device, primary
+from search.config.units import counted
 from search.visualization.components import Cell, Component, Note, Table
 from search.visualization.figures.compare import draw_fronts
 from search.visualization.pages.page import Control, Page, Request
@@ -25,7 +26,7 @@ def studies_page(snapshots: Sequence[Snapshot], unread: Sequence[str], request: 
         components.append(
             Table(
                 "studies",
-                f"{len(snapshots)} studies",
+                counted(len(snapshots), "study", plural="studies"),
                 (
                     "study",
                     "state",
