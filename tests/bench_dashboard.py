@@ -70,7 +70,7 @@ def wait_for(url, patience_s=120):
 
 
 def callback(base, outputs, inputs, state=()):
-    """Do what the page does after a tick; return the server's seconds."""
+    """Send the requests of a page after a tick; return the server's seconds."""
     written = [dict(zip(("id", "property"), each.split("."), strict=True)) for each in outputs]
     named = [{"id": id_, "property": name, "value": value} for id_, name, value in inputs]
     body = {

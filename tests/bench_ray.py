@@ -295,7 +295,7 @@ print(json.dumps({"ready": ready, "ask": p95(asks), "tell": p95(tells), "rss": r
 
 
 def driver_limits(folder, records):
-    """Measure a driver on `count` records in its own process: seconds until ready, to ask, to tell; bytes."""
+    """Measure a driver on `count` records in its own process: seconds to start, per ask and per write; bytes."""
     plan = wide_plan(folder, text=WIDE)
     parameters = fill(plan, records)
     command = [sys.executable, "-c", MEASURE, str(plan.loaded.file), str(plan.runs), str(HERE)]

@@ -43,7 +43,7 @@ def training_of(recipe: str, steps: int, patch: list[int]):
 
 
 def main() -> None:
-    """Train what is missing, and print all rows."""
+    """Do the missing trainings, and print all rows."""
     shared = Path(__file__).parents[2] / "shared" / "data"
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("VOXNAS_DATA", shared)))

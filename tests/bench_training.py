@@ -77,7 +77,7 @@ class Loop:
 
 
 class BareLoop(Loop):
-    """What a researcher writes first: forward, loss, backward, step."""
+    """Return a plain training step: forward, loss, backward, optimiser step."""
 
     def epoch(self, number: int) -> None:
         training = self.job.training

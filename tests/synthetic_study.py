@@ -142,7 +142,7 @@ def add_records(file: Path, records, objectives) -> None:
         )
 
 
-def _choices(records, key, known={}):  # noqa: B006 (what was worked out once)
+def _choices(records, key, known={}):  # noqa: B006 (a cache)
     if (id(records), key) not in known:
         found = {
             json.dumps(value) if isinstance(value, tuple) else value

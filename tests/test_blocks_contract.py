@@ -1,4 +1,4 @@
-"""The contract that every attention block fulfils, whatever it computes; and that its checks can fail."""
+"""Every attention block fulfils the contract, and each check of the contract can fail."""
 
 import copy
 import json

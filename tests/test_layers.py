@@ -22,7 +22,7 @@ ORDER = (  # of rooms: a room imports only from the lines above its own
     ("cli",),
 )
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
-LOOSE = {"search"}  # what lies at the root of search/
+LOOSE = {"search"}  # at the root of search/
 ONLY = {  # package: where it may be imported
     "optuna": ("search/storage/", "search/analysis/importance.py", "search/proposers/"),
     "plotly": (

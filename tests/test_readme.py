@@ -30,7 +30,7 @@ CHEAP = {
 
 
 def only_names(command):
-    """Tell whether a text names a verb or an option instead of giving a whole command."""
+    """Return whether a text names a verb or an option instead of giving a complete command."""
     words = shlex.split(command)
     return len(words) == 2 or "--help" in words or words[1].startswith("-")
 
@@ -49,7 +49,7 @@ README = commands((ROOT / "README.md").read_text())
 
 
 def complete(command):
-    """Fill in what a text leaves out: a verb that is only named, and shell variables."""
+    """Complete a text: expand a verb that is only named, and shell variables."""
     return re.sub(r"\$\w+|\"\$\{?\w+\}?\"", "x", command)
 
 

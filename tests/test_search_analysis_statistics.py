@@ -65,7 +65,7 @@ def test_effect_size_and_interval_equal_a_textbooks():
     pairs = compare_pairs(SLEEP)
     assert pairs.difference == pytest.approx(1.58)
     assert pairs.cohens_d * math.sqrt(10) == pytest.approx(4.0621, abs=1e-4)
-    assert 0.9 < pairs.low < 1.1 and 2.4 < pairs.high < 2.9  # bent to the right, where the one large gain lies
+    assert 0.9 < pairs.low < 1.1 and 2.4 < pairs.high < 2.9  # skewed to the right, towards the one large gain
     assert compare_pairs([0.2, 0.2]).low == compare_pairs([0.2, 0.2]).high == 0.2
     with pytest.raises(ValueError, match="no pair to compare"):
         compare_pairs([])

@@ -1,4 +1,4 @@
-"""`voxnas status` and `voxnas studies`: what they show and what they change."""
+"""`voxnas status` and `voxnas studies`: their output and their changes."""
 
 import json
 import os
@@ -26,7 +26,7 @@ TRAINED = replace(DONE, costs=replace(DONE.costs, memory_bytes=4000))
 
 
 def fill(folder, name="tiny"):
-    """A study with one trained trial, one that failed, one that runs, and one whose driver is gone."""
+    """A study with a trained, a failed and a running trial, and one whose driver has ended."""
     store = Store.open(
         f"sqlite:///{folder / 'runs' / name / 'study.db'}",
         name,

@@ -1,4 +1,4 @@
-"""The Python API: `import voxnas` and what a notebook does with it, on a study that has run."""
+"""The Python API as a notebook uses it, on a study that has run."""
 
 import subprocess
 import sys

@@ -30,7 +30,7 @@ HARMLESS = "a[b] [/x] [bold red] :smile: red bell gnp"
 
 
 def call(monkeypatch, capsys, *arguments, code=0):
-    """Run the command in this process; return what it prints to standard output and error."""
+    """Run the command in this process; return its standard output and standard error."""
     monkeypatch.setattr(sys, "argv", ["voxnas", *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:
         main()

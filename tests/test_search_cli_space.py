@@ -32,7 +32,7 @@ def test_the_table_shows_axes_conditions_size_rules_and_refusals(made, monkeypat
     printed = capsys.readouterr().out
     assert "csam.slice" in printed and "attention is csam" in printed and "bottleneck" in printed
     assert "forbidden: too thin to be deep" in printed and "combinations of choices, with 1 rule applied" in printed
-    assert "infeasible, e.g. csam at bottleneck has" in printed  # its places and numbers stand for all alike
+    assert "infeasible, e.g. csam at bottleneck has" in printed  # equal up to places and numbers
     assert "Costs of 3 random networks" in printed and "latency" in printed
 
 
@@ -46,7 +46,7 @@ def test_json_has_the_same_content_in_plain_units(made, monkeypatch, capsys):
     memory = values["costs"]["memory"]
     assert memory["networks"] == 4 and memory["min"] <= memory["median"] <= memory["max"]
     assert "latency" not in values["costs"] and memory["seconds_each"] > 0
-    assert memory["model_error"] is None  # four say nothing
+    assert memory["model_error"] is None  # four have no effect
 
 
 def test_the_error_of_the_cost_model_is_shown(made, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""A GPU's memory, predicted where there is none: what CUDA does otherwise than a CPU."""
+"""A GPU's memory, predicted without a GPU: operators that behave differently on CUDA."""
 
 import pytest
 import torch

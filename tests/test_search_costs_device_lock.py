@@ -1,4 +1,4 @@
-"""The lock of a device, between real processes: who waits for whom, for how long, and what a stranger can't do."""
+"""Device locks between real processes: who waits for whom and how long, and protection from other users."""
 
 import os
 import signal

@@ -239,7 +239,7 @@ def test_channels_are_one_4d_file_or_files_with_nnunet_names(make_program, tmp_p
 
 
 def inputs(folder: Path, shapes: dict[str, int]) -> str:
-    """Write zeros with so many channels (1 is a 3D file) under each name; return the folder."""
+    """Write zeros with the given number of channels (1 gives a 3D file) under each name; return the folder."""
     folder.mkdir()
     for name, channels in shapes.items():
         shape = (12, 14, 5) if channels == 1 else (12, 14, 5, channels)

@@ -143,7 +143,9 @@ def test_the_reference_point_is_the_budget_or_the_most_expensive_random_network(
 
 
 def test_a_latency_reference_is_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr("search.proposers.first_networks.MAX_TIMING_S", float("inf"))  # whatever the machine's load
+    monkeypatch.setattr(
+        "search.proposers.first_networks.MAX_TIMING_S", float("inf")
+    )  # independent of the machine's load
     plan = plan_of(write_study(tmp_path, STUDY.replace("latency: {budget: 60 s}", "latency: minimize")))
     pricer = pricer_of(plan)
     point = reference_point(plan, pricer, first_networks(plan, pricer))

@@ -106,7 +106,7 @@ def test_pending_trials_count_as_expected_and_spread_the_asks():
     alone = condition_dice(CODED.similarities, without, scales=scales, rng=rng)
     log_loss, deviation = surrogate.predict(codes[25:], costs[25:])
     assert (deviation < alone.predict(codes[25:], costs[25:])[1]).all()
-    assert (np.exp(log_loss) < 0.5).all()  # the zeros that stand for unknown Dice were not read
+    assert (np.exp(log_loss) < 0.5).all()  # the zeros in place of unknown Dice were not read
 
 
 def test_the_cost_model_estimates_its_own_error():

@@ -101,7 +101,7 @@ def test_a_driver_declared_dead_does_not_overwrite_the_result_of_its_trial(tmp_p
         assert mine.driver == ""
         mine = one.kept[0] = record().__class__(**{**vars(mine), "driver": one.me})
         one.write_progress(mine)
-        assert two.orphaned_trial() is None  # its driver is there
+        assert two.orphaned_trial() is None  # its driver is running
         monkeypatch.setattr(heartbeat, "LEASE_S", -1.0)
         monkeypatch.setattr(two.heartbeat, "heard_since", -1e9)
         left = two.orphaned_trial()

@@ -18,7 +18,7 @@ def test_a_share_covers_the_prediction_with_its_margin_and_is_one_of_four_sizes(
     asked = request(need(gib), [SMALL], [])
     assert asked["GPU"] == share and share in SHARES
     assert share * SMALL.gpu_bytes >= 1.2 * gib * GIB or share == 1.0
-    assert not any(name.startswith("accelerator_type") for name in asked)  # cards are alike
+    assert not any(name.startswith("accelerator_type") for name in asked)  # equal GPUs
 
 
 def test_on_different_gpus_the_request_names_those_that_fit():

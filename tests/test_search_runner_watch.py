@@ -1,4 +1,4 @@
-"""What a training reports between its epochs, how long it says to take, and how the views show it."""
+"""Reports of a training within an epoch, its estimated time, and how the views show them."""
 
 from dataclasses import replace
 from io import StringIO

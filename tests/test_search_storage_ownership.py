@@ -39,7 +39,7 @@ def original(tmp_path_factory):
 
 @pytest.fixture
 def made(original, tmp_path):
-    """A copy of a study with one trial, where tests may do what they like."""
+    """A copy of a study with one trial, which tests may change."""
     shutil.copytree(original.file.parent, tmp_path / "copy")
     return type(original)(tmp_path / "copy" / original.file.name, tmp_path / "copy", tmp_path / "copy/runs")
 

@@ -301,7 +301,7 @@ def test_over_budget_is_refused_before_training_with_number_and_limit(job):
     refused = evaluate(replace(job, budgets=(("memory", 1000.0),)))
     assert refused.state == "over budget" and refused.epochs == () and refused.dice is None
     assert "memory" in refused.reason and "is over the budget of 1000 B" in refused.reason
-    assert refused.costs.latency is None  # nothing was measured once a prediction said no
+    assert refused.costs.latency is None  # nothing is measured after a prediction over budget
     slow = evaluate(replace(job, budgets=(("latency", 1e-9),)))
     assert slow.state == "over budget" and "latency" in slow.reason
 

@@ -13,7 +13,7 @@ from space.canonical import Context
 
 
 class Ramp(nn.Module):
-    """A network that minds where a voxel lies: two logits, the input times its place along each axis."""
+    """A network that depends on position: two logits, the input times its index along each axis."""
 
     def __init__(self) -> None:
         super().__init__()

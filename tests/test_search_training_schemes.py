@@ -1,4 +1,4 @@
-"""Training schemes through `evaluate`: phases share the epochs, resume, and cost what is predicted."""
+"""Training schemes through `evaluate`: phases share the epochs, resume, and have the predicted costs."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -74,7 +74,7 @@ def test_the_reason_names_rank_and_objectives():
         "stopped after epoch 1: ranked 4 of 4 by Dice so far, training memory; the best 2 continue"
     )
     assert verdict(records, trial(3, (0.4,), 10, "running")) is None  # the cheapest is on the front
-    assert verdict([], worse) is None  # nobody to be compared with
+    assert verdict([], worse) is None  # no other trial to compare with
 
 
 def test_between_rungs_or_without_dice_or_costs_no_trial_is_stopped():

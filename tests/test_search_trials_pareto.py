@@ -77,7 +77,7 @@ def test_the_knee_is_nearest_the_ideal_corner():
 def test_latencies_of_two_devices_are_not_mixed():
     records = [trial(0, 0.5, 50, 0.5), trial(1, 0.5, 50, 0.5, device="another"), trial(2, 0.4, 50, 0.5)]
     assert [record.number for record in pareto_front(records, DIRECTIONS)] == [0]
-    records += [trial(3, 0.4, 50, 0.5, device="another")]  # as many as of the first: the later ones count
+    records += [trial(3, 0.4, 50, 0.5, device="another")]  # a tie: the last setting wins
     assert [record.number for record in pareto_front(records, DIRECTIONS)] == [1]
     with pytest.raises(UserError, match="different devices can't be compared on one front: another, 2 threads; cpu"):
         refuse_mixed_devices(["cpu", "another, 2 threads", "cpu"])

@@ -66,19 +66,19 @@ def test_a_snapshot_has_the_front_and_the_hypervolume_that_records_have(made):
 
 
 def test_untrained_trials_are_shown_separately_and_stopped_ones_with_their_dice_so_far(made):
-    scene = front_figure_data(made, ("memory", "dice"))
-    for state, rows in scene.untrained.items():
-        assert {made.trials[row].state for row in rows} <= {state} and not scene.front[rows].any()
-    row = scene.untrained["stopped"][0]
-    assert scene.points[row, 1] == pytest.approx(made.trials[row].curve[-1][1])
-    assert np.isnan(scene.points[scene.untrained["over budget"], 1]).all()
-    assert scene.budgets == {"memory": 1600.0}
+    front_data = front_figure_data(made, ("memory", "dice"))
+    for state, rows in front_data.untrained.items():
+        assert {made.trials[row].state for row in rows} <= {state} and not front_data.front[rows].any()
+    row = front_data.untrained["stopped"][0]
+    assert front_data.points[row, 1] == pytest.approx(made.trials[row].curve[-1][1])
+    assert np.isnan(front_data.points[front_data.untrained["over budget"], 1]).all()
+    assert front_data.budgets == {"memory": 1600.0}
 
 
 def test_colours_follow_the_choices_of_an_axis_and_rare_choices_share_one(made):
-    scene = front_figure_data(made, ("memory", "dice"), by="attention@skip0")
-    assert [group.name for group in scene.groups] == ["csam", "isa", "none"]
-    assert sum(len(group.rows) for group in scene.groups) == (made.states == "trained").sum()
+    front_data = front_figure_data(made, ("memory", "dice"), by="attention@skip0")
+    assert [group.name for group in front_data.groups] == ["csam", "isa", "none"]
+    assert sum(len(group.rows) for group in front_data.groups) == (made.states == "trained").sum()
     trials = [replace(trial, decisions={**trial.decisions, "many": at % 12}) for at, trial in enumerate(made.trials)]
     groups = front_figure_data(replace(made, trials=tuple(trials)), ("memory", "dice"), by="many").groups
     assert len(groups) == 8 and groups[-1].name == "others"
@@ -87,9 +87,9 @@ def test_colours_follow_the_choices_of_an_axis_and_rare_choices_share_one(made):
 def test_papers_networks_are_drawn_at_their_costs(made):
     costs = preset_costs(made.context, made.study.training, made.kind)
     assert "unetrpp_acdc" in costs and all(isinstance(each, Costs) for each in costs.values())
-    scene = front_figure_data(made, ("memory", "dice"), presets=costs)
-    assert scene.presets["unetrpp_acdc"][0] == pytest.approx(costs["unetrpp_acdc"].memory_bytes / 2**20)
-    assert math.isnan(scene.presets["unetrpp_acdc"][1])
+    front_data = front_figure_data(made, ("memory", "dice"), presets=costs)
+    assert front_data.presets["unetrpp_acdc"][0] == pytest.approx(costs["unetrpp_acdc"].memory_bytes / 2**20)
+    assert math.isnan(front_data.presets["unetrpp_acdc"][1])
 
 
 def test_a_lasso_selects_the_trials_inside_it_on_its_own_axes(made):
@@ -127,13 +127,13 @@ def test_a_lasso_leaves_its_own_front_to_choose_a_trial_and_trials_to_compare(ma
 
 def test_in_three_dimensions_trials_without_dice_are_drawn_at_the_minimum(made):
     costs = {"cheap": Costs(1000, 1000, 500 * 2**20, 10 * 2**20), "dear": Costs(1000, 1000, 2**45, 10 * 2**20)}
-    scene = front_figure_data(made, ("memory", "params", "dice"), presets=costs)
-    traces = {trace["name"]: trace for trace in json.loads(draw_front(scene).drawing)["data"]}
-    least = np.nanmin(scene.points[np.isfinite(scene.points).all(axis=1), 2])
+    front_data = front_figure_data(made, ("memory", "params", "dice"), presets=costs)
+    traces = {trace["name"]: trace for trace in json.loads(draw_front(front_data).drawing)["data"]}
+    least = np.nanmin(front_data.points[np.isfinite(front_data.points).all(axis=1), 2])
     for state in ("over budget", "stopped", "failed"):
-        rows = [row for row in scene.untrained[state] if np.isfinite(scene.points[row]).any()]
+        rows = [row for row in front_data.untrained[state] if np.isfinite(front_data.points[row]).any()]
         found = column(traces[state]["customdata"]) if state in traces else ()
-        assert [*found] == [*scene.numbers[rows]]
+        assert [*found] == [*front_data.numbers[rows]]
     assert np.allclose(column(traces["over budget"]["z"]), least)
     assert traces["papers"]["text"] == ["cheap"] and column(traces["papers"]["z"])[0] == pytest.approx(least)
 
@@ -162,7 +162,7 @@ def test_main_effects_find_a_planted_effect(made):
 def test_importance_of_a_maximised_objective_is_computed_for_its_best_values():
     rng = np.random.default_rng(0)
     decisions = [{"a": str(rng.integers(3)), "b": str(rng.integers(3))} for _ in range(200)]
-    # b tells the best values apart, a the worst
+    # b distinguishes the best values, a the worst
     dice = [
         0.9 + rng.normal(0, 0.001) if each["b"] == "0" else 0.5 + 0.3 * (each["a"] == "0") * rng.random()
         for each in decisions

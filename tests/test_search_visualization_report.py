@@ -22,7 +22,7 @@ def test_the_report_draws_fits_the_window_and_makes_no_requests(report, browser,
     page.on("request", lambda request: asked.append(request.url))
     page.goto(report.as_uri())
     page.wait_for_selector(".js-plotly-plot .xtitle")
-    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")  # draws what is further down too
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")  # also draws figures further down
     page.wait_for_function("() => !document.querySelector('.figure:not([data-drawn])')")
     assert said == []
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []

@@ -1,4 +1,4 @@
-"""Plug-in blocks: what is loaded, what is refused, and how an architecture names their code."""
+"""Plug-in blocks: loading, refusals, and the code digest in architectures."""
 
 from pathlib import Path
 

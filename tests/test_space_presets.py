@@ -160,7 +160,7 @@ def test_the_stem_and_the_full_resolution_branch_both_read_the_image():
     architecture, context = tiny("unetrpp_tumor")
     network = build(architecture, context)
     assert network.down[0].conv1.conv.in_channels == network.down[1].conv.in_channels == 4
-    assert network.down[1].norm.num_groups == 4  # as many as image channels
+    assert network.down[1].norm.num_groups == 4  # the number of image channels
     assert network.down[3].norm.num_groups == 8  # two channels a group
 
 

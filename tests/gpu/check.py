@@ -1,6 +1,6 @@
-"""Everything of voxnas that only a GPU can show, in a few minutes: python tests/gpu/check.py [PART...] --out FOLDER.
+"""Check everything that only a GPU can show, in a few minutes: python tests/gpu/check.py [PART...] --out FOLDER.
 
-Without a GPU it runs on the CPU with tiny sizes: that proves the script, not the figures. Results are written after
+Without a GPU it runs on the CPU with tiny sizes: this tests the script, not the figures. Results are written after
 each part, as JSON and Markdown. Parts have limits of seconds; what a part does not reach is left out of its table.
 """
 
@@ -27,7 +27,7 @@ from check_study import check_study  # noqa: E402
 from report import OutOfTime, PartReport, Report  # noqa: E402
 from setting import Setting, environment  # noqa: E402
 
-GRACE_S = 60.0  # what the last item may take over the limit of seconds
+GRACE_S = 60.0  # seconds by which the last item may exceed the limit
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ PARTS = {  # the most telling first
 
 
 def run_part(name: str, setting: Setting, report: Report, *, last_end: float) -> None:
-    """Run one part, note what it raises, and write the report."""
+    """Run one part, record what it raises, and write the report."""
     began = time.monotonic()
     part = PartReport(name, min(began + PARTS[name].seconds, last_end))
     report.parts.append(part)

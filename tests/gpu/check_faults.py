@@ -90,7 +90,7 @@ def allocated(setting: Setting) -> int:
 
 
 def report_fault(part: PartReport, what: str, found: Measurement, setting: Setting, at_start: int) -> None:
-    """Note how a fault came back, and what is still held."""
+    """Record how a fault was reported, and the memory still in use."""
     held = allocated(setting) - at_start
     part.row(case=f"out of memory in {what}", state=found.state, fault=found.fault, held_MiB=held / 2**20,
              reason=found.reason[:160])  # fmt: skip

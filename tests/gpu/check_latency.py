@@ -1,4 +1,4 @@
-"""Do two readings of latency rank networks alike, and how long does a reading take?"""
+"""Whether two latency measurements rank networks in the same order, and how long a measurement takes."""
 
 from __future__ import annotations
 

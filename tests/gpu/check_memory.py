@@ -30,7 +30,7 @@ from space.presets import PRESETS
 
 ALLOCATED, RESERVED = 0.05, 0.10  # largest relative errors
 SEGMENTS = 1.04  # reserved over predicted bytes, where segments grow: gaps between blocks
-LARGE = 2**29  # bytes from which what the libraries hold does not blur the reserved ones
+LARGE = 2**29  # bytes above which the libraries' own memory hardly affects the reserved bytes
 PLANE = replace(DEMO, patch=(16, 128, 128), spacing=(5.0, 1.5, 1.5))
 TINY = Context((5, 24, 20), (8.0, 1.5, 1.5), 1, 3)
 PRECISIONS = ("float32", "bfloat16")
@@ -123,7 +123,7 @@ def check_memory(setting: Setting, part: PartReport) -> None:
 
 
 def warm_up_libraries(device: torch.device) -> None:
-    """Let cuBLAS and cuDNN take what they keep for the life of a process, in both directions."""
+    """Run forward and backward once, so that cuBLAS and cuDNN allocate their permanent memory."""
     if device.type == "cuda":
         for dtype in (torch.float32, torch.bfloat16):
             weight = torch.zeros(64, 64, device=device, dtype=dtype, requires_grad=True)
@@ -132,7 +132,7 @@ def warm_up_libraries(device: torch.device) -> None:
 
 
 def measure(case: Case, setting: Setting) -> dict[str, Any]:
-    """Return allocated and reserved bytes of a step, and how the allocator's peak is made up."""
+    """Return allocated and reserved bytes of a step, and the composition of the allocator's peak."""
     began = time.perf_counter()
     network = build(case.architecture, case.context)
     measured = measure_training_memory(network, case.context, case.training, device=setting.device)

@@ -129,7 +129,7 @@ def check_norms(setting: Setting, part: PartReport) -> None:
 
 
 def check_loop(setting: Setting, part: PartReport) -> None:
-    """Compare a training epoch, augmentation included, with steps on one batch that lies on the device."""
+    """Compare a training epoch, augmentation included, with steps on one batch that is already on the device."""
     plan = setting.plan("loop")
     (job,) = jobs(setting, plan, 1, epochs=1000, steps_per_epoch=2 if setting.tiny else 60)
     training = job.training

@@ -1,4 +1,4 @@
-"""What each operator of a real step allocates: its results, and what it holds beside them while it runs."""
+"""Trace the memory of each operator of a real step: its results, and its workspace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a check found, written to JSON and Markdown after each part: a run that is cut off still has its results."""
+"""The results of a check, written to JSON and Markdown after each part, so that an aborted run keeps them."""
 
 from __future__ import annotations
 
