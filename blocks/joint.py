@@ -59,7 +59,7 @@ class JointAttention(nn.Module):
         width = max(-(-self.channels // heads), 1 if self.mode == "pointwise" else self.query.out_features)
         width += -width % HEAD_MULTIPLE
         value = _project(x, self.value, width=heads * width)  # (B, D * H * W, C), zeros where that isn't all heads'
-        # The gate first: in the backward pass it then comes after the attention, whose gradients are gone by then.
+        # The gate comes first, so that the backward pass reaches it after freeing the attention's gradients.
         mixed = self._point(x, value) if self.mode != "self" else None
         if self.mode != "pointwise":
             attended = self._attend(x, value, width=width)

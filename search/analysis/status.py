@@ -22,9 +22,9 @@ from search.trials.records import COUNTED
 
 @dataclass(frozen=True)
 class Running:
-    """A running trial: its whole epochs and their Dice, and its driver, which has ended if `lost`.
+    """A running trial: its complete epochs and their Dice, and its driver, which has ended if `lost`.
 
-    `activity` is what it was doing `seen_s` seconds ago, by its driver's last heartbeat; None before the first report.
+    `activity` is from its driver's last heartbeat and `seen_s` seconds old; None before the first report.
     """
 
     trial: int
@@ -39,7 +39,7 @@ class Running:
 
     @property
     def doing(self) -> str:
-        """What it is doing, and how old its last sign of life is."""
+        """Its activity, and the age of this report."""
         if self.activity is None:
             return f"epoch {self.epoch}/{self.epochs}"
         return f"{self.activity}; {show_seconds(self.seen_s or 0.0)} ago"

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 LAST_SHOWN = 8  # finished trials in the live table
 RUNNING_SHOWN = 8  # running trials below it
-LINE_S = 30.0  # between two lines about a stage or an epoch's steps, where there is no terminal
+LINE_S = 30.0  # between two lines about a stage or an epoch's steps, without a terminal
 MEASURED = ("Dice", "memory", "latency")
 BETWEEN_TRIALS = "choosing the next network"
 
 
 @dataclass
 class Running:
-    """A running trial: its last epoch, and what it is doing."""
+    """A running trial: its last epoch, and its activity."""
 
     record: Record
     epochs: int
@@ -42,7 +42,7 @@ class Running:
 
     @property
     def text(self) -> str:
-        """What it is doing, and its Dice so far."""
+        """Its activity and its Dice so far."""
         last = self.last
         if self.activity is not None:
             parts = [str(self.activity)]
@@ -56,7 +56,7 @@ class Running:
 
     @property
     def done(self) -> float:
-        """The epochs done, with the current one's share of steps."""
+        """The number of epochs done, including the completed share of the current one."""
         activity = self.activity
         if activity is None or activity.stage != "training":
             return self.last.number if self.last else 0
@@ -64,7 +64,7 @@ class Running:
 
 
 class RunView:
-    """Shows what is under way, a study's running trials step by step, its front and the time left."""
+    """Shows the current stage, a study's running trials step by step, its front and the time left."""
 
     def __init__(self, console: Console, *, name: str, trials: int) -> None:
         self.console, self.name, self.trials = console, name, trials
@@ -93,7 +93,7 @@ class RunView:
             self.live.__exit__(kind, error, trace)
 
     def on_stage(self, stage: str, done: int = 0, total: int = 0) -> None:
-        """Show what is under way before or between trials."""
+        """Show the current stage before or between trials."""
         is_new = not self.stage.startswith(stage)
         self.stage = f"{stage}: {done} of {total}" if total else stage
         is_due = time.monotonic() - self.printed_at >= LINE_S

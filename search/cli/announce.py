@@ -1,4 +1,4 @@
-"""The first line of a verb, printed before anything that takes seconds is imported."""
+"""The first line of a verb's output, printed before slow imports."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def announce(file: Path, *, quiet: bool = False, to_stderr: bool = False) -> None:
-    """Print that a file is being read, unless `quiet`; on standard error where results go to standard output."""
+    """Print that a file is being read, unless `quiet`; `to_stderr` keeps standard output free for results."""
     if not quiet:
         from search.api.terminal import open_console
 

@@ -89,7 +89,7 @@ def stoppable(console: Console) -> Iterator[None]:
 
 @contextmanager
 def following(name: str, *, trials: int = 0, quiet: bool = False, to_stderr: bool = False) -> Iterator[RunView]:
-    """Show the progress of the work inside, unless `quiet`; on standard error if `to_stderr`."""
+    """Show progress within the context, unless `quiet`; on standard error with `to_stderr`."""
     console = open_console(to_stderr=to_stderr)
     with stoppable(console), RunView(PlainConsole(quiet=True) if quiet else console, name=name, trials=trials) as view:
         yield view

@@ -1,4 +1,4 @@
-"""What a key of a study or ablation file means, beside its field, and the JSON schema of a file made from it."""
+"""Key: the documentation of a field of study and ablation files, and the JSON schema of these files."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def _listed_cases(folder: Path, entries: Any, channels: int, problems: list[str]
         )
         return []
     found: list[tuple[tuple[str, ...], Path]] = []
-    split: set[int] = set()  # entries whose files per channel stand for the listed one
+    split: set[int] = set()  # entries whose listed file is replaced by one file per channel
     for number, entry in enumerate(entries):
         files = _files(entry, "image")
         if files is None:
@@ -96,7 +96,7 @@ def _files(entry: Any, key: str) -> tuple[list[str], str] | None:
 
 
 def _names(labels: Sequence[Path]) -> list[str]:
-    """Return a name for each case: its label's file, or its folder where the files have equal names."""
+    """Return a name for each case: its label's file name, or its folder's name if the files have equal names."""
     stems = [stem_of(label) for label in labels]
     folders = [label.parent.name for label in labels]
     both = [f"{folder}_{stem}" for folder, stem in zip(folders, stems, strict=True)]
@@ -105,7 +105,7 @@ def _names(labels: Sequence[Path]) -> list[str]:
 
 
 def _report_surplus(cases: Sequence[Case], channels: int, problems: list[str]) -> None:
-    """Report cases of one file a channel that have files of further channels."""
+    """Report cases with one file per channel that have files of additional channels."""
     highest: dict[Path, Counter[str]] = {}  # by folder: the highest channel of each case
     for case in cases:
         first = Path(case.images[0])

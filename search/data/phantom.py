@@ -69,7 +69,7 @@ def _draw_organs(shape: Triple, classes: int, draw: np.random.Generator) -> NDAr
     wobble = 1.0 + sum(
         draw.uniform(0.02, 0.08) / wave * np.cos(wave * angle + draw.uniform(0, 6.28)) for wave in (2, 3, 4)
     )
-    # Wide at the base and closed at the apex; both ends lie just inside the volume
+    # Wide at the base and closed at the apex; both ends are just inside the volume
     taper = np.sqrt(np.clip(1.0 - ((level + 0.25) / draw.uniform(0.95, 1.15)) ** 2, 0.0, None))
     outer = draw.uniform(0.36, 0.46) * wobble * taper
     inner = outer * draw.uniform(0.52, 0.64)

@@ -27,7 +27,7 @@ AFFINE_TOLERANCE = 0.1  # as a fraction of the smallest voxel size, at every cor
 POSITION_FIELDS = (
     "qform_code sform_code quatern_b quatern_c quatern_d qoffset_x qoffset_y qoffset_z srow_x srow_y srow_z xyzt_units"
 )
-VOXEL_SIZES_MM = (1e-6, 1e6)  # what counts as a voxel size
+VOXEL_SIZES_MM = (1e-6, 1e6)  # range of valid voxel sizes
 DEFLATE_LIMIT = 1_100  # no gzip file expands by a larger factor
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -85,7 +85,7 @@ def read_volume(
 
 
 def volume_of(data: NDArray[Any], affine: NDArray[np.float64], header: Any, file: Path) -> Volume:
-    """Return data (C, X, Y, Z) as a Volume. Raises ValueError where values are not finite."""
+    """Return data (C, X, Y, Z) as a Volume. Raises ValueError if values are not finite."""
     with np.errstate(over="ignore"):
         data = np.ascontiguousarray(data, dtype=np.float32)
     if broken := int(np.count_nonzero(~np.isfinite(data))):
@@ -214,7 +214,7 @@ def write_mask(
 ) -> None:
     """Write a mask (X, Y, Z) as NIfTI on the grid of `volume`, with label names in a header extension.
 
-    The values are uint8, or uint16 where one of them is above 255.
+    The values are uint8, or uint16 if one of them is above 255.
     """
     if mask.shape != volume.data.shape[1:]:
         raise ValueError(f"{path}: the mask has shape {mask.shape}, but its volume has {volume.data.shape[1:]}")

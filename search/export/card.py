@@ -24,7 +24,7 @@ from space.timm_info import is_timm
 
 UNETRPP = "UNETR++: Shaker et al., IEEE TMI 2024 (released code: Apache-2.0)"
 MEUNET = "meU-net: Wang, Blackie, Miguel-Aliaga, Bai, MIDL 2022, PMLR 172"
-SOURCES = {  # of encoders and training schemes; a block's stands in its spec
+SOURCES = {  # of encoders and training schemes; those of blocks are in their specs
     "csam": CSAM.citation,
     "unetrpp": UNETRPP,
     "me": MEUNET,
@@ -128,7 +128,9 @@ def _training(origin: Origin) -> str:
 def _mirroring(axes: Sequence[str]) -> str:
     if not axes:
         return ""
-    return f" At inference each window is mirrored along {', '.join(axes)}: the mean of {2 ** len(axes)} logits counts."
+    return (
+        f" At inference, logits are averaged over the {2 ** len(axes)} mirrorings of a window along {', '.join(axes)}."
+    )
 
 
 def _place(origin: Origin) -> str:

@@ -31,7 +31,7 @@ from space.build import build
 from space.canonical import Context
 
 Packing = Literal["trial", "full", "folds"]
-DONE = "done.txt"  # of a training on all cases: what it belongs to, and the digest of its weights
+DONE = "done.txt"  # of a training on all cases: its binding and the digest of its weights
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _folds(plan: Plan, record: Record, records: Sequence[Record], *, view: View)
                 ended = {each.fold: each for each in _same(record, driver.store.records()) if each.seed == seed}
         for fold in missing:
             if fold not in ended:
-                raise UserError([f"--ensemble folds: the training on fold {fold} failed; `voxnas status` says why"])
+                raise UserError([f"--ensemble folds: the training on fold {fold} failed; `voxnas status` shows why"])
         found.update({fold: ended[fold] for fold in missing})
     members = [found[fold] for fold in range(len(plan.folds))]
     cases = {case.case: case for each in members for case in each.measurement.cases}

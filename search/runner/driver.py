@@ -46,7 +46,7 @@ class View(Protocol):
         """A trial starts or resumes."""
 
     def on_activity(self, record: Record, activity: Activity) -> None:
-        """A trial reports what it is doing."""
+        """A trial reports its activity."""
 
     def on_epoch(self, record: Record, epoch: Epoch) -> None:
         """An epoch ended."""
@@ -148,7 +148,7 @@ class Driver:
         )
 
     def on_activity(self, record: Record, activity: Activity) -> None:
-        """Show what a trial is doing, here and in the driver's next heartbeat."""
+        """Show a trial's activity, here and in the driver's next heartbeat."""
         self.store.heartbeat.show_activity(record.number, activity)
         self.view.on_activity(record, activity)
 

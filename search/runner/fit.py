@@ -1,4 +1,4 @@
-"""Whether a study's settings fit its data: what would make every training useless or impossible."""
+"""Check whether a study's settings fit its data: find problems that would make every training useless or impossible."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from search.data.labelling import Labelling
 
 IMAGE_BYTES, LABEL_BYTES = 4, 1  # of a voxel in the prepared arrays
 PADDED = 1.5  # a patch may be this much larger than the volumes, which are padded
-NAMED = 3  # cases that a message names
+NAMED = 3  # cases listed in a message
 
 
 def fold_problems(facts: DataFacts, fold: Fold, labelling: Labelling, *, number: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Watch: turns a training's steps and validated cases into reports of its activity, at most one a second."""
+"""Watch: report a training's activity from its steps and validated cases, at most once a second."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from search.trials.records import Epoch
 
 @dataclass
 class Watch:
-    """Reports what a training is doing: new stages and its first step at once, others at most every `every_s` seconds.
+    """Reports a training's activity: new stages and the first step immediately, others at most every `every_s` seconds.
 
     Times exclude waiting for the device.
     """
@@ -33,19 +33,19 @@ class Watch:
         self._validation_s: float | None = None
 
     def start(self, training: Training, epochs: Sequence[Epoch]) -> None:
-        """Note what is trained, and the epochs that earlier attempts have done."""
+        """Set the training, and the epochs that earlier attempts completed."""
         self._training = training
         self._spent_before_s = sum(epoch.seconds for epoch in epochs)
 
     def begin(self, stage: Stage, *, epoch: int = 0, total: int = 0) -> None:
-        """Note that a stage begins, of `total` steps or cases."""
+        """Begin a stage of `total` steps or cases."""
         changed = stage != self._stage
         self._stage, self._epoch, self._total, self._began = stage, epoch, total, working_clock()
         if changed:
             self._report(0, None)
 
     def advance(self, done: int, *, loss_sum: SupportsFloat | None = None) -> None:
-        """Note that so many steps or cases of the stage are done; `loss_sum` is read only for a report."""
+        """Set the number of steps or cases done in this stage; `loss_sum` is only read for a report."""
         now = working_clock()
         is_first = self._stage == "training" and self._step_s is None
         if self._stage == "training":

@@ -31,7 +31,7 @@ TRAINING_MACS = 3 * 2  # forward and backward, batch 2: MACs of a step over thos
 MACS_PER_S = 2e11
 MEAN_LOSS, STEEPNESS = 0.18, 0.35  # Dice loss at score 0, and its relative slope there
 TAIL = 2.5  # limit of the score's absolute value
-CROSSING = 0.35  # standard deviation of the log time constants of learning curves, apart from the effect of size
+CROSSING = 0.35  # standard deviation of the log time constants of learning curves, in addition to the effect of size
 FLICKER = 0.004  # standard deviation of an epoch's Dice around the curve; decreases to 0 at the end
 
 

@@ -62,11 +62,11 @@ class Heartbeat:
         self.state = state
 
     def show_activity(self, trial: int, activity: Activity) -> None:
-        """Set what a trial is doing, for the next heartbeat."""
+        """Set a trial's activity for the next heartbeat."""
         self.activities[str(trial)] = {**asdict(activity), "at": _now()}
 
     def drop_activity(self, trial: int) -> None:
-        """Forget what a trial was doing: it has ended."""
+        """Remove the activity of a trial that has ended."""
         self.activities.pop(str(trial), None)
 
     def _keep_beating(self) -> None:
@@ -102,7 +102,7 @@ def is_present(beat: Mapping[str, Any] | None) -> bool:
 
 
 def activities_of(beat: Mapping[str, Any]) -> dict[int, tuple[Activity, float]]:
-    """Return what a driver's trials were doing at its last heartbeat, and how many seconds ago each reported that."""
+    """Return the activities of a driver's trials at its last heartbeat, and the age of each report in seconds."""
     found = {}
     for number, values in beat.get(ACTIVITIES, {}).items():
         known = {key: value for key, value in values.items() if key != "at"}

@@ -1,4 +1,4 @@
-"""What a running trial is doing now: a plain value that its worker reports and that every view shows."""
+"""The current activity of a running trial: a plain value that its worker reports and all views show."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Stage = Literal["latency", "memory", "training", "validation"]
 
 @dataclass(frozen=True)
 class Activity:
-    """What a running trial is doing: step `done` of `total` of an epoch, or case `done` of `total` of a validation.
+    """The current activity of a trial: step `done` of `total` of an epoch, or case `done` of `total` of a validation.
 
     `epoch` counts from 1; `loss` is the mean over the epoch's steps so far. `spent_s` and `left_s` are the trial's own
     time; `left_s` is None until a step has been timed.
@@ -49,10 +49,10 @@ def _rate(per_second: float, unit: str) -> str:
 
 
 def study_left_s(took_s: Sequence[float], running: Sequence[Activity | None], *, to_do: int) -> float | None:
-    """Return the time left for `to_do` trials, the running ones included; None while there is nothing to go by.
+    """Return the seconds left for `to_do` trials, including the running ones; None if there is no estimate yet.
 
-    A trial takes the mean of those that ended, or of the running ones' own estimates before the first has ended. As
-    many trials run at a time as now.
+    A trial is assumed to take the mean time of those that ended, or, before the first has ended, the mean of the
+    running trials' own estimates; the number of trials at a time is assumed to stay the same.
     """
     known = [each for each in running if each is not None and each.left_s is not None]
     estimates = took_s or [each.spent_s + (each.left_s or 0.0) for each in known]

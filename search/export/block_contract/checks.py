@@ -221,4 +221,4 @@ CHECKS: dict[str, Check] = {
     "exports to .pt2": exports_to_pt2,
     "exports to ONNX": exports_to_onnx,
 }
-ONCE: tuple[Check, ...] = (exports_to_pt2, exports_to_onnx)  # slow: at the first choices alone
+ONCE: tuple[Check, ...] = (exports_to_pt2, exports_to_onnx)  # slow: only at the first choices

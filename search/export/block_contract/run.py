@@ -41,7 +41,7 @@ def _run(name: str, check: Check, made: Sequence[Subject]) -> Result:
             return Result(name, "skipped", str(error))
         except Broken as error:
             return Result(name, "failed", f"{with_options}{error}")
-        except Exception as error:  # whatever a user's block raises
+        except Exception as error:  # a user's block may raise anything
             said = str(error).strip().splitlines() or [""]
             return Result(name, "failed", f"{with_options}{type(error).__name__}: {said[0]}")
     more = f" ({len(made)} sets of options)" if len(made) > 1 else ""

@@ -38,7 +38,7 @@ class BundleInfo:
     description: str
     licence: str
     channels: tuple[str, ...]
-    labels: tuple[str, ...]  # background and what is segmented
+    labels: tuple[str, ...]  # background, then the segmented classes
     outputs: tuple[str, ...]  # of the network, channel by channel
     patch: tuple[int, int, int]
     overlap: float

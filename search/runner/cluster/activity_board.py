@@ -1,4 +1,4 @@
-"""The activities of a cluster's trials: workers post them to one actor, the driver collects them now and then."""
+"""The activities of a cluster's trials: workers post them to one actor, and the driver collects them periodically."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import ray
 
 from search.trials.activity import Activity
 
-POST_S = 10.0  # between two posts of a trial, new stages aside
+POST_S = 10.0  # between two posts of a trial, except for new stages
 COLLECT_S = 1.0  # between two requests of the driver
 
 
@@ -26,16 +26,16 @@ class Board:
         self.posted[number] = activity
 
     def take(self) -> dict[int, Activity]:
-        """Return what was posted, and forget it."""
+        """Return and clear the posted activities."""
         posted, self.posted = self.posted, {}
         return posted
 
 
 @dataclass
 class ActivityBoard:
-    """The driver's end of the board, which ends with it. It never waits: an answer is read once it is there.
+    """The driver's end of the board, whose lifetime is that of the driver. It never blocks on an answer.
 
-    A board whose machine is lost is restarted elsewhere; what was posted meanwhile is lost too.
+    If the board's machine is lost, the board is restarted elsewhere; activities posted meanwhile are lost.
     """
 
     name: str = field(default_factory=lambda: f"activities-{uuid4().hex}")
@@ -68,7 +68,7 @@ class Poster:
     actor: Any = None
 
     def __call__(self, activity: Activity) -> None:
-        """Post what the trial is doing; nothing happens where the board is gone."""
+        """Post the trial's activity; ignored if the board has ended."""
         try:
             self.actor = self.actor or ray.get_actor(self.board)
         except ValueError:

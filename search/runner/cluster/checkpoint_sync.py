@@ -46,7 +46,7 @@ class CheckpointSync:
         return replace(job, folder=str(local), task=replace(job.task, prepared=str(prepared)))
 
     def push_job(self, job: Job) -> None:
-        """Copy the job's files to the storage, each renamed when complete; delete there what is gone here."""
+        """Copy the job's files to the storage, each renamed when complete; delete files that no longer exist here."""
         if self.storage is None:
             return
         system, root = self._root()

@@ -148,7 +148,7 @@ class Dispatcher:
             flight.trial, flight.began = trial, time.monotonic()
 
     def collect_activities(self) -> None:
-        """Show what the trials in flight are doing, by their last reports."""
+        """Show the latest activities of the trials in flight."""
         records = {flight.record.number: flight.record for flight in self.in_flight.values()}
         for number, activity in self.board.collect().items():
             if number in records:
@@ -263,7 +263,7 @@ class Dispatcher:
             said = f"the deadline of {show_seconds(deadline)} passed without a report; its process was ended"
             flight.verdict = Measurement("failed", said, fault="deadline")
             flight.trial.max_failures = 0  # keeps Tune from restarting it
-            with suppress(ValueError):  # its process may be gone by now
+            with suppress(ValueError):  # its process may have ended
                 ray.kill(flight.trial.temporary_state.ray_actor)
 
 

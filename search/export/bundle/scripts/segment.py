@@ -26,7 +26,7 @@ def settings(bundle_root: str) -> dict[str, Any]:
 
 
 def cases(folder: str, *, channels: int) -> list[dict[str, Any]]:
-    """Return the volumes of a folder; print what is left out to stderr."""
+    """Return the volumes of a folder; print messages about skipped files to stderr."""
     found, left = volumes.find_cases([Path(folder)], channels=channels)
     for message in left:
         print(f"segment.py: {message}", file=sys.stderr)
@@ -45,7 +45,7 @@ def with_weights(network: Any, bundle_root: str, device: str) -> Any:
 
 
 def mirrored(network: Any, settings: dict[str, Any]) -> Any:
-    """Return what averages the logits (B, K, D, H, W) over all mirrorings along the axes that the settings name."""
+    """Wrap a network so that it averages its logits (B, K, D, H, W) over all mirrorings along the settings' axes."""
     places = [2 + axis for axis in settings["mirror"]]
     every = [flip for count in range(len(places) + 1) for flip in combinations(places, count)]
 
