@@ -102,6 +102,9 @@ def _requested_choices(
             problems.append((key, f"{name!r} is already set under `fix`"))
         if not values and matching:
             problems.append((key, "the list of choices is empty"))
+        repeated = next((value for place, value in enumerate(values) if value in values[:place]), None)
+        if repeated is not None:
+            problems.append((key, f"{repeated!r} is listed twice"))
         wrong = [message for value in values for axis in matching[:1] if (message := bad_value(value, axis, limits))]
         problems.extend((key, message) for message in wrong)
         if not wrong:

@@ -65,7 +65,7 @@ def test_all_mistakes_are_reported_at_once_with_their_positions(tmp_path):
         "study.yaml:6:24: space.fix.width: 0 is not an integer from 1 to 1024",
         "study.yaml:7:13: space.choices.attention@skips: 'cbam' is not a choice; did you mean 'csam'?",
         "study.yaml:9:3: objectives.dice: 'maximise' is not known",
-        "study.yaml:10:12: objectives.memory.budget: '8 GiBs' is not a size; use a form such as 8 GiB",
+        "study.yaml:10:12: objectives.memory.budget: '8 GiBs' is not a size: there is no unit 'GiBs'; use",
         "study.yaml:12:3: training.epochs: input should be a valid integer, got 'ten'",
         "study.yaml:13:3: training.patch: [32, 48] is not known (allowed: auto); or: expected 3 values, got 2",
         "study.yaml:14:3: training.epochs: duplicate key; first defined on line 12",
@@ -103,11 +103,11 @@ def test_overrides_are_checked_like_the_file(tmp_path):
         ("data: {path: [", "invalid YAML"),
         (
             "data: {path: volumes}\nobjectives: {dice: , latency: {budget: -1 ms}}",
-            "'-1 ms' is not a quantity",
+            "'-1 ms' is not a duration",
         ),
         (
             "data: {path: volumes}\nobjectives: {dice: , latency: {budget: 5 lightyears}}",
-            "units: s, ms, us, min, h",
+            r"there is no unit 'lightyears'; use a form such as 20 ms \(s, ms, us, min, h\)",
         ),
     ],
 )
@@ -130,9 +130,9 @@ def test_data_is_found_under_the_root_the_variable_and_the_files_folder(tmp_path
     [
         (parse_bytes, "8 GiB", 8 * 2**30),
         (parse_bytes, "8 GB", 8 * 10**9),
-        (parse_bytes, 512, 512),
+        (parse_bytes, "512 b", 512),
         (parse_seconds, "20 ms", 0.02),
-        (parse_seconds, 1.5, 1.5),
+        (parse_seconds, "1.5s", 1.5),
         (parse_seconds, "2 min", 120.0),
         (parse_count, "47 G", 47e9),
         (parse_count, "2.5M", 2.5e6),

@@ -14,6 +14,7 @@ from search.analysis.snapshot_reader import read_snapshot
 from search.config import load_study
 from search.config.goals import GOALS, Objectives
 from search.config.objectives import COSTS, OBJECTIVES, cost_axis, primary, show, show_named
+from search.config.units import parse_bytes, parse_seconds
 from search.simulate.parquet import read_table, write_table
 from search.simulate.synthetic import synthetic_table
 from search.trials.pareto import losses, worst_losses
@@ -89,7 +90,8 @@ def test_a_study_accepts_an_objective_only_in_its_own_direction(tmp_path, object
 
 @each_objective
 def test_only_costs_accept_a_budget(tmp_path, objective):
-    file = study_file(tmp_path, objective, " {budget: 3}")
+    unit = {parse_bytes: " B", parse_seconds: " s"}.get(objective.parse, "")
+    file = study_file(tmp_path, objective, f" {{budget: 3{unit}}}")
     if objective.parse:
         assert load_study(file).study.budgets == {objective.name: 3.0}
     else:

@@ -184,7 +184,7 @@ def type_text(field: Mapping[str, Any]) -> str:
 
 def _bounds(field: Mapping[str, Any]) -> str:
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    return ", ".join(f"{sign} {field[name]:g}" for name, sign in signs.items() if name in field)
+    return ", ".join(f"{sign} {field[name]:.12g}" for name, sign in signs.items() if name in field)
 
 
 def as_markdown() -> str:

@@ -140,7 +140,7 @@ def find_data(source: Source, file: Path, data_root: Path | None) -> tuple[Path 
         Path(),
     ]
     tried = [Path(path)] if Path(path).is_absolute() else [root / path for root in roots if root is not None]
-    found = next((folder for folder in tried if folder.is_dir()), None)
+    found = next((folder for folder in tried if os.path.isdir(folder)), None)
     if found is not None:
         return found, []
     candidates = ", ".join(dict.fromkeys(str(folder) for folder in tried))

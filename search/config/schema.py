@@ -16,6 +16,7 @@ from search.config.units import IN_SECONDS, Seconds
 
 Whole = Annotated[int, Field(ge=1, strict=True)]
 Index = Annotated[int, Field(ge=0, strict=True)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1, strict=True)]  # what every generator takes
 Positive = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 Rule = Literal["zscore", "zscore_nonzero", "ct", "none", "rescale_to_0_1", "rgb_to_0_1"]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -66,7 +67,7 @@ class Data:
         Key("Number of folds, or an nnU-Net file of splits beside the study.", "splits_final.json"),
     ] = 5
     fold: Annotated[Index, Key("Number of the fold to validate on, from 0.", 1)] = 0
-    seed: Annotated[Index, Key("Seed of the split into folds.", 1)] = 0
+    seed: Annotated[Seed, Key("Seed of the split into folds.", 1)] = 0
     share: Annotated[
         Annotated[float, Field(gt=0, le=1, strict=True)] | None,
         Key("Share of the fold's training groups to train on. Without it, all of them.", 0.5),
@@ -177,7 +178,7 @@ class Search:
         Positive | None,
         Key("No trial starts after this much time of trials. Without it, only `trials` limits.", 12.0, "hours"),
     ] = None
-    seed: Annotated[Index, Key("Seed of proposals and trainings.", 1)] = 0
+    seed: Annotated[Seed, Key("Seed of proposals and trainings.", 1)] = 0
     halving: Annotated[
         Halving | None,
         BeforeValidator(lambda value: None if value == "off" else value),

@@ -2,53 +2,60 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ByteSize, TypeAdapter
+from pydantic import BeforeValidator
 
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0, "h": 3600.0}
 COUNTS = {"": 1.0, "K": 1e3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-_QUANTITY = re.compile(r"\s*([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([a-zA-Z]*)\s*")
+BYTES = {"B": 1.0} | {
+    f"{prefix}{kind}": base**power
+    for kind, base in (("iB", 1024.0), ("B", 1000.0))
+    for power, prefix in enumerate("KMGTP", start=1)
+}
+_QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?)\s*([a-zA-Z]*)\s*")
 
 
-def _parse(value: Any, units: dict[str, float], example: str) -> float:
-    if isinstance(value, bool):
-        raise ValueError(f"{value!r} is not a quantity; use a form such as {example}")
-    match = _QUANTITY.fullmatch(str(value))
-    unit = match.group(2) if match else None
-    if match is None or (unit not in units and not isinstance(value, (int, float))):
-        names = ", ".join(name for name in units if name)
-        raise ValueError(f"{value!r} is not a quantity; use a form such as {example} (units: {names})")
-    try:
-        return float(match.group(1)) * units.get(unit or "", 1.0)
-    except ValueError:
-        raise ValueError(f"{value!r} is not a quantity; use a form such as {example}") from None
+def _parse(value: Any, units: dict[str, float], example: str, noun: str) -> float:
+    """Return a quantity above 0 in the base unit; raises ValueError unless the whole text is a number and a unit."""
+    match = None if isinstance(value, bool) else _QUANTITY.fullmatch(str(value))
+    names = ", ".join(name for name in units if name)
+    if match is None:
+        raise ValueError(f"{value!r} is not a {noun}; use a form such as {example} (units: {names})")
+    number, unit = match.groups()
+    scale = {name.casefold(): scale for name, scale in units.items()}.get(unit.casefold())
+    if scale is None and not unit:
+        raise ValueError(f"{value!r} has no unit; use a form such as {example} (units: {names})")
+    if scale is None:
+        raise ValueError(
+            f"{value!r} is not a {noun}: there is no unit {unit!r}; use a form such as {example} ({names})"
+        )
+    quantity = float(number) * scale
+    if not 0 < quantity < math.inf:
+        raise ValueError(f"{value!r} is not a {noun} above 0; use a form such as {example}")
+    return quantity
 
 
 def parse_seconds(value: Any) -> float:
-    """Parse `20 ms`, `1.5 s` or `10 min`; a number without a unit is in seconds."""
-    return _parse(value, SECONDS, "20 ms")
+    """Parse `20 ms`, `1.5 s` or `10 min`."""
+    return _parse(value, SECONDS, "20 ms", "duration")
 
 
 def parse_count(value: Any) -> float:
     """Parse `2.5 M` or `47 G`; a number without a suffix is taken as is."""
-    return _parse(value, COUNTS, "2.5 M")
+    return _parse(value, COUNTS, "2.5 M", "quantity")
 
 
 def parse_bytes(value: Any) -> int:
-    """Parse `8 GiB` (binary) or `8 GB` (decimal); a number without a unit is in bytes."""
-    if isinstance(value, bool):
-        raise ValueError(f"{value!r} is not a size; use a form such as 8 GiB")
-    try:
-        return int(TypeAdapter(ByteSize).validate_python(value))
-    except ValueError:
-        raise ValueError(f"{value!r} is not a size; use a form such as 8 GiB") from None
+    """Parse `8 GiB` (binary) or `8 GB` (decimal)."""
+    return int(_parse(value, BYTES, "8 GiB", "size"))
 
 
-IN_BYTES, IN_SECONDS, IN_COUNTS = "bytes, or 4 GiB", "seconds, or 20 ms, 10 min, 2 h", "a count, or 2.5 M, 47 G"
-Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=float | str)]
-Seconds = Annotated[float, BeforeValidator(parse_seconds, json_schema_input_type=float | str)]
+IN_BYTES, IN_SECONDS, IN_COUNTS = "4 GiB, 800 MB", "20 ms, 10 min, 2 h", "a count, or 2.5 M, 47 G"
+Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=str)]
+Seconds = Annotated[float, BeforeValidator(parse_seconds, json_schema_input_type=str)]
 Count = Annotated[float, BeforeValidator(parse_count, json_schema_input_type=float | str)]
 
 

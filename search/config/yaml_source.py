@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, SequenceNode
 
 from search.config.errors import Mistake, UserError, nearest
 
 KeyPath = tuple[str | int, ...]
+MAX_VALUES = 100_000
 PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
 
 
@@ -51,6 +53,7 @@ def read_source(file: Path, overrides: Sequence[str] = ()) -> Source:
     except UnicodeDecodeError as error:
         raise UserError([Mistake(str(file), "", f"isn't UTF-8 text: invalid byte at offset {error.start}")]) from None
     root = _compose(text, str(file))
+    _refuse_expansion(root, str(file))
     if root is not None and not isinstance(root, MappingNode):
         raise UserError([Mistake(f"{file}:1:1", "", "the file must be a mapping of keys to values")])
     source.values = _plain(root, (), source) if root is not None else {}
@@ -70,6 +73,8 @@ def _yaml() -> Any:
 def _compose(text: str, file: str) -> Node | None:
     try:
         node: Node | None = _yaml().compose(text)
+    except RecursionError:
+        raise UserError([Mistake(file, "", "invalid YAML: it is nested too deeply")]) from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
@@ -79,14 +84,46 @@ def _compose(text: str, file: str) -> Node | None:
     return node
 
 
+def _refuse_expansion(root: Node | None, file: str) -> None:
+    """Raise UserError where aliases (`*name`) refer to what contains them, or repeat too much."""
+    sizes: dict[int, float] = {}  # values below a node, by its identity; infinite while it is visited
+
+    def size(node: Node) -> float:
+        if id(node) not in sizes:
+            sizes[id(node)] = math.inf
+            children = node.value if isinstance(node, CollectionNode) else []
+            flat = [each for child in children for each in (child if isinstance(child, tuple) else (child,))]
+            sizes[id(node)] = 1 + sum(size(child) for child in flat)
+        if sizes[id(node)] == math.inf:
+            mark = node.start_mark
+            where = f"{file}:{mark.line + 1}:{mark.column + 1}"
+            raise UserError([Mistake(where, "", "invalid YAML: an alias refers to what contains it")])
+        return sizes[id(node)]
+
+    if root is not None and size(root) > MAX_VALUES:
+        raise UserError([Mistake(file, "", f"aliases repeat more than {MAX_VALUES:,} values")])
+
+
 def _plain(node: Node, path: KeyPath, source: Source) -> Any:
     if isinstance(node, MappingNode):
         return _mapping(node, path, source)
     if isinstance(node, SequenceNode):
         return [_item(child, (*path, index), source) for index, child in enumerate(node.value)]
     if node.tag in PLAIN_TAGS:
-        return _yaml().constructor.construct_object(node)
+        try:
+            return _yaml().constructor.construct_object(node)
+        except (ValueError, KeyError, YAMLError):
+            kind = node.tag.rpartition(":")[2]
+            dotted = ".".join(str(part) for part in path)
+            source.mistakes.append(
+                Mistake(_mark(node, source), dotted, f"{_short(node.value)} can't be read as {kind}")
+            )
+            return None
     return node.value
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 def _item(node: Node, path: KeyPath, source: Source) -> Any:
@@ -122,6 +159,7 @@ def _apply_override(override: str, source: Source) -> None:
         source.mistakes.append(Mistake(f"--set {override}", "", "expected the form key.path=value"))
         return
     node, overlay = _compose(text, place), Source(place)
+    _refuse_expansion(node, place)
     set_value(source, path, _plain(node, (), overlay) if node is not None else None, place=place)
 
 
