@@ -120,8 +120,8 @@ def compare_loops(prepared: Prepared, options: argparse.Namespace) -> None:
             if number:  # the first round warms up
                 speeds[name].append(options.steps / (time.perf_counter() - began))
     print(", ".join(f"{name} {statistics.median(each):.2f} steps/s" for name, each in speeds.items()))
-    say("light / bare loop", ratio(speeds["light"], speeds["bare"]), LIGHT_LIMIT)
-    say("full recipe / same loop unchanged", ratio(speeds["full"], speeds["unchanged"]), FULL_LIMIT)
+    print_text("light / bare loop", ratio(speeds["light"], speeds["bare"]), LIGHT_LIMIT)
+    print_text("full recipe / same loop unchanged", ratio(speeds["full"], speeds["unchanged"]), FULL_LIMIT)
 
 
 def compare_augmentations(prepared: Prepared, options: argparse.Namespace) -> None:
@@ -185,7 +185,7 @@ def ratio(mine: list[float], its: list[float]) -> float:
     return statistics.median(one / other for one, other in zip(mine, its, strict=True))
 
 
-def say(what: str, found: float, limit: float) -> None:
+def print_text(what: str, found: float, limit: float) -> None:
     print(f"{what}: {found:.3f} (limit {limit}): {'met' if found >= limit else 'MISSED'}")
 
 
@@ -204,7 +204,7 @@ def main() -> None:
     if torch.cuda.is_available():
         found = busy_share(device=torch.device("cuda"))
         print(", ".join(f"{name} {value:.2f}" for name, value in found.items()))
-        say("busy share of the device", found["busy"], BUSY_LIMIT)
+        print_text("busy share of the device", found["busy"], BUSY_LIMIT)
 
 
 if __name__ == "__main__":

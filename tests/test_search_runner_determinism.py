@@ -73,6 +73,6 @@ def test_known_cost_ignores_latencies_that_are_no_objective_or_are_of_another_st
     made = [study_of(tmp_path / folder, "known-cost", text=text) for folder in ("first", "second")]
     first = finished(made[0])
     monkeypatch.setattr(
-        "search.costs.latency.read_times", lambda once, most_seconds: [0.001 * next(slower) for _ in range(7)]
+        "search.costs.latency.repeat", lambda once, max_seconds: [0.001 * next(slower) for _ in range(7)]
     )
     assert finished(made[1]) == first

@@ -6,7 +6,7 @@ from test_search_storage import CHOICES, DIRECTIONS, DONE, record
 
 from search.config import UserError
 from search.storage import Store, database, read_records, read_study_attributes
-from search.storage.database import database_url, is_outage, patiently
+from search.storage.database import database_url, is_outage, retry_outages
 from search.storage.heartbeat import DRIVER, is_present
 
 
@@ -37,12 +37,12 @@ def test_a_short_outage_is_waited_out_and_a_long_one_ends_the_run(monkeypatch, t
         return "back"
 
     monkeypatch.setattr(database, "RETRY_S", 0.01)
-    assert patiently(work, url=url) == "back" and len(tries) == 3
+    assert retry_outages(work, url=url) == "back" and len(tries) == 3
     monkeypatch.setattr(database, "OUTAGE_S", 0.05)
     with pytest.raises(UserError, match="the study's database can't be reached: .*connect"):
-        patiently(engine.connect, url=url)
+        retry_outages(engine.connect, url=url)
     with pytest.raises(ZeroDivisionError):
-        patiently(lambda: 1 // 0, url=url)
+        retry_outages(lambda: 1 // 0, url=url)
 
 
 def test_sqlite_has_no_outages_but_may_be_full():
@@ -56,7 +56,7 @@ def test_sqlite_has_no_outages_but_may_be_full():
         UserError,
         match="the disk of the study's database is full; free some space, then rerun the same command to resume",
     ):
-        patiently(write, url="sqlite:///study.db")
+        retry_outages(write, url="sqlite:///study.db")
 
 
 def test_a_driver_sends_heartbeats_until_it_ends(tmp_path):

@@ -18,7 +18,7 @@ from search.ablation.load import load_ablation
 from search.ablation.plan import make_ablation_plan
 from search.ablation.results import results_of
 from search.ablation.run import ablation_device, run_ablation
-from search.analysis.snapshot_reader import kept_study
+from search.analysis.snapshot_reader import stored_study
 from search.api.opening import open_study
 from search.api.study import Study
 from search.config import UserError, load_study
@@ -113,7 +113,7 @@ def test_records_are_read_where_the_code_is_gone(own, monkeypatch, capsys, tmp_p
     note = "Slices are not drawn: the code of plug-in blocks (slice_se) is not run to show results."
     page = (own.runs / "own" / "report.html").read_text()
     assert note in page and "--allow-code --data FOLDER" in page  # the command that exports a trial
-    study = kept_study(plan_of(own).url, "own")
+    study = stored_study(plan_of(own).url, "own")
     assert study.blocks == ("./slice_se.py",)
 
 

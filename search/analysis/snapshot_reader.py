@@ -47,7 +47,7 @@ def snapshot_of(loaded: LoadedStudy, *, runs: Path) -> Snapshot:
     return read_snapshot(loaded.study, run_folder(runs, loaded.study))
 
 
-def kept_study(url: str, name: str, *, storage: str | None = None) -> Study | None:
+def stored_study(url: str, name: str, *, storage: str | None = None) -> Study | None:
     """Return a study as stored in its database, including overrides; None if none was started there.
 
     Raises UserError if another version or another program wrote the study.

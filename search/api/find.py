@@ -9,7 +9,7 @@ from json import dumps
 from pathlib import Path
 from typing import Any
 
-from search.analysis.snapshot_reader import kept_study
+from search.analysis.snapshot_reader import stored_study
 from search.config import LoadedStudy, Study, UserError, load_study
 from search.storage.database import database_url
 
@@ -52,7 +52,7 @@ def _kept(folder: Path, data: Path | None, *, allow_code: bool) -> LoadedStudy:
     """Read a run's study from its database; keys that may change between runs come from the file in its folder."""
     loaded = load_study(folder / KEPT, data_root=data, need_data=False, allow_code=allow_code)
     name, written = folder.resolve().name, loaded.study
-    kept = kept_study(database_url(written.storage, folder), name, storage=written.storage)
+    kept = stored_study(database_url(written.storage, folder), name, storage=written.storage)
     if kept is None:
         raise UserError([f"{folder}: the study's database has no study {name!r}; start it with `voxnas run`"])
     return replace(loaded, study=_with_free_keys(kept, written))

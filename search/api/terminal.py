@@ -54,11 +54,11 @@ def open_console(*, to_stderr: bool = False) -> Console:
     return PlainConsole(width=None if stream.isatty() else PIPE_WIDTH, stderr=to_stderr)
 
 
-def say(text: object) -> None:
+def print_text(text: object) -> None:
     """Print lines that are never wrapped, such as a command or a path to copy."""
     print(printable(str(text)))
 
 
-def say_json(values: Any) -> None:
+def print_json(values: Any) -> None:
     """Print values as JSON."""
     print(json.dumps(values, indent=2))

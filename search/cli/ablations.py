@@ -11,7 +11,7 @@ from search.ablation.report import write_findings
 from search.ablation.run import ablation_device, missing_count, run_ablation
 from search.ablation.tables import to_rich
 from search.api.running import make_executor
-from search.api.terminal import open_console, say, say_json
+from search.api.terminal import open_console, print_json, print_text
 from search.cli.running import following
 
 
@@ -33,7 +33,7 @@ def preview_ablation(plan: AblationPlan, *, json: bool) -> None:
         for each in found
     ]
     same = {each.name: each.same_as for each in plan.arms if each.same_as}
-    say_json({"ablation": plan.loaded.ablation.name, "baseline": plan.baseline.name, "arms": arms, "same_as": same})
+    print_json({"ablation": plan.loaded.ablation.name, "baseline": plan.baseline.name, "arms": arms, "same_as": same})
 
 
 def run_arms(plan: AblationPlan, *, quiet: bool, json: bool) -> None:
@@ -48,11 +48,11 @@ def _show_findings(plan: AblationPlan, found: Findings, *, json: bool) -> None:
     written = write_findings(plan, found)
     if json:
         tables = [asdict(table) for table in found.tables]
-        say_json({"tables": tables, "methods": found.methods, "files": [str(path) for path in written]})
+        print_json({"tables": tables, "methods": found.methods, "files": [str(path) for path in written]})
         return
     console = open_console()
     for table in found.tables:
         console.print(to_rich(table))
     console.print(found.methods)
     for path in written:
-        say(path)
+        print_text(path)

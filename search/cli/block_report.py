@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from search.api.terminal import open_console, say_json
+from search.api.terminal import open_console, print_json
 from search.config.errors import UserError
 from search.export.block_contract import check_spec
 from search.export.block_contract.report import results_table, results_values
@@ -24,7 +24,7 @@ def report_block(named: str, *, json: bool) -> None:
     except (PluginError, ValueError) as error:
         raise UserError([f"check-block: {error}"]) from None
     if json:
-        say_json([results_values(spec, results) for spec, results in found])
+        print_json([results_values(spec, results) for spec, results in found])
     else:
         for spec, results in found:
             open_console().print(results_table(spec, results))

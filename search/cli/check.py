@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from search.api.terminal import open_console, say_json
+from search.api.terminal import open_console, print_json
 from search.cli.space_report import costs_table, sample_costs
 from search.config import UserError
 from search.config.objectives import OBJECTIVES, show
@@ -29,7 +29,7 @@ def check_study(plan: Plan, *, costs: bool, json: bool) -> None:
         values = outline(plan, infeasible)
         if spreads:
             values["costs"] = {name: spread.summary() for name, spread in spreads.items()}
-        say_json(values)
+        print_json(values)
         return
     console = open_console()
     for table in (_data_table(plan), _training_table(plan), _space_table(plan, infeasible)):

@@ -12,7 +12,7 @@ from search.analysis.confirmation import confirmed_json, confirmed_table
 from search.analysis.front import front_json, front_table
 from search.api.frames import INDEX, trial_rows
 from search.api.study import Study
-from search.api.terminal import open_console, say, say_json
+from search.api.terminal import open_console, print_json, print_text
 from search.config.objectives import OBJECTIVES, show
 from search.config.units import counted, show_bytes
 
@@ -21,7 +21,7 @@ def show_front(study: Study, *, json: bool, csv: Path | None) -> None:
     """Print the Pareto front."""
     snapshot = study.snapshot()
     if json:
-        say(front_json(snapshot))
+        print_text(front_json(snapshot))
     else:
         open_console().print(front_table(snapshot))
     if csv is not None:
@@ -32,7 +32,7 @@ def show_trials(study: Study, *, json: bool, csv: Path | None) -> None:
     """Print all trials."""
     rows = trial_rows(study.snapshot())
     if json:
-        say_json({"study": study.name, "trials": rows})
+        print_json({"study": study.name, "trials": rows})
     else:
         open_console().print(trials_table(study.name, rows, list(study.settings.directions)))
     if csv is not None:
@@ -58,7 +58,7 @@ def show_confirmed(study: Study, *, json: bool) -> None:
     """Print the confirmed front."""
     points = study.snapshot().require_confirmed()
     if json:
-        say(confirmed_json(study.name, points))
+        print_text(confirmed_json(study.name, points))
     else:
         open_console().print(confirmed_table(study.name, points, study.settings.directions))
 
@@ -68,4 +68,4 @@ def write_study_report(study: Study, *, slices: bool) -> None:
     from search.visualization.report import write_report
 
     path = write_report(study.snapshot(), slices=slices)
-    say(f"{path} ({show_bytes(path.stat().st_size)})")
+    print_text(f"{path} ({show_bytes(path.stat().st_size)})")

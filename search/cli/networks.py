@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from search.api.terminal import open_console, say_json
+from search.api.terminal import open_console, print_json
 from search.config.errors import UserError, nearest
 from search.config.units import show_count
 from search.costs.layers import Layer, layers
@@ -32,7 +32,7 @@ def show_networks(name: str | None, *, every: bool, json: bool) -> None:
     if name is None:
         found = summaries()
         if json:
-            say_json([_plain(each) for each in found])
+            print_json([_plain(each) for each in found])
         else:
             open_console().print(summary_table(found))
         return
@@ -40,7 +40,7 @@ def show_networks(name: str | None, *, every: bool, json: bool) -> None:
     rows = layers(preset.architecture, preset.context)
     if json:
         architecture = dict(preset.architecture.entries)
-        say_json({"name": name, "architecture": architecture, "layers": [asdict(row) for row in rows]})
+        print_json({"name": name, "architecture": architecture, "layers": [asdict(row) for row in rows]})
     else:
         open_console().print(layer_table(preset, rows))
 

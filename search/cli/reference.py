@@ -7,7 +7,7 @@ from dataclasses import asdict
 from rich.table import Table
 
 from search.api.reference import Entry, all_keys, as_markdown, find_keys
-from search.api.terminal import open_console, say, say_json
+from search.api.terminal import open_console, print_json, print_text
 
 
 def show_help(named: str | None, *, markdown: bool, json: bool) -> None:
@@ -17,14 +17,14 @@ def show_help(named: str | None, *, markdown: bool, json: bool) -> None:
         return
     entries = all_keys() if named is None else find_keys(named)
     if json:
-        say_json([asdict(each) for each in entries])
+        print_json([asdict(each) for each in entries])
         return
     if named is None:
         open_console().print(_table(entries))
         return
     tops = [each for each in entries if each.name == named or each.name.endswith(f".{named}")]
     for number, each in enumerate(tops):
-        say(("\n" if number else "") + describe(each))
+        print_text(("\n" if number else "") + describe(each))
         below = tuple(other for other in entries if other.name.startswith(f"{each.name}."))
         if below:
             open_console().print(_table(below))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.api.progress import RunView
-from search.api.terminal import PlainConsole, open_console, say
+from search.api.terminal import PlainConsole, open_console, print_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -102,24 +102,24 @@ def run_trials(study: Study, trials: int | None, *, quiet: bool = False) -> None
         outcome = study.run(trials=planned, view=view)
     states = [record.state for record in outcome.records]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    say(f"{outcome.why} ({counts})")
+    print_text(f"{outcome.why} ({counts})")
 
 
-def say_next(study: Study) -> None:
+def print_next_commands(study: Study) -> None:
     """Print the commands that show and use a study's results; nothing if no trial was trained."""
     if not any(record.state == "trained" for record in study.snapshot().records()):
         return
     name, runs = study.name, ["--runs", str(study.runs)]
     code = ["--allow-code"] if study.settings.blocks else []
     export = ["export", str(study.folder / "study.yaml"), *_data_option(study), *runs, *code]
-    say("Next:")
+    print_text("Next:")
     for words in (
         ["front", name, *runs],
         ["dashboard", *runs],
         ["report", name, *runs],
         [*export, "--pick", "knee", "--out", f"{name}-model"],
     ):
-        say(f"  {shlex.join(['voxnas', *words])}")
+        print_text(f"  {shlex.join(['voxnas', *words])}")
 
 
 def _data_option(study: Study) -> list[str]:
@@ -145,7 +145,7 @@ def export_network(study: Study, pick: str, out: Path, packing: Packing, *, quie
     """Write one network as a folder, and print the reason for this choice."""
     with following(f"export {study.name}", quiet=quiet) as view:
         exported = study.export(pick, out, packing=packing, view=view)
-    say(exported)
+    print_text(exported)
 
 
 def submit_study(study: Path, address: str, runs: Path, options: list[str], follow: bool) -> None:
@@ -157,7 +157,9 @@ def submit_study(study: Path, address: str, runs: Path, options: list[str], foll
     overrides = [value for option, value in zip(options[:-1], options[1:], strict=True) if option == "--set"]
     loaded = load(study, overrides=overrides, need_data=False)
     sent = sending.submit(loaded, address=address, runs=runs, options=options)
-    say(f"{loaded.study.name} runs as {sent.job}. To see its output: ray job logs --address {address} {sent.job}")
+    print_text(
+        f"{loaded.study.name} runs as {sent.job}. To see its output: ray job logs --address {address} {sent.job}"
+    )
     if follow:
         ended = sending.follow(sent)
         if ended != "SUCCEEDED":

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from search.api.terminal import open_console, say, say_json
+from search.api.terminal import open_console, print_json, print_text
 from search.config.objectives import COSTS, OBJECTIVES, show
 from search.config.units import counted, show_count, show_seconds
 from search.runner.plan import Plan, refusals, sample_buildable
@@ -53,10 +53,10 @@ def survey_space(plan: Plan, *, networks: int, timed: int, json: bool) -> None:
     if not json:
         console.print(axes_table(plan.space))
         for line in size_lines(plan, infeasible):
-            say(line)
+            print_text(line)
     spreads = sample_costs(plan, networks=networks, timed=timed, device=device, threads=threads)
     if json:
-        say_json(survey_values(plan, infeasible, spreads))
+        print_json(survey_values(plan, infeasible, spreads))
     else:
         console.print(costs_table(spreads, budgets=plan.budgets))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from search.analysis.snapshot_reader import SnapshotReader, open_reader
 from search.analysis.status import status_json, status_of, status_view
-from search.api.terminal import open_console, say
+from search.api.terminal import open_console, print_text
 from search.cli.running import load_results
 
 REFRESH_S = 2.0
@@ -19,7 +19,7 @@ def show_status(study: str, overrides: Sequence[str] | None, runs: Path, json: b
     found = load_results(study, overrides, runs)
     reader = open_reader(found.settings, found.folder)
     if json:
-        say(status_json(status_of(reader.read())))
+        print_text(status_json(status_of(reader.read())))
     elif watch:
         _watch(reader)
     else:

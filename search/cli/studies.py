@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from search.api.terminal import open_console, say, say_json
+from search.api.terminal import open_console, print_json, print_text
 from search.storage import admin
 
 
@@ -16,8 +16,8 @@ def manage_studies(database: str | None, change: admin.Change, *, runs: Path, js
     urls = admin.find_databases(database, runs) if some_left else []
     rows = [row for url in urls for row in admin.list_studies(url)]
     if json:
-        say_json({"done": done, "studies": [asdict(row) for row in rows]})
+        print_json({"done": done, "studies": [asdict(row) for row in rows]})
         return
     for line in done:
-        say(line)
+        print_text(line)
     open_console().print(admin.studies_table(rows))

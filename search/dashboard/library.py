@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from search.analysis.snapshot import Snapshot
-from search.analysis.snapshot_reader import SnapshotReader, kept_study
+from search.analysis.snapshot_reader import SnapshotReader, stored_study
 from search.config import Study, UserError
 from search.storage import read_study_names
 from search.storage.admin import find_databases
@@ -60,6 +60,6 @@ class Library:
 
 def _study(url: str, name: str) -> Study | None:
     try:
-        return kept_study(url, name)
+        return stored_study(url, name)
     except UserError:  # written by another version or another program
         return None

@@ -1,4 +1,4 @@
-"""What records say about Dice: one observation of each training, a stopped one extrapolated."""
+"""Observations of Dice from records: one per training, extrapolated for a stopped one."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Matrix = NDArray[np.float64]
 
 
 def trend(costs: Matrix) -> Matrix:
-    """Return the logarithms of the costs that may explain Dice: latency is measured, and would differ by study."""
+    """Return the log costs for the surrogate's trend, without latency, whose measured values differ between runs."""
     return np.log(np.maximum(np.delete(costs, COSTS.index("latency"), axis=1), 1e-12))
 
 
 def dice_of(records: Sequence[Record]) -> tuple[Matrix, Matrix]:
-    """Return each record's Dice and its deviation beyond noise; a stopped trial's is extrapolated."""
+    """Return each record's Dice and its standard deviation beyond noise; a stopped trial's Dice is extrapolated."""
     dice, extra = np.zeros(len(records)), np.zeros(len(records))
-    whole = [_curve(record) for record in records if record.state == "trained"]
+    complete = [_curve(record) for record in records if record.state == "trained"]
     stopped = [number for number, record in enumerate(records) if record.state == "stopped" and len(_curve(record))]
-    expected, deviation = extrapolate(whole, [_curve(records[number]) for number in stopped])
+    expected, deviation = extrapolate(complete, [_curve(records[number]) for number in stopped])
     dice[stopped], extra[stopped] = expected, deviation
     for number, record in enumerate(records):
         if record.measurement.dice is not None and record.state == "trained":
@@ -33,7 +33,7 @@ def dice_of(records: Sequence[Record]) -> tuple[Matrix, Matrix]:
 
 
 def _curve(record: Record) -> Matrix:
-    """Return the Dice after each epoch: the last validated one, -1 before the first."""
+    """Return the last validated Dice after each epoch, -1 before the first validation."""
     values, last = [], -1.0
     for epoch in record.measurement.epochs:
         last = epoch.dice if epoch.dice is not None else last

@@ -38,7 +38,7 @@ Codes = NDArray[np.int64]
 NO_LOSS = -20.0  # the log Dice loss of all networks if Dice is no objective
 TIME_EXPONENT = 0.5  # gains are divided by the MACs, a proxy of training time, to this power
 DESIGN = 4  # trainings of the initial design
-FEWEST = 3  # finished trainings that the surrogate is fitted to
+MIN_FINISHED = 3  # trainings, before the surrogate is fitted
 RANDOM, VARIED, CROSSED = 600, 300, 300  # pool candidates in addition to the neighbours of the front
 LISTED = 3000  # candidates drawn from a table of known networks
 PARENTS = 25  # front points whose neighbours are in the pool
@@ -99,7 +99,7 @@ class KnownCostProposer:
         seen = {self.rows[record.number].tobytes() for record in records}
         taken = {record.architecture for record in records}
         finished = [record for record in counted if record.state != "running"]
-        if len(counted) < DESIGN or len(finished) < FEWEST:
+        if len(counted) < DESIGN or len(finished) < MIN_FINISHED:
             return self._design(rng, counted, seen, taken, count=count)
         evidence, costs = self._evidence(counted)
         surrogate = condition_dice(self.coded.similarities, evidence, scales=self._fitted(finished), rng=rng)
@@ -112,7 +112,7 @@ class KnownCostProposer:
 
         They depend on these records alone, not on when this process started.
         """
-        size = refit_at(len(finished), first=FEWEST, growth=REFIT)
+        size = refit_at(len(finished), first=MIN_FINISHED, growth=REFIT)
         if self.scales is None or self.scales.fitted_to != size:
             evidence, _ = self._evidence(sorted(finished, key=lambda record: record.number)[:size])
             rng = np.random.default_rng([self.problem.seed, size])

@@ -19,7 +19,7 @@ from search.runner.evaluate import over_budget, versions
 from search.runner.plan import Plan, prepared_data, require_unchanged, task_of
 from search.runner.pricer import Pricer
 from search.storage import Store, now
-from search.storage.database import patiently
+from search.storage.database import retry_outages
 from search.storage.lock import hold_lock
 from search.storage.ownership import claim_folder
 from search.training.checkpoint import delete_checkpoints
@@ -254,7 +254,7 @@ class Driver:
 
 def open_driver(plan: Plan, view: View, executor: Executor) -> Driver:
     """Open the study's database, which refuses a changed study, then prepare the data."""
-    patiently(lambda: require_unchanged(plan), url=plan.url)
+    retry_outages(lambda: require_unchanged(plan), url=plan.url)
     store = Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
     claim_folder(plan.folder, study=plan.study.name, study_id=store.study_id, url=plan.url)
     prepared = prepared_data(plan, progress=partial(view.on_stage, "preparing volumes"))

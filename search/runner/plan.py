@@ -21,7 +21,7 @@ from search.data.parallel import Progress
 from search.data.prepare import Prepared, prepare
 from search.data.read import DataError, Dataset
 from search.runner.fit import fold_problems, network_shapes, patch_problems, size_problems
-from search.storage import kept_values
+from search.storage import stored_values
 from search.storage.database import database_url
 from search.storage.identity import CONTENT, plain, refuse_changes
 from search.storage.ownership import require_own_folder
@@ -161,7 +161,7 @@ def make_plan(loaded: LoadedStudy, *, runs: Path, progress: Progress | None = No
 def require_unchanged(plan: Plan) -> None:
     """Raise UserError if values that the records depend on have changed, or the folder belongs to another study."""
     require_own_folder(plan.folder, study=plan.study.name, url=plan.url)
-    known = kept_values(plan.url, plan.study.name)
+    known = stored_values(plan.url, plan.study.name)
     if known is not None:
         refuse_changes(plan.study.name, known, plain(plan.identity()))
 

@@ -11,7 +11,6 @@ from search.storage.reader import (
     STUDY_ID,
     Row,
     close_storage,
-    kept_values,
     open_storage,
     read_records,
     read_rows,
@@ -20,7 +19,8 @@ from search.storage.reader import (
     read_study_attributes,
     read_study_names,
     reading,
-    shown,
+    show_url,
+    stored_values,
 )
 from search.storage.store import Store, excesses, now, optuna_directions
 
@@ -34,7 +34,7 @@ __all__ = [
     "Store",
     "close_storage",
     "excesses",
-    "kept_values",
+    "stored_values",
     "now",
     "open_storage",
     "optuna_directions",
@@ -45,5 +45,5 @@ __all__ = [
     "read_study_attributes",
     "read_study_names",
     "reading",
-    "shown",
+    "show_url",
 ]

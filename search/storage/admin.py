@@ -25,7 +25,7 @@ from search.storage import (
     read_records,
     read_study_attribute,
     read_study_names,
-    shown,
+    show_url,
 )
 from search.storage.database import database_url, make_engine, require_database
 from search.storage.lock import hold_lock
@@ -68,7 +68,7 @@ def change_studies(urls: Sequence[str], change: Change, *, runs: Path) -> list[s
     if change.upgrade:
         for url in urls:
             upgrade_database(url)
-            said.append(f"{shown(url)} is up to date")
+            said.append(f"{show_url(url)} is up to date")
     if change.copy:
         name, target = change.copy
         copy_study(database_of(name, urls), name, target)
@@ -108,7 +108,7 @@ def list_studies(url: str) -> list[Listed]:
     found = []
     for name, began, ended in rows:
         states = Counter[str](record.state for record in read_records(url, name))
-        found.append(Listed(shown(url), name, dict(states), str(began or "")[:16], str(ended or "")[:16]))
+        found.append(Listed(show_url(url), name, dict(states), str(began or "")[:16], str(ended or "")[:16]))
     return found
 
 
@@ -159,7 +159,7 @@ def copy_study(url: str, name: str, target: str) -> None:
     to = database_url(target if "://" in target else f"sqlite:///{target}", Path())
     with open_storage(url) as storage, open_storage(to) as copies:
         if name in [each.name for each in list_studies(to)]:
-            raise UserError([f"studies: {shown(to)} already has a study {name!r}"])
+            raise UserError([f"studies: {show_url(to)} already has a study {name!r}"])
         optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=copies)
         copies.set_study_user_attr(copies.get_study_id_from_name(name), STUDY_ID, uuid4().hex)
 

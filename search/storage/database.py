@@ -101,7 +101,7 @@ def require_database(url: str) -> None:
         raise UserError([f"nothing has run yet: {file} does not exist; start with `voxnas run`"])
 
 
-def patiently(work: Callable[[], Result], *, url: str) -> Result:
+def retry_outages(work: Callable[[], Result], *, url: str) -> Result:
     """Run `work` on the database, and retry while it can't be reached.
 
     Raises UserError after an outage of ten minutes, or if the disk of an SQLite file is full.
@@ -169,7 +169,7 @@ def ask_lock(engine: sql.Engine | None, url: str, study_id: int) -> Iterator[Non
         connection.execute(sql.text("SELECT pg_advisory_lock(:one, :two)"), key)
         return connection
 
-    with patiently(take, url=url) as connection:
+    with retry_outages(take, url=url) as connection:
         try:
             yield
         finally:

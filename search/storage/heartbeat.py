@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from search.config.errors import UserError
-from search.storage.database import patiently, shared_by_drivers
+from search.storage.database import retry_outages, shared_by_drivers
 from search.trials.activity import Activity
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Heartbeat:
     def _keep_beating(self) -> None:
         while not self.stopped.wait(BEAT_S):
             try:
-                patiently(self._beat_once, url=self.url)
+                retry_outages(self._beat_once, url=self.url)
             except UserError:
                 return
 
@@ -88,7 +88,7 @@ class Heartbeat:
         """Return whether another driver still works on the study; one of this name ended before this one started."""
         if not shared_by_drivers(self.url) or driver in ("", self.me):
             return False
-        beat = patiently(lambda: self.study.user_attrs.get(DRIVER + driver), url=self.url)
+        beat = retry_outages(lambda: self.study.user_attrs.get(DRIVER + driver), url=self.url)
         return is_present(beat) or time.monotonic() - self.heard_since < LEASE_S
 
 

@@ -12,7 +12,7 @@ import sqlalchemy as sql
 
 from search.config.errors import UserError
 from search.config.schema import NAME_PATTERN, RESERVED_NAMES
-from search.storage.reader import STUDY_ID, kept_attribute, shown
+from search.storage.reader import STUDY_ID, show_url, stored_attribute
 
 OWNER = "owner.json"
 DATABASE = "study.db"  # a run folder's own database
@@ -44,7 +44,7 @@ class Owner:
             return False
         url = self.url(folder)
         try:
-            return bool(kept_attribute(url, self.study, STUDY_ID) == self.study_id)
+            return bool(stored_attribute(url, self.study, STUDY_ID) == self.study_id)
         except sql.exc.DatabaseError:
             return not url.startswith("sqlite")  # a server that can't be reached may have it
 
@@ -54,10 +54,10 @@ def require_own_folder(folder: Path, *, study: str, url: str) -> None:
     owner = read_owner(folder)
     if owner is None or not owner.exists(folder):
         return
-    study_id = kept_attribute(url, study, STUDY_ID) or ""
+    study_id = stored_attribute(url, study, STUDY_ID) or ""
     if owner != Owner.of(folder, study=study, study_id=study_id, url=url):
-        where = shown(owner.url(folder))
-        kept = f"{folder} holds the files of study {owner.study!r} in {where}, another one than in {shown(url)}"
+        where = show_url(owner.url(folder))
+        kept = f"{folder} holds the files of study {owner.study!r} in {where}, another one than in {show_url(url)}"
         raise UserError([f"{kept}; give this study another name, or another folder with --runs"])
 
 
@@ -83,7 +83,7 @@ def owned_folder(runs: Path, *, study: str, url: str) -> Path | None:
     owner = read_owner(folder)
     if owner is None or folder.is_symlink():
         return None
-    study_id = kept_attribute(url, study, STUDY_ID)
+    study_id = stored_attribute(url, study, STUDY_ID)
     return folder if owner == Owner.of(folder, study=study, study_id=study_id, url=url) else None
 
 
@@ -106,7 +106,7 @@ def read_owner(folder: Path) -> Owner | None:
         pass
     url = f"sqlite:///{(folder / DATABASE).resolve()}"
     try:
-        study_id = kept_attribute(url, folder.name, STUDY_ID)
+        study_id = stored_attribute(url, folder.name, STUDY_ID)
     except sql.exc.DatabaseError:
         return None
     return Owner(folder.name, study_id, DATABASE) if study_id else None

@@ -13,7 +13,7 @@ import sqlalchemy as sql
 from pydantic import TypeAdapter
 
 from search.config.schema import Training
-from search.storage.database import make_engine, patiently
+from search.storage.database import make_engine, retry_outages
 from search.trials.records import Costs, Latency
 from space.architecture import Architecture
 from space.canonical import Context
@@ -59,7 +59,7 @@ class PriceTable:
         if costs.latency:
             measured = Device(costs.latency.device, costs.latency.threads, costs.latency.precision)
             rows[self._key(architecture, asdict(measured))] = json.dumps(asdict(costs.latency))
-        patiently(lambda: self._write(rows), url=self.url)
+        retry_outages(lambda: self._write(rows), url=self.url)
 
     def _write(self, rows: dict[str, str]) -> None:
         with self._engine.begin() as connection:
@@ -78,7 +78,7 @@ class PriceTable:
         return engine
 
     def _read(self, key: str) -> str | None:
-        return patiently(lambda: self._select(key), url=self.url)
+        return retry_outages(lambda: self._select(key), url=self.url)
 
     def _select(self, key: str) -> str | None:
         with self._engine.connect() as connection:

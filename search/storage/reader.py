@@ -114,7 +114,7 @@ def has_known_tables(connection: sql.Connection) -> bool:
             raise
         version = None
     if version is None:
-        raise UserError([f"nothing has run yet in {shown(str(connection.engine.url))}; start with `voxnas run`"])
+        raise UserError([f"nothing has run yet in {show_url(str(connection.engine.url))}; start with `voxnas run`"])
     return version in SCHEMA_VERSIONS
 
 
@@ -149,13 +149,13 @@ def read_study_attributes(url: str, name: str, pattern: str) -> dict[str, Any]:
             return {row[0]: json.loads(row[1]) for row in rows}
 
 
-def kept_values(url: str, name: str) -> dict[str, Any] | None:
+def stored_values(url: str, name: str) -> dict[str, Any] | None:
     """Return the values that a study began with; None if there is no such database, table or study."""
-    found = kept_attribute(url, name, STUDY)
+    found = stored_attribute(url, name, STUDY)
     return found if isinstance(found, dict) else None
 
 
-def kept_attribute(url: str, name: str, key: str) -> Any:
+def stored_attribute(url: str, name: str, key: str) -> Any:
     """Return a study's attribute; None if there is no such database, table, study or attribute."""
     if not database_exists(url):
         return None
@@ -197,8 +197,8 @@ def optuna_storage(url: str) -> optuna.storages.BaseStorage:
     except RuntimeError as error:
         if "table schema" not in str(error):
             raise
-        upgrade = f"voxnas studies {shown(url)} --upgrade"
-        raise UserError([f"{shown(url)} was written by an older version; `{upgrade}` upgrades it"]) from None
+        upgrade = f"voxnas studies {show_url(url)} --upgrade"
+        raise UserError([f"{show_url(url)} was written by an older version; `{upgrade}` upgrades it"]) from None
     if url.startswith("sqlite"):
         sql.event.listen(storage.engine, "connect", tune_sqlite)
         storage.engine.dispose()  # earlier connections are not tuned
@@ -223,7 +223,7 @@ def close_storage(storage: optuna.storages.BaseStorage) -> None:
         kept.engine.dispose()
 
 
-def shown(url: str) -> str:
+def show_url(url: str) -> str:
     """Return a database's URL for messages."""
     return url.removeprefix("sqlite:///")
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import sqlalchemy as sql
 
-from search.storage.database import GRPC, ask_lock, make_engine, patiently, shared_by_drivers
+from search.storage.database import GRPC, ask_lock, make_engine, retry_outages, shared_by_drivers
 from search.storage.heartbeat import Heartbeat, driver_name
 from search.storage.identity import plain, refuse_changes
 from search.storage.reader import (
@@ -76,7 +76,7 @@ class Store:
 
         if url.startswith("sqlite"):
             Path(sql.make_url(url).database or "").parent.mkdir(parents=True, exist_ok=True)
-        storage = patiently(lambda: storage_made_by_one(url), url=url)
+        storage = retry_outages(lambda: storage_made_by_one(url), url=url)
         study = optuna.create_study(
             study_name=name, storage=storage, directions=optuna_directions(directions), load_if_exists=True
         )
@@ -108,14 +108,14 @@ class Store:
     def reference(self) -> dict[str, float] | None:
         """The hypervolume's reference point, written when the study starts."""
         if self._reference is None:
-            found = patiently(lambda: self.study.user_attrs.get(REFERENCE), url=self.url)
+            found = retry_outages(lambda: self.study.user_attrs.get(REFERENCE), url=self.url)
             self._reference = dict(found) if found is not None else None
         return self._reference
 
     @property
     def timed(self) -> dict[str, float]:
         """Latencies measured when the study started, in seconds by fingerprint."""
-        return dict(patiently(lambda: self.study.user_attrs.get(TIMED, {}), url=self.url))
+        return dict(retry_outages(lambda: self.study.user_attrs.get(TIMED, {}), url=self.url))
 
     def write_reference(self, point: Mapping[str, float], *, timed: Mapping[str, float] | None = None) -> None:
         """Write the hypervolume's reference point, and before it the latencies that were measured for it."""
@@ -137,7 +137,7 @@ class Store:
 
     def _read(self, also: Sequence[int] = ()) -> None:
         after = max(self.kept, default=-1)
-        rows = patiently(
+        rows = retry_outages(
             lambda: read_rows(self.url, self.study.study_name, engine=self.engine, after=after, also=also), url=self.url
         )
         for row in rows:
@@ -187,7 +187,7 @@ class Store:
             self._read()
             return next(each for each in reversed(self.kept.values()) if self._is(each, record))
 
-        written = patiently(write, url=self.url)
+        written = retry_outages(write, url=self.url)
         self.mine.add(written.number)
         self.others.discard(written.number)
         return written
@@ -222,7 +222,7 @@ class Store:
 
     def write_progress(self, record: Record) -> None:
         """Write a running trial's record; the trial belongs to this driver from now on."""
-        patiently(lambda: self._write(record), url=self.url)
+        retry_outages(lambda: self._write(record), url=self.url)
         self.mine.add(record.number)
         self.others.discard(record.number)
 
@@ -238,7 +238,7 @@ class Store:
         import optuna
 
         try:
-            patiently(lambda: self._finish(record, objectives, budgets), url=self.url)
+            retry_outages(lambda: self._finish(record, objectives, budgets), url=self.url)
         except optuna.exceptions.UpdateFinishedTrialError:
             self._read(also=[record.number])
         self.mine.discard(record.number)

@@ -26,7 +26,7 @@ def read_asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
 
 
-def write_whole(path: Path, text: str) -> Path:
+def write_atomically(path: Path, text: str) -> Path:
     """Write a file atomically and return its path."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text(text, encoding="utf-8")
@@ -49,7 +49,7 @@ def render_page(template: Path, values: Mapping[str, Any]) -> str:
 def write_figures(figures: Sequence[Figure], file: Path, *, title: str) -> Path:
     """Write figures below each other as one offline page, and return its path."""
     values = {"name": title, "figures": [figure_html(each) for each in figures]}
-    return write_whole(file, render_page(ASSETS / "figures.html", values))
+    return write_atomically(file, render_page(ASSETS / "figures.html", values))
 
 
 def figure_html(figure: Figure) -> str:

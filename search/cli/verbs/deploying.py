@@ -64,7 +64,7 @@ def import_(
     ] = None,
 ) -> None:
     """Convert weights to start trainings from (key training.init): an export's, or the authors' released ones."""
-    from search.api.terminal import say
+    from search.api.terminal import print_text
     from search.export.import_weights import import_weights
 
-    say(import_weights(source, out, preset=preset))
+    print_text(import_weights(source, out, preset=preset))

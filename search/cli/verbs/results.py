@@ -74,12 +74,12 @@ def compare(
 ) -> None:
     """Compare runs with the same objectives: their fronts, and hypervolume over hours from one reference point."""
     from search.analysis.runs import compare_json, compare_runs, compare_table
-    from search.api.terminal import open_console, say
+    from search.api.terminal import open_console, print_text
     from search.cli.running import load_results
 
     reference, compared = compare_runs([load_results(str(run), None, run.parent).snapshot() for run in runs])
     if json:
-        say(compare_json(reference, compared))
+        print_text(compare_json(reference, compared))
     else:
         open_console().print(compare_table(reference, compared))
     if out is not None:

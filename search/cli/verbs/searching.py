@@ -42,12 +42,12 @@ def run(
 ) -> None:
     """Run or resume a study. Ctrl-C stops it; the same command resumes it."""
     announce(study, quiet=quiet)
-    from search.cli.running import load_study, run_trials, say_next
+    from search.cli.running import load_study, print_next_commands, run_trials
 
     loaded = load_study(study, data, with_executor(overrides, executor, address), runs, allow_code=allow_code)
     run_trials(loaded, trials, quiet=quiet)
     if not quiet:
-        say_next(loaded)
+        print_next_commands(loaded)
 
 
 @verb(app, SEARCH, example="voxnas submit studies/acdc.yaml --address http://HEAD:8265 --runs /shared/runs")

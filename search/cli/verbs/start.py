@@ -118,9 +118,9 @@ def schema(
 ) -> None:
     """Print the JSON schema of study or ablation files, with which editors complete and check them."""
     from search.api.reference import schema_of
-    from search.api.terminal import say_json
+    from search.api.terminal import print_json
 
-    say_json(schema_of(kind))
+    print_json(schema_of(kind))
 
 
 @verb(app, START, example="voxnas phantom volumes/phantom --cases 16")
@@ -130,9 +130,9 @@ def phantom(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random shapes, noise and bias fields.")] = 0,
 ) -> None:
     """Write synthetic volumes: thick slices, several classes, noise, a bias field."""
-    from search.api.terminal import say
+    from search.api.terminal import print_text
     from search.config.units import counted
     from search.data.phantom import write_phantom
 
     write_phantom(folder, cases=cases, seed=seed)
-    say(f"Wrote {counted(cases, 'case')} to {folder}")
+    print_text(f"Wrote {counted(cases, 'case')} to {folder}")

@@ -82,7 +82,7 @@ def has_the_numerical_gradient(subject: Subject) -> str:
     )
 
 
-def keeps_volumes_apart(subject: Subject) -> str:
+def keeps_volumes_independent(subject: Subject) -> str:
     """The volumes of a batch don't influence each other."""
     block, x = subject.build().eval().double(), subject.volumes(batch=3).double()
     with torch.no_grad():
@@ -212,7 +212,7 @@ CHECKS: dict[str, Check] = {
     "keeps the shape at any size": keeps_shape,
     "gradients reach input and parameters": has_gradients,
     "gradient matches finite differences": has_the_numerical_gradient,
-    "volumes of a batch are independent": keeps_volumes_apart,
+    "volumes of a batch are independent": keeps_volumes_independent,
     "eval is deterministic": is_deterministic,
     "any memory layout": takes_any_layout,
     "state-dict round trip": has_its_state_in_the_state_dict,
