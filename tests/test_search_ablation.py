@@ -283,7 +283,7 @@ def test_a_failed_training_is_retried_and_reported_and_does_not_stop_the_run(tmp
     assert [each.arm for each in found.summary.lines] == ["base", "no attention@bottleneck"]
     (note,) = [note for note in found.tables[0].notes if note.startswith("missing")]
     assert note.startswith("missing: wild, seed 0, fold 0: failed (3 times): the loss became nan")
-    assert "1 trainings are missing" in found.methods
+    assert "1 training is missing" in found.methods
 
 
 def test_a_run_resumed_after_kill_9_loses_and_repeats_nothing(tmp_path):

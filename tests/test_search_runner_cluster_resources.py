@@ -43,7 +43,7 @@ def test_machine_memory_is_requested_in_few_sizes_too():
 def test_a_request_that_no_machine_can_meet_is_reported_at_once():
     with pytest.raises(UserError, match="a trial needs 99 CPU, .* more than any machine of the cluster has"):
         request(need(1, gpu=False, threads=99), [CPU, SMALL], [])
-    with pytest.raises(UserError, match="a trial asks for 1 CPU, 1 GPU, .*largest: 8 CPU, 32.0 GiB memory, 0 GPU"):
+    with pytest.raises(UserError, match="a trial needs 1 CPU, 1 GPU, .*largest: 8 CPU, 32.0 GiB memory, 0 GPU"):
         request(need(1), [CPU], [])
     assert request(need(1), [CPU], [], grows=True)["GPU"] == 1.0  # an autoscaler brings one
 

@@ -1,4 +1,4 @@
-"""A study's records belong to the content of what its file names: each change is refused in words."""
+"""A study's records belong to the content of what its file names: each change is refused with a message."""
 
 import gzip
 import json
