@@ -162,7 +162,11 @@ def test_equal_networks_have_equal_fingerprints():
             {"attention@skip0": "epa"},
             r"epa at skip0 has 262144 tokens \(64x64x64\) with own weights, over 131072",
         ),
-        (CUBIC, {"attention@bottleneck": "epa", "epa.heads@bottleneck": 3}, "32 channels, not a multiple of its 3 heads"),
+        (
+            CUBIC,
+            {"attention@bottleneck": "epa", "epa.heads@bottleneck": 3},
+            "32 channels, not a multiple of its 3 heads",
+        ),
         (
             LARGE,
             {"encoder": "unetrpp", "stages": "two-patch"},

@@ -244,12 +244,12 @@ def _limits(origin: Origin) -> str:
 def _licences(origin: Origin) -> str:
     architecture = origin.record.architecture
     specs = list(dict.fromkeys(spec_at(architecture, place) for place in architecture.attention()))
-    said = [spec.citation for spec in specs]
+    sources = [spec.citation for spec in specs]
     own = [f"{spec.name} (its author's licence: {spec.licence or 'not stated'})" for spec in specs if spec.code]
     excepted = f", except the source of {', '.join(own)} in model.py" if own else ""
     used = (architecture["encoder"], architecture.get("stages", "single"))
-    said += [SOURCES[each] for each in used if each in SOURCES]
-    papers = "".join(f"\n* {each}." for each in dict.fromkeys(said))
+    sources += [SOURCES[each] for each in used if each in SOURCES]
+    papers = "".join(f"\n* {each}." for each in dict.fromkeys(sources))
     if is_timm(architecture["encoder"]):
         papers += f"\n* Encoder: {architecture['encoder']} of timm (Wightman), Apache-2.0; its source is in model.py."
     return (

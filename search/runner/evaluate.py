@@ -111,8 +111,8 @@ def _out_of_memory(job: Job, error: BaseException) -> Measurement:
     if device.type == "cuda":
         held = MeasuredMemory(torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device))
         torch.cuda.empty_cache()
-    said = str(error).strip().splitlines() or ["the machine's memory is exhausted"]
-    return Measurement("failed", f"out of memory: {said[0]}", measured_memory=held, fault="memory")
+    lines = str(error).strip().splitlines() or ["the machine's memory is exhausted"]
+    return Measurement("failed", f"out of memory: {lines[0]}", measured_memory=held, fault="memory")
 
 
 def write_reason(job: Job, reason: str) -> None:

@@ -64,26 +64,26 @@ class Change:
 
 def change_studies(urls: Sequence[str], change: Change, *, runs: Path) -> list[str]:
     """Make the changes; return a line about each."""
-    said = []
+    lines = []
     if change.upgrade:
         for url in urls:
             upgrade_database(url)
-            said.append(f"{show_url(url)} is up to date")
+            lines.append(f"{show_url(url)} is up to date")
     if change.copy:
         name, target = change.copy
         copy_study(database_of(name, urls), name, target)
-        said.append(f"{name} is also in {target}")
+        lines.append(f"{name} is also in {target}")
     if change.free:
         freed = free_disk(database_of(change.free, urls), change.free, runs=runs)
-        said.append(f"{change.free}: {show_bytes(freed)} freed")
+        lines.append(f"{change.free}: {show_bytes(freed)} freed")
     if change.delete:
         freed = delete_study(database_of(change.delete, urls), change.delete, runs=runs)
-        said.append(f"{change.delete} is deleted: {show_bytes(freed)} freed")
+        lines.append(f"{change.delete} is deleted: {show_bytes(freed)} freed")
     if change.rename:
         name, new = change.rename
         rename_study(database_of(name, urls), name, new, runs=runs)
-        said.append(f"{name} is now {new}; set `name: {new}` in its file")
-    return said
+        lines.append(f"{name} is now {new}; set `name: {new}` in its file")
+    return lines
 
 
 def find_databases(named: str | None, runs: Path) -> list[str]:

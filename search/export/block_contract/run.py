@@ -42,7 +42,7 @@ def _run(name: str, check: Check, made: Sequence[Subject]) -> Result:
         except Broken as error:
             return Result(name, "failed", f"{with_options}{error}")
         except Exception as error:  # a user's block may raise anything
-            said = str(error).strip().splitlines() or [""]
-            return Result(name, "failed", f"{with_options}{type(error).__name__}: {said[0]}")
+            lines = str(error).strip().splitlines() or [""]
+            return Result(name, "failed", f"{with_options}{type(error).__name__}: {lines[0]}")
     more = f" ({len(made)} sets of options)" if len(made) > 1 else ""
     return Result(name, "passed", f"{details[0]}{more}")

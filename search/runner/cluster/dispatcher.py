@@ -210,8 +210,8 @@ class Dispatcher:
         reason = how_lost(flight.trial) if flight.trial is not None else "its process could not be started"
         flight.losses += 1
         if flight.losses > MAX_LOSSES:
-            said = f"its process was lost {flight.losses} times; last: {reason}"
-            self.driver.finish(flight.record, Measurement("failed", said, fault="lost"))
+            message = f"its process was lost {flight.losses} times; last: {reason}"
+            self.driver.finish(flight.record, Measurement("failed", message, fault="lost"))
         else:
             attempt = f"{reason}; tried again {now()}"
             flight.record, flight.began = self.driver.record_lost_attempt(flight.record, attempt), None
@@ -244,8 +244,8 @@ class Dispatcher:
                     self._finish(record, self.driver.apply_rules(record, timed))
             else:
                 for record, _ in waited:
-                    said = f"its latency could not be measured: {str(found).strip().splitlines()[-1]}"
-                    self._finish(record, Measurement("failed", said, fault="error"))
+                    message = f"its latency could not be measured: {str(found).strip().splitlines()[-1]}"
+                    self._finish(record, Measurement("failed", message, fault="error"))
         if self.awaiting_latency and time.monotonic() - self.timed_at > STARVED_S:
             self.draining = True
         if not self.probes.under_way:
@@ -260,8 +260,8 @@ class Dispatcher:
             late = deadline + max(GRACE_S, GRACE * deadline)
             if flight.began is None or flight.verdict or time.monotonic() - flight.began < late:
                 continue
-            said = f"the deadline of {show_seconds(deadline)} passed without a report; its process was ended"
-            flight.verdict = Measurement("failed", said, fault="deadline")
+            message = f"the deadline of {show_seconds(deadline)} passed without a report; its process was ended"
+            flight.verdict = Measurement("failed", message, fault="deadline")
             flight.trial.max_failures = 0  # keeps Tune from restarting it
             with suppress(ValueError):  # its process may have ended
                 ray.kill(flight.trial.temporary_state.ray_actor)
@@ -280,8 +280,10 @@ def with_known_epochs(record: Record, message: Measurement) -> Measurement:
 
 def how_lost(trial: Any) -> str:
     """Describe in a line how a trial's process was lost."""
-    said = " ".join(Path(trial.error_file).read_text().split()) if trial.error_file else "the cause is unknown"
-    found = re.search(r"The actor (?:is dead|died) because (.*?)(?: Worker exit detail: (.*?))?(?: There are|$)", said)
-    place = re.search(r"pid: (\d+).*? ip: (\S+)", said)
+    message = " ".join(Path(trial.error_file).read_text().split()) if trial.error_file else "the cause is unknown"
+    found = re.search(
+        r"The actor (?:is dead|died) because (.*?)(?: Worker exit detail: (.*?))?(?: There are|$)", message
+    )
+    place = re.search(r"pid: (\d+).*? ip: (\S+)", message)
     where = f"process {place[1]} on {place[2]} was lost: " if place else "its process was lost: "
-    return where + (found[1] if found else said)[:300].strip()
+    return where + (found[1] if found else message)[:300].strip()

@@ -123,9 +123,9 @@ def connect(address: str) -> None:
     try:
         ray.init(address=address, namespace="voxnas", log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError, RuntimeError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         start = "start one with `ray start --head`, or give its address with --address"
-        raise UserError([f"no Ray cluster at {address!r}: {said}; {start}"]) from None
+        raise UserError([f"no Ray cluster at {address!r}: {reason}; {start}"]) from None
 
 
 def fit(dispatcher: Dispatcher, trial: type[Trial]) -> None:

@@ -45,7 +45,7 @@ def card_bytes() -> float:
     """Return the bytes of this machine's smallest GPU, 0 if its driver does not report them."""
     query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
-        said = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout
+        output = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout
     except (OSError, subprocess.SubprocessError):
         return 0.0
-    return min((float(line) * 2**20 for line in said.split()), default=0.0)
+    return min((float(line) * 2**20 for line in output.split()), default=0.0)

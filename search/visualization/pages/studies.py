@@ -58,12 +58,12 @@ def _row(snapshot: Snapshot) -> list[Cell]:
     volume = float(volumes[-1]) if len(volumes) and snapshot.reference else None
     began = min((trial.started for trial in snapshot.trials), default=0.0)
     last = max((trial.ended for trial in snapshot.trials), default=0.0)
-    said = ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
+    text = ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
     objectives = ", ".join(OBJECTIVES[name].heading for name in snapshot.objectives)
     return [
         snapshot.label,
         state,
-        (len(snapshot.trials), said),
+        (len(snapshot.trials), text),
         objectives,
         snapshot.study.search.proposer,
         (int(snapshot.on_front.sum()), str(int(snapshot.on_front.sum()))),
