@@ -6,16 +6,20 @@ import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from io import StringIO
 
 import pytest
 from conftest import STUDY
 from test_search_storage import CHOICES, DIRECTIONS, DONE, record
 
 from search.analysis.snapshot_reader import snapshot_of
-from search.analysis.status import status_json, status_of
+from search.analysis.status import status_json, status_of, status_view
+from search.api.terminal import PlainConsole
 from search.config import UserError, load_study
 from search.storage import Store, read_records
 from search.storage.admin import Change, change_studies, find_databases, list_studies
+from search.storage.heartbeat import DRIVER
 from search.trials.activity import Activity
 from search.trials.records import Epoch, Measurement
 from space.architecture import Architecture
@@ -74,12 +78,12 @@ def test_status_shows_who_works_on_what_and_what_failed_and_why(tmp_path, study)
     store.heartbeat.show_activity(2, STEP)
     with store.heartbeat:
         status = status_of(snapshot_of(load_study(study, need_data=False), runs=tmp_path / "runs"))
-        assert status.counts == {"trained": 1, "failed": 1, "running": 2} and status.planned == 6
+        assert status.counts == {"trained": 1, "failed": 1, "running": 1, "interrupted": 1} and status.planned == 6
         assert status.failures == {"the loss became nan in epoch 2": 1} and status.attempts == {"process 7 was lost": 1}
         mine, lost = status.running
         assert (mine.epoch, mine.dice, mine.lost) == (2, 0.31, False) and (lost.epoch, lost.lost) == (0, True)
         assert mine.activity == STEP and 0 <= mine.seen_s < 30 and lost.activity is None
-        assert status.left_s == pytest.approx(12 + 3.5 * 3) and not status.is_over
+        assert status.left_s == pytest.approx(12 + 3.5 * 3) and status.state == "running"
         assert json.loads(status_json(status))["drivers"][0]["machines"] == 2
         shown = subprocess.run(
             [*COMMAND, "status", str(study), "--runs", str(tmp_path / "runs")],
@@ -88,7 +92,7 @@ def test_status_shows_who_works_on_what_and_what_failed_and_why(tmp_path, study)
             env={**os.environ, "COLUMNS": "200"},
         ).stdout
     for words in (
-        "tiny: 2 of 6 trials (1 trained, 1 failed, 2 running); about 22.5 s left",
+        "tiny: running, 2 of 6 trials (1 trained, 1 failed, 1 running, 1 interrupted); about 22.5 s left",
         f"driver: process {os.getpid()} on",
         "1 trials on 2 machines, 3 of 16 CPUs and 0.5 of 4 GPUs in use; 1 queued",
         "epoch 3/5, step 7/100, 2.5 steps/s, loss 0.4100, about 12.0 s left; ",
@@ -109,6 +113,57 @@ def test_a_trial_that_ends_leaves_no_activity_behind(tmp_path, study):
     assert [each.doing for each in status.running] == ["epoch 2/2", "epoch 0/2"]
 
 
+def state_of(study, runs):
+    return status_of(snapshot_of(load_study(study, need_data=False), runs=runs))
+
+
+def test_a_study_is_running_while_its_driver_lives_and_then_stopped_or_done(tmp_path, study, monkeypatch):
+    store, runs = fill(tmp_path), tmp_path / "runs"
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/voxnas", "run", "my study.yaml", "--trials", "4"])
+    store.write_goal(4)
+    with store.heartbeat:
+        assert state_of(study, runs).state == "running"
+    stopped = state_of(study, runs)
+    assert (stopped.state, stopped.done, stopped.planned) == ("stopped", 2, 4)
+    assert stopped.command == "voxnas run 'my study.yaml' --trials 4"
+    store.write_goal(4, ended="every network of the space has been tried")
+    assert state_of(study, runs).state == "done"
+
+
+def test_a_driver_of_another_machine_is_gone_after_a_minute_without_heartbeat(tmp_path, study):
+    store, runs = fill(tmp_path), tmp_path / "runs"
+    for age_s, state in ((50, "running"), (70, "stopped")):
+        at = (datetime.now(UTC) - timedelta(seconds=age_s)).isoformat()
+        store.study.set_user_attr(f"{DRIVER}far", {"host": "elsewhere", "pid": 1, "at": at, "ended": False})
+        assert state_of(study, runs).state == state
+
+
+def test_a_study_that_was_run_further_than_its_file_says_counts_no_more_trials_than_planned(tmp_path, study):
+    store, runs = fill(tmp_path), tmp_path / "runs"
+    store.write_goal(1)  # the file says 6
+    status = state_of(study, runs)
+    assert (status.done, status.planned, status.state) == (2, 2, "done")
+
+
+def test_confirmations_are_counted_apart_from_the_searchs_trials(tmp_path, study):
+    store, runs = fill(tmp_path), tmp_path / "runs"
+    network = Architecture.of({"encoder": "plain", "repeats": 1, "channels": (8, 16)})
+    other = replace(record(width=CHOICES["width"][0]), seed=1, fold=0, driver=store.me, architecture=network)
+    store.write_finished(
+        store.write_new(other, choices=CHOICES).finished(TRAINED, ended="2026-01-01T00:20:00+00:00"),
+        objectives=list(DIRECTIONS),
+        budgets={},
+    )
+    store.write_new(replace(other, fold=1, driver="process 1 on elsewhere"), choices=CHOICES)
+    status = state_of(study, runs)
+    assert status.done == 2 and status.confirmations == {"trained": 1, "interrupted": 1}
+    console = PlainConsole(file=StringIO(), width=120)
+    console.print(status_view(status))
+    shown = console.file.getvalue()
+    assert "confirmations and repeats: 1 trained, 1 interrupted" in shown
+    assert "no driver is running; to resume, run: voxnas run with the file of tiny" in shown
+
+
 def test_watching_ends_with_the_study(tmp_path, study):
     store = fill(tmp_path)
     for each in store.records():
@@ -119,7 +174,7 @@ def test_watching_ends_with_the_study(tmp_path, study):
     command = [*COMMAND, "status", str(study), "--set", "search.trials=4", "--runs", str(tmp_path / "runs"), "--watch"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "tiny: 4 of 4 trials" in done.stdout and "no driver is running" in done.stdout
+    assert "tiny: done, 4 of 4 trials (3 trained, 1 failed)" in done.stdout and "no driver" not in done.stdout
 
 
 def test_studies_are_listed_renamed_copied_freed_and_deleted(tmp_path):

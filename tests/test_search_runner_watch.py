@@ -14,6 +14,7 @@ from search.runner import watch as watching
 from search.runner.local import run_study
 from search.runner.plan import make_plan
 from search.runner.watch import Watch
+from search.storage import read_records
 from search.trials.activity import Activity, study_left_s
 from search.trials.records import Epoch
 
@@ -81,6 +82,19 @@ def test_the_studys_time_left_follows_ended_trials_and_before_them_the_running_o
     assert study_left_s([100.0], [running], to_do=1) == pytest.approx(40)
     assert study_left_s([], [None], to_do=3) is None
     assert study_left_s([100.0], [], to_do=0) is None
+
+
+def test_a_resumed_confirmation_is_not_counted_among_the_searchs_trials(tiny_run):
+    plan = make_plan(load_study(tiny_run.file), runs=tiny_run.runs)
+    own = read_records(plan.url, "tiny")[0]
+    view = RunView(PlainConsole(quiet=True), name="tiny", trials=1, counts=lambda record: record.seed == 0)
+    for record in (own, replace(own, seed=1), replace(own, fold=0)):
+        view.on_trial_start(record, 2)
+        view.on_trial_end(record, 1, None)
+    assert view.counted == 2
+    console = PlainConsole(file=StringIO(), width=80)
+    console.print(view._table())
+    assert console.file.getvalue().startswith("tiny: 2 of 2 trials")
 
 
 def test_a_run_shows_its_first_step_before_the_first_epoch_ends(tmp_path):

@@ -30,7 +30,11 @@ def run_ablation(plan: AblationPlan, *, view: View, make_executor: Callable[[Pla
             driver = open_driver(each, view, executor)
             with closing(driver), driver.store.heartbeat:
                 foreign = foreign_records(each, foreign_studies(plan), device)  # once, not at every ask
-                executor.run(driver, _ask(plan, number, [record for _, record in foreign]))
+                known = [*driver.store.records(), *(record for _, record in foreign)]
+                left = len(open_requests(plan, number, known))
+                driver.store.write_goal(len(driver.search_records()) + left)
+                why = executor.run(driver, _ask(plan, number, [record for _, record in foreign]))
+                driver.store.write_goal(len(driver.search_records()), ended=why)
 
 
 def _ask(plan: AblationPlan, number: int, foreign: Sequence[Record]) -> Ask:

@@ -55,7 +55,8 @@ class Snapshot:
     """The state of a study at one time: the search's trials, confirmation records, and the hypervolume's reference.
 
     `front`, `best`, `knee`, `pick`, `record` and `records` read full records on demand. `context` is None for a study
-    of an early version, which stored no patch and channels.
+    of an early version, which stored no patch and channels. `planned` is the number of trials that the last run was to
+    reach; `ended` is the reason why that run ended, empty while it runs and if it was interrupted.
     """
 
     study: Study
@@ -68,6 +69,8 @@ class Snapshot:
     labels: tuple[str, ...]
     prepared: str
     kind: str
+    planned: int
+    ended: str
     fetch: Callable[[Sequence[int] | None], list[Record]]
 
     @property

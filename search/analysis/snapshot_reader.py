@@ -18,7 +18,7 @@ from search.config.blocks import VERSION_OF
 from search.config.objectives import OBJECTIVES
 from search.config.validate import read_as
 from search.config.yaml_source import Source
-from search.storage import CONTEXT, REFERENCE, STUDY, Row, read_rows, read_study_attribute
+from search.storage import CONTEXT, GOAL, REFERENCE, STUDY, Row, read_rows, read_study_attribute
 from search.storage.database import GRPC, database_url, make_reader, require_database
 from search.storage.identity import CONTENT
 from search.trials.files import run_folder
@@ -120,6 +120,7 @@ class SnapshotReader:
     open: set[int] = field(default_factory=set)
     known: dict[Any, Any] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
+    goal: dict[str, Any] = field(default_factory=dict)
     last: Snapshot | None = None
 
     def __post_init__(self) -> None:
@@ -133,6 +134,8 @@ class SnapshotReader:
             after = max([*self.trials, *self.confirmations], default=-1)
             rows = self._rows(after=after, also=sorted(self.open))
             changed = [self._take(row) for row in rows]
+            goal_before, self.goal = self.goal, self._attribute(GOAL)
+            changed.append(self.goal != goal_before)
             if self.last is None or any(changed):
                 self.last = self._snapshot()
             return self.last
@@ -175,6 +178,8 @@ class SnapshotReader:
             tuple(kept.get("labels", ())),
             kept.get("prepared", ""),
             kept.get("kind", "cpu"),
+            self.goal.get("trials", self.study.search.trials),
+            self.goal.get("ended", ""),
             self.fetch,
         )
 

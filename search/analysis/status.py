@@ -6,18 +6,21 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from search.analysis.snapshot import Snapshot, Trial
-from search.config.units import show_seconds
+from search.analysis.snapshot_reader import trial_of
+from search.config.units import counted, show_seconds
 from search.storage import read_study_attributes
 from search.storage.heartbeat import DRIVER, activities_of, is_present
 from search.trials.activity import Activity, study_left_s
 from search.trials.records import COUNTED
+
+StudyState = Literal["running", "done", "stopped"]
 
 
 @dataclass(frozen=True)
@@ -47,39 +50,91 @@ class Running:
 
 @dataclass(frozen=True)
 class Status:
-    """The status of a study; `drivers` are the heartbeats of those present, `failures` counts trials by reason."""
+    """The status of a study; `counts` and `failures` are of the search's trials, `confirmations` of other trainings.
+
+    `drivers` are the heartbeats of those present. `ended` is the reason why the last run ended, `command` the one that
+    started the last driver, if it is known.
+    """
 
     name: str
+    state: StudyState
     planned: int
     counts: dict[str, int]
+    confirmations: dict[str, int]
     running: tuple[Running, ...]
     failures: dict[str, int]
     attempts: dict[str, int]
     drivers: tuple[dict[str, Any], ...]
     left_s: float | None
+    ended: str
+    command: str
 
     @property
-    def is_over(self) -> bool:
-        """Whether no trial runs and all planned trials are done."""
-        return not self.running and sum(self.counts.get(state, 0) for state in COUNTED) >= self.planned
+    def done(self) -> int:
+        """The number of trials that count."""
+        return sum(self.counts.get(state, 0) for state in COUNTED)
 
 
 def status_of(snapshot: Snapshot) -> Status:
     """Return the status of a study from its snapshot and the drivers that are present now."""
     study, trials = snapshot.study, snapshot.trials
-    beats = read_study_attributes(snapshot.url, study.name, DRIVER + "%")
-    present = {name.removeprefix(DRIVER): beat for name, beat in beats.items() if is_present(beat)}
-    running = tuple(_running(each, study.training.epochs, present) for each in trials if each.state == "running")
+    beats = _beats(snapshot)
+    present = {driver: beat for driver, beat in beats.items() if is_present(beat)}
+    own = [_running(each, study.training.epochs, present) for each in trials if each.state == "running"]
+    others = [_running(each, study.training.epochs, present) for each in _open_confirmations(snapshot)]
+    counts = Counter[str](each.state for each in trials if each.state != "running")
+    done = sum(counts[state] for state in COUNTED)
     return Status(
         study.name,
-        study.search.trials,
-        dict(Counter[str](trial.state for trial in trials)),
-        running,
+        _state(snapshot, done, is_driven=bool(present)),
+        max(snapshot.planned, done),
+        {**counts, **_open_counts(own)},
+        {**_ended_confirmations(snapshot), **_open_counts(others)},
+        (*own, *others),
         dict(Counter(trial.reason for trial in trials if trial.state == "failed")),
         dict(Counter(attempt.partition("; ")[0] for trial in trials for attempt in trial.attempts)),
         tuple(present.values()),
-        _left_s(trials, study.search.trials, running),
+        _left_s(trials, snapshot.planned, own),
+        snapshot.ended,
+        _last_command(beats),
     )
+
+
+def pulse(snapshot: Snapshot) -> tuple[int, str]:
+    """Return the number of drivers present and the time of the last heartbeat; it changes with what trials report."""
+    beats = _beats(snapshot)
+    return sum(map(is_present, beats.values())), max((str(beat["at"]) for beat in beats.values()), default="")
+
+
+def _beats(snapshot: Snapshot) -> dict[str, dict[str, Any]]:
+    """Return the last heartbeat of each driver, by its name."""
+    beats = read_study_attributes(snapshot.url, snapshot.study.name, DRIVER + "%")
+    return {name.removeprefix(DRIVER): beat for name, beat in beats.items()}
+
+
+def _last_command(beats: Mapping[str, Mapping[str, Any]]) -> str:
+    last = max(beats.values(), key=lambda beat: str(beat["at"]), default=None)
+    return last.get("command", "") if last else ""
+
+
+def _state(snapshot: Snapshot, done: int, *, is_driven: bool) -> StudyState:
+    if is_driven:
+        return "running"
+    return "done" if snapshot.ended or done >= snapshot.planned else "stopped"
+
+
+def _open_counts(running: Sequence[Running]) -> dict[str, int]:
+    """Count open trials: running ones, and those whose driver has ended."""
+    return dict(Counter("interrupted" if each.lost else "running" for each in running))
+
+
+def _ended_confirmations(snapshot: Snapshot) -> dict[str, int]:
+    return dict(Counter[str](each.state for each in snapshot.confirmations if each.state != "running"))
+
+
+def _open_confirmations(snapshot: Snapshot) -> list[Trial]:
+    known: dict[Any, Any] = {}
+    return [trial_of(each, known) for each in snapshot.confirmations if each.state == "running"]
 
 
 def _running(trial: Trial, epochs: int, present: Mapping[str, Any]) -> Running:
@@ -103,11 +158,17 @@ def status_json(status: Status) -> str:
 
 def status_view(status: Status) -> Group:
     """Return the status for the terminal."""
-    done = sum(status.counts.get(state, 0) for state in COUNTED)
-    counted = ", ".join(f"{count} {state}" for state, count in status.counts.items())
-    left = f"; about {show_seconds(status.left_s)} left" if status.left_s and not status.is_over else ""
-    parts: list[Any] = [Text(f"{status.name}: {done} of {status.planned} trials ({counted or 'none yet'}){left}")]
-    parts += [Text(_driver_line(each)) for each in status.drivers] or [Text("no driver is running")]
+    left = f"; about {show_seconds(status.left_s)} left" if status.left_s and status.state == "running" else ""
+    trials = f"{status.done} of {counted(status.planned, 'trial')} ({_listed(status.counts) or 'none yet'})"
+    parts: list[Any] = [Text(f"{status.name}: {status.state}, {trials}{left}")]
+    if status.confirmations:
+        parts.append(Text(f"confirmations and repeats: {_listed(status.confirmations)}"))
+    parts += [Text(_driver_line(each)) for each in status.drivers]
+    if status.state == "stopped":
+        command = status.command or f"voxnas run with the file of {status.name}"
+        parts.append(Text(f"no driver is running; to resume, run: {command}"))
+    if status.state == "done" and status.ended:
+        parts.append(Text(f"the last run ended: {status.ended}"))
     if status.running:
         table = Table(title="running", title_justify="left")
         for heading in ("trial", "doing", "Dice so far", "driver", "network"):
@@ -122,6 +183,10 @@ def status_view(status: Status) -> Group:
             parts.append(Text(f"{title}:"))
             parts += [Text(f"  {count} x {reason}") for reason, count in reasons.items()]
     return Group(*parts)
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
 def _driver_line(beat: Mapping[str, Any]) -> str:

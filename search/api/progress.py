@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -64,10 +64,15 @@ class Running:
 
 
 class RunView:
-    """Shows the current stage, a study's running trials step by step, its front and the time left."""
+    """Shows the current stage, a study's running trials step by step, its front and the time left.
 
-    def __init__(self, console: Console, *, name: str, trials: int) -> None:
-        self.console, self.name, self.trials = console, name, trials
+    `counts` tells which records are among the `trials`: an interrupted confirmation that resumes first is not.
+    """
+
+    def __init__(
+        self, console: Console, *, name: str, trials: int, counts: Callable[[Record], bool] = lambda record: True
+    ) -> None:
+        self.console, self.name, self.trials, self.counts = console, name, trials, counts
         redraws = console.is_terminal and console.file.isatty()  # a notebook or FORCE_COLOR claims a terminal
         self.live = Live(console=console, refresh_per_second=4, transient=False) if redraws else None
         self.lines: list[tuple[str, ...]] = []
@@ -130,7 +135,7 @@ class RunView:
         """Show a finished trial."""
         self.summary = f"front {front}" + ("" if hypervolume is None else f", hypervolume {hypervolume:.4f}")
         measurement = record.measurement
-        if record.state in COUNTED:
+        if record.state in COUNTED and self.counts(record):
             self.counted += 1
         if record.state in ("trained", "stopped"):
             self.seconds.append(measurement.spent_s)
@@ -157,7 +162,9 @@ class RunView:
 
     def _table(self) -> Group:
         table = Table(
-            title=f"{self.name}: {self.counted} of {counted(self.trials, 'trial')}", title_justify="left", expand=True
+            title=f"{self.name}: {self.counted} of {counted(max(self.trials, self.counted), 'trial')}",
+            title_justify="left",
+            expand=True,
         )
         for heading in ("trial", "state", *MEASURED, "network", "took"):
             table.add_column(heading, no_wrap=heading != "network", overflow="ellipsis")
@@ -178,12 +185,14 @@ class RunView:
 
 
 @contextmanager
-def showing(view: View | None, *, name: str, trials: int) -> Iterator[View]:
+def showing(
+    view: View | None, *, name: str, trials: int, counts: Callable[[Record], bool] = lambda record: True
+) -> Iterator[View]:
     """Yield `view`, or a view that prints the progress if there is none."""
     if view is not None:
         yield view
         return
-    with RunView(open_console(), name=name, trials=trials) as own:
+    with RunView(open_console(), name=name, trials=trials, counts=counts) as own:
         yield own
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from search.runner.driver import Executor, View
     from search.runner.plan import Plan
     from search.runner.run import Outcome
-    from search.trials.records import Costs
+    from search.trials.records import Costs, Record
     from space.architecture import Architecture
 
 LOADING = "loading PyTorch"  # takes seconds, before anything else can be shown
@@ -100,6 +100,10 @@ class Study:
         """The folder of the study's database, weights and reports."""
         return run_folder(self.runs, self.settings)
 
+    def is_searched(self, record: Record) -> bool:
+        """Return whether a record is one of the search's own trials, not a confirmation."""
+        return (record.seed, record.fold) == (self.settings.search.seed, self.settings.data.fold)
+
     @property
     def plan(self) -> Plan:
         """The study on its data, checked: folds, patch, space, budgets."""
@@ -143,7 +147,7 @@ class Study:
         from search.api.running import make_executor
 
         planned = trials or self.settings.search.trials
-        with showing(view, name=self.name, trials=planned) as shown:
+        with showing(view, name=self.name, trials=planned, counts=self.is_searched) as shown:
             plan = self.make_plan(shown)
             shown.on_stage(LOADING)
             from search.runner.run import run_study

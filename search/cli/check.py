@@ -13,7 +13,7 @@ from search.config.objectives import OBJECTIVES, show
 from search.config.units import counted
 from search.runner.plan import Plan, refusals, require_unchanged
 from search.storage import read_records
-from search.trials.records import COUNTED
+from search.trials.records import COUNTED, search_records
 
 REFUSALS_SAMPLED = 1000
 PRICED = 16
@@ -92,8 +92,9 @@ def progress_of(plan: Plan) -> tuple[int, int]:
         records = read_records(plan.url, plan.study.name)
     except UserError:
         return 0, 0  # nothing has run yet
-    done = sum(record.state in COUNTED for record in records)
-    return done, sum(record.state == "running" for record in records)
+    own = search_records(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
+    done = sum(record.state in COUNTED for record in own)
+    return done, sum(record.state == "running" for record in own)
 
 
 def _grid(title: str) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from search.api.study import Study
     from search.export.trained import Packing
     from search.runner.plan import Plan
+    from search.trials.records import Record
 
 
 def load_study(
@@ -88,21 +89,31 @@ def stoppable(console: Console) -> Iterator[None]:
 
 
 @contextmanager
-def following(name: str, *, trials: int = 0, quiet: bool = False, to_stderr: bool = False) -> Iterator[RunView]:
+def following(
+    name: str,
+    *,
+    trials: int = 0,
+    counts: Callable[[Record], bool] = lambda record: True,
+    quiet: bool = False,
+    to_stderr: bool = False,
+) -> Iterator[RunView]:
     """Show progress within the context, unless `quiet`; on standard error with `to_stderr`."""
     console = open_console(to_stderr=to_stderr)
-    with stoppable(console), RunView(PlainConsole(quiet=True) if quiet else console, name=name, trials=trials) as view:
+    shown = PlainConsole(quiet=True) if quiet else console
+    with stoppable(console), RunView(shown, name=name, trials=trials, counts=counts) as view:
         yield view
 
 
 def run_trials(study: Study, trials: int | None, *, quiet: bool = False) -> None:
     """Run or resume a study with live progress."""
     planned = trials or study.settings.search.trials
-    with following(study.name, trials=planned, quiet=quiet) as view:
+    with following(study.name, trials=planned, counts=study.is_searched, quiet=quiet) as view:
         outcome = study.run(trials=planned, view=view)
-    states = [record.state for record in outcome.records]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    print_text(f"{outcome.why} ({counts})")
+    states = [record.state for record in outcome.records if study.is_searched(record)]
+    counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
+    if len(states) < len(outcome.records):
+        counts.append(f"{len(outcome.records) - len(states)} more that confirm the front")
+    print_text(f"{outcome.why} ({', '.join(counts)})")
 
 
 def print_next_commands(study: Study) -> None:

@@ -33,6 +33,6 @@ def _watch(reader: SnapshotReader) -> None:
         while True:
             now = status_of(reader.read())
             live.update(status_view(now), refresh=True)
-            if now.is_over:
+            if now.state == "done":
                 return
             time.sleep(REFRESH_S)

@@ -14,6 +14,7 @@ from dash import Dash, Input, Output, State, dcc, html, no_update
 from flask import Response, request
 
 from search.analysis.snapshot import Snapshot
+from search.analysis.status import pulse
 from search.dashboard.library import Library
 from search.dashboard.security import secure
 from search.dashboard.worker import Worker
@@ -101,13 +102,16 @@ class Site:
 
     def version(self, pathname: str) -> str:
         """Return a string that changes whenever the page of a URL may have changed."""
-        study, _ = read_path(pathname)
+        study, view = read_path(pathname)
         snapshot = self.library.snapshot(study) if study else None
         if snapshot is None:
-            return f"{study}:{','.join(self.library.names())}"
+            listed = [f"{each.label}-{id(each)}-{pulse(each)[0]}" for each in self.snapshots()] if not study else []
+            return f"{study}:{','.join([*self.library.names(), *listed])}"
         findings = snapshot.folder / FINDINGS
         written = findings.stat().st_mtime_ns if findings.exists() else 0
-        return f"{study}:{len(snapshot.trials)}-{id(snapshot)}-{written}:{self.worker.done}"
+        return f"{study}:{len(snapshot.trials)}-{id(snapshot)}-{written}:{self.worker.done}" + (
+            f":{pulse(snapshot)}" if view == "progress" else ""
+        )
 
 
 def read_path(pathname: str) -> tuple[str, str]:

@@ -42,7 +42,9 @@ def run_study(plan: Plan, *, trials: int, view: View, executor: Executor) -> Out
         with closing(driver), driver.store.heartbeat:
             write_reference(driver)
             view.on_resume(driver.search_records())
+            driver.store.write_goal(trials)
             why = executor.run(driver, search_ask(driver, trials))
+            driver.store.write_goal(trials, ended=why)
             return Outcome(tuple(driver.store.records()), why)
 
 

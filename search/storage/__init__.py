@@ -5,6 +5,7 @@ A running trial is written in one transaction, a Record is one JSON attribute, a
 
 from search.storage.reader import (
     CONTEXT,
+    GOAL,
     RECORD,
     REFERENCE,
     STUDY,
@@ -26,6 +27,7 @@ from search.storage.store import Store, excesses, now, optuna_directions
 
 __all__ = [
     "CONTEXT",
+    "GOAL",
     "RECORD",
     "REFERENCE",
     "STUDY",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import socket
+import sys
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.config.errors import UserError
@@ -23,6 +26,13 @@ DRIVER = "voxnas:driver:"
 ACTIVITIES = "activities"  # of a driver's trials, by number
 BEAT_S = 10.0
 LEASE_S = 60.0  # a driver on another machine counts as ended after this time without a heartbeat
+
+
+def command_line() -> str:
+    """Return the command that started this process, if that was `voxnas`; else an empty string."""
+    program = Path(sys.argv[0])
+    is_voxnas = program.stem == "voxnas" or program.parts[-2:] == ("cli", "__main__.py")
+    return shlex.join(["voxnas", *sys.argv[1:]]) if is_voxnas else ""
 
 
 def driver_name() -> str:
@@ -78,6 +88,7 @@ class Heartbeat:
 
     def _beat_once(self, *, ended: bool = False) -> None:
         beat = {"host": socket.gethostname(), "pid": os.getpid(), "at": _now(), "ended": ended}
+        beat["command"] = command_line()
         activities = {} if ended else dict(self.activities)  # a copy: the driver changes it meanwhile
         self.study.set_user_attr(DRIVER + self.me, {**beat, **self.state, ACTIVITIES: activities})
         if time.monotonic() - self.quiet_since > LEASE_S:

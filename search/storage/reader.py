@@ -23,6 +23,7 @@ RECORD = "voxnas:record"
 STUDY = "voxnas:study"
 STUDY_ID = "voxnas:study_id"  # random, created when a study starts; it distinguishes studies with the same name
 REFERENCE = "voxnas:hypervolume_reference"
+GOAL = "voxnas:goal"  # the number of trials that the last run was to reach, and why it ended
 TIMED = "voxnas:first_latencies"
 CONTEXT = "voxnas:context"  # patch, spacing, channels and classes, for readers without the data
 SCHEMA_VERSIONS = (12,)  # of Optuna's tables; other versions are read through Optuna

@@ -20,6 +20,7 @@ from search.storage.heartbeat import Heartbeat, driver_name
 from search.storage.identity import plain, refuse_changes
 from search.storage.reader import (
     CONTEXT,
+    GOAL,
     RECORD,
     REFERENCE,
     STUDY,
@@ -121,6 +122,10 @@ class Store:
         """Write the hypervolume's reference point, and before it the latencies that were measured for it."""
         self.study.set_user_attr(TIMED, dict(timed or {}))
         self.study.set_user_attr(REFERENCE, dict(point))
+
+    def write_goal(self, trials: int, *, ended: str = "") -> None:
+        """Write the number of trials that a run is to reach; once it has ended by itself, also why."""
+        patiently(lambda: self.study.set_user_attr(GOAL, {"trials": trials, "ended": ended}), url=self.url)
 
     _reference: dict[str, float] | None = field(default=None, init=False)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from search.analysis.snapshot import Snapshot
+from search.analysis.status import status_of
 from search.config.objectives import show
+from search.config.units import show_seconds
 from search.visualization.components import Cell, Component, Note, Table
 from search.visualization.figures.progress import (
     curves_of,
@@ -36,17 +38,24 @@ def progress_page(snapshot: Snapshot, request: Request) -> Page:
         components.append(draw_curves(running, stopped))
     else:
         components.append(Note("No trial is running, and none was stopped at a rung."))
-    active = [trial for trial in shown.trials if trial.state == "running"]
-    if active:
-        rows: list[list[Cell]] = [
-            [
-                (trial.number, str(trial.number)),
-                (trial.epochs, f"{trial.epochs} of {snapshot.study.training.epochs}"),
-                (trial.dice_so_far, show("dice", trial.dice_so_far)) if trial.curve else (None, ""),
-                trial.network,
-            ]
-            for trial in active
-        ]
-        headings = ("trial", "epoch", "Dice so far", "network")
-        components.append(Table("running", f"{len(active)} running", headings, rows, opens="trial"))
+    components += _running(shown)
     return Page("Progress", (), tuple(components))
+
+
+def _running(snapshot: Snapshot) -> list[Component]:
+    """Return a table of the running trials: what each is doing, and the age of its last sign of life."""
+    running = status_of(snapshot).running
+    if not running:
+        return []
+    rows: list[list[Cell]] = [
+        [
+            (each.trial, str(each.trial)),
+            "interrupted" if each.lost else str(each.activity or f"epoch {each.epoch}/{each.epochs}"),
+            (each.seen_s, "" if each.seen_s is None else f"{show_seconds(each.seen_s)} ago"),
+            (each.dice, "" if each.dice is None else show("dice", each.dice)),
+            each.network,
+        ]
+        for each in running
+    ]
+    headings = ("trial", "doing", "reported", "Dice so far", "network")
+    return [Table("running", f"{len(running)} running", headings, rows, opens="trial")]

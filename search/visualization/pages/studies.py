@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from search.analysis.snapshot import Snapshot
+from search.analysis.status import status_of
 from search.config.objectives import OBJECTIVES, per_device, primary
 from search.config.units import counted
 from search.visualization.components import Cell, Component, Note, Table
@@ -51,19 +51,19 @@ def studies_page(snapshots: Sequence[Snapshot], unread: Sequence[str], request: 
 
 
 def _row(snapshot: Snapshot) -> list[Cell]:
-    counts = Counter(trial.state for trial in snapshot.trials)
-    ended = sum(count for state, count in counts.items() if state not in ("running", "over budget"))
-    state = "running" if counts["running"] else "done" if ended >= snapshot.study.search.trials else "unfinished"
+    status = status_of(snapshot)
     volumes = snapshot.progress[2]
     volume = float(volumes[-1]) if len(volumes) and snapshot.reference else None
     began = min((trial.started for trial in snapshot.trials), default=0.0)
     last = max((trial.ended for trial in snapshot.trials), default=0.0)
-    text = ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
+    text = ", ".join(f"{count} {name}" for name, count in status.counts.items()) or "none"
+    if status.confirmations:
+        text += f"; {sum(status.confirmations.values())} confirmations and repeats"
     objectives = ", ".join(OBJECTIVES[name].heading for name in snapshot.objectives)
     return [
         snapshot.label,
-        state,
-        (len(snapshot.trials), text),
+        status.state,
+        (status.done, f"{status.done} of {status.planned} ({text})"),
         objectives,
         snapshot.study.search.proposer,
         (int(snapshot.on_front.sum()), str(int(snapshot.on_front.sum()))),
