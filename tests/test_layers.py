@@ -17,7 +17,7 @@ ORDER = (  # of rooms: a room imports only from the lines above its own
     ("training", "storage"),
     ("costs", "proposers", "analysis"),
     ("runner", "visualization"),
-    ("ablation", "export", "simulate", "dashboard"),
+    ("ablation", "export", "simulate", "dashboard", "setup"),
     ("api",),
     ("cli",),
 )

@@ -233,14 +233,15 @@ def auto_patch(
     spacing_mm: tuple[float, float, float],
     *,
     target_mm: tuple[float, float, float],
+    voxels: int = AUTO_PATCH_VOXELS,
 ) -> tuple[int, int, int]:
-    """Choose a patch (D, H, W): the median volume on the target grid, its longest side in mm reduced until it fits.
+    """Choose a patch (D, H, W): the median volume on the target grid, its longest side in mm reduced to `voxels`.
 
     As in nnU-Net, the patch keeps the volume's aspect ratio as far as memory allows. Sizes along pooled axes become
     multiples of 16, the others keep their length.
     """
     size = [max(1, round(n * own / target)) for n, own, target in zip(shape, spacing_mm, target_mm, strict=True)]
-    while math.prod(size) > AUTO_PATCH_VOXELS:
+    while math.prod(size) > voxels:
         longest = max(range(3), key=lambda axis: size[axis] * target_mm[axis] if size[axis] > 1 else 0.0)
         size[longest] = max(1, int(size[longest] * 0.9))
     d, h, w = size

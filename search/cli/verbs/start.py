@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from search.cli.announce import announce
-from search.cli.options import AllowCode, AsJson, DataRoot, Overrides, Runs, StudyFile
+from search.cli.options import AllowCode, AsJson, DataRoot, Overrides, Quiet, Runs, StudyFile
 from search.cli.verbs.register import START, verb
 
 app = typer.Typer()
@@ -20,6 +20,28 @@ def demo(runs: Runs = Path("runs")) -> None:
     from search.cli.demo import run_demo
 
     run_demo(runs)
+
+
+@verb(app, START, example="voxnas init volumes/Task27_ACDC --hours 8")
+def init(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Data folder, in Decathlon layout or as an nnU-Net raw data set.", show_default=False),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Study file to write.", show_default="NAME.yaml"),
+    ] = None,
+    hours: Annotated[float, typer.Option(min=0.01, help="How long the study may take on this machine.")] = 8.0,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    runs: Runs = Path("runs"),
+    quiet: Quiet = False,
+) -> None:
+    """Write a study file for your data and this machine, with comments, ready to check and run."""
+    announce(folder, quiet=quiet)
+    from search.cli.init import write_study
+
+    write_study(folder, out, hours=hours, force=force, runs=runs, quiet=quiet)
 
 
 @verb(app, START, example="voxnas check studies/acdc.yaml --data FOLDER")

@@ -1,0 +1,82 @@
+"""`voxnas init`: the study that it writes for a data folder, and the groups that it finds in names."""
+
+import re
+
+import pytest
+import torch
+from conftest import write_study
+
+from search.cli.init import write_study as init
+from search.config import UserError, load_study
+from search.data.phantom import write_phantom
+from search.runner.plan import make_plan
+from search.setup import suggest
+from search.setup.groups import guess_group
+from search.setup.machine import Machine
+
+
+@pytest.fixture
+def slow_step(monkeypatch):
+    """A machine with a CPU and 8 GiB, where a step takes two seconds."""
+    monkeypatch.setattr(suggest, "step_seconds", lambda plan, network, machine: 2.0)
+    return Machine("cpu", "a processor", 8 * 2**30, 2)
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern"),
+    [
+        ([f"patient{n:03d}_frame{m:02d}" for n in range(1, 5) for m in (1, 7)], r"patient\d+"),
+        ([f"SUB-{n}_visit-{m}" for n in (3, 14, 159) for m in (1, 2)], None),
+        ([f"a{n}b.{m}" for n in (3, 14, 159) for m in ("ed", "es")], None),
+        ([f"{kind}{n}_{m}" for n in (3, 14) for kind in "ab" for m in ("ed", "es")], r"(.*\d)[._-][^._-]+$"),
+        ([f"hippocampus_{n:03d}" for n in range(9)], None),
+        ([f"p{n}_t1" for n in range(9)], None),  # a group for each case is none
+        ([f"p{n}_{m}" for n in range(2) for m in range(9)], None),  # two groups are no patients
+        (["p1_a", "p1_b", "p2_a", "p3_a", "other"], None),
+        ([], None),
+    ],
+)
+def test_groups_are_found_in_names_that_all_show_them(names, pattern):
+    assert guess_group(names) == pattern
+
+
+def test_the_study_is_accepted_with_patch_levels_and_groups_from_the_data(tmp_path, slow_step):
+    write_phantom(tmp_path / "volumes", cases=6, shape=(32, 28, 8), classes=2)
+    stages = []
+    name, text = suggest.suggest_study(
+        tmp_path / "volumes", slow_step, hours=1.0, runs=tmp_path / "runs", stage=lambda *stage: stages.append(stage)
+    )
+    file = tmp_path / f"{name}.yaml"
+    file.write_text(text)
+    plan = make_plan(load_study(file), runs=tmp_path / "runs")
+    assert plan.study.search.hours == 1.0 and plan.budgets == {"memory": 4 * 2**30}
+    assert plan.training.epochs * plan.training.steps_per_epoch * plan.study.search.trials * 2.0 < 3600
+    assert plan.context.patch == plan.training.patch and plan.study.data.group is None
+    assert ("checking volumes", 12, 12) in stages and stages[-1] == ("timing an optimiser step",)
+    assert "about" in text.splitlines()[2] and "on a processor, 2 threads" in text
+
+
+@pytest.mark.parametrize(("hours", "trials"), [(0.01, 4), (8.0, 4), (200.0, 20)])
+def test_longer_hours_give_longer_trainings_and_then_more_trials(tmp_path, slow_step, hours, trials):
+    write_phantom(tmp_path / "volumes", cases=4, shape=(32, 28, 8), classes=1)
+    arguments = {"hours": hours, "runs": tmp_path / "runs", "stage": lambda *stage: None}
+    _, text = suggest.suggest_study(tmp_path / "volumes", slow_step, **arguments)
+    found = {key: int(value) for key, value in re.findall(r"^  (trials|epochs|steps_per_epoch): (\d+)$", text, re.M)}
+    assert found["trials"] == trials
+    steps = found["trials"] * found["epochs"] * found["steps_per_epoch"]
+    assert steps * 2.0 <= hours * 3600 or found["epochs"] == 4
+
+
+def test_init_writes_a_file_once_and_says_what_comes_next(tmp_path, monkeypatch, capsys):
+    made = write_study(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    arguments = {"hours": 0.1, "runs": made.runs, "quiet": True}
+    init(made.data / "phantom", tmp_path / "mine.yaml", force=False, **arguments)
+    text = (tmp_path / "mine.yaml").read_text()
+    assert f"voxnas run {tmp_path / 'mine.yaml'} --runs {made.runs}" in capsys.readouterr().out
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    assert ("thread" in text) == (device == "cpu")
+    with pytest.raises(UserError, match="mine.yaml exists already; choose another file with --out, or overwrite it"):
+        init(made.data / "phantom", tmp_path / "mine.yaml", force=False, **arguments)
+    with pytest.raises(UserError, match="no such folder"):
+        init(tmp_path / "nothing", None, force=False, **arguments)
