@@ -44,6 +44,15 @@ def init(
     write_study(folder, out, hours=hours, force=force, runs=runs, quiet=quiet)
 
 
+@verb(app, START, example="voxnas doctor --json")
+def doctor(runs: Runs = Path("runs"), json: AsJson = False, quiet: Quiet = False) -> None:
+    """Test the environment: packages, GPU, precision, memory, disk, Ray, browser. Exit code 1 if something is wrong."""
+    from search.cli.doctor import examine
+
+    if not examine(runs, json=json, quiet=quiet):
+        raise typer.Exit(1)
+
+
 @verb(app, START, example="voxnas check studies/acdc.yaml --data FOLDER")
 def check(
     study: StudyFile,
