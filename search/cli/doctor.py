@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from search.api.terminal import open_console, say_json
+from search.api.terminal import open_console, print_json
 from search.cli.running import following
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ MARKS = {"ok": "ok", "warning": "warn", "error": "ERROR"}
 
 def examine(runs: Path, *, json: bool, quiet: bool) -> bool:
     """Print what was found; return whether voxnas can work here."""
-    with following("doctor", quiet=quiet, apart=True) as view:
+    with following("doctor", quiet=quiet, to_stderr=True) as view:
         checks = []
         for name, check in _checks(runs, view.on_stage):
             view.on_stage(f"testing {name}")
             checks.append(check())
     if json:
-        say_json([asdict(check) for check in checks])
+        print_json([asdict(check) for check in checks])
     else:
         open_console().print(checks_table(checks))
     return all(check.state != "error" for check in checks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from search.api.terminal import say
+from search.api.terminal import print_text
 from search.cli.running import following
 from search.config.errors import UserError
 
@@ -26,9 +26,11 @@ def write_study(folder: Path, out: Path | None, *, hours: float, force: bool, ru
         _require_free(file, force=force)
         file.write_text(text, encoding="utf-8")
         make_plan(load_study(file), runs=runs)
-    say(f"Wrote {file}. Next:")
+    print_text(f"Wrote {file}. Next:")
     for verb in ("check", "run"):
-        say(f"  {shlex.join(['voxnas', verb, str(file), *([] if runs == Path('runs') else ['--runs', str(runs)])])}")
+        print_text(
+            f"  {shlex.join(['voxnas', verb, str(file), *([] if runs == Path('runs') else ['--runs', str(runs)])])}"
+        )
 
 
 def _require_free(file: Path, *, force: bool) -> None:

@@ -125,7 +125,7 @@ class Store:
 
     def write_goal(self, trials: int, *, ended: str = "") -> None:
         """Write the number of trials that a run is to reach; once it has ended by itself, also why."""
-        patiently(lambda: self.study.set_user_attr(GOAL, {"trials": trials, "ended": ended}), url=self.url)
+        retry_outages(lambda: self.study.set_user_attr(GOAL, {"trials": trials, "ended": ended}), url=self.url)
 
     _reference: dict[str, float] | None = field(default=None, init=False)
 
