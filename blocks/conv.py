@@ -49,7 +49,7 @@ def _dropout(probability: float) -> nn.Module:
 
 
 class ConvNormAct(nn.Module):
-    """Convolution without bias -> norm -> activation -> channel dropout: one step of the plain and dense units."""
+    """Convolution -> norm -> activation, if any -> channel dropout: one step of the plain and dense units."""
 
     def __init__(
         self,
@@ -59,13 +59,14 @@ class ConvNormAct(nn.Module):
         kernel: Triple,
         stride: Triple,
         norm: str,
-        activation: str,
+        activation: str | None,
         dropout: float,
+        bias: bool = False,
     ) -> None:
         super().__init__()
-        self.conv = _conv(in_channels, out_channels, kernel, stride)
+        self.conv = _conv(in_channels, out_channels, kernel, stride, bias=bias)
         self.norm = make_norm(norm, out_channels)
-        self.activation = make_activation(activation)
+        self.activation = make_activation(activation) if activation else nn.Identity()
         self.dropout = _dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,6 +88,7 @@ class PlainUnit(nn.Sequential):
         activation: str = "leakyrelu",
         repeats: int = 2,
         dropout: float = 0.0,
+        bias: bool = False,
     ) -> None:
         _check_unit(repeats, dropout)
         super().__init__(
@@ -99,6 +101,7 @@ class PlainUnit(nn.Sequential):
                     norm=norm,
                     activation=activation,
                     dropout=dropout,
+                    bias=bias,
                 )
                 for index in range(repeats)
             )
@@ -125,6 +128,7 @@ class ResidualUnit(nn.Module):
         activation: str = "leakyrelu",
         repeats: int = 2,
         dropout: float = 0.0,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         _check_unit(repeats, dropout)
@@ -138,15 +142,16 @@ class ResidualUnit(nn.Module):
                 kernel=kernel,
                 stride=stride if first else (1, 1, 1),
                 norm=norm,
+                bias=bias,
             )
         self.projects = in_channels != out_channels or tuple(stride) != (1, 1, 1)
         if self.projects:
-            self._add(repeats + 1, in_channels, out_channels, kernel=(1, 1, 1), stride=stride, norm=norm)
+            self._add(repeats + 1, in_channels, out_channels, kernel=(1, 1, 1), stride=stride, norm=norm, bias=bias)
         self.activation = make_activation(activation)
         self.dropout = _dropout(dropout)
 
-    def _add(self, number: int, ins: int, outs: int, *, kernel: Triple, stride: Triple, norm: str) -> None:
-        conv = nn.Sequential(OrderedDict(conv=_conv(ins, outs, kernel, stride)))
+    def _add(self, number: int, ins: int, outs: int, *, kernel: Triple, stride: Triple, norm: str, bias: bool) -> None:
+        conv = nn.Sequential(OrderedDict(conv=_conv(ins, outs, kernel, stride, bias=bias)))
         self.add_module(f"conv{number}", conv)
         self.add_module(f"norm{number}", self._norm(norm, outs))
 
@@ -207,6 +212,7 @@ class DenseUnit(nn.Module):
         activation: str = "leakyrelu",
         repeats: int = 2,
         dropout: float = 0.0,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         _check_unit(repeats, dropout)
@@ -220,6 +226,7 @@ class DenseUnit(nn.Module):
                 norm=norm,
                 activation=activation,
                 dropout=dropout,
+                bias=bias,
             )
             for index in range(repeats)
         )

@@ -64,6 +64,8 @@ def canonical(
     for name, value in OMITTED.items():
         if values.get(name) == value:
             del values[name]
+    if not values["deep_supervision"]:
+        values.pop("supervised_levels", None)
     _settle_places(values, decided, _map_sizes(values, context.patch), {block.name: block for block in blocks})
     return Architecture.of(values)
 

@@ -2,8 +2,10 @@
 
 `plain`, `residual` and `dense` are our own units; every entry of the architecture applies to them. The papers'
 families fix some entries, which are then omitted: `csam`, `me` and `unetrpp` have no entries for norm, activation,
-kernels, repeats and dropout. `densenet` adds `dense_layers` and `dense_growth`. `bottom` and `decoder` name the unit
-of the deepest level and of the decoder if they differ from the encoder's.
+kernels, repeats and dropout. `densenet` adds `dense_layers` and `dense_growth`, `resenc` adds `residual_blocks`, blocks
+per level; its `repeats` are those of the decoder. `bottom` and `decoder` name the unit of the deepest level and of the
+decoder if they differ from the encoder's. Networks of nnU-Net have `conv_bias` (convolutions before a norm have a
+bias), `init` (see `start_as_nnunet`) and `supervised_levels`.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from blocks.conv import DenseUnit, PlainUnit, ResidualUnit, UnetResBlock
 from blocks.csam_level import CSAMConv
 from blocks.meunet import MeUnit
 from blocks.norm import GroupNorm, make_activation, make_norm
+from blocks.resenc import ResidualStage, ResNetDBlock
 from space.architecture import Architecture
 from space.pooling import Triple
 from space.timm_info import PREFIX, is_timm
@@ -44,9 +47,28 @@ def _own(unit: type[nn.Module]) -> MakeUnit:
             activation=architecture["activation"],
             repeats=architecture["repeats"],
             dropout=architecture["dropout"],
+            bias=architecture.get("conv_bias", False),
         )
 
     return make
+
+
+def _residual_stage(
+    architecture: Architecture, level: int, in_channels: int, out_channels: int, stride: Triple
+) -> nn.Module:
+    """Create a level of nnU-Net's residual encoder, at full resolution after a stem of one convolution."""
+    settings = {
+        "kernel": architecture["kernels"][level],
+        "norm": architecture["norm"],
+        "activation": architecture["activation"],
+        "dropout": architecture["dropout"],
+        "bias": architecture.get("conv_bias", False),
+    }
+    blocks = architecture["residual_blocks"][level]
+    if level:
+        return ResidualStage(in_channels, out_channels, blocks=blocks, stride=stride, **settings)
+    stem = PlainUnit(in_channels, out_channels, repeats=1, **settings)
+    return nn.Sequential(stem, ResidualStage(out_channels, out_channels, blocks=blocks, **settings))
 
 
 def _fixed(unit: type[nn.Module]) -> MakeUnit:
@@ -64,6 +86,7 @@ UNITS: dict[str, MakeUnit] = {
     "plain": _own(PlainUnit),
     "residual": _own(ResidualUnit),
     "dense": _own(DenseUnit),
+    "resenc": _residual_stage,
     "csam": _fixed(CSAMConv),
     "me": _fixed(MeUnit),
 }
@@ -133,6 +156,20 @@ def start_encoder_attention(architecture: Architecture, block: nn.Module) -> Non
             nn.init.normal_(module.weight, std=0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def start_as_nnunet(network: nn.Module) -> None:
+    """Initialise convolutions as nnU-Net does: He's normal distribution, and no bias.
+
+    Each residual block starts as its shortcut: its last norm scales by 0.
+    """
+    for module in network.modules():
+        if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)):
+            nn.init.kaiming_normal_(module.weight, a=0.01)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, ResNetDBlock) and isinstance(module.second.norm.weight, nn.Parameter):
+            nn.init.zeros_(module.second.norm.weight)
 
 
 def _released_unit(in_channels: int, out_channels: int) -> nn.Module:

@@ -34,6 +34,8 @@ def why_not(architecture: Architecture, context: Context) -> str | None:
 def find_refusal(architecture: Architecture, context: Context) -> Refusal | None:
     """Return the first reason why this network can't be built or trained on patches of this size; None if it can."""
     sizes = map_sizes(architecture, context.patch)
+    if architecture.levels < 2:
+        return Refusal(f"a patch of {show_size(context.patch)} is too small for a U: nnU-Net's rules pool no axis")
     for level, stride in enumerate(architecture["pooling"], start=1):
         if stride == (1, 1, 1):
             return Refusal(

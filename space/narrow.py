@@ -22,7 +22,7 @@ from space.on_base import check_base, opened_axes
 from space.space import Space
 from space.specs.registry import BUILT_IN
 from space.specs.spec import BlockSpec
-from space.unet_axes import ENCODERS, OWN, full_axes
+from space.unet_axes import ENCODERS, LEVELS, OWN, full_axes
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ def narrow_space(context: Context, narrowing: Narrowing) -> Space:
     """
     problems: list[tuple[str, str]] = []
     encoders = _encoders(narrowing)
-    axes = full_axes(narrowing.placement, encoders, narrowing.blocks)
+    levels = range(2, max(*LEVELS, narrowing.base.levels) + 1) if narrowing.base else LEVELS
+    axes = full_axes(narrowing.placement, encoders, narrowing.blocks, tuple(levels))
     if narrowing.base:
         check_base(narrowing.base, narrowing.blocks, problems)
         axes = opened_axes(axes, narrowing.open, base=narrowing.base, blocks=narrowing.blocks, problems=problems)

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 Triple = tuple[int, int, int]
 SMALLEST_MAP = 4  # voxels along an axis; pooling never goes below this
+
+
+def stride_from_spacing(size: Sequence[float], *, spacing: Sequence[float]) -> Triple:
+    """Return the stride (D, H, W) of one downsampling step; (1, 1, 1) if the map is too small.
+
+    A step pools an axis if its size allows and its spacing is under twice the finest spacing of the axes that can
+    still be pooled (nnU-Net, Isensee et al. 2021, `get_pool_and_conv_props`).
+    """
+    able = [axis for axis in range(3) if size[axis] >= 2 * SMALLEST_MAP]
+    finest = min((spacing[axis] for axis in able), default=0.0)
+    d, h, w = (2 if axis in able and spacing[axis] < 2 * finest else 1 for axis in range(3))
+    return d, h, w
 
 
 def pooling_from_spacing(patch: Triple, *, spacing: tuple[float, float, float], levels: int) -> tuple[Triple, ...]:
     """Return the stride (D, H, W) of each downsampling step, `levels - 1` in total.
 
-    A step pools an axis if its size allows and its spacing is under twice the finest spacing of the axes that can
-    still be pooled (nnU-Net, Isensee et al. 2021, `get_pool_and_conv_props`). A stride of (1, 1, 1) means that the
-    patch is too small for so many levels; `space.feasible` refuses such a network.
+    A stride of (1, 1, 1) means that the patch is too small for so many levels; `space.feasible` refuses such a network.
     """
     size, mm = list(patch), list(spacing)
     strides: list[Triple] = []
     for _ in range(levels - 1):
-        able = [axis for axis in range(3) if size[axis] >= 2 * SMALLEST_MAP]
-        finest = min((mm[axis] for axis in able), default=0.0)
-        pooled = [axis for axis in able if mm[axis] < 2 * finest]
-        stride = [2 if axis in pooled else 1 for axis in range(3)]
+        stride = stride_from_spacing(size, spacing=mm)
         size = [-(-length // step) for length, step in zip(size, stride, strict=True)]
         mm = [length * step for length, step in zip(mm, stride, strict=True)]
-        strides.append((stride[0], stride[1], stride[2]))
+        strides.append(stride)
     return tuple(strides)
 
 

@@ -1,4 +1,4 @@
-"""The papers' networks as named points of the space.
+"""The papers' networks as named points of the space, and nnU-Net's, which depend on the data.
 
 Our axes are (D, H, W), with D across slices. The released UNETR++ code names its axes (H, W, D), but its arrays store
 slices first (patches 64x128x128 and 16x160x160, stems (2, 4, 4) and (1, 4, 4)): its first axis in memory is our D.
@@ -8,11 +8,15 @@ memory, thus row-major over our (D, H, W): position embeddings and token project
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from space.architecture import Architecture
 from space.canonical import Context
+from space.nnunet.network import nnunet_architecture
+from space.nnunet.planner import PLAIN, RESENC_M, Family
 from space.place import BOTTLENECK, places
 from space.pooling import Triple
 
@@ -26,7 +30,7 @@ class Preset:
     """A paper's network, and the patch, spacing, channels and classes of its experiment.
 
     If the paper doesn't report patch and spacing, they are typical values, as `note` states. Spacing has no effect on
-    the network.
+    the network, except if rules `derive` it from patch and spacing: then `architecture` is an example.
     """
 
     name: str
@@ -34,6 +38,11 @@ class Preset:
     context: Context
     paper: str
     note: str
+    derive: Callable[[Context], Architecture] | None = None
+
+    def at(self, context: Context) -> Architecture:
+        """Return the network for this context: the paper's own, or what its rules give for patch and spacing."""
+        return self.derive(context) if self.derive else self.architecture
 
 
 def _sau_net() -> Architecture:
@@ -102,11 +111,18 @@ def _meunet(**stages: Any) -> Architecture:
     })  # fmt: skip
 
 
+def _nnunet(family: Family, context: Context, paper: str, note: str) -> Preset:
+    derive = partial(nnunet_architecture, family)
+    return Preset(family.name, derive(context), context, paper, note, derive)
+
+
 SAU_PAPER = "Zhang et al., SAU-Net, MIDL 2020"
 CSAM_PAPER = "CSAM, WACV 2024"
 JOINT_PAPER = "Zhang, Dong, Li, Joint attention, ISBI 2022"
 UNETRPP_PAPER = "Shaker et al., UNETR++, IEEE TMI 2024"
 MEUNET_PAPER = "Wang et al., meU-net, MIDL 2022"
+NNUNET_PAPER = "Isensee et al., nnU-Net, Nature Methods 2021"
+RESENC_PAPER = "Isensee et al., nnU-Net Revisited, MICCAI 2024"
 RELEASED_COUNT = "Matches the released parameter count."
 
 PRESETS: dict[str, Preset] = {
@@ -156,6 +172,16 @@ PRESETS: dict[str, Preset] = {
             "Two first networks (meunet, trained on patches 1.5 and 1.75 times as large) and a second network. Each of "
             "its decoder levels takes their one-hot predictions of the same patch, including background (our "
             "interpretation).",
+        ),
+        _nnunet(
+            PLAIN, Context((40, 56, 40), (1.0, 1.0, 1.0), 1, 3), NNUNET_PAPER,
+            "Derived from patch and spacing by nnU-Net's rules (`nnUNetPlans`). The example is its plan for the "
+            "hippocampus of the Medical Segmentation Decathlon.",
+        ),
+        _nnunet(
+            RESENC_M, Context((10, 160, 160), (10.0, 1.5625, 1.5625), 1, 4), RESENC_PAPER,
+            "Derived from patch and spacing by nnU-Net's rules (`nnUNetResEncUNetMPlans`). The example is its plan for "
+            "cardiac slices.",
         ),
     )
 }  # fmt: skip

@@ -9,14 +9,21 @@ from blocks.meunet import concatenate_predictions
 from blocks.resize import resize
 from space.architecture import Architecture
 from space.canonical import map_sizes
-from space.encoders import backbone, decoder_level, encoder_level, image_levels, start_encoder_attention
+from space.encoders import (
+    backbone,
+    decoder_level,
+    encoder_level,
+    image_levels,
+    start_as_nnunet,
+    start_encoder_attention,
+)
 from space.place import Place, down_place
 from space.pooling import Triple
 from space.specs.build import build_block
 from space.specs.registry import site_at, spec_at
 from space.stages import prediction_channels, prediction_levels
 
-SUPERVISED_LEVELS = 3  # with deep supervision: full resolution and at most two levels below it
+SUPERVISED_LEVELS = 3  # with deep supervision, unless the architecture has its own: full resolution and two below it
 
 
 class UNet(nn.Module):
@@ -48,8 +55,7 @@ class UNet(nn.Module):
         widths = (*architecture.decoder_channels, channels[bottom])
         grown = channels if self.adds else widths
         self.grow = nn.ModuleList(
-            _Grow(architecture["upsampling"], widths[level + 1], grown[level], pooling[level])
-            for level in range(bottom)
+            _Grow(architecture, widths[level + 1], grown[level], pooling[level]) for level in range(bottom)
         )
         self.up = nn.ModuleList(
             decoder_level(
@@ -63,12 +69,16 @@ class UNet(nn.Module):
         self.attention = nn.ModuleDict(
             {str(place): _attention(architecture, place, sizes) for place in architecture.attention()}
         )
-        self.supervised_heads = min(SUPERVISED_LEVELS, bottom) if architecture["deep_supervision"] else 1
+        supervised = architecture.get("supervised_levels", SUPERVISED_LEVELS)
+        self.supervised_heads = min(supervised, bottom) if architecture["deep_supervision"] else 1
         kernel = architecture.get("head_kernel", 1)
         self.heads = nn.ModuleList(
             nn.Conv3d(widths[level], classes, kernel, padding=kernel // 2)
             for level in range(2 if self.expansion else self.supervised_heads)
         )
+        if architecture.get("init") == "he":
+            for part in (self.down, self.grow, self.up, self.heads):
+                start_as_nnunet(part)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (B, in_channels, D, H, W) to logits (B, classes, D, H, W)."""
@@ -133,22 +143,23 @@ class UNet(nn.Module):
 class _Grow(nn.Module):
     """Upsample the deeper map to its skip's size, and convert its channels unless `nearest-only` keeps them."""
 
-    def __init__(self, how: str, in_channels: int, out_channels: int, stride: Triple) -> None:
+    def __init__(self, architecture: Architecture, in_channels: int, out_channels: int, stride: Triple) -> None:
         super().__init__()
-        self.how = how
+        self.how = how = architecture["upsampling"]
+        bias = architecture.get("conv_bias", False)
         self.title = f"upsampling ({how})"
         self.out_channels = in_channels if how == "nearest-only" else out_channels
         self.change: nn.Module
         if how == "nearest-only":
             self.change = nn.Identity()
         elif how == "transposed":
-            self.change = nn.ConvTranspose3d(in_channels, out_channels, stride, stride, bias=False)
+            self.change = nn.ConvTranspose3d(in_channels, out_channels, stride, stride, bias=bias)
         elif how == "linear-conv":  # as in CSAM's code: aligned corners, then a convolution along the upsampled axes
             depth, height, width = (1 if step == 1 else 3 for step in stride)
             margin = (depth // 2, height // 2, width // 2)
             self.change = nn.Conv3d(in_channels, out_channels, (depth, height, width), padding=margin)
         else:
-            self.change = nn.Conv3d(in_channels, out_channels, 1, bias=False)
+            self.change = nn.Conv3d(in_channels, out_channels, 1, bias=bias)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Shape (B, C_in, d, h, w) and the skip (B, C, D, H, W) to (B, C, D, H, W)."""

@@ -53,13 +53,19 @@ def network_axes(encoders: Sequence[Value]) -> tuple[Axis, ...]:
 
 
 def full_axes(
-    placement: str, encoders: Sequence[Value] = ENCODERS, blocks: Sequence[BlockSpec] = BUILT_IN
+    placement: str,
+    encoders: Sequence[Value] = ENCODERS,
+    blocks: Sequence[BlockSpec] = BUILT_IN,
+    levels: tuple[int, ...] = LEVELS,
 ) -> tuple[Axis, ...]:
-    """Return all axes; the places of a group share one decision (`tied`) or have one each (`each`)."""
+    """Return all axes; the places of a group share one decision (`tied`) or have one each (`each`).
+
+    `levels` are the numbers of levels for which places are listed: a base may have others than a study can choose.
+    """
     axes = list(network_axes(encoders))
     names = (NONE, *(block.name for block in blocks))
     for group in GROUPS:
-        for place, when in _places(group, placement):
+        for place, when in _places(group, placement, levels):
             axes.append(Axis(attention_at(place), names, f"attention block at {place}", when))
             for block in blocks:
                 axes += _option_axes(block, place, when)
@@ -77,7 +83,7 @@ def _option_axes(block: BlockSpec, place: Place, when: When) -> list[Axis]:
     return axes
 
 
-def _places(group: Place, placement: str) -> list[tuple[Place, When]]:
+def _places(group: Place, placement: str, levels: tuple[int, ...]) -> list[tuple[Place, When]]:
     """List a group's attention places, each with the conditions under which its axis is open.
 
     A timm encoder runs as a whole: attention can act on its maps only on the skips. UNETR++ has no encoder place at
@@ -89,8 +95,8 @@ def _places(group: Place, placement: str) -> list[tuple[Place, When]]:
     if placement == "tied":
         return [(group, downwards if group.is_down else ())]
     found = []
-    for level in range(max(LEVELS) - 1):
-        when: When = (("levels", tuple(n for n in LEVELS if n > level + 1)),)
+    for level in range(max(levels) - 1):
+        when: When = (("levels", tuple(n for n in levels if n > level + 1)),)
         if group.is_down:
             when += downwards if level else (("encoder", OWN),)
         found.append((Place(group.kind, level), when))

@@ -20,6 +20,8 @@ PARAMETERS = {
     "unetrpp_tumor": 42_647_604,
     "csam_unet": 34_720_718,
     "meunet": 2_515_062,
+    "nnunet": 5_603_177,
+    "nnunet_resenc_m": 100_945_876,
     "meunet_cascade": 2 * 2_515_062 + 2_534_499,  # two first networks, and the second with 6 channels more a level
 }
 NAMES = (
@@ -32,6 +34,8 @@ NAMES = (
     "unetrpp_tumor",
     "meunet",
     "meunet_cascade",
+    "nnunet",
+    "nnunet_resenc_m",
 )
 each_preset = pytest.mark.parametrize("name", NAMES)
 
@@ -71,6 +75,9 @@ def tiny(name):
     if name.startswith("meunet"):
         narrower = {"channels": (4, 4, 6, 6, 6), "decoder_channels": (4, 5, 4, 4)}
         patch = (16, 16, 32)
+    if name.startswith("nnunet"):
+        narrower = {"channels": (4, 6, 8, 8, 8, 8)[: architecture.levels]}
+        patch = (16, 64, 64)
     context = PRESETS[name].context
     return changed(architecture, **narrower), Context(patch, context.spacing, context.in_channels, context.classes)
 
@@ -140,7 +147,8 @@ def test_a_small_preset_learns_everywhere_and_takes_odd_sizes(name):
     network = build(architecture, context).train()
     outputs = network.supervised(torch.randn(2, context.in_channels, *context.patch))
     assert outputs[0].shape == (2, context.classes, *context.patch)
-    assert len(outputs) == (3 if name.startswith("unetrpp") else 1)
+    heads = {"nnunet": 3, "nnunet_resenc_m": 5}
+    assert len(outputs) == heads.get(name, 3 if name.startswith("unetrpp") else 1)
     sum(output.square().mean() for output in outputs).backward()
     without = {name for name, p in network.named_parameters() if p.grad is None or not p.grad.isfinite().all()}
     without = {each for each in without if not each.startswith("first.")}  # a cascade's first networks train before

@@ -136,6 +136,8 @@ def complete(
 
     If the base is a complete network (`base`), all other axes keep its values. Raises DecisionError.
     """
+    if ablation.base.preset:
+        base = PRESETS[ablation.base.preset].at(context)
     fix = overlaid(ablation.base.axes, requested.axes)
     space = narrow_space(context, Narrowing(fix=fix, base=base, open=tuple(fix) if base else (), blocks=blocks))
     return space.architecture(space.complete({}))
@@ -144,7 +146,7 @@ def complete(
 def _base(ablation: Ablation, source: Source, runs: Path, mistakes: list[Mistake]) -> Architecture | None:
     base = ablation.base
     if base.preset:
-        return PRESETS[base.preset].architecture
+        return PRESETS[base.preset].architecture  # `complete` derives it from the data where its rules do so
     if base.study is None:
         return None
     file = Path(source.file).parent / base.study

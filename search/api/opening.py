@@ -36,4 +36,4 @@ def space(
     found = Study.from_yaml(study, overrides=overrides, data=data, allow_code=allow_code)
     if context is None:
         return found.space
-    return SearchSpace(narrow_space(context, found.settings.space.narrowing(with_code(found.loaded).specs)))
+    return SearchSpace(narrow_space(context, found.settings.space.narrowing(context, with_code(found.loaded).specs)))

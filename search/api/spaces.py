@@ -72,7 +72,8 @@ def predict_costs(
         if architecture not in PRESETS:
             raise UserError([f"no network is called {architecture!r}{nearest(architecture, tuple(PRESETS))}"])
         preset = PRESETS[architecture]
-        architecture, context = preset.architecture, context or preset.context
+        context = context or preset.context
+        architecture = preset.at(context)
     elif isinstance(architecture, Mapping):
         architecture = Architecture.of(architecture)
     if context is None:

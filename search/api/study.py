@@ -134,7 +134,7 @@ class Study:
             context = None
         if context is None:
             return SearchSpace(self.plan.space)
-        return SearchSpace(narrow_space(context, self.settings.space.narrowing(with_code(self.loaded).specs)))
+        return SearchSpace(narrow_space(context, self.settings.space.narrowing(context, with_code(self.loaded).specs)))
 
     # Running
 

@@ -89,7 +89,7 @@ def _space_mistakes(source: Source, blocks: Sequence[BlockSpec]) -> list[Mistake
     """Validate axis names and values, even if other sections are invalid."""
     try:
         section = TypeAdapter(SpaceSection).validate_python(source.values.get("space") or {})
-        narrow_space(ANY_CONTEXT, section.narrowing(blocks))
+        narrow_space(ANY_CONTEXT, section.narrowing(ANY_CONTEXT, blocks))
     except ValidationError:
         return []
     except DecisionError as error:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from search.config.augment import STRICT
 from search.config.keys import Key
+from space.canonical import Context
 from space.narrow import Narrowing
 from space.presets import PRESETS
 from space.specs.registry import BUILT_IN
@@ -23,6 +24,8 @@ PresetName = Literal[
     "unetrpp_tumor",
     "meunet",
     "meunet_cascade",
+    "nnunet",
+    "nnunet_resenc_m",
 ]
 
 
@@ -58,14 +61,14 @@ class SpaceSection:
     ] = ()
     base: Annotated[
         PresetName | None,
-        Key("A paper's network, whose axes under `open` are searched. Without it, the full space.", "csam_unet"),
+        Key("A published network, whose axes under `open` are searched. Without it, the full space.", "csam_unet"),
     ] = None
     open: Annotated[
         tuple[str, ...], Key("Axes of `base` to search; `voxnas space` lists them.", ["attention@skips"])
     ] = ()
 
-    def narrowing(self, blocks: Sequence[BlockSpec] = BUILT_IN) -> Narrowing:
+    def narrowing(self, context: Context, blocks: Sequence[BlockSpec] = BUILT_IN) -> Narrowing:
         """Convert the section to a `Narrowing` of the space, in which places may hold any of `blocks`."""
-        base = PRESETS[self.base].architecture if self.base else None
+        base = PRESETS[self.base].at(context) if self.base else None
         forbid = [(each.when, each.why) for each in self.forbid]
         return Narrowing(self.placement, self.fix, self.choices, forbid, base, self.open, blocks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,8 @@ from search.data.volume_files import AFFINE_TOLERANCE, grid_difference
 class CaseFacts:
     """A valid case: `shape` in voxels and `spacing` in mm along the RAS axes x, y, z.
 
-    `voxels_per_class` is indexed by class. `filled` is the volume fraction of the bounding box of non-zero voxels.
-    `digest` is a hash of the content of all its files.
+    `voxels_per_class` is indexed by class. `cropped` is the shape of the bounding box of voxels that any channel has
+    non-zero. `digest` is a hash of the content of all its files.
     """
 
     name: str
@@ -32,8 +33,13 @@ class CaseFacts:
     shape: Triple
     spacing: Spacing
     voxels_per_class: tuple[int, ...]
-    filled: float
+    cropped: Triple
     digest: str
+
+    @property
+    def filled(self) -> float:
+        """The volume fraction of the bounding box of non-zero voxels."""
+        return prod(self.cropped) / prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -161,13 +167,15 @@ def _case_facts(case: Case, group: str, dataset: Dataset, files: dict[str, FileF
     order = np.argsort(io_orientation(affine)[:, 0])
     digests = "".join(files[path].sha256 for path in (*case.images, case.label))
     sizes = [image.shape[1 + axis] for axis in order]
+    boxes = [files[path].box for path in case.images if files[path].box]
+    cropped = [max(end for _, end in pairs) - min(first for first, _ in pairs) for pairs in zip(*boxes, strict=True)]
     return CaseFacts(
         name=case.name,
         group=group,
         shape=_triple_of_ints(sizes),
         spacing=_triple(voxel_sizes(affine)[order].tolist()),
         voxels_per_class=tuple(counts.get(value, 0) for value in dataset.label_values),
-        filled=max(files[path].filled for path in case.images),
+        cropped=_triple_of_ints([cropped[axis] if cropped else 0 for axis in order]),
         digest=hashlib.sha256(digests.encode()).hexdigest(),
     )
 

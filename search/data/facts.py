@@ -18,8 +18,8 @@ from search.data.labels import read_label
 from search.data.parallel import Progress, for_each
 from search.data.volume_files import read_volume
 
-FORMAT = 2  # version of the cached facts; a new number invalidates the cache
-_NO_VALUES: tuple[tuple[int, int], ...] = ()
+FORMAT = 3  # version of the cached facts; a new number invalidates the cache
+Pairs = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class FileFacts:
     """Facts about one file; if it is unusable, `problem` gives the reason and the other fields are empty.
 
     `shape` is (C, X, Y, Z) for an image, (X, Y, Z) for a label; `affine` is 16 numbers in row-major order. `values`
-    are a label's pairs (value, voxels). `filled` is the volume fraction of an image's bounding box of non-zero voxels.
-    `sha256` covers shape, affine and voxels; recompressing a file does not change it.
+    are a label's pairs (value, voxels). `box` is the bounding box of an image's non-zero voxels, (first, end) along X,
+    Y and Z; it is empty if all are zero. `sha256` covers shape, affine and voxels; recompressing does not change it.
     """
 
     problem: str = ""
     shape: tuple[int, ...] = ()
     affine: tuple[float, ...] = ()
-    values: tuple[tuple[int, int], ...] = ()
-    filled: float = 1.0
+    values: Pairs = ()
+    box: Pairs = ()
     sha256: str = ""
 
 
@@ -61,21 +61,23 @@ def read_facts(
 
 def file_facts(path: str, *, kind: str) -> FileFacts:
     """Read one file as "image" or "label"."""
+    values: Pairs
+    box: Pairs
     try:
         if kind == "image":
             volume = read_volume(path)
             voxels, affine = volume.data, volume.affine
-            values, filled = _NO_VALUES, _filled_share(voxels)
+            values, box = (), nonzero_box(voxels)
         else:
             voxels, affine = read_label(path)
-            values, filled = _counts(voxels), 1.0
+            values, box = _counts(voxels), ()
     except (ValueError, OSError) as error:
         return FileFacts(problem=str(error))
     return FileFacts(
         shape=tuple(voxels.shape),
         affine=tuple(affine.ravel().tolist()),
         values=values,
-        filled=filled,
+        box=box,
         sha256=_digest(voxels, affine),
     )
 
@@ -88,21 +90,23 @@ def _digest(voxels: NDArray[Any], affine: NDArray[Any]) -> str:
     return found.hexdigest()
 
 
-def _counts(label: NDArray[Any]) -> tuple[tuple[int, int], ...]:
+def _counts(label: NDArray[Any]) -> Pairs:
     low, high = int(label.min()), int(label.max())
     small = label.astype(np.min_scalar_type(high)) if low >= 0 else label
     values, voxels = np.unique(small, return_counts=True)
     return tuple(zip(values.tolist(), voxels.tolist(), strict=True))
 
 
-def _filled_share(data: NDArray[np.float32]) -> float:
-    """Return the volume fraction of (C, X, Y, Z) inside the bounding box of its non-zero voxels."""
+def nonzero_box(data: NDArray[np.float32]) -> Pairs:
+    """Return the bounding box, (first, end) per axis, of the voxels of (C, X, Y, Z) that any channel has non-zero."""
     filled = (data != 0).any(axis=0)
-    share = 1.0
+    box = []
     for axis in range(3):
         seen = np.flatnonzero(filled.any(axis=tuple(other for other in range(3) if other != axis)))
-        share *= (seen[-1] - seen[0] + 1) / filled.shape[axis] if seen.size else 0.0
-    return float(share)
+        if not seen.size:
+            return ()
+        box.append((int(seen[0]), int(seen[-1]) + 1))
+    return tuple(box)
 
 
 def _stamp(path: str) -> list[int]:
@@ -124,8 +128,8 @@ def _load_cache(cache: Path | None) -> dict[str, tuple[list[Any], FileFacts]]:
 
 
 def _from_json(fact: dict[str, Any]) -> FileFacts:
-    values = tuple((int(value), int(voxels)) for value, voxels in fact["values"])
-    return FileFacts(**{**fact, "shape": tuple(fact["shape"]), "affine": tuple(fact["affine"]), "values": values})
+    pairs = {name: tuple((int(one), int(other)) for one, other in fact[name]) for name in ("values", "box")}
+    return FileFacts(**{**fact, "shape": tuple(fact["shape"]), "affine": tuple(fact["affine"]), **pairs})
 
 
 def _save_cache(cache: Path, facts: dict[str, tuple[list[Any], FileFacts]]) -> None:

@@ -149,7 +149,7 @@ def make_plan(loaded: LoadedStudy, *, runs: Path, progress: Progress | None = No
     if patch == "auto":
         patch = auto_patch(_pick(facts.shape_median, axes), _pick(facts.spacing_median, axes), target_mm=spacing)
     context = Context(patch, spacing, len(dataset.channels), dataset.labelling.outputs)
-    space = narrow_space(context, loaded.study.space.narrowing(loaded.specs))
+    space = narrow_space(context, loaded.study.space.narrowing(context, loaded.specs))
     if dataset.regions and "cascade" in next(axis.choices for axis in space.axes if axis.name == "stages"):
         raise UserError(["space: a cascade passes classes on, and this data set has regions; fix stages: single"])
     if all(len(axis.choices) == 1 for axis in space.axes):

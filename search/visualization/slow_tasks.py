@@ -32,7 +32,7 @@ def preset_costs(context: Context, training: Training, kind: str) -> dict[str, C
     found = {}
     for name, preset in PRESETS.items():
         try:
-            found[name] = predict_costs(preset.architecture, context, training, device=torch.device(kind))
+            found[name] = predict_costs(preset.at(context), context, training, device=torch.device(kind))
         except Refused:
             continue
     return found
