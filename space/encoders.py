@@ -66,7 +66,8 @@ def _residual_stage(
     }
     blocks = architecture["residual_blocks"][level]
     if level:
-        return ResidualStage(in_channels, out_channels, blocks=blocks, stride=stride, **settings)
+        stage: nn.Module = ResidualStage(in_channels, out_channels, blocks=blocks, stride=stride, **settings)
+        return stage
     stem = PlainUnit(in_channels, out_channels, repeats=1, **settings)
     return nn.Sequential(stem, ResidualStage(out_channels, out_channels, blocks=blocks, **settings))
 

@@ -8,9 +8,7 @@ memory, thus row-major over our (D, H, W): position embeddings and token project
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from space.architecture import Architecture
@@ -30,7 +28,7 @@ class Preset:
     """A paper's network, and the patch, spacing, channels and classes of its experiment.
 
     If the paper doesn't report patch and spacing, they are typical values, as `note` states. Spacing has no effect on
-    the network, except if rules `derive` it from patch and spacing: then `architecture` is an example.
+    the network, except in a `family` of nnU-Nets, whose rules derive it from both: then `architecture` is an example.
     """
 
     name: str
@@ -38,11 +36,11 @@ class Preset:
     context: Context
     paper: str
     note: str
-    derive: Callable[[Context], Architecture] | None = None
+    family: Family | None = None
 
     def at(self, context: Context) -> Architecture:
         """Return the network for this context: the paper's own, or what its rules give for patch and spacing."""
-        return self.derive(context) if self.derive else self.architecture
+        return nnunet_architecture(self.family, context) if self.family else self.architecture
 
 
 def _sau_net() -> Architecture:
@@ -112,8 +110,7 @@ def _meunet(**stages: Any) -> Architecture:
 
 
 def _nnunet(family: Family, context: Context, paper: str, note: str) -> Preset:
-    derive = partial(nnunet_architecture, family)
-    return Preset(family.name, derive(context), context, paper, note, derive)
+    return Preset(family.name, nnunet_architecture(family, context), context, paper, note, family)
 
 
 SAU_PAPER = "Zhang et al., SAU-Net, MIDL 2020"

@@ -1,5 +1,6 @@
 """Tables and diagrams of the papers' networks."""
 
+import json
 import sys
 from io import StringIO
 
@@ -7,10 +8,11 @@ import pytest
 from rich.console import Console
 
 from search.cli import main
-from search.cli.networks import Summary, find_preset, layer_table, summary_table
+from search.cli.networks import Summary, find_preset, layer_table, show_networks, summary_table
 from search.config.errors import UserError
 from search.costs.layers import Layer, layers
 from search.costs.macs import params_and_macs
+from search.data.phantom import write_phantom
 from space.architecture import Architecture
 from space.canonical import Context
 from space.presets import PRESETS
@@ -112,6 +114,29 @@ def test_the_diagram_shows_paper_patch_totals_and_attention():
         "9.65 G",
     ):
         assert part in text, part
+
+
+def test_an_nnunet_is_shown_as_planned_for_a_data_folder(tmp_path, capsys):
+    write_phantom(tmp_path / "task", cases=2, shape=(30, 24, 9), spacing=(1.0, 1.0, 4.0))
+    show_networks("nnunet", every=False, json=True, data=tmp_path / "task")
+    shown = json.loads(capsys.readouterr().out)
+    plan, strides = shown["plan"], shown["architecture"]["pooling"]
+    assert plan["batch"] == 2 and plan["topology"]["strides"] == strides
+    assert [row["output"][1:] for row in shown["layers"] if row["side"] == "head"][0] == list(plan["patch"])
+    show_networks("nnunet", every=False, json=False, data=tmp_path / "task")
+    assert "Planned by nnU-Net's rules for task: spacing" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "every", "message"),
+    [
+        ("csam_unet", False, "--data: csam_unet is a fixed network; only nnU-Net's depend on the data"),
+        (None, True, "--data: name the network to plan for this data"),
+    ],
+)
+def test_a_plan_needs_a_network_that_depends_on_the_data(name, every, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        show_networks(name, every=every, json=False, data=tmp_path)
 
 
 def test_the_summary_has_one_line_each():

@@ -24,7 +24,7 @@ def facts_of(shape=(9, 8, 5), spacing=(1.0, 1.0, 3.0), **voxels_per_class):
             shape=shape,
             spacing=spacing,
             voxels_per_class=counts,
-            filled=1.0,
+            cropped=shape,
             digest=name,
         )
         for name, counts in voxels_per_class.items()

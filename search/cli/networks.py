@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -13,6 +14,12 @@ from search.config.errors import UserError, nearest
 from search.config.units import show_count
 from search.costs.layers import Layer, layers
 from search.costs.macs import params_and_macs
+from search.data.check import check_folder
+from search.data.fingerprint import fingerprint_of
+from search.data.read import DataError
+from space.canonical import Context
+from space.feasible import why_not
+from space.nnunet.planner import Plan, make_plan
 from space.presets import PRESETS, Preset
 
 
@@ -25,10 +32,12 @@ class Summary:
     macs: int
 
 
-def show_networks(name: str | None, *, every: bool, json: bool) -> None:
-    """Print all of the papers' networks, or one of them level by level. Raises UserError."""
+def show_networks(name: str | None, *, every: bool, json: bool, data: Path | None = None) -> None:
+    """Print all published networks, or one of them level by level, planned for a data folder. Raises UserError."""
     if every == (name is not None):
         raise UserError(["show: name one network, or list them with --all"])
+    if data is not None and name is None:
+        raise UserError(["--data: name the network to plan for this data"])
     if name is None:
         found = summaries()
         if json:
@@ -37,10 +46,14 @@ def show_networks(name: str | None, *, every: bool, json: bool) -> None:
             open_console().print(summary_table(found))
         return
     preset = find_preset(name)
+    plan = None
+    if data is not None:
+        preset, plan = planned(preset, data)
     rows = layers(preset.architecture, preset.context)
     if json:
         architecture = dict(preset.architecture.entries)
-        print_json({"name": name, "architecture": architecture, "layers": [asdict(row) for row in rows]})
+        found_plan = {"plan": asdict(plan)} if plan else {}
+        print_json({"name": name, **found_plan, "architecture": architecture, "layers": [asdict(row) for row in rows]})
     else:
         open_console().print(layer_table(preset, rows))
 
@@ -54,6 +67,24 @@ def _plain(row: Summary) -> dict[str, Any]:
         "macs": row.macs,
         "patch_dhw": preset.context.patch,
     }
+
+
+def planned(preset: Preset, data: Path) -> tuple[Preset, Plan]:
+    """Return an nnU-Net for a data folder: its patch, spacing and network as nnU-Net plans them. Raises UserError."""
+    if preset.family is None:
+        raise UserError([f"--data: {preset.name} is a fixed network; only nnU-Net's depend on the data"])
+    try:
+        dataset, facts = check_folder(data, group=None)
+    except DataError as error:
+        raise UserError(error.problems) from None
+    plan = make_plan(fingerprint_of(dataset, facts), preset.family)
+    context = Context(plan.patch, plan.spacing, len(dataset.channels), dataset.labelling.outputs)
+    reason = why_not(architecture := preset.at(context), context)
+    if reason:
+        raise UserError([f"{preset.name}: {reason}"])
+    spacing = " x ".join(f"{size:g}" for size in plan.spacing)
+    note = f"Planned by nnU-Net's rules for {data.name}: spacing {spacing} mm, batch {plan.batch}."
+    return replace(preset, architecture=architecture, context=context, note=note), plan
 
 
 def find_preset(name: str) -> Preset:

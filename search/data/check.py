@@ -155,7 +155,7 @@ def case_problems(
         if difference:
             hint = "; data.affine_tolerance sets what is allowed" if "affine" in difference else ""
             problems.append(f"{path}: {difference}, unlike its image {Path(case.images[0]).name}{hint}")
-    if all(files[path].filled == 0 for path in case.images):
+    if all(files[path].has_only_zeros for path in case.images):
         problems.append(f"{case.images[0]}: contains only zeros")
     return problems
 
@@ -226,7 +226,7 @@ def _zero_images(dataset: Dataset, files: dict[str, FileFacts]) -> list[str]:
         f"{path}: contains only zeros"
         for case in dataset.cases
         for path in case.images
-        if files[path].filled == 0 and any(files[other].filled for other in case.images)
+        if files[path].has_only_zeros and not all(files[other].has_only_zeros for other in case.images)
     ]
 
 

@@ -38,6 +38,11 @@ class FileFacts:
     box: Pairs = ()
     sha256: str = ""
 
+    @property
+    def has_only_zeros(self) -> bool:
+        """Whether this is a readable image without a non-zero voxel."""
+        return not self.problem and not self.box
+
 
 def read_facts(
     images: Sequence[str], labels: Sequence[str], *, cache_dir: Path | None, progress: Progress | None = None

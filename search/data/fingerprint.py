@@ -11,10 +11,10 @@ from space.nnunet.planner import Fingerprint
 def fingerprint_of(dataset: Dataset, facts: DataFacts) -> Fingerprint:
     """Return the fingerprint of checked data, with axes in the order (D, H, W).
 
-    A case without any non-zero voxel keeps its whole shape. As in nnU-Net, every listed label counts as a class.
+    As in nnU-Net, every listed label counts as a class.
     """
     d, h, w = choose_axes(facts.spacing_median)
-    shapes = [case.cropped if all(case.cropped) else case.shape for case in facts.cases]
+    shapes = [case.cropped for case in facts.cases]
     return Fingerprint(
         shapes=tuple((shape[d], shape[h], shape[w]) for shape in shapes),
         spacings=tuple((case.spacing[d], case.spacing[h], case.spacing[w]) for case in facts.cases),

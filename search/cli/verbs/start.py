@@ -116,12 +116,16 @@ def show(
         typer.Argument(help="Name of a network, e.g. unetrpp_acdc.", show_default=False),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="List all networks, one per line.")] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Data folder for which to plan nnunet or nnunet_resenc_m.", show_default=False),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Show the papers' networks: shapes, parameters, MACs, and the places of attention blocks."""
     from search.cli.networks import show_networks
 
-    show_networks(name, every=every, json=json)
+    show_networks(name, every=every, json=json, data=data)
 
 
 @verb(app, START, name="help", example="voxnas help training.epochs")
