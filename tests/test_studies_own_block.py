@@ -147,7 +147,7 @@ def test_the_network_figure_shows_a_plugins_place_with_and_without_its_code(own)
         places = boxes(layers)
         skip = next(each for each in places if each.place == "skip0")
         assert (skip.attention, skip.blocks) == ("slice_se", (name,))
-        drawn = json.loads(draw_network(places, name="").json)
+        drawn = json.loads(draw_network(places, name="").drawing)
         texts = [each["text"] for each in drawn["layout"]["annotations"]]
         (text,) = [text for text in texts if text.startswith("<b>skip0</b>")]
         assert name in text and parameters in text
