@@ -10,13 +10,14 @@ from datetime import UTC, datetime, timedelta
 from io import StringIO
 
 import pytest
-from conftest import STUDY
+from conftest import STUDY, write_study
 from test_search_storage import CHOICES, DIRECTIONS, DONE, record
 
-from search.analysis.snapshot_reader import snapshot_of
+from search.analysis.snapshot_reader import snapshot_of, stored_study
 from search.analysis.status import status_json, status_of, status_view
 from search.api.terminal import PlainConsole
 from search.config import UserError, load_study
+from search.runner.plan import make_plan
 from search.storage import Store, read_records
 from search.storage.admin import Change, change_studies, find_databases, list_studies
 from search.storage.heartbeat import DRIVER
@@ -111,6 +112,17 @@ def test_a_trial_that_ends_leaves_no_activity_behind(tmp_path, study):
     with store.heartbeat:
         status = status_of(snapshot_of(load_study(study, need_data=False), runs=tmp_path / "runs"))
     assert [each.doing for each in status.running] == ["epoch 2/2", "epoch 0/2"]
+
+
+def test_a_study_is_read_back_from_its_database_with_its_budgets_and_its_deadline(tmp_path):
+    overrides = ["objectives.memory.budget=1.5 GiB", "objectives.params={budget: 2.5 M}", "training.deadline=90 min"]
+    text = STUDY.replace("memory: minimize", "memory: {direction: minimize}")
+    made = write_study(tmp_path, text)
+    plan = make_plan(load_study(made.file, overrides=overrides), runs=made.runs)
+    Store.open(plan.url, "tiny", directions=plan.directions, values=plan.identity()).close()
+    stored = stored_study(plan.url, "tiny")
+    assert stored.budgets == plan.budgets == {"memory": 1.5 * 2**30, "latency": 60.0, "params": 2.5e6}
+    assert stored.training.deadline == 5400.0
 
 
 def state_of(study, runs):

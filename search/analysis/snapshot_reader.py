@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from search.analysis.snapshot import Snapshot, Trial
 from search.config import LoadedStudy, Study, UserError
 from search.config.blocks import VERSION_OF
 from search.config.objectives import OBJECTIVES
+from search.config.units import BASE_UNITS
 from search.config.validate import read_as
 from search.config.yaml_source import Source
 from search.storage import CONTEXT, GOAL, REFERENCE, STUDY, Row, read_rows, read_study_attribute
@@ -60,12 +61,26 @@ def stored_study(url: str, name: str, *, storage: str | None = None) -> Study | 
     values.pop(CONTENT, None)
     sections.get("data", {}).pop("cases", None)  # of earlier versions
     if "objectives" in sections:
-        values["objectives"] = {key: each for key, each in sections["objectives"].items() if each is not None}
+        values["objectives"] = {
+            key: _with_unit(each, OBJECTIVES[key].parse if key in OBJECTIVES else None)
+            for key, each in sections["objectives"].items()
+            if each is not None
+        }
+    deadline = sections.get("training", {}).get("deadline")
+    if deadline is not None:
+        sections["training"]["deadline"] = f"{deadline} s"
     source = Source(f"study {name!r} in its database", {**values, "name": "study", "storage": storage})
     study, mistakes = read_as(Study, source)
     if study is None:
         raise UserError([*mistakes, f"this version of voxnas can't read study {name!r}: another one wrote it"])
     return replace(study, name=name)  # an ablation's settings have names that no file could give
+
+
+def _with_unit(goal: Any, parse: Callable[[Any], float] | None) -> Any:
+    """Return a stored objective with its budget as a file has it: a number with its unit."""
+    if not isinstance(goal, dict) or goal.get("budget") is None or parse is None:
+        return goal
+    return {**goal, "budget": f"{goal['budget']} {BASE_UNITS[parse]}".strip()}
 
 
 def _seconds(text: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -53,6 +54,8 @@ def parse_bytes(value: Any) -> int:
     return int(_parse(value, BYTES, "8 GiB", "size"))
 
 
+# Of what each returns
+BASE_UNITS: dict[Callable[[Any], float], str] = {parse_seconds: "s", parse_count: "", parse_bytes: "B"}
 IN_BYTES, IN_SECONDS, IN_COUNTS = "4 GiB, 800 MB", "20 ms, 10 min, 2 h", "a count, or 2.5 M, 47 G"
 Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=str)]
 Seconds = Annotated[float, BeforeValidator(parse_seconds, json_schema_input_type=str)]
