@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -171,6 +172,8 @@ def test_the_folder_is_complete_and_the_card_names_every_file(exported):
     of_bundle = "`bundle/` is the same network as a MONAI bundle"
     for text in (*of_study, *of_training, of_bundle, "Not a medical device"):
         assert text in card
+    assert f"Exported on {datetime.now(UTC):%Y-%m-%d}" in card and "* Contact: to be filled in" in card
+    assert "* **Warning:** the mean Dice is only 0.4000" in card and "warning: the mean Dice is only" in str(exported)
     assert "| core | 0.4000 | 0.4000 to 0.4000 | 0.4000 | 0.4000 | 2 |" in card
     assert "| ring | nan | - | nan | nan | 0 |" in card
     assert os.access(exported.folder / "predict.py", os.X_OK)
@@ -518,7 +521,11 @@ def test_a_study_is_exported_by_rule_and_an_earlier_export_is_replaced(quick, ex
     scored = validate(study.network, study.prepared, study.job, device=torch.device("cpu"), last=False)
     record = replace(study.record, measurement=replace(study.record.measurement, cases=scored))
     store.write_finished(record, objectives=list(plan.directions), budgets=plan.budgets)
-    first = export(plan, "knee", tmp_path / "out", view=quiet_view())
+    view, stages = quiet_view(), []
+    view.on_stage = lambda stage, done=0, total=0: stages.append((stage, done, total))
+    first = export(plan, "knee", tmp_path / "out", contact="A. Person", view=view)
+    assert ("verifying the form source in a process without voxnas", 1, 1) in stages
+    assert "* Contact: A. Person." in (tmp_path / "out" / "MODEL_CARD.md").read_text()
     assert str(first).startswith("trial 0, the knee of a front of 1 network: closest to the best Dice and ")
     card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
     export(plan, "0", tmp_path / "out", view=quiet_view())

@@ -225,6 +225,14 @@ class Study:
         """Return the front's network nearest to the best of all objectives at once."""
         return self.pick("knee")
 
+    def require_trial(self, rule: str | int) -> None:
+        """Raise UserError if a rule matches no trained network; confirmations are matched by number."""
+        from search.analysis.choose import choose
+
+        snapshot, number = self.snapshot(), str(rule)
+        records = snapshot.fetch(None) if number.isdecimal() else snapshot.records()
+        choose(number, records, self.settings.directions)
+
     def _choose(self, rule: str | int) -> Choice:
         return self.snapshot().pick(str(rule))
 
@@ -278,17 +286,21 @@ class Study:
         out: str | Path,
         *,
         packing: Literal["trial", "full", "folds"] = "trial",
+        contact: str = "",
         view: View | None = None,
     ) -> Exported:
         """Write a network as a folder that runs without voxnas, and verify it. Needs the study's data.
 
         `packing` exports the trial's own weights, a training on all cases (`full`), or one network per fold (`folds`).
+        `contact` is written into the model card.
         """
         from search.api.progress import showing
+
+        self.require_trial(rule)  # before the data is checked and PyTorch loaded
 
         with showing(view, name=f"export {self.name}", trials=0) as shown:
             plan = self.make_plan(shown)
             shown.on_stage(LOADING)
             from search.export import export
 
-            return export(plan, str(rule), Path(out), packing=packing, view=shown)
+            return export(plan, str(rule), Path(out), packing=packing, contact=contact, view=shown)

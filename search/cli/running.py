@@ -152,10 +152,12 @@ def confirm_front(study: Study, top: int | None, seeds: int, folds: int | None, 
     show_confirmed(study, json=json)
 
 
-def export_network(study: Study, pick: str, out: Path, packing: Packing, *, quiet: bool = False) -> None:
+def export_network(
+    study: Study, pick: str, out: Path, packing: Packing, *, contact: str = "", quiet: bool = False
+) -> None:
     """Write one network as a folder, and print the reason for this choice."""
     with following(f"export {study.name}", quiet=quiet) as view:
-        exported = study.export(pick, out, packing=packing, view=view)
+        exported = study.export(pick, out, packing=packing, contact=contact, view=view)
     print_text(exported)
 
 

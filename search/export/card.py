@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 
 import numpy as np
@@ -14,6 +15,7 @@ from search.analysis.confirmation import interval
 from search.config.units import counted, show_bytes, show_count, show_seconds
 from search.data.prepare import Prepared
 from search.export.forms import Forms
+from search.export.quality import quality_warnings
 from search.export.trained import Trained
 from search.runner.plan import Plan
 from search.training.validation import mean_dice
@@ -42,6 +44,7 @@ class Origin:
     trained: Trained
     plan: Plan
     prepared: Prepared
+    contact: str = ""
 
     @property
     def record(self) -> Record:
@@ -73,6 +76,7 @@ def model_card(
         _training(origin),
         "## Dice",
         _dice(origin),
+        *_warnings(origin),
         "## Costs",
         _costs(origin, peaks),
         "## Place on the Pareto front",
@@ -99,8 +103,15 @@ def _about(origin: Origin) -> str:
         f"* Selection: {origin.choice.why}.\n"
         f"* Weights: {origin.trained.how}.\n"
         f"* Architecture `{record.architecture.fingerprint}`: {record.architecture.describe()}.\n"
-        f"* Labels: {_labels(origin)}."
+        f"* Labels: {_labels(origin)}.\n"
+        f"* Exported on {datetime.now(UTC):%Y-%m-%d}.\n"
+        f"* Contact: {origin.contact or 'to be filled in by whoever passes this network on'}."
     )
+
+
+def _warnings(origin: Origin) -> list[str]:
+    found = quality_warnings(origin.trained.estimate, origin.prepared.labels[1:])
+    return ["\n".join(f"* **Warning:** {each}." for each in found)] if found else []
 
 
 def _intended(origin: Origin) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +24,7 @@ from search.export.bundle import BundleError, BundleInfo, check_bundle, write_bu
 from search.export.card import Origin, model_card
 from search.export.forms import FILES as FORM_FILES
 from search.export.forms import Forms, write_forms
+from search.export.quality import quality_warnings
 from search.export.trained import Packing, pack, trained_network
 from search.export.verification import FormCheck, Reference, check_form, reference_results, require_recorded_dice
 from search.runner.driver import View
@@ -49,6 +51,12 @@ IGNORED = ("__pycache__",)  # written by running predict.py
 MIN_VERSIONS = {"numpy": "2.0", "nibabel": "5.3"}
 CHECKED_CASES = 3
 
+Stage = Callable[..., None]
+
+
+def _silent(stage: str, done: int = 0, total: int = 0) -> None:
+    """Show nothing."""
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -61,16 +69,18 @@ class Exported:
     checks: tuple[FormCheck, ...]
     bundle: str
     seconds: float
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         total = sum(size for _, size in self.sizes_bytes)
         files = f"{counted(len(self.sizes_bytes), 'file')}, {show_bytes(total)}"
         written = f"{self.folder}: {files}, written and verified in {self.seconds:.1f} s"
         checked = [f"verified {check}" for check in self.checks]
-        return "\n".join([*self.why, written, *self.forms.lines, *checked, self.bundle])
+        warnings = [f"warning: {each}" for each in self.warnings]
+        return "\n".join([*self.why, written, *self.forms.lines, *checked, self.bundle, *warnings])
 
 
-def export(plan: Plan, pick: str, out: Path, *, packing: Packing = "trial", view: View) -> Exported:
+def export(plan: Plan, pick: str, out: Path, *, packing: Packing = "trial", contact: str = "", view: View) -> Exported:
     """Choose a trial of a study that has run, write its network to `out`, and verify it.
 
     Raises UserError if the pick matches no trained network, the study file has changed since, the weights were
@@ -84,13 +94,14 @@ def export(plan: Plan, pick: str, out: Path, *, packing: Packing = "trial", view
     require_unchanged(plan)  # a changed file may have another patch, spacing or fold than the network's training
     _require_free(out.expanduser().resolve(), out)
     trained = pack(packing, plan, choice.record, records, view=view)
-    return export_trained(Origin(choice, trained, plan, prepared_data(plan)), out)
+    return export_trained(Origin(choice, trained, plan, prepared_data(plan), contact=contact), out, stage=view.on_stage)
 
 
-def export_trained(origin: Origin, out: Path) -> Exported:
+def export_trained(origin: Origin, out: Path, *, stage: Stage = _silent) -> Exported:
     """Write a trained network to `out`, which is created only if the export passes the verification.
 
-    An earlier export at `out` is replaced; a folder with any other files is refused. Raises UserError.
+    An earlier export at `out` is replaced; a folder with any other files is refused. `stage` is called with what is
+    under way. Raises UserError.
     """
     began = time.perf_counter()
     final = out.expanduser().resolve()
@@ -99,10 +110,17 @@ def export_trained(origin: Origin, out: Path) -> Exported:
     staging = final.with_name(f".{final.name}.{os.getpid()}.part")
     try:
         staging.mkdir(parents=True)
+        stage("writing the network's source, PT2 and ONNX forms")
         forms = _write_files(staging, network, origin)
-        references = reference_results(network, _checked_cases(origin), prepared=origin.prepared, job=_job(origin))
+        cases = _checked_cases(origin)
+        stage(f"segmenting {counted(len(cases), 'case')} with the trained network")
+        references = reference_results(network, cases, prepared=origin.prepared, job=_job(origin))
         require_recorded_dice(references, origin.trained.recorded, labelling=origin.prepared.labelling)
-        checks = tuple(check_form(staging, form, references, prepared=origin.prepared) for form in forms.written)
+        checks = []
+        for number, form in enumerate(forms.written, start=1):
+            stage(f"verifying the form {form} in a process without voxnas", number, len(forms.written))
+            checks.append(check_form(staging, form, references, prepared=origin.prepared))
+        stage("writing and verifying the MONAI bundle")
         bundle = _bundle(staging, network, _bundle_info(origin, forms), references)
         names = [path.relative_to(staging).as_posix() for path in sorted(staging.rglob("*")) if path.is_file()]
         hashes = {name: _sha256(staging / name) for name in names}
@@ -116,7 +134,8 @@ def export_trained(origin: Origin, out: Path) -> Exported:
         shutil.rmtree(staging, ignore_errors=True)
     sizes = tuple((name, (final / name).stat().st_size) for name in (*names, CARD))
     why = (origin.choice.why, *origin.choice.neighbours, origin.trained.how)
-    return Exported(out, why, sizes, forms, checks, bundle, time.perf_counter() - began)
+    warnings = quality_warnings(origin.trained.estimate, origin.prepared.labels[1:])
+    return Exported(out, why, sizes, forms, tuple(checks), bundle, time.perf_counter() - began, warnings)
 
 
 def _bundle(staging: Path, network: nn.Module, info: BundleInfo, references: list[Reference]) -> str:

@@ -35,6 +35,7 @@ def export(
         Ensemble | None,
         typer.Option(help="Export one network per fold; missing ones are trained.", show_default=False),
     ] = None,
+    contact: Annotated[str, typer.Option(help="Name and address for the model card.", show_default=False)] = "",
     data: DataRoot = None,
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
@@ -49,7 +50,7 @@ def export(
     if retrain and ensemble:
         raise UserError(["export: choose one of --retrain full (one network) and --ensemble folds (several)"])
     loaded = load_study(study, data, overrides, runs, allow_code=allow_code)
-    export_network(loaded, pick, out, retrain or ensemble or "trial", quiet=quiet)
+    export_network(loaded, pick, out, retrain or ensemble or "trial", contact=contact, quiet=quiet)
 
 
 @verb(app, DEPLOY, name="import", example="voxnas import model --out start.safetensors")
