@@ -19,7 +19,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 from rich.console import Console
 from rich.table import Table
-from synthetic_study import add_records, made_records, made_study, write_made_study
+from synthetic_study import add_records, synthetic_records, synthetic_study, write_synthetic_study
 
 TRIALS, REPORTED = 10_000, 1_000
 FLAGS = [
@@ -93,7 +93,7 @@ def peak_bytes(pid):
 
 
 def update_seconds(base, file, number):
-    add_records(file, made_records(1, seed=number, first=number, state="trained"), ["dice", "memory", "latency"])
+    add_records(file, synthetic_records(1, seed=number, first=number, state="trained"), ["dice", "memory", "latency"])
     address = (("url", "pathname", "/study/made/front"), ("url", "search", ""))
     tick = callback(base, ["version.data"], (("tick", "n_intervals", number),), (address[0], ("drawn", "data", None)))
     return tick + callback(base, ["page.children", "drawn.data"], (*address, ("version", "data", str(number))))
@@ -108,7 +108,7 @@ def main():
     rows, servers = [], []
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder) / "runs"
-        file = write_made_study(runs, "made", made_records(TRIALS))
+        file = write_synthetic_study(runs, "made", synthetic_records(TRIALS))
         voxnas = [sys.executable, "-m", "search.cli", "dashboard", "--runs", str(runs), "--port", "8261"]
         try:
             servers.append(subprocess.Popen(voxnas, stdout=subprocess.DEVNULL))
@@ -162,8 +162,8 @@ def report_rows(browser, runs, repeats):
     from search.analysis.snapshot_reader import read_snapshot
     from search.visualization.report import write_report
 
-    study = made_study("reported")
-    write_made_study(runs, "reported", made_records(REPORTED), study=study)
+    study = synthetic_study("reported")
+    write_synthetic_study(runs, "reported", synthetic_records(REPORTED), study=study)
     path = write_report(read_snapshot(study, runs / "reported"))
     opened = statistics.median(first_paint(browser, path.as_uri(), REPORT_PAINTED) for _ in range(repeats))
     return [

@@ -21,21 +21,21 @@ BUDGET = 1600 * 2**20
 STATES = {"trained": 1, "over budget": 2, "failed": 3, "stopped": 2, "running": 0}  # Optuna's: the latter as text
 
 
-def made_records(count: int, *, seed: int = 0, table: str = "places", first: int = 0, state: str | None = None):
+def synthetic_records(count: int, *, seed: int = 0, table: str = "places", first: int = 0, state: str | None = None):
     """Return records of random networks from a synthetic table, four fifths of them trained."""
-    made, rng = synthetic_table(table), np.random.default_rng(seed)
-    return [_record(made, number, rng, state) for number in range(first, first + count)]
+    networks, rng = synthetic_table(table), np.random.default_rng(seed)
+    return [_record(networks, number, rng, state) for number in range(first, first + count)]
 
 
-def _record(made, number, rng, forced):
-    row = int(rng.integers(len(made.decisions)))
-    known = made.costs[row]
+def _record(table, number, rng, forced):
+    row = int(rng.integers(len(table.decisions)))
+    known = table.costs[row]
     state = forced or str(rng.choice(["trained", "failed", "stopped"], p=[0.88, 0.02, 0.1]))
     if forced is None and known.memory_bytes > BUDGET:
         state = "over budget"
     latency = Latency(known.latency.median_s * float(rng.normal(1, 0.02)), 1e-4, 30, True, "a device", 2, "float32")
     costs = Costs(known.params, known.macs, known.memory_bytes, known.inference_memory_bytes, latency)
-    dice = float(np.clip(made.truth[row] + rng.normal(0, 0.004), 0.01, 0.99))
+    dice = float(np.clip(table.truth[row] + rng.normal(0, 0.004), 0.01, 0.99))
     epochs = tuple(
         Epoch(each, 1 - dice * each / EPOCHS, dice * (1 - 0.6**each), 30.0)
         for each in range(1, 1 + (EPOCHS if state == "trained" else 3))
@@ -46,7 +46,7 @@ def _record(made, number, rng, forced):
     )
     reason = {
         "over budget": "training memory is over the budget of 1.6 GiB",
-        "failed": "out of memory: made",
+        "failed": "out of memory: synthetic",
         "stopped": "behind two thirds at epoch 3",
     }.get(state, "")
     measurement = Measurement(
@@ -62,8 +62,8 @@ def _record(made, number, rng, forced):
     ended = "" if state == "running" else (started + timedelta(seconds=300)).isoformat(timespec="seconds")
     return Record(
         number,
-        made.architectures[row],
-        tuple(made.decisions[row].items()),
+        table.architectures[row],
+        tuple(table.decisions[row].items()),
         0,
         0,
         measurement,
@@ -72,7 +72,7 @@ def _record(made, number, rng, forced):
     )
 
 
-def made_study(name: str, **objectives) -> Study:
+def synthetic_study(name: str, **objectives) -> Study:
     """Return the study of the synthetic records."""
     context = RECIPES["places"].context
     named = objectives or {
@@ -82,16 +82,16 @@ def made_study(name: str, **objectives) -> Study:
     }
     return Study(
         name,
-        Data("made"),
+        Data("synthetic"),
         objectives=Objectives(**named),
         training=Training(patch=context.patch, epochs=EPOCHS),
         search=Search(trials=100),
     )
 
 
-def write_made_study(runs: Path, name: str, records, *, study: Study | None = None) -> Path:
+def write_synthetic_study(runs: Path, name: str, records, *, study: Study | None = None) -> Path:
     """Write a study with its records; return its database."""
-    study = study or made_study(name)
+    study = study or synthetic_study(name)
     file = runs / name / "study.db"
     values = {key: each for key, each in asdict(study).items() if key not in ("executor", "keep", "storage")}
     store = Store.open(f"sqlite:///{file}", name, directions=study.directions, values=values)

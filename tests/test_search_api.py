@@ -108,10 +108,10 @@ def test_importance_from_too_few_trials_is_refused(study):
 
 
 def test_importances_of_a_larger_study_are_drawn(tmp_path):
-    from synthetic_study import made_records, made_study, write_made_study
+    from synthetic_study import synthetic_records, synthetic_study, write_synthetic_study
 
-    write_made_study(tmp_path, "made", made_records(40))
-    study = voxnas.Study(LoadedStudy(made_study("made"), tmp_path / "made.yaml", None), runs=tmp_path)
+    write_synthetic_study(tmp_path, "made", synthetic_records(40))
+    study = voxnas.Study(LoadedStudy(synthetic_study("made"), tmp_path / "made.yaml", None), runs=tmp_path)
     figure = study.plot_importance()
     assert figure.data[0].type == "bar" and sum(figure.data[0].x) == pytest.approx(1.0)
 

@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from synthetic_study import made_records, made_study, write_made_study
+from synthetic_study import synthetic_records, synthetic_study, write_synthetic_study
 from test_search_config import mistakes, write
 
 from search.ablation.metrics import METRICS
@@ -32,8 +32,8 @@ each_objective = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=l
 def everything(tmp_path_factory):
     """A study that optimises every objective."""
     runs = tmp_path_factory.mktemp("runs")
-    study = made_study("everything", **{name: goal() for name, goal in GOALS.items()})
-    write_made_study(runs, "everything", made_records(40, state="trained"), study=study)
+    study = synthetic_study("everything", **{name: goal() for name, goal in GOALS.items()})
+    write_synthetic_study(runs, "everything", synthetic_records(40, state="trained"), study=study)
     return study, runs / "everything"
 
 
@@ -55,7 +55,7 @@ def test_a_loss_is_zero_at_the_ideal_and_grows_with_every_worse_value(objective)
 
 @each_objective
 def test_a_value_is_read_and_written_in_its_own_unit(objective):
-    (record,) = made_records(1, state="trained")
+    (record,) = synthetic_records(1, state="trained")
     value = record.measurement.value(objective.name)
     holder = record.measurement if objective.learned else record.measurement.costs
     assert value is not None and objective.read(holder) == value

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from synthetic_study import add_records, made_records, made_study, write_made_study
+from synthetic_study import add_records, synthetic_records, synthetic_study, write_synthetic_study
 from werkzeug.test import Client
 
 from search.analysis.snapshot_reader import SnapshotReader
@@ -34,10 +34,10 @@ VIEWS = ("front", "progress", "importance", "trial", "compare", "ablations")
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    write_made_study(folder, "made", made_records(60))
-    write_made_study(folder, "empty", [])
-    write_made_study(folder, "failed", made_records(3, state="failed"))
-    write_made_study(folder, "one", made_records(1, state="trained"))
+    write_synthetic_study(folder, "made", synthetic_records(60))
+    write_synthetic_study(folder, "empty", [])
+    write_synthetic_study(folder, "failed", synthetic_records(3, state="failed"))
+    write_synthetic_study(folder, "one", synthetic_records(1, state="trained"))
     return folder
 
 
@@ -170,7 +170,7 @@ def test_the_command_serves_explains_tls_and_is_not_in_debug_mode(runs):
 
 def test_names_from_a_study_are_escaped(tmp_path):
     mark = "<img src=x onerror=alert(1)>"
-    records = made_records(12, state="trained")
+    records = synthetic_records(12, state="trained")
     worst = replace(
         records[0],
         measurement=Measurement("failed", f"</script>{mark}"),
@@ -178,7 +178,7 @@ def test_names_from_a_study_are_escaped(tmp_path):
         decisions=(*records[0].decisions, ("axis" + mark, mark)),
     )
     records[1] = replace(records[1], decisions=(*records[1].decisions, ("axis" + mark, "plain")))
-    write_made_study(tmp_path, "made", [worst, *records[1:]])
+    write_synthetic_study(tmp_path, "made", [worst, *records[1:]])
     app = make_app(Library(None, tmp_path), token=None)
     for view in VIEWS:
         html = get(app, f"/study/made/{view}?color=axis{mark}&trial=0&rows=all").text
@@ -189,7 +189,7 @@ def test_names_from_a_study_are_escaped(tmp_path):
 
 @pytest.mark.parametrize("kept", [1, [], {}, {"a": 1}, {"data": 1, "objectives": 2}, {"data": {}, "objectives": {}}])
 def test_a_study_of_another_program_in_the_same_database_is_listed_but_not_opened(tmp_path, kept):
-    file = write_made_study(tmp_path, "made", made_records(12))
+    file = write_synthetic_study(tmp_path, "made", synthetic_records(12))
     with open_storage(f"sqlite:///{file}") as storage:
         optuna.create_study(study_name="other", storage=storage).set_user_attr(STUDY, kept)
     app = make_app(Library(f"sqlite:///{file}", tmp_path), token=None)
@@ -202,7 +202,7 @@ def test_a_study_of_another_program_in_the_same_database_is_listed_but_not_opene
 
 def test_the_dashboard_cannot_write_to_the_database(runs):
     file = runs / "made" / "study.db"
-    reader = SnapshotReader(made_study("made"), file.parent, f"sqlite:///{file}")
+    reader = SnapshotReader(synthetic_study("made"), file.parent, f"sqlite:///{file}")
     import sqlalchemy as sql
 
     with reader.engine.connect() as connection, pytest.raises(sql.exc.OperationalError, match="readonly database"):
@@ -210,14 +210,14 @@ def test_the_dashboard_cannot_write_to_the_database(runs):
 
 
 def test_a_poll_reads_only_new_and_running_trials(tmp_path):
-    running = made_records(1, first=20, state="running")
-    file = write_made_study(tmp_path, "made", [*made_records(20), *running])
-    reader = SnapshotReader(made_study("made"), file.parent, f"sqlite:///{file}")
+    running = synthetic_records(1, first=20, state="running")
+    file = write_synthetic_study(tmp_path, "made", [*synthetic_records(20), *running])
+    reader = SnapshotReader(synthetic_study("made"), file.parent, f"sqlite:///{file}")
     first, asked = reader.read(), []
     rows = reader._rows
     reader._rows = lambda **which: asked.append(rows(**which)) or asked[-1]
     assert reader.read() is first and [row.number for row in asked.pop()] == [20]
-    add_records(file, made_records(1, first=21, state="trained"), list(first.study.directions))
+    add_records(file, synthetic_records(1, first=21, state="trained"), list(first.study.directions))
     later = reader.read()
     assert [row.number for row in asked.pop()] == [20, 21]
     assert len(later.trials) == 22 and later.trials[0] is first.trials[0]
@@ -230,8 +230,8 @@ def test_a_poll_reads_only_new_and_running_trials(tmp_path):
 
 
 def test_a_running_writer_is_not_disturbed_and_its_trials_appear(tmp_path):
-    file = write_made_study(tmp_path, "made", made_records(5))
-    reader = SnapshotReader(made_study("made"), file.parent, f"sqlite:///{file}")
+    file = write_synthetic_study(tmp_path, "made", synthetic_records(5))
+    reader = SnapshotReader(synthetic_study("made"), file.parent, f"sqlite:///{file}")
     with sqlite3.connect(file) as writer:
         writer.execute("BEGIN IMMEDIATE")
         writer.execute("UPDATE trials SET state = 'FAIL' WHERE trial_id = 1")

@@ -5,7 +5,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from synthetic_study import add_records, made_records, made_study, write_made_study
+from synthetic_study import add_records, synthetic_records, synthetic_study, write_synthetic_study
 from werkzeug.serving import make_server
 
 from search.config.schema import Search
@@ -21,11 +21,11 @@ PATIENCE_MS = 60_000
 def served(tmp_path_factory):
     """The URL of a dashboard over synthetic studies, and their folder."""
     runs = tmp_path_factory.mktemp("runs")
-    write_made_study(runs, "made", [*made_records(80), *made_records(1, first=80, state="running")])
-    repeats = replace(made_study("random"), search=Search(proposer="random", trials=20))
-    write_made_study(runs, "random", made_records(20, seed=1), study=repeats)
-    write_made_study(runs, "failed", made_records(3, state="failed"))
-    write_made_study(runs, LONG, made_records(1, state="trained"))
+    write_synthetic_study(runs, "made", [*synthetic_records(80), *synthetic_records(1, first=80, state="running")])
+    repeats = replace(synthetic_study("random"), search=Search(proposer="random", trials=20))
+    write_synthetic_study(runs, "random", synthetic_records(20, seed=1), study=repeats)
+    write_synthetic_study(runs, "failed", synthetic_records(3, state="failed"))
+    write_synthetic_study(runs, LONG, synthetic_records(1, state="trained"))
     app = make_app(Library(None, runs), token=None)
     server = make_server("127.0.0.1", 0, app.server, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -145,7 +145,9 @@ def test_a_trial_that_ends_while_the_page_is_open_appears(opened, served):
     page = opened("/study/random/front?papers=off")
     before = page.locator("#page dl div:has(dt:text-is('trained')) dd")
     trained = int(before.text_content())
-    add_records(runs / "random" / "study.db", made_records(1, first=20, state="trained"), ["dice", "memory", "latency"])
+    add_records(
+        runs / "random" / "study.db", synthetic_records(1, first=20, state="trained"), ["dice", "memory", "latency"]
+    )
     page.wait_for_selector(f"#page dl div:has(dt:text-is('trained')) dd:text-is('{trained + 1}')")
 
 

@@ -140,14 +140,14 @@ def test_drivers_ask_one_at_a_time(tmp_path, server):
 
 def test_the_dashboard_reads_a_study_there_while_it_grows_and_cannot_write(tmp_path, server):
     import optuna
-    from synthetic_study import made_records, write_made_study
+    from synthetic_study import synthetic_records, write_synthetic_study
     from test_search_dashboard import VIEWS, page
 
     from search.dashboard.app import make_app
     from search.dashboard.library import Library
     from search.storage.admin import copy_study
 
-    file = write_made_study(tmp_path, "seen", made_records(20))
+    file = write_synthetic_study(tmp_path, "seen", synthetic_records(20))
     copy_study(f"sqlite:///{file}", "seen", server.url)
     file.unlink()
     library = Library(server.url, tmp_path)
@@ -156,7 +156,7 @@ def test_the_dashboard_reads_a_study_there_while_it_grows_and_cannot_write(tmp_p
     assert len(before.trials) == 20 and library.snapshot("seen") is before
     for view in VIEWS:
         assert "There is no study" not in page(app, f"/study/seen/{view}")
-    (added,) = made_records(1, first=20, state="trained")
+    (added,) = synthetic_records(1, first=20, state="trained")
     values = [added.measurement.value(each) for each in before.objectives]
     attributes = {RECORD: added.to_values()}
     state = optuna.trial.TrialState.COMPLETE

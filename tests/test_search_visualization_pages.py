@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from synthetic_study import LABELS, made_records, made_study, write_made_study
+from synthetic_study import LABELS, synthetic_records, synthetic_study, write_synthetic_study
 
 from search.analysis.importance import ped_anova
 from search.analysis.main_effects import main_effects
@@ -37,14 +37,14 @@ from search.visualization.slow_tasks import layers_of, preset_costs
 
 
 def snapshot_of(folder, records, *, study=None):
-    study = study or made_study("made")
-    file = write_made_study(folder, study.name, records, study=study)
+    study = study or synthetic_study("made")
+    file = write_synthetic_study(folder, study.name, records, study=study)
     return SnapshotReader(study, folder / study.name, f"sqlite:///{file}").read()
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return snapshot_of(tmp_path_factory.mktemp("runs"), made_records(150))
+    return snapshot_of(tmp_path_factory.mktemp("runs"), synthetic_records(150))
 
 
 def test_a_snapshot_has_the_front_and_the_hypervolume_that_records_have(made):
@@ -174,8 +174,8 @@ def test_importance_of_a_maximised_objective_is_computed_for_its_best_values():
 
 def test_the_random_band_uses_only_repeats_of_the_same_study(made, tmp_path):
     def other(name, **changes):
-        study = replace(made_study(name), search=Search(proposer="random"), **changes)
-        return snapshot_of(tmp_path, made_records(30, seed=len(name)), study=study)
+        study = replace(synthetic_study(name), search=Search(proposer="random"), **changes)
+        return snapshot_of(tmp_path, synthetic_records(30, seed=len(name)), study=study)
 
     repeats = [other("random-1"), other("random-22")]
     longer = other("longer", training=replace(made.study.training, epochs=99))
@@ -269,8 +269,8 @@ def test_latencies_of_two_devices_are_refused_with_the_reason(made, tmp_path):
         latency = costs and Latency(**{**vars(costs.latency), "device": "another"})
         return replace(record, measurement=replace(record.measurement, costs=costs and replace(costs, latency=latency)))
 
-    elsewhere = [moved(record) for record in made_records(30)]
-    far = snapshot_of(tmp_path, elsewhere, study=made_study("far"))
+    elsewhere = [moved(record) for record in synthetic_records(30)]
+    far = snapshot_of(tmp_path, elsewhere, study=synthetic_study("far"))
     refused = studies_page([made, far], [], Request({"x": "latency"})).components
     assert any(
         isinstance(item, Note)
@@ -282,8 +282,8 @@ def test_latencies_of_two_devices_are_refused_with_the_reason(made, tmp_path):
     assert any(isinstance(item, Figure) for item in studies_page([made, far], [], Request({"x": "memory"})).components)
     mixed = snapshot_of(
         tmp_path,
-        [*made_records(20), *[replace(each, number=each.number + 20) for each in elsewhere[:20]]],
-        study=made_study("mixed"),
+        [*synthetic_records(20), *[replace(each, number=each.number + 20) for each in elsewhere[:20]]],
+        study=synthetic_study("mixed"),
     )
     assert mixed.is_mixed and {each.measurement.costs.latency.device for each in mixed.front()} == {"another"}
     notes = [part.text for part in front_page(mixed, Request()).components if isinstance(part, Note)]
