@@ -6,16 +6,17 @@ KEY := $(shell { cat pyproject.toml constraints.txt; $(PYTHON) --version; } | sh
 PARALLEL ?= --numprocesses auto --maxprocesses 8
 READY := $(VENV)/.ready-$(KEY)
 
-.PHONY: check-gpu demo docs test test-fast lint link bench-training bench-recipes bench-blocks bench-startup bench-search bench-memory bench-latency bench-presets bench-export bench-ray bench-dashboard lock
+.PHONY: check-gpu demo docs test test-all lint link bench-training bench-recipes bench-blocks bench-startup bench-search bench-memory bench-latency bench-presets bench-export bench-ray bench-dashboard lock
 
 demo: link
 	$(BIN)/voxnas demo
 
 test: link
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not long"
 
-test-fast: link
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+# With the long forms of some tests, whose short forms `make test` runs
+test-all: link
+	$(BIN)/python -m pytest $(PARALLEL)
 
 lint: link
 	$(BIN)/ruff check .

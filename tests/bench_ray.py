@@ -365,16 +365,22 @@ def most_at_once(notes):
     """Return the maximum of simultaneous trials and of their predicted bytes per GPU, from the lines of `Noted`."""
     cards, found = {}, {}
     for line in notes:
-        card, share, begun, memory = line.split()
-        cards.setdefault(card, []).append((float(begun), float(share), int(memory)))
+        card, share, begun, ended, memory = line.split()
+        cards.setdefault(card, []).append((float(begun), float(ended), float(share), int(memory)))
     for card, rows in cards.items():
-        at_once = [[other for other in rows if other[0] <= row[0] < other[0] + Noted.epoch_s] for row in rows]
+        at_once = [[other for other in rows if other[0] <= row[0] < other[1]] for row in rows]
         found[card] = (
             max(len(each) for each in at_once),
+            max(sum(other[3] for other in each) for each in at_once),
             max(sum(other[2] for other in each) for each in at_once),
-            max(sum(other[1] for other in each) for each in at_once),
         )
     return found
+
+
+def pack(plan, cluster, trial, *, trials, memory_bytes):
+    """Run trials of one predicted memory; return what `most_at_once` finds in their notes."""
+    run(plan, free_executor(plan, cluster, trial, memory_bytes=memory_bytes), trials)
+    return most_at_once((plan.folder / "trials" / "notes").read_text().splitlines())
 
 
 def bench_packing(folder, trials=40):
@@ -383,8 +389,7 @@ def bench_packing(folder, trials=40):
     card = {"num_cpus": 8, "num_gpus": 1, "memory": 2**35, "resources": {"gpu_memory": 16 * 2**30}}
     cluster = start_cluster({"num_cpus": 0}, card, card)
     plan = wide_plan(folder, "executor.device=auto")
-    run(plan, free_executor(plan, cluster, Noted, memory_bytes=2 * 2**30), trials)
-    found = most_at_once((plan.folder / "trials" / "notes").read_text().splitlines())
+    found = pack(plan, cluster, Noted, trials=trials, memory_bytes=2 * 2**30)
     print(f"packing: {trials} trials predicted at 2 GiB on 2 simulated GPUs of 16 GiB")
     for card, (most, predicted, share) in sorted(found.items()):
         print(f"  GPU {card}: {most} at a time (limit 3), {predicted / 2**30:.1f} GiB predicted, shares {share:g}")

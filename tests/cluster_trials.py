@@ -14,6 +14,7 @@ from search.trials.activity import Activity
 from search.trials.records import Epoch, Latency, MeasuredMemory, Measurement
 
 HERE = Path(__file__).parent
+HELD, RELEASED = "held", "released"  # files of a study of `Held` trials
 
 
 class Watch(Stopwatch):
@@ -62,10 +63,28 @@ class Sleeper(Trial):
         return fresh
 
 
-class Slow(Sleeper):
-    """A trial that takes a while."""
+class Held(Sleeper):
+    """Waits before its third epoch until the study is released; `held` counts the trials that waited."""
 
-    epoch_s = 0.5
+    def before(self, job, epoch):
+        study = Path(job.folder).parents[1]
+        if epoch != 3 or (study / RELEASED).exists():
+            return
+        with (study / HELD).open("a") as file:
+            file.write(f"{job.folder}\n")
+        while not (study / RELEASED).exists():
+            time.sleep(0.05)
+
+
+def held(folder):
+    """Return how many trials of a study have waited for its release."""
+    file = folder / HELD
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def release(folder):
+    """Let the held trials of a study continue, and those that start later."""
+    (folder / RELEASED).touch()
 
 
 class Talkative(Sleeper):
@@ -85,20 +104,17 @@ class Killed(Sleeper):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class AlwaysKilled(Sleeper):
-    """Trial 1 loses its process at every attempt."""
+class Faulty(Sleeper):
+    """Trial 1 hangs in its second epoch, trial 2 loses its process at every attempt, trial 3 raises an error."""
 
     def before(self, job, epoch):
-        if job.folder.endswith("000001"):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-class Hanging(Sleeper):
-    """Trial 1 hangs for ever in its second epoch."""
-
-    def before(self, job, epoch):
-        if job.folder.endswith("000001") and epoch == 2:
-            time.sleep(10_000)
+        match int(Path(job.folder).name):
+            case 1 if epoch == 2:
+                time.sleep(10_000)
+            case 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case 3:
+                raise ZeroDivisionError("one over nothing")  # no training raises it
 
 
 class Hungry(Sleeper):
@@ -114,18 +130,10 @@ class Hungry(Sleeper):
             yield from super().progress(job)
 
 
-class Wrong(Sleeper):
-    """Trial 1 raises an error that no training raises."""
-
-    def before(self, job, epoch):
-        if job.folder.endswith("000001"):
-            raise ZeroDivisionError("one over nothing")
-
-
 class Noted(Sleeper):
-    """Records when it ran on which GPU; runs longer than a process takes to start, so that all workers get trials."""
+    """Records when it ran on which GPU; stays longer than a process takes to start, so that all workers get trials."""
 
-    epoch_s = 20.0
+    epoch_s = 0.0
 
     def before(self, job, epoch):
         import ray
@@ -133,5 +141,23 @@ class Noted(Sleeper):
         context = ray.get_runtime_context()
         cards = ",".join(context.get_accelerator_ids().get("GPU", []))
         share = self.config["resources"].get("GPU", 0.0)
-        with (Path(job.folder).parent / "notes").open("a") as file:
-            file.write(f"{context.get_node_id()[:6]}:{cards} {share} {time.time()} {job.costs.memory_bytes}\n")
+        begun, folder = time.time(), Path(job.folder)
+        (folder.parent / f"started-{folder.name}").touch()
+        self.stay(folder.parent)
+        with (folder.parent / "notes").open("a") as file:
+            row = (f"{context.get_node_id()[:6]}:{cards}", share, begun, time.time(), job.costs.memory_bytes)
+            file.write(" ".join(map(str, row)) + "\n")
+
+    def stay(self, folder):
+        """Stay on the GPU."""
+        time.sleep(20.0)
+
+
+class NotedTogether(Noted):
+    """Stays until four trials have started, and a second more, in which a fifth would start."""
+
+    def stay(self, folder):
+        end = time.monotonic() + 120.0
+        while len(list(folder.glob("started-*"))) < 4 and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(1.0)

@@ -4,7 +4,6 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +34,21 @@ hypothesis.settings.register_profile(  # a busy machine is no fault
     "voxnas", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("voxnas")
+LONGEST_FIRST = (
+    "cluster",
+    "test_real_data.py",
+    "test_blocks_contract.py",
+    "test_search_simulate.py",
+    "test_search_export.py",
+    "test_search_runner.py",
+    "test_search_ablation.py",
+    "test_search_dashboard_browser.py",
+    "test_gpu_check.py",
+    "test_studies_own_block.py",
+    "test_search_data_labels.py",
+    "test_search_dashboard.py",
+    "test_search_runner_confirm.py",
+)
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 FLAGS = [
     "--no-sandbox",
@@ -71,15 +85,17 @@ def group_of(nodeid):
 
 
 def pytest_collection_modifyitems(items):
-    """Start with the groups that have slow tests, so that no worker ends with one of them alone."""
-    slow = Counter(group_of(item.nodeid) for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[group_of(item.nodeid)])
+    """Start with the groups that take longest, so that no worker ends with one of them alone."""
+    place = {group: number for number, group in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(group_of(item.nodeid), len(place)))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Give each group to one worker."""
     from xdist.scheduler import LoadScopeScheduling
+
+    config.option.loadscopereorder = False  # the order of collection, not that of the number of tests
 
     class GroupScheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid):

@@ -99,7 +99,7 @@ def test_compiles_with_aot_eager(made):
     check_compiled(made, backend="aot_eager")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_csam_compiles_with_inductor():
     check_compiled(subject("csam"), backend="inductor")

@@ -36,7 +36,6 @@ def test_the_quick_parts_run_and_keep_their_limits(tmp_path):
     assert [row["state"] for row in parts["faults"]["rows"]] == ["failed", "trained", "trained"]
 
 
-@pytest.mark.slow
 def test_the_long_parts_run_and_keep_their_limits(tmp_path):
     parts = check(tmp_path, LONG)
     assert {row["state"] for row in parts["study"]["rows"]} == {"trained"}

@@ -88,7 +88,7 @@ def test_variation_between_trainings_rarely_gives_a_verdict_and_often_a_dagger(s
     assert share(stored, reshuffled, confirmed, repetitions=40) <= MOST
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_equal_arms_rarely_get_a_verdict_in_200_repetitions(stored):
     assert share(stored, reshuffled, confirmed, repetitions=200) <= MOST
     assert share(stored, exchanged, confirmed, repetitions=200) <= MOST
@@ -109,6 +109,6 @@ def test_a_planted_difference_is_found_at_the_computed_power(stored):
     assert planted_share(stored, repetitions=60) == pytest.approx(0.8, abs=0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_planted_difference_is_found_at_the_computed_power_in_200_repetitions(stored):
     assert planted_share(stored, repetitions=200) == pytest.approx(0.8, abs=0.1)

@@ -135,7 +135,6 @@ def test_a_study_of_a_small_space_ends_when_every_network_is_known(tmp_path):
     assert len(outcome.records) == 3  # none, and ISA with one convolution or two
 
 
-@pytest.mark.slow
 def test_after_kill_9_the_same_command_resumes_and_loses_nothing(tmp_path):
     made = write_study(tmp_path, STUDY.replace("epochs: 2, steps_per_epoch: 4", "epochs: 6, steps_per_epoch: 6"))
     command = [*COMMAND, "run", str(made.file), "--runs", str(made.runs), "--trials", "3"]

@@ -6,19 +6,29 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 
 import pytest
-from cluster_trials import HERE
-from test_search_runner_cluster import TINY, outcomes, plan_of, run, start_cluster, states, stop_cluster, wait_for
+from cluster_trials import HERE, NotedTogether, held, release
+from test_search_runner_cluster import (
+    TINY,
+    outcomes,
+    plan_of,
+    processes_end,
+    run,
+    start_cluster,
+    stop_cluster,
+    wait_for,
+)
 
 from search.config import UserError
 from search.storage import read_records
 
-SLOW = TINY.replace("epochs: 3", "epochs: 20")
+MORE = TINY.replace("epochs: 3", "epochs: 6")
 
 
-def started(plan, cluster, *, trials=3):
-    """Start a driver in its own process and wait until two trials have finished some epochs."""
+def started(plan, cluster, *, trials=3, held_before=0):
+    """Start a driver in its own process, and wait until two trials have finished two epochs and are held."""
     command = [
         sys.executable,
         str(HERE / "cluster_study.py"),
@@ -26,18 +36,12 @@ def started(plan, cluster, *, trials=3):
         str(plan.runs),
         cluster.address,
         str(trials),
-        "Slow",
+        "Held",
     ]
     driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: driver.poll() is not None or under_way(plan))
+    wait_for(lambda: driver.poll() is not None or held(plan.folder) >= held_before + 2)
     assert driver.poll() is None, driver.communicate()
     return driver
-
-
-def under_way(plan):
-    if not states(plan):
-        return False
-    return sum(len(record.measurement.epochs) >= 2 for record in read_records(plan.url, plan.study.name)) >= 2
 
 
 def ends(plan, cluster, *, trials=3, trial="Sleeper"):
@@ -45,10 +49,11 @@ def ends(plan, cluster, *, trials=3, trial="Sleeper"):
     run(plan, cluster, trial, trials=trials)
     records = outcomes(plan)
     assert [record.state for record in records] == ["trained"] * trials
-    assert {len(record.measurement.epochs) for record in records} == {20}
+    assert {len(record.measurement.epochs) for record in records} == {6}
     return records
 
 
+<<<<<<< HEAD
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_survives_the_end_of_the_driver(tmp_path, cluster, how):
@@ -61,40 +66,60 @@ def test_a_run_survives_the_end_of_the_driver(tmp_path, cluster, how):
     assert driver.returncode == (130 if how == signal.SIGTERM else -how), err
     assert "Traceback" not in err
     left = read_records(plan.url, "tiny")
+=======
+def test_a_run_survives_two_ends_of_its_driver(tmp_path, cluster):
+    plan = plan_of(tmp_path, text=MORE)
+    interrupted, before = Counter(), []
+    for how in (signal.SIGKILL, signal.SIGTERM):
+        driver = started(plan, cluster, held_before=2 * bool(before))
+        with pytest.raises(UserError, match=f"tiny is being run already, by process {driver.pid} on "):
+            run(plan, cluster, "Sleeper")
+        driver.send_signal(how)
+        out, err = driver.communicate(timeout=60)
+        assert driver.returncode == (130 if how == signal.SIGTERM else -how), err
+        assert "Traceback" not in err
+        left = read_records(plan.url, "tiny")
+        for old, new in zip(before, left, strict=False):
+            assert new.architecture == old.architecture
+        before = left
+        interrupted.update(record.number for record in left if record.state == "running")
+>>>>>>> b34a9d8 (Split the tests: make test runs a short form of everything, make test-all the long forms too)
     records = ends(plan, cluster)
-    for before, after in zip(left, records, strict=False):
-        assert after.architecture == before.architecture
-        assert len(after.attempts) == (before.state == "running")
-        assert all("interrupted (process" in attempt for attempt in after.attempts)
+    assert sorted(interrupted.values()) == [2, 2]
+    for record in records:
+        assert len(record.attempts) == interrupted[record.number]
+        assert all("interrupted (process" in attempt for attempt in record.attempts)
 
 
-@pytest.mark.slow
-def test_a_run_survives_the_loss_of_a_machine(tmp_path):
-    cluster = start_cluster({"num_cpus": 0}, {"num_cpus": 1}, {"num_cpus": 1})
-    try:
-        plan = plan_of(tmp_path, text=SLOW)
-        lost = []
+def test_a_run_survives_the_loss_of_a_machine(tmp_path, cluster):
+    machine = cluster.add_node(num_cpus=1)
+    plan, lost = plan_of(tmp_path, text=MORE), []
 
-        def lose():
-            wait_for(lambda: under_way(plan))
-            cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)  # SIGKILL
-            lost.append(True)
+    def lose():
+        wait_for(lambda: held(plan.folder) >= 3)  # one on each machine
+        with processes_end(machine):
+            cluster.remove_node(machine, allow_graceful=False)  # SIGKILL
+        lost.append(True)
+        release(plan.folder)
 
-        thread = threading.Thread(target=lose)
-        thread.start()
-        records = ends(plan, cluster, trial="Slow")
-        thread.join()
-        attempts = [attempt for record in records for attempt in record.attempts]
-        assert lost and len(attempts) == 1 and "was lost" in attempts[0], attempts
-    finally:
-        stop_cluster(cluster)
+    thread = threading.Thread(target=lose)
+    thread.start()
+    records = ends(plan, cluster, trial="Held")
+    thread.join()
+    attempts = [attempt for record in records for attempt in record.attempts]
+    assert lost and len(attempts) == 1 and "was lost" in attempts[0], attempts
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9 of the head", "ray stop"])
-def test_a_run_survives_the_end_of_the_head(tmp_path, how):
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(signal.SIGKILL, id="kill -9 of the head"),
+        pytest.param(signal.SIGTERM, id="ray stop", marks=pytest.mark.long),
+    ],
+)
+def test_a_run_survives_the_end_of_the_head(tmp_path, cluster, how):
     first = start_cluster({"num_cpus": 1}, {"num_cpus": 1})
-    plan = plan_of(tmp_path, text=SLOW)
+    plan = plan_of(tmp_path, text=MORE)
     driver = started(plan, first)
     nodes = [first.head_node] if how == signal.SIGKILL else first.list_all_nodes()
     for node in nodes:  # `ray stop` sends SIGTERM to the same processes, but to those of every cluster of the machine
@@ -105,12 +130,8 @@ def test_a_run_survives_the_end_of_the_head(tmp_path, how):
     driver.communicate(timeout=120)
     assert driver.returncode != 0 and time.monotonic() - begun < 120
     stop_cluster(first)
-    second = start_cluster({"num_cpus": 1}, {"num_cpus": 1})
-    try:
-        records = ends(plan, second)
-        assert sum(len(record.attempts) for record in records) in (1, 2)
-    finally:
-        stop_cluster(second)
+    records = ends(plan, cluster)  # on another cluster
+    assert sum(len(record.attempts) for record in records) in (1, 2)
 
 
 @pytest.fixture
@@ -126,30 +147,46 @@ def small_disk(tmp_path):
 
 
 def test_a_run_survives_a_full_disk(tmp_path, cluster, small_disk):
-    plan = plan_of(tmp_path, text=SLOW)
+    plan = plan_of(tmp_path, text=MORE)
     trials = plan.folder / "trials"
     trials.parent.mkdir(parents=True)
     trials.symlink_to(small_disk, target_is_directory=True)
     filler = small_disk / "filler"
 
     def fill():
-        wait_for(lambda: under_way(plan))
+        wait_for(lambda: held(plan.folder) >= 2)
         filler.write_bytes(bytes(shutil.disk_usage(small_disk).free))
+        release(plan.folder)
 
     thread = threading.Thread(target=fill)
     thread.start()
     with pytest.raises(
         UserError, match="trial . stopped: .*No space left on device.* rerun the same command to resume"
     ):
-        run(plan, cluster, "Slow")
+        run(plan, cluster, "Held")
     thread.join()
     filler.unlink()
     records = ends(plan, cluster)
     assert any("No space left on device" in attempt for record in records for attempt in record.attempts)
 
 
-@pytest.mark.slow
-def test_small_trials_share_gpus_and_never_exceed_their_memory(tmp_path):
+def test_small_trials_share_gpus_and_never_exceed_their_memory(tmp_path, cluster):
+    from bench_ray import pack, wide_plan
+
+    card_bytes = 16 * 2**30
+    machine = cluster.add_node(num_cpus=8, num_gpus=2, memory=2**35, resources={"gpu_memory": card_bytes})
+    try:
+        plan = wide_plan(tmp_path, "executor.device=auto")
+        found = pack(plan, cluster, NotedTogether, trials=6, memory_bytes=5 * 2**30)
+    finally:
+        with processes_end(machine):
+            cluster.remove_node(machine)
+    assert [most for most, _, _ in found.values()] == [2, 2]
+    assert all(predicted_bytes <= card_bytes and share <= 1.0 for _, predicted_bytes, share in found.values())
+
+
+@pytest.mark.long
+def test_trials_on_two_machines_share_gpus_and_never_exceed_their_memory(tmp_path):
     from bench_ray import bench_packing
 
     found = bench_packing(tmp_path, trials=24)

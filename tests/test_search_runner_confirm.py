@@ -144,7 +144,6 @@ def test_top_selects_the_largest_contributions_and_too_many_folds_are_refused(fi
     assert search_records(records, seed=1, fold=0) == [each for each in records if (each.seed, each.fold) == (1, 0)]
 
 
-@pytest.mark.slow
 def test_confirming_resumes_after_kill_9(tmp_path):
     made = write_study(tmp_path)
     plan = make_plan(load_study(made.file), runs=made.runs)

@@ -270,7 +270,6 @@ def test_all_conflicting_options_are_reported(arguments, messages):
         assert message in done.stderr
 
 
-@pytest.mark.slow
 def test_known_cost_needs_far_fewer_trainings_than_local_search(table):
     compared = compare(table, ["known-cost", "local"], seeds=6, rules=Rules(trainings=150, enough=0.95))
     assert best_ratio(compared) < 0.5 and compared.rivals[0].p < 0.05

@@ -40,7 +40,6 @@ def text(notebook):
     return "".join(str(output.get("text", output.get("data", ""))) for output in outputs(notebook))
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_notebook_runs_and_shows_frames_figures_and_reasons(tmp_path):
     done = run_notebook(tmp_path)
