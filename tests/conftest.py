@@ -149,6 +149,12 @@ def cluster():
 
 
 @pytest.fixture
+def without_bundle(monkeypatch):
+    """Export without a MONAI bundle: MONAI loads slowly."""
+    monkeypatch.setattr("search.export.model._bundle", lambda *_: "")
+
+
+@pytest.fixture
 def shared_data() -> Path:
     """The folder of real volumes: VOXNAS_DATA, or next to the checkout."""
     folder = Path(os.environ.get("VOXNAS_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -56,11 +56,17 @@ def case_names(source: Path) -> list[str]:
     return sorted(path.name.removesuffix(".nii.gz") for path in (source / "labelsTr").glob("*.nii.gz"))
 
 
-def test_a_short_study_learns_and_its_export_gives_the_same_mask_on_an_unseen_volume(shared_data, tmp_path):
+@pytest.mark.parametrize("form", ["short", pytest.param("long", marks=pytest.mark.long)])
+def test_a_short_study_learns_and_its_export_gives_the_same_mask_on_an_unseen_volume(
+    form, shared_data, tmp_path, request
+):
+    if form == "short":
+        request.getfixturevalue("without_bundle")
     source = shared_data / "Task04_Hippocampus"
-    *seen, unseen = case_names(source)[:21]
+    *seen, unseen = case_names(source)[: 13 if form == "short" else 21]
     subset(source, tmp_path / "Task04_Hippocampus", seen)
-    loaded = load_study(STUDIES / "hippocampus.yaml", overrides=SHORT, data_root=tmp_path)
+    overrides = [*SHORT, "training.steps_per_epoch=30", "training.batch=1"] if form == "short" else SHORT
+    loaded = load_study(STUDIES / "hippocampus.yaml", overrides=overrides, data_root=tmp_path)
     plan = make_plan(loaded, runs=tmp_path / "runs")
     (record,) = run_study(plan, trials=1, view=quiet_view()).records
     assert record.state == "trained" and record.measurement.dice > 0.6
@@ -101,11 +107,12 @@ def test_folds_never_split_a_patient_and_thick_slices_are_not_pooled(shared_data
 
 def test_the_loss_falls_on_thick_cardiac_slices(shared_data, tmp_path):
     source = shared_data / "Task27_ACDC"
-    subset(source, tmp_path / "Task27_ACDC", case_names(source)[:8])
+    subset(source, tmp_path / "Task27_ACDC", case_names(source)[:4])
     overrides = ["name=short", "data.folds=2", "training.batch=1", "executor.device=cpu", "search.proposer=random"]
     loaded = load_study(STUDIES / "acdc.yaml", overrides=overrides, data_root=tmp_path)
     plan = make_plan(loaded, runs=tmp_path / "runs")
-    plan = replace(plan, training=replace(plan.training, epochs=2, steps_per_epoch=10, validate_every=2))
+    training = replace(plan.training, epochs=2, steps_per_epoch=5, validate_every=2, overlap=0.0)
+    plan = replace(plan, training=training)
     (record,) = run_study(plan, trials=1, view=quiet_view()).records
     first, last = record.measurement.epochs
     assert last.loss < first.loss and record.measurement.dice is not None
@@ -119,8 +126,14 @@ def test_every_shipped_study_states_its_question_command_and_time_and_is_valid(n
     assert load_study(STUDIES / name, data_root=shared_data).study.directions["dice"] == "maximize"
 
 
+@pytest.fixture(scope="module")
+def prepared_once(tmp_path_factory):
+    """A folder in which the volumes are prepared for all networks."""
+    return tmp_path_factory.mktemp("presets")
+
+
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_narrow_version_of_a_papers_network_learns_on_cardiac_slices(name, shared_data, tmp_path):
+def test_a_narrow_version_of_a_papers_network_learns_on_cardiac_slices(name, shared_data, prepared_once):
     """The short form of `make bench-presets`, which trains them at full width."""
-    for phase in losses(name, shared_data, tmp_path, narrow=True):
+    for phase in losses(name, shared_data, prepared_once, narrow=True, steps=6):
         assert falls(phase), phase

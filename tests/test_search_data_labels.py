@@ -100,12 +100,16 @@ def test_voxels_that_nobody_labelled_are_neither_sampled_nor_scored(regions):
     assert case_dice(*pair, members=labelling.members) == (pytest.approx(4 / 5), pytest.approx(2 / 3), 0.0)
 
 
-@pytest.mark.parametrize("kind", ["regions", "high"])
-def test_an_export_writes_the_values_of_the_data_set(kind, request, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "bundle"), [("regions", True), ("high", False), pytest.param("high", True, marks=pytest.mark.long)]
+)
+def test_an_export_writes_the_values_of_the_data_set(kind, bundle, request, tmp_path):
     study = request.getfixturevalue(kind)
+    if not bundle:
+        request.getfixturevalue("without_bundle")
     exported = export(study.plan, "0", tmp_path / "model", view=quiet_view())
     assert len(exported.checks) == 3 and all(check.differing_voxels == 0 for check in exported.checks)
-    assert "monai.bundle run" in exported.bundle
+    assert not bundle or "monai.bundle run" in exported.bundle
     image = study.plan.dataset.cases[0].images[0]
     command = [
         sys.executable,
