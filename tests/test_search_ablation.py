@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 from conftest import TinyRun, quiet_view, write_study
 
 from search.ablation.arms import requested_arms
@@ -266,6 +268,47 @@ def test_results_are_shared_if_the_trainings_are_identical(finished):
     assert missing_count(plan_of(made, "name=other", "training.learning_rate=0.001")) == 12
     assert missing_count(plan_of(made, "name=other", "surface_tolerance=2.0")) == 12
     assert missing_count(plan_of(made, "name=other", "executor.threads=2")) == 12
+
+
+class CountingExecutor(LocalExecutor):
+    """Notes at each ask how often the foreign database was opened before; `opened` is the test's list."""
+
+    def __init__(self, plan, *, opened, seen):
+        super().__init__(plan)
+        self.opened, self.seen = opened, seen
+
+    def run(self, driver, ask):
+        asks = []
+        self.seen.append(asks)
+
+        def counted(records):
+            asks.append(len(self.opened))
+            return ask(records)
+
+        return super().run(driver, counted)
+
+
+def test_a_foreign_database_is_read_once_before_the_first_ask(finished, tmp_path):
+    made, plan = finished
+    runs, opened, seen = tmp_path / "runs", [], []
+    shutil.copytree(made.runs, runs)
+
+    def note(connection, _record):
+        file = Path(connection.execute("PRAGMA database_list").fetchone()[2])
+        if file.parent.name == "parts":
+            opened.append(file)
+
+    twin = plan_of(replace(made, runs=runs), "name=twin", "training.validate_every=5", "seeds=1", "folds=[0, 2]")
+    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", note)
+    try:
+        run_ablation(
+            twin, view=quiet_view(), make_executor=lambda each: CountingExecutor(each, opened=opened, seen=seen)
+        )
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "connect", note)
+    assert missing_count(twin) == 0
+    assert [len(asks) for asks in seen] == [3, 2]  # fold 2 is missing of two arms and of one; then nothing is
+    assert [set(asks) for asks in seen] == [{2}, {3}]  # its list of studies, and each study's records when it counts
 
 
 def test_a_failed_training_is_retried_and_reported_and_does_not_stop_the_run(tmp_path):

@@ -24,12 +24,12 @@ def run_ablation(plan: AblationPlan, *, view: View, make_executor: Callable[[Pla
     UserError if another driver runs the ablation, or if its data or training changed.
     """
     with driver_lock(plan.plans[0]):
-        device = ablation_device(plan)
+        device, studies = ablation_device(plan), foreign_studies(plan)
         for number, each in enumerate(plan.plans):
             executor = make_executor(each)
             driver = open_driver(each, view, executor)
             with closing(driver), driver.store.heartbeat:
-                foreign = foreign_records(each, foreign_studies(plan), device)  # once, not at every ask
+                foreign = foreign_records(each, studies, device)  # once, not at every ask
                 known = [*driver.store.records(), *(record for _, record in foreign)]
                 left = len(open_requests(plan, number, known))
                 driver.store.write_goal(len(driver.search_records()) + left)
