@@ -2,8 +2,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 KEY := $(shell { cat pyproject.toml constraints.txt; $(PYTHON) --version; } | sha256sum | cut -c1-16)
-# A process a core, up to eight; a file's tests stay in one process
-PARALLEL ?= --numprocesses auto --maxprocesses 8
+# A process per core and one more, since the one that drives Ray mostly waits; a file's tests stay in one process
+PARALLEL ?= --numprocesses $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n + 1 : 8)))
 READY := $(VENV)/.ready-$(KEY)
 
 .PHONY: check-gpu demo docs test test-all lint link bench-training bench-recipes bench-blocks bench-startup bench-search bench-memory bench-latency bench-presets bench-export bench-ray bench-dashboard lock

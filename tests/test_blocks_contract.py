@@ -109,31 +109,44 @@ RELOAD = """
 import json, sys
 sys.modules["blocks"] = None  # importing it raises
 import torch
-run = torch.export.load(sys.argv[1]).module()
 errors = {}
-for key, (x, y) in torch.load(sys.argv[2]).items():
-    errors[key] = float((run(x) - y).abs().max().detach() / y.abs().max().detach())
+for name in sys.argv[1:]:
+    run = torch.export.load(f"{name}.pt2").module()
+    for key, (x, y) in torch.load(f"{name}.pt").items():
+        errors[f"{name} {key}"] = float((run(x) - y).abs().max().detach() / y.abs().max().detach())
 print(json.dumps(errors))
 """
 
 
-@each_variant
-@pytest.mark.filterwarnings("ignore")
-def test_exports_with_every_size_dynamic_and_runs_without_our_packages(made, tmp_path):
+def exported(made: Subject):
+    """Export a block with every size dynamic; return the program, and inputs of many sizes with their outputs."""
     block = made.build().eval()
     dynamic = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC, 4: Dim.DYNAMIC}
     program = torch.export.export(block, (made.volumes((6, 8, 10)),), dynamic_shapes=(dynamic,))
     sizes = [(2, *size) for size in SIZES] + [(1, *BUILT), (3, 2, 4, 3)]
-    wanted = {str(size): (x := made.volumes(size[1:], batch=size[0]), block(x).detach()) for size in sizes}
-    if dict(made.options) != FIRST[made.spec.name]:
-        errors = {key: float((program.module()(x) - y).detach().abs().max()) for key, (x, y) in wanted.items()}
-    else:
-        torch.export.save(program, tmp_path / "block.pt2")
-        torch.save(wanted, tmp_path / "wanted.pt")
-        command = [sys.executable, "-c", RELOAD, "block.pt2", "wanted.pt"]
-        out = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-        errors = json.loads(out)
-    assert len(errors) == len(sizes) and max(errors.values()) < 1e-4, errors
+    return program, {str(size): (x := made.volumes(size[1:], batch=size[0]), block(x).detach()) for size in sizes}
+
+
+@pytest.mark.parametrize(
+    "made", [subject(name, **options) for name, options in VARIANTS], ids=lambda made: f"{made.spec.name}, {made}"
+)
+@pytest.mark.filterwarnings("ignore")
+def test_exports_with_every_size_dynamic(made):
+    program, wanted = exported(made)
+    errors = {key: float((program.module()(x) - y).detach().abs().max()) for key, (x, y) in wanted.items()}
+    assert len(errors) == len(SIZES) + 2 and max(errors.values()) < 1e-4, errors
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_exported_blocks_take_every_size_in_a_process_without_our_packages(tmp_path):
+    for name in FIRST:
+        program, wanted = exported(subject(name))
+        torch.export.save(program, tmp_path / f"{name}.pt2")
+        torch.save(wanted, tmp_path / f"{name}.pt")
+    command = [sys.executable, "-c", RELOAD, *FIRST]
+    out = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    errors = json.loads(out)
+    assert len(errors) == len(FIRST) * (len(SIZES) + 2) and max(errors.values()) < 1e-4, errors
 
 
 @each_block
