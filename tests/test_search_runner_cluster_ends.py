@@ -53,26 +53,12 @@ def ends(plan, cluster, *, trials=3, trial="Sleeper"):
     return records
 
 
-<<<<<<< HEAD
-@pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_a_run_survives_the_end_of_the_driver(tmp_path, cluster, how):
-    plan = plan_of(tmp_path, text=SLOW)
-    driver = started(plan, cluster)
-    with pytest.raises(UserError, match=f"tiny is already running, in process {driver.pid} on "):
-        run(plan, cluster, "Sleeper")
-    driver.send_signal(how)
-    out, err = driver.communicate(timeout=60)
-    assert driver.returncode == (130 if how == signal.SIGTERM else -how), err
-    assert "Traceback" not in err
-    left = read_records(plan.url, "tiny")
-=======
 def test_a_run_survives_two_ends_of_its_driver(tmp_path, cluster):
     plan = plan_of(tmp_path, text=MORE)
     interrupted, before = Counter(), []
     for how in (signal.SIGKILL, signal.SIGTERM):
         driver = started(plan, cluster, held_before=2 * bool(before))
-        with pytest.raises(UserError, match=f"tiny is being run already, by process {driver.pid} on "):
+        with pytest.raises(UserError, match=f"tiny is already running, in process {driver.pid} on "):
             run(plan, cluster, "Sleeper")
         driver.send_signal(how)
         out, err = driver.communicate(timeout=60)
@@ -83,7 +69,6 @@ def test_a_run_survives_two_ends_of_its_driver(tmp_path, cluster):
             assert new.architecture == old.architecture
         before = left
         interrupted.update(record.number for record in left if record.state == "running")
->>>>>>> b34a9d8 (Split the tests: make test runs a short form of everything, make test-all the long forms too)
     records = ends(plan, cluster)
     assert sorted(interrupted.values()) == [2, 2]
     for record in records:

@@ -55,8 +55,9 @@ def kill_in_trial(made, trial, how):
     assert begun.exists() and process.returncode != 0, said.decode()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", PROPOSERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "known-cost" else pytest.mark.long) for name in PROPOSERS]
+)
 def test_a_killed_study_ends_with_the_records_of_an_undisturbed_one(tmp_path, name):
     first, second, killed = (study_of(tmp_path / folder, name) for folder in ("first", "second", "killed"))
     undisturbed = finished(first)
