@@ -140,7 +140,19 @@ def test_names_with_brackets_are_printed_whole(odd, monkeypatch, capsys):
 
 def test_only_verbs_without_a_table_have_no_json():
     without = {name for name, verb in VERBS.items() if all(each.name != "json" for each in verb.params)}
-    assert without == {"demo", "phantom", "schema", "run", "submit", "dashboard", "report", "export", "import"}
+    assert without == {
+        "demo",
+        "init",
+        "clone",
+        "phantom",
+        "schema",
+        "run",
+        "submit",
+        "dashboard",
+        "report",
+        "export",
+        "import",
+    }
 
 
 @pytest.mark.parametrize(

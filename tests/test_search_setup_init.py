@@ -76,7 +76,7 @@ def test_init_writes_a_file_once_and_says_what_comes_next(tmp_path, monkeypatch,
     assert f"voxnas run {tmp_path / 'mine.yaml'} --runs {made.runs}" in capsys.readouterr().out
     device = "cuda" if torch.cuda.is_available() else "cpu"
     assert ("thread" in text) == (device == "cpu")
-    with pytest.raises(UserError, match="mine.yaml exists already; choose another file with --out, or overwrite it"):
+    with pytest.raises(UserError, match="mine.yaml exists already; choose another file, or overwrite it with --force"):
         init(made.data / "phantom", tmp_path / "mine.yaml", force=False, **arguments)
     with pytest.raises(UserError, match="no such folder"):
         init(tmp_path / "nothing", None, force=False, **arguments)

@@ -6,14 +6,14 @@ import shlex
 from pathlib import Path
 
 from search.api.terminal import print_text
+from search.cli.free_file import require_free
 from search.cli.running import following
-from search.config.errors import UserError
 
 
 def write_study(folder: Path, out: Path | None, *, hours: float, force: bool, runs: Path, quiet: bool) -> None:
     """Look at the data and the machine, and write the study. Raises UserError if the file exists already."""
     if out is not None:
-        _require_free(out, force=force)
+        require_free(out, force=force)
     with following("init", quiet=quiet) as view:
         view.on_stage("loading PyTorch")
         from search.config import load_study
@@ -23,7 +23,7 @@ def write_study(folder: Path, out: Path | None, *, hours: float, force: bool, ru
 
         name, text = suggest_study(folder, this_machine(), hours=hours, runs=runs, stage=view.on_stage)
         file = out or Path(f"{name}.yaml")
-        _require_free(file, force=force)
+        require_free(file, force=force)
         file.write_text(text, encoding="utf-8")
         make_plan(load_study(file), runs=runs)
     print_text(f"Wrote {file}. Next:")
@@ -31,8 +31,3 @@ def write_study(folder: Path, out: Path | None, *, hours: float, force: bool, ru
         print_text(
             f"  {shlex.join(['voxnas', verb, str(file), *([] if runs == Path('runs') else ['--runs', str(runs)])])}"
         )
-
-
-def _require_free(file: Path, *, force: bool) -> None:
-    if file.exists() and not force:
-        raise UserError([f"{file} exists already; choose another file with --out, or overwrite it with --force"])

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from search.cli.announce import announce
-from search.cli.options import AllowCode, AsJson, DataRoot, Overrides, Quiet, Runs, StudyFile
+from search.cli.options import AllowCode, AsJson, DataRoot, Overrides, Quiet, Runs, StudyFile, StudyOrName
 from search.cli.verbs.register import START, verb
 
 app = typer.Typer()
@@ -42,6 +42,20 @@ def init(
     from search.cli.init import write_study
 
     write_study(folder, out, hours=hours, force=force, runs=runs, quiet=quiet)
+
+
+@verb(app, START, example="voxnas clone studies/acdc.yaml longer.yaml --set training.epochs=50")
+def clone(
+    study: StudyOrName,
+    new: Annotated[Path, typer.Argument(metavar="NEW.yaml", help="File to write; its name names the study.")],
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+) -> None:
+    """Write a study file like another one under a new name, with other values of some keys. Comments stay."""
+    from search.cli.clone import clone_study
+
+    clone_study(study, new, overrides or (), runs=runs, force=force)
 
 
 @verb(app, START, example="voxnas doctor --json")

@@ -1,0 +1,32 @@
+"""`voxnas clone`: write a study file like another one, with other values of some keys."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from search.api.find import KEPT
+from search.api.terminal import print_text
+from search.cli.free_file import require_free
+from search.config import UserError, load_study
+from search.config.clone import clone_text
+
+
+def clone_study(study: str, new: Path, overrides: Sequence[str], *, runs: Path, force: bool) -> None:
+    """Write and check the clone. Raises UserError, and writes nothing, if the result is not a valid study."""
+    require_free(new, force=force)
+    file = next((each for each in (Path(study), Path(study) / KEPT, runs / study / KEPT) if each.is_file()), None)
+    if file is None:
+        raise UserError([f"{study!r} is neither a study file nor the name of a study in {runs}"])
+    text = clone_text(file, overrides, new=new)
+    draft = new.with_name(f".{new.name}.draft.yaml")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        load_study(draft, need_data=False)
+        draft.replace(new)
+    except UserError as error:
+        raise UserError([str(each).replace(str(draft), str(new)) for each in error.mistakes]) from None
+    finally:
+        draft.unlink(missing_ok=True)
+    print_text(f"Wrote {new}. Next:\n  {shlex.join(['voxnas', 'check', str(new)])}")

@@ -1,0 +1,64 @@
+"""A study file with changed keys, as text: comments and layout of the original stay."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from search.config.validate import raise_mistakes
+from search.config.yaml_source import read_source
+
+
+def clone_text(file: Path, overrides: Sequence[str], *, new: Path) -> str:
+    """Return the text of a study file under the name of `new`, with overrides applied.
+
+    Relative paths that exist beside the original are written relative to `new`. Raises UserError if the file or an
+    override can't be read; the keys themselves are not checked here.
+    """
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 1000
+    document = yaml.load(file.read_text(encoding="utf-8")) or {}
+    source = read_source(file, overrides)
+    raise_mistakes(source.mistakes)
+    values = source.values
+    values["name"] = new.stem
+    _move_paths(values, file.parent, new.parent)
+    _merge(document, values)
+    text = StringIO()
+    yaml.dump(document, text)
+    changes = f" with {', '.join(overrides)}" if overrides else ""
+    return f"# Clone of {file.name}{changes}\n{text.getvalue()}"
+
+
+def _merge(document: Any, values: Mapping[str, Any]) -> None:
+    """Change what differs, and nothing else: what stays keeps its comments."""
+    for key in [key for key in document if key not in values and key != "scales"]:
+        del document[key]
+    for key, value in values.items():
+        if isinstance(value, Mapping) and isinstance(document.get(key), Mapping):
+            _merge(document[key], value)
+        elif key not in document or document[key] != value:
+            document[key] = value
+
+
+def _move_paths(values: dict[str, Any], old: Path, new: Path) -> None:
+    """Rewrite relative paths for a file in another folder."""
+    for section, key in (("data", "path"), ("data", "folds"), ("training", "init")):
+        inside = values.get(section)
+        if isinstance(inside, dict) and isinstance(inside.get(key), str):
+            inside[key] = _moved(inside[key], old, new)
+    if isinstance(values.get("blocks"), list):
+        values["blocks"] = [_moved(each, old, new) if isinstance(each, str) else each for each in values["blocks"]]
+
+
+def _moved(path: str, old: Path, new: Path) -> str:
+    if Path(path).is_absolute() or not (old / path).exists() or old.resolve() == new.resolve():
+        return path
+    moved = os.path.relpath((old / path).resolve(), new.resolve())
+    return moved if moved.startswith(".") else f"./{moved}"
