@@ -12,6 +12,7 @@ from search.config.goals import GOALS, Objectives
 from search.config.schema import Data, Search, Study, Training
 from search.simulate.synthetic import RECIPES, synthetic_table
 from search.storage import RECORD, Store
+from search.storage.address import sqlite_url
 from search.trials.records import CaseDice, Costs, Epoch, Latency, Measurement, Record
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -94,7 +95,7 @@ def write_synthetic_study(runs: Path, name: str, records, *, study: Study | None
     study = study or synthetic_study(name)
     file = runs / name / "study.db"
     values = {key: each for key, each in asdict(study).items() if key not in ("executor", "keep", "storage")}
-    store = Store.open(f"sqlite:///{file}", name, directions=study.directions, values=values)
+    store = Store.open(sqlite_url(file), name, directions=study.directions, values=values)
     costs = [each.measurement.costs for each in records if each.measurement.costs]
     reference = {
         each: 0.0 if each == "dice" else 1.2 * max((cost.of(each) for cost in costs), default=1.0)

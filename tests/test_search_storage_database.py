@@ -6,7 +6,8 @@ from test_search_storage import CHOICES, DIRECTIONS, DONE, record
 
 from search.config import UserError
 from search.storage import Store, database, read_records, read_study_attributes
-from search.storage.database import database_url, is_outage, retry_outages
+from search.storage.address import database_url
+from search.storage.database import is_outage, retry_outages
 from search.storage.heartbeat import DRIVER, is_present
 
 

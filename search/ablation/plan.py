@@ -9,7 +9,7 @@ from search.ablation.load import LoadedAblation
 from search.config import UserError
 from search.data.parallel import Progress
 from search.runner.plan import Plan, make_plan
-from search.storage.database import database_url
+from search.storage.address import database_url
 from search.trials.records import TrainingRequest
 from space.architecture import Architecture
 from space.feasible import why_not

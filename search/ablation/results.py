@@ -15,6 +15,7 @@ from search.ablation.plan import AblationPlan
 from search.config import UserError
 from search.runner.plan import Plan
 from search.storage import read_records, read_studies
+from search.storage.address import sqlite_url
 from search.storage.identity import CONTENT, plain
 from search.storage.price_cache import Device
 from search.trials.records import Latency, Record, TrainingRequest
@@ -133,7 +134,7 @@ def foreign_records(plan: Plan, studies: Iterable[ForeignStudy], device: Device)
 
 def _databases(plan: AblationPlan) -> list[str]:
     files = sorted(plan.plans[0].runs.glob("*/study.db"))
-    return list(dict.fromkeys([plan.plans[0].url, *(f"sqlite:///{file}" for file in files)]))
+    return list(dict.fromkeys([plan.plans[0].url, *(sqlite_url(file) for file in files)]))
 
 
 def _comparable(values: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from search.config.units import BASE_UNITS
 from search.config.validate import read_as
 from search.config.yaml_source import Source
 from search.storage import CONTEXT, GOAL, REFERENCE, STUDY, Row, read_rows, read_study_attribute
-from search.storage.database import GRPC, database_url, make_reader, require_database
+from search.storage.address import GRPC, database_url
+from search.storage.database import make_reader, require_database
 from search.storage.identity import CONTENT
 from search.trials.files import run_folder
 from search.trials.records import Record

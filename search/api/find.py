@@ -11,7 +11,7 @@ from typing import Any
 
 from search.analysis.snapshot_reader import stored_study
 from search.config import LoadedStudy, Study, UserError, load_study
-from search.storage.database import database_url
+from search.storage.address import database_url
 
 KEPT = "study.yaml"  # the study file in a run's folder
 Overrides = Mapping[str, Any] | Sequence[str]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from typing import Annotated
 
@@ -39,9 +41,20 @@ def voxnas(
 
 
 def main() -> None:
-    """Run a verb; each mistake of the user is one line on standard error, with exit code 2 and no traceback."""
+    """Run a verb; a mistake of the user is one line on standard error with exit code 2, a fault of the disk with 1."""
     try:
         app()
+    except BrokenPipeError:  # `voxnas ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        if not error.strerror:
+            raise
+        from search.api.terminal import printable
+
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"voxnas: {printable(str(where))}{error.strerror}{_way_out(error)}", file=sys.stderr)
+        sys.exit(1)
     except Exception as error:
         from search.config.errors import UserError  # here, as it takes longer than the rest of `--help`
 
@@ -52,6 +65,15 @@ def main() -> None:
         for mistake in error.mistakes:
             print(f"voxnas: {printable(str(mistake))}", file=sys.stderr)
         sys.exit(2)
+
+
+def _way_out(error: OSError) -> str:
+    """Return what to do about a file that could not be read or written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "; free some space or raise the limit, then rerun the same command to resume"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "; this user needs other permissions there, or another folder (--runs, --out)"
+    return ""
 
 
 if __name__ == "__main__":

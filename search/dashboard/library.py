@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ from search.config import Study, UserError
 from search.storage import read_study_names
 from search.storage.admin import find_databases
 from search.storage.database import require_database
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -29,7 +32,13 @@ class Library:
             urls = find_databases(self.database, self.runs)
         except UserError:
             return {}
-        return {name: url for url in urls for name in read_study_names(url)}
+        names: dict[str, str] = {}
+        for url in urls:
+            try:
+                names |= dict.fromkeys(read_study_names(url), url)
+            except UserError as error:  # one damaged database must not hide the others
+                log.warning("%s", error)
+        return names
 
     def snapshot(self, name: str) -> Snapshot | None:
         """Return a study's current snapshot, or None if voxnas started no study of this name."""

@@ -22,7 +22,7 @@ from search.data.prepare import Prepared, prepare
 from search.data.read import DataError, Dataset
 from search.runner.fit import fold_problems, network_shapes, patch_problems, size_problems
 from search.storage import stored_values
-from search.storage.database import database_url
+from search.storage.address import database_url
 from search.storage.identity import CONTENT, plain, refuse_changes
 from search.storage.ownership import require_own_folder
 from search.trials.files import run_folder

@@ -9,7 +9,7 @@ import torch
 from search.costs.latency import device_name, measure_latency
 from search.costs.price import predict_costs
 from search.runner.plan import Plan
-from search.storage.database import GRPC
+from search.storage.address import GRPC, sqlite_url
 from search.storage.price_cache import Device, PriceTable
 from search.training.step import precision_name
 from search.trials.records import Costs, Latency
@@ -84,7 +84,7 @@ class Pricer:
 def price_table(plan: Plan, *, device: str, threads: int, model: str | None = None) -> PriceTable:
     """Return the table of costs in the study's database; `model` names a device on another machine."""
     measured = measured_device(plan, device=device, threads=threads, model=model)
-    url = plan.url if not plan.url.startswith(GRPC) else f"sqlite:///{plan.folder / 'prices.db'}"
+    url = plan.url if not plan.url.startswith(GRPC) else sqlite_url(plan.folder / "prices.db")
     return PriceTable(
         url, context=plan.context, training=plan.training, device=measured, kind=torch.device(device).type
     )

@@ -3,6 +3,7 @@
 A running trial is written in one transaction, a Record is one JSON attribute, and one query reads all records.
 """
 
+from search.storage.address import show_url
 from search.storage.reader import (
     CONTEXT,
     GOAL,
@@ -20,7 +21,6 @@ from search.storage.reader import (
     read_study_attributes,
     read_study_names,
     reading,
-    show_url,
     stored_values,
 )
 from search.storage.store import Store, excesses, now, optuna_directions

@@ -25,11 +25,15 @@ from search.storage import (
     read_records,
     read_study_attribute,
     read_study_names,
+    reading,
     show_url,
 )
-from search.storage.database import database_url, make_engine, require_database
+from search.storage.address import database_url, named_database, sqlite_file, sqlite_url
+from search.storage.database import make_engine, require_database
+from search.storage.failures import explained
 from search.storage.lock import hold_lock
 from search.storage.ownership import DATABASE, OWNER, claim_folder, holds_database, is_folder_name, owned_folder
+from search.storage.reader import has_known_tables
 from search.trials.files import CHECKPOINTS, WEIGHTS
 from search.trials.pareto import pareto_front
 from search.trials.records import search_records
@@ -92,10 +96,10 @@ def find_databases(named: str | None, runs: Path) -> list[str]:
     Raises UserError if there is none.
     """
     if named is not None:
-        url = database_url(named if "://" in named else f"sqlite:///{named}", runs)
+        url = named_database(named, runs)
         require_database(url)
         return [url]
-    found = [f"sqlite:///{file}" for file in sorted(runs.glob("*/study.db"))]
+    found = [sqlite_url(file) for file in sorted(runs.glob("*/study.db"))]
     if not found:
         raise UserError([f"studies: no */study.db in {runs}; give a database, or the runs folder with --runs"])
     return found
@@ -103,8 +107,14 @@ def find_databases(named: str | None, runs: Path) -> list[str]:
 
 def list_studies(url: str) -> list[Listed]:
     """Return the studies of a database. Raises UserError if its tables have another version."""
-    with open_storage(url), _connected(url) as connection:
-        rows = connection.execute(STUDIES).all()
+    with reading(url) as engine:
+        if engine is None:
+            raise UserError([f"{show_url(url)}: the studies of a proxy are not listed"])
+        with engine.connect() as connection:
+            if not has_known_tables(connection):
+                with open_storage(url):
+                    pass  # raises for tables of another version
+            rows = connection.execute(STUDIES).all()
     found = []
     for name, began, ended in rows:
         states = Counter[str](record.state for record in read_records(url, name))
@@ -156,7 +166,7 @@ def copy_study(url: str, name: str, target: str) -> None:
     """Copy a study's trials and attributes into another database; its files stay with the original."""
     import optuna
 
-    to = database_url(target if "://" in target else f"sqlite:///{target}", Path())
+    to = named_database(target, Path())
     with open_storage(url) as storage, open_storage(to) as copies:
         if name in [each.name for each in list_studies(to)]:
             raise UserError([f"studies: {show_url(to)} already has a study {name!r}"])
@@ -226,13 +236,13 @@ def _locked(url: str, name: str, runs: Path) -> Iterator[None]:
 
 def _vacuum(url: str) -> int:
     """Compact an SQLite file; return the bytes freed."""
-    file = sql.make_url(url).database if url.startswith("sqlite") else None
-    if not file:
+    file = sqlite_file(url)
+    if file is None:
         return 0
-    before = Path(file).stat().st_size
+    before = file.stat().st_size
     with _connected(url) as connection:
         connection.execute(sql.text("VACUUM"))
-    return max(0, before - Path(file).stat().st_size)
+    return max(0, before - file.stat().st_size)
 
 
 @contextmanager
@@ -240,7 +250,7 @@ def _connected(url: str) -> Iterator[sql.Connection]:
     """Hold a connection that commits each statement."""
     engine = make_engine(url)
     try:
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with explained(url), engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             yield connection
     finally:
         engine.dispose()

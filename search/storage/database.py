@@ -1,10 +1,13 @@
-"""The database of a study: its URL, connections, locks, and waiting while it is unavailable."""
+"""The database of a study: connections, locks, and waiting while it is unavailable."""
 
 from __future__ import annotations
 
-import importlib.util
 import logging
+import os
+import shutil
+import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,39 +17,14 @@ from urllib.parse import quote
 import sqlalchemy as sql
 
 from search.config.errors import UserError
+from search.storage.address import POSTGRESQL, sqlite_file
 
-GRPC = "grpc://"  # an Optuna storage behind its gRPC proxy, as grpc://HOST:PORT
-POSTGRESQL = "postgresql+psycopg"
+READ_TIMEOUT_S = 10  # of waiting for another program's lock
 OUTAGE_S = 600.0  # a run ends after a longer outage; the same command resumes it
 RETRY_S = 0.5
 ASK_LOCK = 0x766F786E  # "voxn": the first half of the advisory lock's key; the study's number is the second
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
-
-
-def database_url(storage: str | None, run_folder: Path) -> str:
-    """Return the URL of the study's database: `storage` of the file, else `study.db` in the run's folder.
-
-    Raises UserError for a password in the URL, an unknown kind of database, or a driver that is not installed.
-    """
-    url = storage or f"sqlite:///{run_folder / 'study.db'}"
-    if url.startswith(GRPC):
-        host, _, port = url.removeprefix(GRPC).rpartition(":")
-        if not host or not port.isdigit():
-            raise UserError([f"storage: {url!r} should be {GRPC}HOST:PORT"])
-        return url
-    try:
-        parts = sql.make_url(url)
-    except sql.exc.ArgumentError:
-        raise UserError([f"storage: {url!r} is not a database URL such as sqlite:///FILE"]) from None
-    if parts.password is not None or "password" in parts.query:
-        raise UserError(["storage: remove the password from the URL; set it in PGPASSWORD or ~/.pgpass"])
-    if parts.drivername not in ("sqlite", POSTGRESQL):
-        allowed = f"sqlite:///FILE, {POSTGRESQL}://USER@HOST/NAME or {GRPC}HOST:PORT"
-        raise UserError([f"storage: {parts.drivername!r} is not supported; write {allowed}"])
-    if parts.drivername == POSTGRESQL and importlib.util.find_spec("psycopg") is None:
-        raise UserError(["storage: PostgreSQL needs its driver: pip install 'voxnas[postgresql]'"])
-    return url
 
 
 def shared_by_drivers(url: str) -> bool:
@@ -56,7 +34,7 @@ def shared_by_drivers(url: str) -> bool:
 
 def lock_file(url: str, run_folder: Path, name: str) -> Path:
     """Return the lock file of a study, beside an SQLite database so that all its drivers use the same one."""
-    file = sql.make_url(url).database if url.startswith("sqlite") else None
+    file = sqlite_file(url)
     return Path(f"{file}.{quote(name, safe='')}.lock") if file else run_folder / "driver.lock"
 
 
@@ -69,13 +47,32 @@ def make_engine(url: str) -> sql.Engine:
 
 
 def make_reader(url: str) -> sql.Engine:
-    """Return a read-only engine: the database itself refuses writes."""
-    if not url.startswith("sqlite"):
+    """Return a read-only engine: the database itself refuses writes.
+
+    SQLite needs to write beside a file in WAL mode even to read it. In a folder that this user can't write to, the file
+    is read as immutable, or, while its log holds more than the file, from a copy that is deleted with the engine.
+    """
+    file = sqlite_file(url)
+    if file is None:
         engine = sql.create_engine(url, pool_pre_ping=True)
         sql.event.listen(engine, "connect", _forbid_writing)
         return engine
-    file = quote(str(Path(sql.make_url(url).database or "").resolve()))
-    return sql.create_engine(f"sqlite:///file:{file}?mode=ro&uri=true", connect_args={"timeout": 30})
+    if os.access(file.resolve().parent, os.W_OK):
+        return _read_only(file, mode="ro")
+    log_file = file.with_name(f"{file.name}-wal")
+    if not (log_file.exists() and log_file.stat().st_size):
+        return _read_only(file, immutable="1")
+    folder = tempfile.TemporaryDirectory(prefix="voxnas-reader-")
+    for each in (file, log_file):
+        shutil.copyfile(each, Path(folder.name) / each.name)
+    engine = _read_only(Path(folder.name) / file.name, mode="ro")
+    weakref.finalize(engine, folder.cleanup)
+    return engine
+
+
+def _read_only(file: Path, **options: str) -> sql.Engine:
+    url = sql.URL.create("sqlite", database=f"file:{quote(str(file.resolve()))}", query={**options, "uri": "true"})
+    return sql.create_engine(url, connect_args={"timeout": READ_TIMEOUT_S})
 
 
 def _forbid_writing(connection: Any, _: Any) -> None:
@@ -90,15 +87,14 @@ def tune_sqlite(connection: Any, _: Any) -> None:
 
 def database_exists(url: str) -> bool:
     """Return whether a database exists; one behind a server is assumed to."""
-    file = sql.make_url(url).database if url.startswith("sqlite") else None
-    return not file or file == ":memory:" or Path(file).exists()
+    file = sqlite_file(url)
+    return file is None or file.exists()
 
 
 def require_database(url: str) -> None:
     """Raise UserError if an SQLite file does not exist."""
     if not database_exists(url):
-        file = sql.make_url(url).database
-        raise UserError([f"nothing has run yet: {file} does not exist; start with `voxnas run`"])
+        raise UserError([f"nothing has run yet: {sqlite_file(url)} does not exist; start with `voxnas run`"])
 
 
 def retry_outages(work: Callable[[], Result], *, url: str) -> Result:

@@ -8,11 +8,10 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import sqlalchemy as sql
-
 from search.config.errors import UserError
 from search.config.schema import NAME_PATTERN, RESERVED_NAMES
-from search.storage.reader import STUDY_ID, show_url, stored_attribute
+from search.storage.address import show_url, sqlite_file, sqlite_url
+from search.storage.reader import STUDY_ID, stored_attribute
 
 OWNER = "owner.json"
 DATABASE = "study.db"  # a run folder's own database
@@ -30,12 +29,12 @@ class Owner:
     def of(folder: Path, *, study: str, study_id: str, url: str) -> Owner:
         """Create the owner of a folder."""
         file = _sqlite_file(url)
-        elsewhere = url if file is None else f"sqlite:///{file}"
+        elsewhere = url if file is None else sqlite_url(file)
         return Owner(study, study_id, DATABASE if holds_database(folder, url) else elsewhere)
 
     def url(self, folder: Path) -> str:
         """Return the database's URL, for the current location of the folder."""
-        return f"sqlite:///{(folder / DATABASE).resolve()}" if self.database == DATABASE else self.database
+        return sqlite_url((folder / DATABASE).resolve()) if self.database == DATABASE else self.database
 
     def exists(self, folder: Path) -> bool:
         """Return whether the folder is this study's own and its database still has the study."""
@@ -45,7 +44,7 @@ class Owner:
         url = self.url(folder)
         try:
             return bool(stored_attribute(url, self.study, STUDY_ID) == self.study_id)
-        except sql.exc.DatabaseError:
+        except UserError:
             return not url.startswith("sqlite")  # a server that can't be reached may have it
 
 
@@ -104,14 +103,14 @@ def read_owner(folder: Path) -> Owner | None:
         return Owner(**json.loads((folder / OWNER).read_text()))
     except (OSError, ValueError, TypeError):
         pass
-    url = f"sqlite:///{(folder / DATABASE).resolve()}"
+    url = sqlite_url((folder / DATABASE).resolve())
     try:
         study_id = stored_attribute(url, folder.name, STUDY_ID)
-    except sql.exc.DatabaseError:
+    except UserError:
         return None
     return Owner(folder.name, study_id, DATABASE) if study_id else None
 
 
 def _sqlite_file(url: str) -> Path | None:
-    file = sql.make_url(url).database if url.startswith("sqlite") else None
-    return Path(file).resolve() if file else None
+    file = sqlite_file(url)
+    return file.resolve() if file else None

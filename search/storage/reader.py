@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sql
 
 from search.config.errors import UserError
-from search.storage.database import GRPC, database_exists, make_reader, require_database, tune_sqlite
+from search.storage.address import GRPC, show_url
+from search.storage.database import database_exists, make_reader, require_database, tune_sqlite
+from search.storage.failures import explained, require_sqlite
 from search.trials.records import Record
 
 if TYPE_CHECKING:
@@ -75,9 +78,11 @@ def reading(url: str) -> Iterator[sql.Engine | None]:
         yield None
         return
     require_database(url)
+    require_sqlite(url)
     engine = make_reader(url)
     try:
-        yield engine
+        with explained(url):
+            yield engine
     finally:
         engine.dispose()
 
@@ -106,7 +111,7 @@ def read_rows(
 def has_known_tables(connection: sql.Connection) -> bool:
     """Return whether Optuna's tables have a version that voxnas reads and writes directly.
 
-    Raises UserError if there are no tables: readers never create them, because a driver may be doing so.
+    Raises UserError if there are no such tables: readers never create them, because a driver may be doing so.
     """
     try:
         version = connection.execute(sql.text("SELECT schema_version FROM version_info")).scalar()
@@ -115,7 +120,11 @@ def has_known_tables(connection: sql.Connection) -> bool:
             raise
         version = None
     if version is None:
-        raise UserError([f"nothing has run yet in {show_url(str(connection.engine.url))}; start with `voxnas run`"])
+        where = show_url(str(connection.engine.url))
+        if tables := sql.inspect(connection).get_table_names():
+            named = ", ".join(tables[:3])
+            raise UserError([f"{where} is a database of another program, not one of studies (its tables: {named})"])
+        raise UserError([f"nothing has run yet in {where}; start with `voxnas run`"])
     return version in SCHEMA_VERSIONS
 
 
@@ -198,8 +207,7 @@ def optuna_storage(url: str) -> optuna.storages.BaseStorage:
     except RuntimeError as error:
         if "table schema" not in str(error):
             raise
-        upgrade = f"voxnas studies {show_url(url)} --upgrade"
-        raise UserError([f"{show_url(url)} was written by an older version; `{upgrade}` upgrades it"]) from None
+        raise UserError([_other_version(url)]) from None
     if url.startswith("sqlite"):
         sql.event.listen(storage.engine, "connect", tune_sqlite)
         storage.engine.dispose()  # earlier connections are not tuned
@@ -224,9 +232,19 @@ def close_storage(storage: optuna.storages.BaseStorage) -> None:
         kept.engine.dispose()
 
 
-def show_url(url: str) -> str:
-    """Return a database's URL for messages."""
-    return url.removeprefix("sqlite:///")
+def _other_version(url: str) -> str:
+    """Return what to do about tables that another version of Optuna wrote."""
+    import optuna
+
+    with reading(url) as engine:
+        if engine is None:
+            return f"{show_url(url)} was written by another version of Optuna"
+        with engine.connect() as connection:
+            wrote = str(connection.execute(sql.text("SELECT library_version FROM version_info")).scalar())
+    numbers, ours = ([int(part) for part in re.findall(r"\d+", each)[:3]] for each in (wrote, optuna.__version__))
+    if numbers > ours:
+        return f"{show_url(url)} was written by Optuna {wrote}, but {optuna.__version__} is installed; upgrade optuna"
+    return f"{show_url(url)} was written by an older version; `voxnas studies {show_url(url)} --upgrade` upgrades it"
 
 
 def storage_made_by_one(url: str) -> optuna.storages.BaseStorage:

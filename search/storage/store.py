@@ -9,13 +9,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import sqlalchemy as sql
 
-from search.storage.database import GRPC, ask_lock, make_engine, retry_outages, shared_by_drivers
+from search.storage.address import GRPC, sqlite_file
+from search.storage.database import ask_lock, make_engine, retry_outages, shared_by_drivers
+from search.storage.failures import explained, require_sqlite
 from search.storage.heartbeat import Heartbeat, driver_name
 from search.storage.identity import plain, refuse_changes
 from search.storage.reader import (
@@ -75,12 +76,14 @@ class Store:
         """
         import optuna
 
-        if url.startswith("sqlite"):
-            Path(sql.make_url(url).database or "").parent.mkdir(parents=True, exist_ok=True)
-        storage = retry_outages(lambda: storage_made_by_one(url), url=url)
-        study = optuna.create_study(
-            study_name=name, storage=storage, directions=optuna_directions(directions), load_if_exists=True
-        )
+        if (file := sqlite_file(url)) is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            require_sqlite(url, empty=True)
+        with explained(url):
+            storage = retry_outages(lambda: storage_made_by_one(url), url=url)
+            study = optuna.create_study(
+                study_name=name, storage=storage, directions=optuna_directions(directions), load_if_exists=True
+            )
         known, study_id = study.user_attrs.get(STUDY), study.user_attrs.get(STUDY_ID)
         if study_id is None:
             study_id = uuid4().hex

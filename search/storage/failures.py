@@ -1,0 +1,63 @@
+"""What a database's error means, as a sentence for the person who reads a study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sql
+
+from search.config.errors import UserError
+from search.storage.address import show_url, sqlite_file, without_secret
+
+SQLITE_HEADER = b"SQLite format 3\0"
+
+
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Raise an error of the database within the context as a UserError, with the original as its cause."""
+    try:
+        yield
+    except sql.exc.DBAPIError as error:
+        raise UserError([explanation(error, url)]) from error
+
+
+def explanation(error: sql.exc.DBAPIError, url: str) -> str:
+    """Return a sentence that says what is wrong with a database, and what to do."""
+    where, said = show_url(url), without_secret((str(error.orig).strip().splitlines() or [type(error).__name__])[0])
+    file = sqlite_file(url)
+    if file is None:
+        if isinstance(error, sql.exc.ProgrammingError):
+            return f"{where} is not a database of studies: {said}"
+        return f"{where} can't be reached: {said}"
+    if "locked" in said or "busy" in said:
+        return f"{where} is locked by another program; wait until that ends, or stop it, and try again"
+    if "not a database" in said:
+        return f"{where} is not an SQLite database"
+    if "malformed" in said or "disk I/O" in said or "truncated" in said:
+        return f"{where} is damaged ({said}); restore a copy, or try `sqlite3 {file.name} .recover`"
+    if "no such table" in said or "no such column" in said:
+        return f"{where} is an SQLite database, but not one of studies ({said})"
+    if "readonly" in said or "read-only" in said:
+        return f"{where} can't be written: the file or its folder is read-only for this user"
+    if "unable to open" in said:
+        return f"{where} can't be opened; check that this user may read the file and its folder"
+    return f"{where}: {said}"
+
+
+def require_sqlite(url: str, *, empty: bool = False) -> None:
+    """Raise UserError if the file behind a URL is there but is no SQLite database; `empty` allows an empty file."""
+    file = sqlite_file(url)
+    if file is None or not file.exists():
+        return
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(len(SQLITE_HEADER))
+    except OSError as error:
+        raise UserError([f"{file}: can't be read: {error.strerror}"]) from None
+    if not start and empty:
+        return
+    if not start:
+        raise UserError([f"nothing has run yet: {file} is empty; start with `voxnas run`"])
+    if start != SQLITE_HEADER:
+        raise UserError([f"{file} is not an SQLite database"])

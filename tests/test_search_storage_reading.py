@@ -1,0 +1,195 @@
+"""Reading never lies: each database that can't be read is called what it is, and the others are shown."""
+
+import os
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from synthetic_study import made_records, write_made_study
+
+from search.cli import main
+from search.config import UserError
+from search.storage import Store, read_records, read_study_names
+from search.storage.address import database_url, show_url, sqlite_file, sqlite_url
+from search.storage.admin import list_studies
+
+ODD_NAMES = ["plain", "a b", "100%", "50%20x", "what?", "no#1", "a{b}", "[x]", "müller", "a&b=c", "'quoted'", "x;y"]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """A folder with a study of 12 trials; copied, never changed."""
+    runs = tmp_path_factory.mktemp("sound") / "runs"
+    write_made_study(runs, "tiny", made_records(12))
+    return runs
+
+
+@pytest.fixture
+def runs(sound, tmp_path):
+    return Path(shutil.copytree(sound, tmp_path / "runs"))
+
+
+def damage(file, how):
+    content = file.read_bytes()
+    if how == "cut":
+        file.write_bytes(content[:5000])
+    elif how == "zeros":
+        file.write_bytes(b"\0" * 4096)
+    elif how == "empty":
+        file.write_bytes(b"")
+    elif how == "text":
+        file.write_text("study: tiny\n")
+    elif how == "scribbled":
+        file.write_bytes(content[:1024] + os.urandom(len(content) - 1024))
+    elif how == "foreign":
+        file.unlink()
+        with sqlite3.connect(file) as connection:
+            connection.execute("CREATE TABLE bookmarks (id INTEGER)")
+    elif how == "other schema":
+        with sqlite3.connect(file) as connection:
+            connection.execute("UPDATE version_info SET schema_version = 99, library_version = '99.0.0'")
+            connection.execute("UPDATE alembic_version SET version_num = 'v99.0.0.a'")
+    elif how == "folder":
+        file.unlink()
+        file.mkdir()
+
+
+DAMAGES = {
+    "cut": r"study.db is damaged \(.*malformed\); restore a copy, or try `sqlite3 study.db .recover`",
+    "zeros": r"study.db is not an SQLite database",
+    "empty": r"nothing has run yet: .*study.db is empty; start with `voxnas run`",
+    "text": r"study.db is not an SQLite database",
+    "scribbled": r"study.db (is damaged|is not an SQLite database)",
+    "foreign": r"study.db is a database of another program, not one of studies \(its tables: bookmarks\)",
+    "other schema": r"study.db was written by Optuna 99.0.0, but .* is installed; upgrade optuna",
+    "folder": r"study.db: can't be read: Is a directory",
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_each_damage_has_its_sentence(how, runs):
+    file = runs / "tiny/study.db"
+    damage(file, how)
+    before = file.read_bytes() if file.is_file() else None
+    with pytest.raises(UserError, match=DAMAGES[how]):
+        read_records(sqlite_url(file), "tiny")
+    if how not in ("scribbled", "cut"):  # these may still have whole pages with the names
+        with pytest.raises(UserError, match=DAMAGES[how].split(" (")[0] if how == "foreign" else DAMAGES[how]):
+            list_studies(sqlite_url(file))
+    assert file.is_dir() or file.read_bytes() == before
+
+
+def test_a_locked_database_is_called_locked(runs, monkeypatch):
+    monkeypatch.setattr("search.storage.database.READ_TIMEOUT_S", 0.1)
+    file = runs / "tiny/study.db"
+    holder = sqlite3.connect(file, isolation_level=None)
+    try:
+        holder.execute("PRAGMA journal_mode=DELETE")
+        holder.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UserError, match=r"study.db is locked by another program; wait until that ends, or stop it"):
+            read_records(sqlite_url(file), "tiny")
+    finally:
+        holder.close()
+
+
+def test_a_listing_names_the_damaged_and_shows_the_others(runs, capsys, monkeypatch):
+    shutil.copytree(runs / "tiny", runs / "broken")
+    damage(runs / "broken/study.db", "text")
+    monkeypatch.setattr(sys, "argv", ["voxnas", "studies", "--runs", str(runs)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code == 1 and "tiny" in said.out
+    assert said.err == f"voxnas: {runs}/broken/study.db is not an SQLite database\n"
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_path_may_hold_any_characters(name, tmp_path):
+    file = write_made_study(tmp_path / name / "runs", "tiny", made_records(3))
+    url = database_url(None, tmp_path / name / "runs/tiny")
+    assert sqlite_file(url) == file and show_url(url) == str(file) and file.exists()
+    assert read_study_names(url) == ["tiny"] and len(read_records(url, "tiny")) == 3
+    assert [each.name for each in list_studies(url)] == ["tiny"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+
+
+READER = """
+import os, sys
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+from search.storage import read_records
+from search.storage.address import sqlite_url
+from pathlib import Path
+print(len(read_records(sqlite_url(Path(sys.argv[1])), "tiny")))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("log", ["no log", "a log"])
+def test_another_user_reads_a_study_without_writing_beside_it(log, sound):
+    # A folder that everyone may enter: pytest's own are private to their user
+    with tempfile.TemporaryDirectory() as folder:
+        runs = Path(shutil.copytree(sound, Path(folder) / "runs"))
+        file = runs / "tiny/study.db"
+        holder = sqlite3.connect(file)
+        holder.execute("PRAGMA journal_mode=WAL")
+        if log == "a log":  # a driver that runs: its last writes are in the log
+            holder.execute("UPDATE studies SET study_name = 'tiny'")
+            holder.commit()
+        else:
+            holder.close()
+        Path(folder).chmod(0o755)
+        for path in Path(folder).rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        before = sorted(path.name for path in file.parent.iterdir())
+        command, surroundings = [sys.executable, "-c", READER, str(file)], {**os.environ, "HOME": folder}
+        done = subprocess.run(command, capture_output=True, text=True, env=surroundings)
+        assert done.returncode == 0 and done.stdout == "12\n", done.stderr
+        assert sorted(path.name for path in file.parent.iterdir()) == before
+        assert not stat.S_IMODE(file.stat().st_mode) & stat.S_IWOTH
+        holder.close()
+
+
+@pytest.mark.parametrize(
+    ("storage", "message"),
+    [
+        ("postgresql+psycopg://me:s3cret@host/db", "remove the password from the URL"),
+        ("postgresql+psycopg://host/db?password=s3cret", "remove the password from the URL"),
+        ("postgresql+psycopg://host/db?sslpassword=s3cret", "remove the password from the URL"),
+        ("mysql://me:s3cret@host/db", "remove the password"),
+        ("://me:s3cret@host", "is not a database URL such as sqlite:///FILE"),
+        ("postgresql+psycopg://me:s3cret@host:port/db", "is not a database URL"),
+        ("postgresql+psycopg://me:s3c@ret@host:55x/db", "is not a database URL"),
+        ("grpc://me:s3cret@host:1", "should be grpc://HOST:PORT"),
+        ("grpc://host:0", "with a port from 1 to 65535"),
+        ("grpc://host:99999", "with a port from 1 to 65535"),
+        ("grpc://host:１２", "with a port from 1 to 65535"),
+        ("grpc://:50051", "should be grpc://HOST:PORT"),
+        ("study.db", "is not a database URL such as sqlite:///FILE"),
+        ("sqlite://", "names no file; write sqlite:///FILE"),
+        ("sqlite:///:memory:", "names no file"),
+        ("oracle://host/db", "'oracle' is not supported; write sqlite:///FILE"),
+    ],
+)
+def test_each_wrong_address_is_refused_without_its_password(storage, message, tmp_path):
+    with pytest.raises(UserError, match=message) as caught:
+        database_url(storage, tmp_path)
+    assert "s3c" not in str(caught.value) and "ret@" not in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_named_without_a_traceback(tmp_path):
+    url = database_url("postgresql+psycopg://me@127.0.0.1:9/none?connect_timeout=2", tmp_path)
+    with pytest.raises(UserError, match=r"127.0.0.1:9/none.* can't be reached: .*"):
+        read_records(url, "tiny")
+
+
+def test_a_run_does_not_write_into_a_file_that_is_no_database(runs):
+    file = runs / "tiny/study.db"
+    damage(file, "text")
+    with pytest.raises(UserError, match="study.db is not an SQLite database"):
+        Store.open(sqlite_url(file), "tiny", directions={"dice": "maximize"}, values={})
+    assert file.read_text() == "study: tiny\n"
