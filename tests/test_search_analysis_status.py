@@ -21,6 +21,7 @@ from search.runner.plan import make_plan
 from search.storage import Store, read_records
 from search.storage.admin import Change, change_studies, find_databases, list_studies
 from search.storage.heartbeat import DRIVER
+from search.storage.reader import optuna_storage
 from search.trials.activity import Activity
 from search.trials.records import Epoch, Measurement
 from space.architecture import Architecture
@@ -241,8 +242,9 @@ def test_an_older_database_is_refused_with_the_command_that_upgrades_it(tmp_path
     records = read_records(url, "tiny")
     with sqlite3.connect(runs / "tiny" / "study.db") as database:  # as Optuna 3.1 left it
         database.execute("UPDATE alembic_version SET version_num = 'v3.0.0.d'")
+    assert list_studies(url)[0].name == "tiny"  # its tables are the same: they are read, but not written
     with pytest.raises(UserError, match="was written by an older version; `voxnas studies .*study.db --upgrade`"):
-        list_studies(url)
+        optuna_storage(url)
     command = [*COMMAND, "studies", str(runs / "tiny" / "study.db"), "--upgrade", "--runs", str(runs)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "is up to date" in done.stdout, done.stderr
