@@ -11,7 +11,6 @@ import pytest
 from test_search_cli import call as call_here
 from test_search_cli import words
 
-from search.config import UserError
 from search.config.schema import Halving, Training
 from search.costs.memory import CPU
 from search.costs.price import predict_costs
@@ -184,9 +183,9 @@ def test_a_comparison_shows_medians_ratios_and_budgets(table):
     counts, low, middle, high = anytime(compared.runs[:3], until=30)
     assert counts[-1] == 30 and all(a <= b <= c for a, b, c in zip(low, middle, high, strict=True))
     assert json.loads(comparisons_json([compared]))[0]["table"] == SMALL
-    assert len(comparison_tables(compared)) == 2
+    assert len(comparison_tables(compared)) == 3
     alone = comparison(table, {"random": compared.runs[3:]}, rules=rules)
-    assert alone.rivals == () and math.isnan(best_ratio(alone)) and len(comparison_tables(alone)) == 1
+    assert alone.rivals == () and math.isnan(best_ratio(alone)) and len(comparison_tables(alone)) == 2
 
 
 def test_a_table_survives_parquet(table, tmp_path):
@@ -208,40 +207,6 @@ def test_a_table_survives_parquet(table, tmp_path):
     assert np.allclose(read.truth[3], (small.curve(3, 0)[-1] + small.curve(3, 1)[-1]) / 2)
     for name in ("random", "known-cost", "nsga2"):
         assert len(simulate(read, name, seed=0, rules=Rules(trainings=12, enough=1.1)).steps) == 12
-
-
-def parquet(file, **columns):
-    import pyarrow
-    import pyarrow.parquet
-
-    base = {"architecture": ['{"a": 1}'], "seed": [0], "epoch": [1], "dice": [0.5], "memory_bytes": [10]}
-    values = {name: value for name, value in {**base, **columns}.items() if value is not None}
-    pyarrow.parquet.write_table(pyarrow.table(values), file)
-    return file
-
-
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        ({}, "missing objectives: latency \\(found: dice, memory\\)"),
-        ({"dice": None}, "missing columns: dice \\(found: architecture, seed, epoch, memory_bytes\\)"),
-        ({"latency_s": [1.0], "dice": [1.5]}, "row 0: dice is 1.5, not a number from 0 to 1"),
-        ({"latency_s": [None]}, "row 0: latency_s is None, not a number"),
-        ({"latency_s": [1.0], "architecture": ["plain"]}, "architecture is not a JSON object of plain values: 'plain'"),
-        ({name: [] for name in ("architecture", "seed", "epoch", "dice", "memory_bytes", "latency_s")}, "is empty"),
-    ],
-)
-def test_an_invalid_table_is_refused_with_the_reason(tmp_path, columns, message):
-    with pytest.raises(UserError, match=message):
-        read_table(parquet(tmp_path / "known.parquet", **columns))
-
-
-def test_a_file_that_is_not_a_table_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no such file"):
-        read_table(tmp_path / "none.parquet")
-    (tmp_path / "text.parquet").write_text("not a table")
-    with pytest.raises(UserError, match="not a Parquet file"):
-        read_table(tmp_path / "text.parquet")
 
 
 def call(*arguments):

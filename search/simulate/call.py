@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from search.config.schema import Halving
 from search.proposers.propose import PROPOSERS
 from search.simulate.clock import Rules, Run, simulate
 from search.simulate.compare import Comparison, anytime, comparison
-from search.simulate.parquet import read_table
+from search.simulate.parquet import check_objectives, directions_of, read_table
 from search.simulate.show import comparison_tables, comparisons_json
 from search.simulate.synthetic import RECIPES, synthetic_table
 from search.simulate.tables import Table
+
+Progress = Callable[[str, int, int], object]  # what runs, runs done, of how many
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Call:
     tables: Sequence[str] | None
     synthetic: bool
     file: Path | None
+    objectives: tuple[str, ...] | None
     proposers: Sequence[str]
     seeds: int
     workers: int
@@ -39,28 +43,43 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where a table comes from: a file, or else the synthetic table of this name; objectives other than its own."""
+
+    name: str
+    file: Path | None
+    objectives: tuple[str, ...] | None
+
+    def read(self) -> Table:
+        """Read or create the table. Raises UserError."""
+        if self.file is not None:
+            return read_table(self.file, objectives=self.objectives)
+        table = synthetic_table(self.name)
+        return replace(table, directions=directions_of(self.objectives)) if self.objectives else table
+
+
+@dataclass(frozen=True)
 class Task:
     """One run, as sent to a worker process."""
 
-    table: str
-    file: Path | None
+    table: Source
     proposer: str
     seed: int
     rules: Rules
 
 
-def run_call(call: Call, *, console: Console, figure: Path | None, as_json: bool) -> None:
+def run_call(call: Call, *, console: Console, progress: Progress, figure: Path | None, as_json: bool) -> None:
     """Run all simulations and print each table's results when it is done. Raises UserError for invalid options."""
     rules = _check(call)
     done: list[Comparison] = []
     for name in _names(call):
-        table = _table(name, call.file)
-        tasks = [
-            Task(name, call.file, proposer, seed, rules) for proposer in call.proposers for seed in range(call.seeds)
-        ]
+        source = Source(name, call.file, call.objectives)
+        table = source.read()
+        tasks = [Task(source, proposer, seed, rules) for proposer in call.proposers for seed in range(call.seeds)]
         runs: dict[str, list[Run]] = {proposer: [] for proposer in call.proposers}
         for task, run in zip(tasks, all_runs(tasks, call.jobs), strict=True):
             runs[task.proposer].append(run)
+            progress(f"{name}: {task.proposer}", sum(map(len, runs.values())), len(tasks))
         done.append(comparison(table, runs, rules=rules))
         for grid in () if as_json else comparison_tables(done[-1]):
             console.print(grid)
@@ -82,6 +101,7 @@ def _check(call: Call) -> Rules:
     for name in call.proposers:
         if name not in PROPOSERS:
             mistakes.append(f"simulate: --proposers: there is no proposer {name!r}{nearest(name, PROPOSERS)}")
+    mistakes += check_objectives(call.objectives) if call.objectives is not None else []
     halving = None if call.halving == "off" else _halving(call.halving)
     if isinstance(halving, str):
         mistakes.append(halving)
@@ -104,10 +124,6 @@ def _names(call: Call) -> Sequence[str]:
     return [call.file.stem] if call.file else call.tables or list(RECIPES)
 
 
-def _table(name: str, file: Path | None) -> Table:
-    return read_table(file) if file else synthetic_table(name)
-
-
 def all_runs(tasks: Sequence[Task], jobs: int) -> Iterable[Run]:
     """Yield the tasks' runs in order, computed in this process or in `jobs` processes."""
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) if jobs > 1 else None
@@ -115,14 +131,13 @@ def all_runs(tasks: Sequence[Task], jobs: int) -> Iterable[Run]:
         yield from (pool.map(_run, tasks) if pool else map(_run, tasks))
 
 
-_READ: dict[Path, Table] = {}
-
-
 def _run(task: Task) -> Run:
-    if task.file is not None and task.file not in _READ:
-        _READ[task.file] = read_table(task.file)
-    table = _READ[task.file] if task.file is not None else synthetic_table(task.table)
-    return simulate(table, task.proposer, seed=task.seed, rules=task.rules)
+    return simulate(_read(task.table), task.proposer, seed=task.seed, rules=task.rules)
+
+
+@lru_cache
+def _read(source: Source) -> Table:
+    return source.read()
 
 
 def _write(done: Sequence[Comparison], file: Path) -> None:

@@ -2,32 +2,50 @@
 
 Columns: `architecture` (JSON of decisions or of an architecture's entries), `seed`, `epoch` (from 1), `dice` (0 to 1),
 any of the costs `params`, `macs`, `memory_bytes`, `inference_memory_bytes`, `latency_s`, and optionally `epoch_s`,
-the seconds of an epoch (default: 1).
+the seconds of an epoch (default: 1). Messages count rows from 0.
 """
 
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search.config.errors import UserError
+from search.config.errors import UserError, nearest
 from search.config.objectives import COSTS, OBJECTIVES
+from search.simulate.check_table import REQUIRED, TableErrors, column_errors, entries_of
 from search.simulate.tables import Table
 from search.trials.records import Costs, Latency
-from space.architecture import Architecture, Value, freeze
+from space.architecture import Architecture, Value
 from space.axes import Axis
 from space.canonical import Context, Decisions
 from space.space import Space
 
-REQUIRED = ("architecture", "seed", "epoch", "dice")
 COLUMNS = {OBJECTIVES[name].column: name for name in COSTS}  # of the costs
+USUAL = ("memory", "latency")  # the costs that are objectives by default, if the table has them
 ABSENT = "-"  # the choice of an axis for architectures without the entry
 NO_CONTEXT = Context((1, 1, 1), (1.0, 1.0, 1.0), 1, 1)  # a placeholder: networks of a table are never built
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """The checked content of a table: entries, curves (seeds, epochs) and known costs of each architecture."""
+
+    entries: tuple[dict[str, Value], ...]
+    seeds: tuple[tuple[int, ...], ...]
+    curves: tuple[NDArray[np.float64], ...]
+    costs: dict[str, NDArray[np.float64]]
+    epoch_s: NDArray[np.float64]
+
+    @property
+    def epochs(self) -> int:
+        """The length of the longest training; shorter curves repeat their last Dice."""
+        return int(self.curves[0].shape[1])
 
 
 def write_table(table: Table, file: Path, *, seeds: int = 1) -> None:
@@ -50,40 +68,66 @@ def write_table(table: Table, file: Path, *, seeds: int = 1) -> None:
     pyarrow.parquet.write_table(pyarrow.table(columns), file)
 
 
-def read_table(file: Path, *, objectives: tuple[str, ...] = ("memory", "latency")) -> Table:
+def read_table(file: Path, *, objectives: Sequence[str] | None = None) -> Table:
     """Read a table. Each entry of its architectures becomes an axis, with the choice ABSENT if some lack the entry.
 
-    Raises UserError for missing columns, invalid values, or missing `objectives`.
+    Without `objectives` they are Dice with memory and latency, as far as the table has them, or else with all of its
+    costs. Raises UserError for missing columns, invalid values, missing objectives, and objectives that leave nothing
+    to search.
     """
-    columns = _columns(file, objectives)
-    by_architecture: dict[str, dict[int, dict[int, float]]] = {}
-    first: dict[str, int] = {}
-    for index, (text, seed, epoch, dice) in enumerate(zip(*(columns[name] for name in REQUIRED), strict=True)):
-        first.setdefault(text, index)
-        by_architecture.setdefault(text, {}).setdefault(int(seed), {})[int(epoch)] = float(dice)
-    epochs = max(max(run) for runs in by_architecture.values() for run in runs.values())
-    entries = [_entries(text, file) for text in by_architecture]
-    space, decisions = _flat_space(entries)
-    curves = [_curves(runs, epochs) for runs in by_architecture.values()]
-    rows = [first[text] for text in by_architecture]
-    seconds = columns.get("epoch_s")
-    return Table(
+    trainings = read_trainings(file)
+    directions = _directions(file, trainings, objectives)
+    space, decisions = _flat_space(trainings.entries)
+    table = Table(
         name=file.stem,
         character=f"read from {file.name}",
         space=space,
-        directions={name: OBJECTIVES[name].direction for name in ("dice", *objectives)},
+        directions=directions,
         decisions=decisions,
         architectures=tuple(Architecture.of(each) for each in decisions),
-        costs=tuple(_costs(columns, row) for row in rows),
-        truth=np.array([runs[:, -1].mean() for runs in curves]),
-        epochs=epochs,
-        epoch_s=np.array([float(seconds[row]) if seconds else 1.0 for row in rows]),
-        curve=lambda row, seed: curves[row][seed % len(curves[row])],
+        costs=tuple(_costs(trainings, row) for row in range(len(decisions))),
+        truth=np.array([runs[:, -1].mean() for runs in trainings.curves]),
+        epochs=trainings.epochs,
+        epoch_s=trainings.epoch_s,
+        curve=lambda row, seed: trainings.curves[row][seed % len(trainings.curves[row])],
         sparse=True,
+    )
+    _require_choice(file, table)
+    return table
+
+
+def read_trainings(file: Path) -> Trainings:
+    """Read and check the trainings of a table. Raises UserError with every mistake, each with its column and row."""
+    columns = _columns(file)
+    errors = TableErrors(file)
+    numbers = column_errors(columns, costs=COLUMNS, errors=errors)
+    entries = entries_of(columns["architecture"], errors)
+    errors.raise_any()
+    first: dict[tuple[tuple[str, Value], ...], int] = {}
+    runs: list[dict[int, dict[int, int]]] = []  # of each architecture: seed, epoch, row
+    for row, each in enumerate(entries):
+        number = first.setdefault(tuple(sorted(each.items())), len(first))
+        if number == len(runs):
+            runs.append({})
+        run = runs[number].setdefault(int(numbers["seed"][row]), {})
+        earlier = run.setdefault(int(numbers["epoch"][row]), row)
+        if earlier != row:
+            errors.add("epoch", row, f"repeats row {earlier}, with the same architecture and seed")
+    errors.raise_any()
+    epochs = int(numbers["epoch"].max())
+    rows = [next(iter(next(iter(each.values())).values())) for each in runs]
+    every = [[row for run in each.values() for row in run.values()] for each in runs]
+    seconds = numbers.get("epoch_s")
+    return Trainings(
+        entries=tuple(entries[row] for row in rows),
+        seeds=tuple(tuple(sorted(each)) for each in runs),
+        curves=tuple(_curves(each, numbers["dice"], epochs) for each in runs),
+        costs={name: numbers[name][rows] for name in COLUMNS if name in numbers},
+        epoch_s=np.ones(len(rows)) if seconds is None else np.array([seconds[each].mean() for each in every]),
     )
 
 
-def _columns(file: Path, objectives: tuple[str, ...]) -> dict[str, list[Any]]:
+def _columns(file: Path) -> dict[str, list[Any]]:
     import pyarrow
     import pyarrow.parquet
 
@@ -96,41 +140,60 @@ def _columns(file: Path, objectives: tuple[str, ...]) -> dict[str, list[Any]]:
     missing = [name for name in REQUIRED if name not in table.column_names]
     if missing:
         raise UserError([f"{file}: missing columns: {', '.join(missing)} (found: {', '.join(table.column_names)})"])
-    present = [objective for column, objective in COLUMNS.items() if column in table.column_names]
-    absent = [name for name in objectives if name not in present]
+    if not table.num_rows:
+        raise UserError([f"{file}: the table has no rows"])
+    known = [name for name in table.column_names if name in (*REQUIRED, *COLUMNS, "epoch_s")]
+    return {name: table[name].to_pylist() for name in known}
+
+
+def _directions(file: Path, trainings: Trainings, objectives: Sequence[str] | None) -> dict[str, str]:
+    present = [COLUMNS[column] for column in trainings.costs]
+    if objectives is None:
+        usual = [name for name in USUAL if name in present] or present
+        objectives = ("dice", *usual)
+    absent = [name for name in objectives if name not in ("dice", *present)]
     if absent:
-        known = ", ".join(["dice", *present])
-        raise UserError([f"{file}: missing objectives: {', '.join(absent)} (found: {known})"])
-    columns: dict[str, list[Any]] = {name: table[name].to_pylist() for name in table.column_names}
-    problems = _bad_values(file, columns)
-    if problems:
-        raise UserError(problems)
-    return columns
+        found = ", ".join(["dice", *present])
+        raise UserError([f"{file}: missing objectives: {', '.join(absent)} (found: {found})"])
+    return directions_of(objectives)
 
 
-def _bad_values(file: Path, columns: dict[str, list[Any]]) -> list[str]:
-    if not columns["architecture"]:
-        return [f"{file}: the table is empty"]
-    problems = []
-    for name, values in columns.items():
-        if name in COLUMNS or name in ("dice", "epoch_s", "epoch", "seed"):
-            low, high = OBJECTIVES[name].range if name == "dice" else (float(name == "epoch"), math.inf)
-            for row, value in enumerate(values):
-                if not isinstance(value, (int, float)) or not low <= value <= high:
-                    problems.append(f"{file}: row {row}: {name} is {value!r}, not a number from {low:g} to {high:g}")
-                    break
-    return problems
+def directions_of(objectives: Sequence[str]) -> dict[str, str]:
+    """Return the objectives with their directions."""
+    return {name: OBJECTIVES[name].direction for name in objectives}
 
 
-def _entries(text: str, file: Path) -> dict[str, Value]:
-    try:
-        values = json.loads(text)
-        return {str(name): freeze(value) for name, value in values.items()}
-    except (ValueError, AttributeError):
-        raise UserError([f"{file}: architecture is not a JSON object of plain values: {text[:60]!r}"]) from None
+def check_objectives(names: Sequence[str]) -> list[str]:
+    """Return what is wrong with the names of objectives."""
+    mistakes = [
+        f"simulate: --objectives: there is no objective {name!r}{nearest(name, tuple(OBJECTIVES))}"
+        for name in names
+        if name not in OBJECTIVES
+    ]
+    if "dice" not in names:
+        mistakes.append("simulate: --objectives: dice is missing; costs are known without a search")
+    if len(set(names)) < len(names):
+        mistakes.append("simulate: --objectives: a name is repeated")
+    return mistakes
 
 
-def _flat_space(entries: list[dict[str, Value]]) -> tuple[Space, tuple[Decisions, ...]]:
+def _require_choice(file: Path, table: Table) -> None:
+    """Raise UserError if an objective is equal everywhere, or if no architecture beats the worst values at once."""
+    if table.size < 2:
+        raise UserError([f"{file}: architecture is the same in all rows; a search needs two or more"])
+    columns = {name: OBJECTIVES[name].column for name in table.directions}
+    equal = [columns[name] for name, losses in zip(columns, table.losses.T, strict=True) if np.ptp(losses) == 0]
+    if equal:
+        hint = "leave it out with --objectives" if equal != ["dice"] else "there is nothing to learn"
+        raise UserError([f"{file}: {name} is equal for all architectures; {hint}" for name in equal])
+    if table.best_volume <= 0:
+        named = ", ".join(columns.values())
+        raise UserError(
+            [f"{file}: {named}: each architecture has the worst value of one of them, so no search can gain"]
+        )
+
+
+def _flat_space(entries: Sequence[dict[str, Value]]) -> tuple[Space, tuple[Decisions, ...]]:
     names = list(dict.fromkeys(name for each in entries for name in each))
     decisions: tuple[Decisions, ...] = tuple({name: each.get(name, ABSENT) for name in names} for each in entries)
     axes = []
@@ -148,22 +211,22 @@ class _TableSpace(Space):
         return Architecture.of(decisions)
 
 
-def _curves(runs: dict[int, dict[int, float]], epochs: int) -> NDArray[np.float64]:
+def _curves(runs: dict[int, dict[int, int]], dice: NDArray[np.float64], epochs: int) -> NDArray[np.float64]:
     """Return the Dice after each epoch, one row per seed; missing epochs repeat the last known Dice."""
     curves = np.zeros((len(runs), epochs))
     for number, run in enumerate(runs[seed] for seed in sorted(runs)):
-        last = run[min(run)]
-        for epoch in range(1, epochs + 1):
-            last = run.get(epoch, last)
-            curves[number, epoch - 1] = last
+        known = np.array(sorted(run))
+        latest = np.maximum(np.searchsorted(known, np.arange(1, epochs + 1), side="right") - 1, 0)
+        curves[number] = dice[[run[epoch] for epoch in known[latest].tolist()]]
     return curves
 
 
-def _costs(columns: dict[str, list[Any]], row: int) -> Costs:
+def _costs(trainings: Trainings, row: int) -> Costs:
     def of(name: str) -> float:
-        return float(columns[name][row]) if name in columns else 0.0
+        return float(trainings.costs[name][row]) if name in trainings.costs else 0.0
 
-    latency = Latency(of("latency_s"), 0.0, 1, True, "table", 1, "unknown") if "latency_s" in columns else None
+    timed = "latency_s" in trainings.costs
+    latency = Latency(of("latency_s"), 0.0, 1, True, "table", 1, "unknown") if timed else None
     return Costs(
         int(of("params")), int(of("macs")), int(of("memory_bytes")), int(of("inference_memory_bytes")), latency
     )

@@ -10,49 +10,65 @@ from typing import Any
 
 from rich.table import Table as Grid
 
+from search.config.units import show_seconds
 from search.simulate.clock import Step
-from search.simulate.compare import BUDGETS, OURS, SHARES, Comparison, best_ratio
+from search.simulate.compare import BUDGETS, MAIN, OURS, SHARES, Comparison, best_ratio
 
 
 def comparison_tables(compared: Comparison) -> list[Grid]:
-    """Return the table of medians and, if OURS ran, the table of OURS against each other proposer."""
-    title = f"{compared.table}: {compared.size:,} architectures, {compared.character}"
-    grid = Grid(title=title, title_justify="left")
-    grid.add_column("proposer")
-    percents = [f"{share:.0%}" for share in SHARES]
-    for heading in (
-        *(f"trainings to {percent}" for percent in percents),
-        f"reached {' / '.join(percents)}",
-        *(f"hours to {percent}" for percent in percents),
-        f"share after {' / '.join(map(str, BUDGETS))}",
-        "repeats",
-        "ask median / max",
-        "busy",
-    ):
-        grid.add_column(heading, justify="right")
+    """Return tables of trainings, of time and, if OURS ran, of OURS against the others; none is over 100 wide."""
+    grids = [_trainings_table(compared), _time_table(compared)]
+    return [*grids, _rivals_table(compared)] if compared.rivals else grids
+
+
+def _trainings_table(compared: Comparison) -> Grid:
+    title = f"{compared.table}: {compared.size:,} architectures, {compared.character}; medians over seeds"
+    grid = _grid(
+        title,
+        "proposer",
+        *(f"trainings\nto {share:.0%}" for share in SHARES),
+        f"reached\n{MAIN:.0%}",
+        *(f"share\nafter {budget}" for budget in BUDGETS),
+    )
     for each in compared.summaries:
         grid.add_row(
             each.proposer,
             *(_count(value, compared.rules.trainings) for value in each.trainings),
-            f"{' / '.join(map(str, each.reached))} of {each.runs}",
-            *(_hours(value) for value in each.hours),
-            " / ".join(f"{share:.1%}" for share in each.shares),
+            f"{each.reached[SHARES.index(MAIN)]} of {each.runs}",
+            *(f"{share:.1%}" for share in each.shares),
+        )
+    return grid
+
+
+def _time_table(compared: Comparison) -> Grid:
+    grid = _grid(
+        "time: seconds of training, summed over workers",
+        "proposer",
+        *(f"time\nto {share:.0%}" for share in SHARES),
+        "proposals\nrepeated",
+        "ask,\nmedian",
+        "ask,\nlongest",
+        "workers\nbusy",
+    )
+    for each in compared.summaries:
+        grid.add_row(
+            each.proposer,
+            *(_time(value) for value in each.hours),
             f"{each.repeats:.0%}",
-            f"{each.ask_median_s * 1e3:.0f} / {each.ask_most_s * 1e3:.0f} ms",
+            show_seconds(each.ask_median_s),
+            show_seconds(each.ask_most_s),
             f"{each.busy:.1%}",
         )
-    return [grid, _rivals_table(compared)] if compared.rivals else [grid]
+    return grid
 
 
 def _rivals_table(compared: Comparison) -> Grid:
     best, hours = best_ratio(compared), best_ratio(compared, hours=True)
     title = (
-        f"{OURS} relative to each other proposer, to {SHARES[1]:.0%} (ratios of medians; one-sided Wilcoxon over "
-        f"seeds, Holm-corrected): {best:.2f} of the trainings and {hours:.2f} of the hours of the best other proposer"
+        f"{OURS} to {MAIN:.0%}, as a ratio of medians: {best:.2f} of the trainings and {hours:.2f} of the time of "
+        "the best other proposer\n(p: one-sided Wilcoxon test over seeds, Holm-corrected)"
     )
-    grid = Grid(title=title, title_justify="left")
-    for heading in ("relative to", "trainings", "p (trainings)", "hours", "p (hours)"):
-        grid.add_column(heading, justify="left" if heading == "relative to" else "right")
+    grid = _grid(title, "relative to", "trainings", "p (trainings)", "time", "p (time)")
     for each in compared.rivals:
         grid.add_row(
             each.proposer, f"{each.ratio:.2f}", f"{each.p:.2g}", f"{each.hours_ratio:.2f}", f"{each.hours_p:.2g}"
@@ -60,12 +76,20 @@ def _rivals_table(compared: Comparison) -> Grid:
     return grid
 
 
+def _grid(title: str, first: str, *headings: str) -> Grid:
+    grid = Grid(title=title or None, title_justify="left")
+    grid.add_column(first)
+    for heading in headings:
+        grid.add_column(heading, justify="right")
+    return grid
+
+
 def _count(value: float, cap: int) -> str:
     return f"{value:.0f}" if math.isfinite(value) else f"> {cap}"
 
 
-def _hours(value: float) -> str:
-    return f"{value:.1f}" if math.isfinite(value) else "-"
+def _time(hours: float) -> str:
+    return show_seconds(hours * 3600) if math.isfinite(hours) else "-"
 
 
 def comparisons_json(comparisons: Sequence[Comparison]) -> str:
