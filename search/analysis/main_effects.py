@@ -34,22 +34,32 @@ def main_effects(snapshot: Snapshot, objective: str) -> list[Effect]:
     values = snapshot.values[objective]
     rows = np.flatnonzero(~np.isnan(values) & (snapshot.states == "trained"))
     columns, named = _design(snapshot, rows)
-    if len(rows) < len(named) + 3 or not named:
+    found = linear_effects(columns, values[rows])
+    return [
+        Effect(*name, *effect, trials=int(column.sum()))
+        for name, column, effect in zip(named, columns, found, strict=False)
+    ]
+
+
+def linear_effects(columns: list[Numbers], values: Numbers) -> list[tuple[float, float, float]]:
+    """Return each column's coefficient in a least-squares model with an intercept, and its interval.
+
+    Empty with fewer than three values more than columns, or no columns.
+    """
+    if len(values) < len(columns) + 3 or not columns:
         return []
-    design = np.column_stack([np.ones(len(rows)), *columns])
+    design = np.column_stack([np.ones(len(values)), *columns])
     inverse = np.linalg.pinv(design.T @ design)
-    fitted = inverse @ design.T @ values[rows]
-    freedom = len(rows) - int(np.linalg.matrix_rank(design))
+    fitted = inverse @ design.T @ values
+    freedom = len(values) - int(np.linalg.matrix_rank(design))
     if freedom < 1:
         return []
     from scipy.stats import t
 
-    variance = float(((values[rows] - design @ fitted) ** 2).sum()) / freedom
+    variance = float(((values - design @ fitted) ** 2).sum()) / freedom
     half = float(t.ppf(0.5 + CONFIDENCE / 2, freedom)) * np.sqrt(np.clip(variance * np.diag(inverse), 0, None))
-    return [
-        Effect(*name, float(fitted[at]), float(fitted[at] - half[at]), float(fitted[at] + half[at]), int(column.sum()))
-        for at, (name, column) in enumerate(zip(named, columns, strict=True), start=1)
-    ]
+    low, high = fitted - half, fitted + half
+    return [(float(fitted[at]), float(low[at]), float(high[at])) for at in range(1, len(fitted))]
 
 
 def _design(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from search.runner.driver import Executor, View
     from search.runner.plan import Plan
     from search.runner.run import Outcome
+    from search.runner.tabulate import Tabulated
     from search.trials.records import Costs, Record
     from space.architecture import Architecture
 
@@ -179,6 +180,36 @@ class Study:
                 folds=folds or len(plan.folds),
                 view=shown,
                 executor=executor or make_executor(plan),
+            )
+
+    def tabulate(
+        self,
+        *,
+        networks: int | None = None,
+        seeds: int = 1,
+        view: View | None = None,
+        executor: Executor | None = None,
+    ) -> Tabulated:
+        """Train a random sample of the space's networks (by default all of them), each with several seeds.
+
+        Latency is measured if it is among the study's objectives. `voxnas tabulate` writes the result as a table.
+        """
+        from search.api.progress import showing
+        from search.api.running import make_executor
+        from search.config.objectives import per_device
+
+        timed = per_device(self.settings.objectives.goals)
+        with showing(view, name=f"tabulate {self.name}", trials=(networks or 0) * seeds) as shown:
+            plan = self.make_plan(shown)
+            shown.on_stage(LOADING)
+            from search.runner.tabulate import tabulate_study
+
+            return tabulate_study(
+                plan,
+                networks=networks,
+                seeds=seeds,
+                view=shown,
+                executor=executor or make_executor(plan, timed=timed),
             )
 
     # Results

@@ -69,9 +69,11 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, on
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables, in bytes, seconds and counts.")]
 
 
-def with_executor(overrides: list[str] | None, kind: str | None, address: str | None) -> list[str]:
+def with_executor(
+    overrides: list[str] | None, kind: str | None, address: str | None, workers: int | None = None
+) -> list[str]:
     """Return the executor's options as overrides of the study's file."""
-    named = {"executor.kind": kind, "executor.address": address}
+    named = {"executor.kind": kind, "executor.address": address, "executor.workers": workers}
     return [*(overrides or ()), *(f"{key}={value}" for key, value in named.items() if value is not None)]
 
 

@@ -211,7 +211,8 @@ class Executor:
     ] = None
     address: Annotated[str, Key("Ray cluster; `auto` is the running one.", "head:6379")] = "auto"
     workers: Annotated[
-        Whole | None, Key("Maximum number of trials at a time on a cluster. Without it, as many as fit.", 32, "trials")
+        Whole | None,
+        Key("Maximum number of trials at a time. Without it, as many as fit on a cluster, or 1 locally.", 32, "trials"),
     ] = None
     storage_path: Annotated[
         str | None,

@@ -7,6 +7,7 @@ import importlib.metadata
 import math
 import platform
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -187,7 +188,7 @@ def train(
     current = -1
     cases: tuple[CaseDice, ...] = ()
     for number in range(len(epochs), training.epochs):
-        begun = working_clock()
+        begun, cpu_begun = working_clock(), time.process_time()
         index, first, end = phase_at(number, epochs=training.epochs, phases=len(phases))
         phase = phases[index]
         if index != current:
@@ -204,7 +205,7 @@ def train(
         if last or (number + 1) % training.validate_every == 0:
             cases = _validated(phase.predicts, prepared, job, epoch=number + 1, deadline=deadline, watch=watch)
         dice = mean_dice(cases) if cases else None
-        epoch = Epoch(number + 1, loss, dice, working_clock() - begun)
+        epoch = Epoch(number + 1, loss, dice, working_clock() - begun, time.process_time() - cpu_begun)
         epochs = (*epochs, epoch)
         save_checkpoint(job, network, optimiser, epochs=epochs)
         if not last:

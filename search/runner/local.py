@@ -23,12 +23,11 @@ POLL_S = 1.0  # between two asks while other drivers' trials run
 
 
 class LocalExecutor:
-    """Trains and measures latency in this process, on the study's device."""
+    """Trains and measures latency in this process, on the study's device; with `timed=False` trials have no latency."""
 
-    timed_elsewhere = False
-
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, timed: bool = True) -> None:
         named = plan.study.executor
+        self.timed_elsewhere = not timed
         prepare_allocator()
         self.device, self.threads = resolve_device(named.device), resolve_threads(named.threads)
         torch.set_num_threads(self.threads)

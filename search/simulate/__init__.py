@@ -1,1 +1,1 @@
-"""Simulated searches on tables of known results, without building or training networks."""
+"""Tables of known results: written from a study's trainings, and searched without training."""

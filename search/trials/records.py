@@ -138,12 +138,16 @@ class CaseDice:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch's outcome; `dice` is None if the epoch was not validated."""
+    """One epoch's outcome; `dice` is None if the epoch was not validated.
+
+    `cpu_s` is the CPU time of the training's process, which other processes hardly change; None in older records.
+    """
 
     number: int
     loss: float
     dice: float | None
     seconds: float
+    cpu_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from search.cli.options import (
     Overrides,
     Quiet,
     Runs,
+    StudyFile,
     with_executor,
 )
 from search.cli.verbs.register import COMPARE, verb
@@ -54,6 +55,47 @@ def ablate(
         run_arms(plan, quiet=quiet, json=json)
 
 
+@verb(app, COMPARE, example="voxnas tabulate studies/tables/hippocampus.yaml --data FOLDER --networks 300 --seeds 3")
+def tabulate(
+    study: StudyFile,
+    data: DataRoot = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    networks: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Size of the random sample of networks.", show_default="all of the space"
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, metavar="S", help="Trainings of each network.")] = 3,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trainings at a time.", show_default="executor.workers in the file, or 1"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Parquet file to write.", show_default="table.parquet in the study's folder"),
+    ] = None,
+    train: Annotated[
+        bool, typer.Option("--train/--no-train", help="Train what is missing, or write what is there.")
+    ] = True,
+    executor: ExecutorKind = None,
+    address: Address = None,
+    quiet: Quiet = False,
+    allow_code: AllowCode = False,
+) -> None:
+    """Train a random sample of a study's networks with several seeds; write a table for `voxnas simulate --table`.
+
+    The same command resumes it. A data card is written beside the table.
+    """
+    from search.cli.running import load_study
+    from search.cli.tables import write_tabulated
+
+    named = with_executor(overrides, executor, address, processes)
+    loaded = load_study(study, data, named, runs, allow_code=allow_code)
+    write_tabulated(loaded, networks=networks, seeds=seeds, train=train, out=out, quiet=quiet)
+
+
 @verb(app, COMPARE, example="voxnas simulate --synthetic --only noisy --seeds 5 --trainings 50")
 def simulate(
     synthetic: Annotated[
@@ -66,6 +108,14 @@ def simulate(
     table: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Parquet file of known results.", show_default=False),
+    ] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Objectives, separated by commas: dice and any costs of the table.",
+            show_default="dice,memory,latency, as far as the table has them",
+        ),
     ] = None,
     proposers: Annotated[
         str, typer.Option(metavar="NAMES", help="Proposers to compare, separated by commas.")
@@ -85,16 +135,19 @@ def simulate(
         Path | None,
         typer.Option(metavar="FILE", help="Also write the anytime curves as an HTML file.", show_default=False),
     ] = None,
+    quiet: Quiet = False,
     json: AsJson = False,
 ) -> None:
     """Compare proposers on tables of known results. Trains nothing."""
     from search.api.terminal import open_console
+    from search.cli.tables import counting_runs
     from search.simulate.call import Call, run_call
 
     call = Call(
         tables=only.split(",") if only else None,
         synthetic=synthetic,
         file=table,
+        objectives=tuple(objectives.split(",")) if objectives else None,
         proposers=proposers.split(","),
         seeds=seeds,
         workers=workers,
@@ -103,4 +156,5 @@ def simulate(
         halving=halving,
         jobs=jobs,
     )
-    run_call(call, console=open_console(), figure=figure, as_json=json)
+    with counting_runs(quiet=quiet) as progress:
+        run_call(call, console=open_console(), progress=progress, figure=figure, as_json=json)

@@ -1,0 +1,117 @@
+"""The Parquet file of a study's trainings: a row per validated epoch, and the settings as metadata of the file."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from search.config.errors import UserError
+from search.data.prepare import Prepared
+from search.runner.plan import Plan, prepared_data, task_of
+from search.runner.tabulate import Tabulated
+from search.simulate.parquet import COLUMNS
+from search.trials.records import Epoch, Latency, Record
+
+NAMES = ("architecture", "network", "seed", "epoch", "dice", "loss", "epoch_s")
+METADATA = b"voxnas"  # key of the settings in the file's metadata
+
+
+def write_trained(tabulated: Tabulated, plan: Plan, file: Path) -> int:
+    """Write the trained records as a table; return their number. Raises UserError if there are none.
+
+    The file is replaced at once: a reader finds the old table or the new one.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    trained = [record for record in tabulated.records if record.state == "trained"]
+    if not trained:
+        raise UserError([f"tabulate: no training of {plan.study.name} has ended; there is no table to write"])
+    prepared = prepared_data(plan)
+    classes = prepared.labels[1:]
+    rows = [row for record in trained for row in _rows(record, plan, classes)]
+    known = {name for row in rows for name in row}
+    names = [*NAMES, *COLUMNS, *(f"dice_{label}" for label in classes)]
+    table = pyarrow.table({name: [row.get(name) for row in rows] for name in names if name in known})
+    values = json.dumps(settings(tabulated, plan, prepared)).encode()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(file.name + ".part")
+    pyarrow.parquet.write_table(table.replace_schema_metadata({METADATA: values}), part, compression="zstd")
+    part.replace(file)
+    return len(trained)
+
+
+def settings(tabulated: Tabulated, plan: Plan, prepared: Prepared) -> dict[str, Any]:
+    """Return a table's data, space, training, device, versions and the trainings that are missing."""
+    task, study = task_of(plan, prepared), plan.study
+    states = Counter(record.state for record in tabulated.records)
+    trained = [record.measurement for record in tabulated.records if record.state == "trained"]
+    return {
+        "study": study.name,
+        "data": {
+            "name": prepared.name,
+            "licence": prepared.licence,
+            "classes": list(prepared.labels[1:]),
+            "train": len(task.train),
+            "validation": list(task.validation),
+        },
+        "patch": list(plan.context.patch),
+        "spacing_mm": list(plan.context.spacing),
+        "training": asdict(plan.training),
+        "axes": {axis.name: list(axis.choices) for axis in plan.space.axes if len(axis.choices) > 1},
+        "combinations": plan.space.size,
+        "asked": {"networks": tabulated.networks, "seeds": tabulated.seeds},
+        "states": dict(states),
+        "device": _setting(plan),
+        "versions": [dict(each) for each in dict.fromkeys(measurement.versions for measurement in trained)],
+    }
+
+
+def _setting(plan: Plan) -> str:
+    """Return the device of this machine's trainings, its threads and precision."""
+    from search.runner.devices import resolve_device, resolve_threads
+    from search.runner.pricer import measured_device
+
+    named = plan.study.executor
+    device = measured_device(plan, device=resolve_device(named.device), threads=resolve_threads(named.threads))
+    return Latency(0.0, 0.0, 0, True, device.name, device.threads, device.precision).setting
+
+
+def _rows(record: Record, plan: Plan, classes: Sequence[str]) -> list[dict[str, Any]]:
+    measurement, costs = record.measurement, record.measurement.costs
+    if costs is None:
+        raise ValueError(f"trial {record.number} is trained, but has no costs")
+    constant = {
+        "architecture": json.dumps(open_decisions(plan, dict(record.decisions))),
+        "network": record.architecture.fingerprint,
+        "seed": record.seed,
+        **{column: costs.of(objective) for column, objective in COLUMNS.items() if costs.of(objective) is not None},
+        **{f"dice_{label}": None for label in classes},
+    }
+    validated = [epoch for epoch in measurement.epochs if epoch.dice is not None]
+    rows = [
+        {**constant, "epoch": each.number, "dice": each.dice, "loss": each.loss, "epoch_s": _seconds(each, plan)}
+        for each in validated
+    ]
+    known = [[case.dice[at] for case in measurement.cases] for at in range(len(classes))]
+    for label, dices in zip(classes, known, strict=True):
+        present = [dice for dice in dices if dice is not None]
+        rows[-1][f"dice_{label}"] = sum(present) / len(present) if present else None
+    return rows
+
+
+def open_decisions(plan: Plan, decisions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the decisions on axes with more than one choice."""
+    choices = {axis.name: axis.choices for axis in plan.space.axes}
+    return {name: value for name, value in decisions.items() if len(choices[name]) > 1}
+
+
+def _seconds(epoch: Epoch, plan: Plan) -> float:
+    """Return the seconds of an epoch: on one CPU thread its CPU time, which other processes hardly change."""
+    named = plan.study.executor
+    on_one_thread = named.device == "cpu" and named.threads == 1
+    return epoch.cpu_s if on_one_thread and epoch.cpu_s is not None else epoch.seconds

@@ -1,0 +1,258 @@
+"""Tables of trainings: the sample, resuming after kill -9, local processes, the file and its card."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pyarrow.parquet
+import pytest
+from conftest import STUDY, quiet_view, write_study
+
+from search.config import UserError, load_study
+from search.runner.local import LocalExecutor
+from search.runner.plan import make_plan
+from search.runner.processes import MAX_LOSSES, ProcessExecutor
+from search.runner.tabulate import read_tabulated, sample_networks, table_requests, tabulate_study
+from search.simulate.card import table_card, write_card
+from search.simulate.parquet import read_table, read_trainings
+from search.simulate.trained_table import METADATA, write_trained
+from search.storage import read_records
+
+UNTIMED = STUDY.replace("latency: {budget: 60 s}", "macs: minimize")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("tabulate"), UNTIMED)
+
+
+def plan_of(tiny, *overrides):
+    return make_plan(load_study(tiny.file, overrides=overrides, data_root=tiny.data), runs=tiny.runs)
+
+
+def command(tiny, *arguments):
+    parts = ["tabulate", tiny.file, "--data", tiny.data, "--runs", tiny.runs, *arguments]
+    return [sys.executable, "-m", "search.cli", *map(str, parts)]
+
+
+def fingerprints(plan, count):
+    return [plan.space.architecture(each).fingerprint for each in sample_networks(plan, count)]
+
+
+def test_a_sample_holds_different_networks_that_can_be_built_and_begins_every_larger_one(tiny):
+    plan = plan_of(tiny)
+    everything = fingerprints(plan, None)
+    assert len(everything) == len(set(everything)) == 12
+    assert fingerprints(plan, 3) == everything[:3] and fingerprints(plan, 100) == everything
+    assert fingerprints(plan_of(tiny, "search.seed=1"), 12) != everything
+
+
+LARGE = """\
+name: large
+data: {path: phantom, folds: 3}
+objectives: {dice: maximize}
+space: {fix: {stages: single, pretrained: false}, choices: {encoder: [plain, residual], levels: [3]}}
+training: {patch: [5, 24, 24]}
+"""
+
+
+def test_a_space_too_large_to_list_is_sampled_and_not_listed(tiny):
+    file = tiny.data / "large.yaml"
+    file.write_text(LARGE)
+    plan = make_plan(load_study(file, overrides=(), data_root=tiny.data), runs=tiny.runs)
+    found = fingerprints(plan, 12)
+    assert len(set(found)) == 12 and fingerprints(plan, 5) == found[:5]
+    with pytest.raises(UserError, match=r"tabulate: the space has [\d,]+ combinations; sample it with --networks N"):
+        sample_networks(plan, None)
+
+
+def test_all_seeds_of_a_network_come_one_after_another(tiny):
+    plan = plan_of(tiny, "search.seed=5")
+    requests = table_requests(plan, sample_networks(plan, 2), seeds=3)
+    assert [each.seed for each in requests] == [5, 6, 7, 5, 6, 7]
+    assert [each.fold for each in requests] == [0] * 6
+    assert requests[0].architecture == requests[2].architecture != requests[3].architecture
+
+
+def test_halving_is_refused_because_it_stops_trainings(tiny):
+    plan = plan_of(tiny, "search.halving={min_epochs: 1}")
+    with pytest.raises(UserError, match="search.halving: stops trainings early, and a table needs complete ones"):
+        tabulate_study(plan, networks=1, seeds=1, view=quiet_view(), executor=LocalExecutor(plan))
+
+
+@pytest.fixture(scope="module")
+def tabulated(tmp_path_factory):
+    """A table of three networks and two seeds, its plan and its records."""
+    tiny = write_study(tmp_path_factory.mktemp("tabulated"), UNTIMED)
+    plan = plan_of(tiny)
+    executor = LocalExecutor(plan, timed=False)
+    return tiny, plan, tabulate_study(plan, networks=3, seeds=2, view=quiet_view(), executor=executor)
+
+
+def test_a_table_trains_each_network_with_each_seed_once_and_a_larger_one_only_the_rest(tabulated):
+    _, plan, found = tabulated
+    assert [record.state for record in found.records] == ["trained"] * 6
+    assert len({record.identity for record in found.records}) == 6
+    assert all(record.measurement.costs.latency is None for record in found.records)
+    assert all(epoch.cpu_s > 0 for record in found.records for epoch in record.measurement.epochs)
+    before = {record.identity: record.number for record in found.records}
+    executor = LocalExecutor(plan, timed=False)
+    again = tabulate_study(plan, networks=3, seeds=3, view=quiet_view(), executor=executor)
+    assert len(again.records) == 9 and len(read_records(plan.url, plan.study.name)) == 9
+    assert {record.identity: record.number for record in again.records}.items() >= before.items()
+    assert read_tabulated(plan, networks=3, seeds=2).records == found.records
+
+
+def test_weights_of_networks_off_the_front_are_deleted(tabulated):
+    _, plan, found = tabulated
+    seeds_beyond_the_search = [record.number for record in found.records if record.seed != plan.study.search.seed]
+    kept = {int(file.parent.name) for file in plan.folder.glob("trials/*/best.safetensors")}
+    last = max(record.number for record in read_records(plan.url, plan.study.name))
+    assert not kept & set(seeds_beyond_the_search) - {last}
+
+
+def test_the_file_holds_curves_costs_classes_and_settings(tabulated, tmp_path):
+    _, plan, found = tabulated
+    file = tmp_path / "new" / "table.parquet"
+    assert write_trained(found, plan, file) == 6
+    rows = pyarrow.parquet.read_table(file).to_pylist()
+    assert len(rows) == 12 and [row["epoch"] for row in rows[:2]] == [1, 2]
+    record = found.records[0]
+    first, last = rows[:2]
+    assert json.loads(first["architecture"]) == {
+        name: value
+        for name, value in record.decisions
+        if name in ("width", "repeats", "attention@bottleneck", "isa.shared@bottleneck")
+    }
+    assert first["network"] == record.architecture.fingerprint and first["dice"] == record.measurement.epochs[0].dice
+    assert last["dice"] == record.measurement.dice and last["macs"] == record.measurement.costs.macs
+    assert first["epoch_s"] == record.measurement.epochs[0].cpu_s and "latency_s" not in first
+    classes = [name for name in first if name.startswith("dice_")]
+    assert len(classes) == 2 and all(first[name] is None and 0 <= last[name] <= 1 for name in classes)
+    settings = json.loads(pyarrow.parquet.read_schema(file).metadata[METADATA])
+    assert settings["asked"] == {"networks": 3, "seeds": 2} and settings["states"] == {"trained": 6}
+    assert settings["training"]["epochs"] == 2 and settings["device"].endswith("1 thread, float32")
+    assert settings["versions"][0]["torch"] and "latency" not in settings
+    table = read_table(file)
+    assert table.size == 3 and table.epochs == 2 and list(table.directions) == ["dice", "memory"]
+
+
+def test_a_partial_table_says_what_is_missing(tabulated, tmp_path):
+    _, plan, found = tabulated
+    file = tmp_path / "table.parquet"
+    write_trained(replace(found, records=found.records[:3]), plan, file)
+    card = write_card(file).read_text()
+    assert "**Partial: 3 of 6 trainings are missing.**" in card
+    assert "3 trainings of 2 networks (1 network with 2 seeds, 1 network with 1 seed)" in card
+    write_trained(found, plan, file)
+    assert "Partial" not in table_card(file) and "6 trainings of 3 networks (3 networks with 2 seeds)" in table_card(
+        file
+    )
+
+
+def test_the_card_gives_facts_costs_training_space_and_licence(tabulated, tmp_path):
+    _, plan, found = tabulated
+    file = tmp_path / "table.parquet"
+    write_trained(found, plan, file)
+    card = table_card(file)
+    noise = re.search(
+        r"\| standard deviation between seeds of a network \(3 degrees of freedom\) \| (0\.\d{4}) \|", card
+    )
+    assert noise and float(noise[1]) < 1
+    for part in ("| epochs | 2 |", "| width | 2, 4 |", "| MACs |", "Numbers only", "| torch", "time of a training"):
+        assert part.replace("| torch", "torch") in card
+    assert "Too few networks for a linear model of all choices." in card
+    assert len(read_trainings(file).seeds) == 3
+
+
+def test_nothing_is_written_before_a_training_has_ended(tiny, tmp_path):
+    plan = plan_of(tiny, "name=untouched")
+    with pytest.raises(UserError, match="untouched"):
+        read_tabulated(plan, networks=1, seeds=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_resumes_after_kill_9_and_loses_no_finished_training(tmp_path):
+    tiny = write_study(tmp_path, UNTIMED.replace("epochs: 2", "epochs: 3"))
+    arguments = command(tiny, "--networks", 2, "--seeds", 2, "--quiet")
+    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL) as process:
+        finished = wait_for_trainings(tiny, 1, process)
+        process.send_signal(signal.SIGKILL)
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    records = {record.number: record for record in read_records(plan_of(tiny).url, "tiny")}
+    assert [record.state for record in records.values()] == ["trained"] * 4
+    assert all(records[number] == record for number, record in finished.items())
+    file = tiny.runs / "tiny" / "table.parquet"
+    assert done.stdout.strip() == f"{file}: 4 of 4 trainings; data card: {file.with_suffix('.md')}"
+    assert len(read_trainings(file).entries) == 2 and file.with_suffix(".md").exists()
+    again = subprocess.run(command(tiny, "--networks", 2, "--seeds", 1, "--no-train"), capture_output=True, text=True)
+    assert again.stdout.startswith(f"{file}: 2 of 2 trainings")
+
+
+def wait_for_trainings(tiny, count, process):
+    deadline, url = time.monotonic() + 120, plan_of(tiny).url
+    while time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+        try:
+            records = read_records(url, "tiny")
+        except UserError:
+            continue
+        trained = {record.number: record for record in records if record.state == "trained"}
+        if len(trained) >= count:
+            return trained
+    raise AssertionError(f"fewer than {count} trainings in time")
+
+
+def test_several_processes_train_the_same_as_one(tabulated, tmp_path):
+    _, _, alone = tabulated
+    tiny = write_study(tmp_path, UNTIMED)
+    plan = plan_of(tiny)
+    executor = ProcessExecutor(plan, processes=2, timed=False)
+    found = tabulate_study(plan, networks=3, seeds=2, view=quiet_view(), executor=executor)
+    scores = [[(each.identity, each.measurement.dice) for each in one.records] for one in (alone, found)]
+    assert scores[0] == scores[1]
+
+
+def test_by_default_processes_share_the_threads(tiny):
+    plan = plan_of(tiny, "executor.threads=null")
+    cpus = len(os.sched_getaffinity(0))
+    assert ProcessExecutor(plan, processes=2).threads == max(1, cpus // 2)
+    assert ProcessExecutor(plan_of(tiny), processes=2).threads == 1
+
+
+class Killer:
+    """A view that ends the processes of trainings: a named number of times."""
+
+    def __init__(self, executor_children, times):
+        self.children, self.times = executor_children, times
+
+    def __getattr__(self, name):
+        return lambda *_: None
+
+    def on_epoch(self, record, epoch):
+        if self.times:
+            self.times -= 1
+            os.kill(self.children()[0].pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("times", "state"), [(1, "trained"), (MAX_LOSSES + 1, "failed")])
+def test_a_trial_whose_process_is_killed_is_tried_again_and_fails_after_several(tmp_path, times, state):
+    import multiprocessing
+
+    tiny = write_study(tmp_path, UNTIMED.replace("epochs: 2", "epochs: 8"))
+    plan = plan_of(tiny)
+    view = Killer(multiprocessing.active_children, times)
+    found = tabulate_study(plan, networks=1, seeds=1, view=view, executor=ProcessExecutor(plan, processes=1))
+    (record,) = found.records
+    assert record.state == state
+    if state == "trained":
+        assert re.match(r"its process ended with exit code -9; tried again", record.attempts[0])
+        assert [epoch.number for epoch in record.measurement.epochs] == list(range(1, 9))
+    else:
+        assert record.measurement.reason == f"its process ended with exit code -9, {MAX_LOSSES + 1} times"
