@@ -56,17 +56,16 @@ def case_names(source: Path) -> list[str]:
     return sorted(path.name.removesuffix(".nii.gz") for path in (source / "labelsTr").glob("*.nii.gz"))
 
 
-@pytest.mark.parametrize("form", ["short", pytest.param("long", marks=pytest.mark.long)])
+@pytest.mark.parametrize("bundle", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_short_study_learns_and_its_export_gives_the_same_mask_on_an_unseen_volume(
-    form, shared_data, tmp_path, request
+    bundle, shared_data, tmp_path, request
 ):
-    if form == "short":
+    if not bundle:
         request.getfixturevalue("without_bundle")
     source = shared_data / "Task04_Hippocampus"
-    *seen, unseen = case_names(source)[: 13 if form == "short" else 21]
+    *seen, unseen = case_names(source)[:21]
     subset(source, tmp_path / "Task04_Hippocampus", seen)
-    overrides = [*SHORT, "training.steps_per_epoch=30", "training.batch=1"] if form == "short" else SHORT
-    loaded = load_study(STUDIES / "hippocampus.yaml", overrides=overrides, data_root=tmp_path)
+    loaded = load_study(STUDIES / "hippocampus.yaml", overrides=SHORT, data_root=tmp_path)
     plan = make_plan(loaded, runs=tmp_path / "runs")
     (record,) = run_study(plan, trials=1, view=quiet_view()).records
     assert record.state == "trained" and record.measurement.dice > 0.6
