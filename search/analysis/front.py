@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 from rich.table import Table
 
@@ -13,8 +14,8 @@ from search.config.units import counted
 
 def front_table(snapshot: Snapshot) -> Table:
     """Return the front as a table, objectives first."""
-    front, trained = snapshot.front(), [trial.state for trial in snapshot.trials].count("trained")
-    title = f"{snapshot.label}: front of {len(front)} among {counted(trained, 'trained trial')}{_volume(snapshot)}"
+    front, count = snapshot.front(), [trial.state for trial in snapshot.trials].count("trained")
+    title = f"{snapshot.label}: front of {len(front)} among {counted(count, 'trained trial')}{_volume(snapshot)}"
     title += f"\n{snapshot.left_out}" if snapshot.left_out else ""
     table = Table(title=title, title_justify="left")
     table.add_column("trial", justify="right")
@@ -25,10 +26,22 @@ def front_table(snapshot: Snapshot) -> Table:
     for name in columns:
         arrow = f" {OBJECTIVES[name].arrow}" if name in snapshot.study.directions else ""
         table.add_column(OBJECTIVES[name].heading + arrow, justify="right")
+    trained = [each for each in snapshot.networks if each.state == "trained"]
+    for reference in trained:
+        table.add_column(f"Dice against {reference.reference} (95 %)", justify="right")
     table.add_column("network")
+    differences = {(each.number, each.reference): each.shown for each in snapshot.against}
     for record in front:
         values = [show(name, record.measurement.value(name)) for name in columns]
+        values += [differences.get((record.number, reference.reference), "") for reference in trained]
         table.add_row(str(record.number), *values, record.architecture.describe())
+    table.add_section()
+    for reference in snapshot.networks:
+        values = [show(name, reference.measurement.value(name)) for name in columns] + [""] * len(trained)
+        state = "" if reference.state == "trained" else f" ({reference.state})"
+        what = reference.measurement.reason or reference.architecture.describe()
+        text = f"reference {reference.reference}{state}: {what}"
+        table.add_row(str(reference.number), *values, text)
     return table
 
 
@@ -47,8 +60,23 @@ def front_json(snapshot: Snapshot) -> str:
             **{name: record.measurement.value(name) for name in OBJECTIVES},
             "fingerprint": record.architecture.fingerprint,
             "architecture": dict(record.architecture.entries),
+            "against": {
+                each.reference: asdict(each.pairs) if each.pairs else None
+                for each in snapshot.against
+                if each.number == record.number
+            },
         }
         for record in snapshot.front()
+    ]
+    references = [
+        {
+            "name": record.reference,
+            "trial": record.number,
+            "state": record.state,
+            "reason": record.measurement.reason,
+            **{name: record.measurement.value(name) for name in OBJECTIVES},
+        }
+        for record in snapshot.networks
     ]
     values = {
         "study": snapshot.study.name,
@@ -57,5 +85,6 @@ def front_json(snapshot: Snapshot) -> str:
         "hypervolume": snapshot.hypervolume,
         "left_out": snapshot.left_out,
         "front": rows,
+        "references": references,
     }
     return json.dumps(values, indent=2)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from search.analysis.choose import Choice, choose
 from search.analysis.confirmation import Confirmed, confirmed_front
+from search.analysis.references import AgainstReference, against_references
 from search.config import Study, UserError
 from search.config.objectives import OBJECTIVES, per_device
 from search.trials.pareto import best, knee, most_frequent_setting, non_dominated, volumes_so_far, worst_losses
@@ -54,6 +55,8 @@ class Trial:
 class Snapshot:
     """The state of a study at one time: the search's trials, confirmation records, and the hypervolume's reference.
 
+    `networks` are the records of its reference networks, those of the search's own space also among its trials.
+
     `front`, `best`, `knee`, `pick`, `record` and `records` read full records on demand. `context` is None for a study
     of an early version, which stored no patch and channels. `planned` is the number of trials that the last run was to
     reach; `ended` is the reason why that run ended, empty while it runs and if it was interrupted.
@@ -72,6 +75,7 @@ class Snapshot:
     planned: int
     ended: str
     fetch: Callable[[Sequence[int] | None], list[Record]]
+    networks: tuple[Record, ...] = ()
 
     @property
     def label(self) -> str:
@@ -224,6 +228,11 @@ class Snapshot:
             return None
         volumes = self.progress[2]
         return float(volumes[-1]) if len(volumes) else 0.0
+
+    @cached_property
+    def against(self) -> list[AgainstReference]:
+        """The front's networks against each reference network, paired over validation cases."""
+        return against_references(self.front(), self.networks) if self.networks else []
 
     @cached_property
     def confirmed(self) -> list[Confirmed]:

@@ -133,6 +133,7 @@ class SnapshotReader:
     lock: threading.Lock = field(default_factory=threading.Lock)
     trials: dict[int, Trial] = field(default_factory=dict)
     confirmations: dict[int, Record] = field(default_factory=dict)
+    networks: dict[int, Record] = field(default_factory=dict)
     open: set[int] = field(default_factory=set)
     known: dict[Any, Any] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
@@ -147,7 +148,7 @@ class SnapshotReader:
     def read(self) -> Snapshot:
         """Return the current snapshot; the same object as before if nothing changed."""
         with self.lock:
-            after = max([*self.trials, *self.confirmations], default=-1)
+            after = max([*self.trials, *self.confirmations, *self.networks], default=-1)
             rows = self._rows(after=after, also=sorted(self.open))
             changed = [self._take(row) for row in rows]
             goal_before, self.goal = self.goal, self._attribute(GOAL)
@@ -171,6 +172,10 @@ class SnapshotReader:
             before = self.confirmations.get(row.number)
             self.confirmations[row.number] = record
             return before != record
+        if record.reference:
+            before, self.networks[row.number] = self.networks.get(row.number), record
+            if record.is_outside:
+                return before != record
         trial = trial_of(record, self.known)
         before_trial = self.trials.get(row.number)
         self.trials[row.number] = trial
@@ -197,6 +202,7 @@ class SnapshotReader:
             self.goal.get("trials", self.study.search.trials),
             self.goal.get("ended", ""),
             self.fetch,
+            tuple(self.networks.values()),
         )
 
     def _attribute(self, key: str) -> dict[str, Any]:

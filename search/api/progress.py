@@ -112,7 +112,8 @@ class RunView:
     def on_trial_start(self, record: Record, epochs: int) -> None:
         """Show a trial that starts."""
         self.running[record.number] = Running(record, epochs)
-        self._show(f"trial {record.number}: {record.architecture.describe()}")
+        named = f"reference {record.reference}: " if record.reference else ""
+        self._show(f"trial {record.number}: {named}{record.architecture.describe()}")
 
     def on_activity(self, record: Record, activity: Activity) -> None:
         """Show a trial's steps or validated cases."""

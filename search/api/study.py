@@ -102,8 +102,10 @@ class Study:
         return run_folder(self.runs, self.settings)
 
     def is_searched(self, record: Record) -> bool:
-        """Return whether a record is one of the search's own trials, not a confirmation."""
-        return (record.seed, record.fold) == (self.settings.search.seed, self.settings.data.fold)
+        """Return whether a record is one of the search's own trials, not a confirmation or a reference network."""
+        from search.trials.records import search_records
+
+        return bool(search_records([record], seed=self.settings.search.seed, fold=self.settings.data.fold))
 
     @property
     def plan(self) -> Plan:

@@ -12,6 +12,7 @@ from search.config import UserError
 from search.config.objectives import OBJECTIVES, show
 from search.config.units import counted
 from search.runner.plan import Plan, refusals, require_unchanged
+from search.runner.references import require_buildable_references
 from search.storage import read_records
 from search.trials.records import COUNTED, search_records
 
@@ -23,6 +24,7 @@ AXES_SHOWN = 12
 def check_study(plan: Plan, *, costs: bool, json: bool) -> None:
     """Print data, training, space and what would run; with `costs`, also the costs of random networks."""
     require_unchanged(plan)
+    require_buildable_references(plan)
     infeasible = refusals(plan.space, sample=REFUSALS_SAMPLED, seed=0)
     spreads = sample_costs(plan, networks=PRICED, timed=0, device="cpu", threads=1) if costs else None
     if json:

@@ -106,13 +106,19 @@ def following(
 
 def run_trials(study: Study, trials: int | None, *, quiet: bool = False) -> None:
     """Run or resume a study with live progress."""
+    from search.config.units import counted
+
     planned = trials or study.settings.search.trials
     with following(study.name, trials=planned, counts=study.is_searched, quiet=quiet) as view:
         outcome = study.run(trials=planned, view=view)
     states = [record.state for record in outcome.records if study.is_searched(record)]
     counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
-    if len(states) < len(outcome.records):
-        counts.append(f"{len(outcome.records) - len(states)} more that confirm the front")
+    others = [record for record in outcome.records if not study.is_searched(record)]
+    references = sum(record.is_outside for record in others)
+    if references:
+        counts.append(counted(references, "reference network"))
+    if len(others) > references:
+        counts.append(f"{len(others) - references} more that confirm the front")
     print_text(f"{outcome.why} ({', '.join(counts)})")
 
 

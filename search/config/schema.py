@@ -11,7 +11,7 @@ from search.config.augment import STRICT, Augment, Share
 from search.config.goals import Objectives
 from search.config.keys import Key
 from search.config.recipes import LIGHT, RecipeName, with_recipe
-from search.config.space_section import SpaceSection
+from search.config.space_section import PresetName, SpaceSection
 from search.config.units import IN_SECONDS, Seconds
 
 Whole = Annotated[int, Field(ge=1, strict=True)]
@@ -179,6 +179,16 @@ class Search:
         Key("No trial starts after this much time of trials. Without it, only `trials` limits.", 12.0, "hours"),
     ] = None
     seed: Annotated[Seed, Key("Seed of proposals and trainings.", 1)] = 0
+    references: Annotated[
+        Literal["auto"] | tuple[PresetName, ...],
+        BeforeValidator(lambda value: () if value == "none" else value),
+        Key(
+            "Published networks to train first and compare the front with; they don't count as `trials`. `auto` trains "
+            "`nnunet` if it meets the budgets and isn't far larger than the networks of the space.",
+            ["nnunet", "csam_unet"],
+            also=({"const": "none"},),
+        ),
+    ] = "auto"
     halving: Annotated[
         Halving | None,
         BeforeValidator(lambda value: None if value == "off" else value),

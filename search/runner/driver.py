@@ -115,6 +115,7 @@ class Driver:
             measurement=Measurement("running", costs=costs),
             started=now(),
             driver=self.store.me,
+            reference=request.reference,
         )
         choices = {name: axis.choices for name, axis in plan.space.by_name.items()}
         record = self.store.write_new(record, choices=choices)

@@ -92,7 +92,7 @@ class Plan:
         values = asdict(self.study)
         for key in FREE_KEYS:
             values.pop(key)
-        for key in ("trials", "hours"):
+        for key in ("trials", "hours", "references"):
             values["search"].pop(key)
         values["data"]["path"] = self.dataset.name
         values[CONTENT] = {

@@ -15,6 +15,13 @@ from search.runner.answers import Ask, Done, Train, Wait
 from search.runner.driver import Driver, Executor, View, driver_lock, open_driver
 from search.runner.plan import Plan
 from search.runner.reference_point import first_networks, reference_point, require_feasible_budgets
+from search.runner.references import (
+    AUTO,
+    default_references,
+    next_reference,
+    reference_requests,
+    require_buildable_references,
+)
 from search.training.pretrained import require_pretrained
 from search.trials.records import COUNTED, Costs, Record, TrainingRequest, search_records
 from space.architecture import Architecture
@@ -40,6 +47,7 @@ def run_study(plan: Plan, *, trials: int, view: View, executor: Executor) -> Out
     with driver_lock(plan):
         driver = open_driver(plan, view, executor)
         with closing(driver), driver.store.heartbeat:
+            require_buildable_references(plan)
             write_reference(driver)
             view.on_resume(driver.search_records())
             driver.store.write_goal(trials)
@@ -49,7 +57,7 @@ def run_study(plan: Plan, *, trials: int, view: View, executor: Executor) -> Out
 
 
 def write_reference(driver: Driver) -> None:
-    """Write the hypervolume's reference point when a study starts, and the latencies measured for it.
+    """Write the hypervolume's reference point when a study starts, the latencies measured for it, and its references.
 
     Raises UserError if pretrained weights are missing or no network meets the budgets.
     """
@@ -59,19 +67,28 @@ def write_reference(driver: Driver) -> None:
     require_pretrained(plan.space)
     first = first_networks(plan, pricer, progress=partial(driver.view.on_stage, "pricing the first networks"))
     require_feasible_budgets(plan, pricer, first)
+    driver.store.write_default_references(default_references(plan, pricer, first))
     driver.store.write_reference(
         reference_point(plan, pricer, first), timed=first.latencies() if first is not None else {}
     )
 
 
 def search_ask(driver: Driver, trials: int) -> Ask:
-    """Return an ask that queries the study's proposer until `trials` trainings have ended or are running."""
+    """Return an ask that queries the study's proposer until `trials` trainings have ended or are running.
+
+    References come first; they don't count as trials, and the proposer doesn't see those outside the space.
+    """
     plan = driver.plan
+    named = plan.study.search.references
+    references = reference_requests(plan, driver.store.default_references if named == AUTO else named)
     store = driver.store
     problem = problem_of(plan, reference=store.reference or {}, price=driver.pricer, timed=store.timed)
     proposer = make_proposer(plan.study.search.proposer, problem)
 
     def ask(records: Sequence[Record]) -> Train | Wait | Done:
+        reference = next_reference(references, records)
+        if reference is not None:
+            return Train(reference)
         own = search_records(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
         why = _why_stop(own, trials, plan.study.search.hours)
         if why:
@@ -80,7 +97,7 @@ def search_ask(driver: Driver, trials: int) -> Ask:
         running = states["running"]
         if running + sum(states[state] for state in COUNTED) >= trials:
             return Wait()
-        decisions = propose_new(proposer, problem, records)
+        decisions = propose_new(proposer, problem, [record for record in records if not record.is_outside])
         if decisions is None:
             return Wait() if running else Done("every network of the space has been tried")
         architecture, seed = plan.space.architecture(decisions), plan.study.search.seed

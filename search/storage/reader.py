@@ -28,6 +28,7 @@ STUDY_ID = "voxnas:study_id"  # random, created when a study starts; it distingu
 REFERENCE = "voxnas:hypervolume_reference"
 GOAL = "voxnas:goal"  # the number of trials that the last run was to reach, and why it ended
 TIMED = "voxnas:first_latencies"
+REFERENCES = "voxnas:references"  # published networks that a study trains by default
 CONTEXT = "voxnas:context"  # patch, spacing, channels and classes, for readers without the data
 SCHEMA_VERSIONS = (12,)  # of Optuna's tables; other versions are read through Optuna
 MAKING_TRIES = 5

@@ -24,6 +24,7 @@ from search.storage.reader import (
     GOAL,
     RECORD,
     REFERENCE,
+    REFERENCES,
     STUDY,
     STUDY_ID,
     TIMED,
@@ -131,6 +132,15 @@ class Store:
         retry_outages(lambda: self.study.set_user_attr(GOAL, {"trials": trials, "ended": ended}), url=self.url)
 
     _reference: dict[str, float] | None = field(default=None, init=False)
+
+    @property
+    def default_references(self) -> tuple[str, ...]:
+        """The reference networks that were chosen when the study started; empty for a study of an earlier version."""
+        return tuple(retry_outages(lambda: self.study.user_attrs.get(REFERENCES, ()), url=self.url))
+
+    def write_default_references(self, names: Sequence[str]) -> None:
+        """Write the reference networks that this study trains without being asked to."""
+        self.study.set_user_attr(REFERENCES, list(names))
 
     def write_context(self, values: Mapping[str, Any]) -> None:
         """Write the context of the study's networks, its classes, and the name of its prepared data."""

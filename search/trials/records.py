@@ -195,12 +195,16 @@ class Measurement:
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """A training to run; `decisions` are the choices in the study's space that gave the architecture."""
+    """A training to run; `decisions` are the choices in the study's space that gave the architecture.
+
+    `reference` names the published network that is trained for comparison.
+    """
 
     architecture: Architecture
     seed: int
     fold: int
     decisions: tuple[tuple[str, Value], ...] = ()
+    reference: str = ""
 
     @property
     def identity(self) -> tuple[str, int, int]:
@@ -210,7 +214,10 @@ class TrainingRequest:
 
 @dataclass(frozen=True)
 class Record:
-    """One trial as stored in the study's database; `driver` names the process that last started it."""
+    """One trial as stored in the study's database; `driver` names the process that last started it.
+
+    `reference` names the published network that the trial trains for comparison; empty for a trial of the search.
+    """
 
     number: int
     architecture: Architecture
@@ -222,6 +229,12 @@ class Record:
     ended: str = ""
     attempts: tuple[str, ...] = field(default=())
     driver: str = ""
+    reference: str = ""
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether this is a reference network outside the study's space, which the search disregards."""
+        return bool(self.reference) and not self.decisions
 
     @property
     def state(self) -> State:
@@ -260,12 +273,13 @@ class Record:
             ended=values["ended"],
             attempts=tuple(values["attempts"]),
             driver=values.get("driver", ""),
+            reference=values.get("reference", ""),
         )
 
 
 def search_records(records: Sequence[Record], *, seed: int, fold: int) -> list[Record]:
-    """Return the records of the search itself, without confirmation trainings (other seeds and folds)."""
-    return [record for record in records if (record.seed, record.fold) == (seed, fold)]
+    """Return the records of the search itself: no confirmation trainings (other seeds and folds), no references."""
+    return [record for record in records if (record.seed, record.fold) == (seed, fold) and not record.is_outside]
 
 
 _MEASUREMENT: TypeAdapter[Measurement] = TypeAdapter(Measurement)

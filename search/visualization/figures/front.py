@@ -56,6 +56,9 @@ def _draw_2d(data: FrontData, selection: str) -> go.Figure:
     _add_untrained(figure, data, strip)
     _add_confirmed(figure, data)
     _add_presets(figure, data)
+    if data.references:
+        xs, ys = zip(*data.references.values(), strict=True)
+        figure.add_scatter(x=xs, y=ys, **_reference_style(data), marker={"symbol": "star", "size": 13, "color": LIMIT})
     x, y = data.axes
     for name, add, side in ((x, figure.add_vline, "x"), (y, figure.add_hline, "y")):
         if name in data.budgets:
@@ -198,6 +201,18 @@ def _add_confirmed(figure: go.Figure, data: FrontData) -> None:
     )
 
 
+def _reference_style(data: FrontData) -> dict[str, Any]:
+    """Return what the 2D and 3D traces of the reference networks have in common."""
+    names = [escape(name) for name in data.references]
+    return {
+        "text": names,
+        "mode": "markers+text",
+        "name": "references",
+        "textposition": "top center",
+        "hoverinfo": "text",
+    }
+
+
 def _add_presets(figure: go.Figure, data: FrontData) -> None:
     """Draw the papers' networks at their costs; since their Dice is unknown, at the top of a Dice axis."""
     drawn = data.points[np.isfinite(data.points).all(axis=1)]
@@ -286,6 +301,13 @@ def _add_floor_3d(figure: go.Figure, data: FrontData, inside: Numbers) -> None:
             marker={"size": 3, "color": hue, "symbol": symbol},
             opacity=0.7,
             hovertemplate=f"trial %{{customdata}}: {name}<extra></extra>",
+        )
+    if data.references:
+        points = np.array([*data.references.values()]).T
+        figure.add_scatter3d(
+            **dict(zip("xyz", points, strict=True)),
+            **_reference_style(data),
+            marker={"size": 6, "color": LIMIT, "symbol": "diamond"},
         )
     most = 1.5 * inside.max(axis=0)
     placed = {name: np.where(np.isnan(at), floor, at) for name, at in data.presets.items()}

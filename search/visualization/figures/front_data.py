@@ -34,7 +34,7 @@ class FrontData:
 
     `axes` are two or three objectives, the columns of `points`. `untrained` holds the rows of trials that were not
     fully trained, by state; stopped ones have the Dice of their last epoch. `presets` are the costs of the papers'
-    networks.
+    networks, `references` the points of the study's trained reference networks.
     """
 
     axes: tuple[str, ...]
@@ -47,6 +47,7 @@ class FrontData:
     confirmed: Sequence[Confirmed]
     presets: Mapping[str, tuple[float, ...]]
     hover: Mapping[int, str]
+    references: Mapping[str, tuple[float, ...]]
 
     @property
     def learned(self) -> int | None:
@@ -71,6 +72,12 @@ def front_figure_data(
     budgets = {
         name: limit / OBJECTIVES[name].drawn_per for name, limit in snapshot.study.budgets.items() if name in axes
     }
+    references = {
+        record.reference: tuple(_drawn(record.measurement.value(name), name) for name in axes)
+        for record in snapshot.networks
+        if record.state == "trained"
+    }
+    placed = {name: at for name, at in placed.items() if name not in references}
     groups = tuple(_groups(snapshot, by, np.flatnonzero(snapshot.states == "trained")))
     return FrontData(
         tuple(axes),
@@ -83,11 +90,15 @@ def front_figure_data(
         snapshot.confirmed,
         placed,
         hover,
+        {name: at for name, at in references.items() if np.isfinite(at).all()},
     )
 
 
 def _drawn_cost(costs: Costs, name: str) -> float:
-    value = None if OBJECTIVES[name].learned else costs.of(name)
+    return _drawn(None if OBJECTIVES[name].learned else costs.of(name), name)
+
+
+def _drawn(value: float | None, name: str) -> float:
     return np.nan if value is None else value / OBJECTIVES[name].drawn_per
 
 
