@@ -170,7 +170,7 @@ def test_mistakes_in_rules_and_bases_are_reported_at_their_lines(tmp_path):
     assert mistakes(file) == [
         "study.yaml:3:3: space.base: 'unetrpp_acdcc' is not known; did you mean 'unetrpp_acdc'? (allowed: sau_net, "
         "csam_unet, joint_denseunet, unetrpp_synapse, unetrpp_acdc, unetrpp_lung, unetrpp_tumor, meunet, "
-        "meunet_cascade)"
+        "meunet_cascade, nnunet, nnunet_resenc_m)"
     ]
     file.write_text(SPACE_BAD.replace("unetrpp_acdcc", "sau_net\n  open: [attention@skips, norms]"))
     (found,) = mistakes(file)
