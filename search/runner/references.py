@@ -6,18 +6,21 @@ They need not be part of the study's space. The search doesn't count, propose, s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from search.config.errors import UserError
 from search.config.objectives import per_device
-from search.proposers.first_networks import FirstNetworks
 from search.runner.plan import Plan
-from search.runner.pricer import Pricer
 from search.trials.records import Record, TrainingRequest
 from space.architecture import Architecture
 from space.axes import DecisionError
 from space.canonical import Decisions
 from space.feasible import why_not
 from space.presets import PRESETS
+
+if TYPE_CHECKING:
+    from search.proposers.first_networks import FirstNetworks
+    from search.runner.pricer import Pricer
 
 DEFAULT = "nnunet"
 AUTO = "auto"
