@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from synthetic_study import made_records, write_made_study
+from synthetic_study import synthetic_records, write_synthetic_study
 
 from search.cli import main
 from search.config import UserError
@@ -25,7 +25,7 @@ ODD_NAMES = ["plain", "a b", "100%", "50%20x", "what?", "no#1", "a{b}", "[x]", "
 def sound(tmp_path_factory):
     """A folder with a study of 12 trials; copied, never changed."""
     runs = tmp_path_factory.mktemp("sound") / "runs"
-    write_made_study(runs, "tiny", made_records(12))
+    write_synthetic_study(runs, "tiny", synthetic_records(12))
     return runs
 
 
@@ -110,7 +110,7 @@ def test_a_listing_names_the_damaged_and_shows_the_others(runs, capsys, monkeypa
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_a_path_may_hold_any_characters(name, tmp_path):
-    file = write_made_study(tmp_path / name / "runs", "tiny", made_records(3))
+    file = write_synthetic_study(tmp_path / name / "runs", "tiny", synthetic_records(3))
     url = database_url(None, tmp_path / name / "runs/tiny")
     assert sqlite_file(url) == file and show_url(url) == str(file) and file.exists()
     assert read_study_names(url) == ["tiny"] and len(read_records(url, "tiny")) == 3
