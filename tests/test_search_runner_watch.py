@@ -97,6 +97,25 @@ def test_a_resumed_confirmation_is_not_counted_among_the_searchs_trials(tiny_run
     assert console.file.getvalue().startswith("tiny: 2 of 2 trials")
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_live_view_fits_the_terminal_and_keeps_every_part_on_a_line_of_its_own(tiny_run, width):
+    plan = make_plan(load_study(tiny_run.file), runs=tiny_run.runs)
+    first, second, *_ = read_records(plan.url, "tiny")
+    view = RunView(PlainConsole(quiet=True), name="tiny", trials=3)
+    view.on_trial_start(first, 2)
+    view.on_trial_end(first, 1, 0.25)
+    view.on_trial_start(second, 2)
+    view.on_activity(second, Activity("training", epoch=2, epochs=2, done=1, total=4, loss=0.5, left_s=30.0))
+    console = PlainConsole(file=StringIO(), width=width)
+    console.print(view._table())
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    assert max(map(len, lines)) <= width and lines[0] == "tiny: 1 of 3 trials"
+    assert lines[1].split() == ["trial", "state", "Dice", "memory", "latency", "took", "network"]
+    assert lines[2].split()[:2] == ["0", "trained"] and lines[3].startswith("trial 1  plain ")
+    assert lines[4] == "  epoch 2/2, step 1/4, loss 0.5000, about 30.0 s left"
+    assert set(lines[5]) <= {" ", "━", "╸"} and lines[6].startswith("front 1, hypervolume 0.2500; about ")
+
+
 def test_a_run_shows_its_first_step_before_the_first_epoch_ends(tmp_path):
     made = write_study(tmp_path)
     plan = make_plan(load_study(made.file), runs=made.runs)

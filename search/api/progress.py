@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -28,6 +29,7 @@ LAST_SHOWN = 8  # finished trials in the live table
 RUNNING_SHOWN = 8  # running trials below it
 LINE_S = 30.0  # between two lines about a stage or an epoch's steps, without a terminal
 MEASURED = ("Dice", "memory", "latency")
+HEADINGS = ("trial", "state", *MEASURED, "took", "network")
 BETWEEN_TRIALS = "choosing the next network"
 
 
@@ -141,8 +143,8 @@ class RunView:
         if record.state in ("trained", "stopped"):
             self.seconds.append(measurement.spent_s)
         self.running.pop(record.number, None)
-        self.lines.append((str(record.number), *outcome(record), show_seconds(measurement.seconds)))
         state, *values, network = outcome(record)
+        self.lines.append((str(record.number), state, *values, show_seconds(measurement.seconds), network))
         named = [f"{name} {value}" for name, value in zip(MEASURED, values, strict=True) if value]
         what = "; ".join([state, *([", ".join(named)] if named else []), network])
         self._show(f"trial {record.number}: {what}; {self.summary}{self._study_left()}")
@@ -162,27 +164,39 @@ class RunView:
             self.console.print(line, soft_wrap=True)
 
     def _table(self) -> Group:
-        table = Table(
-            title=f"{self.name}: {self.counted} of {counted(max(self.trials, self.counted), 'trial')}",
-            title_justify="left",
-            expand=True,
-        )
-        for heading in ("trial", "state", *MEASURED, "network", "took"):
-            table.add_column(heading, no_wrap=heading != "network", overflow="ellipsis")
-        for number, state, dice, memory, latency, network, took in self.lines[-LAST_SHOWN:]:
-            table.add_row(number, state, dice, memory, latency, network, took)
-        parts: list[RenderableType] = [table]
+        planned = counted(max(self.trials, self.counted), "trial")
+        parts: list[RenderableType] = [Text(f"{self.name}: {self.counted} of {planned}", style="bold")]
+        if self.lines:
+            parts.append(finished_table(self.lines[-LAST_SHOWN:]))
         shown = list(self.running.values())[:RUNNING_SHOWN]
         for each in shown:
-            parts.append(Text(f"trial {each.record.number}  {each.record.architecture.describe()}", no_wrap=True))
+            parts.append(
+                Text(
+                    f"trial {each.record.number}  {each.record.architecture.describe()}",
+                    no_wrap=True,
+                    overflow="ellipsis",
+                )
+            )
             parts.append(Text(f"  {each.text}"))
-            parts.append(ProgressBar(total=each.epochs, completed=each.done))
+            parts.append(Padding(ProgressBar(total=each.epochs, completed=each.done), (0, 0, 0, 2)))
         if len(self.running) > len(shown):
             parts.append(Text(f"and {len(self.running) - len(shown)} more running trials"))
         if not self.running and self.stage:
             parts.append(Text(self.stage))
         parts.append(Text(f"{self.summary or 'front 0'}{self._study_left()}"))
         return Group(*parts)
+
+
+def finished_table(lines: Sequence[Sequence[str]]) -> Table:
+    """Return finished trials as a table, without columns that are empty; networks take the width that is left."""
+    table = Table(box=None, pad_edge=False, expand=True, header_style="dim")
+    filled = [index for index in range(len(HEADINGS)) if any(line[index] for line in lines)]
+    for index in filled:
+        is_network = HEADINGS[index] == "network"
+        table.add_column(HEADINGS[index], no_wrap=True, overflow="ellipsis", ratio=1 if is_network else None)
+    for line in lines:
+        table.add_row(*(line[index] for index in filled))
+    return table
 
 
 @contextmanager
