@@ -98,8 +98,8 @@ def test_status_shows_who_works_on_what_and_what_failed_and_why(tmp_path, study)
         f"driver: process {os.getpid()} on",
         "1 trials on 2 machines, 3 of 16 CPUs and 0.5 of 4 GPUs in use; 1 queued",
         "epoch 3/5, step 7/100, 2.5 steps/s, loss 0.4100, about 12.0 s left; ",
-        "0.3100",
-        "process 1 on elsewhere (gone)",
+        "Dice so far 0.3100",
+        "interrupted: process 1 on elsewhere has ended",
         "1 x the loss became nan in epoch 2",
         "1 x process 7 was lost",
     ):

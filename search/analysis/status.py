@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from search.analysis.snapshot import Snapshot, Trial
@@ -45,7 +44,7 @@ class Running:
         """Its activity, and the age of this report."""
         if self.activity is None:
             return f"epoch {self.epoch}/{self.epochs}"
-        return f"{self.activity}; {show_seconds(self.seen_s or 0.0)} ago"
+        return f"{self.activity}; reported {show_seconds(max(1.0, self.seen_s or 0.0))} ago"
 
 
 @dataclass(frozen=True)
@@ -169,20 +168,26 @@ def status_view(status: Status) -> Group:
         parts.append(Text(f"no driver is running; to resume, run: {command}"))
     if status.state == "done" and status.ended:
         parts.append(Text(f"the last run ended: {status.ended}"))
-    if status.running:
-        table = Table(title="running", title_justify="left")
-        for heading in ("trial", "doing", "Dice so far", "driver", "network"):
-            table.add_column(heading)
-        for each in status.running:
-            dice = f"{each.dice:.4f}" if each.dice is not None else ""
-            whose = f"{each.driver} (gone)" if each.lost else each.driver
-            table.add_row(str(each.trial), each.doing, dice, whose, each.network)
-        parts.append(table)
+    for each in status.running:
+        parts.append(Text(f"trial {each.trial}  {each.network}", no_wrap=True, overflow="ellipsis"))
+        parts.append(Text(f"  {_running_line(each, several=len(status.drivers) > 1)}"))
     for title, reasons in (("failed", status.failures), ("lost attempts", status.attempts)):
         if reasons:
             parts.append(Text(f"{title}:"))
             parts += [Text(f"  {count} x {reason}") for reason, count in reasons.items()]
     return Group(*parts)
+
+
+def _running_line(running: Running, *, several: bool) -> str:
+    """Return what a trial is doing, its Dice, and its driver if there are several, or if that has ended."""
+    parts = [running.doing]
+    if running.dice is not None:
+        parts.append(f"Dice so far {running.dice:.4f}")
+    if running.lost:
+        parts.append(f"interrupted: {running.driver} has ended")
+    elif several:
+        parts.append(running.driver)
+    return "; ".join(parts)
 
 
 def _listed(counts: Mapping[str, int]) -> str:
