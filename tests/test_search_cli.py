@@ -148,6 +148,7 @@ def test_only_verbs_without_a_table_have_no_json():
         "schema",
         "run",
         "submit",
+        "tabulate",
         "dashboard",
         "report",
         "export",

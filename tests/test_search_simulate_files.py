@@ -188,6 +188,9 @@ def test_the_command_prints_tables_of_100_characters_and_its_progress(tmp_path, 
     assert not code and max(map(len, output.splitlines())) <= 100
     assert "90 architectures" in output and "0.0 h" not in output and "known-cost to 95%" in output
     assert errors.splitlines()[-1] == "many: nsga2: 6 of 6 runs"
+    arguments[arguments.index(200)] = 5
+    code, output, errors = run(capsys, monkeypatch, *arguments)
+    assert "share" not in output and "inf" not in output
     code, output, errors = run(capsys, monkeypatch, *arguments[:-2], "--proposers", "random", "--json", "--quiet")
     assert not code and not errors and json.loads(output)[0]["size"] == 90
 

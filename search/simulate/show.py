@@ -23,19 +23,20 @@ def comparison_tables(compared: Comparison) -> list[Grid]:
 
 def _trainings_table(compared: Comparison) -> Grid:
     title = f"{compared.table}: {compared.size:,} architectures, {compared.character}; medians over seeds"
+    budgets = [budget for budget in BUDGETS if budget <= compared.rules.trainings]
     grid = _grid(
         title,
         "proposer",
         *(f"trainings\nto {share:.0%}" for share in SHARES),
         f"reached\n{MAIN:.0%}",
-        *(f"share\nafter {budget}" for budget in BUDGETS),
+        *(f"share\nafter {budget}" for budget in budgets),
     )
     for each in compared.summaries:
         grid.add_row(
             each.proposer,
             *(_count(value, compared.rules.trainings) for value in each.trainings),
             f"{each.reached[SHARES.index(MAIN)]} of {each.runs}",
-            *(f"{share:.1%}" for share in each.shares),
+            *(f"{share:.1%}" for share in each.shares[: len(budgets)]),
         )
     return grid
 
@@ -65,13 +66,13 @@ def _time_table(compared: Comparison) -> Grid:
 def _rivals_table(compared: Comparison) -> Grid:
     best, hours = best_ratio(compared), best_ratio(compared, hours=True)
     title = (
-        f"{OURS} to {MAIN:.0%}, as a ratio of medians: {best:.2f} of the trainings and {hours:.2f} of the time of "
-        "the best other proposer\n(p: one-sided Wilcoxon test over seeds, Holm-corrected)"
+        f"{OURS} to {MAIN:.0%}, as a ratio of medians: {_ratio(best)} of the trainings and {_ratio(hours)} of the time "
+        "of the best other proposer\n(p: one-sided Wilcoxon test over seeds, Holm-corrected)"
     )
     grid = _grid(title, "relative to", "trainings", "p (trainings)", "time", "p (time)")
     for each in compared.rivals:
         grid.add_row(
-            each.proposer, f"{each.ratio:.2f}", f"{each.p:.2g}", f"{each.hours_ratio:.2f}", f"{each.hours_p:.2g}"
+            each.proposer, _ratio(each.ratio), f"{each.p:.2g}", _ratio(each.hours_ratio), f"{each.hours_p:.2g}"
         )
     return grid
 
@@ -86,6 +87,10 @@ def _grid(title: str, first: str, *headings: str) -> Grid:
 
 def _count(value: float, cap: int) -> str:
     return f"{value:.0f}" if math.isfinite(value) else f"> {cap}"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else "-"
 
 
 def _time(hours: float) -> str:

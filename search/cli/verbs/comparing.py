@@ -74,7 +74,11 @@ def tabulate(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Parquet file to write.", show_default="table.parquet in the study's folder"),
+        typer.Option(
+            metavar="FILE",
+            help="Parquet file to write; its data card lies beside it, with the ending .md.",
+            show_default="table.parquet in the study's folder",
+        ),
     ] = None,
     train: Annotated[
         bool, typer.Option("--train/--no-train", help="Train what is missing, or write what is there.")
@@ -84,10 +88,7 @@ def tabulate(
     quiet: Quiet = False,
     allow_code: AllowCode = False,
 ) -> None:
-    """Train a random sample of a study's networks with several seeds; write a table for `voxnas simulate --table`.
-
-    The same command resumes it. A data card is written beside the table.
-    """
+    """Train or resume a random sample of a study's networks with several seeds; write them as a table."""
     from search.cli.running import load_study
     from search.cli.tables import write_tabulated
 
