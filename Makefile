@@ -6,7 +6,7 @@ KEY := $(shell { cat pyproject.toml constraints.txt; $(PYTHON) --version; } | sh
 PARALLEL ?= --numprocesses $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n + 1 : 8)))
 READY := $(VENV)/.ready-$(KEY)
 
-.PHONY: check-gpu demo docs test test-all lint link bench-training bench-recipes bench-blocks bench-startup bench-search bench-memory bench-latency bench-presets bench-export bench-ray bench-dashboard lock
+.PHONY: check-gpu demo docs test test-all lint link bench-training bench-nnunet bench-recipes bench-blocks bench-startup bench-search bench-memory bench-latency bench-presets bench-export bench-ray bench-dashboard lock
 
 demo: link
 	$(BIN)/voxnas demo
@@ -29,6 +29,11 @@ docs: link
 
 bench-training: link
 	$(BIN)/python tests/bench_training.py
+
+# Compares with nnunetv2, which nothing else needs
+bench-nnunet: link
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench-nnunet]"
+	$(BIN)/python tests/bench_nnunet.py
 
 bench-recipes: link
 	$(BIN)/python tests/bench_recipes.py
