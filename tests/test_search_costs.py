@@ -11,6 +11,7 @@ from search.costs.live_bytes import LiveBytes
 from search.costs.macs import params_and_macs
 from search.costs.memory import CPU, inference_memory_bytes, measure_training_memory, training_memory_bytes
 from search.costs.price import predict_costs
+from search.data.labelling import Labelling
 from space.build import build
 from space.canonical import Context
 from space.feasible import why_not
@@ -38,6 +39,28 @@ def test_predicted_training_memory_equals_the_peak_of_a_real_step(architecture, 
     measured = measure_training_memory(build(architecture, CONTEXT), CONTEXT, training, device=CPU)
     assert predicted == pytest.approx(measured.allocated_bytes, rel=0.01) and measured.reserved_bytes is None
     assert training_memory_bytes(architecture, CONTEXT, training) == predicted
+
+
+@pytest.mark.parametrize(
+    "labelling",
+    [
+        Labelling(("background", "whole", "core", "side"), (0, 1, 2, 3), ((1, 2, 3), (2, 3), (3,)), (1, 2, 3)),
+        Labelling(("background", "a", "b"), (0, 1, 2), ignore=3),
+        Labelling(("background", "a", "b", "c"), (0, 1, 2, 3), ((1, 2), (2, 3), (3,)), (1, 2, 3), ignore=9),
+    ],
+    ids=["regions", "ignore", "both"],
+)
+@pytest.mark.parametrize("cuda", [False, True])
+def test_predicted_training_memory_is_that_of_the_labellings_own_loss(labelling, cuda):
+    architecture, training = sampled(1)[0], Training(patch=CONTEXT.patch, batch=3)
+    device = torch.device("cuda" if cuda else "cpu")
+    predicted = training_memory_bytes(architecture, CONTEXT, training, labelling=labelling, device=device)
+    assert predict_costs(architecture, CONTEXT, training, labelling=labelling, device=device).memory_bytes == predicted
+    if not cuda:
+        network = build(architecture, CONTEXT)
+        measured = measure_training_memory(network, CONTEXT, training, labelling=labelling, device=CPU)
+        assert predicted == pytest.approx(measured.allocated_bytes, rel=0.01)
+        assert predicted != training_memory_bytes(architecture, CONTEXT, training)
 
 
 def test_a_price_is_predicted_on_one_abstract_network(monkeypatch):

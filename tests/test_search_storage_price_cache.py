@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from search.config.schema import Training
+from search.data.labelling import Labelling
 from search.storage.price_cache import Device, PriceTable
 from search.trials.records import Costs, Latency
 from space.canonical import Context
@@ -24,8 +25,8 @@ def url(tmp_path):
     return f"sqlite:///{tmp_path / 'study.db'}"
 
 
-def table(url, *, context=CONTEXT, training=TRAINING, device=CPU, kind="cpu"):
-    return PriceTable(url, context=context, training=training, device=device, kind=kind)
+def table(url, *, context=CONTEXT, training=TRAINING, device=CPU, kind="cpu", labelling=None):
+    return PriceTable(url, context=context, training=training, device=device, kind=kind, labelling=labelling)
 
 
 def test_a_cached_price_is_found_by_another_process(url):
@@ -51,12 +52,15 @@ def test_latencies_belong_to_a_device_and_other_costs_to_none(url):
         {"training": replace(TRAINING, optimiser="sgd")},
         {"training": replace(TRAINING, precision="bfloat16")},
         {"kind": "cuda"},
+        {"labelling": Labelling(("background", "a"), (0, 1), ((1,),), (1,))},
+        {"labelling": Labelling(("background", "a"), (0, 1), ignore=2)},
     ],
 )
 def test_the_key_contains_everything_that_costs_depend_on(url, changed):
     table(url).keep(ONE, MEASURED)
     assert table(url, **changed).find(ONE) is None
     assert table(url, training=replace(TRAINING, epochs=7, learning_rate=0.5)).find(ONE) == MEASURED
+    assert table(url, labelling=Labelling(("background", "a"), (0, 1))).find(ONE) == MEASURED
 
 
 def test_a_run_prices_a_network_once(tiny_run, monkeypatch):

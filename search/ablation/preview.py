@@ -55,7 +55,11 @@ def estimate_arms(plan: AblationPlan) -> list[ArmEstimate]:
         own = plan.plans[arm.plan]
         device = resolve_device(own.study.executor.device)
         costs = _known_costs(records) or predict_costs(
-            arm.architecture, own.context, own.training, device=torch.device(device)
+            arm.architecture,
+            own.context,
+            own.training,
+            labelling=own.dataset.labelling,
+            device=torch.device(device),
         )
         seconds = _recorded_s(records) or _expected_s(arm, own, device=device)
         found.append(ArmEstimate(arm, costs, left.count((arm.plan, arm.architecture)), seconds, bool(records)))
@@ -76,9 +80,10 @@ def _expected_s(arm: Arm, plan: Plan, *, device: str) -> float:
     """Time one step of each phase and one patch; multiply by a training's numbers of steps and windows."""
     training, where = plan.training, torch.device(device)
     network = to_memory_format(build(arm.architecture, plan.context)).to(where)
-    run_training_steps(network, plan.context, training, device=where)  # warm-up
+    labelling = plan.dataset.labelling
+    run_training_steps(network, plan.context, training, labelling=labelling, device=where)  # warm-up
     begun = time.perf_counter()
-    run_training_steps(network, plan.context, training, device=where)
+    run_training_steps(network, plan.context, training, labelling=labelling, device=where)
     step_s = time.perf_counter() - begun
     patch_s = _patch_s(network, plan, where)
     validations = max(1, training.epochs // training.validate_every)

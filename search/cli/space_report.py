@@ -88,7 +88,10 @@ def sample_costs(plan: Plan, *, networks: int, timed: int, device: str, threads:
         found["params"].append(params)  # counted together
         clocked("macs", macs, began)
         began = time.perf_counter()
-        clocked("memory", training_memory_bytes(architecture, context, training, device=where), began)
+        memory_bytes = training_memory_bytes(
+            architecture, context, training, labelling=plan.dataset.labelling, device=where
+        )
+        clocked("memory", memory_bytes, began)
         began = time.perf_counter()
         clocked("inference_memory", inference_memory_bytes(architecture, context, training, device=where), began)
         if number < timed:

@@ -10,6 +10,7 @@ import torch
 from search.config.schema import Training
 from search.costs.abstract import AbstractTensors
 from search.costs.live_bytes import LiveBytes
+from search.data.labelling import Labelling
 from search.training.schemes import Phase, make_phases, training_step
 from search.training.step import MEMORY_FORMAT, autocast, make_optimiser, precision_name, to_memory_format
 from search.trials.records import MeasuredMemory
@@ -21,22 +22,32 @@ CPU = torch.device("cpu")
 
 
 def training_memory_bytes(
-    architecture: Architecture, context: Context, training: Training, *, device: torch.device = CPU
+    architecture: Architecture,
+    context: Context,
+    training: Training,
+    *,
+    labelling: Labelling | None = None,
+    device: torch.device = CPU,
 ) -> int:
     """Predict the peak live bytes of one training step: weights, gradients, optimiser state, activations, batch.
 
-    For a cascade: the most expensive network's step, with the other networks' weights in memory. `device` is the
-    target, which need not be present.
+    For a cascade: the most expensive network's step, with the other networks' weights in memory. `labelling` chooses
+    the loss (of classes by default). `device` is the target, which need not be present.
     """
     training = replace(training, precision=precision_name(device, training))
     with AbstractTensors(cuda=device.type == "cuda") as tensors:
         network = to_memory_format(build(architecture, context))
-        run_training_steps(network, context, training, device=CPU)
+        run_training_steps(network, context, training, labelling=labelling, device=CPU)
     return int(tensors.peak_bytes)
 
 
 def measure_training_memory(
-    network: Network, context: Context, training: Training, *, device: torch.device
+    network: Network,
+    context: Context,
+    training: Training,
+    *,
+    labelling: Labelling | None = None,
+    device: torch.device,
 ) -> MeasuredMemory:
     """Measure the peak of a real training step: CUDA's allocator, or the live bytes of tensors on a CPU.
 
@@ -46,21 +57,29 @@ def measure_training_memory(
         if device.type != "cuda":
             copy = to_memory_format(deepcopy(network))
             with LiveBytes().hold(*copy.parameters(), *copy.buffers()) as counter:
-                run_training_steps(copy, context, training, device=device)
+                run_training_steps(copy, context, training, labelling=labelling, device=device)
             return MeasuredMemory(counter.peak_bytes)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         allocated, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
-        run_training_steps(to_memory_format(deepcopy(network)).to(device), context, training, device=device)
+        copy = to_memory_format(deepcopy(network)).to(device)
+        run_training_steps(copy, context, training, labelling=labelling, device=device)
         return MeasuredMemory(
             torch.cuda.max_memory_allocated(device) - allocated, torch.cuda.max_memory_reserved(device) - reserved
         )
 
 
-def run_training_steps(network: Network, context: Context, training: Training, *, device: torch.device) -> None:
+def run_training_steps(
+    network: Network,
+    context: Context,
+    training: Training,
+    *,
+    labelling: Labelling | None = None,
+    device: torch.device,
+) -> None:
     """Run one step of each phase on zeros, with existing optimiser state, as in every step after the first."""
     network.train()
-    for phase in make_phases(network, patch=context.patch, training=training):
+    for phase in make_phases(network, patch=context.patch, training=training, labelling=labelling):
         _run_step(phase, context, training, device)
 
 

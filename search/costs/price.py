@@ -10,6 +10,7 @@ from search.config.schema import Training
 from search.costs.abstract import AbstractTensors
 from search.costs.macs import count_modules
 from search.costs.memory import CPU, run_inference, run_training_steps
+from search.data.labelling import Labelling
 from search.training.step import precision_name, to_memory_format
 from search.trials.records import Costs
 from space.architecture import Architecture
@@ -17,9 +18,17 @@ from space.build import build
 from space.canonical import Context
 
 
-def predict_costs(architecture: Architecture, context: Context, training: Training, *, device: torch.device) -> Costs:
+def predict_costs(
+    architecture: Architecture,
+    context: Context,
+    training: Training,
+    *,
+    labelling: Labelling | None = None,
+    device: torch.device,
+) -> Costs:
     """Predict parameters, MACs and both memory peaks at this patch and batch, on a device that need not be present.
 
+    `labelling` chooses the loss, of classes by default.
     Raises space.build.Refused.
     """
     training = replace(training, precision=precision_name(device, training))
@@ -28,7 +37,7 @@ def predict_costs(architecture: Architecture, context: Context, training: Traini
         run_inference(network, context, training)
         inference_bytes = tensors.peak_bytes
         tensors.restart_peak()
-        run_training_steps(network, context, training, device=CPU)
+        run_training_steps(network, context, training, labelling=labelling, device=CPU)
         training_bytes = tensors.peak_bytes
         counts = count_modules(network.eval(), context)[""]  # last: thop adds buffers to the network
     return Costs(

@@ -46,7 +46,13 @@ class Pricer:
 
     def _predict(self, architecture: Architecture) -> Costs | None:
         try:
-            costs = predict_costs(architecture, self.plan.context, self.plan.training, device=torch.device(self.device))
+            costs = predict_costs(
+                architecture,
+                self.plan.context,
+                self.plan.training,
+                labelling=self.plan.dataset.labelling,
+                device=torch.device(self.device),
+            )
         except Refused:
             return None
         self.table.keep(architecture, costs)
@@ -86,7 +92,12 @@ def price_table(plan: Plan, *, device: str, threads: int, model: str | None = No
     measured = measured_device(plan, device=device, threads=threads, model=model)
     url = plan.url if not plan.url.startswith(GRPC) else sqlite_url(plan.folder / "prices.db")
     return PriceTable(
-        url, context=plan.context, training=plan.training, device=measured, kind=torch.device(device).type
+        url,
+        context=plan.context,
+        training=plan.training,
+        labelling=plan.dataset.labelling,
+        device=measured,
+        kind=torch.device(device).type,
     )
 
 

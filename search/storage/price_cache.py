@@ -13,6 +13,7 @@ import sqlalchemy as sql
 from pydantic import TypeAdapter
 
 from search.config.schema import Training
+from search.data.labelling import Labelling
 from search.storage.database import make_engine, retry_outages
 from search.trials.records import Costs, Latency
 from space.architecture import Architecture
@@ -34,15 +35,30 @@ class Device:
     precision: str
 
 
+def _is_special(labelling: Labelling) -> bool:
+    """Return whether the loss is not that of classes which are known everywhere."""
+    return bool(labelling.regions) or labelling.ignored is not None
+
+
 class PriceTable:
-    """Costs by fingerprint, patch, channels, batch, optimiser, precision, device and versions.
+    """Costs by fingerprint, patch, channels, batch, optimiser, loss, precision, device and versions.
 
     A latency belongs to a device model, a memory to a device type (`cpu` or `cuda`). Studies of one database share the
     table.
     """
 
-    def __init__(self, url: str, *, context: Context, training: Training, device: Device, kind: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        context: Context,
+        training: Training,
+        device: Device,
+        kind: str,
+        labelling: Labelling | None = None,
+    ) -> None:
         self.url, self.context, self.training, self.device, self.kind = url, context, training, device, kind
+        self.loss = [labelling.regions, labelling.ignored] if labelling and _is_special(labelling) else []
 
     def find(self, architecture: Architecture) -> Costs | None:
         """Return the cached costs, with the latency on this device if it was measured."""
@@ -98,5 +114,6 @@ class PriceTable:
             precision,
             {**device, "mirror": training.mirror} if device and training.mirror else device or self.kind,
             [importlib.metadata.version(name) for name in ("voxnas", "torch")],
+            *([] if device else self.loss),  # a latency has none
         ]
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()
