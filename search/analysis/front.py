@@ -33,6 +33,8 @@ def front_table(snapshot: Snapshot) -> Table:
     differences = {(each.number, each.reference): each.shown for each in snapshot.against}
     for record in front:
         values = [show(name, record.measurement.value(name)) for name in columns]
+        if record.measurement.dice_sd is not None:
+            values[columns.index("dice")] += f" ± {show('dice', record.measurement.dice_sd)}"
         values += [differences.get((record.number, reference.reference), "") for reference in trained]
         table.add_row(str(record.number), *values, record.architecture.describe())
     table.add_section()
@@ -58,6 +60,7 @@ def front_json(snapshot: Snapshot) -> str:
         {
             "trial": record.number,
             **{name: record.measurement.value(name) for name in OBJECTIVES},
+            **({"dice_sd": record.measurement.dice_sd} if record.measurement.members else {}),
             "fingerprint": record.architecture.fingerprint,
             "architecture": dict(record.architecture.entries),
             "against": {

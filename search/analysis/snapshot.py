@@ -28,14 +28,15 @@ Numbers = NDArray[np.float64]
 class Trial:
     """A summary of a trial: values in the order of OBJECTIVES (NaN if unknown) and its Dice curve.
 
-    `dice_so_far` is the Dice of the last validated epoch, also for a stopped trial. Times are seconds since 1970.
-    `attempts` lists why earlier attempts were lost.
+    `dice_so_far` is the Dice of the last validated epoch, also for a stopped trial; `dice_sd` is the standard deviation
+    over the trial's trainings. Times are seconds since 1970. `attempts` lists why earlier attempts were lost.
     """
 
     number: int
     state: State
     values: tuple[float, ...]
     dice_so_far: float
+    dice_sd: float
     iqr_s: float
     device: str
     network: str

@@ -93,7 +93,7 @@ def trial_of(record: Record, known: dict[Any, Any]) -> Trial:
     measurement = record.measurement
     latency = measurement.costs.latency if measurement.costs else None
     device = latency.setting if latency else ""
-    curve = tuple((epoch.number, epoch.dice) for epoch in measurement.epochs if epoch.dice is not None)
+    curve = tuple((epoch.number, epoch.dice) for epoch in measurement.first_epochs if epoch.dice is not None)
     values = [measurement.value(name) for name in OBJECTIVES]
     decisions = {
         known.setdefault(name, name): known.setdefault((type(each), each), each) for name, each in record.decisions
@@ -103,6 +103,7 @@ def trial_of(record: Record, known: dict[Any, Any]) -> Trial:
         state=record.state,
         values=tuple(np.nan if each is None else each for each in values),
         dice_so_far=curve[-1][1] if curve else np.nan,
+        dice_sd=np.nan if measurement.dice_sd is None else measurement.dice_sd,
         iqr_s=latency.iqr_s if latency else np.nan,
         device=known.setdefault(device, device),
         network=record.architecture.describe(),

@@ -79,7 +79,8 @@ def status_of(snapshot: Snapshot) -> Status:
     study, trials = snapshot.study, snapshot.trials
     beats = _beats(snapshot)
     present = {driver: beat for driver, beat in beats.items() if is_present(beat)}
-    own = [_running(each, study.training.epochs, present) for each in trials if each.state == "running"]
+    epochs = study.training.epochs * study.search.trainings
+    own = [_running(each, epochs, present) for each in trials if each.state == "running"]
     others = [_running(each, study.training.epochs, present) for each in _open_confirmations(snapshot)]
     counts = Counter[str](each.state for each in trials if each.state != "running")
     done = sum(counts[state] for state in COUNTED)

@@ -35,6 +35,7 @@ def _row(snapshot: Snapshot, trial: Trial, on_front: bool) -> dict[str, Any]:
         "state": trial.state,
         "on_front": on_front,
         **{OBJECTIVES[name].column: _known(values[name]) for name in first},
+        **({"dice_sd": _known(trial.dice_sd)} if snapshot.study.search.trainings > 1 else {}),
         "latency_iqr_s": _known(trial.iqr_s),
         "device": trial.device,
         "epochs": trial.epochs,

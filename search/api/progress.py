@@ -132,7 +132,8 @@ class RunView:
         running = self.running[record.number]
         running.last = epoch
         dice = "" if epoch.dice is None else f", Dice {epoch.dice:.4f}"
-        self._show(f"trial {record.number}: epoch {epoch.number}/{running.epochs}, loss {epoch.loss:.4f}{dice}")
+        where = f"{_training(epoch)}epoch {epoch.number}/{running.epochs}"
+        self._show(f"trial {record.number}: {where}, loss {epoch.loss:.4f}{dice}")
 
     def on_trial_end(self, record: Record, front: int, hypervolume: float | None) -> None:
         """Show a finished trial."""
@@ -199,6 +200,11 @@ def finished_table(lines: Sequence[Sequence[str]]) -> Table:
     return table
 
 
+def _training(epoch: Epoch) -> str:
+    """Name a further training of a trial, on another fold or seed."""
+    return f"training {epoch.member + 1}, " if epoch.member else ""
+
+
 @contextmanager
 def showing(
     view: View | None, *, name: str, trials: int, counts: Callable[[Record], bool] = lambda record: True
@@ -217,6 +223,8 @@ def outcome(record: Record) -> tuple[str, str, str, str, str]:
     costs = measurement.costs
     latency = costs.latency if costs else None
     dice = f"{measurement.dice:.4f}" if measurement.dice is not None else ""
+    if measurement.dice_sd is not None:
+        dice += f" ± {measurement.dice_sd:.4f}"
     return (
         record.state,
         dice,

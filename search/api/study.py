@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from search.analysis.snapshot import Snapshot
     from search.api.spaces import SearchSpace
     from search.export import Exported
+    from search.export.held_out import HeldOutResult
     from search.runner.driver import Executor, View
     from search.runner.plan import Plan
     from search.runner.run import Outcome
@@ -268,6 +269,17 @@ class Study:
 
     def _choose(self, rule: str | int) -> Choice:
         return self.snapshot().pick(str(rule))
+
+    def test(self, rule: str | int, *, again: bool = False, view: View | None = None) -> HeldOutResult:
+        """Score a trial's weights on the test cases, once, and record it. Needs the study's data.
+
+        Weights that were scored before are not scored again; another network only with `again`.
+        """
+        from search.api.progress import showing
+        from search.export.held_out import score_held_out
+
+        with showing(view, name=f"test {self.name}", trials=0) as shown:
+            return score_held_out(self.make_plan(shown), str(rule), again=again, view=shown)
 
     # Figures
 

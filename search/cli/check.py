@@ -36,7 +36,7 @@ def check_study(plan: Plan, *, costs: bool, json: bool) -> None:
     console = open_console()
     for table in (_data_table(plan), _training_table(plan), _space_table(plan, infeasible)):
         console.print(table)
-    for note in plan.facts.notes:
+    for note in plan.notes:
         console.print(f"note: {note}")
     console.print(_would_run(plan))
     if spreads:
@@ -62,7 +62,8 @@ def outline(plan: Plan, infeasible: dict[str, int]) -> dict[str, Any]:
             "fold": plan.study.data.fold,
             "train": len(plan.fold.train),
             "validate": len(plan.fold.validation),
-            "notes": facts.notes,
+            "test": plan.held_out.names if plan.held_out else (),
+            "notes": plan.notes,
         },
         "training": {
             "patch_dhw": plan.context.patch,
@@ -130,6 +131,9 @@ def _data_table(plan: Plan) -> Table:
         f"{len(plan.folds)}; this study uses fold {plan.study.data.fold} (numbered from 0): "
         f"{len(fold.train)} to train, {len(fold.validation)} to validate",
     )
+    if plan.held_out:
+        kept = counted(len(plan.held_out.names), "further case")
+        table.add_row("test", f"{kept}, which no search sees; `voxnas test` scores them once")
     return table
 
 

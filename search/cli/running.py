@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.api.progress import RunView
-from search.api.terminal import PlainConsole, open_console, print_text
+from search.api.terminal import PlainConsole, open_console, print_json, print_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -165,6 +165,25 @@ def export_network(
     with following(f"export {study.name}", quiet=quiet) as view:
         exported = study.export(pick, out, packing=packing, contact=contact, view=view)
     print_text(exported)
+
+
+def score_network(study: Study, pick: str, *, again: bool, quiet: bool, json: bool) -> None:
+    """Score one network on the test cases, and print the scores."""
+    from rich.table import Table
+
+    from search.analysis.class_dice import HEADINGS, dice_by_class
+
+    with following(f"test {study.name}", quiet=quiet, to_stderr=json) as view:
+        result = study.test(pick, again=again, view=view)
+    if json:
+        values = {"validation_dice": result.validation_dice, "uses": result.uses, "fresh": result.fresh}
+        print_json({**result.score.to_values(), **values})
+        return
+    print_text(result)
+    table = Table(*HEADINGS)
+    for row in dice_by_class(result.score.cases, result.classes):
+        table.add_row(*row.cells)
+    open_console().print(table)
 
 
 def submit_study(study: Path, address: str, runs: Path, options: list[str], follow: bool) -> None:

@@ -35,7 +35,7 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN), AfterValidator(_refuse_reserv
 
 @dataclass(frozen=True)
 class Data:
-    """The volumes: their folder, common grid and split, and the share of a fold's training groups to use."""
+    """The volumes: their folder and common grid, their folds and test cases, and the share to train on."""
 
     __pydantic_config__ = STRICT
     path: Annotated[str, Key("Data folder, looked up under --data, VOXNAS_DATA and the file's folder.", "Task27_ACDC")]
@@ -71,6 +71,10 @@ class Data:
     share: Annotated[
         Annotated[float, Field(gt=0, le=1, strict=True)] | None,
         Key("Share of the fold's training groups to train on. Without it, all of them.", 0.5),
+    ] = None
+    test: Annotated[
+        Annotated[float, Field(gt=0, lt=1, strict=True)] | Annotated[tuple[str, ...], Field(min_length=1)] | None,
+        Key("Cases kept for `voxnas test`: a share of the groups, or names. Without it, there are none.", 0.2),
     ] = None
 
 
@@ -189,6 +193,11 @@ class Search:
             also=({"const": "none"},),
         ),
     ] = "auto"
+    folds: Annotated[
+        Whole,
+        Key("Folds that each trial is trained on, from `data.fold` on; its Dice is the mean.", 3, "folds"),
+    ] = 1
+    seeds: Annotated[Whole, Key("Seeds that each trial is trained with on each fold, from `seed` on.", 2, "seeds")] = 1
     halving: Annotated[
         Halving | None,
         BeforeValidator(lambda value: None if value == "off" else value),
@@ -198,6 +207,11 @@ class Search:
             also=({"const": "off"},),
         ),
     ] = None
+
+    @property
+    def trainings(self) -> int:
+        """Trainings in a trial."""
+        return self.folds * self.seeds
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -120,12 +120,31 @@ def check_dataset(
         if not found:
             valid.append(_case_facts(case, groups[case.name] or case.name, dataset, files))
     problems += _empty_classes(dataset, valid)
+    notes = (*_absent_classes(dataset, valid), *_duplicate_images(dataset, files), *_zero_images(dataset, files))
+    return _facts(valid, problems, notes, affine_tolerance=affine_tolerance)
+
+
+def restricted_to(dataset: Dataset, names: Collection[str]) -> Dataset:
+    """Return the data set with only these cases."""
+    return replace(dataset, cases=tuple(case for case in dataset.cases if case.name in names))
+
+
+def facts_of(dataset: Dataset, whole: DataFacts, names: Collection[str]) -> DataFacts:
+    """Return the facts about some cases of a checked data set; the notes are those on all of its cases."""
+    cases = [case for case in whole.cases if case.name in names]
+    problems = _empty_classes(dataset, cases)
+    return _facts(cases, problems, whole.notes, affine_tolerance=whole.affine_tolerance)
+
+
+def _facts(
+    cases: Sequence[CaseFacts], problems: Sequence[str], notes: Sequence[str], *, affine_tolerance: float
+) -> DataFacts:
     return DataFacts(
-        cases=tuple(valid),
-        spacing_median=_median([case.spacing for case in valid]),
-        shape_median=_triple_of_ints(_median([case.shape for case in valid])),
+        cases=tuple(cases),
+        spacing_median=_median([case.spacing for case in cases]),
+        shape_median=_triple_of_ints(_median([case.shape for case in cases])),
         problems=tuple(problems),
-        notes=(*_absent_classes(dataset, valid), *_duplicate_images(dataset, files), *_zero_images(dataset, files)),
+        notes=tuple(notes),
         affine_tolerance=affine_tolerance,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,11 +50,11 @@ def share_of(fold: Fold, groups: Mapping[str, str], *, share: float, seed: int) 
     return Fold(tuple(case for case in fold.train if groups[case] in kept), fold.validation)
 
 
-def read_folds(path: str | Path, groups: Mapping[str, str]) -> tuple[Fold, ...]:
+def read_folds(path: str | Path, groups: Mapping[str, str], *, test: Collection[str] = ()) -> tuple[Fold, ...]:
     """Read folds from nnU-Net's `splits_final.json`, a list of {"train": [...], "val": [...]}.
 
-    A case may be in no fold. Raises one DataError for all problems: unknown cases, a case in train and val, a group
-    on both sides or validated in two folds, an empty side.
+    A case may be in no fold; `test` cases are left out of all of them. Raises one DataError for all problems: unknown
+    cases, a case in train and val, a group on both sides or validated in two folds, an empty side.
     """
     file = Path(path)
     try:
@@ -64,12 +64,19 @@ def read_folds(path: str | Path, groups: Mapping[str, str]) -> tuple[Fold, ...]:
     if not isinstance(entries, list) or not entries or not all(_is_entry(entry) for entry in entries):
         raise DataError([f'{file}: is not a list of {{"train": [CASE, ...], "val": [CASE, ...]}}'])
     problems: list[str] = []
+    folds: list[Fold] = []
     validated: dict[str, int] = {}
     for number, entry in enumerate(entries):
-        train, validation = set(entry["train"]), set(entry["val"])
+        train, validation = set(entry["train"]) - set(test), set(entry["val"]) - set(test)
+        folds.append(_fold(train, validation))
         place = f"{file}: fold {number}"
         problems += [f"{place}: unknown case {name}" for name in sorted((train | validation) - set(groups))]
-        problems += [f"{place}: '{side}' is empty" for side in ("train", "val") if not entry[side]]
+        sides = {"train": train, "val": validation}
+        problems += [
+            f"{place}: '{side}' {'has only test cases' if entry[side] else 'is empty'}"
+            for side, cases in sides.items()
+            if not cases
+        ]
         problems += [f"{place}: case {name} is in both train and val" for name in sorted(train & validation)]
         both = _groups(train - validation, groups) & _groups(validation - train, groups)
         problems += [f"{place}: group {group} is in both train and val" for group in sorted(both)]
@@ -79,7 +86,7 @@ def read_folds(path: str | Path, groups: Mapping[str, str]) -> tuple[Fold, ...]:
                 problems.append(f"{place}: group {group} is already validated in fold {first}")
     if problems:
         raise DataError(problems)
-    return tuple(_fold(set(entry["train"]), set(entry["val"])) for entry in entries)
+    return tuple(folds)
 
 
 def _fold(train: set[str], validation: set[str]) -> Fold:

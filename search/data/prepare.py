@@ -118,9 +118,24 @@ def prepare(
     folder = Path(cache_dir).expanduser().resolve() / _key(dataset, facts, (target, axes, normalisation))
     if (prepared := _found(folder)) is not None:
         return prepared
-    (folder / "cases").mkdir(parents=True, exist_ok=True)
     rules = choose_normalisation(dataset, facts, normalisation)
     preprocessing = Preprocessing(spacing=target, axes=axes, normalisation=rules)
+    return _prepare_all(dataset, facts, preprocessing, folder=folder, progress=progress)
+
+
+def prepare_like(
+    known: Prepared, dataset: Dataset, facts: DataFacts, *, cache_dir: str | Path, progress: Progress | None = None
+) -> Prepared:
+    """Prepare other cases with the spacing, axes and intensity statistics of a prepared data set, or reuse them."""
+    settings = (known.preprocessing.to_json(),)
+    folder = Path(cache_dir).expanduser().resolve() / _key(dataset, facts, settings)
+    return _found(folder) or _prepare_all(dataset, facts, known.preprocessing, folder=folder, progress=progress)
+
+
+def _prepare_all(
+    dataset: Dataset, facts: DataFacts, preprocessing: Preprocessing, *, folder: Path, progress: Progress | None
+) -> Prepared:
+    (folder / "cases").mkdir(parents=True, exist_ok=True)
     sources = {case.name: case for case in dataset.cases}
     work = partial(
         _prepare_case,

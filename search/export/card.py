@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-import numpy as np
-
 from search.analysis.choose import Choice
-from search.analysis.confirmation import interval
 from search.config.units import counted, show_bytes, show_count, show_seconds
 from search.data.prepare import Prepared
+from search.export.card_dice import dice_section, table
 from search.export.forms import Forms
+from search.export.postprocessing import Postprocessing
 from search.export.quality import quality_warnings
 from search.export.trained import Trained
 from search.runner.plan import Plan
-from search.training.validation import mean_dice
+from search.trials.held_out import HeldOutScore, score_of
 from search.trials.records import Record
 from space.specs.csam import CSAM
 from space.specs.registry import spec_at
@@ -38,18 +36,30 @@ SOURCES = {  # of encoders and training schemes; those of blocks are in their sp
 
 @dataclass(frozen=True)
 class Origin:
-    """Provenance of an export: the selected trial and the reason, its weights, its study and its data."""
+    """Provenance of an export: the selected trial and the reason, its weights, its study and data.
+
+    `uses` are those of the study's test cases.
+    """
 
     choice: Choice
     trained: Trained
     plan: Plan
     prepared: Prepared
     contact: str = ""
+    uses: tuple[HeldOutScore, ...] = ()
+    postprocessing: Postprocessing = Postprocessing()
 
     @property
     def record(self) -> Record:
         """The selected trial."""
         return self.choice.record
+
+    @property
+    def test_score(self) -> HeldOutScore | None:
+        """The score of the exported weights on the test cases; None if others, or none, were scored."""
+        if len(self.trained.sha256) > 1:
+            return None
+        return score_of(self.uses, trial=self.record.number, weights_sha256=self.trained.sha256[0])
 
 
 def model_card(
@@ -75,7 +85,7 @@ def model_card(
         "## Training",
         _training(origin),
         "## Dice",
-        _dice(origin),
+        dice_section(origin),
         *_warnings(origin),
         "## Costs",
         _costs(origin, peaks),
@@ -88,7 +98,7 @@ def model_card(
         "## Licences",
         _licences(origin),
         "## Files",
-        _table(("file", "SHA-256"), [(name, f"`{digest}`") for name, digest in hashes.items()]),
+        table(("file", "SHA-256"), [(name, f"`{digest}`") for name, digest in hashes.items()]),
         "## Versions",
         _versions(origin),
     ]
@@ -193,23 +203,6 @@ def _data(origin: Origin) -> str:
     )
 
 
-def _dice(origin: Origin) -> str:
-    cases, names = origin.trained.estimate, origin.prepared.labels[1:]
-    rows = []
-    for index, name in enumerate(names):
-        known = [value for case in cases if (value := case.dice[index]) is not None]
-        low, high = interval(known) if known else (None, None)
-        between = f"{low:.4f} to {high:.4f}" if low is not None and high is not None else "-"
-        numbers = (float(np.mean(known)), min(known), max(known)) if known else (math.nan,) * 3
-        spread = [f"{value:.4f}" for value in numbers]
-        rows.append((name, spread[0], between, *spread[1:], str(len(known))))
-    return (
-        f"Mean over classes, then over cases: **{mean_dice(cases):.4f}**. Measured on whole volumes on their original "
-        "grids; each case was segmented by a network that was not trained on it.\n\n"
-        + _table(("class", "mean", "95 % interval", "lowest", "highest", "cases"), rows)
-    )
-
-
 def _costs(origin: Origin, peaks: Mapping[str, int]) -> str:
     costs = origin.record.measurement.costs
     if costs is None:
@@ -230,7 +223,7 @@ def _costs(origin: Origin, peaks: Mapping[str, int]) -> str:
         rows.append((f"peak memory of `predict.py --form {form}` on the verification's cases", show_bytes(peak)))
     if len(origin.trained.folders) > 1:
         rows.append(("networks in the ensemble, each with these costs", str(len(origin.trained.folders))))
-    return _table(("cost", "value"), rows)
+    return table(("cost", "value"), rows)
 
 
 def _limits(origin: Origin) -> str:
@@ -239,11 +232,14 @@ def _limits(origin: Origin) -> str:
     other = ""
     if precision != "float32":
         other = f" The Dice above was measured in {precision}; masks may differ slightly."
+    external = "There was no external test set."
+    if origin.test_score is not None:
+        external = "The test cases come from the same data set; there was no external test set."
     return (
         "* **Not a medical device.** For research only. No regulator has cleared it: do not base diagnosis or "
         "treatment on it.\n"
-        "* The Dice above was measured on validation cases that were also used to select this network: expect a "
-        "lower Dice on new data. There was no external test set.\n"
+        "* The validation Dice above was measured on cases that were also used to select this network: expect a "
+        f"lower Dice on new data. {external}\n"
         "* Volumes that differ from the training data (scanner, protocol, field of view, anatomy, spacing) are not "
         "covered, and predict.py does not detect them.\n"
         "* predict.py computes in float32 on a CPU and in float16 on a GPU (float32 with `--precision float32`)."
@@ -274,11 +270,6 @@ def _versions(origin: Origin) -> str:
     trained = ", ".join(" ".join(pair) for pair in origin.record.measurement.versions) or "not recorded"
     exported = ", ".join(f"{name} {version(name)}" for name in ("voxnas", "torch", "numpy", "nibabel"))
     return f"Trained with {trained}. Exported with {exported}."
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _times(values: Sequence[float]) -> str:

@@ -15,27 +15,30 @@ from typing import Any
 
 from torch import nn
 
-from search.analysis.choose import choose
 from search.config.errors import UserError
 from search.config.units import counted, show_bytes
-from search.data import geometry, volume_files
+from search.data import components, geometry, volume_files
 from search.data.layouts import Case
 from search.export.bundle import BundleError, BundleInfo, check_bundle, write_bundle
 from search.export.card import Origin, model_card
 from search.export.forms import FILES as FORM_FILES
 from search.export.forms import Forms, write_forms
+from search.export.postprocessing import Postprocessing, decide_postprocessing
 from search.export.quality import quality_warnings
-from search.export.trained import Packing, pack, trained_network
+from search.export.trained import Packing, choose_trial, pack, trained_network
 from search.export.verification import FormCheck, Reference, check_form, reference_results, require_recorded_dice
+from search.runner.devices import resolve_device, resolve_threads
 from search.runner.driver import View
 from search.runner.plan import Plan, prepared_data, require_unchanged, task_of
-from search.storage import read_records
+from search.storage.held_out import read_test_uses
 from search.training.checkpoint import save_tensors
-from search.trials.records import Job, search_records
+from search.trials.records import Job
 
 CARD = "MODEL_CARD.md"
 STANDALONE = ("predict.py", "forms.py", "volumes.py", "windows.py")
-SHARED = tuple(Path(str(module.__file__)) for module in (geometry, volume_files))  # run in training and in the export
+SHARED = tuple(  # run in training and in the export
+    Path(str(module.__file__)) for module in (geometry, volume_files, components)
+)
 FILES = (
     *FORM_FILES.values(),
     "weights.safetensors",
@@ -86,15 +89,13 @@ def export(plan: Plan, pick: str, out: Path, *, packing: Packing = "trial", cont
     Raises UserError if the pick matches no trained network, the study file has changed since, the weights were
     deleted, `out` can't be used, or the verification fails.
     """
-    records = read_records(plan.url, plan.study.name)
-    # Confirmations are not on the front; they are exported only by number
-    own = search_records(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
-    named = pick.isdecimal() and int(pick) not in {record.number for record in own}
-    choice = choose(pick, records if named else own, plan.directions)
+    records, choice = choose_trial(plan, pick)
     require_unchanged(plan)  # a changed file may have another patch, spacing or fold than the network's training
     _require_free(out.expanduser().resolve(), out)
     trained = pack(packing, plan, choice.record, records, view=view)
-    return export_trained(Origin(choice, trained, plan, prepared_data(plan), contact=contact), out, stage=view.on_stage)
+    uses = tuple(read_test_uses(plan.url, plan.study.name)) if plan.held_out else ()
+    origin = Origin(choice, trained, plan, prepared_data(plan), contact=contact, uses=uses)
+    return export_trained(origin, out, stage=view.on_stage)
 
 
 def export_trained(origin: Origin, out: Path, *, stage: Stage = _silent) -> Exported:
@@ -110,11 +111,15 @@ def export_trained(origin: Origin, out: Path, *, stage: Stage = _silent) -> Expo
     staging = final.with_name(f".{final.name}.{os.getpid()}.part")
     try:
         staging.mkdir(parents=True)
+        stage("deciding the postprocessing on the validation cases")
+        origin = replace(origin, postprocessing=_postprocessing(origin))
         stage("writing the network's source, PT2 and ONNX forms")
         forms = _write_files(staging, network, origin)
         cases = _checked_cases(origin)
         stage(f"segmenting {counted(len(cases), 'case')} with the trained network")
-        references = reference_results(network, cases, prepared=origin.prepared, job=_job(origin))
+        references = reference_results(
+            network, cases, prepared=origin.prepared, job=_job(origin), groups=origin.postprocessing.groups
+        )
         require_recorded_dice(references, origin.trained.recorded, labelling=origin.prepared.labelling)
         checks = []
         for number, form in enumerate(forms.written, start=1):
@@ -133,9 +138,21 @@ def export_trained(origin: Origin, out: Path, *, stage: Stage = _silent) -> Expo
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     sizes = tuple((name, (final / name).stat().st_size) for name in (*names, CARD))
-    why = (origin.choice.why, *origin.choice.neighbours, origin.trained.how)
+    why = (origin.choice.why, *origin.choice.neighbours, origin.trained.how, str(origin.postprocessing))
     warnings = quality_warnings(origin.trained.estimate, origin.prepared.labels[1:])
     return Exported(out, why, sizes, forms, tuple(checks), bundle, time.perf_counter() - began, warnings)
+
+
+def _postprocessing(origin: Origin) -> Postprocessing:
+    """Decide the postprocessing on the study's device and in its precision, as in validation."""
+    plan, executor = origin.plan, origin.plan.study.executor
+    job = replace(
+        _job(origin),
+        training=plan.training,
+        device=resolve_device(executor.device),
+        threads=resolve_threads(executor.threads),
+    )
+    return decide_postprocessing(origin.record, origin.trained, origin.prepared, context=plan.context, job=job)
 
 
 def _bundle(staging: Path, network: nn.Module, info: BundleInfo, references: list[Reference]) -> str:
@@ -275,6 +292,7 @@ def _preprocessing(origin: Origin) -> dict[str, Any]:
         "patch": plan.context.patch,
         "overlap": plan.training.overlap,
         "window": "gaussian",
+        "keep_largest": origin.postprocessing.groups,
         "mirror": ["DHW".index(axis) for axis in plan.training.mirror],
         "window_bytes": costs.inference_memory_bytes if costs else 0,
     }

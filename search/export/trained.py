@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from search.analysis.choose import Choice, choose
 from search.config.errors import UserError
 from search.config.units import counted
 from search.runner.answers import Done, Train
@@ -22,16 +23,33 @@ from search.runner.evaluate import evaluate
 from search.runner.local import LocalExecutor
 from search.runner.plan import Plan, prepared_data, task_of
 from search.runner.watch import Watch
-from search.storage import STUDY_ID, read_study_attribute
+from search.storage import STUDY_ID, read_records, read_study_attribute
 from search.training.checkpoint import ReplacedWeights, checkpoint_binding, delete_checkpoints, load_weights
-from search.trials.files import WEIGHTS, trial_folder
-from search.trials.records import CaseDice, Job, Measurement, Record, TrainingRequest
+from search.trials.files import WEIGHTS, trial_folder, weights_name
+from search.trials.records import CaseDice, Job, Measurement, Record, TrainingRequest, search_records
 from space.architecture import Architecture
-from space.build import build
+from space.build import Network, build
 from space.canonical import Context
 
 Packing = Literal["trial", "full", "folds"]
 DONE = "done.txt"  # of a training on all cases: its binding and the digest of its weights
+
+
+@dataclass(frozen=True)
+class Validated:
+    """The weights of one of a trial's trainings, with their scores on the cases that they were validated on."""
+
+    trial: int
+    fold: int
+    folder: Path
+    member: int
+    sha256: str
+    scores: tuple[CaseDice, ...]
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """Names of the validation cases."""
+        return tuple(score.case for score in self.scores)
 
 
 @dataclass(frozen=True)
@@ -40,6 +58,8 @@ class Trained:
 
     `sha256` are the digests of the weights in the records, empty for records of earlier versions. `estimate` holds the
     Dice of each case, from a network that was not trained on that case; `recorded` the record's Dice of these weights.
+    `validated` are the weights whose validation cases decide the postprocessing. `members` are the numbers of the
+    trainings in their trials, 0 by default.
     """
 
     folders: tuple[Path, ...]
@@ -47,6 +67,8 @@ class Trained:
     how: str
     estimate: tuple[CaseDice, ...]
     recorded: tuple[CaseDice, ...] = ()
+    validated: tuple[Validated, ...] = ()
+    members: tuple[int, ...] = ()
 
 
 class Ensemble(nn.Module):
@@ -70,23 +92,43 @@ def untrained_network(architecture: Architecture, context: Context, *, count: in
     return networks[0] if count == 1 else Ensemble(networks)
 
 
+def load_validated(record: Record, validated: Validated, context: Context) -> Network:
+    """Return the network with a member's weights, in eval mode."""
+    network = build(record.architecture, context).eval()
+    load_weights(validated.folder, network, sha256=validated.sha256, member=validated.member)
+    return network
+
+
 def trained_network(record: Record, trained: Trained, context: Context) -> nn.Module:
     """Return the network with its weights, in eval mode. Raises UserError if they are missing or damaged."""
     networks = []
-    for folder, sha256 in zip(trained.folders, trained.sha256, strict=True):
-        if not (folder / WEIGHTS).is_file():
+    members = trained.members or (0,) * len(trained.folders)
+    for folder, sha256, member in zip(trained.folders, trained.sha256, members, strict=True):
+        file = folder / weights_name(member)
+        if not file.is_file():
             hint = "only the front's weights are kept; `keep: all` in the study file keeps all weights of later runs"
             raise UserError([f"trial {record.number}: its weights were deleted: {hint}"])
         network = build(record.architecture, context).eval()
         try:
-            load_weights(folder, network, sha256=sha256)
+            load_weights(folder, network, sha256=sha256, member=member)
         except ReplacedWeights as error:
             raise UserError([f"trial {record.number}: {error}; rerun the trial in another study"]) from error
         except (RuntimeError, OSError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
-            raise UserError([f"trial {record.number}: {folder / WEIGHTS} can't be loaded: {reason}"]) from error
+            raise UserError([f"trial {record.number}: {file} can't be loaded: {reason}"]) from error
         networks.append(network)
     return networks[0] if len(networks) == 1 else Ensemble(networks).eval()
+
+
+def choose_trial(plan: Plan, pick: str) -> tuple[list[Record], Choice]:
+    """Return a study's records and the trial that a rule chooses; a number may also name one outside the search.
+
+    Raises UserError if nothing has run, or the pick matches no trained network.
+    """
+    records = read_records(plan.url, plan.study.name)
+    own = search_records(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
+    named = pick.isdecimal() and int(pick) not in {record.number for record in own}
+    return records, choose(pick, records if named else own, plan.directions)
 
 
 def pack(packing: Packing, plan: Plan, record: Record, records: Sequence[Record], *, view: View) -> Trained:
@@ -95,16 +137,33 @@ def pack(packing: Packing, plan: Plan, record: Record, records: Sequence[Record]
         return _folds(plan, record, records, view=view)
     known = {case.case: case for each in _same(record, records) for case in each.measurement.cases}
     if packing == "full":
-        how = f"retrained on all {counted(len(plan.dataset.cases), 'case')}"
+        kept = f" except {counted(len(plan.held_out.names), 'test case')}" if plan.held_out else ""
+        how = f"retrained on all {counted(len(plan.dataset.cases), 'case')}{kept}"
         folder, digest = _train_on_all(plan, record, view=view)
-        return Trained((folder,), (digest,), how, tuple(known.values()))
+        return Trained((folder,), (digest,), how, tuple(known.values()), validated=_validated(plan, record))
     fold = plan.folds[record.fold]
     how = (
         f"trained on fold {record.fold} (of 0 to {len(plan.folds) - 1}): {counted(len(fold.train), 'case')}, validated "
         f"on {len(fold.validation)}"
     )
-    found, cases = record.measurement, record.measurement.cases
-    return Trained((trial_folder(plan.folder, record.number),), (found.weights_sha256,), how, cases, cases)
+    found = record.measurement
+    if found.members:
+        spread = f"their Dice is {found.dice:.4f} ± {found.dice_sd:.4f}"
+        how += f"; the first of the trial's {len(found.members)} trainings over folds and seeds ({spread})"
+    folder = trial_folder(plan.folder, record.number)
+    validated = _validated(plan, record)
+    return Trained((folder,), (found.weights_sha256,), how, found.cases, found.weights_cases, validated)
+
+
+def _validated(plan: Plan, record: Record) -> tuple[Validated, ...]:
+    """Return a trial's weights that are still there, one per fold, with their scores on that fold."""
+    found, folder = record.measurement, trial_folder(plan.folder, record.number)
+    members = [(each.fold, each.weights_sha256, each.cases) for each in found.members]
+    folds: dict[int, Validated] = {}
+    for number, (fold, sha256, scores) in enumerate(members or [(record.fold, found.weights_sha256, found.cases)]):
+        if (folder / weights_name(number)).is_file():
+            folds.setdefault(fold, Validated(record.number, fold, folder, number, sha256, scores))
+    return tuple(folds.values())
 
 
 def _same(record: Record, records: Sequence[Record]) -> list[Record]:
@@ -161,35 +220,41 @@ def _train_on_all(plan: Plan, record: Record, *, view: View) -> tuple[Path, str]
 
 def _folds(plan: Plan, record: Record, records: Sequence[Record], *, view: View) -> Trained:
     """Return one training per fold; train the missing ones."""
-    found = _by_fold(plan, record, records)
-    seed, missing = plan.study.search.seed + 1, [fold for fold in range(len(plan.folds)) if fold not in found]
+    found = _by_fold(plan, _same(record, records))
+    missing = [fold for fold in range(len(plan.folds)) if fold not in found]
     if missing:
-        left = [TrainingRequest(record.architecture, seed, fold, record.decisions) for fold in missing]
-        with driver_lock(plan):
-            executor = LocalExecutor(plan)
-            driver = open_driver(plan, view, executor)
-            with closing(driver), driver.store.heartbeat:
-                executor.run(driver, lambda _: Train(left.pop(0)) if left else Done("all folds are trained"))
-                ended = {each.fold: each for each in _same(record, driver.store.records()) if each.seed == seed}
-        for fold in missing:
-            if fold not in ended:
-                raise UserError([f"--ensemble folds: the training on fold {fold} failed; `voxnas status` shows why"])
-        found.update({fold: ended[fold] for fold in missing})
+        found |= _train_folds(plan, record, missing, view=view)
     members = [found[fold] for fold in range(len(plan.folds))]
-    cases = {case.case: case for each in members for case in each.measurement.cases}
-    trials = ", ".join(str(each.number) for each in members)
+    cases = {score.case: score for each in members for score in each.scores}
+    trials = ", ".join(str(each.trial) for each in members)
     return Trained(
-        tuple(trial_folder(plan.folder, each.number) for each in members),
-        tuple(each.measurement.weights_sha256 for each in members),
+        tuple(each.folder for each in members),
+        tuple(each.sha256 for each in members),
         f"ensemble of {counted(len(members), 'network')}, one per fold (trials {trials}), logits averaged",
         tuple(cases.values()),
+        validated=tuple(members),
+        members=tuple(each.member for each in members),
     )
 
 
-def _by_fold(plan: Plan, record: Record, records: Sequence[Record]) -> dict[int, Record]:
-    """Return a trained record with weights for each fold that has one."""
-    return {
-        each.fold: each
-        for each in _same(record, records)
-        if (trial_folder(plan.folder, each.number) / WEIGHTS).is_file() and each.fold < len(plan.folds)
-    }
+def _train_folds(plan: Plan, record: Record, missing: Sequence[int], *, view: View) -> dict[int, Validated]:
+    """Train the architecture on each of these folds. Raises UserError if a training fails."""
+    seed = plan.study.search.seed + plan.study.search.seeds
+    left = [TrainingRequest(record.architecture, seed, fold, record.decisions) for fold in missing]
+    with driver_lock(plan):
+        executor = LocalExecutor(plan)
+        driver = open_driver(plan, view, executor)
+        with closing(driver), driver.store.heartbeat:
+            executor.run(driver, lambda _: Train(left.pop(0)) if left else Done("all folds are trained"))
+            ended = [each for each in _same(record, driver.store.records()) if each.seed == seed]
+    found = _by_fold(plan, ended)
+    for fold in missing:
+        if fold not in found:
+            raise UserError([f"--ensemble folds: the training on fold {fold} failed; `voxnas status` shows why"])
+    return {fold: found[fold] for fold in missing}
+
+
+def _by_fold(plan: Plan, records: Sequence[Record]) -> dict[int, Validated]:
+    """Return trained weights for each fold that has some; those of later records prevail."""
+    found = [each for record in records for each in _validated(plan, record)]
+    return {each.fold: each for each in found if each.fold < len(plan.folds)}

@@ -289,7 +289,7 @@ def _dice_of(records: Sequence[Record]) -> tuple[Matrix, Matrix]:
 def _curve(record: Record) -> Matrix:
     """Return the last validated Dice after each epoch, -1 before the first validation."""
     values, last = [], -1.0
-    for epoch in record.measurement.epochs:
+    for epoch in record.measurement.first_epochs:
         last = epoch.dice if epoch.dice is not None else last
         values.append(last)
     return np.array(values)

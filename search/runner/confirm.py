@@ -38,7 +38,7 @@ def confirmation_requests(
     if folds > count:
         raise UserError([f"confirm: --folds {folds}: the study has only {count} folds"])
     existing = {record.identity for record in records if record.state != "over budget"}
-    grid = [(search.seed + 1 + seed, (own + fold) % count) for seed in range(seeds) for fold in range(folds)]
+    grid = [(search.seed + search.seeds + seed, (own + fold) % count) for seed in range(seeds) for fold in range(folds)]
     asked = [TrainingRequest(each.architecture, seed, fold, each.decisions) for seed, fold in grid for each in chosen]
     return [each for each in asked if each.identity not in existing]
 

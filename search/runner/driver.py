@@ -16,7 +16,7 @@ from search.config.objectives import per_device
 from search.data.prepare import Prepared
 from search.runner.answers import Ask, Assigned, Done, Train, Wait
 from search.runner.evaluate import over_budget, versions
-from search.runner.plan import Plan, prepared_data, require_unchanged, task_of
+from search.runner.plan import Plan, other_members, prepared_data, require_unchanged, task_of
 from search.runner.pricer import Pricer
 from search.storage import Store, now
 from search.storage.database import retry_outages
@@ -24,7 +24,7 @@ from search.storage.lock import hold_lock
 from search.storage.ownership import claim_folder
 from search.training.checkpoint import delete_checkpoints
 from search.trials.activity import Activity
-from search.trials.files import WEIGHTS, trial_folder
+from search.trials.files import trial_folder, weights_files
 from search.trials.halving import stop_reason
 from search.trials.pareto import hypervolume, latency_setting, pareto_front
 from search.trials.records import Epoch, Job, Measurement, Record, TrainingRequest, search_records
@@ -146,6 +146,7 @@ class Driver:
             surface_tolerance_mm=self.plan.study.surface_tolerance,
             study_id=self.store.study_id,
             blocks=self.plan.loaded.blocks,
+            others=other_members(self.plan, record),
         )
 
     def on_activity(self, record: Record, activity: Activity) -> None:
@@ -240,7 +241,8 @@ class Driver:
     def prune_weights(self, records: Sequence[Record]) -> None:
         """Delete the weights of these trials."""
         for record in records:
-            (trial_folder(self.plan.folder, record.number) / WEIGHTS).unlink(missing_ok=True)
+            for file in weights_files(trial_folder(self.plan.folder, record.number)):
+                file.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the database's connections."""

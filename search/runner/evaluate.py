@@ -25,15 +25,16 @@ from search.data.prepare import Prepared, load_prepared
 from search.runner.deadline import Deadline
 from search.runner.devices import prepare_allocator
 from search.runner.watch import Watch
-from search.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from search.training.checkpoint import checkpoint_binding, load_checkpoint, save_checkpoint, save_weights
 from search.training.initial import NoMatchingWeights, load_matching_weights
+from search.training.members import FinishedMember, load_finished, outcome, save_finished
 from search.training.patches import PatchSource
 from search.training.pretrained import WeightsUnavailable, load_pretrained_encoders
 from search.training.schemes import Phase, make_phases, phase_at, training_step
 from search.training.step import MEMORY_FORMAT, learning_rate, make_optimiser, to_memory_format
 from search.training.validation import mean_dice, validate
 from search.trials.files import REASON
-from search.trials.records import CaseDice, Costs, Epoch, Job, MeasuredMemory, Measurement
+from search.trials.records import CaseDice, Costs, Epoch, Job, MeasuredMemory, Measurement, MemberScore
 from space.build import Network, Refused, build
 from space.canonical import Context
 from space.plugins import load_blocks
@@ -125,7 +126,9 @@ def write_reason(job: Job, reason: str) -> None:
 
 def _progress(job: Job, started: float, watch: Watch) -> Iterator[Measurement]:
     device, context = torch.device(job.device), context_of(job)
-    costs = job.costs or predict_costs(job.architecture, context, job.training, device=device)
+    prepared = load_prepared(Path(job.task.prepared))
+    labelling = prepared.labelling
+    costs = job.costs or predict_costs(job.architecture, context, job.training, labelling=labelling, device=device)
     over = over_budget(costs, job.budgets)
     if not over:
         seed_everything(job.seed)
@@ -139,20 +142,40 @@ def _progress(job: Job, started: float, watch: Watch) -> Iterator[Measurement]:
         return
     yield Measurement("running", costs=costs)
     watch.begin("memory")
-    measured = measure_training_memory(network, context, job.training, device=device)
+    measured = measure_training_memory(network, context, job.training, labelling=labelling, device=device)
     so_far = Measurement("running", costs=costs, measured_memory=measured)
-    load_pretrained_encoders(network, job.architecture)
-    load_matching_weights(network, job.training.init)
-    network = to_memory_format(network).to(device)
-    prepared = load_prepared(Path(job.task.prepared))
-    deadline = Deadline(job.training.deadline, started)
-    for epochs, cases in train(network, prepared, job, deadline=deadline, watch=watch):
-        if len(epochs) < job.training.epochs:
-            yield replace(so_far, epochs=epochs)
-        else:
-            digest = save_weights(Path(job.folder), network)
-            trained = replace(so_far, state="trained", dice=mean_dice(cases), cases=cases, epochs=epochs)
-            yield replace(trained, weights_sha256=digest)
+    yield from _train_members(network, prepared, job, so_far, started=started, watch=watch)
+
+
+def _train_members(
+    network: Network, prepared: Prepared, job: Job, so_far: Measurement, *, started: float, watch: Watch
+) -> Iterator[Measurement]:
+    """Train each member that has not ended; yield the progress, last the outcome.
+
+    `network` is the first member's, with initial weights. The deadline holds for each member.
+    """
+    finished = load_finished(job)
+    for number in range(len(finished), 1 + len(job.others)):
+        member = job.of_member(number)
+        if number:
+            seed_everything(member.seed)
+            network, started = build(job.architecture, context_of(job)), working_clock()
+        load_pretrained_encoders(network, job.architecture)
+        load_matching_weights(network, job.training.init)
+        network = to_memory_format(network).to(torch.device(job.device))
+        earlier = tuple(epoch for each in finished for epoch in each.epochs)
+        deadline = Deadline(job.training.deadline, started)
+        for step in train(network, prepared, member, deadline=deadline, watch=watch):
+            epochs, cases = step
+            if len(epochs) < job.training.epochs:
+                yield replace(so_far, epochs=(*earlier, *epochs))
+        digest = save_weights(Path(job.folder), network, member=number)
+        score = MemberScore(member.seed, member.fold, mean_dice(cases), cases, digest)
+        finished.append(FinishedMember(checkpoint_binding(member), score, epochs))
+        if number < len(job.others):
+            save_finished(job, finished)
+            yield replace(so_far, epochs=(*earlier, *epochs))
+    yield outcome(so_far, finished)
 
 
 def over_budget(costs: Costs, budgets: Sequence[tuple[str, float]]) -> str:
@@ -184,7 +207,7 @@ def train(
     if len(phases) > training.epochs:
         raise Refused(f"a cascade of {len(phases)} networks needs at least as many epochs, not {training.epochs}")
     epochs, saved_optimiser = load_checkpoint(job, network)
-    watch.start(training, epochs)
+    watch.start(training, epochs, later=len(job.others) - job.member)
     current = -1
     cases: tuple[CaseDice, ...] = ()
     for number in range(len(epochs), training.epochs):
@@ -205,7 +228,8 @@ def train(
         if last or (number + 1) % training.validate_every == 0:
             cases = _validated(phase.predicts, prepared, job, epoch=number + 1, deadline=deadline, watch=watch)
         dice = mean_dice(cases) if cases else None
-        epoch = Epoch(number + 1, loss, dice, working_clock() - begun, time.process_time() - cpu_begun)
+        cpu_s = time.process_time() - cpu_begun
+        epoch = Epoch(number + 1, loss, dice, working_clock() - begun, cpu_s, job.member)
         epochs = (*epochs, epoch)
         save_checkpoint(job, network, optimiser, epochs=epochs)
         if not last:

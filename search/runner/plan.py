@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
@@ -17,8 +18,10 @@ from search.config.schema import Training
 from search.data.check import DataFacts, check_folder
 from search.data.folds import Fold, make_folds, read_folds, share_of
 from search.data.geometry import choose_axes
+from search.data.groups import group_warning
+from search.data.held_out import HeldOut, choose_test_cases, hold_out
 from search.data.parallel import Progress
-from search.data.prepare import Prepared, prepare
+from search.data.prepare import Prepared, prepare, prepare_like
 from search.data.read import DataError, Dataset
 from search.runner.fit import fold_problems, network_shapes, patch_problems, size_problems
 from search.storage import stored_values
@@ -26,7 +29,7 @@ from search.storage.address import database_url
 from search.storage.identity import CONTENT, plain, refuse_changes
 from search.storage.ownership import require_own_folder
 from search.trials.files import run_folder
-from search.trials.records import Task
+from search.trials.records import Member, Record, Task
 from space.canonical import Context, Decisions
 from space.feasible import find_refusal, why_not
 from space.narrow import narrow_space
@@ -41,7 +44,7 @@ FREE_KEYS = ("executor", "keep", "storage")  # may change between two runs of a 
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked study on checked data."""
+    """A checked study on checked data; `dataset` and `facts` are without the test cases, which are `held_out`."""
 
     loaded: LoadedStudy
     dataset: Dataset
@@ -51,6 +54,7 @@ class Plan:
     context: Context
     space: Space
     runs: Path
+    held_out: HeldOut | None = None
 
     @property
     def study(self) -> Study:
@@ -78,6 +82,19 @@ class Plan:
         return self.folds[self.study.data.fold]
 
     @property
+    def group_warning(self) -> str:
+        """What to write if case names look grouped and the study does not group them; else empty."""
+        if self.study.data.group is not None:
+            return ""
+        held_out = self.held_out.names if self.held_out else ()
+        return group_warning([*self.facts.groups, *held_out])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know about the data before a run."""
+        return (*([self.group_warning] if self.group_warning else []), *self.facts.notes)
+
+    @property
     def directions(self) -> dict[str, str]:
         """The objectives with their directions."""
         return self.study.directions
@@ -94,6 +111,9 @@ class Plan:
             values.pop(key)
         for key in ("trials", "hours", "references"):
             values["search"].pop(key)
+        for key in ("folds", "seeds"):
+            if values["search"][key] == 1:  # as in studies of versions without these keys
+                values["search"].pop(key)
         values["data"]["path"] = self.dataset.name
         values[CONTENT] = {
             "cases": {case.name: case.digest for case in self.facts.cases},
@@ -105,6 +125,8 @@ class Plan:
             ],
             "init": _digest(Path(self.training.init).read_bytes()) if self.training.init else None,
         }
+        if self.held_out is not None:
+            values[CONTENT]["test"] = {case.name: case.digest for case in self.held_out.facts.cases}
         values.update({f"{VERSION_OF}{code.name}": code.version for code in self.loaded.blocks})
         if not values["blocks"]:
             values.pop("blocks")  # as studies without plug-ins always were
@@ -128,7 +150,11 @@ def make_plan(loaded: LoadedStudy, *, runs: Path, progress: Progress | None = No
             cache_dir=runs / "cache",
             progress=progress,
         )
-        folds = _folds(loaded, facts)
+        held_out = None
+        if data.test is not None:
+            names = choose_test_cases(facts.groups, data.test, seed=data.seed)
+            dataset, facts, held_out = hold_out(dataset, facts, names)
+        folds = _folds(loaded, facts, test=held_out.names if held_out else ())
     except DataError as error:
         raise UserError(error.problems) from None
     if data.fold >= len(folds):
@@ -136,10 +162,18 @@ def make_plan(loaded: LoadedStudy, *, runs: Path, progress: Progress | None = No
     if not isinstance(data.normalisation, str) and len(data.normalisation) != len(dataset.channels):
         channels = ", ".join(dataset.channels)
         raise UserError([f"data.normalisation: lists {len(data.normalisation)} rules, the channels are: {channels}"])
+    used = loaded.study.search.folds
+    if used > len(folds):
+        raise UserError([f"search.folds: {used} exceeds the number of folds, {len(folds)}"])
     axes = choose_axes(facts.spacing_median)
     spacing = data.spacing if data.spacing != "median" else _pick(facts.spacing_median, axes)
     shapes = network_shapes(facts, axes, spacing)
-    problems = fold_problems(facts, folds[data.fold], dataset.labelling, number=data.fold)
+    numbers = [(data.fold + step) % len(folds) for step in range(used)]
+    problems = [
+        problem
+        for number in numbers
+        for problem in fold_problems(facts, folds[number], dataset.labelling, number=number)
+    ]
     problems += size_problems(facts, shapes, channels=len(dataset.channels), cache=runs / "cache")
     patch = loaded.study.training.patch
     if patch != "auto":
@@ -155,7 +189,7 @@ def make_plan(loaded: LoadedStudy, *, runs: Path, progress: Progress | None = No
     if all(len(axis.choices) == 1 for axis in space.axes):
         raise UserError(["space: `fix` leaves nothing to choose, so no objective can differ; open an axis"])
     training = replace(loaded.study.training, patch=patch, init=_initial_weights(loaded))
-    return Plan(loaded, dataset, facts, folds, training, context, space, runs)
+    return Plan(loaded, dataset, facts, folds, training, context, space, runs, held_out)
 
 
 def require_unchanged(plan: Plan) -> None:
@@ -179,6 +213,18 @@ def prepared_data(plan: Plan, *, progress: Progress | None = None) -> Prepared:
     )
 
 
+def prepared_test_data(plan: Plan, prepared: Prepared, *, progress: Progress | None = None) -> Prepared:
+    """Return the test cases as arrays, with the grid and the intensity statistics of what the search sees.
+
+    Raises UserError if the study has no test cases.
+    """
+    if plan.held_out is None:
+        hint = "add data.test, a share or names of cases, to the file of a new study"
+        raise UserError([f"study {plan.study.name!r} has no test cases; {hint}"])
+    held_out = plan.held_out
+    return prepare_like(prepared, held_out.dataset, held_out.facts, cache_dir=plan.cache, progress=progress)
+
+
 def task_of(plan: Plan, prepared: Prepared, *, fold: int | None = None) -> Task:
     """Return the task of the study's own fold, or of another fold."""
     cases = plan.fold if fold is None else plan.folds[fold]
@@ -191,6 +237,23 @@ def task_of(plan: Plan, prepared: Prepared, *, fold: int | None = None) -> Task:
         validation=cases.validation,
         outputs=prepared.labelling.outputs,
     )
+
+
+def other_members(plan: Plan, record: Record) -> tuple[Member, ...]:
+    """Return the trainings of a trial beside its first: further folds from the study's own on, each with all seeds.
+
+    A training of another seed or fold confirms a trial, and is a single one.
+    """
+    search, count = plan.study.search, len(plan.folds)
+    if (record.seed, record.fold) != (search.seed, plan.study.data.fold):
+        return ()
+    found = []
+    for step in range(search.folds):
+        number = (plan.study.data.fold + step) % count
+        fold = plan.folds[number]
+        for seed in range(search.seed, search.seed + search.seeds):
+            found.append(Member(seed, number, fold.train, fold.validation))
+    return tuple(found[1:])
 
 
 def _digest(content: bytes) -> str:
@@ -212,20 +275,20 @@ def _initial_weights(loaded: LoadedStudy) -> str | None:
     return str(weights_file(beside if beside.exists() else Path(named)).resolve())
 
 
-def _folds(loaded: LoadedStudy, facts: DataFacts) -> tuple[Fold, ...]:
+def _folds(loaded: LoadedStudy, facts: DataFacts, *, test: Sequence[str]) -> tuple[Fold, ...]:
     share, seed = loaded.study.data.share, loaded.study.data.seed
-    folds = _whole_folds(loaded, facts)
+    folds = _whole_folds(loaded, facts, test)
     return folds if share is None else tuple(share_of(fold, facts.groups, share=share, seed=seed) for fold in folds)
 
 
-def _whole_folds(loaded: LoadedStudy, facts: DataFacts) -> tuple[Fold, ...]:
+def _whole_folds(loaded: LoadedStudy, facts: DataFacts, test: Sequence[str]) -> tuple[Fold, ...]:
     folds = loaded.study.data.folds
     if isinstance(folds, int):
         try:
             return make_folds(facts.groups, folds=folds, seed=loaded.study.data.seed)
         except ValueError as error:
             raise UserError([f"data.folds: {error}"]) from None
-    return read_folds(loaded.file.parent / folds, facts.groups)
+    return read_folds(loaded.file.parent / folds, facts.groups, test=test)
 
 
 def auto_patch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -27,6 +28,7 @@ from search.trials.records import COUNTED, Costs, Record, TrainingRequest, searc
 from space.architecture import Architecture
 from space.feasible import why_not
 
+LOGGER = logging.getLogger("voxnas.run")
 OVER_BUDGET_PER_TRIAL = 20  # at this ratio a study ends, because nearly all of its space is over budget
 
 
@@ -44,6 +46,8 @@ def run_study(plan: Plan, *, trials: int, view: View, executor: Executor) -> Out
     Interrupted trials resume first, from their last whole epoch. Raises UserError if another driver runs the study
     or its file has changed.
     """
+    if plan.group_warning:
+        LOGGER.warning("%s", plan.group_warning)
     with driver_lock(plan):
         driver = open_driver(plan, view, executor)
         with closing(driver), driver.store.heartbeat:

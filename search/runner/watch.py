@@ -27,14 +27,15 @@ class Watch:
         self._started = self._began = working_clock()
         self._spent_before_s, self._reported_at = 0.0, -math.inf
         self._training: Training | None = None
+        self._later = 0
         self._stage: Stage | None = None
         self._epoch = self._total = 0
         self._step_s: float | None = None
         self._validation_s: float | None = None
 
-    def start(self, training: Training, epochs: Sequence[Epoch]) -> None:
-        """Set the training, and the epochs that earlier attempts completed."""
-        self._training = training
+    def start(self, training: Training, epochs: Sequence[Epoch], *, later: int = 0) -> None:
+        """Set the training, the epochs that earlier attempts completed, and how many trainings of the trial follow."""
+        self._training, self._later = training, later
         self._spent_before_s = sum(epoch.seconds for epoch in epochs)
 
     def begin(self, stage: Stage, *, epoch: int = 0, total: int = 0) -> None:
@@ -84,5 +85,7 @@ class Watch:
         steps -= self._epoch * training.steps_per_epoch if validating else (self._epoch - 1) * self._total + done
         last, every = training.epochs, training.validate_every
         validations = sum(each == last or each % every == 0 for each in range(self._epoch, last + 1))
+        steps += self._later * training.epochs * training.steps_per_epoch
+        validations += self._later * -(-last // every)
         current = done / self._total if validating and self._total else 0.0
         return steps * step_s + max(0.0, validations - current) * (self._validation_s or 0.0)

@@ -34,7 +34,7 @@ from search.storage.failures import explained
 from search.storage.lock import hold_lock
 from search.storage.ownership import DATABASE, OWNER, claim_folder, holds_database, is_folder_name, owned_folder
 from search.storage.reader import has_known_tables
-from search.trials.files import CHECKPOINTS, WEIGHTS
+from search.trials.files import RESUME_FILES, trial_folder, weights_files
 from search.trials.pareto import pareto_front
 from search.trials.records import search_records
 
@@ -218,9 +218,10 @@ def free_disk(url: str, name: str, *, runs: Path) -> int:
         for record in records:
             if folder is None:
                 break
-            gone = [*CHECKPOINTS] if record.state != "running" else []
-            gone += [WEIGHTS] if record in own and record.number not in kept else []
-            for file in (folder / "trials" / f"{record.number:06d}" / each for each in gone):
+            place = trial_folder(folder, record.number)
+            gone = [place / each for each in RESUME_FILES] if record.state != "running" else []
+            gone += weights_files(place) if record in own and record.number not in kept else []
+            for file in gone:
                 if file.exists():
                     freed += file.stat().st_size
                     file.unlink()

@@ -8,7 +8,7 @@ from typing import Any
 
 from search.config.errors import UserError
 
-CONTENT = "content"  # cases, channels, classes, splits and initial weights, by digest
+CONTENT = "content"  # cases, test cases, channels, classes, splits and initial weights, by digest
 SHOWN = 5  # changed cases that are listed
 
 
@@ -46,6 +46,7 @@ def _content_changes(known: Any, given: Any) -> Iterator[str]:
             yield "data: the study was begun by a version of voxnas that did not record the content of its data"
         return
     yield from _case_changes(known["cases"], given["cases"])
+    yield from _test_changes(known.get("test", {}), given.get("test", {}))
     for key, word in (("channels", "channels"), ("classes", "classes"), ("label_values", "label values")):
         if known[key] != given[key]:
             yield f"data: the {word} were {_listed(known[key])} when the study began, now {_listed(given[key])}"
@@ -64,6 +65,14 @@ def _case_changes(known: Mapping[str, str], given: Mapping[str, str]) -> Iterato
         yield from (f"data: case {case} {what} since the study began" for case in cases[:SHOWN])
         if len(cases) > SHOWN:
             yield f"data: the same is true of {len(cases) - SHOWN} more cases"
+
+
+def _test_changes(known: Mapping[str, str], given: Mapping[str, str]) -> Iterator[str]:
+    if [*known] != [*given]:
+        was, is_now = _listed([*known]) or "none", _listed([*given]) or "none"
+        yield f"data.test: the test cases were {was} when the study began, now {is_now}"
+    else:
+        yield from _case_changes(known, given)
 
 
 def _split_changes(known: list[Any], given: list[Any]) -> Iterator[str]:

@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from search.trials.files import CHECKPOINTS, EPOCHS, WEIGHTS
+from search.trials.files import CHECKPOINTS, EPOCHS, RESUME_FILES, weights_name
 from search.trials.records import Epoch, Job
 
 READ_ERRORS = (RuntimeError, OSError, KeyError, EOFError, ValueError, TypeError, NotImplementedError)
@@ -38,7 +38,7 @@ class ReplacedWeights(ValueError):
     """Weights on disk that don't match their record."""
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Write to a temporary file in the same folder, then rename it, so a partial file never appears under `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -87,9 +87,9 @@ def save_checkpoint(
         if last.exists():
             last.replace(previous)
 
-    _replace(last, write)
+    replace_file(last, write)
     lines = "".join(json.dumps(asdict(epoch)) + "\n" for epoch in epochs)
-    _replace(folder / EPOCHS, lambda part: part.write_text(lines))
+    replace_file(folder / EPOCHS, lambda part: part.write_text(lines))
 
 
 def load_checkpoint(job: Job, network: nn.Module) -> tuple[tuple[Epoch, ...], dict[str, Any] | None]:
@@ -132,25 +132,26 @@ def _restore(path: Path, job: Job, network: nn.Module) -> tuple[tuple[Epoch, ...
     return epochs, optimiser
 
 
-def save_weights(folder: Path, network: nn.Module) -> str:
-    """Write the trained weights; return the SHA-256 of their file."""
-    save_tensors(network, folder / WEIGHTS)
-    return file_sha256(folder / WEIGHTS)
+def save_weights(folder: Path, network: nn.Module, *, member: int = 0) -> str:
+    """Write the trained weights of a trial's member; return the SHA-256 of their file."""
+    file = folder / weights_name(member)
+    save_tensors(network, file)
+    return file_sha256(file)
 
 
 def save_tensors(network: nn.Module, path: Path) -> None:
     """Write a network's state as safetensors, as copies, because safetensors rejects tensors that share memory."""
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
-    _replace(path, lambda part: save_file(tensors, part))
+    replace_file(path, lambda part: save_file(tensors, part))
 
 
-def load_weights(folder: Path, network: nn.Module, *, sha256: str) -> None:
+def load_weights(folder: Path, network: nn.Module, *, sha256: str, member: int = 0) -> None:
     """Load the weights that `save_weights` wrote; all names must match.
 
     `sha256` is the record's digest, empty in records of earlier versions. Raises ReplacedWeights if the file's digest
     differs.
     """
-    file = folder / WEIGHTS
+    file = folder / weights_name(member)
     if sha256 and file_sha256(file) != sha256:
         raise ReplacedWeights(f"{file} has changed since the trial: its digest differs from the record's")
     network.load_state_dict(load_file(file))
@@ -163,6 +164,6 @@ def file_sha256(path: Path) -> str:
 
 
 def delete_checkpoints(folder: Path) -> None:
-    """Delete the checkpoints; only unfinished trainings need them."""
-    for name in CHECKPOINTS:
+    """Delete the checkpoints and the results of finished members; only unfinished trials need them."""
+    for name in RESUME_FILES:
         (folder / name).unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from search.config.schema import Training
 from search.data.labelling import Labelling
-from space.build import Network
 
+Module = TypeVar("Module", bound=nn.Module)
 SMOOTH = 1e-5  # added to numerator and denominator of the soft Dice, as in nnU-Net
 MEMORY_FORMAT = torch.channels_last_3d  # convolutions take a third to a half less time on CPUs
 
@@ -95,7 +95,7 @@ def make_loss(training: Training, labelling: Labelling | None = None) -> Supervi
     )
 
 
-def to_memory_format(network: Network) -> Network:
+def to_memory_format(network: Module) -> Module:
     """Convert convolution weights to MEMORY_FORMAT in place; unlike `Module.to`, also works on abstract tensors."""
     for parameter in network.parameters():
         if parameter.dim() == 5:

@@ -4,6 +4,9 @@ A trial that reaches a rung continues if it is among the best 1/reduction of all
 ranked by non-dominated sorting (as in NSGA-II) of the Dice so far and the exact costs, and within a rank by
 contribution to its hypervolume. The rule depends only on the losses at a rung, so every executor applies the same one.
 With brackets (Li et al., ASHA, 2020), the first rung of bracket b is rung b + 1 of bracket 0, so fewer trials stop.
+
+A trial over several folds or seeds is judged by its first training alone. All trials have that one on the same fold and
+seed, so a rung compares equals, and the other trainings are spent only on trials that pass every rung.
 """
 
 from __future__ import annotations
@@ -45,6 +48,8 @@ def stop_reason(
     epoch with a validation. All objectives except Dice are exact costs.
     """
     epoch = record.measurement.epochs[-1]
+    if epoch.member:
+        return None
     own = rungs(
         epochs=epochs, least=halving.min_epochs, reduction=halving.reduction, bracket=record.number % halving.brackets
     )
@@ -68,7 +73,7 @@ def stop_reason(
 
 def _losses(record: Record, epoch: int, directions: Mapping[str, str]) -> list[float] | None:
     """Return a record's losses after an epoch, the Dice loss first; None if any of them is unknown."""
-    dice = next((each.dice for each in record.measurement.epochs if each.number == epoch), None)
+    dice = next((each.dice for each in record.measurement.first_epochs if each.number == epoch), None)
     values = {"dice": dice, **{name: record.measurement.value(name) for name in costs_among(directions)}}
     found = [OBJECTIVES[name].loss(value) for name, value in values.items() if value is not None]
     return found if len(found) == len(values) else None

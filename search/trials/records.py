@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from statistics import stdev
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
@@ -84,6 +85,16 @@ class Costs:
 
 
 @dataclass(frozen=True)
+class Member:
+    """One of the trainings of a trial: its seed, its fold, and the fold's cases."""
+
+    seed: int
+    fold: int
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Job:
     """One training of one architecture: all that a worker receives.
 
@@ -108,6 +119,16 @@ class Job:
     timed_elsewhere: bool = False
     study_id: str = ""
     blocks: tuple[BlockCode, ...] = ()
+    others: tuple[Member, ...] = ()
+    member: int = 0
+
+    def of_member(self, number: int) -> Job:
+        """Return the job of one member; number 0 has the job's own seed and fold."""
+        if number == 0:
+            return self
+        other = self.others[number - 1]
+        task = replace(self.task, train=other.train, validation=other.validation)
+        return replace(self, seed=other.seed, fold=other.fold, task=task, member=number)
 
     @property
     def patch(self) -> tuple[int, int, int]:
@@ -148,6 +169,18 @@ class Epoch:
     dice: float | None
     seconds: float
     cpu_s: float | None = None
+    member: int = 0
+
+
+@dataclass(frozen=True)
+class MemberScore:
+    """The result of one of a trial's trainings; the mean Dice is that of its fold's validation cases."""
+
+    seed: int
+    fold: int
+    dice: float
+    cases: tuple[CaseDice, ...]
+    weights_sha256: str
 
 
 @dataclass(frozen=True)
@@ -155,7 +188,8 @@ class Measurement:
     """The result of evaluating a job.
 
     `reason` says why a training did not complete, `fault` is the kind of failure. `recipe` is the versioned name of the
-    training recipe, `weights_sha256` the digest of the weights file.
+    training recipe, `weights_sha256` the digest of the weights file. With several `members`, `dice` is their mean,
+    `cases` holds each case's mean over its members, and the epochs of all members follow each other.
     """
 
     state: State
@@ -170,6 +204,27 @@ class Measurement:
     fault: Fault = ""
     weights_sha256: str = ""
     recipe: str = ""
+    members: tuple[MemberScore, ...] = ()
+
+    @property
+    def dice_sd(self) -> float | None:
+        """Standard deviation of the Dice over the trial's trainings; None of a single training."""
+        return stdev(member.dice for member in self.members) if len(self.members) > 1 else None
+
+    @property
+    def weights_dice(self) -> float | None:
+        """The Dice of the weights that `weights_sha256` names, those of the first member."""
+        return self.members[0].dice if self.members else self.dice
+
+    @property
+    def weights_cases(self) -> tuple[CaseDice, ...]:
+        """The scores of these weights, on cases that they were not trained on."""
+        return self.members[0].cases if self.members else self.cases
+
+    @property
+    def first_epochs(self) -> tuple[Epoch, ...]:
+        """The epochs of the first member."""
+        return tuple(epoch for epoch in self.epochs if not epoch.member)
 
     @property
     def spent_s(self) -> float:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from search.cli.announce import announce
-from search.cli.options import AllowCode, DataRoot, Overrides, Quiet, Runs, StudyFile
+from search.cli.options import AllowCode, AsJson, DataRoot, Overrides, Quiet, Runs, StudyFile
 from search.cli.verbs.register import DEPLOY, verb
 
 app = typer.Typer()
@@ -51,6 +51,34 @@ def export(
         raise UserError(["export: choose one of --retrain full (one network) and --ensemble folds (several)"])
     loaded = load_study(study, data, overrides, runs, allow_code=allow_code)
     export_network(loaded, pick, out, retrain or ensemble or "trial", contact=contact, quiet=quiet)
+
+
+@verb(app, DEPLOY, example="voxnas test studies/acdc.yaml --data FOLDER --pick knee")
+def test(
+    study: StudyFile,
+    pick: Annotated[
+        str,
+        typer.Option(
+            metavar="RULE",
+            help="Network to score: knee, best, cheapest:dice>=0.85, under:memory=4GiB,latency=30ms, or a trial.",
+        ),
+    ],
+    again: Annotated[
+        bool, typer.Option("--again", help="Score a further network although the test cases were used before.")
+    ] = False,
+    data: DataRoot = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    allow_code: AllowCode = False,
+    quiet: Quiet = False,
+    json: AsJson = False,
+) -> None:
+    """Score one network once on the cases that data.test keeps from the search, and record it."""
+    announce(study, quiet=quiet, to_stderr=json)
+    from search.cli.running import load_study, score_network
+
+    loaded = load_study(study, data, overrides, runs, allow_code=allow_code)
+    score_network(loaded, pick, again=again, quiet=quiet, json=json)
 
 
 @verb(app, DEPLOY, name="import", example="voxnas import model --out start.safetensors")

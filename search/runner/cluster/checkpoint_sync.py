@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pyarrow import fs
 
-from search.trials.files import CHECKPOINTS
+from search.trials.files import RESUME_FILES
 from search.trials.records import Job
 
 SCRATCH = Path(tempfile.gettempdir()) / f"voxnas-{os.getuid()}"
@@ -71,7 +71,7 @@ class CheckpointSync:
         if self.storage is None:
             return
         system, root = self._root()
-        for name in CHECKPOINTS:
+        for name in RESUME_FILES:
             remote = f"{root}/{self._place(str(folder))}/{name}"
             if system.get_file_info(remote).type != fs.FileType.NotFound:
                 system.delete_file(remote)

@@ -22,7 +22,7 @@ from search.runner.cluster.resources import Need, Node, has_room, request
 from search.runner.driver import Driver
 from search.storage import now
 from search.trials.files import trial_folder
-from search.trials.records import Latency, Measurement, Record
+from search.trials.records import Epoch, Latency, Measurement, Record
 from space.architecture import Architecture
 
 MAX_LOSSES = 3  # a trial whose process is lost more often has failed
@@ -257,7 +257,8 @@ class Dispatcher:
         if not deadline:
             return
         for flight in self.in_flight.values():
-            late = deadline + max(GRACE_S, GRACE * deadline)
+            whole = deadline * (1 + len(self.driver.job(flight.record).others))  # it holds for each training
+            late = whole + max(GRACE_S, GRACE * whole)
             if flight.began is None or flight.verdict or time.monotonic() - flight.began < late:
                 continue
             message = f"the deadline of {show_seconds(deadline)} passed without a report; its process was ended"
@@ -274,8 +275,12 @@ def with_known_epochs(record: Record, message: Measurement) -> Measurement:
     """
     if not message.epochs:
         return message
-    known = tuple(epoch for epoch in record.measurement.epochs if epoch.number < message.epochs[0].number)
+    known = tuple(epoch for epoch in record.measurement.epochs if _place(epoch) < _place(message.epochs[0]))
     return replace(message, epochs=(*known, *message.epochs))
+
+
+def _place(epoch: Epoch) -> tuple[int, int]:
+    return epoch.member, epoch.number
 
 
 def how_lost(trial: Any) -> str:

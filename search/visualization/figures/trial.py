@@ -154,10 +154,11 @@ def _connections(
 
 
 def draw_learning(epochs: Sequence[Epoch]) -> Figure:
-    """Draw loss and Dice against epochs, each with its own axis."""
+    """Draw loss and Dice against epochs, each with its own axis; a trial's further trainings follow each other."""
     figure = canvas(height=320)
+    length = max((each.number for each in epochs), default=0)
     figure.add_scatter(
-        x=[each.number for each in epochs],
+        x=[each.member * length + each.number for each in epochs],
         y=[each.loss for each in epochs],
         name="training loss",
         mode="lines+markers",
@@ -166,7 +167,7 @@ def draw_learning(epochs: Sequence[Epoch]) -> Figure:
     )
     scored = [each for each in epochs if each.dice is not None]
     figure.add_scatter(
-        x=[each.number for each in scored],
+        x=[each.member * length + each.number for each in scored],
         y=[each.dice for each in scored],
         name="Dice",
         yaxis="y2",

@@ -49,7 +49,7 @@ def slice_components(snapshot: Snapshot, record: Record, request: Request) -> li
     if found is None:
         return [*components, Note("The cases are being segmented; they appear here in a moment.")]
     for which, case in cases.items():
-        mean = next(each.mean for each in record.measurement.cases if each.case == case) or 0.0
+        mean = next(each.mean for each in record.measurement.weights_cases if each.case == case) or 0.0
         title = f"{which}: {case}, Dice {mean:.3f}; truth orange, prediction blue, both white"
         components.append(Picture(title, "data:image/png;base64," + base64.b64encode(found[case]).decode()))
     return components
@@ -63,7 +63,7 @@ def needs_code(architecture: Architecture) -> str:
 
 def ranked_cases(record: Record) -> dict[str, str]:
     """Return the names of the worst, median and best case; fewer if there are fewer cases."""
-    scored = sorted((mean, each.case) for each in record.measurement.cases if (mean := each.mean) is not None)
+    scored = sorted((mean, each.case) for each in record.measurement.weights_cases if (mean := each.mean) is not None)
     if not scored:
         return {}
     found = {"worst": scored[0][1], "median": scored[len(scored) // 2][1], "best": scored[-1][1]}

@@ -7,7 +7,7 @@ import shlex
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES, show
 from search.config.units import show_bytes, show_count, show_seconds
-from search.trials.records import Record
+from search.trials.records import Measurement, Record
 from search.visualization.components import Cell, Command, Component, Facts, Note, Table
 from search.visualization.figures.trial import boxes, draw_cases, draw_learning, draw_network
 from search.visualization.pages.lasso import filtered
@@ -63,6 +63,10 @@ def _facts(snapshot: Snapshot, record: Record) -> list[tuple[str, str]]:
         if value is None:
             continue
         spread = ""
+        if name == "dice" and measurement.dice_sd is not None:
+            spread = (
+                f" ± {show('dice', measurement.dice_sd)} (standard deviation of {len(measurement.members)} trainings)"
+            )
         if name == "latency" and latency:
             spread = f" ± {show('latency', latency.iqr_s / 2)} (half the interquartile range of {latency.repeats})"
             spread += "" if latency.settled else ", uncertain by over 5 %: repeat on an idle machine"
@@ -138,4 +142,23 @@ def _scores(snapshot: Snapshot, record: Record) -> list[Component]:
         cells: list[Cell] = [(dice, "both empty" if dice is None else f"{dice:.4f}") for dice in case.dice]
         rows.append([case.case, (mean, "" if mean is None else f"{mean:.4f}"), *cells])
     headings = ("case", "mean", *named)
-    return [*components, draw_cases(measurement.cases, named), Table("dice", "Dice by case", headings, rows)]
+    components += [draw_cases(measurement.cases, named), Table("dice", "Dice by case", headings, rows)]
+    return [*components, *_trainings(measurement)]
+
+
+def _trainings(measurement: Measurement) -> list[Component]:
+    """List the trainings of a trial that has several, and which weights are kept for export."""
+    if not measurement.members:
+        return []
+    rows: list[list[Cell]] = [
+        [
+            (number, str(number)),
+            (member.fold, str(member.fold)),
+            (member.seed, str(member.seed)),
+            (member.dice, f"{member.dice:.4f}"),
+            "" if number else "exported, tested and drawn",
+        ]
+        for number, member in enumerate(measurement.members)
+    ]
+    headings = ("training", "fold", "seed", "Dice", "weights")
+    return [Table("trainings", f"{len(rows)} trainings; the trial's Dice is their mean", headings, rows)]

@@ -1,0 +1,90 @@
+"""The trainings of one trial over folds and seeds; those that have ended are kept in a file until all have."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean
+
+from pydantic import TypeAdapter, ValidationError
+
+from search.training.checkpoint import checkpoint_binding, replace_file
+from search.trials.files import FINISHED
+from search.trials.records import CaseDice, Epoch, Job, Measurement, MemberScore
+
+LOGGER = logging.getLogger("voxnas.members")
+
+
+@dataclass(frozen=True)
+class FinishedMember:
+    """A training that has ended; `binding` is the digest of the settings that it is valid for."""
+
+    binding: str
+    score: MemberScore
+    epochs: tuple[Epoch, ...]
+
+
+_FINISHED: TypeAdapter[list[FinishedMember]] = TypeAdapter(list[FinishedMember])
+
+
+def save_finished(job: Job, finished: Sequence[FinishedMember]) -> None:
+    """Write the members that have ended."""
+    text = json.dumps([asdict(each) for each in finished], allow_nan=False)
+    replace_file(Path(job.folder) / FINISHED, lambda part: part.write_text(text))
+
+
+def load_finished(job: Job) -> list[FinishedMember]:
+    """Return the job's first members that have ended; those of other settings are ignored, and so is a damaged file."""
+    file = Path(job.folder) / FINISHED
+    if not job.others or not file.exists():
+        return []
+    try:
+        found = _FINISHED.validate_json(file.read_bytes())
+    except ValidationError as error:
+        LOGGER.warning("%s is damaged (%d errors): the trial's trainings start over", file, error.error_count())
+        return []
+    valid = []
+    for number, each in enumerate(found[: len(job.others)]):
+        if each.binding != checkpoint_binding(job.of_member(number)):
+            break
+        valid.append(each)
+    return valid
+
+
+def outcome(so_far: Measurement, finished: Sequence[FinishedMember]) -> Measurement:
+    """Return the measurement of a trained trial: the mean Dice of its members; the first one's weights are its own."""
+    scores = tuple(each.score for each in finished)
+    epochs = tuple(epoch for each in finished for epoch in each.epochs)
+    trained = replace(so_far, state="trained", epochs=epochs, weights_sha256=scores[0].weights_sha256)
+    if len(scores) == 1:
+        return replace(trained, dice=scores[0].dice, cases=scores[0].cases)
+    cases = mean_cases([case for score in scores for case in score.cases])
+    return replace(trained, dice=fmean(score.dice for score in scores), cases=cases, members=scores)
+
+
+def mean_cases(cases: Sequence[CaseDice]) -> tuple[CaseDice, ...]:
+    """Return one entry per case: the mean of its scores over seeds, in the order of first appearance."""
+    found: dict[str, list[CaseDice]] = {}
+    for case in cases:
+        found.setdefault(case.case, []).append(case)
+    return tuple(_mean_case(group) for group in found.values())
+
+
+def _mean_case(group: Sequence[CaseDice]) -> CaseDice:
+    if len(group) == 1:
+        return group[0]
+    return CaseDice(
+        group[0].case,
+        dice=_means([each.dice for each in group]),
+        hd95_mm=_means([each.hd95_mm for each in group]),
+        surface_dice=_means([each.surface_dice for each in group]),
+    )
+
+
+def _means(rows: Sequence[tuple[float | None, ...]]) -> tuple[float | None, ...]:
+    """Return the mean of each column over its known values; None without any."""
+    columns = [[value for value in column if value is not None] for column in zip(*rows, strict=True)]
+    return tuple(fmean(known) if known else None for known in columns)
