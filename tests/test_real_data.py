@@ -14,6 +14,7 @@ from bench_presets import falls, losses
 from conftest import quiet_view
 
 from search.config import load_study
+from search.data.components import keep_largest
 from search.data.geometry import mask_from_logits, to_grid
 from search.data.prepare import load_prepared
 from search.data.volume_files import read_volume
@@ -77,7 +78,9 @@ def test_a_short_study_learns_and_its_export_gives_the_same_mask_on_an_unseen_vo
     assert done.returncode == 0, done.stderr
     written = nibabel.load(out)
     assert np.array_equal(written.affine, nibabel.load(image).affine)
-    assert np.array_equal(np.asarray(written.dataobj), mask_of_trained_network(plan, record, image))
+    groups = json.loads((exported.folder / "preprocessing.json").read_text())["keep_largest"]
+    mask = keep_largest(mask_of_trained_network(plan, record, image), groups)
+    assert np.array_equal(np.asarray(written.dataobj), mask)
     truth = np.asarray(nibabel.load(source / "labelsTr" / f"{unseen}.nii.gz").dataobj)
     both = np.asarray(written.dataobj) > 0
     assert 2 * (both & (truth > 0)).sum() / (both.sum() + (truth > 0).sum()) > 0.6

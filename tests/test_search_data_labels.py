@@ -15,6 +15,7 @@ from conftest import STUDY, quiet_view
 from monai.losses import DiceCELoss
 
 from search.config import UserError, load_study
+from search.data.components import keep_largest
 from search.data.geometry import labels_of
 from search.data.labelling import Labelling
 from search.data.phantom import write_phantom
@@ -76,6 +77,14 @@ def high(tmp_path_factory):
     return ran(root)
 
 
+@pytest.fixture(scope="module")
+def ignored(tmp_path_factory):
+    root = tmp_path_factory.mktemp("ignored")
+    labels = {"background": 0, "a": 1, "b": 2, "c": 3, "ignore": 4}
+    write_data(root / "phantom", labels, values={1: 1, 2: 2, 3: 3}, unlabelled=4)
+    return ran(root)
+
+
 def test_regions_are_read_and_become_outputs_and_scores(regions):
     labelling = regions.prepared.labelling
     assert labelling.names == ("background", "whole", "core", "side") and labelling.values == (0, 1, 2, 3)
@@ -101,7 +110,13 @@ def test_voxels_that_nobody_labelled_are_neither_sampled_nor_scored(regions):
 
 
 @pytest.mark.parametrize(
-    ("kind", "bundle"), [("regions", True), ("high", False), pytest.param("high", True, marks=pytest.mark.long)]
+    ("kind", "bundle"),
+    [
+        ("regions", True),
+        ("ignored", False),
+        ("high", False),
+        pytest.param("high", True, marks=pytest.mark.long),
+    ],
 )
 def test_an_export_writes_the_values_of_the_data_set(kind, bundle, request, tmp_path):
     study = request.getfixturevalue(kind)
@@ -124,16 +139,23 @@ def test_an_export_writes_the_values_of_the_data_set(kind, bundle, request, tmp_
     values = np.asarray(nibabel.load(tmp_path / "m.nii.gz").dataobj)
     shares = np.asarray(nibabel.load(tmp_path / "m_probabilities.nii.gz").dataobj)
     card = (tmp_path / "model/MODEL_CARD.md").read_text()
+    groups = json.loads((tmp_path / "model/preprocessing.json").read_text())["keep_largest"]
     if kind == "regions":
         assert values.dtype == np.uint8 and shares.shape[-1] == 3
-        expected = np.zeros(values.shape)
+        expected = np.zeros(values.shape, dtype=np.uint8)
         for place, value in enumerate((1, 2, 3)):
             expected[shares[..., place] > 0.5] = value
-        assert (expected == values).mean() > 0.9999
+        assert (keep_largest(expected, groups) == values).mean() > 0.9999
         assert "regions that may overlap, each by its own sigmoid: whole (1, 2, 3), core (2, 3), side (3)" in card
+    elif kind == "ignored":
+        assert values.dtype == np.uint8 and shares.shape[-1] == 4
+        assert (keep_largest(shares.argmax(-1), groups) == values).mean() > 0.9999
+        assert "Labels: 0 = background, 1 = a, 2 = b, 3 = c." in card
+        assert all(len(case.dice) == 3 for case in study.record.measurement.cases)
     else:
         assert values.dtype == np.uint16 and set(np.unique(values)) <= {0, 7, 300, 40_000}
-        assert (np.array([0, 7, 300, 40_000])[shares.argmax(-1)] == values).mean() > 0.9999
+        indices = keep_largest(shares.argmax(-1), groups)
+        assert (np.array([0, 7, 300, 40_000])[indices] == values).mean() > 0.9999
         assert "0 = background, 7 = a, 300 = b, 40000 = c" in card
 
 

@@ -48,6 +48,7 @@ def settings(channels: int) -> dict:
         "label_values": LABELS,
         "outputs": len(LABELS),
         "order": (),
+        "keep_largest": (),
         "mirror": (),
         "patch": (3, 24, 20),
         "overlap": 0.5,

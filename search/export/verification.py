@@ -20,6 +20,7 @@ from torch import nn
 
 from search.config.errors import UserError
 from search.config.units import counted, show_bytes
+from search.data.components import keep_largest
 from search.data.geometry import from_grid, mask_from_logits
 from search.data.labelling import Labelling
 from search.data.layouts import Case
@@ -40,11 +41,13 @@ PEAK = re.compile(r"peak memory (\d+) MiB")
 class Reference:
     """voxnas's own result for a case.
 
-    `logits` are on the network's grid; `mask` (class indices), `labels` (label values) and `truth` on the file's.
+    `logits` are on the network's grid; the others on the file's: `raw` (class indices before postprocessing), `mask`
+    (class indices after it), `labels` (label values) and `truth`.
     """
 
     case: Case
     logits: NDArray[np.float32]
+    raw: NDArray[Any]
     mask: NDArray[Any]
     labels: NDArray[Any]
     truth: NDArray[Any]
@@ -73,16 +76,27 @@ class FormCheck:
         )
 
 
-def reference_results(network: nn.Module, cases: Sequence[Case], *, prepared: Prepared, job: Job) -> list[Reference]:
-    """Segment cases with voxnas in float32 on the CPU; `network` is in eval mode, `job` holds patch and overlap."""
+def reference_results(
+    network: nn.Module,
+    cases: Sequence[Case],
+    *,
+    prepared: Prepared,
+    job: Job,
+    groups: Sequence[Sequence[int]] = (),
+) -> list[Reference]:
+    """Segment cases with voxnas in float32 on the CPU, and keep only the largest component of each group of classes.
+
+    `network` is in eval mode, `job` holds patch and overlap.
+    """
     found = []
     for case in cases:
         grid = prepared.case(case.name).grid
         batch = torch.from_numpy(np.array(open_case(prepared, case.name)[0]))[None]
         logits = window_logits(network, batch, job=job)[0].numpy()
-        mask = mask_from_logits(logits, grid, order=prepared.order)
+        raw = mask_from_logits(logits, grid, order=prepared.order)
+        mask = keep_largest(raw, groups)
         labels = _values(prepared)[mask]
-        found.append(Reference(case, logits, mask, labels, open_truth(prepared, case.name)[0]))
+        found.append(Reference(case, logits, raw, mask, labels, open_truth(prepared, case.name)[0]))
     return found
 
 
@@ -93,7 +107,7 @@ def require_recorded_dice(
     known = {each.case: each.dice for each in recorded}
     for each in (each for each in references if each.case.name in known):
         dices = known[each.case.name]
-        found = case_dice(*without_ignored(each.mask, each.truth, labelling), members=labelling.members)
+        found = case_dice(*without_ignored(each.raw, each.truth, labelling), members=labelling.members)
         for label, (now, then) in enumerate(zip(found, dices, strict=True), start=1):
             if (now is None) != (then is None) or abs((now or 0.0) - (then or 0.0)) > MAX_RECORDED_DIFFERENCE:
                 scores = f"has Dice {_shown(now)}, but {_shown(then)} in the record"

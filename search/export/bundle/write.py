@@ -23,7 +23,7 @@ from search.data.volume_files import load_nifti
 from search.export.verification import MAX_DIFFERING_SHARE, Reference, failed, link_case
 
 HERE = Path(__file__).parent
-SCRIPTS = ("model.py", "geometry.py", "volume_files.py", "volumes.py")
+SCRIPTS = ("model.py", "components.py", "geometry.py", "volume_files.py", "volumes.py")
 ISOLATED = Path(__file__).parents[1] / "isolated.py"
 SCHEMA = "metadata_schema.json"
 META, CONFIG = "configs/metadata.json", "configs/inference.json"

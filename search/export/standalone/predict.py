@@ -32,7 +32,8 @@ FOLDER = Path(__file__).resolve().parent
 INSTALL = "install the packages in requirements.txt"
 sys.path.insert(0, str(FOLDER))
 try:
-    import forms  # type: ignore[import-not-found]  # files of this folder
+    import components  # type: ignore[import-not-found]  # files of this folder
+    import forms  # type: ignore[import-not-found]
     import geometry  # type: ignore[import-not-found]
     import numpy as np
     import volume_files  # type: ignore[import-not-found]
@@ -45,6 +46,7 @@ except ModuleNotFoundError as missing:
 NIFTI = (".nii.gz", ".nii")
 BYTES = re.compile(r"([0-9.]+)\s*([KMGT]i?)?B?")
 MAX_STRIPS = 64
+COMPONENT_BYTES = 16  # per voxel, to find the largest component
 FAULTS = (ValueError, OSError, MemoryError, RuntimeError, ModuleNotFoundError)
 
 
@@ -151,7 +153,7 @@ def segment(task: Task, network: Any, settings: dict[str, Any], options: argpars
                 probabilities[:, number, strip.rows] = _sigmoid(plane) if order else _softmax(plane)
     bar.clear()
     ended = time.perf_counter()
-    mask = geometry.turn_back(labels, grid)
+    mask = components.keep_largest(geometry.turn_back(labels, grid), settings["keep_largest"])
     named = list(zip(settings["label_values"], settings["labels"], strict=True))
     volume_files.write_mask(task.mask, np.array(settings["label_values"], dtype=np.uint16)[mask], volume, named)
     if probabilities is not None:
@@ -176,7 +178,8 @@ def _strips(cuts: Any, grid: Any, *, classes: int, settings: dict[str, Any], opt
     if options.max_memory is None:
         return list(geometry.strips(grid, 1))
     source = int(np.prod(grid.source_shape))
-    fixed = _peak_bytes() + settings["window_bytes"] + source * (2 + 8 * classes * options.probabilities)
+    masks = 2 + (COMPONENT_BYTES if settings["keep_largest"] else 0)
+    fixed = _peak_bytes() + settings["window_bytes"] + source * (masks + 8 * classes * options.probabilities)
     needed = 0
     for count in range(1, min(MAX_STRIPS, grid.turned_shape[1]) + 1):
         strips = geometry.strips(grid, count)

@@ -12,7 +12,8 @@ import torch
 from monai.transforms import Transform
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import geometry  # type: ignore[import-not-found]  # noqa: E402  # a file of this folder
+import components  # type: ignore[import-not-found]  # noqa: E402  # files of this folder
+import geometry  # type: ignore[import-not-found]  # noqa: E402
 import numpy as np  # noqa: E402
 import volume_files  # type: ignore[import-not-found]  # noqa: E402
 import volumes  # type: ignore[import-not-found]  # noqa: E402
@@ -78,7 +79,8 @@ class WriteMask(Transform):  # type: ignore[misc]
         """Return the data with the mask's path."""
         self.folder.mkdir(parents=True, exist_ok=True)
         logits = data["pred"].float().cpu().numpy()
-        classes = geometry.mask_from_logits(logits, data["grid"], order=self.settings["order"])
+        whole = geometry.mask_from_logits(logits, data["grid"], order=self.settings["order"])
+        classes = components.keep_largest(whole, self.settings["keep_largest"])
         values = np.array(self.settings["label_values"], dtype=np.uint16)
         path = self.folder / f"{data['case'].name}.nii.gz"
         named = list(zip(self.settings["label_values"], self.settings["labels"], strict=True))
