@@ -28,8 +28,8 @@ from test_search_export_source import apart, lively, written
 from search.analysis.choose import Choice
 from search.config import load_study
 from search.export import export_trained
-from search.export.card import Origin
 from search.export.forms import write_forms
+from search.export.origin import Origin
 from search.export.trained import Trained
 from search.runner.plan import make_plan, prepared_data, sample_buildable
 from search.training.checkpoint import save_weights

@@ -27,8 +27,8 @@ from search.data.phantom import write_phantom
 from search.data.prepare import prepare
 from search.data.volume_files import read_volume
 from search.export import export, export_trained
-from search.export.card import Origin
 from search.export.model import BUNDLE, FILES
+from search.export.origin import Origin
 from search.export.trained import Trained
 from search.runner.plan import make_plan
 from search.storage import Store

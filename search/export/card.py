@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from search.analysis.choose import Choice
 from search.config.units import counted, show_bytes, show_count, show_seconds
-from search.data.prepare import Prepared
 from search.export.card_dice import dice_section, table
 from search.export.forms import Forms
-from search.export.postprocessing import Postprocessing
+from search.export.origin import Origin
 from search.export.quality import quality_warnings
-from search.export.trained import Trained
-from search.runner.plan import Plan
-from search.trials.held_out import HeldOutScore, score_of
-from search.trials.records import Record
 from space.specs.csam import CSAM
 from space.specs.registry import spec_at
 from space.timm_info import is_timm
@@ -32,34 +25,6 @@ SOURCES = {  # of encoders and training schemes; those of blocks are in their sp
     "cascade": MEUNET,
     "dense": "SAU-Net: Zhang, Yuan, Wang, Zhang, MIDL 2020",
 }
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Provenance of an export: the selected trial and the reason, its weights, its study and data.
-
-    `uses` are those of the study's test cases.
-    """
-
-    choice: Choice
-    trained: Trained
-    plan: Plan
-    prepared: Prepared
-    contact: str = ""
-    uses: tuple[HeldOutScore, ...] = ()
-    postprocessing: Postprocessing = Postprocessing()
-
-    @property
-    def record(self) -> Record:
-        """The selected trial."""
-        return self.choice.record
-
-    @property
-    def test_score(self) -> HeldOutScore | None:
-        """The score of the exported weights on the test cases; None if others, or none, were scored."""
-        if len(self.trained.sha256) > 1:
-            return None
-        return score_of(self.uses, trial=self.record.number, weights_sha256=self.trained.sha256[0])
 
 
 def model_card(

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from search.analysis.class_dice import HEADINGS, dice_by_class
 from search.config.units import counted
+from search.export.origin import Origin
 from search.training.validation import mean_dice
 from search.trials.records import CaseDice
-
-if TYPE_CHECKING:
-    from search.export.card import Origin
 
 
 def dice_section(origin: Origin) -> str:

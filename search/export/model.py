@@ -20,9 +20,10 @@ from search.config.units import counted, show_bytes
 from search.data import components, geometry, volume_files
 from search.data.layouts import Case
 from search.export.bundle import BundleError, BundleInfo, check_bundle, write_bundle
-from search.export.card import Origin, model_card
+from search.export.card import model_card
 from search.export.forms import FILES as FORM_FILES
 from search.export.forms import Forms, write_forms
+from search.export.origin import Origin
 from search.export.postprocessing import Postprocessing, decide_postprocessing
 from search.export.quality import quality_warnings
 from search.export.trained import Packing, choose_trial, pack, trained_network
