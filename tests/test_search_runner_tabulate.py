@@ -22,6 +22,7 @@ from search.simulate.card import table_card, write_card
 from search.simulate.parquet import read_table, read_trainings
 from search.simulate.trained_table import METADATA, write_trained
 from search.storage import read_records
+from search.trials.records import Measurement
 
 UNTIMED = STUDY.replace("latency: {budget: 60 s}", "macs: minimize")
 
@@ -148,6 +149,9 @@ def test_a_partial_table_says_what_is_missing(tabulated, tmp_path):
     write_trained(replace(found, records=found.records[:3]), plan, file)
     card = write_card(file).read_text()
     assert "**Partial: 3 of 6 trainings are missing.**" in card
+    running = replace(found.records[3], measurement=Measurement("running"))
+    write_trained(replace(found, records=(*found.records[:3], running)), plan, file)
+    assert "**Partial: 3 of 6 trainings are missing.**" in table_card(file)
     assert "3 trainings of 2 networks (1 network with 2 seeds, 1 network with 1 seed)" in card
     write_trained(found, plan, file)
     assert "Partial" not in table_card(file) and "6 trainings of 3 networks (3 networks with 2 seeds)" in table_card(

@@ -12,6 +12,7 @@ from search.simulate.table_facts import (
     network_deviation,
     noise_deviation,
     seed_correlation,
+    typical_noise,
 )
 
 NOISE, BETWEEN = 0.01, 0.05
@@ -33,6 +34,14 @@ def test_noise_and_differences_between_networks_are_separated():
     noise, freedom = noise_deviation(dice)
     assert freedom == 300 and noise == pytest.approx(NOISE, rel=0.15)
     assert network_deviation(dice) == pytest.approx(BETWEEN, rel=0.1)
+
+
+def test_failed_trainings_hardly_change_the_typical_noise():
+    dice = drawn()
+    assert typical_noise(dice) == pytest.approx(NOISE, rel=0.1)
+    dice[:8, 1] = 0.0
+    assert typical_noise(dice) == pytest.approx(NOISE, rel=0.1) and noise_deviation(dice)[0] > 5 * NOISE
+    assert math.isnan(typical_noise(drawn(seeds=1)))
 
 
 def test_noise_alone_leaves_no_difference_between_networks():

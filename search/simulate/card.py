@@ -21,6 +21,7 @@ from search.simulate.table_facts import (
     network_deviation,
     noise_deviation,
     seed_correlation,
+    typical_noise,
 )
 from search.simulate.trained_table import METADATA
 
@@ -97,7 +98,7 @@ def _about(settings: Mapping[str, Any], trainings: Trainings, results: Results) 
         f"{counted(int((counts == number).sum()), 'network')} with {counted(number, 'seed')}"
         for number in sorted(set(counts.tolist()), reverse=True)
     )
-    missing = wanted - sum(states.values())
+    missing = wanted - sum(number for state, number in states.items() if state != "running")
     partial = f"**Partial: {missing:,} of {wanted:,} trainings are missing.** " if missing else ""
     lost = ", ".join(f"{number} {state}" for state, number in states.items() if state not in ("trained", "running"))
     return (
@@ -115,6 +116,7 @@ def _facts(results: Results) -> str:
         ("mean Dice of a network: lowest, median, highest", f"{low:.4f}, {middle:.4f}, {high:.4f}"),
         ("standard deviation between networks, noise removed", _number(network_deviation(results.dice))),
         (f"standard deviation between seeds of a network ({freedom} degrees of freedom)", _number(noise)),
+        ("the same, from the median difference of two seeds", _number(typical_noise(results.dice))),
         ("Spearman's correlation between two seeds", _number(seed_correlation(results.dice), 2)),
         ("share of the variance that costs explain, left-out networks", _number(explained_by_costs(results), 2)),
     ]

@@ -14,6 +14,7 @@ from space.architecture import Value
 from space.place import AxisName
 
 Matrix = NDArray[np.float64]
+MEDIAN_DIFFERENCE = 0.954  # of two normal values, in standard deviations: sqrt(2) times the normal's third quartile
 NONE = "none"  # the choice of a place without a block
 
 
@@ -59,6 +60,13 @@ def noise_deviation(dice: Matrix) -> tuple[float, int]:
         return float("nan"), 0
     squares = np.nansum((repeated - np.nanmean(repeated, axis=1, keepdims=True)) ** 2)
     return float(np.sqrt(squares / freedom)), freedom
+
+
+def typical_noise(dice: Matrix) -> float:
+    """Return the noise by the median difference of two trainings of a network; a few failed trainings hardly count."""
+    differences = [np.abs(dice[:, one] - dice[:, other]) for one, other in combinations(range(dice.shape[1]), 2)]
+    known = np.concatenate([each[~np.isnan(each)] for each in differences]) if differences else np.empty(0)
+    return float(np.median(known) / MEDIAN_DIFFERENCE) if len(known) else float("nan")
 
 
 def network_deviation(dice: Matrix) -> float:
