@@ -174,7 +174,7 @@ def test_confirmations_are_counted_apart_from_the_searchs_trials(tmp_path, study
     console.print(status_view(status))
     shown = console.file.getvalue()
     assert "confirmations and repeats: 1 trained, 1 interrupted" in shown
-    assert "no driver is running; to resume, run: voxnas run with the file of tiny" in shown
+    assert "no driver is running; to resume, run:\n  voxnas run with the file of tiny" in shown
 
 
 def test_watching_ends_with_the_study(tmp_path, study):

@@ -166,7 +166,8 @@ def status_view(status: Status) -> Group:
     parts += [Text(_driver_line(each)) for each in status.drivers]
     if status.state == "stopped":
         command = status.command or f"voxnas run with the file of {status.name}"
-        parts.append(Text(f"no driver is running; to resume, run: {command}"))
+        parts.append(Text("no driver is running; to resume, run:"))
+        parts.append(Text(f"  {command}", no_wrap=True, overflow="ignore"))
     if status.state == "done" and status.ended:
         parts.append(Text(f"the last run ended: {status.ended}"))
     for each in status.running:

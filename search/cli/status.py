@@ -23,7 +23,7 @@ def show_status(study: str, overrides: Sequence[str] | None, runs: Path, json: b
     elif watch:
         _watch(reader)
     else:
-        open_console().print(status_view(status_of(reader.read())))
+        open_console().print(status_view(status_of(reader.read())), crop=False)  # a command to copy is never cut
 
 
 def _watch(reader: SnapshotReader) -> None:
