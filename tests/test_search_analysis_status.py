@@ -14,7 +14,7 @@ from conftest import STUDY, write_study
 from test_search_storage import CHOICES, DIRECTIONS, DONE, record
 
 from search.analysis.snapshot_reader import snapshot_of, stored_study
-from search.analysis.status import status_json, status_of, status_view
+from search.analysis.status import pulse, status_json, status_of, status_view
 from search.api.terminal import PlainConsole
 from search.config import UserError, load_study
 from search.runner.plan import make_plan
@@ -24,6 +24,10 @@ from search.storage.heartbeat import DRIVER
 from search.storage.reader import optuna_storage
 from search.trials.activity import Activity
 from search.trials.records import Epoch, Measurement
+from search.visualization.components import Table
+from search.visualization.pages.page import Request
+from search.visualization.pages.progress import progress_page
+from search.visualization.pages.studies import studies_page
 from space.architecture import Architecture
 
 COMMAND = [sys.executable, "-m", "search.cli"]
@@ -175,6 +179,23 @@ def test_confirmations_are_counted_apart_from_the_searchs_trials(tmp_path, study
     shown = console.file.getvalue()
     assert "confirmations and repeats: 1 trained, 1 interrupted" in shown
     assert "no driver is running; to resume, run:\n  voxnas run with the file of tiny" in shown
+
+
+def test_the_dashboard_shows_the_same_state_and_steps(tmp_path, study):
+    store, runs = fill(tmp_path), tmp_path / "runs"
+    store.heartbeat.show_activity(2, STEP)
+    store.write_goal(4)
+    with store.heartbeat:
+        snapshot = snapshot_of(load_study(study, need_data=False), runs=runs)
+        (table,) = [each for each in progress_page(snapshot, Request()).components if isinstance(each, Table)]
+        (listed,) = [each for each in studies_page([snapshot], [], Request()).components if isinstance(each, Table)]
+        assert pulse(snapshot)[0] == 1
+    (mine, lost) = table.rows
+    assert mine[1] == str(STEP) and mine[2][1].endswith(" ago") and mine[3][1] == "0.3100"
+    assert lost[1] == "interrupted" and lost[2][1] == ""
+    assert listed.rows[0][1] == "running"
+    assert listed.rows[0][2][1] == "2 of 4 (1 trained, 1 failed, 1 running, 1 interrupted)"
+    assert pulse(snapshot)[0] == 0
 
 
 def test_watching_ends_with_the_study(tmp_path, study):
