@@ -129,9 +129,6 @@ def train_nnunetv2(setting: Setting, folder: Path, *, seed: int, epochs: int, ca
 
     preprocess(setting)
     os.environ[RESULTS] = str(folder)
-    import nnunetv2.training.nnUNetTrainer.nnUNetTrainer as module
-
-    module.nnUNet_results = str(folder)
     for seeded in (random.seed, np.random.seed, torch.manual_seed):
         seeded(seed)
     trainer = get_trainer_from_args(str(NUMBER), "3d_fullres", 0, device=torch.device("cpu"))
