@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import os
+import stat
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -283,6 +286,19 @@ def test_the_tolerance_of_affines_is_a_setting(tmp_path):
     ):
         check_folder(root, group=None)
     assert len(check_folder(root, group=None, affine_tolerance=0.5)[1].cases) == 2
+
+
+@pytest.mark.parametrize(("shared", "mode"), [(False, 0o700), (True, 0o755)])
+def test_prepared_volumes_are_private_unless_shared(shared, mode, tmp_path):
+    before = os.umask(0o022)
+    try:
+        dataset, facts = check_folder(nnunet(tmp_path / "data"), group=None)
+        found = prepare(
+            dataset, facts, spacing="median", normalisation="auto", cache_dir=tmp_path / "cache", shared=shared
+        )
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(Path(found.folder).stat().st_mode) == mode
 
 
 def test_an_image_of_zeros_is_refused(tmp_path):

@@ -151,6 +151,24 @@ def program(exported):
         sys.modules.pop(name, None)
 
 
+@pytest.mark.parametrize(
+    ("form", "changed"), [("pt2", "model.pt2"), ("source", "model.py"), ("source", "weights.safetensors")]
+)
+def test_a_file_that_was_changed_after_the_export_is_not_loaded(exported, tmp_path, form, changed):
+    copy = Path(shutil.copytree(exported.folder, tmp_path / "copy"))
+    image = noise(tmp_path / "image.nii.gz", (21, 19, 3))
+    with (copy / changed).open("ab") as file:
+        file.write(b"\n")
+    out = tmp_path / "mask.nii.gz"
+    command = [sys.executable, "-I", "-B", str(copy / "predict.py"), str(image), "--out", str(out), "--form", form]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and not out.exists()
+    assert f"predict.py: {changed} differs from the SHA-256 in MODEL_CARD.md: it was changed after" in done.stderr
+    (copy / "MODEL_CARD.md").unlink()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "MODEL_CARD.md is missing, so the network's files can't be checked" in done.stderr
+
+
 def values_of(path: Path) -> np.ndarray:
     return np.asarray(nibabel.load(path).dataobj)
 
@@ -484,7 +502,7 @@ def test_an_export_that_fails_verification_is_deleted_and_the_earlier_one_stays(
     save_weights(tmp_path / "trial", other)
     quick.setattr("search.export.model.save_tensors", lambda network, path: save_tensors(study.network, path))
     with pytest.raises(UserError, match="failed verification and was deleted: form source: logits differ by up to"):
-        export_trained(origin_of(study, tmp_path / "trial"), tmp_path / "model")
+        export_trained(origin_of(study, tmp_path / "trial"), tmp_path / "model", force=True)
     assert {entry.name for entry in tmp_path.iterdir()} == {"model", "trial"}
     assert {entry.name for entry in (tmp_path / "model").iterdir()} == {*FILES, BUNDLE}
 
@@ -528,7 +546,10 @@ def test_a_study_is_exported_by_rule_and_an_earlier_export_is_replaced(quick, ex
     assert "* Contact: A. Person." in (tmp_path / "out" / "MODEL_CARD.md").read_text()
     assert str(first).startswith("trial 0, the knee of a front of 1 network: closest to the best Dice and ")
     card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
-    export(plan, "0", tmp_path / "out", view=quiet_view())
+    with pytest.raises(UserError, match=r"--out .*out: holds an earlier export; .* replace it with --force"):
+        export(plan, "0", tmp_path / "out", view=quiet_view())
+    assert (tmp_path / "out" / "MODEL_CARD.md").read_text() == card
+    export(plan, "0", tmp_path / "out", force=True, view=quiet_view())
     assert (tmp_path / "out" / "MODEL_CARD.md").read_text() != card
     assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
     study.file.write_text(STUDY.replace("overlap: 0.4", "overlap: 0.3"))

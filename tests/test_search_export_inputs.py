@@ -5,6 +5,7 @@ The network is a model.py that computes the label from the intensity: the tests 
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import shutil
@@ -64,6 +65,10 @@ def loaded_program(folder: Path, *, channels: int = 1):
     (folder / "model.py").write_text(NETWORK)
     (folder / "weights.safetensors").touch()
     (folder / "preprocessing.json").write_text(json.dumps(settings(channels)))
+    digests = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("model.py", "weights.safetensors")
+    }
+    (folder / model.CARD).write_text("\n".join(f"| {name} | `{digest}` |" for name, digest in digests.items()))
     spec = importlib.util.spec_from_file_location("inputs_predict", folder / "predict.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

@@ -3,9 +3,11 @@
 import os
 import shutil
 import sqlite3
+import stat
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import STUDY, quiet_view, write_study
 
 from search.config import UserError, load_study
@@ -14,6 +16,7 @@ from search.runner.plan import make_plan
 from search.storage import STUDY_ID, read_records, read_study_attribute
 from search.storage.admin import Change, change_studies
 from search.storage.ownership import claim_folder, owned_folder
+from search.training.checkpoint import save_tensors
 
 ONE_EPOCH = STUDY.replace("epochs: 2", "epochs: 1")
 
@@ -142,3 +145,13 @@ def test_a_copied_folder_that_runs_under_another_name_starts_over(made):
     shutil.copytree(made.runs / "tiny", made.runs / "other")
     (record,) = run(made, "name=other", "training.epochs=2")
     assert record.state == "trained" and [epoch.number for epoch in record.measurement.epochs] == [1, 2]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_the_umask_decides_who_may_read_weights(umask, mode, tmp_path):
+    before = os.umask(umask)
+    try:
+        save_tensors(torch.nn.Linear(2, 2), tmp_path / "weights.safetensors")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "weights.safetensors").stat().st_mode) == mode

@@ -332,12 +332,13 @@ class Study:
         *,
         packing: Literal["trial", "full", "folds"] = "trial",
         contact: str = "",
+        force: bool = False,
         view: View | None = None,
     ) -> Exported:
         """Write a network as a folder that runs without voxnas, and verify it. Needs the study's data.
 
         `packing` exports the trial's own weights, a training on all cases (`full`), or one network per fold (`folds`).
-        `contact` is written into the model card.
+        `contact` is written into the model card. With `force`, an earlier export in the folder is replaced.
         """
         from search.api.progress import showing
 
@@ -348,4 +349,4 @@ class Study:
             shown.on_stage(LOADING)
             from search.export import export
 
-            return export(plan, str(rule), Path(out), packing=packing, contact=contact, view=shown)
+            return export(plan, str(rule), Path(out), packing=packing, contact=contact, force=force, view=shown)

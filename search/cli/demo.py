@@ -21,4 +21,4 @@ def run_demo(runs: Path) -> None:
     run_trials(study, None)
     show_front(study, json=False, csv=None)
     write_study_report(study, slices=False)
-    export_network(study, "knee", study.folder / "export", "trial")
+    export_network(study, "knee", study.folder / "export", "trial", force=True)

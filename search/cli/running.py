@@ -159,11 +159,11 @@ def confirm_front(study: Study, top: int | None, seeds: int, folds: int | None, 
 
 
 def export_network(
-    study: Study, pick: str, out: Path, packing: Packing, *, contact: str = "", quiet: bool = False
+    study: Study, pick: str, out: Path, packing: Packing, *, contact: str = "", force: bool = False, quiet: bool = False
 ) -> None:
     """Write one network as a folder, and print the reason for this choice."""
     with following(f"export {study.name}", quiet=quiet) as view:
-        exported = study.export(pick, out, packing=packing, contact=contact, view=view)
+        exported = study.export(pick, out, packing=packing, contact=contact, force=force, view=view)
     print_text(exported)
 
 

@@ -245,6 +245,9 @@ class Executor:
             "s3://bucket/runs",
         ),
     ] = None
+    share_volumes: Annotated[
+        bool, Key("Whether other users of the machine may read the prepared volumes, as the umask allows.", True)
+    ] = False
     latency_on: Annotated[
         str | None,
         Key("Type of GPU or Ray resource that measures latencies. Without it, the device of the trial.", "A100"),

@@ -102,6 +102,7 @@ def prepare(
     spacing: Literal["median"] | Spacing,
     normalisation: Literal["auto"] | tuple[str, ...],
     cache_dir: str | Path,
+    shared: bool = False,
     progress: Progress | None = None,
 ) -> Prepared:
     """Prepare the arrays of a checked data set in `cache_dir`, or reuse them; an interrupted run is resumed.
@@ -109,6 +110,7 @@ def prepare(
     `spacing` is (D, H, W) in mm or the median of the cases. `normalisation` is one rule per channel ("zscore",
     "zscore_nonzero", "ct", ...; see `geometry.RULES`), or "auto", which decides by the channel's name and the width
     of zero margins.
+    Only this user may enter the folder, unless it is `shared`: volumes of patients are private.
     Raises DataError for a data set with problems, ValueError for settings that don't fit the data.
     """
     if facts.problems:
@@ -120,22 +122,38 @@ def prepare(
         return prepared
     rules = choose_normalisation(dataset, facts, normalisation)
     preprocessing = Preprocessing(spacing=target, axes=axes, normalisation=rules)
-    return _prepare_all(dataset, facts, preprocessing, folder=folder, progress=progress)
+    return _prepare_all(dataset, facts, preprocessing, folder=folder, shared=shared, progress=progress)
 
 
 def prepare_like(
-    known: Prepared, dataset: Dataset, facts: DataFacts, *, cache_dir: str | Path, progress: Progress | None = None
+    known: Prepared,
+    dataset: Dataset,
+    facts: DataFacts,
+    *,
+    cache_dir: str | Path,
+    shared: bool = False,
+    progress: Progress | None = None,
 ) -> Prepared:
     """Prepare other cases with the spacing, axes and intensity statistics of a prepared data set, or reuse them."""
     settings = (known.preprocessing.to_json(),)
     folder = Path(cache_dir).expanduser().resolve() / _key(dataset, facts, settings)
-    return _found(folder) or _prepare_all(dataset, facts, known.preprocessing, folder=folder, progress=progress)
+    return _found(folder) or _prepare_all(
+        dataset, facts, known.preprocessing, folder=folder, shared=shared, progress=progress
+    )
 
 
 def _prepare_all(
-    dataset: Dataset, facts: DataFacts, preprocessing: Preprocessing, *, folder: Path, progress: Progress | None
+    dataset: Dataset,
+    facts: DataFacts,
+    preprocessing: Preprocessing,
+    *,
+    folder: Path,
+    shared: bool,
+    progress: Progress | None,
 ) -> Prepared:
-    (folder / "cases").mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o777 if shared else 0o700, exist_ok=True)
+    (folder / "cases").mkdir(exist_ok=True)
     sources = {case.name: case for case in dataset.cases}
     work = partial(
         _prepare_case,

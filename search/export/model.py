@@ -84,7 +84,9 @@ class Exported:
         return "\n".join([*self.why, written, *self.forms.lines, *checked, self.bundle, *warnings])
 
 
-def export(plan: Plan, pick: str, out: Path, *, packing: Packing = "trial", contact: str = "", view: View) -> Exported:
+def export(
+    plan: Plan, pick: str, out: Path, *, packing: Packing = "trial", contact: str = "", force: bool = False, view: View
+) -> Exported:
     """Choose a trial of a study that has run, write its network to `out`, and verify it.
 
     Raises UserError if the pick matches no trained network, the study file has changed since, the weights were
@@ -92,22 +94,22 @@ def export(plan: Plan, pick: str, out: Path, *, packing: Packing = "trial", cont
     """
     records, choice = choose_trial(plan, pick)
     require_unchanged(plan)  # a changed file may have another patch, spacing or fold than the network's training
-    _require_free(out.expanduser().resolve(), out)
+    _require_free(out.expanduser().resolve(), out, force=force)
     trained = pack(packing, plan, choice.record, records, view=view)
     uses = tuple(read_test_uses(plan.url, plan.study.name)) if plan.held_out else ()
     origin = Origin(choice, trained, plan, prepared_data(plan), contact=contact, uses=uses)
-    return export_trained(origin, out, stage=view.on_stage)
+    return export_trained(origin, out, force=force, stage=view.on_stage)
 
 
-def export_trained(origin: Origin, out: Path, *, stage: Stage = _silent) -> Exported:
+def export_trained(origin: Origin, out: Path, *, force: bool = False, stage: Stage = _silent) -> Exported:
     """Write a trained network to `out`, which is created only if the export passes the verification.
 
-    An earlier export at `out` is replaced; a folder with any other files is refused. `stage` is called with what is
-    under way. Raises UserError.
+    With `force`, an earlier export at `out` is replaced; a folder with any other files is always refused. `stage` is
+    called with what is under way. Raises UserError.
     """
     began = time.perf_counter()
     final = out.expanduser().resolve()
-    _require_free(final, out)
+    _require_free(final, out, force=force)
     network = trained_network(origin.record, origin.trained, origin.plan.context)
     staging = final.with_name(f".{final.name}.{os.getpid()}.part")
     try:
@@ -165,7 +167,7 @@ def _bundle(staging: Path, network: nn.Module, info: BundleInfo, references: lis
     return check_bundle(folder, references)
 
 
-def _require_free(final: Path, out: Path) -> None:
+def _require_free(final: Path, out: Path, *, force: bool) -> None:
     if not final.exists():
         return
     if not final.is_dir():
@@ -177,6 +179,8 @@ def _require_free(final: Path, out: Path) -> None:
         raise UserError([f"--out {out}: contains files that no export writes ({named}); choose another folder"])
     if inside and CARD not in inside:
         raise UserError([f"--out {out}: is not an export ({CARD} is missing); choose another folder"])
+    if inside and not force:
+        raise UserError([f"--out {out}: holds an earlier export; choose another folder, or replace it with --force"])
 
 
 def _job(origin: Origin) -> Job:

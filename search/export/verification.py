@@ -215,6 +215,7 @@ def _predicted(
         str(logits),
         "--form",
         form,
+        "--no-verify",  # the card is written last
         "--device",
         "cpu",
         "--threads",

@@ -209,6 +209,7 @@ def prepared_data(plan: Plan, *, progress: Progress | None = None) -> Prepared:
         spacing=plan.study.data.spacing,
         normalisation=(rule,) * plan.context.in_channels if isinstance(rule, str) and rule != "auto" else rule,
         cache_dir=plan.cache,
+        shared=plan.study.executor.share_volumes,
         progress=progress,
     )
 
@@ -222,7 +223,14 @@ def prepared_test_data(plan: Plan, prepared: Prepared, *, progress: Progress | N
         hint = "add data.test, a share or names of cases, to the file of a new study"
         raise UserError([f"study {plan.study.name!r} has no test cases; {hint}"])
     held_out = plan.held_out
-    return prepare_like(prepared, held_out.dataset, held_out.facts, cache_dir=plan.cache, progress=progress)
+    return prepare_like(
+        prepared,
+        held_out.dataset,
+        held_out.facts,
+        cache_dir=plan.cache,
+        shared=plan.study.executor.share_volumes,
+        progress=progress,
+    )
 
 
 def task_of(plan: Plan, prepared: Prepared, *, fold: int | None = None) -> Task:

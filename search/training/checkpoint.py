@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import pickle
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -39,11 +40,17 @@ class ReplacedWeights(ValueError):
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write to a temporary file in the same folder, then rename it, so a partial file never appears under `path`."""
+    """Write to a temporary file in the same folder, then rename it, so a partial file never appears under `path`.
+
+    The user's umask decides who may read it; safetensors alone would write a file for its owner only.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        part.touch()
+        mode = stat.S_IMODE(part.stat().st_mode)
         write(part)
+        part.chmod(mode)
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(path)

@@ -36,6 +36,7 @@ def export(
         typer.Option(help="Export one network per fold; missing ones are trained.", show_default=False),
     ] = None,
     contact: Annotated[str, typer.Option(help="Name and address for the model card.", show_default=False)] = "",
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in the folder.")] = False,
     data: DataRoot = None,
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
@@ -50,7 +51,7 @@ def export(
     if retrain and ensemble:
         raise UserError(["export: choose one of --retrain full (one network) and --ensemble folds (several)"])
     loaded = load_study(study, data, overrides, runs, allow_code=allow_code)
-    export_network(loaded, pick, out, retrain or ensemble or "trial", contact=contact, quiet=quiet)
+    export_network(loaded, pick, out, retrain or ensemble or "trial", contact=contact, force=force, quiet=quiet)
 
 
 @verb(app, DEPLOY, example="voxnas test studies/acdc.yaml --data FOLDER --pick knee")

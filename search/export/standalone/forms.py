@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -12,14 +14,21 @@ import numpy as np
 
 FOLDER = Path(__file__).resolve().parent
 FILES = {"source": "model.py", "pt2": "model.pt2", "onnx": "model.onnx"}
+CARD, WEIGHTS = "MODEL_CARD.md", "weights.safetensors"
+LISTED = re.compile(r"^\| ([^|]+) \| `([0-9a-f]{64})` \|$", re.MULTILINE)  # the card's table of files
 Network = Callable[["np.ndarray[Any, Any]"], "np.ndarray[Any, Any]"]
 
 
-def load(form: str, *, device: str, precision: str, threads: int | None) -> tuple[Network, str]:
-    """Return the network and the device that it runs on. Raises ValueError if the form or device is not available."""
+def load(form: str, *, device: str, precision: str, threads: int | None, verify: bool = True) -> tuple[Network, str]:
+    """Return the network and the device that it runs on.
+
+    Raises ValueError if the form or device is not available, or if, with `verify`, a file differs from the model card.
+    """
     path = FOLDER / FILES[form]
     if not path.is_file():
         raise ValueError(f"--form {form}: {path.name} is missing from this folder")
+    if verify:
+        _require_listed(path, *([path.with_name(WEIGHTS)] if form == "source" else []))
     if form == "onnx":
         return _onnx(path, device, threads)
     import torch
@@ -29,6 +38,22 @@ def load(form: str, *, device: str, precision: str, threads: int | None) -> tupl
     device = choose_device(device)
     half = device == "cuda" and precision in ("auto", "float16")
     return _TorchNetwork(form, path, device, half=half).run, device
+
+
+def _require_listed(*files: Path) -> None:
+    """Raise ValueError for a file whose SHA-256 is not that of the model card; loading it could run foreign code."""
+    card = FOLDER / CARD
+    if not card.is_file():
+        raise ValueError(f"{CARD} is missing, so the network's files can't be checked; --no-verify loads them anyway")
+    listed = dict(LISTED.findall(card.read_text(encoding="utf-8")))
+    for file in files:
+        with file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        if listed.get(file.name) != digest:
+            raise ValueError(
+                f"{file.name} differs from the SHA-256 in {CARD}: it was changed after the export; get a fresh copy of "
+                "the folder, or load it anyway with --no-verify"
+            )
 
 
 def choose_device(named: str) -> str:
@@ -51,7 +76,7 @@ class _TorchNetwork:
         if form == "source":
             import model  # type: ignore[import-not-found]  # a file of this folder
 
-            self.network = model.load_network(path.with_name("weights.safetensors")).to(device)
+            self.network = model.load_network(path.with_name(WEIGHTS)).to(device)
             for parameter in self.network.parameters():
                 if parameter.dim() == 5:  # speeds up convolutions on CPUs by a third to a half
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)

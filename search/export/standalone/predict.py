@@ -67,7 +67,11 @@ def main(arguments: list[str] | None = None) -> int:
         settings = json.loads((FOLDER / "preprocessing.json").read_text(encoding="utf-8"))
         tasks, left = plan(options, channels=len(settings["channels"]))
         network, device = forms.load(
-            options.form, device=options.device, precision=options.precision, threads=options.threads
+            options.form,
+            device=options.device,
+            precision=options.precision,
+            threads=options.threads,
+            verify=not options.no_verify,
         )
         network = windows.mirrored(network, settings["mirror"])
     except FAULTS as error:
@@ -285,6 +289,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--threads", type=_threads, metavar="N", help="number of CPU threads (default: the library's)")
     add("--max-memory", type=_bytes, metavar="SIZE", help="memory limit of this process, for example 4GiB")
     add("--probabilities", action="store_true", help="also write class probabilities, MASK_probabilities.nii.gz")
+    add("--no-verify", action="store_true", help="load files that differ from the model card, or without a card")
     add("--logits", type=Path, metavar="FOLDER", help="also save the logits on the network's grid, as .npy")
     return parser.parse_args(arguments)
 
