@@ -76,7 +76,10 @@ def read_setting(source: Path, keep: Path, *, epoch_steps: int, most_cases: int 
 
 
 def train_voxnas(setting: Setting, folder: Path, *, seed: int, epochs: int, calibrates: bool = False):
-    """Train the preset; return the seconds of each epoch's training and the scored cases, one if it calibrates."""
+    """Train the preset; return the seconds of each epoch and the scored cases, one if it calibrates.
+
+    The last epoch is left out: its seconds include the validation.
+    """
     plan, fold = setting.plan, setting.fold
     scored = setting.held_out[:1] if calibrates else setting.held_out
     values = {
@@ -97,7 +100,7 @@ def train_voxnas(setting: Setting, folder: Path, *, seed: int, epochs: int, cali
     found = evaluate(job)
     if found.state != "trained":
         raise SystemExit(f"voxnas: {found.reason}")
-    return [epoch.seconds for epoch in found.epochs], found.cases
+    return [epoch.seconds for epoch in found.epochs if epoch.dice is None], found.cases
 
 
 # nnunetv2
