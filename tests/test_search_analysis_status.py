@@ -172,12 +172,15 @@ def test_confirmations_are_counted_apart_from_the_searchs_trials(tmp_path, study
         budgets={},
     )
     store.write_new(replace(other, fold=1, driver="process 1 on elsewhere"), choices=CHOICES)
+    outside = replace(other, seed=0, decisions=(), reference="nnunet", driver="process 1 on elsewhere")
+    store.write_new(outside, choices=CHOICES)
     status = state_of(study, runs)
     assert status.done == 2 and status.confirmations == {"trained": 1, "interrupted": 1}
+    assert status.references == {"interrupted": 1} and [each.trial for each in status.running] == [2, 3, 5, 6]
     console = PlainConsole(file=StringIO(), width=120)
     console.print(status_view(status))
     shown = console.file.getvalue()
-    assert "confirmations and repeats: 1 trained, 1 interrupted" in shown
+    assert "confirmations and repeats: 1 trained, 1 interrupted\nreference networks: 1 interrupted" in shown
     assert "no driver is running; to resume, run:\n  voxnas run with the file of tiny" in shown
 
 

@@ -81,7 +81,7 @@ def test_a_study_prices_each_of_its_first_networks_once(tmp_path, monkeypatch):
         lambda architecture, *args, **named: priced.append(architecture) or predict(architecture, *args, **named),
     )
     run_study(plan_of(write_study(tmp_path), "search.proposer=known-cost"), trials=1, view=quiet_view())
-    assert len(priced) == len(set(priced)) == 12  # the whole space
+    assert len(priced) == len(set(priced)) == 13  # the whole space, and nnU-Net's network as a reference
 
 
 def test_a_study_with_latency_is_refused_on_other_threads_before_the_first_step(tmp_path):

@@ -17,7 +17,7 @@ from search.config.units import counted, show_seconds
 from search.storage import read_study_attributes
 from search.storage.heartbeat import DRIVER, activities_of, is_present
 from search.trials.activity import Activity, study_left_s
-from search.trials.records import COUNTED
+from search.trials.records import COUNTED, Record
 
 StudyState = Literal["running", "done", "stopped"]
 
@@ -49,7 +49,8 @@ class Running:
 
 @dataclass(frozen=True)
 class Status:
-    """The status of a study; `counts` and `failures` are of the search's trials, `confirmations` of other trainings.
+    """The status of a study; `counts` and `failures` are of the search's trials, `confirmations` of other trainings,
+    `references` of reference networks outside the space.
 
     `drivers` are the heartbeats of those present. `ended` is the reason why the last run ended, `command` the one that
     started the last driver, if it is known.
@@ -60,6 +61,7 @@ class Status:
     planned: int
     counts: dict[str, int]
     confirmations: dict[str, int]
+    references: dict[str, int]
     running: tuple[Running, ...]
     failures: dict[str, int]
     attempts: dict[str, int]
@@ -81,7 +83,9 @@ def status_of(snapshot: Snapshot) -> Status:
     present = {driver: beat for driver, beat in beats.items() if is_present(beat)}
     epochs = study.training.epochs * study.search.trainings
     own = [_running(each, epochs, present) for each in trials if each.state == "running"]
-    others = [_running(each, study.training.epochs, present) for each in _open_confirmations(snapshot)]
+    others = _open_others(snapshot.confirmations, study.training.epochs, present)
+    outside = [each for each in snapshot.networks if each.is_outside]
+    references = _open_others(outside, study.training.epochs, present)
     counts = Counter[str](each.state for each in trials if each.state != "running")
     done = sum(counts[state] for state in COUNTED)
     return Status(
@@ -89,8 +93,9 @@ def status_of(snapshot: Snapshot) -> Status:
         _state(snapshot, done, is_driven=bool(present)),
         max(snapshot.planned, done),
         {**counts, **_open_counts(own)},
-        {**_ended_confirmations(snapshot), **_open_counts(others)},
-        (*own, *others),
+        {**_ended_counts(snapshot.confirmations), **_open_counts(others)},
+        {**_ended_counts(outside), **_open_counts(references)},
+        (*own, *others, *references),
         dict(Counter(trial.reason for trial in trials if trial.state == "failed")),
         dict(Counter(attempt.partition("; ")[0] for trial in trials for attempt in trial.attempts)),
         tuple(present.values()),
@@ -128,13 +133,14 @@ def _open_counts(running: Sequence[Running]) -> dict[str, int]:
     return dict(Counter("interrupted" if each.lost else "running" for each in running))
 
 
-def _ended_confirmations(snapshot: Snapshot) -> dict[str, int]:
-    return dict(Counter[str](each.state for each in snapshot.confirmations if each.state != "running"))
+def _ended_counts(records: Sequence[Record]) -> dict[str, int]:
+    return dict(Counter[str](each.state for each in records if each.state != "running"))
 
 
-def _open_confirmations(snapshot: Snapshot) -> list[Trial]:
+def _open_others(records: Sequence[Record], epochs: int, present: Mapping[str, Any]) -> list[Running]:
+    """Return the open trainings among records that are no trials of the search."""
     known: dict[Any, Any] = {}
-    return [trial_of(each, known) for each in snapshot.confirmations if each.state == "running"]
+    return [_running(trial_of(each, known), epochs, present) for each in records if each.state == "running"]
 
 
 def _running(trial: Trial, epochs: int, present: Mapping[str, Any]) -> Running:
@@ -163,6 +169,8 @@ def status_view(status: Status) -> Group:
     parts: list[Any] = [Text(f"{status.name}: {status.state}, {trials}{left}")]
     if status.confirmations:
         parts.append(Text(f"confirmations and repeats: {_listed(status.confirmations)}"))
+    if status.references:
+        parts.append(Text(f"reference networks: {_listed(status.references)}"))
     parts += [Text(_driver_line(each)) for each in status.drivers]
     if status.state == "stopped":
         command = status.command or f"voxnas run with the file of {status.name}"
