@@ -22,6 +22,7 @@ from search.data.prepare import load_prepared, open_case
 from search.runner.deadline import Deadline
 from search.runner.evaluate import context_of, evaluate, progress, train
 from search.runner.plan import make_plan, task_of
+from search.runner.watch import Watch
 from search.training.checkpoint import (
     ReplacedWeights,
     delete_checkpoints,
@@ -336,6 +337,6 @@ def test_the_loss_falls_on_synthetic_volumes(job, prepared):
     training = replace(job.training, epochs=3, steps_per_epoch=25, batch=2, learning_rate=0.01)
     job = replace(job, training=training)
     network = build(job.architecture, context_of(job))
-    *_, (epochs, cases) = train(network, prepared, job, deadline=Deadline(None, 0.0))
+    *_, (epochs, cases) = train(network, prepared, job, deadline=Deadline(None, 0.0), watch=Watch())
     assert epochs[-1].loss < 0.75 * epochs[0].loss
     assert len(cases) == len(job.task.validation)
