@@ -29,6 +29,19 @@ RECORDS = [
 ]
 
 
+def test_an_expected_dice_counts_in_place_of_a_lucky_one():
+    records = [record(0, 0.86, 200), record(1, 0.85, 200), record(2, 0.60, 100)]
+    expected = {0: 0.83, 1: 0.84, 2: 0.61}
+    assert choose("best", records, DIRECTIONS).record.number == 0
+    choice = choose("best", records, DIRECTIONS, expected=expected)
+    assert choice.record is records[1]
+    assert "the best of a front of 2 networks: the highest Dice, 0.8400" in choice.why
+    assert choice.why.endswith("Dice is the expected value over trainings; this training measured 0.8500")
+    assert choose("cheapest:dice>=0.605", records, DIRECTIONS, expected=expected).record.number == 2
+    with pytest.raises(UserError, match="has a Dice of at least 0.845; the highest is 0.8400"):
+        choose("cheapest:dice>=0.845", records, DIRECTIONS, expected=expected)
+
+
 @pytest.mark.parametrize(
     ("pick", "number", "why"),
     [

@@ -180,7 +180,7 @@ def test_confirmations_are_counted_apart_from_the_searchs_trials(tmp_path, study
     console = PlainConsole(file=StringIO(), width=120)
     console.print(status_view(status))
     shown = console.file.getvalue()
-    assert "confirmations and repeats: 1 trained, 1 interrupted\nreference networks: 1 interrupted" in shown
+    assert "confirmations: 1 trained, 1 interrupted\nreference networks: 1 interrupted" in shown
     assert "no driver is running; to resume, run:\n  voxnas run with the file of tiny" in shown
 
 

@@ -34,7 +34,7 @@ def some_rows(count, seed=0):
 
 def some_inputs(count):
     codes, costs, dice = some_rows(count)
-    return features(CODED.similarities, codes, costs), dice
+    return features(CODED.similarities, codes, costs, noise=np.ones(count)), dice
 
 
 @settings(max_examples=30, deadline=None)
@@ -75,12 +75,13 @@ def test_the_kernel_is_symmetric_and_positive_semidefinite():
     assert np.allclose(matrix, matrix.T) and np.linalg.eigvalsh(matrix).min() > -1e-8
     assert np.allclose(np.diag(matrix), kernel.diag(inputs))
     assert np.allclose(kernel.k1(inputs[:7], inputs), kernel.k1(inputs)[:7])
+    assert np.allclose(kernel.k2(inputs), kernel.k2.level * np.eye(40)) and not kernel.k2(inputs, inputs).any()
 
 
 def test_the_surrogate_ranks_unseen_networks():
     inputs, dice = some_inputs(300)
-    start, nothing = initial_scales(len(CODED.free)), np.zeros(60)
-    scales = fit_scales(CODED.similarities, start, inputs[:60], dice[:60], extra=nothing)
+    nothing = np.zeros(60)
+    scales = fit_scales(CODED.similarities, inputs[:60], dice[:60], extra=nothing)
     mean, deviation = condition(CODED.similarities, scales, inputs[:60], dice[:60], extra=nothing).predict(inputs[60:])
     assert np.corrcoef(mean, dice[60:])[0, 1] > 0.85
     assert 0.8 < np.sqrt(np.mean(((mean - dice[60:]) / deviation) ** 2)) < 1.6  # it knows how far off it is
@@ -153,7 +154,7 @@ def test_the_first_proposals_are_at_both_ends_of_the_costs():
     proposer, problem = KnownCostProposer(problem_of_table(TABLE, seed=0)), problem_of_table(TABLE, seed=0)
     records = []
     for number in range(2):
-        row = TABLE.row_of[problem.architecture(next(proposer.proposals(records)))]
+        row = TABLE.row_of[problem.architecture(next(proposer.proposals(records)).decisions)]
         records.append(record(number, row, "running"))
     memory = np.array([costs.memory_bytes for costs in TABLE.costs])
     rank = [float((memory < each.measurement.costs.memory_bytes).mean()) for each in records]
@@ -165,9 +166,10 @@ def test_nothing_over_budget_or_known_is_proposed():
     problem = replace(problem_of_table(TABLE, seed=1), budgets={"memory": memory})
     proposer, records = KnownCostProposer(problem), []
     for number in range(DESIGN + 8):
-        row = TABLE.row_of[problem.architecture(next(proposer.proposals(records)))]
+        proposal = next(proposer.proposals(records))
+        row = TABLE.row_of[problem.architecture(proposal.decisions)]
         assert TABLE.costs[row].memory_bytes <= memory
-        assert TABLE.architectures[row] not in {each.architecture for each in records}
+        assert proposal.repeat == (TABLE.architectures[row] in {each.architecture for each in records})
         records.append(record(number, row))
 
 
@@ -175,12 +177,15 @@ def test_with_many_pending_trials_several_different_ones_are_chosen_at_once():
     proposer, problem = KnownCostProposer(problem_of_table(TABLE, seed=0)), problem_of_table(TABLE, seed=0)
     rows = Random(1).sample(range(TABLE.size), 12 + 4 * TRIALS_PER_CHOICE)
     records = [record(number, row, "trained" if number < 12 else "running") for number, row in enumerate(rows)]
-    chosen = []
+    chosen, repeated = [], []
     for number in range(5):
-        chosen.append(TABLE.row_of[problem.architecture(next(proposer.proposals(records)))])
+        proposal = next(proposer.proposals(records))
+        row = TABLE.row_of[problem.architecture(proposal.decisions)]
+        (repeated if proposal.repeat else chosen).append(row)
         assert len(proposer.chosen) == 4 - number
-        records.append(record(len(records), chosen[-1], "running"))
-    assert len({*rows, *chosen}) == len(rows) + 5
+        records.append(record(len(records), row, "running"))
+    assert len({*rows, *chosen}) == len(rows) + len(chosen) and len(set(repeated)) == len(repeated)
+    assert set(repeated) <= set(rows[:12]) and len(chosen) > 1
     volumes = [volume(TABLE.losses[[*rows, *some]], TABLE.worst) for some in (chosen[:1], chosen)]
     assert volumes[1] > volumes[0]  # one is worth something beside the others
 
@@ -192,11 +197,11 @@ def test_stopped_records_are_used_and_records_without_costs_are_ignored():
     records += [record(10 + number, row, "stopped", epochs=curve) for number, row in enumerate(rows[10:13])]
     bare = record(13, rows[13], "running")
     records.append(replace(bare, measurement=Measurement("running")))
-    decisions = next(KnownCostProposer(problem_of_table(TABLE, seed=0)).proposals(records))
-    assert TABLE.row_of[TABLE.architecture(decisions)] not in rows
+    proposal = next(KnownCostProposer(problem_of_table(TABLE, seed=0)).proposals(records))
+    assert (TABLE.row_of[TABLE.architecture(proposal.decisions)] in rows[:10]) == proposal.repeat
 
 
 def test_dice_need_not_be_an_objective():
     problem = replace(problem_of_table(TABLE, seed=0), directions={"memory": "minimize", "latency": "minimize"})
     records = [record(number, row) for number, row in enumerate(range(0, 200, 20))]
-    assert TABLE.architecture(next(KnownCostProposer(problem).proposals(records))) in TABLE.row_of
+    assert TABLE.architecture(next(KnownCostProposer(problem).proposals(records)).decisions) in TABLE.row_of

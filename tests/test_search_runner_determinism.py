@@ -1,5 +1,7 @@
 """One seed gives one study: undisturbed, repeated, and after kills at several points."""
 
+import io
+import json
 import signal
 import subprocess
 import sys
@@ -7,7 +9,12 @@ import time
 
 import pytest
 from conftest import STUDY, quiet_view, write_study
+from rich.console import Console
 
+from search.analysis.front import front_json, front_table
+from search.analysis.snapshot_reader import snapshot_of
+from search.analysis.status import status_of
+from search.api.study import Study
 from search.config import load_study
 from search.proposers.propose import PROPOSERS
 from search.runner.local import run_study
@@ -77,3 +84,39 @@ def test_known_cost_ignores_latencies_that_are_no_objective_or_are_of_another_st
         "search.costs.latency.repeat", lambda once, max_seconds: [0.001 * next(slower) for _ in range(7)]
     )
     assert finished(made[1]) == first
+
+
+def test_known_cost_trains_repeats_as_ordinary_trials_that_count(tmp_path):
+    made = study_of(tmp_path, "known-cost", text=WIDER.replace("trials: 3", "trials: 12, halving: {min_epochs: 1}"))
+    plan = make_plan(load_study(made.file), runs=made.runs)
+    outcome = run_study(plan, trials=12, view=quiet_view())
+    repeats = [record for record in outcome.records if record.repeat]
+    assert repeats and len(outcome.records) == 12 and outcome.why == "12 trials are done"
+    for repeat in repeats:
+        assert (repeat.state, repeat.fold) == ("trained", plan.study.data.fold)
+        others = [each for each in outcome.records if each.architecture == repeat.architecture and each != repeat]
+        assert others and repeat.seed not in {each.seed for each in others}
+    assert read_records(plan.url, "tiny") == list(outcome.records)
+    status = status_of(snapshot_of(load_study(made.file), runs=made.runs))
+    assert status.done == 12 and not status.confirmations
+
+
+def test_the_shown_front_and_the_picks_are_those_of_expected_dice(tmp_path):
+    made = study_of(tmp_path, "random", text=WIDER.replace("trials: 3", "trials: 10"))
+    plan = make_plan(load_study(made.file), runs=made.runs)
+    run_study(plan, trials=10, view=quiet_view())
+    snapshot = snapshot_of(load_study(made.file), runs=made.runs)
+    assert snapshot.estimates.repeats == 0
+    shown = json.loads(front_json(snapshot))
+    assert shown["noise"] == snapshot.estimates.noise and shown["optimism"] == snapshot.estimates.optimism
+    best = max(shown["front"], key=lambda row: row["expected_dice"])
+    assert snapshot.pick("best").record.number == best["trial"] == shown["front"][0]["trial"]
+    assert best["dice_low"] < best["expected_dice"] < best["dice_high"] and 0 < best["front_probability"] <= 1
+    console = Console(width=250, record=True, file=io.StringIO())
+    console.print(front_table(snapshot))
+    text = console.export_text()
+    assert "measured Dice" in text and "the standard deviation of one training is" in text
+    frame = Study.from_yaml(made.file, runs=made.runs).front()
+    assert frame["expected_dice"].is_monotonic_decreasing
+    kept = {int(path.parent.name) for path in plan.folder.glob("trials/*/best.safetensors")}
+    assert {row["trial"] for row in shown["front"]} <= kept

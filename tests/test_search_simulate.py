@@ -1,5 +1,6 @@
 """Searches on tables: formulas against the real counters, synthetic tables, clock, statistics, Parquet, command."""
 
+import io
 import json
 import math
 import subprocess
@@ -8,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 from test_search_cli import call as call_here
 from test_search_cli import words
 
@@ -18,11 +20,14 @@ from search.proposers.problem import Problem
 from search.proposers.propose import PROPOSERS, ask_new, make_proposer
 from search.simulate.clock import Rules, Run, Step, problem_of_table, simulate
 from search.simulate.compare import anytime, best_ratio, compare, comparison, holm, less, share_after
+from search.simulate.compare_reports import report_summaries, reports_table
 from search.simulate.formulas import formula_costs
+from search.simulate.noise import with_noise
 from search.simulate.parquet import read_table, write_table
+from search.simulate.reported import volume_beyond
 from search.simulate.show import comparison_tables, comparisons_json
 from search.simulate.synthetic import RECIPES, synthetic_table
-from search.trials.pareto import volume
+from search.trials.pareto import non_dominated, volume
 from space.architecture import Architecture
 
 SMALL = "noisy"
@@ -119,13 +124,11 @@ def test_a_proposer_finds_every_network_of_a_small_space(table, name):
         problem.price,
     )
     proposer, found = make_proposer(name, narrowed), []
-    for number in range(7):
-        decisions, _ = ask_new(proposer, narrowed, found)
-        assert decisions is not None, f"after {number}"
-        row = table.row_of[table.architecture(decisions)]
-        found.append(_record(table, number, row))
-    assert {each.architecture for each in found} == few
-    assert ask_new(proposer, narrowed, found)[0] is None
+    while (proposal := ask_new(proposer, narrowed, found)[0]) is not None:
+        row = table.row_of[table.architecture(proposal.decisions)]
+        assert proposal.repeat == (table.architectures[row] in {each.architecture for each in found})
+        found.append(_record(table, len(found), row))
+    assert {each.architecture for each in found} == few and len(found) < 20
 
 
 def _record(table, number, row):
@@ -257,3 +260,39 @@ def test_a_rival_censored_before_our_finish_does_not_count_as_beaten(table):
     assert made.rivals[0].p > 0.9 and made.rivals[0].hours_p > 0.9
     made = comparison(table, {"known-cost": runs("known-cost", 30, 0.96), "gp": runs("gp", 50, 0.9)}, rules=Rules())
     assert made.rivals[0].p < 0.01
+
+
+def test_noise_replaces_the_tables_own_and_a_run_reports_what_the_user_gets():
+    table = synthetic_table("additive")
+    noisy = with_noise(table, 0.0078)
+    ends = np.array([noisy.curve(row, seed)[-1] - table.truth[row] for row in range(200) for seed in (0, 1)])
+    assert 0.007 < ends.std() < 0.0086 and abs(ends.mean()) < 0.001
+    run = simulate(table, "known-cost", seed=0, rules=Rules(trainings=26, enough=0.1, noise=0.0078))
+    assert run.steps[-1].trainings == 26  # a share that ends a run without noise doesn't with it
+    (found,) = run.reports
+    assert found.trainings == 25 and found.repeated >= 3
+    assert 0.5 < found.expected.share <= 1 and 0.003 < found.expected.noise < 0.02
+    assert abs(found.expected.best_optimism) < 0.03 and 0 <= found.expected.best_regret < 0.1
+    exact = simulate(table, "random", seed=0, rules=Rules(trainings=25, enough=1.0, noise=0.0)).reports[0]
+    assert exact.measured.optimism == 0 and exact.measured.best_regret == 0 and exact.measured.knee_regret >= 0
+
+
+def test_the_pick_knee_loses_no_hypervolume_on_the_true_front():
+    table = synthetic_table("additive")
+    front = np.flatnonzero(non_dominated(table.losses))
+    assert all(volume_beyond(table, int(row)) == 0 for row in front)
+    behind = int(np.argmax(table.losses[:, 0]))
+    assert 0 < volume_beyond(table, behind) <= 1
+
+
+def test_reports_are_compared_and_shown(table):
+    rules = Rules(trainings=25, noise=0.0078)
+    made = compare(table, ["known-cost", "random"], seeds=3, rules=rules)
+    ours, other = report_summaries(made)
+    assert (ours.proposer, ours.trainings, ours.runs, ours.p) == ("known-cost", 25, 3, None)
+    assert other.repeated == 0 and 0 < other.p <= 1
+    drawn = Console(width=160, record=True, file=io.StringIO())
+    drawn.print(reports_table(made))
+    text = drawn.export_text()
+    assert "by expected Dice (by measured Dice), noise 0.0078" in text and "known-cost" in text
+    assert reports_table(compare(table, ["random"], seeds=1, rules=Rules(trainings=5))) is None

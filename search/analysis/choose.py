@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from search.analysis.expected import with_expected
 from search.config.errors import UserError, nearest
 from search.config.objectives import OBJECTIVES, costs_among, primary, show, show_named
 from search.config.units import counted
@@ -26,11 +27,25 @@ class Choice:
     neighbours: tuple[str, ...] = ()
 
 
-def choose(pick: str, records: Sequence[Record], directions: Mapping[str, str]) -> Choice:
+def choose(
+    pick: str, records: Sequence[Record], directions: Mapping[str, str], *, expected: Mapping[int, float] | None = None
+) -> Choice:
     """Return the record that `pick` selects: by a rule of RULES, or by trial number.
 
-    Raises UserError for an invalid `pick`, for a missing or untrained trial, and if no trial satisfies the rule.
+    `expected` holds the expected Dice by trial number; where it is known, it counts in place of the measured Dice,
+    which favours lucky trainings. Raises UserError for an invalid `pick`, for a missing or untrained trial, and if no
+    trial satisfies the rule.
     """
+    if not expected:
+        return _choose(pick, records, directions)
+    chosen = _choose(pick, with_expected(records, expected), directions)
+    record = next(each for each in records if each.number == chosen.record.number)
+    measured = show("dice", record.measurement.dice)
+    note = f"Dice is the expected value over trainings; this training measured {measured}"
+    return Choice(record, f"{chosen.why}. {note}", chosen.neighbours)
+
+
+def _choose(pick: str, records: Sequence[Record], directions: Mapping[str, str]) -> Choice:
     if pick.isdecimal():
         record = _numbered(int(pick), records)
         why = f"selected by number; {_front_status(record, records, directions)}"

@@ -10,6 +10,9 @@ from rich.table import Table
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES, show, show_point
 from search.config.units import counted
+from search.trials.records import Record
+
+EXPECTED = ("expected Dice", "95 % interval", "on the front")
 
 
 def front_table(snapshot: Snapshot) -> Table:
@@ -17,15 +20,19 @@ def front_table(snapshot: Snapshot) -> Table:
     front, count = snapshot.front(), [trial.state for trial in snapshot.trials].count("trained")
     title = f"{snapshot.label}: front of {len(front)} among {counted(count, 'trained trial')}{_volume(snapshot)}"
     title += f"\n{snapshot.left_out}" if snapshot.left_out else ""
+    title += f"\n{snapshot.estimates.describe()}" if snapshot.estimates else ""
     table = Table(title=title, title_justify="left")
     table.add_column("trial", justify="right")
     columns = [
         *snapshot.study.directions,
         *(name for name in OBJECTIVES if name not in snapshot.study.directions),
     ]
+    for heading in EXPECTED if snapshot.estimates else ():
+        table.add_column(heading, justify="right")
     for name in columns:
         arrow = f" {OBJECTIVES[name].arrow}" if name in snapshot.study.directions else ""
-        table.add_column(OBJECTIVES[name].heading + arrow, justify="right")
+        measured = "measured " if name == "dice" and snapshot.estimates else ""
+        table.add_column(measured + OBJECTIVES[name].heading + arrow, justify="right")
     trained = [each for each in snapshot.networks if each.state == "trained"]
     for reference in trained:
         table.add_column(f"Dice against {reference.reference} (95 %)", justify="right")
@@ -36,15 +43,25 @@ def front_table(snapshot: Snapshot) -> Table:
         if record.measurement.dice_sd is not None:
             values[columns.index("dice")] += f" ± {show('dice', record.measurement.dice_sd)}"
         values += [differences.get((record.number, reference.reference), "") for reference in trained]
-        table.add_row(str(record.number), *values, record.architecture.describe())
+        table.add_row(str(record.number), *_estimated(snapshot, record), *values, record.architecture.describe())
     table.add_section()
+    unknown = [""] * len(EXPECTED if snapshot.estimates else ())
     for reference in snapshot.networks:
         values = [show(name, reference.measurement.value(name)) for name in columns] + [""] * len(trained)
         state = "" if reference.state == "trained" else f" ({reference.state})"
         what = reference.measurement.reason or reference.architecture.describe()
         text = f"reference {reference.reference}{state}: {what}"
-        table.add_row(str(reference.number), *values, text)
+        table.add_row(str(reference.number), *unknown, *values, text)
     return table
+
+
+def _estimated(snapshot: Snapshot, record: Record) -> list[str]:
+    """Return a trial's cells under EXPECTED."""
+    found, row = snapshot.estimates, snapshot.row_of(record.number)
+    if found is None or row is None:
+        return []
+    span = f"{found.low[row]:.4f} to {found.high[row]:.4f}"
+    return [f"{found.dice[row]:.4f}", span, f"{found.probability[row]:.0%}"]
 
 
 def _volume(snapshot: Snapshot) -> str:
@@ -61,6 +78,7 @@ def front_json(snapshot: Snapshot) -> str:
             "trial": record.number,
             **{name: record.measurement.value(name) for name in OBJECTIVES},
             **({"dice_sd": record.measurement.dice_sd} if record.measurement.members else {}),
+            **snapshot.estimate_of(record.number),
             "fingerprint": record.architecture.fingerprint,
             "architecture": dict(record.architecture.entries),
             "against": {
@@ -87,6 +105,8 @@ def front_json(snapshot: Snapshot) -> str:
         "reference": dict(snapshot.reference),
         "hypervolume": snapshot.hypervolume,
         "left_out": snapshot.left_out,
+        "noise": snapshot.estimates.noise if snapshot.estimates else None,
+        "optimism": snapshot.estimates.optimism if snapshot.estimates else None,
         "front": rows,
         "references": references,
     }

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from search.analysis.choose import Choice, choose
 from search.analysis.confirmation import Confirmed, confirmed_front
+from search.analysis.expected import Estimates, estimate
 from search.analysis.references import AgainstReference, against_references
 from search.config import Study, UserError
-from search.config.objectives import OBJECTIVES, per_device
-from search.trials.pareto import best, knee, most_frequent_setting, non_dominated, volumes_so_far, worst_losses
+from search.config.objectives import COSTS, OBJECTIVES, per_device
+from search.proposers.observations import Training, curve_of, training_of
+from search.trials.pareto import most_frequent_setting, non_dominated, volumes_so_far, worst_losses
 from search.trials.records import Record, State
 from space.architecture import Value
 from space.canonical import Context
@@ -120,6 +122,36 @@ class Snapshot:
         return table
 
     @cached_property
+    def estimates(self) -> Estimates | None:
+        """The expected Dice of the trials; None if Dice is no objective or too few networks are trained."""
+        if "dice" not in self.study.directions:
+            return None
+        repeats = [training_of(each) for each in self.same_fold]
+        trainings = [_training(trial) for trial in self.trials]
+        return estimate(trainings, repeats, self.losses, dice_column=self.objectives.index("dice"))
+
+    @property
+    def same_fold(self) -> list[Record]:
+        """The repeats and confirmations on the search's own fold."""
+        return [each for each in self.confirmations if each.fold == self.study.data.fold and not each.reference]
+
+    @cached_property
+    def expected_losses(self) -> Numbers:
+        """The losses with the expected Dice in place of the measured, where it is known; the front is theirs."""
+        if self.estimates is None:
+            return self.losses
+        losses, column = self.losses.copy(), self.objectives.index("dice")
+        known = self.comparable & ~np.isnan(self.estimates.dice)
+        losses[known, column] = 1.0 - self.estimates.dice[known]
+        losses[~known] = np.nan
+        return losses
+
+    @cached_property
+    def repeats(self) -> tuple[Record, ...]:
+        """The records of repeats that the search itself proposed."""
+        return tuple(record for record in self.confirmations if record.repeat)
+
+    @cached_property
     def setting(self) -> str:
         """The device, threads and precision of most trained trials' latencies; the others are not compared."""
         return most_frequent_setting([each.device for each in self.trials if each.state == "trained"])
@@ -146,7 +178,7 @@ class Snapshot:
 
     @cached_property
     def on_front(self) -> NDArray[np.bool_]:
-        """A mask of the non-dominated trials."""
+        """A mask of the trials on the front of expected Dice."""
         found = np.zeros(len(self.trials), dtype=bool)
         found[self.front_rows] = True
         return found
@@ -154,11 +186,11 @@ class Snapshot:
     @cached_property
     def front_rows(self) -> NDArray[np.int64]:
         """The rows of the front, the best in the first objective first."""
-        rows = np.flatnonzero(self.comparable)
+        rows = np.flatnonzero(~np.isnan(self.expected_losses).any(axis=1))
         if not len(rows):
             return rows
-        rows = rows[non_dominated(self.losses[rows])]
-        return np.asarray(rows[np.lexsort(self.losses[rows].T[::-1])])
+        rows = rows[non_dominated(self.expected_losses[rows])]
+        return np.asarray(rows[np.lexsort(self.expected_losses[rows].T[::-1])])
 
     @cached_property
     def _front(self) -> tuple[Record, ...]:
@@ -171,15 +203,34 @@ class Snapshot:
 
     def best(self) -> Record:
         """Return the front's record with the best primary objective. Raises UserError if the front is empty."""
-        return best(self.front(), self.study.directions)
+        return self.pick("best").record
 
     def knee(self) -> Record:
         """Return the front's record nearest to its ideal corner. Raises UserError if the front is empty."""
-        return knee(self.front(), self.study.directions)
+        return self.pick("knee").record
 
     def pick(self, rule: str) -> Choice:
         """Return the record that a rule of `voxnas export --pick` selects, with the reason. Raises UserError."""
-        return choose(rule, self.records(), self.study.directions)
+        return choose(rule, self.records(), self.study.directions, expected=self.expected)
+
+    def estimate_of(self, number: int) -> dict[str, float]:
+        """Return a trial's expected Dice, its interval and the probability of being on the front; empty if unknown."""
+        found, row = self.estimates, self.row_of(number)
+        if found is None or row is None or np.isnan(found.dice[row]):
+            return {}
+        columns = {
+            "expected_dice": found.dice, "dice_low": found.low, "dice_high": found.high,
+            "front_probability": found.probability,
+        }  # fmt: skip
+        return {name: float(values[row]) for name, values in columns.items()}
+
+    @property
+    def expected(self) -> dict[int, float]:
+        """The expected Dice by trial number; empty where it is unknown."""
+        if self.estimates is None:
+            return {}
+        known = zip(self.numbers.tolist(), self.estimates.dice.tolist(), strict=True)
+        return {number: dice for number, dice in known if not np.isnan(dice)}
 
     def records(self) -> list[Record]:
         """Read the full records of the search's trials."""
@@ -257,6 +308,15 @@ class Snapshot:
         """Return the row of a trial; None if the search has no such trial."""
         rows = np.flatnonzero(self.numbers == number)
         return int(rows[0]) if len(rows) else None
+
+
+def _training(trial: Trial) -> Training:
+    values = dict(zip(OBJECTIVES, trial.values, strict=True))
+    dice = None if np.isnan(values["dice"]) else values["dice"]
+    known = dict(trial.curve)
+    curve = curve_of([known.get(number) for number in range(1, trial.epochs + 1)])
+    costs = np.array([values[name] for name in COSTS])
+    return Training(trial.fingerprint, trial.decisions, costs, trial.state, dice, curve)
 
 
 def _order(value: Value) -> tuple[bool, Any]:

@@ -78,12 +78,14 @@ class Status:
 
 def status_of(snapshot: Snapshot) -> Status:
     """Return the status of a study from its snapshot and the drivers that are present now."""
-    study, trials = snapshot.study, snapshot.trials
+    study = snapshot.study
+    trials = (*snapshot.trials, *(trial_of(each, {}) for each in snapshot.repeats))
     beats = _beats(snapshot)
     present = {driver: beat for driver, beat in beats.items() if is_present(beat)}
     epochs = study.training.epochs * study.search.trainings
     own = [_running(each, epochs, present) for each in trials if each.state == "running"]
-    others = _open_others(snapshot.confirmations, study.training.epochs, present)
+    confirmations = [each for each in snapshot.confirmations if not each.repeat]
+    others = _open_others(confirmations, study.training.epochs, present)
     outside = [each for each in snapshot.networks if each.is_outside]
     references = _open_others(outside, study.training.epochs, present)
     counts = Counter[str](each.state for each in trials if each.state != "running")
@@ -93,7 +95,7 @@ def status_of(snapshot: Snapshot) -> Status:
         _state(snapshot, done, is_driven=bool(present)),
         max(snapshot.planned, done),
         {**counts, **_open_counts(own)},
-        {**_ended_counts(snapshot.confirmations), **_open_counts(others)},
+        {**_ended_counts(confirmations), **_open_counts(others)},
         {**_ended_counts(outside), **_open_counts(references)},
         (*own, *others, *references),
         dict(Counter(trial.reason for trial in trials if trial.state == "failed")),
@@ -168,7 +170,7 @@ def status_view(status: Status) -> Group:
     trials = f"{status.done} of {counted(status.planned, 'trial')} ({_listed(status.counts) or 'none yet'})"
     parts: list[Any] = [Text(f"{status.name}: {status.state}, {trials}{left}")]
     if status.confirmations:
-        parts.append(Text(f"confirmations and repeats: {_listed(status.confirmations)}"))
+        parts.append(Text(f"confirmations: {_listed(status.confirmations)}"))
     if status.references:
         parts.append(Text(f"reference networks: {_listed(status.references)}"))
     parts += [Text(_driver_line(each)) for each in status.drivers]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 INDEX = "trial"
+ESTIMATED = ("expected_dice", "dice_low", "dice_high", "front_probability")
 
 
 def trial_rows(snapshot: Snapshot, *, axes: bool = False) -> list[dict[str, Any]]:
@@ -29,13 +30,14 @@ def trial_rows(snapshot: Snapshot, *, axes: bool = False) -> list[dict[str, Any]
 
 def _row(snapshot: Snapshot, trial: Trial, on_front: bool) -> dict[str, Any]:
     first = [*snapshot.objectives, *(name for name in OBJECTIVES if name not in snapshot.objectives)]
-    values = dict(zip(OBJECTIVES, trial.values, strict=True))
+    values, estimate = dict(zip(OBJECTIVES, trial.values, strict=True)), snapshot.estimate_of(trial.number)
     return {
         INDEX: trial.number,
         "state": trial.state,
         "on_front": on_front,
         **{OBJECTIVES[name].column: _known(values[name]) for name in first},
         **({"dice_sd": _known(trial.dice_sd)} if snapshot.study.search.trainings > 1 else {}),
+        **{name: estimate.get(name) for name in ESTIMATED if snapshot.estimates},
         "latency_iqr_s": _known(trial.iqr_s),
         "device": trial.device,
         "epochs": trial.epochs,
@@ -59,8 +61,8 @@ def _when(seconds: float) -> str:
 def front_rows(snapshot: Snapshot, *, axes: bool = False) -> list[dict[str, Any]]:
     """Return the rows of the front, the best in the first objective first, without columns that are equal on it."""
     rows = [row for row in trial_rows(snapshot, axes=axes) if row["on_front"]]
-    first = OBJECTIVES[snapshot.objectives[0]]
-    rows.sort(key=lambda row: first.loss(row[first.column]))
+    order = snapshot.numbers[snapshot.front_rows].tolist()
+    rows.sort(key=lambda row: order.index(row[INDEX]))
     return [{key: value for key, value in row.items() if key not in ("state", "on_front", "reason")} for row in rows]
 
 

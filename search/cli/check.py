@@ -96,6 +96,7 @@ def progress_of(plan: Plan) -> tuple[int, int]:
     except UserError:
         return 0, 0  # nothing has run yet
     own = search_records(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
+    own += [record for record in records if record.repeat]
     done = sum(record.state in COUNTED for record in own)
     return done, sum(record.state == "running" for record in own)
 

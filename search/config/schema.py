@@ -177,12 +177,12 @@ class Search:
         Literal["known-cost", "random", "tpe", "nsga2", "nsga3", "gp", "local"],
         Key("Method that chooses the next network.", "random"),
     ] = "known-cost"
-    trials: Annotated[Whole, Key("Number of trainings, including those already done.", 20, "trials")] = 50
+    trials: Annotated[Whole, Key("Number of trainings, including those already done and repeats.", 20, "trials")] = 50
     hours: Annotated[
         Positive | None,
         Key("No trial starts after this much time of trials. Without it, only `trials` limits.", 12.0, "hours"),
     ] = None
-    seed: Annotated[Seed, Key("Seed of proposals and trainings.", 1)] = 0
+    seed: Annotated[Seed, Key("Seed of proposals and trainings; a repeat uses the next ones.", 1)] = 0
     references: Annotated[
         Literal["auto"] | tuple[PresetName, ...],
         BeforeValidator(lambda value: () if value == "none" else value),
@@ -295,7 +295,10 @@ class Study:
         Positive | None,
         Key("Validation also gives hd95 and surface Dice at this tolerance. Without it, neither.", 1.0, "mm"),
     ] = None
-    keep: Annotated[Literal["front", "all"], Key("Trials whose weights are kept.", "all")] = "front"
+    keep: Annotated[
+        Literal["front", "all"],
+        Key("Trials whose weights are kept; `front` includes networks near it, which noise may hide.", "all"),
+    ] = "front"
     blocks: BlocksField = ()
 
     @property

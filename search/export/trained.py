@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from search.analysis.choose import Choice, choose
+from search.analysis.expected import estimate_records
 from search.config.errors import UserError
 from search.config.units import counted
 from search.runner.answers import Done, Train
@@ -128,7 +129,9 @@ def choose_trial(plan: Plan, pick: str) -> tuple[list[Record], Choice]:
     records = read_records(plan.url, plan.study.name)
     own = search_records(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
     named = pick.isdecimal() and int(pick) not in {record.number for record in own}
-    return records, choose(pick, records if named else own, plan.directions)
+    repeats = [each for each in records if each.fold == plan.study.data.fold and each not in own and not each.reference]
+    expected = estimate_records(own, repeats, plan.directions)
+    return records, choose(pick, records if named else own, plan.directions, expected=expected)
 
 
 def pack(packing: Packing, plan: Plan, record: Record, records: Sequence[Record], *, view: View) -> Trained:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.config.objectives import COSTS
 from search.proposers.cost_model import FIRST_PRICED, Codes, CostModel, Matrix, first_rows, learn_costs
+from search.proposers.observations import cost_row
 from search.trials.records import Costs
 from space.architecture import Architecture
 from space.encoding import Coded
@@ -102,11 +102,6 @@ def _spread(macs: list[int], count: int) -> Iterator[int]:
     first = [0, count - 1, count // 2][:count]
     for place in dict.fromkeys((*first, *range(count))):
         yield int(order[places[place]])
-
-
-def cost_row(costs: Costs) -> Matrix:
-    """Return costs in the order of COSTS; NaN for a cost that was not measured."""
-    return np.array([np.nan if (value := costs.of(name)) is None else value for name in COSTS], dtype=float)
 
 
 def _priced(architecture: Architecture, price: Price) -> Costs:

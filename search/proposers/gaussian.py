@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import Hyperparameter, Kernel, WhiteKernel
+from sklearn.gaussian_process.kernels import Hyperparameter, Kernel
 
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -30,17 +30,18 @@ PRIOR = {  # mean and standard deviation of the logarithms, for observations of 
     "trend": (np.log(0.3), 1.0),
     "smooth": (np.log(0.1), 1.0),
     "decay": (np.log(0.15), 0.5),
-    "noise": (np.log(0.02), 1.5),
+    "noise": (np.log(0.02), 1.5),  # where no deviation is known beforehand
 }
 BOUND = 4.0  # bounds of the optimisation, in standard deviations of the prior
 SMOOTH = 1.5  # length scale of the smooth trend, in standard deviations of the log costs
+KNOWN_NOISE = 0.01  # standard deviation of the logarithm of a known noise variance
 JITTER = 1e-6
 MAX_FITTED = 250  # observations that the scales are fitted to
 STEPS = 40
 
 
 class Effects(Kernel):  # type: ignore[misc]  # scikit-learn has no types
-    """The kernel on rows of `features`; `spans` holds the number of columns of each axis, costs come after them."""
+    """The kernel on `features`: `spans` are the numbers of columns of each axis; then come costs and a noise weight."""
 
     def __init__(self, scales: Matrix, spans: tuple[int, ...]) -> None:
         self.scales, self.spans = scales, spans
@@ -57,7 +58,7 @@ class Effects(Kernel):  # type: ignore[misc]  # scikit-learn has no types
         relevance, (main, pairs, whole, trend, smooth, decay) = self.scales[:axes], self.scales[axes:]
         mean = (X[:, :costs] * np.repeat(relevance, self.spans)) @ others[:, :costs].T / max(axes, 1)
         far = np.exp(-decay * (relevance.sum() - axes * mean))
-        product, near = _cost_terms(X[:, costs:], others[:, costs:])
+        product, near = _cost_terms(X[:, costs:-1], others[:, costs:-1])
         terms = [main * mean, pairs * mean**2, whole * far, trend * product, smooth * near]
         if not eval_gradient:
             return sum(terms)
@@ -71,7 +72,7 @@ class Effects(Kernel):  # type: ignore[misc]  # scikit-learn has no types
 
     def diag(self, X: Matrix) -> Matrix:
         """Return the kernel of each row with itself."""
-        axes, costs = len(self.spans), X[:, sum(self.spans) :]
+        axes, costs = len(self.spans), X[:, sum(self.spans) : -1]
         mean = self.scales[:axes].sum() / max(axes, 1)
         main, pairs, whole, trend, smooth, _ = self.scales[axes:]
         steady = main * mean + pairs * mean**2 + whole + smooth
@@ -82,16 +83,47 @@ class Effects(Kernel):  # type: ignore[misc]  # scikit-learn has no types
         return False
 
 
+class TrainingNoise(Kernel):  # type: ignore[misc]  # scikit-learn has no types
+    """Independent noise of each observation: `level` times its weight, the last column of the features."""
+
+    def __init__(self, level: float) -> None:
+        self.level = level
+
+    @property
+    def hyperparameter_level(self) -> Hyperparameter:
+        """The variance of an observation of weight 1."""
+        return Hyperparameter("level", "numeric", (1e-12, 1e9))
+
+    def __call__(self, X: Matrix, Y: Matrix | None = None, eval_gradient: bool = False) -> Any:
+        """Return the noise's covariance: none between two sets of rows."""
+        if Y is not None:
+            return np.zeros((len(X), len(Y)))
+        noise = np.diag(self.diag(X))
+        return (noise, noise[:, :, None]) if eval_gradient else noise
+
+    def diag(self, X: Matrix) -> Matrix:
+        """Return the noise of each row."""
+        return np.asarray(self.level * X[:, -1])
+
+    def is_stationary(self) -> bool:
+        """Tell scikit-learn that rows have weights of their own."""
+        return False
+
+
 def _cost_terms(ones: Matrix, others: Matrix) -> tuple[Matrix, Matrix]:
     count = max(ones.shape[1], 1)
     squares = (ones**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)[None] - 2 * ones @ others.T
     return ones @ others.T / count, np.exp(-0.5 * np.maximum(squares, 0.0) / count / SMOOTH**2)
 
 
-def features(similarities: Sequence[Matrix], codes: Codes, costs: Matrix) -> Matrix:
-    """Return the kernel's input rows: columns per axis, whose dot products are its similarities, then the costs."""
+def features(similarities: Sequence[Matrix], codes: Codes, costs: Matrix, *, noise: Matrix | None = None) -> Matrix:
+    """Return rows for the kernel: each axis's columns, whose products are its similarities, then the costs.
+
+    The last column holds the weights of each observation's noise; without `noise` they are 0, for predictions.
+    """
     axes = [_root(similarity)[codes[:, axis]] for axis, similarity in enumerate(similarities)]
-    return np.concatenate([*axes, costs], axis=1)
+    weights = np.zeros(len(codes)) if noise is None else noise
+    return np.concatenate([*axes, costs, weights[:, None]], axis=1)
 
 
 def _root(similarity: Matrix) -> Matrix:
@@ -102,7 +134,7 @@ def _root(similarity: Matrix) -> Matrix:
 def kernel_of(similarities: Sequence[Matrix], scales: Matrix) -> Kernel:
     """Return the kernel with these log scales; the last is the noise variance."""
     *own, noise = np.exp(scales)
-    return Effects(np.array(own), tuple(len(each) for each in similarities)) + WhiteKernel(noise, (1e-9, 1e9))
+    return Effects(np.array(own), tuple(len(each) for each in similarities)) + TrainingNoise(noise)
 
 
 @dataclass(frozen=True)
@@ -120,8 +152,16 @@ class Posterior:
     def predict(self, inputs: Matrix) -> tuple[Matrix, Matrix]:
         """Return mean and standard deviation of the function at each input."""
         mean, deviation = self.process.predict(inputs, return_std=True)
-        variance = np.maximum(deviation**2 - self.process.kernel_.k2.noise_level, 1e-10)
-        return np.asarray(self.centre + self.unit * mean), np.asarray(self.unit * np.sqrt(variance))
+        return np.asarray(self.centre + self.unit * mean), np.asarray(self.unit * np.maximum(deviation, 1e-5))
+
+    @property
+    def noise(self) -> float:
+        """The deviation of an observation of weight 1."""
+        return self.unit * float(np.sqrt(self.process.kernel_.k2.level))
+
+    def draw(self, inputs: Matrix, *, count: int, seed: int) -> Matrix:
+        """Draw the function jointly at all inputs: (inputs, count)."""
+        return np.asarray(self.centre + self.unit * self.process.sample_y(inputs, count, random_state=seed))
 
 
 def initial_scales(axes: int) -> Matrix:
@@ -141,23 +181,36 @@ def condition(
 
 
 def fit_scales(
-    similarities: Sequence[Matrix], start: Matrix, inputs: Matrix, observed: Matrix, *, extra: Matrix
+    similarities: Sequence[Matrix],
+    inputs: Matrix,
+    observed: Matrix,
+    *,
+    extra: Matrix,
+    noise: float | None = None,
 ) -> Matrix:
-    """Return the log scales that maximise marginal likelihood times prior, optimised from `start`."""
-    prior = np.array([PRIOR[name] for name in _names(len(similarities))]).T
-    most_probable = _most_probable(*prior)
-    fitted = _fitted(similarities, start, inputs, observed, extra=extra, optimizer=most_probable)
+    """Return the scales of the largest marginal likelihood times prior.
+
+    `noise` is the standard deviation of an observation of weight 1, if it is known.
+    """
+    prior = np.array([PRIOR[name] for name in _names(len(similarities))])
+    if noise is not None:
+        prior[-1] = 2 * np.log(noise / _unit(observed)), KNOWN_NOISE
+    fitted = _fitted(similarities, prior[:, 0], inputs, observed, extra=extra, optimizer=_most_probable(*prior.T))
     return np.asarray(fitted.process.kernel_.theta)
 
 
 def _fitted(
     similarities: Sequence[Matrix], scales: Matrix, inputs: Matrix, observed: Matrix, *, extra: Matrix, optimizer: Any
 ) -> Posterior:
-    centre, unit = float(observed.mean()), float(max(observed.std(), 1e-6))
+    centre, unit = float(observed.mean()), _unit(observed)
     process = GaussianProcessRegressor(
         kernel_of(similarities, scales), alpha=JITTER + (extra / unit) ** 2, optimizer=optimizer
     )
     return Posterior(process.fit(inputs, (observed - centre) / unit), centre, unit)
+
+
+def _unit(observed: Matrix) -> float:
+    return float(max(observed.std(), 1e-6))
 
 
 def _most_probable(mean: Matrix, deviation: Matrix) -> Callable[..., tuple[Matrix, float]]:

@@ -1,8 +1,9 @@
 """The known-cost proposer: expected hypervolume improvement, with a surrogate for Dice and exact costs.
 
 The candidate pool consists of random networks and of neighbours and crossovers of the front. A cost model ranks the
-pool, the best few are priced exactly, and one of these is chosen. With many trials in training, several are chosen at
-once. `acquire` holds the arithmetic; this module turns a study's records into arrays.
+exactly, and the choice is made among those and repeats: another training of a network near the front, where chance may
+have hidden its place. With many trials in training, several are chosen at once. `acquire` holds the arithmetic; this
+file turns a study's records into its numbers.
 """
 
 from __future__ import annotations
@@ -21,16 +22,17 @@ from search.proposers.acquire import (
     Evidence,
     Surrogate,
     condition_dice,
-    extrapolate,
     fit_dice,
     gains,
+    repeat_gains,
     spread_design,
 )
+from search.proposers.evidence import dice_of, trend
+from search.proposers.observations import training_of
 from search.proposers.prices import Prices, refit_at
-from search.proposers.problem import Problem
+from search.proposers.problem import Problem, Proposal
 from search.trials.records import Record
 from space.architecture import Architecture
-from space.canonical import Decisions
 from space.encoding import Coded
 
 Matrix = NDArray[np.float64]
@@ -42,9 +44,14 @@ MIN_FINISHED = 3  # trainings, before the surrogate is fitted
 RANDOM, VARIED, CROSSED = 600, 300, 300  # pool candidates in addition to the neighbours of the front
 LISTED = 3000  # candidates drawn from a table of known networks
 PARENTS = 25  # front points whose neighbours are in the pool
+REFINEMENTS = 3  # rounds in which promising candidates are priced and the cost model is learned again, for one ask
+REFINED = 400  # candidates whose costs are predicted again in such a round
 SHORTLIST = 8  # candidates priced exactly before each choice
-TRIALS_PER_CHOICE = 16  # one more network is chosen at once for each such number of running trials
-REEVALUATED = 60  # best candidates whose gain is computed again after each choice; gains can only shrink
+TRIALS_PER_CHOICE = 16  # one more network is chosen at once for so many in training
+REEVALUATED = 60  # candidates whose gain is computed again after each choice: gains only shrink
+TRAININGS_PER_REPEAT = 8  # one training in so many is a repeat, or more: the noise can't be known without
+NO_NOISE = 5e-4  # standard deviation of Dice below which no repeat is due
+NEAR = 2.0  # deviations of noise within which a network may belong on the front, so that a repeat is considered
 DESCENTS = 8  # steps of local search towards the cheapest and the most expensive network
 COUNTED = ("trained", "stopped", "running")
 
@@ -55,6 +62,18 @@ class PredictedFront:
 
     rows: Codes
     points: Matrix
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Networks that may be trained again: their rows, and the gain of doing so.
+
+    One is `due` whatever the gain where the study has too few repeats to know its noise.
+    """
+
+    rows: Codes
+    gained: Matrix
+    due: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,14 +93,14 @@ class KnownCostProposer:
         self.problem, self.coded = problem, Coded(problem.space)
         self.prices = Prices(problem, self.coded)
         self.rows: dict[int, Codes] = {}
-        self.chosen: list[Decisions] = []
+        self.chosen: list[Proposal] = []
         self.scales: Scales | None = None
         self.learns_dice = len(costs_among(problem.directions)) < len(problem.directions)
         self.shares = [COSTS.index(name) for name in costs_among(problem.directions)]
         self.references = np.array([problem.reference[COSTS[index]] for index in self.shares])
 
-    def proposals(self, records: Sequence[Record]) -> Iterator[Decisions]:
-        """Yield the decisions with the largest expected gain, or the next of the first design."""
+    def proposals(self, records: Sequence[Record]) -> Iterator[Proposal]:
+        """Yield the training with the largest expected gain, or the next of the first design."""
         for record in records:
             if record.number not in self.rows:
                 self.rows[record.number] = self.coded.encode([dict(record.decisions)])[0]
@@ -93,7 +112,7 @@ class KnownCostProposer:
                 self.chosen = self._propose_several(records, 1 + training // TRIALS_PER_CHOICE, rng)
             yield self.chosen.pop(0)
 
-    def _propose_several(self, records: Sequence[Record], count: int, rng: np.random.Generator) -> list[Decisions]:
+    def _propose_several(self, records: Sequence[Record], count: int, rng: np.random.Generator) -> list[Proposal]:
         counted = [record for record in records if record.state in COUNTED and record.measurement.costs]
         counted += [record for record in records if record.state == "running" and not record.measurement.costs]
         seen = {self.rows[record.number].tobytes() for record in records}
@@ -104,8 +123,9 @@ class KnownCostProposer:
         evidence, costs = self._evidence(counted)
         surrogate = condition_dice(self.coded.similarities, evidence, scales=self._fitted(finished), rng=rng)
         known = self._front(surrogate, evidence, counted, costs)
+        repeats = self._repeats(surrogate, known, counted, costs)
         pool = self._pool(rng, known.rows, seen)
-        return self._choose(surrogate, known, pool, taken, count=count)
+        return self._choose(surrogate, known, pool, repeats, taken, count=count)
 
     def _fitted(self, finished: Sequence[Record]) -> Matrix:
         """Return the surrogate's scales, fitted to the first so many trainings: as many as at the last refit.
@@ -127,13 +147,13 @@ class KnownCostProposer:
         taken: set[Architecture],
         *,
         count: int,
-    ) -> list[Decisions]:
+    ) -> list[Proposal]:
         """Return the next networks of the initial design, within the budgets; see `spread_design`."""
         rows = self._fresh(self._design_candidates(rng), seen)
         costs = self.prices.predicted(rows)
         inside = self.prices.within(costs)
         rows, level = rows[inside], np.log(costs[inside][:, self.shares or [0]]).mean(axis=1)
-        design: list[Decisions] = []
+        design: list[Proposal] = []
         others = [self.rows[record.number] for record in counted]
         for _ in range(20 * count):
             if len(design) == count or not len(rows):
@@ -144,10 +164,10 @@ class KnownCostProposer:
             rows = np.delete(rows, chosen, axis=0)
             architecture, exact = self.prices.of_row(row)
             if exact is not None and architecture not in taken and self.prices.within(np.nan_to_num(exact[None]))[0]:
-                design.append(self.coded.decode(row))
+                design.append(Proposal(self.coded.decode(row)))
                 others.append(row)
                 taken.add(architecture)
-        return design or [self.coded.decode(self.coded.sample(rng, 1)[0])]
+        return design or [Proposal(self.coded.decode(self.coded.sample(rng, 1)[0]))]
 
     def _design_candidates(self, rng: np.random.Generator) -> Codes:
         """Return the rows among which the initial design is chosen."""
@@ -177,22 +197,53 @@ class KnownCostProposer:
         lacking = np.flatnonzero(np.isnan(costs).any(axis=1))
         if len(lacking):
             costs[lacking] = np.where(np.isnan(costs[lacking]), self.prices.predicted(rows[lacking]), costs[lacking])
-        dice, extra = _dice_of(counted)
+        dice, extra = dice_of([training_of(record) for record in counted])
         pending = np.array([record.state == "running" for record in counted])
-        return Evidence(rows[:, self.coded.free], _trend(costs), dice, extra, pending), costs
+        return Evidence(rows[:, self.coded.free], trend(costs), dice, extra, pending), costs
 
     def _front(
         self, surrogate: Surrogate, evidence: Evidence, counted: Sequence[Record], costs: Matrix
     ) -> PredictedFront:
-        """Return the front, by the surrogate's mean, of all networks trained or in training."""
-        chosen = np.flatnonzero([record.state != "stopped" for record in counted])
-        mean = surrogate.mean(evidence.codes[chosen], evidence.log_costs[chosen])
-        if not self.learns_dice:
-            mean = np.full_like(mean, NO_LOSS)
+        """Return the front of expected Dice of all networks trained or in training."""
+        chosen = _one_each(counted, "trained", "running")
+        if self.learns_dice:
+            mean = surrogate.mean(evidence.codes[chosen], evidence.log_costs[chosen])
+        else:
+            mean = np.full(len(chosen), NO_LOSS)
         shares = costs[chosen][:, self.shares] / self.references
         kept = moocore.is_nondominated(np.column_stack([mean, shares]), keep_weakly=False)
+        if self.learns_dice:
+            codes, log_costs = evidence.codes[chosen[kept]], evidence.log_costs[chosen[kept]]
+            mean[kept] = surrogate.foresee(codes, log_costs).now
         rows = np.stack([self.rows[counted[number].number] for number in chosen[kept]])
         return PredictedFront(rows, np.column_stack([mean, shares])[kept])
+
+    def _repeats(
+        self, surrogate: Surrogate, known: PredictedFront, counted: Sequence[Record], costs: Matrix
+    ) -> Repeats:
+        """Return the trained networks on or near the front, and what one more training of each is worth."""
+        training = {record.architecture for record in counted if record.state == "running"}
+        chosen = _one_each(counted, "trained")
+        chosen = chosen[[counted[number].architecture not in training for number in chosen]]
+        rows = np.array([self.rows[counted[number].number] for number in chosen], dtype=np.int64)
+        if not self.learns_dice or not len(chosen):
+            return Repeats(np.empty((0, len(self.coded.counts)), dtype=np.int64), np.empty(0))
+        codes, costs = rows[:, self.coded.free], costs[chosen]
+        mean, shares = surrogate.mean(codes, trend(costs)), costs[:, self.shares] / self.references
+        lucky = mean - NEAR * surrogate.noise / np.exp(mean)
+        beaten = (known.points[None, :, 0] <= lucky[:, None]) & (known.points[None, :, 1:] <= shares[:, None]).all(
+            axis=2
+        )
+        near = np.flatnonzero(~beaten.any(axis=1))
+        gained = self._per_time(costs[near]) * repeat_gains(
+            surrogate.foresee(codes[near], trend(costs[near])),
+            objectives=shares[near],
+            front=known.points,
+            worst_dice=self.problem.reference.get("dice", 0.0),
+        )
+        repeated = len(counted) - len({record.architecture for record in counted})
+        due = repeated < len(counted) // TRAININGS_PER_REPEAT and surrogate.noise > NO_NOISE
+        return Repeats(rows[near], gained, due and len(near) > 0)
 
     def _pool(self, rng: np.random.Generator, front: Codes, seen: set[bytes]) -> Codes:
         if len(self.prices.listed):
@@ -209,31 +260,72 @@ class KnownCostProposer:
         return rows[[row.tobytes() not in seen for row in rows]]
 
     def _choose(
-        self, surrogate: Surrogate, known: PredictedFront, pool: Codes, taken: set[Architecture], *, count: int
-    ) -> list[Decisions]:
+        self,
+        surrogate: Surrogate,
+        known: PredictedFront,
+        pool: Codes,
+        repeats: Repeats,
+        taken: set[Architecture],
+        *,
+        count: int,
+    ) -> list[Proposal]:
         """Choose `count` candidates one after another: rank the pool by predicted costs, then decide by exact costs.
 
-        A chosen candidate joins the front with its expected Dice, and the next gain is computed against that front.
+        A chosen candidate joins the front with its expected Dice; the next one is worth what it adds to that. A repeat
+        is chosen where it is worth more than any new network.
         """
         costs = self.prices.predicted(pool)
-        gained = self._gains(surrogate, known, pool, costs)
+        gained, again = self._gains(surrogate, known, pool, costs), repeats.gained.copy()
         gained[~self.prices.within(costs)] = -1.0
-        found: list[Decisions] = []
+        self._refine(surrogate, known, pool, costs, gained, taken)
+        found: list[Proposal] = []
         while len(found) < count:
             best = self._shortlist(gained, pool, costs, taken)
             if not len(best):
                 break
             gained[best] = self._gains(surrogate, known, pool[best], costs[best])
+            most = gained[best].max()
+            if len(again) and (again.max() > most or (repeats.due and not found)):
+                found.append(Proposal(self.coded.decode(repeats.rows[int(np.argmax(again))]), repeat=True))
+                again[int(np.argmax(again))] = -1.0
+                continue
             chosen = best[[int(np.argmax(gained[best]))]]
-            found.append(self.coded.decode(pool[chosen[0]]))
-            taken.add(self.problem.architecture(found[-1]))
+            found.append(Proposal(self.coded.decode(pool[chosen[0]])))
+            taken.add(self.problem.architecture(found[-1].decisions))
             if len(found) < count:
                 known = self._with_chosen(surrogate, known, pool[chosen], costs[chosen])
-                again = np.argsort(-gained)[:REEVALUATED]
-                again = again[gained[again] > 0]
-                gained[again] = self._gains(surrogate, known, pool[again], costs[again])
+                lower = np.argsort(-gained)[:REEVALUATED]
+                lower = lower[gained[lower] > 0]
+                gained[lower] = self._gains(surrogate, known, pool[lower], costs[lower])
                 gained[chosen] = -1.0
-        return found or [self.coded.decode(pool[int(np.argmax(gained))])]
+        last = pool[int(np.argmax(gained))] if len(pool) else known.rows[0]
+        return found or [Proposal(self.coded.decode(last))]
+
+    def _refine(
+        self,
+        surrogate: Surrogate,
+        known: PredictedFront,
+        pool: Codes,
+        costs: Matrix,
+        gained: Matrix,
+        taken: set[Architecture],
+    ) -> None:
+        """Price the most promising candidates, learn from their costs, and update all `costs` and `gained`."""
+        priced: set[int] = set()
+        for _ in range(REFINEMENTS):
+            best = self._shortlist(gained, pool, costs, taken)
+            if not set(best.tolist()) - priced:
+                break
+            priced |= set(best.tolist())
+            rows = np.array(sorted(priced))
+            model = self.prices.refined(pool[rows], costs[rows])
+            close = np.setdiff1d(np.argsort(-gained)[:REFINED], rows)
+            close = close[gained[close] >= 0]
+            if len(close):
+                costs[close] = np.nan_to_num(model.predict(pool[close][:, self.coded.free]), nan=1.0)
+            both = np.concatenate([rows, close])
+            gained[both] = self._gains(surrogate, known, pool[both], costs[both])
+            gained[both[~self.prices.within(costs[both])]] = -1.0
 
     def _shortlist(self, gained: Matrix, pool: Codes, costs: Matrix, taken: set[Architecture]) -> NDArray[np.int64]:
         """Return the best trainable rows; write their exact costs to `costs` and a gain of -1 for rejected rows."""
@@ -252,44 +344,29 @@ class KnownCostProposer:
 
     def _with_chosen(self, surrogate: Surrogate, known: PredictedFront, rows: Codes, costs: Matrix) -> PredictedFront:
         """Return the front with the chosen rows added at their expected Dice."""
-        mean = surrogate.mean(rows[:, self.coded.free], _trend(costs))
-        points = np.column_stack([mean, costs[:, self.shares] / self.references])
+        now = surrogate.foresee(rows[:, self.coded.free], trend(costs)).now
+        points = np.column_stack([now, costs[:, self.shares] / self.references])
         return PredictedFront(np.concatenate([known.rows, rows]), np.concatenate([known.points, points]))
 
     def _gains(self, surrogate: Surrogate, known: PredictedFront, rows: Codes, costs: Matrix) -> Matrix:
-        per_time = np.maximum(costs[:, COSTS.index("macs")], 1.0) ** -TIME_EXPONENT  # a table may have no MACs
-        return per_time * gains(
-            surrogate,
-            rows[:, self.coded.free],
-            _trend(costs),
+        if not len(rows):
+            return np.empty(0)
+        return self._per_time(costs) * gains(
+            surrogate.foresee(rows[:, self.coded.free], trend(costs)),
             objectives=costs[:, self.shares] / self.references,
             front=known.points,
             worst_dice=self.problem.reference.get("dice", 0.0),
         )
 
-
-def _trend(costs: Matrix) -> Matrix:
-    """Return the logarithms of the costs that may explain Dice: latency is measured, and would differ by study."""
-    return np.log(np.maximum(np.delete(costs, COSTS.index("latency"), axis=1), 1e-12))
-
-
-def _dice_of(records: Sequence[Record]) -> tuple[Matrix, Matrix]:
-    """Return each record's Dice and its standard deviation beyond noise; a stopped trial's Dice is extrapolated."""
-    dice, extra = np.zeros(len(records)), np.zeros(len(records))
-    complete = [_curve(record) for record in records if record.state == "trained"]
-    stopped = [number for number, record in enumerate(records) if record.state == "stopped" and len(_curve(record))]
-    expected, deviation = extrapolate(complete, [_curve(records[number]) for number in stopped])
-    dice[stopped], extra[stopped] = expected, deviation
-    for number, record in enumerate(records):
-        if record.measurement.dice is not None and record.state == "trained":
-            dice[number] = record.measurement.dice
-    return dice, extra
+    def _per_time(self, costs: Matrix) -> Matrix:
+        """Return the weight of each training's gain; a table of known results may have no MACs."""
+        return np.asarray(np.maximum(costs[:, COSTS.index("macs")], 1.0) ** -TIME_EXPONENT)
 
 
-def _curve(record: Record) -> Matrix:
-    """Return the last validated Dice after each epoch, -1 before the first validation."""
-    values, last = [], -1.0
-    for epoch in record.measurement.first_epochs:
-        last = epoch.dice if epoch.dice is not None else last
-        values.append(last)
-    return np.array(values)
+def _one_each(counted: Sequence[Record], *states: str) -> NDArray[np.int64]:
+    """Return the places of records in these states, the first of each architecture."""
+    first: dict[Architecture, int] = {}
+    for number, record in enumerate(counted):
+        if record.state in states:
+            first.setdefault(record.architecture, number)
+    return np.array(list(first.values()), dtype=np.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from random import Random
 
-from search.proposers.problem import Problem
+from search.proposers.problem import Problem, Proposal
 from search.trials.pareto import pareto_front
 from search.trials.records import Record
 from space.canonical import Decisions
@@ -21,7 +21,7 @@ class LocalProposer:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
 
-    def proposals(self, records: Sequence[Record]) -> Iterator[Decisions]:
+    def proposals(self, records: Sequence[Record]) -> Iterator[Proposal]:
         """Yield decisions that differ in one axis from those of a point of the records' front."""
         rng = Random(f"{self.problem.seed}:{len(records)}:local")
         visited = {_key(dict(record.decisions)) for record in records}
@@ -29,7 +29,7 @@ class LocalProposer:
         while True:
             decisions = self._neighbour(front, visited, rng) or self.problem.space.sample(rng)
             visited.add(_key(decisions))
-            yield decisions
+            yield Proposal(decisions)
 
     def _neighbour(
         self, front: Sequence[Record], visited: set[tuple[tuple[str, object], ...]], rng: Random

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search.proposers.problem import Problem
+from search.proposers.problem import Problem, Proposal
 from search.storage import excesses, optuna_directions
 from search.trials.records import Record
 from space.architecture import Value
@@ -43,14 +43,14 @@ class OptunaProposer:
         self.axes = [axis for axis in problem.space.axes if len(axis.choices) > 1]
         self.finished: dict[int, optuna.trial.FrozenTrial] = {}
 
-    def proposals(self, records: Sequence[Record]) -> Iterator[Decisions]:
+    def proposals(self, records: Sequence[Record]) -> Iterator[Proposal]:
         """Yield what the sampler suggests; a suggestion that is asked for again was known or can't be built."""
         study = self.study_of(records)
         known = {record.architecture: record for record in records}
         while True:
             trial = study.ask()
             decisions = self._flat(study, trial) if self.name in FLAT else self._conditional(trial)
-            yield decisions
+            yield Proposal(decisions)
             architecture = self.problem.architecture(decisions)
             record = known.get(architecture)
             if record is not None and record.state != "running":

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from search.config.objectives import COSTS
 from search.proposers.cost_model import FIRST_PRICED, CostModel, first_rows, learn_costs
-from search.proposers.first_networks import cost_row
+from search.proposers.observations import cost_row
 from search.proposers.problem import Problem
 from search.trials.records import Record
 from space.architecture import Architecture
@@ -37,7 +37,7 @@ class Prices:
         self.first: list[tuple[Architecture, Codes]] | None = None
         self.recorded: dict[Architecture, Codes] = {}
         self.model: CostModel | None = None
-        self.learned_from = b""
+        self.learned = np.empty((0, len(coded.free)), dtype=np.int64), np.empty((0, len(COSTS)))
 
     def take_in(self, records: Sequence[Record], rows: dict[int, Codes]) -> None:
         """Add the costs of records, and learn the cost model again if there are enough new ones."""
@@ -76,6 +76,12 @@ class Prices:
             return np.ones((len(rows), len(COSTS)))
         return np.nan_to_num(self.model.predict(rows[:, self.coded.free]), nan=1.0)
 
+    def refined(self, rows: Codes, costs: Matrix) -> CostModel:
+        """Return a cost model that is learned from these rows too; it is not kept, because no record holds them."""
+        codes, values = self.learned
+        rows = rows[:, self.coded.free]
+        return learn_costs(self.coded.similarities, np.concatenate([codes, rows]), np.concatenate([values, costs]))
+
     def within(self, costs: Matrix) -> NDArray[np.bool_]:
         """Return which rows of costs are within all budgets."""
         limits = np.array([self.problem.budgets.get(name, np.inf) for name in COSTS])
@@ -89,9 +95,9 @@ class Prices:
         count = refit_at(len(known), first=max(1, len(self.first)), growth=RELEARN)
         chosen = list(known.items())[:count]
         values = np.array([self.of(architecture) for architecture, _ in chosen], dtype=float)
-        if values.tobytes() != self.learned_from:
-            rows = np.stack([row for _, row in chosen])[:, self.coded.free]
-            self.model, self.learned_from = learn_costs(self.coded.similarities, rows, values), values.tobytes()
+        if len(values) and values.tobytes() != self.learned[1].tobytes():
+            self.learned = np.stack([row for _, row in chosen])[:, self.coded.free], values
+            self.model = learn_costs(self.coded.similarities, *self.learned)
 
     def _first(self) -> Iterable[tuple[Architecture, Codes]]:
         """Yield the random networks that the model starts from, in the order of the study's first networks."""

@@ -14,6 +14,14 @@ Price = Callable[[Architecture], Costs | None]
 
 
 @dataclass(frozen=True)
+class Proposal:
+    """A training to start: a new network, or a known one again with another seed."""
+
+    decisions: Decisions
+    repeat: bool = False
+
+
+@dataclass(frozen=True)
 class Problem:
     """A space, its objectives, and functions that complete, refuse and price its networks.
 

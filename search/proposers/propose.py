@@ -9,7 +9,7 @@ from typing import Protocol
 
 from search.proposers.local_search import LocalProposer
 from search.proposers.optuna_samplers import NAMES, OptunaProposer
-from search.proposers.problem import Problem
+from search.proposers.problem import Problem, Proposal
 from search.trials.records import Record
 from space.canonical import Decisions
 
@@ -18,7 +18,7 @@ LISTABLE = 20_000
 
 
 class Proposer(Protocol):
-    """Proposes decisions, given all records so far.
+    """Proposes trainings, given all records so far.
 
     Proposals depend on the problem and the records alone, not on earlier calls: a study that was killed continues with
     the proposals of one that was not. After `tries` proposals of known networks a neighbour of the last one is taken.
@@ -26,7 +26,7 @@ class Proposer(Protocol):
 
     tries: int
 
-    def proposals(self, records: Sequence[Record]) -> Iterator[Decisions]:
+    def proposals(self, records: Sequence[Record]) -> Iterator[Proposal]:
         """Yield complete decisions, new or not, without end."""
 
 
@@ -38,11 +38,11 @@ class RandomProposer:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
 
-    def proposals(self, records: Sequence[Record]) -> Iterator[Decisions]:
+    def proposals(self, records: Sequence[Record]) -> Iterator[Proposal]:
         """Sample decisions; the sequence depends on the seed and on the number of records."""
         rng = Random(f"{self.problem.seed}:{len(records)}:random")
         while True:
-            yield rng.choice(self.problem.listed) if self.problem.listed else self.problem.space.sample(rng)
+            yield Proposal(rng.choice(self.problem.listed) if self.problem.listed else self.problem.space.sample(rng))
 
 
 def make_proposer(name: str, problem: Problem) -> Proposer:
@@ -60,16 +60,17 @@ def make_proposer(name: str, problem: Problem) -> Proposer:
     raise ValueError(f"there is no proposer {name!r}; available: {', '.join(PROPOSERS)}")
 
 
-def propose_new(proposer: Proposer, problem: Problem, records: Sequence[Record]) -> Decisions | None:
-    """Ask until the proposer returns a new architecture that can be built; None if there is none left.
+def propose_new(proposer: Proposer, problem: Problem, records: Sequence[Record]) -> Proposal | None:
+    """Ask until the proposer returns a repeat, or a new architecture that can be built; None if none is left.
 
-    After `Proposer.tries` repeats, take a new neighbour of the last proposal, or else any new network of the space.
+    After many known networks a new neighbour of the last proposal is taken; without one, the rest of a small space is
+    listed.
     """
     return ask_new(proposer, problem, records)[0]
 
 
-def ask_new(proposer: Proposer, problem: Problem, records: Sequence[Record]) -> tuple[Decisions | None, int]:
-    """Do the same as `propose_new`, and return the number of proposals that were not new."""
+def ask_new(proposer: Proposer, problem: Problem, records: Sequence[Record]) -> tuple[Proposal | None, int]:
+    """Do the same as `propose_new`, and count the asks that returned a known network by mistake."""
     known = {record.architecture for record in records}
 
     def is_new(decisions: Decisions) -> bool:
@@ -77,13 +78,15 @@ def ask_new(proposer: Proposer, problem: Problem, records: Sequence[Record]) -> 
         return architecture not in known and not problem.infeasible(decisions, architecture)
 
     decisions: Decisions = {}
-    for tries, decisions in enumerate(islice(proposer.proposals(records), proposer.tries)):
-        if is_new(decisions):
-            return decisions, tries
+    for tries, proposal in enumerate(islice(proposer.proposals(records), proposer.tries)):
+        decisions = proposal.decisions
+        if proposal.repeat or is_new(decisions):
+            return proposal, tries
     rng = Random(f"{problem.seed}:{len(records)}")
     around = list(problem.space.neighbours(decisions))
     rng.shuffle(around)
-    return next(filter(is_new, chain(around, _rest(problem, rng))), None), proposer.tries
+    found = next(filter(is_new, chain(around, _rest(problem, rng))), None)
+    return Proposal(found) if found is not None else None, proposer.tries
 
 
 def _rest(problem: Problem, rng: Random) -> Iterator[Decisions]:

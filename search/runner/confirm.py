@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 
+from search.analysis.expected import estimate_records, with_expected
 from search.config.errors import UserError
 from search.runner.answers import Done, Train
 from search.runner.driver import Executor, View, driver_lock, open_driver
@@ -20,8 +21,11 @@ def to_confirm(plan: Plan, records: Sequence[Record], *, top: int | None) -> lis
 
     Raises UserError if the front is empty.
     """
-    search = plan.study.search
-    front = pareto_front(search_records(records, seed=search.seed, fold=plan.study.data.fold), plan.directions)
+    search, fold = plan.study.search, plan.study.data.fold
+    own = search_records(records, seed=search.seed, fold=fold)
+    repeats = [each for each in records if each.fold == fold and each.seed != search.seed and not each.reference]
+    expected = with_expected(own, estimate_records(own, repeats, plan.directions))
+    front = pareto_front(expected, plan.directions)
     if not front:
         raise UserError(["there is nothing to confirm: no trial was trained to its end within the budgets"])
     if top is None or top >= len(front):

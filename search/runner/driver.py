@@ -14,6 +14,7 @@ from typing import Protocol
 from search.config.errors import UserError
 from search.config.objectives import per_device
 from search.data.prepare import Prepared
+from search.proposers.observations import FEWEST
 from search.runner.answers import Ask, Assigned, Done, Train, Wait
 from search.runner.evaluate import over_budget, versions
 from search.runner.plan import Plan, other_members, prepared_data, require_unchanged, task_of
@@ -26,7 +27,7 @@ from search.training.checkpoint import delete_checkpoints
 from search.trials.activity import Activity
 from search.trials.files import trial_folder, weights_files
 from search.trials.halving import stop_reason
-from search.trials.pareto import hypervolume, latency_setting, pareto_front
+from search.trials.pareto import KEPT_MARGIN, hypervolume, latency_setting, near_front, pareto_front
 from search.trials.records import Epoch, Job, Measurement, Record, TrainingRequest, search_records
 from space.plugins import keep_block_files
 
@@ -80,6 +81,7 @@ class Driver:
     view: View
     pricer: Pricer
     front: list[Record] = field(default_factory=list)
+    kept: list[Record] = field(default_factory=list)
     known: set[int] = field(default_factory=set)
 
     def next(self, ask: Ask) -> Assigned | Wait | Done:
@@ -112,6 +114,7 @@ class Driver:
             decisions=request.decisions,
             seed=request.seed,
             fold=request.fold,
+            repeat=request.repeat,
             measurement=Measurement("running", costs=costs),
             started=now(),
             driver=self.store.me,
@@ -188,7 +191,7 @@ class Driver:
         if search.halving is None or not at_rung:
             return measurement
         why = stop_reason(
-            self.store.records(),
+            self.search_records(),
             replace(record, measurement=measurement),
             halving=search.halving,
             epochs=training.epochs,
@@ -232,11 +235,13 @@ class Driver:
         trained = [record for record in self.search_records() if record.state == "trained"]
         new = [record for record in trained if record.number not in self.known]
         self.known.update(record.number for record in new)
-        rivals = [*self.front, *new]
+        rivals = [*self.kept, *new]
         self.front = pareto_front(rivals, self.plan.directions)
+        few = self.plan.study.search.trials < FEWEST  # no expected Dice will move the front
+        self.kept = near_front(rivals, self.plan.directions, margin=0.0 if few else KEPT_MARGIN)
         if self.plan.study.keep == "front":
-            on_front = {record.number for record in self.front}
-            self.prune_weights([record for record in rivals if record.number not in on_front])
+            kept = {record.number for record in self.kept}
+            self.prune_weights([record for record in rivals if record.number not in kept])
 
     def prune_weights(self, records: Sequence[Record]) -> None:
         """Delete the weights of these trials."""

@@ -250,16 +250,16 @@ def task_of(plan: Plan, prepared: Prepared, *, fold: int | None = None) -> Task:
 def other_members(plan: Plan, record: Record) -> tuple[Member, ...]:
     """Return the trainings of a trial beside its first: further folds from the study's own on, each with all seeds.
 
-    A training of another seed or fold confirms a trial, and is a single one.
+    A repeat uses the same folds, with seeds from its own on. A confirmation (other seed or fold) is one training.
     """
     search, count = plan.study.search, len(plan.folds)
-    if (record.seed, record.fold) != (search.seed, plan.study.data.fold):
+    if (record.seed, record.fold) != (search.seed, plan.study.data.fold) and not record.repeat:
         return ()
     found = []
     for step in range(search.folds):
         number = (plan.study.data.fold + step) % count
         fold = plan.folds[number]
-        for seed in range(search.seed, search.seed + search.seeds):
+        for seed in range(record.seed, record.seed + search.seeds):
             found.append(Member(seed, number, fold.train, fold.validation))
     return tuple(found[1:])
 

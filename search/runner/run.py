@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 
 from search.config.units import show_seconds
-from search.proposers.problem import Price, Problem
+from search.proposers.problem import Price, Problem, Proposal
 from search.proposers.propose import make_proposer, propose_new
 from search.runner.answers import Ask, Done, Train, Wait
 from search.runner.driver import Driver, Executor, View, driver_lock, open_driver
@@ -53,7 +54,8 @@ def run_study(plan: Plan, *, trials: int, view: View, executor: Executor) -> Out
         with closing(driver), driver.store.heartbeat:
             require_buildable_references(plan)
             write_reference(driver)
-            view.on_resume(driver.search_records())
+            repeats = [record for record in driver.store.records() if record.repeat]
+            view.on_resume([*driver.search_records(), *repeats])
             driver.store.write_goal(trials)
             why = executor.run(driver, search_ask(driver, trials))
             driver.store.write_goal(trials, ended=why)
@@ -94,6 +96,7 @@ def search_ask(driver: Driver, trials: int) -> Ask:
         if reference is not None:
             return Train(reference)
         own = search_records(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
+        own += [record for record in records if record.repeat]
         why = _why_stop(own, trials, plan.study.search.hours)
         if why:
             return Done(why)
@@ -101,13 +104,22 @@ def search_ask(driver: Driver, trials: int) -> Ask:
         running = states["running"]
         if running + sum(states[state] for state in COUNTED) >= trials:
             return Wait()
-        decisions = propose_new(proposer, problem, [record for record in records if not record.is_outside])
-        if decisions is None:
+        own_fold = [each for each in records if not each.is_outside and each.fold == plan.study.data.fold]
+        proposal = propose_new(proposer, problem, own_fold)
+        if proposal is None:
             return Wait() if running else Done("every network of the space has been tried")
-        architecture, seed = plan.space.architecture(decisions), plan.study.search.seed
-        return Train(TrainingRequest(architecture, seed, plan.study.data.fold, tuple(decisions.items())))
+        return Train(_request(plan, proposal, records))
 
     return ask
+
+
+def _request(plan: Plan, proposal: Proposal, records: Sequence[Record]) -> TrainingRequest:
+    """Return the training of a proposal; a repeat has the first free seed."""
+    architecture, seed, fold = plan.space.architecture(proposal.decisions), plan.study.search.seed, plan.study.data.fold
+    if proposal.repeat:
+        used = {each.seed for each in records if each.architecture == architecture and each.fold == fold}
+        seed = next(each for each in count(seed, plan.study.search.seeds) if each not in used)
+    return TrainingRequest(architecture, seed, fold, tuple(proposal.decisions.items()), repeat=proposal.repeat)
 
 
 def _why_stop(records: Sequence[Record], trials: int, hours: float | None) -> str:

@@ -17,6 +17,7 @@ from search.config.schema import Halving
 from search.proposers.propose import PROPOSERS
 from search.simulate.clock import Rules, Run, simulate
 from search.simulate.compare import Comparison, anytime, comparison
+from search.simulate.compare_reports import reports_table
 from search.simulate.parquet import check_objectives, directions_of, read_table
 from search.simulate.show import comparison_tables, comparisons_json
 from search.simulate.synthetic import RECIPES, synthetic_table
@@ -40,6 +41,7 @@ class Call:
     enough: float
     halving: str
     jobs: int
+    noise: float | None = None
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,9 @@ def run_call(call: Call, *, console: Console, progress: Progress, figure: Path |
             runs[task.proposer].append(run)
             progress(f"{name}: {task.proposer}", sum(map(len, runs.values())), len(tasks))
         done.append(comparison(table, runs, rules=rules))
-        for grid in () if as_json else comparison_tables(done[-1]):
-            console.print(grid)
+        for grid in () if as_json else [*comparison_tables(done[-1]), reports_table(done[-1])]:
+            if grid is not None:
+                console.print(grid)
     if as_json:
         print(comparisons_json(done))
     if figure is not None:
@@ -107,7 +110,7 @@ def _check(call: Call) -> Rules:
         mistakes.append(halving)
     if mistakes or isinstance(halving, str):
         raise UserError(mistakes)
-    return Rules(call.workers, call.trainings, call.enough, halving)
+    return Rules(call.workers, call.trainings, call.enough, halving, call.noise)
 
 
 def _halving(text: str) -> Halving | str:

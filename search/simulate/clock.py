@@ -13,6 +13,8 @@ from search.config.objectives import OBJECTIVES, primary
 from search.config.schema import Halving
 from search.proposers.problem import Problem
 from search.proposers.propose import ask_new, make_proposer
+from search.simulate.noise import with_noise
+from search.simulate.reported import BUDGETS, Report, report
 from search.simulate.tables import Table
 from search.trials.halving import is_promoted, rungs
 from search.trials.pareto import volume
@@ -36,6 +38,7 @@ class Run:
     """A simulated search: its steps, the number of repeated proposals, the seconds of each ask, worker utilisation.
 
     `busy` is the share of the workers' time spent training, from the first ask to the last start of a training.
+    `reports` are what the user gets after each of BUDGETS.
     """
 
     proposer: str
@@ -44,6 +47,7 @@ class Run:
     repeats: int
     ask_s: tuple[float, ...]
     busy: float
+    reports: tuple[Report, ...] = ()
 
     def trainings_to(self, share: float) -> float:
         """Return the trainings begun until this share of the true hypervolume was reached; infinity if it never was."""
@@ -56,12 +60,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Rules:
-    """The settings of a search: workers, maximum trainings, the hypervolume share at which it ends, and halving."""
+    """The settings of a search: workers, maximum trainings, the hypervolume share at which it ends, and halving.
+
+    `noise` replaces the table's own noise by this standard deviation of Dice; a search then uses all its trainings.
+    """
 
     workers: int = 1
     trainings: int = 200
     enough: float = 0.99
     halving: Halving | None = None
+    noise: float | None = None
 
 
 def problem_of_table(table: Table, *, seed: int) -> Problem:
@@ -81,6 +89,8 @@ def problem_of_table(table: Table, *, seed: int) -> Problem:
 
 def simulate(table: Table, name: str, *, seed: int, rules: Rules) -> Run:
     """Simulate a search on a table: trainings take simulated time, asks their measured time."""
+    if rules.noise is not None:
+        table = with_noise(table, rules.noise)
     search = _Search(table, name, seed, rules)
     search.run()
     return search.result()
@@ -101,6 +111,7 @@ class _Search:
         self.steps: list[Step] = []
         self.asked: list[float] = []
         self.repeats, self.trained_s, self.now, self.driver_free, self.over = 0, 0.0, 0.0, 0.0, False
+        self.reports: list[Report] = []
         self.spans: list[tuple[float, float]] = []  # begin and end of each period of training
         self.last_start = 0.0
 
@@ -121,27 +132,30 @@ class _Search:
         """Return the finished run."""
         busy_s = sum(max(0.0, min(end, self.last_start) - begin) for begin, end in self.spans)
         busy = busy_s / (self.rules.workers * self.last_start) if self.last_start else 1.0
-        return Run(self.name, self.seed, tuple(self.steps), self.repeats, tuple(self.asked), busy)
+        for budget in BUDGETS:  # the report of an earlier end stays
+            if len(self.records) < budget <= self.rules.trainings:
+                self._report(budget)
+        return Run(self.name, self.seed, tuple(self.steps), self.repeats, tuple(self.asked), busy, tuple(self.reports))
 
     def _start(self) -> None:
         if len(self.records) >= min(self.rules.trainings, self.table.size):
             return
         begun = time.perf_counter()
-        decisions, repeats = ask_new(self.proposer, self.problem, self.records)
+        proposal, repeats = ask_new(self.proposer, self.problem, self.records)
         took = time.perf_counter() - begun
-        if decisions is None:
+        if proposal is None:
             return
         self.asked.append(took)
         self.repeats += repeats
         self.driver_free = max(self.now, self.driver_free) + took
         self.last_start = self.driver_free
-        row = self.table.row_of[self.problem.architecture(decisions)]
-        number = len(self.records)
+        row = self.table.row_of[self.problem.architecture(proposal.decisions)]
+        architecture, number = self.table.architectures[row], len(self.records)
+        seed = self.seed + sum(record.architecture == architecture for record in self.records)
         measurement = Measurement("running", costs=self.table.costs[row])
-        self.records.append(
-            Record(number, self.table.architectures[row], tuple(decisions.items()), self.seed, 0, measurement, "")
-        )
-        self.curves.append(self.table.curve(row, self.seed))
+        decisions = tuple(proposal.decisions.items())
+        self.records.append(Record(number, architecture, decisions, seed, 0, measurement, ""))
+        self.curves.append(self.table.curve(row, seed))
         self._train(number, 0)
 
     def _row(self, trial: int) -> int:
@@ -149,8 +163,8 @@ class _Search:
 
     def _rungs(self, trial: int) -> tuple[int, ...]:
         halving = self.rules.halving
-        if halving is None:
-            return ()
+        if halving is None or self.records[trial].seed != self.seed:
+            return ()  # a repeat is trained to its end
         return rungs(
             epochs=self.table.epochs,
             least=halving.min_epochs,
@@ -201,4 +215,10 @@ class _Search:
         share = volume(self.table.losses[self.trained], self.table.worst) / self.table.best_volume
         begun = sum(len(record.measurement.epochs) > 0 for record in self.records)
         self.steps.append(Step(self.now, begun, self.trained_s, share))
-        self.over = share >= self.rules.enough
+        self.over = share >= self.rules.enough and self.rules.noise is None
+        if begun in BUDGETS and all(begun != each.trainings for each in self.reports):
+            self._report(begun)
+
+    def _report(self, trainings: int) -> None:
+        found = report(self.table, self.records, trainings=trainings)
+        self.reports += [found] if found is not None else []

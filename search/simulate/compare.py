@@ -10,10 +10,10 @@ import numpy as np
 from scipy.stats import wilcoxon
 
 from search.simulate.clock import Rules, Run, simulate
+from search.simulate.reported import BUDGETS
 from search.simulate.tables import Table
 
 SHARES = (0.9, 0.95, 0.99)  # of the true hypervolume
-BUDGETS = (25, 50, 100)  # trainings after which the hypervolume is reported
 MAIN = 0.95
 OURS = "known-cost"
 

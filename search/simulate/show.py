@@ -12,7 +12,8 @@ from rich.table import Table as Grid
 
 from search.config.units import show_seconds
 from search.simulate.clock import Step
-from search.simulate.compare import BUDGETS, MAIN, OURS, SHARES, Comparison, best_ratio
+from search.simulate.compare import MAIN, OURS, SHARES, Comparison, best_ratio
+from search.simulate.reported import BUDGETS
 
 
 def comparison_tables(compared: Comparison) -> list[Grid]:

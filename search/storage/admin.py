@@ -35,7 +35,7 @@ from search.storage.lock import hold_lock
 from search.storage.ownership import DATABASE, OWNER, claim_folder, holds_database, is_folder_name, owned_folder
 from search.storage.reader import has_known_tables
 from search.trials.files import RESUME_FILES, trial_folder, weights_files
-from search.trials.pareto import pareto_front
+from search.trials.pareto import KEPT_MARGIN, near_front
 from search.trials.records import search_records
 
 STUDIES = sql.text(
@@ -213,7 +213,7 @@ def free_disk(url: str, name: str, *, runs: Path) -> int:
         own = search_records(records, seed=values["search"]["seed"], fold=values["data"]["fold"])
         named = {key: each["direction"] for key, each in values["objectives"].items() if each}
         directions = {key: direction for key, direction in named.items() if direction != "record"}
-        kept = {record.number for record in pareto_front(own, directions)}
+        kept = {record.number for record in near_front(own, directions, margin=KEPT_MARGIN)}
         freed = 0
         for record in records:
             if folder is None:

@@ -14,6 +14,7 @@ from search.config.objectives import OBJECTIVES, per_device, primary
 from search.trials.records import Record
 
 Matrix = NDArray[np.float64]
+KEPT_MARGIN = 0.03  # Dice below the front up to which weights are kept: noise may hide that a network belongs there
 
 
 def comparable(records: Sequence[Record], directions: Mapping[str, str]) -> list[Record]:
@@ -83,6 +84,18 @@ def non_dominated(points: Matrix) -> NDArray[np.bool_]:
     return kept
 
 
+def near_front(records: Sequence[Record], directions: Mapping[str, str], *, margin: float) -> list[Record]:
+    """Return the records that would be on the front if their Dice were `margin` higher, and the front itself."""
+    chosen = comparable(records, directions)
+    if "dice" not in directions or not chosen:
+        return pareto_front(records, directions)
+    points = losses(chosen, directions)
+    front = points[non_dominated(points)]
+    lifted = points - margin * (np.array(list(directions)) == "dice")
+    beaten = [((front <= point).all(axis=1) & (front < point).any(axis=1)).any() for point in lifted]
+    return [record for record, behind in zip(chosen, beaten, strict=True) if not behind]
+
+
 def hypervolume(records: Sequence[Record], directions: Mapping[str, str], reference: Mapping[str, float]) -> float:
     """Return the share of the box between the ideal point (Dice 1, costs 0) and the reference that records dominate."""
     chosen = comparable(records, directions)
@@ -118,10 +131,14 @@ def knee(front: Sequence[Record], directions: Mapping[str, str]) -> Record:
     """
     if not front:
         raise UserError(["the front is empty: no trial was trained to its end within the budgets"])
-    points = losses(front, directions)
+    return front[knee_of(losses(front, directions))]
+
+
+def knee_of(points: Matrix) -> int:
+    """Return the row of a front's losses that is nearest to the ideal corner, scaled to the front's own range."""
     span = np.ptp(points, axis=0)
     scaled = (points - points.min(axis=0)) / np.where(span > 0, span, 1.0)
-    return front[int(np.argmin(np.linalg.norm(scaled, axis=1)))]
+    return int(np.argmin(np.linalg.norm(scaled, axis=1)))
 
 
 def best(front: Sequence[Record], directions: Mapping[str, str]) -> Record:

@@ -260,6 +260,7 @@ class TrainingRequest:
     fold: int
     decisions: tuple[tuple[str, Value], ...] = ()
     reference: str = ""
+    repeat: bool = False
 
     @property
     def identity(self) -> tuple[str, int, int]:
@@ -285,6 +286,7 @@ class Record:
     attempts: tuple[str, ...] = field(default=())
     driver: str = ""
     reference: str = ""
+    repeat: bool = False
 
     @property
     def is_outside(self) -> bool:
@@ -329,6 +331,7 @@ class Record:
             attempts=tuple(values["attempts"]),
             driver=values.get("driver", ""),
             reference=values.get("reference", ""),
+            repeat=values.get("repeat", False),
         )
 
 

@@ -131,6 +131,15 @@ def simulate(
             metavar="RULE", help="Successive halving: off, MIN_EPOCHS,REDUCTION or MIN_EPOCHS,REDUCTION,BRACKETS."
         ),
     ] = "off",
+    noise: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=0.2,
+            help="Standard deviation of a training's Dice, in place of the table's; each run then uses all trainings.",
+            show_default=False,
+        ),
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
     figure: Annotated[
         Path | None,
@@ -156,6 +165,7 @@ def simulate(
         enough=enough,
         halving=halving,
         jobs=jobs,
+        noise=noise,
     )
     with counting_runs(quiet=quiet) as progress:
         run_call(call, console=open_console(), progress=progress, figure=figure, as_json=json)

@@ -66,6 +66,9 @@ def front_figure_data(
     for at, name in enumerate(axes):
         if OBJECTIVES[name].learned:
             points[stopped, at] = so_far[stopped]
+        if name == "dice" and snapshot.estimates is not None:
+            expected = snapshot.estimates.dice
+            points[:, at] = np.where(np.isnan(expected), points[:, at], expected)
     untrained = {name: np.flatnonzero(snapshot.states == name) for name in ("stopped", *STRIP)}
     hover = {int(row): trial_text(snapshot, int(row)) for row in snapshot.front_rows}
     placed = {name: tuple(_drawn_cost(costs, axis) for axis in axes) for name, costs in (presets or {}).items()}
@@ -123,5 +126,10 @@ def trial_text(snapshot: Snapshot, row: int) -> str:
         show_named(name, value) for name in OBJECTIVES if not np.isnan(value := float(snapshot.values[name][row]))
     ]
     network = escape(trial.network).replace("; ", "<br>")
+    estimate = snapshot.estimate_of(trial.number)
+    if estimate:
+        span = f"{estimate['dice_low']:.4f} to {estimate['dice_high']:.4f}"
+        chance = f"{estimate['front_probability']:.0%} on the front"
+        values.insert(0, f"expected Dice {estimate['expected_dice']:.4f} ({span}), {chance}; measured:")
     mark = " (front)" if snapshot.on_front[row] else ""
     return f"<b>trial {trial.number}</b>{mark}<br>{network}<br>" + "<br>".join(values)

@@ -108,6 +108,9 @@ def summary(snapshot: Snapshot) -> Facts:
     pairs = [(str(state), str(count)) for state, count in zip(states, counts, strict=True)]
     volumes = snapshot.progress[2]
     pairs.append(("on the front", str(int(snapshot.on_front.sum()))))
+    if snapshot.estimates:
+        pairs.append(("noise of one training", f"{snapshot.estimates.noise:.4f} Dice"))
+        pairs.append(("measured above expected on the front", f"{snapshot.estimates.optimism:+.4f}"))
     if snapshot.reference:
         corner = show_point(snapshot.reference)
         pairs += [("hypervolume", f"{volumes[-1]:.4f}" if len(volumes) else "0"), ("measured from", corner)]

@@ -58,7 +58,7 @@ def _row(snapshot: Snapshot) -> list[Cell]:
     last = max((trial.ended for trial in snapshot.trials), default=0.0)
     text = ", ".join(f"{count} {name}" for name, count in status.counts.items()) or "none"
     if status.confirmations:
-        text += f"; {sum(status.confirmations.values())} confirmations and repeats"
+        text += f"; {sum(status.confirmations.values())} confirmations"
     objectives = ", ".join(OBJECTIVES[name].heading for name in snapshot.objectives)
     return [
         snapshot.label,
