@@ -74,6 +74,7 @@ def test_init_writes_a_file_once_and_says_what_comes_next(tmp_path, monkeypatch,
     init(made.data / "phantom", tmp_path / "mine.yaml", force=False, **arguments)
     text = (tmp_path / "mine.yaml").read_text()
     assert f"voxnas run {tmp_path / 'mine.yaml'} --runs {made.runs}" in capsys.readouterr().out
+    assert load_study(tmp_path / "mine.yaml").study.name == "mine"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     assert ("thread" in text) == (device == "cpu")
     with pytest.raises(UserError, match="mine.yaml exists already; choose another file, or overwrite it with --force"):

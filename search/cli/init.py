@@ -21,7 +21,8 @@ def write_study(folder: Path, out: Path | None, *, hours: float, force: bool, ru
         from search.setup.machine import this_machine
         from search.setup.suggest import suggest_study
 
-        name, text = suggest_study(folder, this_machine(), hours=hours, runs=runs, stage=view.on_stage)
+        named = out.stem if out else ""
+        name, text = suggest_study(folder, this_machine(), hours=hours, runs=runs, stage=view.on_stage, name=named)
         file = out or Path(f"{name}.yaml")
         require_free(file, force=force)
         file.write_text(text, encoding="utf-8")
