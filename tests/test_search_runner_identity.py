@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from search.config import UserError, load_study
 from search.runner.plan import make_plan, require_unchanged
 from search.storage import Store
+from search.storage.identity import refuse_changes
 
 LONE = STUDY.replace("folds: 3", "folds: splits.json")
 
@@ -136,3 +137,11 @@ def test_a_change_of_what_no_record_depends_on_is_no_change(tmp_path):
     begin(made)
     made.file.write_text(STUDY.replace("trials: 3", "trials: 30").replace("threads: 1", "threads: 2"))
     require_unchanged(plan_of(made))
+
+
+def test_a_study_of_an_earlier_version_lacks_later_keys_and_is_resumed_at_their_defaults(tmp_path):
+    now = {"data": {"path": "x", "affine_tolerance": 0.1}, "training": {"mirror": [], "overlap": 0.5}}
+    refuse_changes("tiny", {"data": {"path": "x"}, "training": {"overlap": 0.5}}, now)
+    now["data"]["affine_tolerance"] = 0.5
+    with pytest.raises(UserError, match="data.affine_tolerance: the study began without it, the file now has 0.5"):
+        refuse_changes("tiny", {"data": {"path": "x"}, "training": {"overlap": 0.5}}, now)

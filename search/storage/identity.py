@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields
+from functools import cache
 from typing import Any
 
 from search.config.errors import UserError
+from search.config.schema import Data, Search, Study, Training
 
 CONTENT = "content"  # cases, test cases, channels, classes, splits and initial weights, by digest
 SHOWN = 5  # changed cases that are listed
@@ -34,10 +37,25 @@ def _key_changes(known: Any, given: Any, path: str = "") -> Iterator[str]:
     if isinstance(known, dict) and isinstance(given, dict):
         for key in dict.fromkeys((*known, *given)):
             yield from _key_changes(known.get(key), given.get(key), f"{path}.{key}" if path else str(key))
-    elif known != given:
+    elif known != given and not (known is None and path in _defaults() and _defaults()[path] == given):
         was = "without it" if known is None else f"with {known!r}"
         now = "no longer has it" if given is None else f"now has {given!r}"
         yield f"{path}: the study began {was}, the file {now}"
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    """Return the default of each key by its path.
+
+    A study of an earlier version lacks the keys that came later; their defaults keep what it did without them.
+    """
+    sections = {"": Study, "data.": Data, "training.": Training, "search.": Search}
+    return {
+        f"{prefix}{each.name}": plain({"default": each.default})["default"]
+        for prefix, section in sections.items()
+        for each in fields(section)
+        if each.default is not MISSING
+    }
 
 
 def _content_changes(known: Any, given: Any) -> Iterator[str]:
