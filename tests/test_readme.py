@@ -83,6 +83,8 @@ def home(tiny_run, tmp_path_factory):
         change_studies(urls, Change(rename=("tiny", name)), runs=folder / "new")
         (folder / "runs").mkdir(exist_ok=True)
         shutil.move(folder / "new" / name, folder / "runs" / name)
+        text = (folder / "studies" / f"{name}.yaml").read_text()  # `init` writes one beside, with its data's path
+        (folder / f"{name}.yaml").write_text(text.replace("path: phantom", "path: FOLDER/phantom"))
         (folder / "runs" / name / "study.yaml").write_text((folder / "studies" / f"{name}.yaml").read_text())
     return folder
 
@@ -97,7 +99,7 @@ def test_cheap_commands_of_the_readme_run(command, home, monkeypatch, capsys):
     monkeypatch.chdir(home)
     verb, *arguments = shlex.split(command)[1:]
     printed = call(monkeypatch, capsys, verb, *(CHEAP[verb] or arguments))
-    assert printed.out.strip() and not printed.err
+    assert printed.out.strip() and "voxnas: " not in printed.err
 
 
 def blocks(language):
