@@ -23,6 +23,7 @@ from search.data.check import check_folder
 from search.data.phantom import write_phantom
 from search.data.prepare import Prepared, prepare
 from search.runner.evaluate import _train_epoch, context_of
+from search.runner.watch import Watch
 from search.training.patches import PatchSource
 from search.training.schemes import make_phases
 from search.training.step import MEMORY_FORMAT, make_loss, make_optimiser, to_memory_format
@@ -67,13 +68,15 @@ class Loop:
         self.network = to_memory_format(build(architecture, context_of(self.job))).to(device).train()
         (self.phase,) = make_phases(self.network, patch=training.patch, training=training)
         self.optimiser = make_optimiser(self.network, training)
+        self.watch = Watch()
+        self.watch.start(training, ())
         self.source = PatchSource(prepared, cases=cases, patch=training.patch, training=training, seed=0, device=device)
 
     def epoch(self, number: int) -> None:
         span = (0, self.job.training.epochs)
         steps = self.job.training.steps_per_epoch
         batches = self.source.batches(number * steps, (number + 1) * steps)
-        _train_epoch(self.phase, self.optimiser, batches, job=self.job, number=number, span=span)
+        _train_epoch(self.phase, self.optimiser, batches, job=self.job, number=number, span=span, watch=self.watch)
 
 
 class BareLoop(Loop):

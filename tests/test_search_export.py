@@ -193,7 +193,7 @@ def test_the_folder_is_complete_and_the_card_names_every_file(exported):
     assert f"Exported on {datetime.now(UTC):%Y-%m-%d}" in card and "* Contact: to be filled in" in card
     assert "* **Warning:** the mean Dice is only 0.4000" in card and "warning: the mean Dice is only" in str(exported)
     assert "| core | 0.4000 | 0.4000 to 0.4000 | 0.4000 | 0.4000 | 2 |" in card
-    assert "| ring | nan | - | nan | nan | 0 |" in card
+    assert "| ring | - | - | - | - | 0 |" in card
     assert os.access(exported.folder / "predict.py", os.X_OK)
     assert f"verified {exported.checks[2]}" in str(exported) and "all labels equal" in str(exported)
     assert "trial 9 would give more" in card and "trial 9 would give more" in str(exported)

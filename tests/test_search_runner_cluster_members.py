@@ -51,7 +51,7 @@ def test_another_worker_resumes_in_the_second_fold_and_gives_the_same_record(tra
     *_, last = Worker(storage).progress(job)
     assert last.state == "trained" and last.members == record.measurement.members
     assert last.epochs[:3] == measurement.epochs
-    sync, folder = CheckpointSync(str(storage)), trial_folder(plan.folder, 7)
+    sync, folder = CheckpointSync(str(storage)), trial_folder(tmp_path / "again/runs/tiny", record.number)
     sync.pull_results(folder)
     sync.delete_checkpoints(folder)
     left = {path.name for path in (storage / "tiny/trials/000000").iterdir()}

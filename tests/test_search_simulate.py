@@ -20,7 +20,7 @@ from search.proposers.problem import Problem
 from search.proposers.propose import PROPOSERS, ask_new, make_proposer
 from search.simulate.clock import Rules, Run, Step, problem_of_table, simulate
 from search.simulate.compare import anytime, best_ratio, compare, comparison, holm, less, share_after
-from search.simulate.compare_reports import report_summaries, reports_table
+from search.simulate.compare_reports import report_summaries, reports_tables
 from search.simulate.formulas import formula_costs
 from search.simulate.noise import with_noise
 from search.simulate.parquet import read_table, write_table
@@ -292,7 +292,8 @@ def test_reports_are_compared_and_shown(table):
     assert (ours.proposer, ours.trainings, ours.runs, ours.p) == ("known-cost", 25, 3, None)
     assert other.repeated == 0 and 0 < other.p <= 1
     drawn = Console(width=160, record=True, file=io.StringIO())
-    drawn.print(reports_table(made))
+    drawn.print(*reports_tables(made))
     text = drawn.export_text()
+    assert max(map(len, map(str.rstrip, text.splitlines()))) <= 100 and "regret of knee" in text
     assert "by expected Dice (by measured Dice), noise 0.0078" in text and "known-cost" in text
-    assert reports_table(compare(table, ["random"], seeds=1, rules=Rules(trainings=5))) is None
+    assert reports_tables(compare(table, ["random"], seeds=1, rules=Rules(trainings=5))) == []

@@ -1,7 +1,9 @@
 """The notebook studies/examples/tour.ipynb runs from its first to its last cell."""
 
+import gc
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import nbformat
@@ -29,7 +31,13 @@ def run_notebook(folder: Path):
         "PLOTLY_RENDERER": "plotly_mimetype",
     }
     client = NotebookClient(notebook, timeout=600, km=kernel, resources={"metadata": {"path": str(folder)}})
-    return client.execute(env=environment)
+    try:
+        return client.execute(env=environment)
+    finally:
+        del client, kernel
+        with warnings.catch_warnings():  # zmq's sockets close themselves only when they are collected
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
 
 def outputs(notebook):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -79,13 +81,25 @@ def stoppable(console: Console) -> Iterator[None]:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
+    before = sys.unraisablehook
+
+    def stop_again(found: sys.UnraisableHookArgs) -> None:
+        """Repeat a stop that arrived in a `__del__`, where Python drops every exception."""
+        if isinstance(found.exc_value, KeyboardInterrupt):
+            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        else:
+            before(found)
+
     signal.signal(signal.SIGTERM, stop)
+    sys.unraisablehook = stop_again
     try:
         yield
     except KeyboardInterrupt:
         command = shlex.join(["voxnas", *sys.argv[1:]])
         console.print(f"Stopped. To resume, run: {command}", soft_wrap=True)
         raise SystemExit(130) from None
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager

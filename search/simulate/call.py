@@ -17,7 +17,7 @@ from search.config.schema import Halving
 from search.proposers.propose import PROPOSERS
 from search.simulate.clock import Rules, Run, simulate
 from search.simulate.compare import Comparison, anytime, comparison
-from search.simulate.compare_reports import reports_table
+from search.simulate.compare_reports import reports_tables
 from search.simulate.parquet import check_objectives, directions_of, read_table
 from search.simulate.show import comparison_tables, comparisons_json
 from search.simulate.synthetic import RECIPES, synthetic_table
@@ -83,9 +83,8 @@ def run_call(call: Call, *, console: Console, progress: Progress, figure: Path |
             runs[task.proposer].append(run)
             progress(f"{name}: {task.proposer}", sum(map(len, runs.values())), len(tasks))
         done.append(comparison(table, runs, rules=rules))
-        for grid in () if as_json else [*comparison_tables(done[-1]), reports_table(done[-1])]:
-            if grid is not None:
-                console.print(grid)
+        for grid in () if as_json else [*comparison_tables(done[-1]), *reports_tables(done[-1])]:
+            console.print(grid)
     if as_json:
         print(comparisons_json(done))
     if figure is not None:

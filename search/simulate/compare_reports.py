@@ -69,33 +69,42 @@ def _medians(of: Sequence[Reported]) -> Reported:
     return Reported(*(median(getattr(each, field.name) for each in of) for field in fields(Reported)))
 
 
-def reports_table(compared: Comparison) -> Grid | None:
-    """Return the reports as a table; None if the runs have none."""
+def reports_tables(compared: Comparison) -> list[Grid]:
+    """Return the reports as two tables, the reported front and its picks; none if the runs have no reports."""
     summaries = report_summaries(compared)
     if not summaries:
-        return None
+        return []
     noise = compared.rules.noise
     how = "" if noise is None else f", noise {noise:g}"
-    title = (
-        f"{compared.table}: the reported front and picks by expected Dice (by measured Dice){how}, medians over seeds; "
-        "regret is Dice lost against the best trained network"
+    front = _grid(
+        f"{compared.table}: the reported front by expected Dice (by measured Dice){how}, medians",
+        ("repeats", "true volume", "p", "optimism", "noise found"),
     )
-    grid = Grid(title=title, title_justify="left")
-    headings = ("after", "proposer", "repeats", "front's true volume", "p", "optimism", "of best", "regret of best")
-    for heading in (*headings, "noise"):
-        grid.add_column(heading, justify="left" if heading == "proposer" else "right")
+    picks = _grid(
+        "Its picks: regret of best is Dice lost to the best trained network, of knee the volume beyond it",
+        ("optimism of best", "regret of best", "regret of knee"),
+    )
     for each in summaries:
         one, other = each.expected, each.measured
-        grid.add_row(
+        optimism, best_optimism, best, knee = (
+            f"{getattr(one, name):{sign}.4f} ({getattr(other, name):{sign}.4f})"
+            for name, sign in (("optimism", "+"), ("best_optimism", "+"), ("best_regret", ""), ("knee_regret", ""))
+        )
+        front.add_row(
             str(each.trainings),
             each.proposer,
             f"{each.repeated:.0f}",
             f"{one.share:.1%} ({other.share:.1%})",
             "" if each.p is None else f"{each.p:.2g}",
-            *(
-                f"{getattr(one, name):{sign}.4f} ({getattr(other, name):{sign}.4f})"
-                for name, sign in (("optimism", "+"), ("best_optimism", "+"), ("best_regret", ""))
-            ),
+            optimism,
             "" if math.isnan(one.noise) else f"{one.noise:.4f}",
         )
+        picks.add_row(str(each.trainings), each.proposer, best_optimism, best, knee)
+    return [front, picks]
+
+
+def _grid(title: str, headings: Sequence[str]) -> Grid:
+    grid = Grid(title=title, title_justify="left")
+    for heading in ("after", "proposer", *headings):
+        grid.add_column(heading, justify="left" if heading == "proposer" else "right")
     return grid

@@ -100,7 +100,12 @@ def ranked_rows(losses: Matrix) -> NDArray[np.int64]:
 
 
 def _contributions(losses: Matrix) -> Matrix:
-    """Return each point's hypervolume contribution, with losses scaled to [0, 1] and the reference at 1.1."""
+    """Return each point's hypervolume contribution, with losses scaled to [0, 1] and the reference at 1.1.
+
+    With a single objective the points of a rank are equal, and none contributes alone.
+    """
+    if losses.shape[1] == 1:
+        return np.zeros(len(losses))
     span = np.ptp(losses, axis=0)
     scaled = (losses - losses.min(axis=0)) / np.where(span > 0, span, 1.0)
     return np.asarray(moocore.hv_contributions(scaled, ref=np.full(losses.shape[1], 1.1)))

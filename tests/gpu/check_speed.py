@@ -18,6 +18,7 @@ from blocks.norm import NORMS, make_norm
 from search.config.schema import Training
 from search.data.prepare import load_prepared
 from search.runner.evaluate import _train_epoch
+from search.runner.watch import Watch
 from search.training.patches import PatchSource
 from search.training.schemes import make_phases, training_step
 from search.training.step import MEMORY_FORMAT, make_optimiser, precision_name, to_memory_format
@@ -143,7 +144,8 @@ def check_loop(setting: Setting, part: PartReport) -> None:
     )
     images, labels = source.batch_at(0)
     images = images.contiguous(memory_format=MEMORY_FORMAT)
-    ratios = []
+    ratios, watch = [], Watch()
+    watch.start(training, ())
     for number in range(4):
         began = time.perf_counter()
         for _ in range(training.steps_per_epoch):
@@ -151,7 +153,7 @@ def check_loop(setting: Setting, part: PartReport) -> None:
         setting.synchronise()
         middle = time.perf_counter()
         batches = source.batches(number * training.steps_per_epoch, (number + 1) * training.steps_per_epoch)
-        _train_epoch(phase, optimiser, batches, job=job, number=number, span=(0, training.epochs))
+        _train_epoch(phase, optimiser, batches, job=job, number=number, span=(0, training.epochs), watch=watch)
         setting.synchronise()
         bare, ours = (training.steps_per_epoch / each for each in (middle - began, time.perf_counter() - middle))
         if number:
