@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
+from search.api.terminal import print_text
 from search.cli.fronts import show_front, write_study_report
 from search.cli.running import export_network, load_study, run_trials
 from search.data.phantom import write_phantom
@@ -22,3 +24,8 @@ def run_demo(runs: Path) -> None:
     show_front(study, json=False, csv=None)
     write_study_report(study, slices=False)
     export_network(study, "knee", study.folder / "export", "trial", force=True)
+    print_text(
+        f"Next:\n  open {study.folder / 'report.html'} in a browser\n"
+        f"  {shlex.join(['voxnas', 'dashboard', '--runs', str(runs)])}\n"
+        "  voxnas init FOLDER --hours 8    # a study of your own volumes"
+    )
