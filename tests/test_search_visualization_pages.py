@@ -321,3 +321,17 @@ def test_a_block_has_its_own_colour_everywhere_and_a_plug_in_keeps_one_too(made)
     widths = front_figure_data(made, ("memory", "dice"), by="width").groups
     assert [group.color for group in widths] == list(PALETTE[: len(widths)])
     assert tint("#0072B2", 0.25) == "rgba(0,114,178,0.25)"
+
+
+@pytest.mark.parametrize(("limit", "near"), [(1.4, True), (40.0, False)])
+@pytest.mark.parametrize("axes", [("memory", "dice"), ("latency", "memory"), ("memory", "latency", "dice")])
+def test_a_budget_far_beyond_the_points_is_an_arrow_and_the_axis_follows_the_points(made, axes, limit, near):
+    data = front_figure_data(made, axes)
+    highest = np.nanmax(data.points[:, data.axes.index("memory")])
+    figure = json.loads(draw_front(replace(data, budgets={"memory": limit * float(highest)})).drawing)
+    if len(axes) == 3:
+        assert any(trace.get("name", "").startswith("budget of") for trace in figure["data"]) is near
+        return
+    shapes = [each for each in figure["layout"].get("shapes", ()) if each["line"]["dash"] == "dash"]
+    texts = [each["text"] for each in figure["layout"]["annotations"] if "budget" in each["text"]]
+    assert len(shapes) == near and (texts == ["budget"] if near else texts[0].endswith(("→", "↑")))

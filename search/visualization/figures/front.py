@@ -27,6 +27,8 @@ from search.visualization.figures.style import (
     short,
 )
 
+NEAR = 1.5  # times the highest cost: what is beyond is not drawn to scale
+CAMERA = 1.55  # distance along each axis from which the titles of the axes are in the picture
 # Symbols in 2D and in 3D, where only some are drawn without characters that a font may lack
 UNTRAINED = {
     "stopped": ("triangle-down", "circle-open", STOPPED),
@@ -60,14 +62,9 @@ def _draw_2d(data: FrontData, selection: str) -> go.Figure:
         xs, ys = zip(*data.references.values(), strict=True)
         figure.add_scatter(x=xs, y=ys, **_reference_style(data), marker={"symbol": "star", "size": 13, "color": LIMIT})
     x, y = data.axes
-    for name, add, side in ((x, figure.add_vline, "x"), (y, figure.add_hline, "y")):
+    for name in (x, y):
         if name in data.budgets:
-            add(
-                **{side: data.budgets[name]},
-                line={"dash": "dash", "color": LIMIT},
-                annotation_text="budget",
-                annotation_position="top left" if side == "x" else "top right",
-            )
+            _add_budget(figure, data, name)
     figure.update_xaxes(title=OBJECTIVES[x].axis_title, zeroline=False, **_autorange(x))
     domain = [0.13, 1] if strip else [0, 1]
     figure.update_layout(
@@ -96,6 +93,36 @@ def _draw_2d(data: FrontData, selection: str) -> go.Figure:
             ]
         )
     return figure
+
+
+def _add_budget(figure: go.Figure, data: FrontData, name: str) -> None:
+    """Draw a budget as a line, or, far beyond the points, as an arrow at the edge: the axis follows the points."""
+    horizontal, limit = name == data.axes[1], data.budgets[name]
+    if _is_near(data, name):
+        add, side = (figure.add_hline, "y") if horizontal else (figure.add_vline, "x")
+        place = "top right" if horizontal else "top left"
+        line = {"dash": "dash", "color": LIMIT}
+        add(**{side: limit}, line=line, annotation_text="budget", annotation_position=place)
+        return
+    figure.add_annotation(
+        text=f"budget {limit:,.4g} {'↑' if horizontal else '→'}",
+        **(
+            {"x": 0, "xanchor": "left", "y": 1, "yanchor": "top"}
+            if horizontal
+            else {"x": 1, "xanchor": "right", "y": 0, "yanchor": "bottom"}  # where expensive networks are rarely poor
+        ),
+        xref="x domain",
+        yref="y domain",
+        showarrow=False,
+        font={"color": LIMIT},
+    )
+
+
+def _is_near(data: FrontData, name: str) -> bool:
+    """Return whether a budget is near enough to the points to be drawn with them."""
+    values = data.points[:, data.axes.index(name)]
+    known = values[np.isfinite(values)]
+    return bool(len(known)) and data.budgets[name] <= NEAR * float(known.max())
 
 
 def _autorange(name: str) -> dict[str, Any]:
@@ -231,7 +258,7 @@ def _add_presets(figure: go.Figure, data: FrontData) -> None:
         )
         return
     side = 1 - data.learned
-    limit = 1.5 * drawn[:, side].max()
+    limit = NEAR * drawn[:, side].max()
     lines = {name: at[side] for name, at in data.presets.items() if np.isfinite(at[side]) and at[side] <= limit}
     last = -np.inf
     for name, at in sorted(lines.items(), key=lambda item: item[1]):
@@ -273,7 +300,7 @@ def _draw_3d(data: FrontData) -> go.Figure:
     if len(inside):
         _add_floor_3d(figure, data, inside)
     for name, limit in data.budgets.items():
-        if len(inside):
+        if len(inside) and _is_near(data, name):
             figure.add_scatter3d(
                 **_frame(inside, data.axes.index(name), limit),
                 mode="lines",
@@ -284,7 +311,8 @@ def _draw_3d(data: FrontData) -> go.Figure:
     axes = dict(
         zip(("xaxis", "yaxis", "zaxis"), ({"title": OBJECTIVES[name].axis_title} for name in data.axes), strict=True)
     )
-    return figure.update_layout(scene=axes)
+    camera = {"eye": dict.fromkeys("xyz", CAMERA)}
+    return figure.update_layout(scene={**axes, "camera": camera})
 
 
 def _add_floor_3d(figure: go.Figure, data: FrontData, inside: Numbers) -> None:
@@ -309,7 +337,7 @@ def _add_floor_3d(figure: go.Figure, data: FrontData, inside: Numbers) -> None:
             **_reference_style(data),
             marker={"size": 6, "color": LIMIT, "symbol": "diamond"},
         )
-    most = 1.5 * inside.max(axis=0)
+    most = NEAR * inside.max(axis=0)
     placed = {name: np.where(np.isnan(at), floor, at) for name, at in data.presets.items()}
     placed = {name: at for name, at in placed.items() if (at <= np.where(np.isnan(floor), most, np.inf)).all()}
     if placed:
