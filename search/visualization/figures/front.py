@@ -3,43 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from html import escape
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from numpy.typing import NDArray
 
-from search.analysis.snapshot import Numbers
 from search.config.objectives import OBJECTIVES
 from search.visualization.components import Figure
+from search.visualization.figures.front_3d import draw_3d
 from search.visualization.figures.front_data import STRIP, FrontData, Group
+from search.visualization.figures.front_traces import (
+    NEAR,
+    UNTRAINED,
+    columns_of,
+    is_near,
+    known_untrained,
+    reference_style,
+)
 from search.visualization.figures.style import (
     CONFIRMED,
     FRONT,
     LIMIT,
     MUTED,
-    STOPPED,
     SYMBOLS,
     canvas,
     component,
     short,
 )
 
-NEAR = 1.5  # times the highest cost: what is beyond is not drawn to scale
-CAMERA = 1.55  # distance along each axis from which the titles of the axes are in the picture
-# Symbols in 2D and in 3D, where only some are drawn without characters that a font may lack
-UNTRAINED = {
-    "stopped": ("triangle-down", "circle-open", STOPPED),
-    "over budget": ("x-thin", "square-open", LIMIT),
-    "failed": ("cross-thin", "diamond-open", MUTED),
-}
-
 
 def draw_front(data: FrontData, *, selection: str = "") -> Figure:
     """Draw the front figure; `selection` is the current lasso as an SVG path in the axes' units."""
-    figure = _draw_3d(data) if len(data.axes) == 3 else _draw_2d(data, selection)
+    figure = draw_3d(data) if len(data.axes) == 3 else _draw_2d(data, selection)
     names = " against ".join(OBJECTIVES[name].heading for name in (*data.axes[1:], data.axes[0]))
     label = (
         f"{names}: {int(data.front.sum())} trials on the front, {sum(len(group.rows) for group in data.groups)} "
@@ -60,7 +56,7 @@ def _draw_2d(data: FrontData, selection: str) -> go.Figure:
     _add_presets(figure, data)
     if data.references:
         xs, ys = zip(*data.references.values(), strict=True)
-        figure.add_scatter(x=xs, y=ys, **_reference_style(data), marker={"symbol": "star", "size": 13, "color": LIMIT})
+        figure.add_scatter(x=xs, y=ys, **reference_style(data), marker={"symbol": "star", "size": 13, "color": LIMIT})
     x, y = data.axes
     for name in (x, y):
         if name in data.budgets:
@@ -98,7 +94,7 @@ def _draw_2d(data: FrontData, selection: str) -> go.Figure:
 def _add_budget(figure: go.Figure, data: FrontData, name: str) -> None:
     """Draw a budget as a line, or, far beyond the points, as an arrow at the edge: the axis follows the points."""
     horizontal, limit = name == data.axes[1], data.budgets[name]
-    if _is_near(data, name):
+    if is_near(data, name):
         add, side = (figure.add_hline, "y") if horizontal else (figure.add_vline, "x")
         place = "top right" if horizontal else "top left"
         line = {"dash": "dash", "color": LIMIT}
@@ -118,13 +114,6 @@ def _add_budget(figure: go.Figure, data: FrontData, name: str) -> None:
     )
 
 
-def _is_near(data: FrontData, name: str) -> bool:
-    """Return whether a budget is near enough to the points to be drawn with them."""
-    values = data.points[:, data.axes.index(name)]
-    known = values[np.isfinite(values)]
-    return bool(len(known)) and data.budgets[name] <= NEAR * float(known.max())
-
-
 def _autorange(name: str) -> dict[str, Any]:
     """Return the automatic range of an axis, limited to the range of its objective."""
     low, high = OBJECTIVES[name].range
@@ -138,7 +127,7 @@ def _add_group(figure: go.Figure, data: FrontData, group: Group, number: int) ->
     named = short(group.name)
     x, y = (escape(OBJECTIVES[name].axis_title) for name in data.axes)
     figure.add_scattergl(
-        **_columns(data, pale, xy=True),
+        **columns_of(data, pale, xy=True),
         mode="markers",
         name=named or "dominated",
         legendgroup=named,
@@ -147,7 +136,7 @@ def _add_group(figure: go.Figure, data: FrontData, group: Group, number: int) ->
         hovertemplate=f"trial %{{customdata}}<br>{x} %{{x}}<br>{y} %{{y}}<extra>{escape(named)}</extra>",
     )
     figure.add_scatter(
-        **_columns(data, bright, xy=True),
+        **columns_of(data, bright, xy=True),
         mode="markers",
         name=named or "Pareto front",
         legendgroup=named,
@@ -163,17 +152,9 @@ def _add_group(figure: go.Figure, data: FrontData, group: Group, number: int) ->
     )
 
 
-def _columns(data: FrontData, rows: NDArray[np.int64], *, xy: bool = False) -> dict[str, Any]:
-    names = "xy" if xy else "xyz"
-    return {
-        **{name: data.points[rows, column].astype(np.float32) for column, name in enumerate(names)},
-        "customdata": data.numbers[rows],
-    }
-
-
 def _add_untrained(figure: go.Figure, data: FrontData, strip: bool) -> None:
-    for name, rows in _known_untrained(data):
-        columns = _columns(data, rows, xy=True)
+    for name, rows in known_untrained(data):
+        columns = columns_of(data, rows, xy=True)
         if strip and name in STRIP:
             columns |= {"y": np.full(len(rows), float(name == "over budget"), dtype=np.float32), "yaxis": "y2"}
         symbol, _, hue = UNTRAINED[name]
@@ -185,14 +166,6 @@ def _add_untrained(figure: go.Figure, data: FrontData, strip: bool) -> None:
             marker={"symbol": f"{symbol}-open", "color": hue, "size": 7, "opacity": 0.7},
             hovertemplate=f"trial %{{customdata}}: {name}<br>%{{x}}<extra></extra>",
         )
-
-
-def _known_untrained(data: FrontData) -> Iterator[tuple[str, NDArray[np.int64]]]:
-    """Yield (state, rows) of the untrained trials with at least one known value."""
-    for name, rows in data.untrained.items():
-        known = np.asarray(np.isfinite(data.points[rows]).any(axis=1))
-        if known.any():
-            yield name, rows[known]
 
 
 def _add_confirmed(figure: go.Figure, data: FrontData) -> None:
@@ -228,18 +201,6 @@ def _add_confirmed(figure: go.Figure, data: FrontData) -> None:
     )
 
 
-def _reference_style(data: FrontData) -> dict[str, Any]:
-    """Return what the 2D and 3D traces of the reference networks have in common."""
-    names = [escape(name) for name in data.references]
-    return {
-        "text": names,
-        "mode": "markers+text",
-        "name": "references",
-        "textposition": "top center",
-        "hoverinfo": "text",
-    }
-
-
 def _add_presets(figure: go.Figure, data: FrontData) -> None:
     """Draw the papers' networks at their costs; since their Dice is unknown, at the top of a Dice axis."""
     drawn = data.points[np.isfinite(data.points).all(axis=1)]
@@ -266,105 +227,3 @@ def _add_presets(figure: go.Figure, data: FrontData) -> None:
         label = {"annotation_text": name, "annotation_textangle": 0 if side else -90} if at > last + limit / 30 else {}
         add(**{"y" if side else "x": at}, line={"dash": "dot", "width": 1, "color": MUTED}, **label)
         last = at if label else last
-
-
-def _draw_3d(data: FrontData) -> go.Figure:
-    figure = canvas(height=620, margin={"l": 0, "r": 0, "t": 40, "b": 0})
-    for group in data.groups:
-        hue = group.color or FRONT
-        named = short(group.name)
-        pale, bright = group.rows[~data.front[group.rows]], group.rows[data.front[group.rows]]
-        titles = [escape(OBJECTIVES[name].axis_title) for name in data.axes]
-        shown = "<br>".join(f"{title} %{{{side}}}" for title, side in zip(titles, "xyz", strict=True))
-        template = f"trial %{{customdata}}<br>{shown}<extra>{escape(named)}</extra>"
-        figure.add_scatter3d(
-            **_columns(data, pale),
-            mode="markers",
-            name=named or "dominated",
-            legendgroup=named,
-            opacity=0.3,
-            marker={"size": 3, "color": hue if named else MUTED},
-            hovertemplate=template,
-            showlegend=bool(len(pale)) and not (named and len(bright)),
-        )
-        figure.add_scatter3d(
-            **_columns(data, bright),
-            mode="markers",
-            name=named or "Pareto front",
-            legendgroup=named,
-            marker={"size": 6, "color": hue, "symbol": "diamond"},
-            hovertemplate=template,
-            showlegend=bool(len(bright)),
-        )
-    inside = data.points[np.isfinite(data.points).all(axis=1)]
-    if len(inside):
-        _add_floor_3d(figure, data, inside)
-    for name, limit in data.budgets.items():
-        if len(inside) and _is_near(data, name):
-            figure.add_scatter3d(
-                **_frame(inside, data.axes.index(name), limit),
-                mode="lines",
-                hoverinfo="skip",
-                name=f"budget of {OBJECTIVES[name].heading}",
-                line={"color": LIMIT, "dash": "dash"},
-            )
-    axes = dict(
-        zip(("xaxis", "yaxis", "zaxis"), ({"title": OBJECTIVES[name].axis_title} for name in data.axes), strict=True)
-    )
-    camera = {"eye": dict.fromkeys("xyz", CAMERA)}
-    return figure.update_layout(scene={**axes, "camera": camera})
-
-
-def _add_floor_3d(figure: go.Figure, data: FrontData, inside: Numbers) -> None:
-    """Draw points without a Dice, trials and the papers' networks, at the lowest Dice of the figure."""
-    floor = np.array([inside[:, at].min() if OBJECTIVES[name].learned else np.nan for at, name in enumerate(data.axes)])
-    for name, rows in _known_untrained(data):
-        points = np.where(np.isnan(data.points[rows]), floor, data.points[rows])
-        _, symbol, hue = UNTRAINED[name]
-        figure.add_scatter3d(
-            **dict(zip("xyz", points.T.astype(np.float32), strict=True)),
-            customdata=data.numbers[rows],
-            mode="markers",
-            name=name,
-            marker={"size": 3, "color": hue, "symbol": symbol},
-            opacity=0.7,
-            hovertemplate=f"trial %{{customdata}}: {name}<extra></extra>",
-        )
-    if data.references:
-        points = np.array([*data.references.values()]).T
-        figure.add_scatter3d(
-            **dict(zip("xyz", points, strict=True)),
-            **_reference_style(data),
-            marker={"size": 6, "color": LIMIT, "symbol": "diamond"},
-        )
-    most = NEAR * inside.max(axis=0)
-    placed = {name: np.where(np.isnan(at), floor, at) for name, at in data.presets.items()}
-    placed = {name: at for name, at in placed.items() if (at <= np.where(np.isnan(floor), most, np.inf)).all()}
-    if placed:
-        figure.add_scatter3d(
-            **dict(zip("xyz", np.array([*placed.values()]).T, strict=True)),
-            text=[*placed],
-            mode="markers+text",
-            name="papers",
-            textposition="top center",
-            hoverinfo="text",
-            marker={"size": 4, "color": MUTED, "symbol": "square-open"},
-        )
-
-
-def _frame(points: Numbers, column: int, limit: float) -> dict[str, list[float]]:
-    """Return a rectangle at the limit of one of three columns, as large as the points' extent."""
-    low, high = points.min(axis=0), points.max(axis=0)
-    one, two = (each for each in range(3) if each != column)
-    path = np.array(
-        [
-            [low[one], low[two]],
-            [high[one], low[two]],
-            [high[one], high[two]],
-            [low[one], high[two]],
-            [low[one], low[two]],
-        ]
-    )
-    found = np.full((5, 3), limit)
-    found[:, one], found[:, two] = path[:, 0], path[:, 1]
-    return {name: found[:, side].tolist() for side, name in enumerate("xyz")}
