@@ -3,13 +3,12 @@
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 
 import pytest
-from cluster_trials import HERE, NotedTogether, held, release
+from cluster_trials import NotedTogether, held, release, start_driver
 from test_search_runner_cluster import (
     TINY,
     outcomes,
@@ -29,16 +28,7 @@ MORE = TINY.replace("epochs: 3", "epochs: 6")
 
 def started(plan, cluster, *, trials=3, held_before=0):
     """Start a driver in its own process, and wait until two trials have finished two epochs and are held."""
-    command = [
-        sys.executable,
-        str(HERE / "cluster_study.py"),
-        str(plan.loaded.file),
-        str(plan.runs),
-        cluster.address,
-        str(trials),
-        "Held",
-    ]
-    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    driver = start_driver(plan, cluster, trials, "Held")
     wait_for(lambda: driver.poll() is not None or held(plan.folder) >= held_before + 2)
     assert driver.poll() is None, driver.communicate()
     return driver

@@ -1,8 +1,6 @@
 """Several drivers on one study in a real PostgreSQL: in parallel, through an outage, and after the loss of one."""
 
 import os
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -10,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sql
-from cluster_trials import HERE, held, release
+from cluster_trials import held, release, start_driver
 from test_search_runner_cluster import TINY, outcomes, plan_of, run, wait_for
 
 from search.storage import RECORD, Store, heartbeat, open_storage, read_records, reading
@@ -29,26 +27,13 @@ def server():
     made.cleanup()
 
 
-def other_driver(plan, cluster, trials, trial):
-    command = [
-        sys.executable,
-        str(HERE / "cluster_study.py"),
-        str(plan.loaded.file),
-        str(plan.runs),
-        cluster.address,
-        str(trials),
-        trial,
-    ]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 def write_plan(folder, server, name):
     return plan_of(folder, text=MORE.replace("name: tiny", f"name: {name}\nstorage: {server.url}"))
 
 
 def test_two_drivers_share_a_study_and_one_takes_over_the_others_trials(tmp_path, server, cluster):
     plan = write_plan(tmp_path, server, "shared")
-    me, other = f"process {os.getpid()} on", other_driver(plan, cluster, 5, "Held")
+    me, other = f"process {os.getpid()} on", start_driver(plan, cluster, 5, "Held")
     wait_for(lambda: held(plan.folder) >= 2)
 
     def end_other():
