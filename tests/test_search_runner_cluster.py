@@ -39,6 +39,7 @@ def start_cluster(*nodes):
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = "5"  # noqa: SIM112 (how long a driver waits for a head)
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (at Ray's 15, tests in other processes starve the workers)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE)])
     head, *others = nodes
     cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **head})

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from numpy.typing import NDArray
 
 Scores = tuple[float | None, ...]
@@ -28,6 +27,8 @@ def surface_scores(
     `members` lists the class indices of each class or region. A score is None if the class is empty in both. If it is
     empty in only one, no distance is defined: hd95 is then the volume's diagonal and the surface Dice 0.
     """
+    from monai.metrics import compute_hausdorff_distance, compute_surface_dice  # slow to import, and rarely needed
+
     diagonal = math.hypot(*(size * step for size, step in zip(truth.shape, spacing_mm, strict=True)))
     distances: list[float | None] = []
     dices: list[float | None] = []

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.inferers import SlidingWindowInferer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -81,6 +80,8 @@ def window_logits(
     Each window's logits are averaged over mirrorings along `training.mirror`. `before_window` is called before each
     forward pass.
     """
+    from monai.inferers import SlidingWindowInferer  # MONAI takes longer to import than torch; pricing never needs it
+
     inferer = SlidingWindowInferer(job.patch, sw_batch_size=1, overlap=job.training.overlap, mode="gaussian")
 
     def predict(window: Tensor) -> Tensor:
