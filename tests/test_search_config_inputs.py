@@ -71,6 +71,10 @@ OVERRIDES = [  # key=value, the sentence
     ("space.base=nothing", "space.base: 'nothing' is not known"),
     # numbers
     ("search.seed=-1", r"search.seed: .*got -1"),
+    (
+        "search.seed=4294967295",
+        r"search: .*may need the seed 429496729\d, but .* choose a seed of at most 42949672\d\d",
+    ),
     ("search.seed=4294967296", r"search.seed: .*4294967296"),
     ("search.seed=1.5", r"search.seed"),
     ("search.seed=one", r"search.seed"),

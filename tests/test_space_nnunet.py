@@ -88,6 +88,13 @@ def test_a_larger_memory_target_gives_a_larger_patch():
     assert voxels == sorted(set(voxels)) and usual == make_plan(fingerprint("ct"))
 
 
+@each_plan
+def test_the_planned_spacing_or_patch_given_as_ones_own_leads_to_the_same_plan(name, family):
+    plan, _ = planned(name, family)
+    assert make_plan(fingerprint(name), FAMILIES[family], spacing=plan.spacing) == plan
+    assert make_plan(fingerprint(name), FAMILIES[family], spacing=plan.spacing, patch=plan.patch) == plan
+
+
 def test_no_patch_or_an_empty_fingerprint_is_an_error():
     with pytest.raises(ValueError, match="no patch fits the memory target: the smallest, .*, is still too large"):
         make_plan(fingerprint("ct"), memory_gb=1e-6)

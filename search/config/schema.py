@@ -16,7 +16,8 @@ from search.config.units import IN_SECONDS, Seconds
 
 Whole = Annotated[int, Field(ge=1, strict=True)]
 Index = Annotated[int, Field(ge=0, strict=True)]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1, strict=True)]  # what every generator takes
+LARGEST_SEED = 2**32 - 1  # what every generator takes
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED, strict=True)]
 Positive = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 Rule = Literal["zscore", "zscore_nonzero", "ct", "none", "rescale_to_0_1", "rgb_to_0_1"]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -47,8 +48,13 @@ class Data:
         ),
     ] = None
     spacing: Annotated[
-        Literal["median"] | tuple[Positive, Positive, Positive],
-        Key("Voxel size (D, H, W) that volumes are resampled to; `median` is that of the data.", [5.0, 1.5, 1.5], "mm"),
+        Literal["median", "nnunet"] | tuple[Positive, Positive, Positive],
+        Key(
+            "Voxel size (D, H, W) that volumes are resampled to; `median` is that of the data, `nnunet` follows "
+            "nnU-Net's rule, finer through thick slices.",
+            [5.0, 1.5, 1.5],
+            "mm",
+        ),
     ] = "median"
     normalisation: Annotated[
         Literal["auto"] | Rule | Annotated[tuple[Rule, ...], Field(min_length=1)],
@@ -95,10 +101,16 @@ class Training:
         ),
     ] = LIGHT
     patch: Annotated[
-        Literal["auto"] | tuple[Whole, Whole, Whole],
-        Key("Size (D, H, W) of a training patch; `auto` follows the median volume.", [6, 128, 128], "voxels"),
+        Literal["auto", "nnunet"] | tuple[Whole, Whole, Whole],
+        Key(
+            "Size (D, H, W) of a training patch; `auto` follows the median volume, `nnunet` is nnU-Net's plan.",
+            [6, 128, 128],
+            "voxels",
+        ),
     ] = "auto"
-    batch: Annotated[Whole, Key("Patches per optimiser step.", 4)] = 2
+    batch: Annotated[
+        Literal["nnunet"] | Whole, Key("Patches per optimiser step; `nnunet` is nnU-Net's plan for the patch.", 4)
+    ] = 2
     epochs: Annotated[Whole, Key("Length of one training.", 200, "epochs")] = 50
     steps_per_epoch: Annotated[Whole, Key("Optimiser steps in an epoch.", 100, "steps")] = 250
     optimiser: Annotated[Literal["adamw", "sgd"], Key("Optimiser; `sgd` has Nesterov momentum.", "sgd")] = "adamw"
@@ -150,6 +162,20 @@ class Training:
     def steps(self) -> int:
         """Total number of optimiser steps."""
         return self.epochs * self.steps_per_epoch
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """The patch (D, H, W) in voxels. Raises ValueError before a plan has derived it from the data."""
+        if isinstance(self.patch, str):
+            raise ValueError(f"the patch must be spelled out, not {self.patch!r}")
+        return self.patch
+
+    @property
+    def samples(self) -> int:
+        """Patches per optimiser step. Raises ValueError before a plan has derived them from the data."""
+        if isinstance(self.batch, str):
+            raise ValueError(f"the batch must be a number, not {self.batch!r}")
+        return self.batch
 
 
 @dataclass(frozen=True)
@@ -207,6 +233,14 @@ class Search:
             also=({"const": "off"},),
         ),
     ] = None
+
+    def __post_init__(self) -> None:
+        last = self.seed + self.seeds * self.trials - 1  # every trial may be a repeat of one network
+        if last > LARGEST_SEED:
+            raise ValueError(
+                f"{self.trials} trials of {self.seeds} seeds from {self.seed} on may need the seed {last}, but the "
+                f"largest is {LARGEST_SEED}; choose a seed of at most {LARGEST_SEED - (last - self.seed)}"
+            )
 
     @property
     def trainings(self) -> int:

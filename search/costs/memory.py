@@ -88,10 +88,10 @@ def _run_step(phase: Phase, context: Context, training: Training, device: torch.
     for parameter in phase.trained.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimiser.step()
-    images = torch.zeros(training.batch, context.in_channels, *phase.patch, device=device).contiguous(
+    images = torch.zeros(training.samples, context.in_channels, *phase.patch, device=device).contiguous(
         memory_format=MEMORY_FORMAT
     )
-    labels = torch.zeros(training.batch, 1, *phase.patch, device=device)
+    labels = torch.zeros(training.samples, 1, *phase.patch, device=device)
     training_step(phase, optimiser, images=images, labels=labels, training=training)
     optimiser.zero_grad(set_to_none=True)
 

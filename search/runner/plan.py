@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +23,7 @@ from search.data.parallel import Progress
 from search.data.prepare import Prepared, prepare, prepare_like
 from search.data.read import DataError, Dataset
 from search.runner.fit import fold_problems, network_shapes, patch_problems, size_problems
+from search.runner.grid import planned_values, resolve_spacing, resolve_training
 from search.storage import stored_values
 from search.storage.address import database_url
 from search.storage.identity import CONTENT, plain, refuse_changes
@@ -33,11 +33,8 @@ from search.trials.records import Member, Record, Task
 from space.canonical import Context, Decisions
 from space.feasible import find_refusal, why_not
 from space.narrow import narrow_space
-from space.pooling import pooling_from_spacing
 from space.space import Space
 
-AUTO_PATCH_VOXELS = 96**3  # maximum number of voxels of an automatic patch
-PATCH_MULTIPLE = 16  # its sizes along pooled axes are multiples of this
 NUMBER = re.compile(r"\d+(x\d+)*")
 FREE_KEYS = ("executor", "keep", "storage")  # may change between two runs of a study
 
@@ -125,6 +122,9 @@ class Plan:
             ],
             "init": _digest(Path(self.training.init).read_bytes()) if self.training.init else None,
         }
+        planned = planned_values(self.study, self.training, self.context.spacing)
+        if planned:
+            values[CONTENT]["planned"] = planned
         if self.held_out is not None:
             values[CONTENT]["test"] = {case.name: case.digest for case in self.held_out.facts.cases}
         values.update({f"{VERSION_OF}{code.name}": code.version for code in self.loaded.blocks})
@@ -165,9 +165,8 @@ def make_plan(loaded: LoadedStudy, *, runs: Path, progress: Progress | None = No
     used = loaded.study.search.folds
     if used > len(folds):
         raise UserError([f"search.folds: {used} exceeds the number of folds, {len(folds)}"])
-    axes = choose_axes(facts.spacing_median)
-    spacing = data.spacing if data.spacing != "median" else _pick(facts.spacing_median, axes)
-    shapes = network_shapes(facts, axes, spacing)
+    spacing = resolve_spacing(data.spacing, dataset, facts)
+    shapes = network_shapes(facts, choose_axes(facts.spacing_median), spacing)
     numbers = [(data.fold + step) % len(folds) for step in range(used)]
     problems = [
         problem
@@ -176,19 +175,18 @@ def make_plan(loaded: LoadedStudy, *, runs: Path, progress: Progress | None = No
     ]
     problems += size_problems(facts, shapes, channels=len(dataset.channels), cache=runs / "cache")
     patch = loaded.study.training.patch
-    if patch != "auto":
+    if not isinstance(patch, str):
         problems += patch_problems(patch, shapes)
     if problems:
         raise UserError(problems)
-    if patch == "auto":
-        patch = auto_patch(_pick(facts.shape_median, axes), _pick(facts.spacing_median, axes), target_mm=spacing)
-    context = Context(patch, spacing, len(dataset.channels), dataset.labelling.outputs)
+    training = resolve_training(loaded.study.training, dataset, facts, spacing=spacing)
+    context = Context(training.size, spacing, len(dataset.channels), dataset.labelling.outputs)
     space = narrow_space(context, loaded.study.space.narrowing(context, loaded.specs))
     if dataset.regions and "cascade" in next(axis.choices for axis in space.axes if axis.name == "stages"):
         raise UserError(["space: a cascade passes classes on, and this data set has regions; fix stages: single"])
     if all(len(axis.choices) == 1 for axis in space.axes):
         raise UserError(["space: `fix` leaves nothing to choose, so no objective can differ; open an axis"])
-    training = replace(loaded.study.training, patch=patch, init=_initial_weights(loaded))
+    training = replace(training, init=_initial_weights(loaded))
     return Plan(loaded, dataset, facts, folds, training, context, space, runs, held_out)
 
 
@@ -206,7 +204,7 @@ def prepared_data(plan: Plan, *, progress: Progress | None = None) -> Prepared:
     return prepare(
         plan.dataset,
         plan.facts,
-        spacing=plan.study.data.spacing,
+        spacing="median" if plan.study.data.spacing == "median" else plan.context.spacing,
         normalisation=(rule,) * plan.context.in_channels if isinstance(rule, str) and rule != "auto" else rule,
         cache_dir=plan.cache,
         shared=plan.study.executor.share_volumes,
@@ -268,10 +266,6 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _pick(values: tuple[Any, ...], axes: tuple[int, int, int]) -> tuple[Any, Any, Any]:
-    return values[axes[0]], values[axes[1]], values[axes[2]]
-
-
 def _initial_weights(loaded: LoadedStudy) -> str | None:
     """Return the path of the initial weights, relative to the study's file or else to the current folder."""
     named = loaded.study.training.init
@@ -297,30 +291,6 @@ def _whole_folds(loaded: LoadedStudy, facts: DataFacts, test: Sequence[str]) -> 
         except ValueError as error:
             raise UserError([f"data.folds: {error}"]) from None
     return read_folds(loaded.file.parent / folds, facts.groups, test=test)
-
-
-def auto_patch(
-    shape: tuple[int, int, int],
-    spacing_mm: tuple[float, float, float],
-    *,
-    target_mm: tuple[float, float, float],
-    voxels: int = AUTO_PATCH_VOXELS,
-) -> tuple[int, int, int]:
-    """Choose a patch (D, H, W): the median volume on the target grid, its longest side in mm reduced to `voxels`.
-
-    As in nnU-Net, the patch keeps the volume's aspect ratio as far as memory allows. Sizes along pooled axes become
-    multiples of 16, the others keep their length.
-    """
-    size = [max(1, round(n * own / target)) for n, own, target in zip(shape, spacing_mm, target_mm, strict=True)]
-    while math.prod(size) > voxels:
-        longest = max(range(3), key=lambda axis: size[axis] * target_mm[axis] if size[axis] > 1 else 0.0)
-        size[longest] = max(1, int(size[longest] * 0.9))
-    d, h, w = size
-    pooled = pooling_from_spacing((d, h, w), spacing=target_mm, levels=4)
-    often = [sum(stride[axis] == 2 for stride in pooled) for axis in range(3)]
-    steps = [min(PATCH_MULTIPLE, 2**times) for times in often]
-    d, h, w = (max(step, length // step * step) for step, length in zip(steps, size, strict=True))
-    return d, h, w
 
 
 def refusals(space: Space, *, sample: int, seed: int) -> dict[str, int]:

@@ -18,7 +18,8 @@ from search.costs.memory import training_memory_bytes
 from search.data.check import DataFacts, check_folder
 from search.data.geometry import Triple, choose_axes
 from search.data.read import DataError, Dataset
-from search.runner.plan import AUTO_PATCH_VOXELS, Plan, auto_patch, make_plan
+from search.runner.grid import AUTO_PATCH_VOXELS, auto_patch, in_axis_order
+from search.runner.plan import Plan, make_plan
 from search.setup.groups import guess_group
 from search.setup.machine import Machine, step_seconds
 from search.setup.template import Outline, study_text
@@ -66,7 +67,7 @@ def _first_outline(folder: Path, dataset: Dataset, facts: DataFacts, machine: Ma
     group = guess_group([case.name for case in facts.cases])
     groups = {_group(case.name, group) for case in facts.cases}
     axes = choose_axes(facts.spacing_median)
-    shape, spacing = _pick(facts.shape_median, axes), _pick(facts.spacing_median, axes)
+    shape, spacing = in_axis_order(facts.shape_median, axes), in_axis_order(facts.spacing_median, axes)
     voxels = CPU_PATCH_VOXELS if machine.device == "cpu" else AUTO_PATCH_VOXELS
     patch = auto_patch(shape, spacing, target_mm=spacing, voxels=voxels)
     return Outline(
@@ -148,7 +149,3 @@ def _group(name: str, pattern: str | None) -> str:
 def _study_name(dataset: Dataset, folder: Path) -> str:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", dataset.name.strip().lower()).strip("-._")
     return name if re.fullmatch(NAME_PATTERN, name) and name != "cache" else f"study-{folder.resolve().name}"[:64]
-
-
-def _pick(values: tuple[Number, Number, Number], axes: Triple) -> tuple[Number, Number, Number]:
-    return values[axes[0]], values[axes[1]], values[axes[2]]

@@ -11,7 +11,7 @@ from typing import Any
 from search.config.errors import UserError
 from search.config.schema import Data, Search, Study, Training
 
-CONTENT = "content"  # cases, test cases, channels, classes, splits and initial weights, by digest
+CONTENT = "content"  # cases, test cases, channels, classes, splits, planned values, and initial weights by digest
 SHOWN = 5  # changed cases that are listed
 
 
@@ -69,6 +69,9 @@ def _content_changes(known: Any, given: Any) -> Iterator[str]:
         if known[key] != given[key]:
             yield f"data: the {word} were {_listed(known[key])} when the study began, now {_listed(given[key])}"
     yield from _split_changes(known["splits"], given["splits"])
+    was, is_now = known.get("planned", {}), given.get("planned", {})
+    for key in (each for each in was if each in is_now and was[each] != is_now[each]):
+        yield f"{key}: nnU-Net's rules gave {was[key]} when the study began, now {is_now[key]}"
     if known["init"] != given["init"]:
         yield "training.init: the weights in the file have changed since the study began"
 

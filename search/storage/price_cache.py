@@ -109,7 +109,7 @@ class PriceTable:
             list(context.patch),
             context.in_channels,
             context.classes,
-            training.batch,
+            training.samples,
             training.optimiser,
             precision,
             {**device, "mirror": training.mirror} if device and training.mirror else device or self.kind,

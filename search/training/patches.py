@@ -164,7 +164,7 @@ class PatchSource:
         The light recipe draws a whole batch from one generator, so that studies begun with it stay reproducible; other
         recipes use a generator per sample.
         """
-        training, count = self.training, self.training.batch
+        training, count = self.training, self.training.samples
         light = training.recipe.startswith("light")
         whole = np.random.default_rng((self.seed, number))
         samples = []

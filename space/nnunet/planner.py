@@ -79,27 +79,38 @@ def features(levels: int, *, flat: bool) -> tuple[int, ...]:
     return tuple(min(most, BASE_FEATURES * 2**level) for level in range(levels))
 
 
-def make_plan(fingerprint: Fingerprint, family: Family = PLAIN, *, memory_gb: float = REFERENCE_GB) -> Plan:
-    """Plan a data set as nnU-Net's `3d_fullres` configuration, or its `2d` if the volumes have one slice.
+def make_plan(
+    fingerprint: Fingerprint,
+    family: Family = PLAIN,
+    *,
+    memory_gb: float = REFERENCE_GB,
+    spacing: Spacing | None = None,
+    patch: Triple | None = None,
+) -> Plan:
+    """Plan a data set as nnU-Net's `3d_fullres` configuration, or its `2d` if the volumes or the patch have one slice.
 
-    Raises ValueError for a fingerprint without cases, and if no patch fits.
+    A given `spacing` or `patch` is kept, and the rest planned for it. Raises ValueError for a fingerprint without
+    cases, and if no patch fits.
     """
     if not fingerprint.shapes or len(fingerprint.shapes) != len(fingerprint.spacings):
         raise ValueError(
             f"a fingerprint needs a shape and a spacing for each case, got {len(fingerprint.shapes)} shapes "
             f"and {len(fingerprint.spacings)} spacings"
         )
-    spacing = target_spacing(fingerprint)
+    spacing = spacing or target_spacing(fingerprint)
     shape = _median_shape(fingerprint, spacing)
-    flat = shape[0] == 1
+    flat = (patch or shape)[0] == 1
     most = (family.reference_2d if flat else family.reference) * memory_gb / REFERENCE_GB  # at the reference batch
     reference, fitted = (REFERENCE_BATCH_2D, family.fitted_batch_2d) if flat else (REFERENCE_BATCH, REFERENCE_BATCH)
-    found = _Candidate.of(_first_size(shape, spacing, flat=flat), spacing)
+    if patch is None:
+        found = _Candidate.of(_first_size(shape, spacing, flat=flat), spacing)
+    else:
+        found = _Candidate(patch, topology(patch, spacing=spacing), spacing)
 
     def outputs() -> int:
         return convolution_outputs(found.topology, found.patch, family, classes=fingerprint.classes)
 
-    while outputs() / reference * fitted > most:
+    while patch is None and outputs() / reference * fitted > most:
         found = found.smaller(shape)
     batch = round(most / outputs() * reference)
     covering = round(float(prod(shape)) * len(fingerprint.shapes) * family.covered / prod(found.patch))
