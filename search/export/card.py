@@ -107,7 +107,8 @@ def _training(origin: Origin) -> str:
         f"Recipe `{training.recipe}`: {length}, "
         f"batch size {training.batch}, patches of {_times(origin.plan.context.patch)} voxels; {training.optimiser}, "
         f"learning rate {training.learning_rate:g} ({training.schedule}), weight decay {training.weight_decay:g}; seed "
-        f"{origin.record.seed}.{f' Initialised from `{start}`.' if start else ''}{last}{_mirroring(training.mirror)}"
+        f"{origin.record.weights_seed}.{f' Initialised from `{start}`.' if start else ''}{last}"
+        f"{_mirroring(training.mirror)}"
     )
 
 

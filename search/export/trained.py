@@ -150,9 +150,11 @@ def pack(packing: Packing, plan: Plan, record: Record, records: Sequence[Record]
         f"on {len(fold.validation)}"
     )
     found = record.measurement
-    if found.members:
+    if found.dice_sd is not None:
         spread = f"their Dice is {found.dice:.4f} ± {found.dice_sd:.4f}"
         how += f"; the first of the trial's {len(found.members)} trainings over folds and seeds ({spread})"
+    if found.reason:
+        how += f"; {found.reason}"
     folder = trial_folder(plan.folder, record.number)
     validated = _validated(plan, record)
     return Trained((folder,), (found.weights_sha256,), how, found.cases, found.weights_cases, validated)

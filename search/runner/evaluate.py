@@ -8,7 +8,7 @@ import math
 import platform
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -27,7 +27,7 @@ from search.runner.devices import prepare_allocator
 from search.runner.watch import Watch
 from search.training.checkpoint import checkpoint_binding, load_checkpoint, save_checkpoint, save_weights
 from search.training.initial import NoMatchingWeights, load_matching_weights
-from search.training.members import FinishedMember, load_finished, outcome, save_finished
+from search.training.members import FinishedMember, is_fold_lost, load_finished, outcome, save_finished, scores_of
 from search.training.patches import PatchSource
 from search.training.pretrained import WeightsUnavailable, load_pretrained_encoders
 from search.training.schemes import Phase, make_phases, phase_at, training_step
@@ -104,7 +104,8 @@ def _caught(job: Job, started: float, watch: Watch) -> Iterator[Measurement]:
         failed = Measurement("failed", f"no space is left for {job.folder}: {error}", fault="storage")
     if failed.fault != "storage":
         write_reason(job, failed.reason)
-    yield failed
+    finished = load_finished(job)
+    yield replace(failed, members=scores_of(finished), epochs=tuple(each for one in finished for each in one.epochs))
 
 
 def _out_of_memory(job: Job, error: BaseException) -> Measurement:
@@ -152,7 +153,8 @@ def _train_members(
 ) -> Iterator[Measurement]:
     """Train each member that has not ended; yield the progress, last the outcome.
 
-    `network` is the first member's, with initial weights. The deadline holds for each member.
+    `network` is the first member's, with initial weights. The deadline holds for each member. A member that fails is
+    left out of the outcome. Once all members of a fold have failed, the trial fails, too: the error propagates.
     """
     finished = load_finished(job)
     for number in range(len(finished), 1 + len(job.others)):
@@ -163,19 +165,46 @@ def _train_members(
         load_pretrained_encoders(network, job.architecture)
         load_matching_weights(network, job.training.init)
         network = to_memory_format(network).to(torch.device(job.device))
-        earlier = tuple(epoch for each in finished for epoch in each.epochs)
-        deadline = Deadline(job.training.deadline, started)
-        for step in train(network, prepared, member, deadline=deadline, watch=watch):
-            epochs, cases = step
-            if len(epochs) < job.training.epochs:
-                yield replace(so_far, epochs=(*earlier, *epochs))
-        digest = save_weights(Path(job.folder), network, member=number)
-        score = MemberScore(member.seed, member.fold, mean_dice(cases), cases, digest)
-        finished.append(FinishedMember(checkpoint_binding(member), score, epochs))
+        earlier = replace(so_far, epochs=tuple(epoch for each in finished for epoch in each.epochs))
+        deadline, place = Deadline(job.training.deadline, started), len(scores_of(finished))
+        try:
+            score, epochs = yield from _train_member(
+                network, prepared, member, earlier, deadline=deadline, watch=watch, place=place
+            )
+            finished.append(FinishedMember(checkpoint_binding(member), score, epochs))
+        except (Diverged, TimeoutError) as error:
+            if not job.others:
+                raise
+            why = f"fold {member.fold}, seed {member.seed}: {error}"
+            finished.append(FinishedMember(checkpoint_binding(member), None, (), why))
+            if is_fold_lost(job, finished):
+                raise type(error)("; ".join(each.failure for each in finished if each.failure)) from error
         if number < len(job.others):
             save_finished(job, finished)
-            yield replace(so_far, epochs=(*earlier, *epochs))
+            yield replace(earlier, epochs=(*earlier.epochs, *finished[-1].epochs))
     yield outcome(so_far, finished)
+
+
+def _train_member(
+    network: Network,
+    prepared: Prepared,
+    member: Job,
+    earlier: Measurement,
+    *,
+    deadline: Deadline,
+    watch: Watch,
+    place: int,
+) -> Generator[Measurement, None, tuple[MemberScore, tuple[Epoch, ...]]]:
+    """Train one member, yielding the progress after the `earlier` members; write its weights and return its score.
+
+    `place` is the number of members before it that have a score.
+    """
+    for step in train(network, prepared, member, deadline=deadline, watch=watch):
+        epochs, cases = step
+        if len(epochs) < member.training.epochs:
+            yield replace(earlier, epochs=(*earlier.epochs, *epochs))
+    digest = save_weights(Path(member.folder), network, member=place)
+    return MemberScore(member.seed, member.fold, mean_dice(cases), cases, digest), epochs
 
 
 def over_budget(costs: Costs, budgets: Sequence[tuple[str, float]]) -> str:

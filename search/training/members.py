@@ -20,11 +20,15 @@ LOGGER = logging.getLogger("voxnas.members")
 
 @dataclass(frozen=True)
 class FinishedMember:
-    """A training that has ended; `binding` is the digest of the settings that it is valid for."""
+    """A training that has ended; `binding` is the digest of the settings that it is valid for.
+
+    A training that failed has no score, but a `failure`: the reason.
+    """
 
     binding: str
-    score: MemberScore
+    score: MemberScore | None
     epochs: tuple[Epoch, ...]
+    failure: str = ""
 
 
 _FINISHED: TypeAdapter[list[FinishedMember]] = TypeAdapter(list[FinishedMember])
@@ -54,15 +58,42 @@ def load_finished(job: Job) -> list[FinishedMember]:
     return valid
 
 
+def scores_of(finished: Sequence[FinishedMember]) -> tuple[MemberScore, ...]:
+    """Return the scores of the members that did not fail."""
+    return tuple(each.score for each in finished if each.score is not None)
+
+
+def is_fold_lost(job: Job, finished: Sequence[FinishedMember]) -> bool:
+    """Return whether every training of some fold has failed, so that the mean over the folds can't be known."""
+    folds = [job.of_member(number).fold for number in range(1 + len(job.others))]
+    failed = {number for number, each in enumerate(finished) if each.score is None}
+    return any(all(number in failed for number, own in enumerate(folds) if own == fold) for fold in set(folds))
+
+
 def outcome(so_far: Measurement, finished: Sequence[FinishedMember]) -> Measurement:
-    """Return the measurement of a trained trial: the mean Dice of its members; the first one's weights are its own."""
-    scores = tuple(each.score for each in finished)
+    """Return the measurement of a trained trial; the first score's weights are its own.
+
+    Its Dice is the mean over the folds of the mean over a fold's seeds, of which some may have failed.
+    """
+    scores = scores_of(finished)
     epochs = tuple(epoch for each in finished for epoch in each.epochs)
     trained = replace(so_far, state="trained", epochs=epochs, weights_sha256=scores[0].weights_sha256)
-    if len(scores) == 1:
+    if len(finished) == 1:
         return replace(trained, dice=scores[0].dice, cases=scores[0].cases)
+    by_fold: dict[int, list[float]] = {}
+    for score in scores:
+        by_fold.setdefault(score.fold, []).append(score.dice)
+    dice = fmean(fmean(found) for found in by_fold.values())
     cases = mean_cases([case for score in scores for case in score.cases])
-    return replace(trained, dice=fmean(score.dice for score in scores), cases=cases, members=scores)
+    return replace(trained, dice=dice, cases=cases, members=scores, reason=_failures(finished))
+
+
+def _failures(finished: Sequence[FinishedMember]) -> str:
+    """Return which trainings failed and why; empty if none did."""
+    reasons = [each.failure for each in finished if each.failure]
+    if not reasons:
+        return ""
+    return f"{len(reasons)} of {len(finished)} trainings failed ({'; '.join(reasons)}); the Dice is that of the others"
 
 
 def mean_cases(cases: Sequence[CaseDice]) -> tuple[CaseDice, ...]:

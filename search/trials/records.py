@@ -98,11 +98,11 @@ class Member:
 class Job:
     """One training of one architecture: all that a worker receives.
 
-    `training.patch` is never "auto". `budgets` are (objective, limit) in bytes, seconds or counts. Checkpoint, weights
-    and epoch log go to `folder`. `costs` that are already known, for instance from an interrupted attempt, are not
-    determined again. With a `surface_tolerance_mm`, surface metrics are computed after the last epoch. With
-    `timed_elsewhere`, a probe on another machine measures the latency. `study_id` identifies the study in its database:
-    a checkpoint of another study is not resumed. `blocks` holds the source of plug-in blocks.
+    Patch and batch of the `training` are numbers. `budgets` are (objective, limit) in bytes, seconds or counts.
+    Checkpoint, weights and epoch log go to `folder`. `costs` that are already known, for instance from an interrupted
+    attempt, are not determined again. With a `surface_tolerance_mm`, surface metrics are computed after the last epoch.
+    With `timed_elsewhere`, a probe on another machine measures the latency. `study_id` identifies the study in its
+    database: a checkpoint of another study is not resumed. `blocks` holds the source of plug-in blocks.
     """
 
     architecture: Architecture
@@ -133,9 +133,7 @@ class Job:
     @property
     def patch(self) -> tuple[int, int, int]:
         """The training patch (D, H, W) in voxels."""
-        if self.training.patch == "auto":
-            raise ValueError("a job's patch must be spelled out, not 'auto'")
-        return self.training.patch
+        return self.training.size
 
 
 @dataclass(frozen=True)
@@ -189,7 +187,8 @@ class Measurement:
 
     `reason` says why a training did not complete, `fault` is the kind of failure. `recipe` is the versioned name of the
     training recipe, `weights_sha256` the digest of the weights file. With several `members`, `dice` is their mean,
-    `cases` holds each case's mean over its members, and the epochs of all members follow each other.
+    `cases` holds each case's mean over its members, and the epochs of all members follow each other. `members` holds
+    those that were trained to their end; `reason` then says why others were not. A failed trial keeps them, too.
     """
 
     state: State
@@ -208,8 +207,9 @@ class Measurement:
 
     @property
     def dice_sd(self) -> float | None:
-        """Standard deviation of the Dice over the trial's trainings; None of a single training."""
-        return stdev(member.dice for member in self.members) if len(self.members) > 1 else None
+        """Standard deviation of the Dice over the trial's trainings; None of a single training or a failed trial."""
+        dice = [member.dice for member in self.members]
+        return stdev(dice) if self.dice is not None and len(dice) > 1 else None
 
     @property
     def weights_dice(self) -> float | None:
@@ -287,6 +287,12 @@ class Record:
     driver: str = ""
     reference: str = ""
     repeat: bool = False
+
+    @property
+    def weights_seed(self) -> int:
+        """The seed of the weights that `weights_sha256` names, those of the first member that did not fail."""
+        members = self.measurement.members
+        return members[0].seed if members else self.seed
 
     @property
     def is_outside(self) -> bool:
