@@ -35,7 +35,8 @@ PATCHES = {  # the least that 32 or 64 projected tokens allow, else a thin slab
     "meunet_cascade": (16, 64, 64),
 }
 SLAB = (6, 96, 96)
-SMALL = {"unetrpp": (16, 96, 96), "meunet": (16, 32, 32)}  # for the narrow ones
+SMALL = {"unetrpp": (16, 64, 64), "meunet": (16, 32, 32)}  # for the narrow ones
+SMALL_SLAB = (6, 64, 64)
 STUDY = """\
 name: presets
 data: {path: Task27_ACDC, group: patient\\d+}
@@ -64,7 +65,7 @@ def losses(name: str, data_root: Path, folder: Path, *, narrow: bool, steps: int
     file = folder / f"{name}.yaml"
     file.write_text(STUDY % name)
     plan = make_plan(load_study(file, data_root=data_root), runs=folder / "runs")
-    patch = SMALL.get(name.partition("_")[0], SLAB) if narrow else PATCHES.get(name, SLAB)
+    patch = SMALL.get(name.partition("_")[0], SMALL_SLAB) if narrow else PATCHES.get(name, SLAB)
     architecture = PRESETS[name].architecture
     context = replace(plan.context, patch=patch)
     training = Training(patch=patch, batch=1, learning_rate=1e-3, precision="float32", foreground=1.0)

@@ -154,7 +154,7 @@ def without_bundle(monkeypatch):
     monkeypatch.setattr("search.export.model._bundle", lambda *_: "")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real volumes: VOXNAS_DATA, or next to the checkout."""
     folder = Path(os.environ.get("VOXNAS_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -63,3 +63,11 @@ def test_equal_axes_of_several_places_share_a_row():
     assert slices.condition == "attention is csam" and len(slices.places) == 16
     assert [row.condition for row in rows if row.name == "attention"] == ["encoder is not unetrpp", ""]
     assert next(row for row in rows if row.name == "expansion").condition == "stages is two-patch"
+
+
+def test_on_a_cpu_no_latency_is_measured_unless_asked_for(made, monkeypatch, capsys):
+    call(made, monkeypatch, "--sample", "2")
+    printed, progress = capsys.readouterr()
+    assert "no latency was measured; --timed N measures that of N networks" in printed
+    assert "latency" not in printed.partition("Costs of 2 random networks")[2].partition("no latency")[0]
+    assert progress.splitlines()[-1] == "pricing: 2 of 2 networks"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from rich.table import Table
 
 from search.api.terminal import open_console, print_json, print_text
+from search.cli.tables import counting
 from search.config.objectives import COSTS, OBJECTIVES, show
 from search.config.units import counted, show_count, show_seconds
 from search.runner.plan import Plan, refusals, sample_buildable
@@ -31,7 +33,8 @@ MODELLED = 8  # minimum number of networks for a meaningful error of the cost mo
 class Spread:
     """A cost over the sampled networks, and the seconds per network that computing it took.
 
-    `model_error` is the proposer's cost model's median relative error, leaving one network out at a time.
+    The predicted costs are computed together, so their seconds are the same. `model_error` is the proposer's cost
+    model's median relative error, leaving one network out at a time.
     """
 
     values: tuple[float, ...]
@@ -43,66 +46,73 @@ class Spread:
         return {"min": min(self.values), "median": statistics.median(self.values), "max": max(self.values)}
 
 
-def survey_space(plan: Plan, *, networks: int, timed: int, json: bool) -> None:
-    """Print a study's space, and the costs of random networks."""
+def survey_space(plan: Plan, *, networks: int, timed: int | None, json: bool) -> None:
+    """Print a study's space, and the costs of random networks.
+
+    `timed` of them have their latency measured; by default none on a CPU, where a measurement takes seconds.
+    """
     from search.runner.devices import resolve_device, resolve_threads
 
     executor, infeasible = plan.study.executor, infeasible_shares(plan)
     device, threads = resolve_device(executor.device), resolve_threads(executor.threads)
+    if timed is None:
+        timed = 0 if device == "cpu" else networks
     console = open_console()
     if not json:
         console.print(axes_table(plan.space))
         for line in size_lines(plan, infeasible):
             print_text(line)
-    spreads = sample_costs(plan, networks=networks, timed=timed, device=device, threads=threads)
+    with counting("networks", quiet=False) as progress:
+        spreads = sample_costs(
+            plan, networks=networks, timed=timed, device=device, threads=threads, progress=partial(progress, "pricing")
+        )
     if json:
         print_json(survey_values(plan, infeasible, spreads))
-    else:
-        console.print(costs_table(spreads, budgets=plan.budgets))
+        return
+    console.print(costs_table(spreads, budgets=plan.budgets))
+    if not timed:
+        print_text("no latency was measured; --timed N measures that of N networks")
 
 
-def sample_costs(plan: Plan, *, networks: int, timed: int, device: str, threads: int) -> dict[str, Spread]:
+def sample_costs(
+    plan: Plan,
+    *,
+    networks: int,
+    timed: int,
+    device: str,
+    threads: int,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> dict[str, Spread]:
     """Price random feasible networks of the space; measure the latency of the first `timed` of them."""
     import torch
 
     from search.costs.latency import measure_latency
-    from search.costs.macs import params_and_macs
-    from search.costs.memory import inference_memory_bytes, training_memory_bytes
+    from search.costs.price import predict_costs
     from space.build import build
 
     rng, context, training = Random(plan.study.search.seed), plan.context, plan.training
     torch.set_num_threads(threads)
     where = torch.device(device)
     found: dict[str, list[float]] = {name: [] for name in COSTS}
-    took: dict[str, float] = dict.fromkeys(COSTS, 0.0)
-
-    def clocked(name: str, value: float, began: float) -> None:
-        found[name].append(value)
-        took[name] += time.perf_counter() - began
-
+    predicting_s = timing_s = 0.0
     sampled = [sample_buildable(plan.space, rng) for _ in range(networks)]
     for number, decisions in enumerate(sampled):
         architecture = plan.space.architecture(decisions)
         began = time.perf_counter()
-        params, macs = params_and_macs(architecture, context)
-        found["params"].append(params)  # counted together
-        clocked("macs", macs, began)
-        began = time.perf_counter()
-        memory_bytes = training_memory_bytes(
-            architecture, context, training, labelling=plan.dataset.labelling, device=where
-        )
-        clocked("memory", memory_bytes, began)
-        began = time.perf_counter()
-        clocked("inference_memory", inference_memory_bytes(architecture, context, training, device=where), began)
+        costs = predict_costs(architecture, context, training, labelling=plan.dataset.labelling, device=where)
+        predicting_s += time.perf_counter() - began
         if number < timed:
             began = time.perf_counter()
-            network = build(architecture, context)
-            measured = measure_latency(network, context, training, device=where)
-            clocked("latency", measured.median_s, began)
-    errors = _model_errors(plan.space, sampled, found)
-    return {
-        name: Spread(tuple(values), took[name] / len(values), errors[name]) for name, values in found.items() if values
-    }
+            measured = measure_latency(build(architecture, context), context, training, device=where)
+            timing_s += time.perf_counter() - began
+            costs = replace(costs, latency=measured)
+        for name in COSTS:
+            if (value := costs.of(name)) is not None:
+                found[name].append(value)
+        progress(number + 1, networks)
+    errors, seconds = _model_errors(plan.space, sampled, found), dict.fromkeys(COSTS, predicting_s / networks)
+    seconds["latency"] = timing_s / max(1, timed)
+    return {name: Spread(tuple(values), seconds[name], errors[name]) for name, values in found.items() if values}
 
 
 def _model_errors(space: Space, sampled: Sequence[Decisions], found: Mapping[str, Sequence[float]]) -> dict[str, float]:
@@ -171,11 +181,10 @@ def costs_table(spreads: dict[str, Spread], *, budgets: dict[str, float]) -> Tab
     for heading in ("cost", "min", "median", "max", "within budget", "cost model's error", "time per network"):
         table.add_column(heading, justify="left" if heading == "cost" else "right", no_wrap=True)
     for name, spread in spreads.items():
-        seconds = show_seconds(spread.seconds_each) if spread.seconds_each else "with MACs"
         values = [show(name, value) for value in spread.summary().values()]
         within = f"{_share_within(spread, budgets[name]):.0%}" if name in budgets else ""
         error = f"{spread.model_error:.1%}" if len(spread.values) >= MODELLED else ""
-        table.add_row(OBJECTIVES[name].heading, *values, within, error, seconds)
+        table.add_row(OBJECTIVES[name].heading, *values, within, error, show_seconds(spread.seconds_each))
     return table
 
 

@@ -1,4 +1,4 @@
-"""Tables of known results on the command line: `voxnas tabulate`, and the progress of `voxnas simulate`."""
+"""Tables of known results on the command line: `voxnas tabulate`, and the progress of long counts."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def write_tabulated(
 
 
 @contextmanager
-def counting_runs(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Show how many simulated runs are done, on standard error: a bar on a terminal, a line per tenth elsewhere."""
+def counting(things: str, *, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Show how many of the things are done, on standard error: a bar on a terminal, a line per tenth elsewhere."""
     console = PlainConsole(quiet=True) if quiet else open_console(to_stderr=True)
-    bar: RunBar | None = None
+    bar: CountBar | None = None
 
     def show(what: str, done: int, total: int) -> None:
         nonlocal bar
         if not console.is_terminal:
             if done * 10 // total > (done - 1) * 10 // total:
-                console.print(f"{what}: {done} of {counted(total, 'run')}", soft_wrap=True)
+                console.print(f"{what}: {done:,} of {total:,} {things}", soft_wrap=True)
             return
-        bar = bar or RunBar(console)
+        bar = bar or CountBar(console)
         bar.show(what, done, total)
         if done == total:  # a table of results follows
             bar.stop()
@@ -63,7 +63,7 @@ def counting_runs(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
             bar.stop()
 
 
-class RunBar:
+class CountBar:
     """A bar that disappears when it stops."""
 
     def __init__(self, console: Console) -> None:
@@ -73,7 +73,7 @@ class RunBar:
         self.progress.start()
 
     def show(self, what: str, done: int, total: int) -> None:
-        """Show the run that ended, and the number of runs done."""
+        """Show what was done last, and how many are done."""
         self.progress.update(self.task, description=what, completed=done, total=total)
 
     def stop(self) -> None:

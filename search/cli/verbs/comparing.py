@@ -150,7 +150,7 @@ def simulate(
 ) -> None:
     """Compare proposers on tables of known results. Trains nothing."""
     from search.api.terminal import open_console
-    from search.cli.tables import counting_runs
+    from search.cli.tables import counting
     from search.simulate.call import Call, run_call
 
     call = Call(
@@ -167,5 +167,5 @@ def simulate(
         jobs=jobs,
         noise=noise,
     )
-    with counting_runs(quiet=quiet) as progress:
+    with counting("runs", quiet=quiet) as progress:
         run_call(call, console=open_console(), progress=progress, figure=figure, as_json=json)

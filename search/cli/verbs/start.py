@@ -92,7 +92,14 @@ def space(
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
     sample: Annotated[int, typer.Option(min=1, help="Number of random networks to price.")] = 16,
-    timed: Annotated[int, typer.Option(min=0, help="Number of these networks whose latency is measured.")] = 16,
+    timed: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Number of these networks whose latency is measured. By default all on a GPU, none on a CPU.",
+            show_default=False,
+        ),
+    ] = None,
     json: AsJson = False,
     allow_code: AllowCode = False,
 ) -> None:
