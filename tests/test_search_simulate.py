@@ -297,3 +297,7 @@ def test_reports_are_compared_and_shown(table):
     assert max(map(len, map(str.rstrip, text.splitlines()))) <= 100 and "regret of knee" in text
     assert "by expected Dice (by measured Dice), noise 0.0078" in text and "known-cost" in text
     assert reports_tables(compare(table, ["random"], seeds=1, rules=Rules(trainings=5))) == []
+    first, _ = json.loads(comparisons_json([made]))[0]["reports"]
+    assert (first["proposer"], first["trainings"], first["p"]) == ("known-cost", 25, None)
+    assert first["expected"]["share"] == pytest.approx(ours.expected.share)
+    assert first["measured"]["noise"] is None and first["expected"]["best_regret"] >= 0

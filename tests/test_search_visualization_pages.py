@@ -62,11 +62,13 @@ def test_a_snapshot_has_the_front_and_the_hypervolume_that_records_have(made):
     assert made.knee().number == knee(front, made.study.directions).number
     assert made.pick("knee").record == made.knee()
     rows, hours, volumes = made.progress
-    ended = [records[row] for row in rows]
+    by_number = {each.number: each for each in believed}
+    ended = [by_number.get(records[row].number, records[row]) for row in rows]
     for count in (1, 20, len(rows)):
         reached = hypervolume(ended[:count], made.study.directions, made.reference)
         assert volumes[count - 1] == pytest.approx(reached)
     assert made.hypervolume == volumes[-1]
+    assert made.volume_title == "hypervolume of expected Dice"
     assert hours[-1] == pytest.approx(sum(trial.spent_s for trial in made.trials) / 3600)
     steps = hypervolume_steps(made)
     assert steps.volumes[-1] == volumes[-1] and len(steps.trials) < len(rows)

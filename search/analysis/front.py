@@ -68,7 +68,7 @@ def _volume(snapshot: Snapshot) -> str:
     """Format the hypervolume and its reference point."""
     if snapshot.hypervolume is None:
         return ""
-    return f"\nhypervolume {snapshot.hypervolume:.4f} from {show_point(snapshot.reference)}"
+    return f"\n{snapshot.volume_title} {snapshot.hypervolume:.4f} from {show_point(snapshot.reference)}"
 
 
 def front_json(snapshot: Snapshot) -> str:
@@ -104,6 +104,7 @@ def front_json(snapshot: Snapshot) -> str:
         "objectives": snapshot.study.directions,
         "reference": dict(snapshot.reference),
         "hypervolume": snapshot.hypervolume,
+        "hypervolume_dice": "measured" if snapshot.estimates is None else "expected",
         "left_out": snapshot.left_out,
         "noise": snapshot.estimates.noise if snapshot.estimates else None,
         "optimism": snapshot.estimates.optimism if snapshot.estimates else None,

@@ -65,8 +65,10 @@ def _curve(snapshot: Snapshot, reference: Mapping[str, float]) -> tuple[tuple[fl
 def compare_table(reference: Mapping[str, float], compared: Sequence[ComparedRun]) -> Table:
     """Return the runs as a table, one per row."""
     equal, about = min(run.hours for run in compared), primary(compared[0].snapshot.study.directions)
-    table = Table(title=f"hypervolume from {show_point(reference)}", title_justify="left")
-    best = f"best {OBJECTIVES[about].heading}"
+    volume = volume_title(compared)
+    table = Table(title=f"{volume} from {show_point(reference)}", title_justify="left")
+    kind = "expected " if about == "dice" and all(run.snapshot.estimates for run in compared) else ""
+    best = f"best {kind}{OBJECTIVES[about].heading}"
     for heading in ("run", "trained", "hours", "front", best, "hypervolume", f"after {equal:.2f} hours"):
         table.add_column(heading, justify="left" if heading == "run" else "right")
     for run in compared:
@@ -76,11 +78,24 @@ def compare_table(reference: Mapping[str, float], compared: Sequence[ComparedRun
             str(trained),
             f"{run.hours:.2f}",
             str(len(front)),
-            show(about, run.snapshot.best().measurement.value(about)) if front else "",
+            show(about, _best(run.snapshot, about)) if front else "",
             f"{run.curve[-1][1]:.4f}",
             f"{run.after(equal):.4f}",
         )
     return table
+
+
+def volume_title(compared: Sequence[ComparedRun]) -> str:
+    """Return the heading of the runs' hypervolumes: whether their Dice is expected or measured."""
+    titles = {run.snapshot.volume_title for run in compared}
+    return titles.pop() if len(titles) == 1 else "hypervolume (of expected Dice where enough networks are trained)"
+
+
+def _best(snapshot: Snapshot, about: str) -> float | None:
+    """Return the best of the front in an objective, by expected Dice where it is known."""
+    record = snapshot.best()
+    measured = record.measurement.value(about)
+    return snapshot.estimate_of(record.number).get("expected_dice", measured) if about == "dice" else measured
 
 
 def compare_json(reference: Mapping[str, float], compared: Sequence[ComparedRun]) -> str:
@@ -91,9 +106,13 @@ def compare_json(reference: Mapping[str, float], compared: Sequence[ComparedRun]
             "proposer": run.snapshot.study.search.proposer,
             "hours": run.hours,
             "hypervolume": run.curve[-1][1],
+            "hypervolume_dice": "measured" if run.snapshot.estimates is None else "expected",
             "curve": [list(point) for point in run.curve],
             "front": [
-                {name: record.measurement.value(name) for name in run.snapshot.objectives}
+                {
+                    **{name: record.measurement.value(name) for name in run.snapshot.objectives},
+                    **run.snapshot.estimate_of(record.number),
+                }
                 for record in run.snapshot.front()
             ],
         }

@@ -146,6 +146,18 @@ class Snapshot:
         losses[~known] = np.nan
         return losses
 
+    def shown_values(self, name: str) -> Numbers:
+        """Return an objective's values by trial, with the expected Dice in place of the measured where it is known."""
+        values = self.values[name]
+        if name != "dice" or self.estimates is None:
+            return values
+        return np.where(np.isnan(self.estimates.dice), values, self.estimates.dice)
+
+    @property
+    def volume_title(self) -> str:
+        """The hypervolume's heading, which says whether its Dice is expected or measured."""
+        return "hypervolume" if self.estimates is None else "hypervolume of expected Dice"
+
     @cached_property
     def repeats(self) -> tuple[Record, ...]:
         """The records of repeats that the search itself proposed."""
@@ -259,10 +271,14 @@ class Snapshot:
         return ended, hours, self.volumes(ended, self.reference)
 
     def volumes(self, rows: NDArray[np.int64], reference: Mapping[str, float]) -> Numbers:
-        """Return the hypervolume after each of these trials; 0 without a reference."""
+        """Return the hypervolume after each of these trials, by expected Dice; 0 without a reference.
+
+        A trial counts with what all trainings of the study say about it, also those after it.
+        """
         if not reference:
             return np.zeros(len(rows))
-        points = np.where(np.isnan(self.losses[rows]), np.inf, self.losses[rows])
+        losses = np.where(np.isnan(self.expected_losses), self.losses, self.expected_losses)[rows]
+        points = np.where(np.isnan(losses), np.inf, losses)
         return np.array(volumes_so_far(points, worst_losses(reference, self.study.directions)))
 
     def only(self, kept: NDArray[np.bool_]) -> Snapshot:

@@ -1,9 +1,9 @@
 """The known-cost proposer: expected hypervolume improvement, with a surrogate for Dice and exact costs.
 
-The candidate pool consists of random networks and of neighbours and crossovers of the front. A cost model ranks the
-exactly, and the choice is made among those and repeats: another training of a network near the front, where chance may
-have hidden its place. With many trials in training, several are chosen at once. `acquire` holds the arithmetic; this
-file turns a study's records into its numbers.
+The candidate pool consists of random networks and of neighbours and crossovers of the front. A cost model ranks them,
+the most promising are priced exactly, and the choice is made among those and repeats: another training of a network
+near the front, where chance may have hidden its place. With many trials in training, several are chosen at once.
+`acquire` holds the arithmetic; this file turns a study's records into its numbers.
 """
 
 from __future__ import annotations

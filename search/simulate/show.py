@@ -13,6 +13,7 @@ from rich.table import Table as Grid
 from search.config.units import show_seconds
 from search.simulate.clock import Step
 from search.simulate.compare import MAIN, OURS, SHARES, Comparison, best_ratio
+from search.simulate.compare_reports import report_summaries
 from search.simulate.reported import BUDGETS
 
 
@@ -99,8 +100,15 @@ def _time(hours: float) -> str:
 
 
 def comparisons_json(comparisons: Sequence[Comparison]) -> str:
-    """Return all numbers as JSON; shares never reached are null."""
-    return json.dumps([_plain(asdict(_without_detail(each))) for each in comparisons], indent=2)
+    """Return all numbers as JSON; shares never reached are null.
+
+    `reports` holds what each proposer's users get: medians after each of BUDGETS, as in the printed tables.
+    """
+    found = []
+    for each in comparisons:
+        reports = [asdict(summary) for summary in report_summaries(each)]
+        found.append(_plain(asdict(_without_detail(each)) | {"reports": reports}))
+    return json.dumps(found, indent=2)
 
 
 def _without_detail(compared: Comparison) -> Comparison:

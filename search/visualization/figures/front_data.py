@@ -59,16 +59,13 @@ def front_figure_data(
     snapshot: Snapshot, axes: Sequence[str], *, by: str = "", presets: Mapping[str, Costs] | None = None
 ) -> FrontData:
     """Collect the data; `by` names the axis of the space that determines the colours, empty for one colour."""
-    columns = [snapshot.values[name] / OBJECTIVES[name].drawn_per for name in axes]
+    columns = [snapshot.shown_values(name) / OBJECTIVES[name].drawn_per for name in axes]
     points = np.column_stack(columns)
     stopped = snapshot.states == "stopped"
     so_far = np.array([trial.dice_so_far for trial in snapshot.trials], dtype=float)
     for at, name in enumerate(axes):
         if OBJECTIVES[name].learned:
             points[stopped, at] = so_far[stopped]
-        if name == "dice" and snapshot.estimates is not None:
-            expected = snapshot.estimates.dice
-            points[:, at] = np.where(np.isnan(expected), points[:, at], expected)
     untrained = {name: np.flatnonzero(snapshot.states == name) for name in ("stopped", *STRIP)}
     hover = {int(row): trial_text(snapshot, int(row)) for row in snapshot.front_rows}
     placed = {name: tuple(_drawn_cost(costs, axis) for axis in axes) for name, costs in (presets or {}).items()}

@@ -17,22 +17,27 @@ MAX_STOPPED = 60  # stopped trials whose curves are drawn, the latest ones
 
 @dataclass(frozen=True)
 class HypervolumeSteps:
-    """The steps at which the hypervolume grew, by number of ended trials and by hours of trials."""
+    """The steps at which the hypervolume grew, by number of ended trials and by hours of trials.
+
+    `title` says whether its Dice is expected or measured.
+    """
 
     trials: Numbers
     hours: Numbers
     volumes: Numbers
     numbers: Numbers
+    title: str
 
 
 def hypervolume_steps(snapshot: Snapshot) -> HypervolumeSteps:
     """Return the hypervolume's steps, and its latest value."""
     rows, hours, volumes = snapshot.progress
     if not len(rows):
-        return HypervolumeSteps(*(np.zeros(0),) * 4)
+        return HypervolumeSteps(*(np.zeros(0),) * 4, snapshot.volume_title)
     grew = np.append(np.diff(volumes, prepend=0.0)[:-1] > 0, True)
     at = np.flatnonzero(grew)
-    return HypervolumeSteps(at.astype(float) + 1.0, hours[at], volumes[at], snapshot.numbers[rows[at]].astype(float))
+    numbers = snapshot.numbers[rows[at]].astype(float)
+    return HypervolumeSteps(at.astype(float) + 1.0, hours[at], volumes[at], numbers, snapshot.volume_title)
 
 
 @dataclass(frozen=True)
@@ -112,13 +117,13 @@ def draw_hypervolume(steps: HypervolumeSteps, band: Band | None, *, hours: bool)
     )
     unit = "hours of trials" if hours else "ended trials"
     figure.update_xaxes(title=unit, rangemode="tozero")
-    figure.update_yaxes(title="hypervolume", rangemode="tozero")
+    figure.update_yaxes(title=steps.title, rangemode="tozero")
     last = f"{steps.volumes[-1]:.4f}" if len(steps.volumes) else "none yet"
     return component(
         figure,
         name=f"hypervolume-{'hours' if hours else 'trials'}",
-        title=f"Hypervolume against {unit}",
-        label=f"hypervolume against {unit}, last {last}",
+        title=f"{steps.title.capitalize().replace('dice', 'Dice')} against {unit}",
+        label=f"{steps.title} against {unit}, last {last}",
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from search.analysis.runs import ComparedRun
+from search.analysis.runs import ComparedRun, volume_title
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES, cost_axis, primary
 from search.visualization.components import Figure
@@ -39,10 +39,10 @@ def draw_anytime(curves: Sequence[tuple[str, Anytime]], *, title: str) -> Figure
 
 def draw_runs(compared: Sequence[ComparedRun]) -> Figure:
     """Draw runs side by side: their fronts on pairs of objectives, and hypervolume over hours of trials."""
-    pairs = planes(compared[0].snapshot)
+    pairs, volume = planes(compared[0].snapshot), volume_title(compared)
     titles = [
         *(f"{OBJECTIVES[y].heading} against {OBJECTIVES[x].heading.lower()}" for x, y in pairs),
-        "hypervolume over hours of trials",
+        f"{volume} over hours of trials",
     ]
     figure = make_subplots(rows=1, cols=len(titles), subplot_titles=titles, horizontal_spacing=0.07)
     for number, run in enumerate(compared):
@@ -60,13 +60,13 @@ def draw_runs(compared: Sequence[ComparedRun]) -> Figure:
             col=len(titles),
         )
     axes = [(OBJECTIVES[x].axis_title, OBJECTIVES[y].axis_title) for x, y in pairs]
-    for column, (across, up) in enumerate([*axes, ("hours", "hypervolume")], start=1):
+    for column, (across, up) in enumerate([*axes, ("hours", volume)], start=1):
         figure.update_xaxes(title=across, rangemode="tozero", row=1, col=column)
         figure.update_yaxes(title=up, row=1, col=column)
     margin, legend = {**LAYOUT["margin"], "t": 80}, {**LAYOUT["legend"], "y": 1.12}
     figure.update_layout({**LAYOUT, "margin": margin, "legend": legend})
     reached = "; ".join(f"{run.name} {run.curve[-1][1]:.4f}" for run in compared)
-    return component(figure, name="runs", title="Runs side by side", label=f"hypervolume reached: {reached}", wide=True)
+    return component(figure, name="runs", title="Runs side by side", label=f"{volume} reached: {reached}", wide=True)
 
 
 def _add_front(
@@ -74,7 +74,7 @@ def _add_front(
 ) -> None:
     """Add a run's trials to a subplot: the front large, the others small and pale."""
     snapshot = run.snapshot
-    x, y = (snapshot.values[name] / OBJECTIVES[name].drawn_per for name in pair)
+    x, y = (snapshot.shown_values(name) / OBJECTIVES[name].drawn_per for name in pair)
     for on_front, size, opacity in ((False, 6, 0.35), (True, 11, 1.0)):
         rows = np.flatnonzero(snapshot.comparable & (snapshot.on_front == on_front))
         figure.add_scatter(
