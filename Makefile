@@ -6,7 +6,7 @@ KEY := $(shell { cat pyproject.toml constraints.txt; $(PYTHON) --version; } | sh
 PARALLEL ?= --numprocesses $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n + 1 : 8)))
 READY := $(VENV)/.ready-$(KEY)
 
-.PHONY: check-gpu demo docs site test test-all lint link bench-training bench-nnunet bench-recipes bench-blocks bench-startup bench-search bench-memory bench-latency bench-presets bench-export bench-ray bench-dashboard lock
+.PHONY: bench check-gpu demo docs site test test-all lint link bench-training bench-nnunet bench-recipes bench-blocks bench-startup bench-search bench-memory bench-latency bench-presets bench-export bench-ray bench-dashboard lock
 
 demo: link
 	$(BIN)/voxnas demo
@@ -31,6 +31,10 @@ docs: link
 site: docs
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	$(BIN)/zensical build --clean --strict --config-file studies/site.toml
+
+# All benchmarks in a short form, into studies/examples/bench.md
+bench: link
+	$(BIN)/python tests/bench.py
 
 bench-training: link
 	$(BIN)/python tests/bench_training.py

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from bench_figures import report
 from literal_forms import literal_csam, literal_epa, literal_joint
 from torch import Tensor, nn
 
@@ -108,15 +109,8 @@ def measure(case: Case, step: Callable, *, repeats: int) -> tuple[float, float, 
     return (*paired_ratio(ours, theirs, repeats=repeats), bytes_ratio)
 
 
-def show(value: float, limit: float | None) -> str:
-    """Format a number with its limit."""
-    return f"{value:5.2f}" + (
-        " (no limit) " if limit is None else f" ({'≤' if value <= limit else '> !'} {limit:4})   "
-    )
-
-
 def main() -> None:
-    """Print one line per case and step."""
+    """Report each case and step."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=9)
     # One thread by default: with fewer free cores than threads every parallel loop waits for the last one.
@@ -124,16 +118,16 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name contains this")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print(f"{'block':24} {'step':17} {'time ratio':22} {'bytes ratio':22} ours / transcription, ms")
     for case in cases():
         if options.only not in case.name:
             continue
         for index, step in enumerate((forward, forward_backward)):
             ratio, ours, theirs, size = measure(case, step, repeats=options.repeats)
-            print(
-                f"{case.name:24} {step.__name__:17} {show(ratio, case.time_limits[index]):22} "
-                f"{show(size, case.bytes_limits[index]):22} {ours * 1e3:.1f} / {theirs * 1e3:.1f}"
-            )
+            what = f"{case.name}, {step.__name__}"
+            report(f"{what}: time over the transcription's", ratio, limit=case.time_limits[index])
+            over = "bytes over the input's" if case.bytes_over_input else "bytes over the transcription's"
+            report(f"{what}: {over}", size, limit=case.bytes_limits[index])
+            print(f"{what}: {ours * 1e3:.1f} ms, transcription {theirs * 1e3:.1f} ms")
 
 
 if __name__ == "__main__":

@@ -16,9 +16,8 @@ import time
 import urllib.request
 from pathlib import Path
 
+from bench_figures import report
 from playwright.sync_api import sync_playwright
-from rich.console import Console
-from rich.table import Table
 from synthetic_study import add_records, synthetic_records, synthetic_study, write_synthetic_study
 
 TRIALS, REPORTED = 10_000, 1_000
@@ -155,7 +154,8 @@ def main():
         finally:
             for server in servers:
                 server.terminate()
-    show(rows)
+    for what, value, limit, unit in rows:
+        report(what, value, unit, limit=limit)
 
 
 def report_rows(browser, runs, repeats):
@@ -170,16 +170,6 @@ def report_rows(browser, runs, repeats):
         (f"report.html of {REPORTED} trials", path.stat().st_size / 2**20, 8.0, "MiB"),
         ("it opens in", opened, 2.0, "s"),
     ]
-
-
-def show(rows):
-    table = Table(title="voxnas dashboard", title_justify="left")
-    for heading in ("what", "measured", "limit", ""):
-        table.add_column(heading, justify="left" if heading == "what" else "right")
-    for what, value, limit, unit in rows:
-        verdict = "" if limit is None else "met" if value <= limit else "MISSED"
-        table.add_row(what, f"{value:.2f} {unit}", "" if limit is None else f"{limit:.2f} {unit}", verdict)
-    Console(width=110).print(table)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 
 import torch
+from bench_figures import report
 from bench_presets import PATCHES, SLAB
 from test_real_data import case_names, subset
 from test_search_export_source import apart, lively, written
@@ -142,9 +143,10 @@ def speed(data: Path, folder: Path, *, threads: int) -> None:
         windows, start = (statistics.median(getattr(run, name) for run in found) for name in ("windows_s", "start_s"))
         peak = max(run.peak_bytes for run in found)
         print(
-            f"  {check.form:7} windows {windows:6.2f} s ({windows / monai_s:4.2f} x MONAI), startup and files "
-            f"{start:5.2f} s, peak {peak / 2**20:5.0f} MiB ({peak / check.peak_bytes:4.2f} x the model card's)"
+            f"  {check.form:7} windows {windows:6.2f} s, startup and files {start:5.2f} s, peak {peak / 2**20:5.0f} MiB"
         )
+        report(f"predict.py --form {check.form}: windows over MONAI's sliding window", windows / monai_s)
+        report(f"predict.py --form {check.form}: peak memory over the model card's", peak / check.peak_bytes)
 
 
 def networks() -> list[tuple[str, Architecture, Context]]:

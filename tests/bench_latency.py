@@ -4,6 +4,7 @@ import argparse
 import time
 
 import torch
+from bench_figures import report
 from bench_memory import DEMO, random_networks
 from scipy.stats import spearmanr
 
@@ -38,10 +39,8 @@ def main() -> None:
         marks = "" if one.settled and other.settled else "  spread too wide"
         print(f"{show_seconds(one.median_s):>10} {show_seconds(other.median_s):>10}  {network.describe()[:60]}{marks}")
     rho = float(spearmanr([each.median_s for each in first], [each.median_s for each in second]).statistic)
-    print(
-        f"Spearman {rho:.4f} over {len(networks)} networks, {options.pause:g} s apart, on {first[0].device} "
-        f"(limit {LIMIT}): {'met' if rho >= LIMIT else 'MISSED'}"
-    )
+    what = f"Spearman of two readings of {len(networks)} networks, {options.pause:g} s apart, on {first[0].device}"
+    report(what, rho, limit=LIMIT, at_least=True)
 
 
 if __name__ == "__main__":

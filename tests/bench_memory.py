@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 import torch
+from bench_figures import report
 
 from search.config.schema import Training
 from search.costs.memory import inference_memory_bytes, measure_training_memory, training_memory_bytes
@@ -95,16 +96,18 @@ def main() -> None:
         show(rows[-1], architecture.describe()[:70])
     worst = max(abs(row.error) for row in rows)
     limit = LIMITS[device.type]
-    print(f"worst error on {device.type}: {worst:.2%} (limit {limit:.0%}) {'met' if worst <= limit else 'MISSED'}")
+    report(
+        f"worst relative error of predicted training memory, {len(rows)} networks on {device.type}", worst, limit=limit
+    )
     if seconds:
-        report_seconds("random networks at the demonstration's patch, both memories", seconds, SECONDS)
+        report_seconds("predicting both memories of a random network at the demo's patch", seconds, SECONDS)
     synapse = PRESETS["unetrpp_synapse"]
     times = []
     for _ in range(4):
         began = time.process_time()
         training_memory_bytes(synapse.architecture, synapse.context, Training(patch=synapse.context.patch))
         times.append(time.process_time() - began)
-    report_seconds("unetrpp_synapse at 64x128x128, training", times[1:], SYNAPSE_SECONDS)
+    report_seconds("predicting the training memory of unetrpp_synapse at 64x128x128", times[1:], SYNAPSE_SECONDS)
 
 
 def show(row: Row, note: str) -> None:
@@ -117,12 +120,9 @@ def show(row: Row, note: str) -> None:
 
 
 def report_seconds(what: str, seconds: list[float], limit: float) -> None:
-    """Print processor seconds with their limit."""
-    median, most = statistics.median(seconds), max(seconds)
-    print(
-        f"{what}: median {median:.2f} s, most {most:.2f} s of one core (limit {limit} s) "
-        f"{'met' if median <= limit else 'MISSED'}"
-    )
+    """Report the median and the most of processor seconds; the limit holds for each."""
+    report(f"{what}, median", statistics.median(seconds), "s of one core", limit=limit)
+    report(f"{what}, most", max(seconds), "s of one core", limit=limit)
 
 
 if __name__ == "__main__":

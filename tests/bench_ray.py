@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from bench_figures import report
 from cluster_trials import HERE, Noted, Sleeper, Watch
 from conftest import write_study
 
@@ -126,7 +127,7 @@ def bench_platform(folder):
         rows.append((title, tune_alone(Path(folder), searcher, reuse)))
     print(f"platform: seconds per empty trial, 2 workers, {parameters:.0f} parameters per trial")
     for title, seconds in rows:
-        print(f"  {title:58} {seconds:6.3f} s" + ("  (limit 0.150 s)" if seconds is ours else ""))
+        report(f"seconds per empty trial, {title}", seconds, "s", limit=0.15 if seconds is ours else None)
     stop_cluster(cluster)
 
 
@@ -309,10 +310,10 @@ def driver_limits(folder, records):
 def bench_driver(folder):
     parameters, found = driver_limits(folder, 10_000)
     print(f"driver: 10,000 records x {parameters:.0f} parameters in SQLite, proposer random")
-    print(f"  ready            {found['ready']:7.3f} s    (limit 3 s)")
-    print(f"  ask, 95th        {found['ask']:7.3f} s    (limit 0.1 s)")
-    print(f"  tell, 95th       {found['tell']:7.3f} s    (limit 0.05 s)")
-    print(f"  memory           {found['rss'] / 2**20:7.0f} MiB  (limit 500 MiB beyond imports)")
+    report("driver of 10,000 records: ready", found["ready"], "s", limit=3.0)
+    report("driver of 10,000 records: ask, 95th percentile", found["ask"], "s", limit=0.1)
+    report("driver of 10,000 records: tell, 95th percentile", found["tell"], "s", limit=0.05)
+    report("driver of 10,000 records: memory over its imports", found["rss"] / 2**20, "MiB", limit=500.0)
 
 
 class Night(Sleeper):
@@ -352,7 +353,8 @@ def bench_busy(folder, workers=64, trials=320):
     processes = Counter(row["pid"] for row in rows)
     print(f"busy: {workers} simulated workers, {trials} trials of 30 to 180 s")
     print(f"  ramp-up          {ramp_s:7.1f} s")
-    print(f"  busy after it    {busy_share(rows, workers, ramp_s):7.3f}    (limit 0.9)")
+    share = busy_share(rows, workers, ramp_s)
+    report(f"busy share of {workers} simulated workers after the ramp-up", share, limit=0.9, at_least=True)
     print(f"  processes        {len(processes):7d}    (restarted {len(processes) - workers})")
     print(
         f"  memory a worker  {statistics.mean(row['rss'] for row in rows) / 2**20:7.0f} MiB,"
@@ -392,7 +394,8 @@ def bench_packing(folder, trials=40):
     found = pack(plan, cluster, Noted, trials=trials, memory_bytes=2 * 2**30)
     print(f"packing: {trials} trials predicted at 2 GiB on 2 simulated GPUs of 16 GiB")
     for card, (most, predicted, share) in sorted(found.items()):
-        print(f"  GPU {card}: {most} at a time (limit 3), {predicted / 2**30:.1f} GiB predicted, shares {share:g}")
+        print(f"  GPU {card}: {predicted / 2**30:.1f} GiB predicted, shares {share:g}")
+        report(f"trials of 2 GiB at a time on simulated GPU {card} of 16 GiB", most, limit=3)
     stop_cluster(cluster)
     return found
 

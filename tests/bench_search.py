@@ -2,7 +2,7 @@
 
 Run: make bench-search. The whole benchmark takes hours on two cores, most of them in Optuna's Gaussian process.
 `--without gp` skips it and `--tables` selects tables. `--keep FOLDER` stores all runs but ours and resumes an
-interrupted call (empty the folder if anything but known-cost has changed). The last column shows the limits.
+interrupted call (empty the folder if anything but known-cost has changed). The figures with their limits come last.
 """
 
 import argparse
@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+from bench_figures import report
 from rich.console import Console
-from rich.table import Table as Grid
 
 from search.config.schema import Halving
 from search.proposers.known_cost import KnownCostProposer
@@ -80,7 +80,7 @@ def compared(name, rivals, *, limit, options, halving=None):
 
 
 def rows_of(name, rivals, *, options, console):
-    """Compare on one table; return the rows of the final table: (quantity, number, limit)."""
+    """Compare on one table; return its figures: (quantity, number, limit, whether that is the least)."""
     unseen = RECIPES[name].unseen
     limit = UNSEEN_LIMIT if unseen else LIMIT
     made = compared(name, rivals, limit=limit, options=options)
@@ -89,16 +89,16 @@ def rows_of(name, rivals, *, options, console):
     within = sum(run.trainings_to(0.99) <= made.size / 10 for run in made.runs if run.proposer == OURS)
     needed = options.seeds if name == "additive" else math.ceil(WITHIN * options.seeds)
     rows = [
-        ("trainings to 95 %, over the best other's", f"{best_ratio(made):.2f}", limit),
-        ("largest p, Holm", f"{max(rival.p for rival in made.rivals):.2g}", 0.05),
-        ("runs to 99 % within a tenth of the table", str(within), f">= {needed}"),
+        ("trainings to 95 %, over the best other's", best_ratio(made), limit, False),
+        ("largest p, Holm", max(rival.p for rival in made.rivals), 0.05, False),
+        ("runs to 99 % within a tenth of the table", within, needed, True),
     ]
     if unseen:
         halved = compared(name, rivals, limit=HOURS_LIMIT, options=options, halving=HALVING)
         for each in comparison_tables(halved):
             console.print(each)
-        hours = f"{best_ratio(halved, hours=True):.2f}"
-        rows.append(("hours to 95 %, over the best other's, all with halving", hours, HOURS_LIMIT))
+        hours = best_ratio(halved, hours=True)
+        rows.append(("hours to 95 %, over the best other's, all with halving", hours, HOURS_LIMIT, False))
     return rows
 
 
@@ -131,9 +131,9 @@ def speed_rows():
     rules = Rules(workers=1024, trainings=3072, enough=1.1)
     busy = simulate(synthetic_table("network"), OURS, seed=0, rules=rules).busy
     return [
-        ("utilisation of 1,024 workers, trainings of unequal length", f"{busy:.3f}", ">= 0.95"),
+        ("utilisation of 1,024 workers, trainings of unequal length", busy, 0.95, True),
         *(
-            (f"seconds of an ask at {count:,} records", f"{ask_seconds(count):.2f}", limit)
+            (f"seconds of an ask at {count:,} records", ask_seconds(count), limit, False)
             for count, limit in ((1_000, 1.0), (10_000, 3.0))
         ),
     ]
@@ -149,16 +149,13 @@ def main():
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes of parallel runs
     rivals = [name for name in PROPOSERS if name not in (OURS, *options.without.split(","))]
-    console, grid = Console(width=170), Grid(title=f"{options.seeds} seeds each", title_justify="left")
-    for heading in ("table", "what", "number", "limit"):
-        grid.add_column(heading)
+    console = Console(width=170)
     sections = {name: rows_of(name, rivals, options=options, console=console) for name in options.tables.split(",")}
     sections["network, speed"] = speed_rows()
     for name, rows in sections.items():
         kind = f"{name} (unseen)" if name in RECIPES and RECIPES[name].unseen else name
-        for what, number, limit in rows:
-            grid.add_row(kind, what, number, limit if isinstance(limit, str) else f"<= {limit}")
-    console.print(grid)
+        for what, number, limit, at_least in rows:
+            report(f"{kind}: {what}", number, limit=limit, at_least=at_least)
 
 
 if __name__ == "__main__":

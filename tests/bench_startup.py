@@ -14,6 +14,7 @@ REPEATS = 7
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sys.path.insert(0, str(Path(__file__).parent))
+        from bench_figures import report
         from conftest import quiet_view, write_study
 
         from search.config import load_study
@@ -30,7 +31,7 @@ def main() -> None:
                 subprocess.run([sys.executable, "-m", "search.cli", verb, *rest], check=True, capture_output=True)
                 times.append(time.perf_counter() - began)
             median = statistics.median(times)
-            print(f"{verb:8s} {median:.2f} s (limit {limit} s): {'met' if median <= limit else 'MISSED'}")
+            report(f"voxnas {verb}, whole process", median, "s", limit=limit)
 
 
 if __name__ == "__main__":

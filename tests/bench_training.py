@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from augment_candidates import batchgenerators, ours, with_monai
+from bench_figures import report
 from pydantic import TypeAdapter
 
 from search.config.augment import Augment, Noise
@@ -123,8 +124,9 @@ def compare_loops(prepared: Prepared, options: argparse.Namespace) -> None:
             if number:  # the first round warms up
                 speeds[name].append(options.steps / (time.perf_counter() - began))
     print(", ".join(f"{name} {statistics.median(each):.2f} steps/s" for name, each in speeds.items()))
-    print_text("light / bare loop", ratio(speeds["light"], speeds["bare"]), LIGHT_LIMIT)
-    print_text("full recipe / same loop unchanged", ratio(speeds["full"], speeds["unchanged"]), FULL_LIMIT)
+    light_share, full_share = ratio(speeds["light"], speeds["bare"]), ratio(speeds["full"], speeds["unchanged"])
+    report("steps per second, light recipe over a bare loop", light_share, limit=LIGHT_LIMIT, at_least=True)
+    report("steps per second, nnunet-2.8 over the same loop unchanged", full_share, limit=FULL_LIMIT, at_least=True)
 
 
 def compare_augmentations(prepared: Prepared, options: argparse.Namespace) -> None:
@@ -143,7 +145,7 @@ def compare_augmentations(prepared: Prepared, options: argparse.Namespace) -> No
         while time.perf_counter() - began < options.seconds:
             next(stream)
             count += 1
-        print(f"{name}: {count / (time.perf_counter() - began):.1f} batches/s")
+        report(f"augmentation alone: {name}", count / (time.perf_counter() - began), "batches/s")
         if hasattr(stream, "close"):
             stream.close()
 
@@ -188,10 +190,6 @@ def ratio(mine: list[float], its: list[float]) -> float:
     return statistics.median(one / other for one, other in zip(mine, its, strict=True))
 
 
-def print_text(what: str, found: float, limit: float) -> None:
-    print(f"{what}: {found:.3f} (limit {limit}): {'met' if found >= limit else 'MISSED'}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, default=2)
@@ -207,7 +205,7 @@ def main() -> None:
     if torch.cuda.is_available():
         found = busy_share(device=torch.device("cuda"))
         print(", ".join(f"{name} {value:.2f}" for name, value in found.items()))
-        print_text("busy share of the device", found["busy"], BUSY_LIMIT)
+        report("busy share of the device", found["busy"], limit=BUSY_LIMIT, at_least=True)
 
 
 if __name__ == "__main__":
