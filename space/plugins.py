@@ -110,13 +110,9 @@ def load_blocks(codes: Sequence[BlockCode]) -> tuple[BlockSpec, ...]:
     return tuple(found)
 
 
-def keep_block_files(codes: Sequence[BlockCode], folder: Path) -> None:
-    """Write local block files into a study's folder under the names that the study uses."""
-    for code in codes:
-        if code.file:
-            path = folder / code.name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(code.text, encoding="utf-8")
+def block_files(codes: Sequence[BlockCode]) -> dict[str, str]:
+    """Return the text of each local block file, by the name that the study uses."""
+    return {code.name: code.text for code in codes if code.file}
 
 
 def _entry_point(name: str) -> EntryPoint:

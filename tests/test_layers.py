@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = (  # of rooms: a room imports only from the lines above its own
     ("blocks",),
     ("space",),
+    ("files",),
     ("data", "config"),
     ("trials",),
     ("training", "storage"),

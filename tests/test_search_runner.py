@@ -23,7 +23,8 @@ from search.runner.local import run_study
 from search.runner.plan import make_plan
 from search.runner.pricer import Pricer, price_table
 from search.runner.run import problem_of
-from search.storage import read_records
+from search.storage import read_records, read_study_attribute
+from search.storage.reader import REFERENCE
 from search.visualization.report import render
 from space.unet import UNet
 
@@ -107,10 +108,31 @@ def test_latencies_of_another_torch_are_noted_before_the_first_step(tmp_path, mo
     run_study(plan_of(made), trials=1, view=quiet_view())
     assert not caplog.messages
     newer = tuple((name, "99.0" if name == "torch" else version) for name, version in versions())
-    monkeypatch.setattr("search.runner.driver.versions", lambda: newer)
+    monkeypatch.setattr("search.runner.retime.versions", lambda: newer)
     assert len(run_study(plan_of(made), trials=1, view=quiet_view()).records) == 1
     (note,) = caplog.messages
     assert re.fullmatch(r"latency was measured with torch \S+; this run measures it with torch 99.0, whose .*", note)
+
+
+def test_latencies_are_measured_again_on_other_threads_and_the_study_resumes(tmp_path):
+    made = write_study(
+        tmp_path, STUDY.replace("latency: {budget: 60 s}", "latency: minimize").replace("epochs: 2", "epochs: 1")
+    )
+    run_study(plan_of(made), trials=1, view=quiet_view())
+    other = plan_of(made, "executor.threads=2")
+    begun = read_study_attribute(other.url, "tiny", REFERENCE)
+    outcome = run_study(other, trials=2, view=quiet_view(), measure_again=True)
+    torch.set_num_threads(1)
+    assert [record.measurement.costs.latency.threads for record in outcome.records] == [2, 2]
+    stored = read_records(other.url, "tiny")
+    assert [record.measurement.costs.latency for record in stored] == [
+        record.measurement.costs.latency for record in outcome.records
+    ]
+    with sqlite3.connect(other.folder / "study.db") as connection:
+        rows = connection.execute("SELECT value FROM trial_values WHERE objective = 2 ORDER BY trial_id").fetchall()
+    assert [value for (value,) in rows] == [record.measurement.costs.latency.median_s for record in stored]
+    assert read_study_attribute(other.url, "tiny", REFERENCE)["latency"] != begun["latency"]
+    assert {each.measurement.costs.latency.torch for each in stored} == {dict(versions())["torch"]}
 
 
 def test_running_again_adds_nothing_and_more_trials_resume_the_study(tmp_path):

@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -107,18 +106,6 @@ def test_a_run_survives_the_end_of_the_head(tmp_path, cluster, how):
     stop_cluster(first)
     records = ends(plan, cluster)  # on another cluster
     assert sum(len(record.attempts) for record in records) in (1, 2)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 1 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"no right to mount a small disk: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_a_run_survives_a_full_disk(tmp_path, cluster, small_disk):

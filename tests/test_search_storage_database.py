@@ -46,18 +46,16 @@ def test_a_short_outage_is_waited_out_and_a_long_one_ends_the_run(monkeypatch, t
         retry_outages(lambda: 1 // 0, url=url)
 
 
-def test_sqlite_has_no_outages_but_may_be_full():
+def test_sqlite_has_no_outages():
     full = sql.exc.OperationalError("INSERT", {}, Exception("database or disk is full"))
     assert not is_outage(full, "sqlite:///study.db")
 
-    def write():
-        raise full
 
-    with pytest.raises(
-        UserError,
-        match="the disk of the study's database is full; free some space, then rerun the same command to resume",
-    ):
-        retry_outages(write, url="sqlite:///study.db")
+def test_a_wrong_user_or_database_is_no_outage():
+    for said in ('role "me" does not exist', 'FATAL: password authentication failed for user "me"'):
+        error = sql.exc.OperationalError("", {}, Exception(said))
+        assert not is_outage(error, "postgresql+psycopg://me@host/db")
+    assert is_outage(sql.exc.OperationalError("", {}, Exception("connection refused")), "postgresql+psycopg://me@h/d")
 
 
 def test_a_driver_sends_heartbeats_until_it_ends(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 from search.ablation.metrics import CASE_METRICS
 from search.ablation.results import Result
 from search.analysis.statistics.scores import Score
+from search.files import replace_file
 
 
 def scores_of(
@@ -29,7 +30,8 @@ def write_cases(scores: Sequence[Score], file: Path) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    parquet.write_table(pyarrow.Table.from_pylist([asdict(each) for each in scores]), file)
+    table = pyarrow.Table.from_pylist([asdict(each) for each in scores])
+    replace_file(file, lambda part: parquet.write_table(table, part))
 
 
 def read_cases(file: Path) -> list[Score]:

@@ -13,9 +13,10 @@ from search.ablation.metrics import CASE_METRICS
 from search.ablation.plan import AblationPlan
 from search.ablation.tables import to_csv, to_html, to_latex, to_markdown
 from search.config.objectives import OBJECTIVES
+from search.files import write_text
 from search.visualization.components import Figure
 from search.visualization.figures.style import component
-from search.visualization.html import FINDINGS, figure_html, render_page, write_atomically
+from search.visualization.html import FINDINGS, figure_html, render_page
 
 CASES, REPORT = "cases.parquet", "report.html"
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -97,6 +98,6 @@ def write_findings(plan: AblationPlan, found: Findings) -> list[Path]:
         REPORT: render(plan, found),
         FINDINGS: to_json(plan, found),
     }
-    paths = [write_atomically(folder / name, text) for name, text in texts.items()]
+    paths = [write_text(folder / name, text) for name, text in texts.items()]
     write_cases(found.scores, folder / CASES)
     return [*paths, folder / CASES]

@@ -142,10 +142,18 @@ class Study:
 
     # Running
 
-    def run(self, *, trials: int | None = None, view: View | None = None, executor: Executor | None = None) -> Outcome:
+    def run(
+        self,
+        *,
+        trials: int | None = None,
+        retime: bool = False,
+        view: View | None = None,
+        executor: Executor | None = None,
+    ) -> Outcome:
         """Run or resume the study until it has `trials` trainings, including those already done.
 
-        `trials` is by default that of the file; `view` receives the progress (printed by default).
+        `trials` is by default that of the file; `retime` first measures the latency of finished trials again, on this
+        machine; `view` receives the progress (printed by default).
         """
         from search.api.progress import showing
         from search.api.running import make_executor
@@ -156,7 +164,13 @@ class Study:
             shown.on_stage(LOADING)
             from search.runner.run import run_study
 
-            return run_study(plan, trials=planned, view=shown, executor=executor or make_executor(plan))
+            return run_study(
+                plan,
+                trials=planned,
+                view=shown,
+                executor=executor or make_executor(plan),
+                measure_again=retime,
+            )
 
     def confirm(
         self,

@@ -11,6 +11,11 @@ import typer
 
 from search.cli.verbs import comparing, deploying, results, searching, start
 
+PERMISSIONS = (errno.EACCES, errno.EPERM, errno.EROFS)
+PATH_MISTAKES = (
+    *PERMISSIONS,
+    *(errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO),
+)
 app = typer.Typer(
     name="voxnas",
     no_args_is_help=True,
@@ -41,11 +46,17 @@ def voxnas(
 
 
 def main() -> None:
-    """Run a verb; a mistake of the user is one line on standard error with exit code 2, a fault of the disk with 1."""
+    """Run a verb; each mistake or fault is one line on standard error, without a traceback.
+
+    The exit code is 2 for a mistake of the user, also for a path that can't be used, and 1 for what stopped a run.
+    """
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where a full disk behind it can still be reported
     except BrokenPipeError:  # `voxnas ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(1)
     except OSError as error:
         if not error.strerror:
@@ -53,8 +64,9 @@ def main() -> None:
         from search.api.terminal import printable
 
         where = f"{error.filename}: " if error.filename else ""
+        _drop_output()
         print(f"voxnas: {printable(str(where))}{error.strerror}{_way_out(error)}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(2 if error.errno in PATH_MISTAKES else 1)
     except Exception as error:
         from search.config.errors import UserError  # here, as it takes longer than the rest of `--help`
 
@@ -64,14 +76,22 @@ def main() -> None:
 
         for mistake in error.mistakes:
             print(f"voxnas: {printable(str(mistake))}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
+
+
+def _drop_output() -> None:
+    """Let what standard output still holds disappear, if it can't be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _way_out(error: OSError) -> str:
     """Return what to do about a file that could not be read or written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "; free some space or raise the limit, then rerun the same command to resume"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno in PERMISSIONS:
         return "; this user needs other permissions there, or another folder (--runs, --out)"
     return ""
 

@@ -11,6 +11,7 @@ from search.api.terminal import print_text
 from search.cli.free_file import require_free
 from search.config import UserError, load_study
 from search.config.clone import clone_text
+from search.files import replace_file
 
 
 def clone_study(study: str, new: Path, overrides: Sequence[str], *, runs: Path, force: bool) -> None:
@@ -20,13 +21,13 @@ def clone_study(study: str, new: Path, overrides: Sequence[str], *, runs: Path, 
     if file is None:
         raise UserError([f"{study!r} is neither a study file nor the name of a study in {runs}"])
     text = clone_text(file, overrides, new=new)
-    draft = new.with_name(f".{new.name}.draft.yaml")
-    try:
+
+    def write_checked(draft: Path) -> None:
         draft.write_text(text, encoding="utf-8")
-        load_study(draft, need_data=False)
-        draft.replace(new)
-    except UserError as error:
-        raise UserError([str(each).replace(str(draft), str(new)) for each in error.mistakes]) from None
-    finally:
-        draft.unlink(missing_ok=True)
+        try:
+            load_study(draft, need_data=False)
+        except UserError as error:
+            raise UserError([str(each).replace(str(draft), str(new)) for each in error.mistakes]) from None
+
+    replace_file(new, write_checked)
     print_text(f"Wrote {new}. Next:\n  {shlex.join(['voxnas', 'check', str(new)])}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -15,6 +15,10 @@ from search.api.study import Study
 from search.api.terminal import open_console, print_json, print_text
 from search.config.objectives import OBJECTIVES, show
 from search.config.units import counted, show_bytes
+from search.files import replace_file
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def show_front(study: Study, *, json: bool, csv: Path | None) -> None:
@@ -25,7 +29,7 @@ def show_front(study: Study, *, json: bool, csv: Path | None) -> None:
     else:
         open_console().print(front_table(snapshot))
     if csv is not None:
-        study.front(axes=True).to_csv(csv)
+        _write_csv(study.front(axes=True), csv)
 
 
 def show_trials(study: Study, *, json: bool, csv: Path | None) -> None:
@@ -36,7 +40,12 @@ def show_trials(study: Study, *, json: bool, csv: Path | None) -> None:
     else:
         open_console().print(trials_table(study.name, rows, list(study.settings.directions)))
     if csv is not None:
-        study.trials(axes=True).to_csv(csv)
+        _write_csv(study.trials(axes=True), csv)
+
+
+def _write_csv(rows: pd.DataFrame, file: Path) -> None:
+    """Write rows as CSV."""
+    replace_file(file, lambda part: rows.to_csv(part))
 
 
 def trials_table(name: str, rows: Sequence[dict[str, Any]], objectives: Sequence[str]) -> Table:

@@ -8,6 +8,7 @@ from pathlib import Path
 from search.api.terminal import print_text
 from search.cli.free_file import require_free
 from search.cli.running import following
+from search.files import write_text
 
 
 def write_study(folder: Path, out: Path | None, *, hours: float, force: bool, runs: Path, quiet: bool) -> None:
@@ -25,7 +26,7 @@ def write_study(folder: Path, out: Path | None, *, hours: float, force: bool, ru
         name, text = suggest_study(folder, this_machine(), hours=hours, runs=runs, stage=view.on_stage, name=named)
         file = out or Path(f"{name}.yaml")
         require_free(file, force=force)
-        file.write_text(text, encoding="utf-8")
+        write_text(file, text)
         make_plan(load_study(file), runs=runs)
     print_text(f"Wrote {file}. Next:")
     for verb in ("check", "run"):

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from search.api.terminal import PlainConsole, open_console, print_text
 from search.cli.running import following
 from search.config.units import counted
+from search.files import require_writable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +29,7 @@ def write_tabulated(
     from search.simulate.trained_table import write_trained
 
     file = out or study.folder / "table.parquet"
+    require_writable(file)
     if train:
         with following(f"tabulate {study.name}", trials=(networks or 0) * seeds, quiet=quiet) as view:
             found = study.tabulate(networks=networks, seeds=seeds, view=view)

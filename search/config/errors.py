@@ -23,9 +23,17 @@ class Mistake:
 class UserError(Exception):
     """Mistakes that the user can fix; the command line prints one per line and exits with code 2."""
 
+    exit_code = 2
+
     def __init__(self, mistakes: Iterable[Mistake | str]):
         self.mistakes = tuple(each if isinstance(each, Mistake) else Mistake("", "", each) for each in mistakes)
         super().__init__("\n".join(str(mistake) for mistake in self.mistakes))
+
+
+class RunError(UserError):
+    """What stopped a correct command: a full disk, a server that can't be reached, trials that failed. Exit code 1."""
+
+    exit_code = 1
 
 
 def nearest(word: object, allowed: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -56,6 +57,7 @@ def measure_latency(network: Network, context: Context, training: Training, *, d
         device=device_name(device),
         threads=torch.get_num_threads(),
         precision=precision_name(device, training),
+        torch=version("torch"),
     )
 
 

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from search.files import replace_file, write_text
+
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
     """Write an array as .npy."""
-    temporary = _temporary(path)
-    with temporary.open("wb") as file:
-        np.save(file, array)
-    os.replace(temporary, path)
+
+    def write(part: Path) -> None:
+        with part.open("wb") as file:  # given a path, numpy appends an ending
+            np.save(file, array)
+
+    replace_file(path, write)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write values together with their digest, under `digest`."""
-    temporary = _temporary(path)
-    temporary.write_text(json.dumps({**values, "digest": _digest(values)}))
-    os.replace(temporary, path)
+    write_text(path, json.dumps({**values, "digest": _digest(values)}))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -40,10 +41,6 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}")
 
 
 def _digest(values: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from search.data.labels import read_label
 from search.data.parallel import Progress, for_each
 from search.data.volume_files import read_volume
+from search.files import write_text
 
 FORMAT = 3  # version of the cached facts; a new number invalidates the cache
 Pairs = tuple[tuple[int, int], ...]
@@ -140,11 +141,8 @@ def _from_json(fact: dict[str, Any]) -> FileFacts:
 def _save_cache(cache: Path, facts: dict[str, tuple[list[Any], FileFacts]]) -> None:
     """Write facts; if the cache folder is not writable, the files are just read again next time."""
     files = {path: (stamp, asdict(fact)) for path, (stamp, fact) in facts.items()}
-    temporary = cache.with_name(f".{cache.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"format": FORMAT, "files": files}))
-        os.replace(temporary, cache)
+        write_text(cache, json.dumps({"format": FORMAT, "files": files}))
 
 
 def _short_hash(paths: Sequence[str]) -> str:

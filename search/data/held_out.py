@@ -63,6 +63,10 @@ def hold_out(dataset: Dataset, facts: DataFacts, names: Collection[str]) -> tupl
     rest = [case.name for case in facts.cases if case.name not in names]
     kept, held = restricted_to(dataset, rest), restricted_to(dataset, names)
     seen, unseen = facts_of(kept, facts, rest), facts_of(held, facts, names)
+    if not any(any(case.voxels_per_class[1:]) for case in unseen.cases):
+        raise DataError(
+            [f"data.test: the test cases ({_some(list(names))}) contain only background, so no Dice can be measured"]
+        )
     if seen.problems:
         raise DataError([f"{problem} outside the test cases (data.test)" for problem in seen.problems])
     return kept, seen, HeldOut(held, unseen)

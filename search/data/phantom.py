@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.data.geometry import Spacing, Triple
+from search.files import replace_file, write_text
 
 ORGANS = ("core", "ring", "side", "node")
 Volume = NDArray[np.float64]
@@ -56,7 +57,7 @@ def write_phantom(
         _write(root / f"imagesTr/{name}.nii.gz", image, affine)
         _write(root / f"labelsTr/{name}.nii.gz", label, affine)
     text = json.dumps(_description(names, classes), indent=1)
-    (root / "dataset.json").write_text(text + "\n", encoding="utf-8")
+    write_text(root / "dataset.json", text + "\n")
 
 
 def _draw_organs(shape: Triple, classes: int, draw: np.random.Generator) -> NDArray[np.uint8]:
@@ -157,7 +158,7 @@ def _coordinates(shape: tuple[int, ...]) -> tuple[Volume, Volume, Volume]:
 def _write(path: Path, array: NDArray[Any], affine: NDArray[np.float64]) -> None:
     image = nibabel.Nifti1Image(array, affine)
     image.header.set_xyzt_units("mm")
-    nibabel.save(image, path)
+    replace_file(path, lambda part: nibabel.save(image, part))
 
 
 def _description(names: list[str], classes: int) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from search.analysis.class_dice import HEADINGS, dice_by_class
+from search.analysis.class_dice import BOTH_EMPTY, HEADINGS, dice_by_class
 from search.config.units import counted
 from search.export.origin import Origin
 from search.training.validation import mean_dice
@@ -16,7 +16,8 @@ def dice_section(origin: Origin) -> str:
     cases, names = origin.trained.estimate, origin.prepared.labels[1:]
     return (
         f"Mean over classes, then over cases: **{mean_dice(cases):.4f}**. Measured on whole volumes on their original "
-        "grids; each case was segmented by a network that was not trained on it.\n\n"
+        "grids; each case was segmented by a network that was not trained on it. "
+        f"{BOTH_EMPTY}\n\n"
         + _by_class(cases, names)
         + _test(origin)
         + f"\n\n### Postprocessing\n\n{_postprocessing(origin)}"

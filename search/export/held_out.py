@@ -16,6 +16,7 @@ from search.config.units import counted
 from search.costs.device_lock import sharing
 from search.data.prepare import Prepared
 from search.export.trained import Trained, choose_trial, trained_network
+from search.files import write_text
 from search.runner.devices import resolve_device, resolve_threads
 from search.runner.driver import View
 from search.runner.evaluate import versions
@@ -144,6 +145,4 @@ def _validated(
 
 def _write_file(file: Path, uses: Sequence[HeldOutScore]) -> None:
     """Write all uses beside the study's other files, as a copy for readers without the database."""
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(json.dumps([use.to_values() for use in uses], indent=1) + "\n", encoding="utf-8")
-    part.replace(file)
+    write_text(file, json.dumps([use.to_values() for use in uses], indent=1) + "\n")

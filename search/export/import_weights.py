@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from search.config.errors import UserError, nearest
 from search.config.units import counted
+from search.files import replace_file
 from search.training.initial import EXPORTED
 from space.architecture import Architecture
 from space.build import build
@@ -62,11 +63,8 @@ def import_weights(source: Path, out: Path, *, preset: str | None = None) -> Imp
         found, state, skipped = _released(_read(source), source, preset)
         architecture, network = found.architecture, found.name
     tensors = {name: tensor.clone().contiguous() for name, tensor in state.items()}
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, out, metadata={"architecture": architecture.to_json(), "source": source.name})
-    except (OSError, SafetensorError) as error:
-        raise UserError([f"--out {out}: can't be written: {error}"]) from error
+    metadata = {"architecture": architecture.to_json(), "source": source.name}
+    replace_file(out, lambda part: save_file(tensors, part, metadata=metadata))
     return Imported(out, network, len(tensors), tuple(skipped))
 
 
@@ -75,21 +73,24 @@ def _exported(folder: Path) -> tuple[Architecture, State]:
     file = folder / "architecture.json"
     if not file.is_file():
         raise UserError([f"{folder}: is not an export: architecture.json is missing"])
-    values = json.loads(file.read_text(encoding="utf-8"))
-    architecture = Architecture.of(values["architecture"])
     state = _read(folder / EXPORTED)
-    if values.get("networks", 1) > 1:
+    try:
+        values = json.loads(file.read_bytes())
+        architecture = Architecture.of(values["architecture"])
+        context = Context(tuple(values["patch"]), tuple(values["spacing"]), values["in_channels"], values["classes"])
+        expected, packed = _shapes(architecture, context), int(values.get("networks", 1)) > 1
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError([f"{file}: is not the description of a network ({_first_line(error)})"]) from error
+    if packed:
         prefix = "networks.0."
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    context = Context(tuple(values["patch"]), tuple(values["spacing"]), values["in_channels"], values["classes"])
-    _require_all(state, architecture, context, folder / EXPORTED)
+    if {name: tuple(tensor.shape) for name, tensor in state.items()} != expected:
+        raise UserError([f"{folder / EXPORTED}: the weights don't match architecture.json"])
     return architecture, state
 
 
-def _require_all(state: State, architecture: Architecture, context: Context, file: Path) -> None:
-    expected = _shapes(architecture, context)
-    if {name: tuple(tensor.shape) for name, tensor in state.items()} != expected:
-        raise UserError([f"{file}: the weights don't match architecture.json"])
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _shapes(architecture: Architecture, context: Context) -> dict[str, tuple[int, ...]]:
@@ -101,6 +102,8 @@ def _read(path: Path) -> State:
     """Return the tensors of a file by name."""
     if not path.is_file():
         raise UserError([f"{path}: no such file"])
+    with path.open("rb"):
+        pass  # raises for a file that this user may not read; libraries call it missing
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as opened:
@@ -110,7 +113,7 @@ def _read(path: Path) -> State:
         hint = "it contains objects other than tensors and plain values; if you trust it, save only its state dict"
         raise UserError([f"{path}: was not loaded: {hint}"]) from error
     except Exception as error:  # safetensors, zipfile and torch have no common error class for a damaged file
-        raise UserError([f"{path}: can't be read ({type(error).__name__}: {error})".splitlines()[0]]) from error
+        raise UserError([f"{path}: can't be read ({_first_line(error)})"]) from error
     return _state_in(loaded, path)
 
 

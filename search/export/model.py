@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from search.config.errors import UserError
+from search.config.errors import RunError, UserError
 from search.config.units import counted, show_bytes
 from search.data import components, geometry, volume_files
 from search.data.layouts import Case
@@ -28,6 +29,7 @@ from search.export.postprocessing import Postprocessing, decide_postprocessing
 from search.export.quality import quality_warnings
 from search.export.trained import Packing, choose_trial, pack, trained_network
 from search.export.verification import FormCheck, Reference, check_form, reference_results, require_recorded_dice
+from search.files import copy_file, partial_path, remove_partials, require_writable, write_text
 from search.runner.devices import resolve_device, resolve_threads
 from search.runner.driver import View
 from search.runner.plan import Plan, prepared_data, require_unchanged, task_of
@@ -111,9 +113,10 @@ def export_trained(origin: Origin, out: Path, *, force: bool = False, stage: Sta
     final = out.expanduser().resolve()
     _require_free(final, out, force=force)
     network = trained_network(origin.record, origin.trained, origin.plan.context)
-    staging = final.with_name(f".{final.name}.{os.getpid()}.part")
+    staging = partial_path(final)
     try:
         staging.mkdir(parents=True)
+        remove_partials(staging.parent)
         stage("deciding the postprocessing on the validation cases")
         origin = replace(origin, postprocessing=_postprocessing(origin))
         stage("writing the network's source, PT2 and ONNX forms")
@@ -134,10 +137,11 @@ def export_trained(origin: Origin, out: Path, *, force: bool = False, stage: Sta
         hashes = {name: _sha256(staging / name) for name in names}
         peaks = {check.form: check.peak_bytes for check in checks}
         card = model_card(origin, forms=forms, checks=(*map(str, checks), bundle), peaks=peaks, hashes=hashes)
-        (staging / CARD).write_text(card, encoding="utf-8")
+        write_text(staging / CARD, card)
         _put_in_place(staging, final)
     except OSError as error:
-        raise UserError([f"--out {out}: can't be written: {error}"]) from error
+        kind = RunError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else UserError
+        raise kind([f"--out {out}: can't be written: {error}"]) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     sizes = tuple((name, (final / name).stat().st_size) for name in (*names, CARD))
@@ -169,6 +173,7 @@ def _bundle(staging: Path, network: nn.Module, info: BundleInfo, references: lis
 
 def _require_free(final: Path, out: Path, *, force: bool) -> None:
     if not final.exists():
+        require_writable(final)
         return
     if not final.is_dir():
         raise UserError([f"--out {out}: is a file; give a folder"])
@@ -224,9 +229,9 @@ def _write_files(staging: Path, network: nn.Module, origin: Origin) -> Forms:
     versions = {"torch": ".".join(version("torch").split(".")[:2]), **MIN_VERSIONS}
     other = ["# --form onnx needs this instead of torch: onnxruntime>=1.20"] if forms.onnx else []
     lines = [*(f"{name}>={lowest}" for name, lowest in versions.items()), *other]
-    (staging / "requirements.txt").write_text("\n".join(lines) + "\n")
+    write_text(staging / "requirements.txt", "\n".join(lines) + "\n")
     for name in STANDALONE:
-        shutil.copyfile(here / name, staging / name)
+        copy_file(here / name, staging / name)
     (staging / "predict.py").chmod(0o755)
     write_shared(staging)
     return forms
@@ -236,7 +241,7 @@ def write_shared(folder: Path) -> None:
     """Write the modules that training and `predict.py` share, so that they import each other from this folder."""
     for file in SHARED:
         text = file.read_text(encoding="utf-8").replace("from search.data.", "from ")
-        (folder / file.name).write_text(text, encoding="utf-8")
+        write_text(folder / file.name, text)
 
 
 def _title(origin: Origin) -> str:
@@ -304,7 +309,7 @@ def _preprocessing(origin: Origin) -> dict[str, Any]:
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(values, indent=2) + "\n")
 
 
 def _sha256(path: Path) -> str:

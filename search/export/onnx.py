@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from search.export.pt2 import TOLERANCE, difference, quiet
+from search.files import replace_file
 from space.pooling import Triple
 
 OPSET = 20
@@ -52,7 +54,7 @@ def write_onnx(network: nn.Module, path: Path, *, in_channels: int, patch: Tripl
             if program is None:
                 raise OnnxExportError("torch.onnx.export returned no program")
             _remove_origins(program)
-            program.save(path, external_data=False)
+            replace_file(path, partial(program.save, external_data=False))
         worst = max(difference(_session(path), network, (batch, in_channels, *patch)) for batch in (1, 2))
     except Exception as error:  # the exporter, its optimiser and onnxruntime share no error class
         path.unlink(missing_ok=True)

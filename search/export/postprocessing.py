@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,12 @@ from numpy.typing import NDArray
 
 from search.config.units import counted
 from search.costs.device_lock import sharing
+from search.data.checked_files import write_array
 from search.data.components import keep_largest
 from search.data.labelling import Labelling
 from search.data.prepare import Prepared, open_truth
 from search.export.trained import Trained, load_validated
+from search.files import scratch_folder
 from search.training.step import to_memory_format
 from search.training.validation import case_dice, mean_dice, segment, without_ignored
 from search.trials.records import CaseDice, Job, Record
@@ -57,8 +58,8 @@ def decide_postprocessing(
     record: Record, trained: Trained, prepared: Prepared, *, context: Context, job: Job
 ) -> Postprocessing:
     """Segment the validation cases of the weights, and take the steps that help; `job` names device and training."""
-    with TemporaryDirectory(prefix="voxnas-") as scratch:
-        masks = _Masks(Path(scratch), prepared)
+    with scratch_folder() as scratch:
+        masks = _Masks(scratch, prepared)
         for case, mask in _segmented(record, trained, prepared, context=context, job=job):
             masks.write(case, mask)
         return _decide(masks, prepared.labelling) if masks.cases else Postprocessing()
@@ -110,7 +111,7 @@ class _Masks:
 
     def write(self, case: str, mask: NDArray[Any]) -> None:
         """Keep a case's mask; a case that two networks validate is scored twice."""
-        np.save(self.folder / f"{len(self.cases)}.npy", mask)
+        write_array(self.folder / f"{len(self.cases)}.npy", mask)
         self.cases.append(case)
 
     def scores(self, groups: Sequence[Group]) -> tuple[CaseDice, ...]:

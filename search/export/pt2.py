@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from search.config.errors import UserError
+from search.files import replace_file
 from space.pooling import Triple
 
 TOLERANCE = 1e-4  # on logits; relative to the largest logit if that is above 1
@@ -53,8 +55,10 @@ def write_pt2(network: nn.Module, path: Path, *, in_channels: int, patch: Triple
                 shapes = [(1, in_channels, *size) for size in (patch, *tried)]
                 shapes.append((2, in_channels, *patch))
                 worst = _worst(program.module(), network, shapes)
-                torch.export.save(program, path)
+                replace_file(path, partial(torch.export.save, program))
             return Pt2("any", free, worst) if tried else Pt2("patch", only, worst)
+        except OSError:
+            raise
         except Exception as error:  # torch.export has no error class of its own; try the next variant
             faults.append(f"{type(error).__name__}: {error}".splitlines()[0])
     raise UserError([f"torch.export can't write this network: {fault}" for fault in dict.fromkeys(faults)])

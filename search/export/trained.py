@@ -17,10 +17,12 @@ from search.analysis.choose import Choice, choose
 from search.analysis.expected import estimate_records
 from search.config.errors import UserError
 from search.config.units import counted
+from search.files import write_text
 from search.runner.answers import Done, Train
 from search.runner.devices import resolve_device, resolve_threads
 from search.runner.driver import View, driver_lock, open_driver
 from search.runner.evaluate import evaluate
+from search.runner.fit import require_scorable
 from search.runner.local import LocalExecutor
 from search.runner.plan import Plan, prepared_data, task_of
 from search.runner.watch import Watch
@@ -218,7 +220,7 @@ def _train_on_all(plan: Plan, record: Record, *, view: View) -> tuple[Path, str]
         torch.set_num_threads(threads)
     if measurement.state != "trained":
         raise UserError([f"--retrain full: the training {measurement.state}: {measurement.reason}"])
-    done.write_text(f"{checkpoint_binding(job)} {measurement.weights_sha256}\n")
+    write_text(done, f"{checkpoint_binding(job)} {measurement.weights_sha256}\n")
     delete_checkpoints(folder)
     return folder, measurement.weights_sha256
 
@@ -228,6 +230,7 @@ def _folds(plan: Plan, record: Record, records: Sequence[Record], *, view: View)
     found = _by_fold(plan, _same(record, records))
     missing = [fold for fold in range(len(plan.folds)) if fold not in found]
     if missing:
+        require_scorable(plan.facts, plan.folds, missing)
         found |= _train_folds(plan, record, missing, view=view)
     members = [found[fold] for fold in range(len(plan.folds))]
     cases = {score.case: score for each in members for score in each.scores}

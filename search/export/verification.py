@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from search.data.layouts import Case
 from search.data.prepare import Prepared, open_case, open_truth
 from search.data.volume_files import grid_difference, load_nifti, read_values, suffix_of
 from search.export.pt2 import TOLERANCE
+from search.files import scratch_folder
 from search.training.validation import case_dice, window_logits, without_ignored
 from search.trials.records import CaseDice, Job
 
@@ -128,9 +128,9 @@ def check_form(folder: Path, form: str, references: Sequence[Reference], *, prep
 
     Raises UserError if predict.py fails, or if masks, logits or Dice differ.
     """
-    with TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         began = time.perf_counter()
-        output, found = _predicted(folder, form, [each.case for each in references], Path(scratch))
+        output, found = _predicted(folder, form, [each.case for each in references], scratch)
         seconds = time.perf_counter() - began
         pairs = zip(references, found, strict=True)
         differences = [_compare(each, *masks, form=form, prepared=prepared) for each, masks in pairs]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -11,25 +10,27 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from search.config.errors import UserError
-from search.config.objectives import per_device
+from search.config.errors import RunError
 from search.data.prepare import Prepared
+from search.files import copy_file, write_text
 from search.proposers.observations import FEWEST
 from search.runner.answers import Ask, Assigned, Done, Train, Wait
-from search.runner.evaluate import over_budget, versions
+from search.runner.evaluate import over_budget
 from search.runner.plan import Plan, other_members, prepared_data, require_unchanged, task_of
 from search.runner.pricer import Pricer
+from search.runner.retime import require_same_setting
 from search.storage import Store, now
 from search.storage.database import retry_outages
+from search.storage.failures import explained
 from search.storage.lock import hold_lock
 from search.storage.ownership import claim_folder
 from search.training.checkpoint import delete_checkpoints
 from search.trials.activity import Activity
 from search.trials.files import trial_folder, weights_files
 from search.trials.halving import stop_reason
-from search.trials.pareto import KEPT_MARGIN, hypervolume, latency_setting, near_front, pareto_front
+from search.trials.pareto import KEPT_MARGIN, comparable, hypervolume, near_front, pareto_front
 from search.trials.records import Epoch, Job, Measurement, Record, TrainingRequest, search_records
-from space.plugins import keep_block_files
+from space.plugins import block_files
 
 LOGGER = logging.getLogger("voxnas.driver")
 
@@ -210,12 +211,12 @@ class Driver:
     def finish(self, record: Record, measurement: Measurement) -> Record:
         """Write a job's outcome.
 
-        Raises UserError if its files could not be written; the trial then stays running and can resume.
+        Raises RunError if its files could not be written; the trial then stays running and can resume.
         """
         if measurement.fault == "storage":
             self.record_lost_attempt(record, measurement.reason)
             again = "fix this, then rerun the same command to resume"
-            raise UserError([f"trial {record.number} stopped: {measurement.reason}; {again}"])
+            raise RunError([f"trial {record.number} stopped: {measurement.reason}; {again}"])
         record = record.finished(measurement, ended=now())
         self.write_finished(record)
         return record
@@ -241,7 +242,13 @@ class Driver:
         self.kept = near_front(rivals, self.plan.directions, margin=0.0 if few else KEPT_MARGIN)
         if self.plan.study.keep == "front":
             kept = {record.number for record in self.kept}
-            self.prune_weights([record for record in rivals if record.number not in kept])
+            ranked = comparable(rivals, self.plan.directions)  # not those whose latencies may be measured again
+            self.prune_weights([record for record in ranked if record.number not in kept])
+
+    def rank_again(self) -> None:
+        """Determine the front from the records as they are now."""
+        self.front, self.kept, self.known = [], [], set()
+        self.update_front()
 
     def prune_weights(self, records: Sequence[Record]) -> None:
         """Delete the weights of these trials."""
@@ -260,15 +267,19 @@ class Driver:
         return search_records(found, seed=self.plan.study.search.seed, fold=self.plan.study.data.fold)
 
 
-def open_driver(plan: Plan, view: View, executor: Executor) -> Driver:
-    """Open the study's database, which refuses a changed study, then prepare the data."""
-    retry_outages(lambda: require_unchanged(plan), url=plan.url)
+def open_driver(plan: Plan, view: View, executor: Executor, *, any_setting: bool = False) -> Driver:
+    """Open the study's database, which refuses a changed study, then prepare the data.
+
+    Unless `any_setting`, raises UserError if latencies measured now could not be compared with the study's.
+    """
+    retry_outages(lambda: require_unchanged(plan), url=plan.url, starting=True)
     store = Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
     claim_folder(plan.folder, study=plan.study.name, study_id=store.study_id, url=plan.url)
     prepared = prepared_data(plan, progress=partial(view.on_stage, "preparing volumes"))
     if not (plan.folder / "study.yaml").exists():
-        shutil.copyfile(plan.loaded.file, plan.folder / "study.yaml")
-        keep_block_files(plan.loaded.blocks, plan.folder)
+        copy_file(plan.loaded.file, plan.folder / "study.yaml")
+        for name, text in block_files(plan.loaded.blocks).items():
+            write_text(plan.folder / name, text)
     found = {
         "labels": plan.dataset.labels,
         "prepared": Path(prepared.folder).name,
@@ -276,37 +287,14 @@ def open_driver(plan: Plan, view: View, executor: Executor) -> Driver:
     }
     store.write_context({**asdict(plan.context), **found})
     driver = Driver(plan, store, prepared, executor, view, executor.pricer(plan))
-    require_same_setting(driver)
+    if not any_setting:
+        require_same_setting(plan, store.records(), driver.pricer)
     driver.update_front()
     return driver
 
 
-def require_same_setting(driver: Driver) -> None:
-    """Raise UserError if latencies measured now could not be compared with those of the study's trained trials.
-
-    A different version of torch is only noted in a warning.
-    """
-    if not per_device((*driver.plan.directions, *driver.plan.budgets)):
-        return
-    timed = [each for each in driver.store.records() if each.state == "trained" and latency_setting(each)]
-    known = {latency_setting(each) for each in timed}
-    here = driver.pricer.setting
-    if known and here not in known:
-        measured = f"latency was measured on {'; '.join(sorted(known))}; this run would measure it on {here}"
-        choice = "run on the same device with the same `executor.threads`, or give the study another name"
-        raise UserError([f"{measured}: the two can't be compared on one front; {choice}"])
-    torch_here = dict(versions())["torch"]
-    others = {dict(each.measurement.versions).get("torch", torch_here) for each in timed} - {torch_here}
-    if others:
-        LOGGER.warning(
-            "latency was measured with torch %s; this run measures it with torch %s, whose kernels may differ in speed",
-            " and ".join(sorted(others)),
-            torch_here,
-        )
-
-
 @contextmanager
 def driver_lock(plan: Plan) -> Iterator[None]:
-    """Hold the study's lock, so that only one driver runs it."""
-    with hold_lock(plan.url, plan.folder, plan.study.name):
+    """Hold the study's lock, so that only one driver runs it; an error of its database is raised as a sentence."""
+    with explained(plan.url), hold_lock(plan.url, plan.folder, plan.study.name):
         yield

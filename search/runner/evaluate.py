@@ -22,6 +22,7 @@ from search.costs.latency import measure_latency
 from search.costs.memory import measure_training_memory
 from search.costs.price import predict_costs
 from search.data.prepare import Prepared, load_prepared
+from search.files import write_text
 from search.runner.deadline import Deadline
 from search.runner.devices import prepare_allocator
 from search.runner.watch import Watch
@@ -32,14 +33,17 @@ from search.training.patches import PatchSource
 from search.training.pretrained import WeightsUnavailable, load_pretrained_encoders
 from search.training.schemes import Phase, make_phases, phase_at, training_step
 from search.training.step import MEMORY_FORMAT, learning_rate, make_optimiser, to_memory_format
-from search.training.validation import mean_dice, validate
+from search.training.validation import NothingScored, mean_dice, validate
 from search.trials.files import REASON
 from search.trials.records import CaseDice, Costs, Epoch, Job, MeasuredMemory, Measurement, MemberScore
 from space.build import Network, Refused, build
 from space.canonical import Context
 from space.plugins import load_blocks
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+CANT_WRITE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE),
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR),
+)
 NO_HOST_MEMORY = "DefaultCPUAllocator"  # torch raises a plain RuntimeError if host memory is exhausted
 
 
@@ -68,8 +72,8 @@ def progress(job: Job, watch: Watch | None = None) -> Iterator[Measurement]:
     In between, `watch` reports steps and validated cases.
 
     Resumes from the checkpoint in `job.folder` if there is one. Closing the iterator stops the training. Faults of the
-    training (a loss that is not finite, exhausted memory, the deadline) and a full disk give a failed Measurement with
-    the reason, which is also written to `reason.txt`; other errors and interrupts propagate.
+    training (a loss that is not finite, exhausted memory, the deadline) and a file that can't be written give a failed
+    Measurement with the reason, which is also written to `reason.txt`; other errors and interrupts propagate.
     """
     started = working_clock()
     torch.set_num_threads(job.threads)
@@ -86,6 +90,8 @@ def _caught(job: Job, started: float, watch: Watch) -> Iterator[Measurement]:
         return
     except Refused as error:
         failed = Measurement("failed", f"can't be built: {error}", fault="error")
+    except NothingScored as error:
+        failed = Measurement("failed", str(error), fault="error")
     except Diverged as error:
         failed = Measurement("failed", str(error), fault="not a number")
     except TimeoutError as error:
@@ -99,9 +105,9 @@ def _caught(job: Job, started: float, watch: Watch) -> Iterator[Measurement]:
             raise
         failed = _out_of_memory(job, error)
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in CANT_WRITE:
             raise
-        failed = Measurement("failed", f"no space is left for {job.folder}: {error}", fault="storage")
+        failed = Measurement("failed", f"{error.filename or job.folder}: {error.strerror}", fault="storage")
     if failed.fault != "storage":
         write_reason(job, failed.reason)
     finished = load_finished(job)
@@ -120,9 +126,7 @@ def _out_of_memory(job: Job, error: BaseException) -> Measurement:
 
 def write_reason(job: Job, reason: str) -> None:
     """Write a failed job's reason to its folder."""
-    folder = Path(job.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / REASON).write_text(reason + "\n")
+    write_text(Path(job.folder) / REASON, reason + "\n")
 
 
 def _progress(job: Job, started: float, watch: Watch) -> Iterator[Measurement]:

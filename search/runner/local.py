@@ -59,9 +59,9 @@ def run_trial(driver: Driver, record: Record) -> Record:
     return driver.finish(record, measurement)
 
 
-def run_study(plan: Plan, *, trials: int, view: View) -> Outcome:
+def run_study(plan: Plan, *, trials: int, view: View, measure_again: bool = False) -> Outcome:
     """Run or resume a study in this process; see `search.runner.run.run_study`."""
-    return running.run_study(plan, trials=trials, view=view, executor=LocalExecutor(plan))
+    return running.run_study(plan, trials=trials, view=view, executor=LocalExecutor(plan), measure_again=measure_again)
 
 
 def open_driver(plan: Plan, view: View) -> Driver:

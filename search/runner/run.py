@@ -24,6 +24,7 @@ from search.runner.references import (
     reference_requests,
     require_buildable_references,
 )
+from search.runner.retime import retime
 from search.training.pretrained import require_pretrained
 from search.trials.records import COUNTED, Costs, Record, TrainingRequest, search_records
 from space.architecture import Architecture
@@ -41,19 +42,23 @@ class Outcome:
     why: str
 
 
-def run_study(plan: Plan, *, trials: int, view: View, executor: Executor) -> Outcome:
+def run_study(plan: Plan, *, trials: int, view: View, executor: Executor, measure_again: bool = False) -> Outcome:
     """Run or resume a study until `trials` trainings have ended, or its hours are used up.
 
-    Interrupted trials resume first, from their last whole epoch. Raises UserError if another driver runs the study
-    or its file has changed.
+    Interrupted trials resume first, from their last whole epoch. With `measure_again`, latencies of finished trials are
+    measured again before, on this machine, and so is the hypervolume's reference point. Raises UserError if another
+    driver runs the study or its file has changed.
     """
     if plan.group_warning:
         LOGGER.warning("%s", plan.group_warning)
     with driver_lock(plan):
-        driver = open_driver(plan, view, executor)
+        driver = open_driver(plan, view, executor, any_setting=measure_again)
         with closing(driver), driver.store.heartbeat:
             require_buildable_references(plan)
-            write_reference(driver)
+            if measure_again:
+                retime(plan, driver.store, driver.pricer, progress=partial(view.on_stage, "measuring latency again"))
+                driver.rank_again()
+            write_reference(driver, again=measure_again)
             repeats = [record for record in driver.store.records() if record.repeat]
             view.on_resume([*driver.search_records(), *repeats])
             driver.store.write_goal(trials)
@@ -62,18 +67,22 @@ def run_study(plan: Plan, *, trials: int, view: View, executor: Executor) -> Out
             return Outcome(tuple(driver.store.records()), why)
 
 
-def write_reference(driver: Driver) -> None:
+def write_reference(driver: Driver, *, again: bool = False) -> None:
     """Write the hypervolume's reference point when a study starts, the latencies measured for it, and its references.
+
+    With `again`, the point and the latencies of a study that has started are determined again.
 
     Raises UserError if pretrained weights are missing or no network meets the budgets.
     """
-    if driver.store.reference is not None:
+    started = driver.store.reference is not None
+    if started and not again:
         return
     plan, pricer = driver.plan, driver.pricer
     require_pretrained(plan.space)
     first = first_networks(plan, pricer, progress=partial(driver.view.on_stage, "pricing the first networks"))
     require_feasible_budgets(plan, pricer, first)
-    driver.store.write_default_references(default_references(plan, pricer, first))
+    if not started:
+        driver.store.write_default_references(default_references(plan, pricer, first))
     driver.store.write_reference(
         reference_point(plan, pricer, first), timed=first.latencies() if first is not None else {}
     )

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import torch
@@ -18,6 +17,7 @@ from search.costs.memory import training_memory_bytes
 from search.data.check import DataFacts, check_folder
 from search.data.geometry import Triple, choose_axes
 from search.data.read import DataError, Dataset
+from search.files import scratch_folder, write_text
 from search.runner.grid import AUTO_PATCH_VOXELS, auto_patch, in_axis_order
 from search.runner.plan import Plan, make_plan
 from search.setup.groups import guess_group
@@ -100,9 +100,8 @@ def _fitting(outline: Outline, machine: Machine, *, runs: Path) -> tuple[Outline
 
 
 def _plan(outline: Outline, *, runs: Path) -> Plan:
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "study.yaml"
-        file.write_text(study_text(replace(outline, folder=outline.folder.resolve())), encoding="utf-8")
+    with scratch_folder() as folder:
+        file = write_text(folder / "study.yaml", study_text(replace(outline, folder=outline.folder.resolve())))
         return make_plan(load_study(file), runs=runs)
 
 

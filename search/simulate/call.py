@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from search.config.errors import UserError, nearest
 from search.config.schema import Halving
+from search.files import require_writable
 from search.proposers.propose import PROPOSERS
 from search.simulate.clock import Rules, Run, simulate
 from search.simulate.compare import Comparison, anytime, comparison
@@ -71,8 +73,13 @@ class Task:
 
 
 def run_call(call: Call, *, console: Console, progress: Progress, figure: Path | None, as_json: bool) -> None:
-    """Run all simulations and print each table's results when it is done. Raises UserError for invalid options."""
+    """Run all simulations and print each table's results when it is done.
+
+    Raises UserError for invalid options, OSError if the figure can't be written there.
+    """
     rules = _check(call)
+    if figure is not None:
+        require_writable(figure)
     done: list[Comparison] = []
     for name in _names(call):
         source = Source(name, call.file, call.objectives)
@@ -119,7 +126,11 @@ def _halving(text: str) -> Halving | str:
         least, reduction, brackets = int(parts[0]), float(parts[1]), int(parts[2]) if len(parts) > 2 else 1
     except (ValueError, IndexError):
         return message
-    return Halving(least, reduction, brackets) if least >= 1 and reduction > 1 and 1 <= brackets <= 5 else message
+    return (
+        Halving(least, reduction, brackets)
+        if least >= 1 and 1 < reduction < math.inf and 1 <= brackets <= 5
+        else message
+    )
 
 
 def _names(call: Call) -> Sequence[str]:

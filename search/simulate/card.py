@@ -12,6 +12,7 @@ import numpy as np
 
 from search.config.objectives import OBJECTIVES
 from search.config.units import counted
+from search.files import write_text
 from search.simulate.parquet import COLUMNS, Trainings, read_trainings
 from search.simulate.table_facts import (
     ChoiceEffect,
@@ -42,9 +43,7 @@ COLUMN_MEANINGS = (
 
 def write_card(file: Path) -> Path:
     """Write a table's card beside it, and return the card's path."""
-    card = file.with_suffix(".md")
-    card.write_text(table_card(file))
-    return card
+    return write_text(file.with_suffix(".md"), table_card(file))
 
 
 def table_card(file: Path) -> str:

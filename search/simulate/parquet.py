@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from search.config.errors import UserError, nearest
 from search.config.objectives import COSTS, OBJECTIVES
+from search.files import replace_file
 from search.simulate.check_table import REQUIRED, TableErrors, column_errors, entries_of
 from search.simulate.tables import Table
 from search.trials.records import Costs, Latency
@@ -65,7 +66,7 @@ def write_table(table: Table, file: Path, *, seeds: int = 1) -> None:
             columns["epoch_s"] += [float(table.epoch_s[row])] * len(curve)
             for column, objective in COLUMNS.items():
                 columns[column] += [costs.of(objective)] * len(curve)
-    pyarrow.parquet.write_table(pyarrow.table(columns), file)
+    replace_file(file, lambda part: pyarrow.parquet.write_table(pyarrow.table(columns), part))
 
 
 def read_table(file: Path, *, objectives: Sequence[str] | None = None) -> Table:
@@ -132,7 +133,9 @@ def _columns(file: Path) -> dict[str, list[Any]]:
     import pyarrow.parquet
 
     if not file.is_file():
-        raise UserError([f"{file}: no such file"])
+        raise UserError([f"{file}: {'is a folder' if file.is_dir() else 'no such file'}"])
+    with file.open("rb"):
+        pass  # raises for a file that this user may not read
     try:
         table = pyarrow.parquet.read_table(file)
     except (pyarrow.ArrowException, OSError) as error:

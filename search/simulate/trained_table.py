@@ -11,6 +11,7 @@ from typing import Any
 
 from search.config.errors import UserError
 from search.data.prepare import Prepared
+from search.files import replace_file
 from search.runner.plan import Plan, prepared_data, task_of
 from search.runner.tabulate import Tabulated
 from search.simulate.parquet import COLUMNS
@@ -38,10 +39,8 @@ def write_trained(tabulated: Tabulated, plan: Plan, file: Path) -> int:
     names = [*NAMES, *COLUMNS, *(f"dice_{label}" for label in classes)]
     table = pyarrow.table({name: [row.get(name) for row in rows] for name in names if name in known})
     values = json.dumps(settings(tabulated, plan, prepared)).encode()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(file.name + ".part")
-    pyarrow.parquet.write_table(table.replace_schema_metadata({METADATA: values}), part, compression="zstd")
-    part.replace(file)
+    described = table.replace_schema_metadata({METADATA: values})
+    replace_file(file, lambda part: pyarrow.parquet.write_table(described, part, compression="zstd"))
     return len(trained)
 
 

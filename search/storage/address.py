@@ -53,6 +53,8 @@ def database_url(storage: str | None, run_folder: Path) -> str:
         host, _, port = storage.removeprefix(GRPC).rpartition(":")
         if not host or "@" in host or not _is_port(port):
             raise UserError([f"storage: {named} should be {GRPC}HOST:PORT, with a port from 1 to {HIGHEST_PORT}"])
+        if importlib.util.find_spec("grpc") is None:
+            raise UserError(["storage: a gRPC proxy needs grpcio: pip install 'voxnas[cluster]'"])
         return storage
     try:
         parts = sql.make_url(storage)

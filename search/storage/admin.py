@@ -29,8 +29,8 @@ from search.storage import (
     show_url,
 )
 from search.storage.address import database_url, named_database, sqlite_file, sqlite_url
-from search.storage.database import make_engine, require_database
-from search.storage.failures import explained
+from search.storage.database import engine_options, make_engine, require_database
+from search.storage.failures import explained, require_sqlite
 from search.storage.lock import hold_lock
 from search.storage.ownership import DATABASE, OWNER, claim_folder, holds_database, is_folder_name, owned_folder
 from search.storage.reader import has_known_tables
@@ -167,7 +167,8 @@ def copy_study(url: str, name: str, target: str) -> None:
     import optuna
 
     to = named_database(target, Path())
-    with open_storage(url) as storage, open_storage(to) as copies:
+    require_sqlite(to, empty=True)
+    with explained(to), open_storage(url) as storage, open_storage(to) as copies:
         if name in [each.name for each in list_studies(to)]:
             raise UserError([f"studies: {show_url(to)} already has a study {name!r}"])
         optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=copies)
@@ -262,6 +263,8 @@ def upgrade_database(url: str) -> None:
     import optuna
 
     require_database(url)
-    storage = optuna.storages.RDBStorage(url, skip_compatibility_check=True)
-    storage.upgrade()
-    close_storage(storage)
+    require_sqlite(url)
+    with explained(url):
+        storage = optuna.storages.RDBStorage(url, skip_compatibility_check=True, engine_kwargs=engine_options(url))
+        storage.upgrade()
+        close_storage(storage)

@@ -16,11 +16,15 @@ from urllib.parse import quote
 
 import sqlalchemy as sql
 
-from search.config.errors import UserError
-from search.storage.address import POSTGRESQL, sqlite_file
+from search.config.errors import RunError, UserError
+from search.storage.address import POSTGRESQL, show_url, sqlite_file, without_secret
 
 READ_TIMEOUT_S = 10  # of waiting for another program's lock
 OUTAGE_S = 600.0  # a run ends after a longer outage; the same command resumes it
+START_S = 20.0  # a run that can't reach its database from the start ends after this time
+BESIDE_BYTES = 1 << 20  # that SQLite may need beside a file in WAL mode
+CONNECT_S = 10  # of waiting for a server's answer
+PERMANENT = ("authentication failed", "does not exist", "no pg_hba.conf entry", "no password supplied")
 RETRY_S = 0.5
 ASK_LOCK = 0x766F786E  # "voxn": the first half of the advisory lock's key; the study's number is the second
 log = logging.getLogger(__name__)
@@ -40,24 +44,33 @@ def lock_file(url: str, run_folder: Path, name: str) -> Path:
 
 def make_engine(url: str) -> sql.Engine:
     """Return an engine that replaces connections that broke while idle."""
-    engine = sql.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    engine = sql.create_engine(url, **engine_options(url))
     if url.startswith("sqlite"):
         sql.event.listen(engine, "connect", tune_sqlite)
     return engine
 
 
+def engine_options(url: str) -> dict[str, Any]:
+    """Return the options of an engine: a server is tested before each use, and has to answer in time."""
+    if url.startswith("sqlite"):
+        return {}
+    timed = "connect_timeout" in sql.make_url(url).query or "PGCONNECT_TIMEOUT" in os.environ
+    return {"pool_pre_ping": True, "connect_args": {} if timed else {"connect_timeout": CONNECT_S}}
+
+
 def make_reader(url: str) -> sql.Engine:
     """Return a read-only engine: the database itself refuses writes.
 
-    SQLite needs to write beside a file in WAL mode even to read it. In a folder that this user can't write to, the file
-    is read as immutable, or, while its log holds more than the file, from a copy that is deleted with the engine.
+    SQLite needs to write beside a file in WAL mode even to read it. In a folder that this user can't write to, or on a
+    full disk, the file is read as immutable, or, while its log holds more than the file, from a copy that is deleted
+    with the engine.
     """
     file = sqlite_file(url)
     if file is None:
-        engine = sql.create_engine(url, pool_pre_ping=True)
+        engine = sql.create_engine(url, **engine_options(url))
         sql.event.listen(engine, "connect", _forbid_writing)
         return engine
-    if os.access(file.resolve().parent, os.W_OK):
+    if os.access(file.resolve().parent, os.W_OK) and shutil.disk_usage(file.resolve().parent).free > BESIDE_BYTES:
         return _read_only(file, mode="ro")
     log_file = file.with_name(f"{file.name}-wal")
     if not (log_file.exists() and log_file.stat().st_size):
@@ -97,25 +110,22 @@ def require_database(url: str) -> None:
         raise UserError([f"nothing has run yet: {sqlite_file(url)} does not exist; start with `voxnas run`"])
 
 
-def retry_outages(work: Callable[[], Result], *, url: str) -> Result:
+def retry_outages(work: Callable[[], Result], *, url: str, starting: bool = False) -> Result:
     """Run `work` on the database, and retry while it can't be reached.
 
-    Raises UserError after an outage of ten minutes, or if the disk of an SQLite file is full.
+    Raises RunError after an outage of ten minutes, or of 20 seconds while a run is starting.
     """
-    end = time.monotonic() + OUTAGE_S
+    end = time.monotonic() + (START_S if starting else OUTAGE_S)
     while True:
         try:
             return work()
         except Exception as error:
-            if is_full(error):
-                raise UserError(
-                    ["the disk of the study's database is full; free some space, then rerun the same command to resume"]
-                ) from None
             if not is_outage(error, url):
                 raise
+            said = without_secret(first_line(error))
             if time.monotonic() > end:
-                raise UserError([f"the study's database can't be reached: {first_line(error)}"]) from None
-            log.warning("the study's database can't be reached, trying again: %s", first_line(error))
+                raise RunError([f"{show_url(url)}: the study's database can't be reached: {said}"]) from None
+            log.warning("the study's database can't be reached, trying again: %s", said)
             time.sleep(RETRY_S)
 
 
@@ -131,6 +141,8 @@ def is_outage(error: BaseException, url: str) -> bool:
     """Return whether an error means that the database is temporarily unavailable."""
     if url.startswith("sqlite"):
         return False
+    if any(words in str(error) for words in PERMANENT):
+        return False
     for each in causes(error):
         if isinstance(each, sql.exc.DBAPIError) and (
             each.connection_invalidated or isinstance(each, (sql.exc.OperationalError, sql.exc.InterfaceError))
@@ -139,11 +151,6 @@ def is_outage(error: BaseException, url: str) -> bool:
         if type(each).__module__.startswith("grpc") and "UNAVAILABLE" in str(each):
             return True
     return False
-
-
-def is_full(error: BaseException) -> bool:
-    """Return whether SQLite ran out of disk space."""
-    return any(isinstance(each, sql.exc.OperationalError) and "disk is full" in str(each) for each in causes(error))
 
 
 def first_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""What a database's error means, as a sentence for the person who reads a study."""
+"""What a database's error means, as a sentence for the person who runs or reads a study."""
 
 from __future__ import annotations
 
@@ -7,19 +7,41 @@ from contextlib import contextmanager
 
 import sqlalchemy as sql
 
-from search.config.errors import UserError
-from search.storage.address import show_url, sqlite_file, without_secret
+from search.config.errors import RunError, UserError
+from search.storage.address import GRPC, show_url, sqlite_file, without_secret
+from search.storage.database import causes, first_line, is_outage
 
 SQLITE_HEADER = b"SQLite format 3\0"
+RESUME = "then rerun the same command to resume"
+FULL = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_TRUNCATE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_SHMSIZE")
 
 
 @contextmanager
 def explained(url: str) -> Iterator[None]:
-    """Raise an error of the database within the context as a UserError, with the original as its cause."""
+    """Raise an error of the database within the context as a UserError or RunError, with the original as its cause."""
     try:
         yield
-    except sql.exc.DBAPIError as error:
-        raise UserError([explanation(error, url)]) from error
+    except UserError:
+        raise
+    except Exception as error:
+        found = next((each for each in causes(error) if isinstance(each, sql.exc.DBAPIError)), None)
+        if found is not None:
+            kind = RunError if is_fault(found, url) else UserError
+            raise kind([explanation(found, url)]) from error
+        if url.startswith(GRPC) and is_outage(error, url):
+            raise RunError([f"{show_url(url)} can't be reached: {without_secret(first_line(error))}"]) from error
+        raise
+
+
+def is_fault(error: sql.exc.DBAPIError, url: str) -> bool:
+    """Return whether an error is a fault of the disk, of the server or of another program, not the user's mistake."""
+    if sqlite_file(url) is None:
+        return not isinstance(error, sql.exc.ProgrammingError)
+    return _sqlite_name(error) in FULL or "locked" in str(error.orig) or "busy" in str(error.orig)
+
+
+def _sqlite_name(error: sql.exc.DBAPIError) -> str:
+    return str(getattr(error.orig, "sqlite_errorname", ""))
 
 
 def explanation(error: sql.exc.DBAPIError, url: str) -> str:
@@ -30,6 +52,9 @@ def explanation(error: sql.exc.DBAPIError, url: str) -> str:
         if isinstance(error, sql.exc.ProgrammingError):
             return f"{where} is not a database of studies: {said}"
         return f"{where} can't be reached: {said}"
+    if _sqlite_name(error) in FULL or "disk is full" in said:
+        limit = "its disk is full, or a limit on the size of files is reached; free some space or raise the limit"
+        return f"{where} can't be written ({said}): {limit}, {RESUME}"
     if "locked" in said or "busy" in said:
         return f"{where} is locked by another program; wait until that ends, or stop it, and try again"
     if "not a database" in said:

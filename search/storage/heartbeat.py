@@ -85,6 +85,8 @@ class Heartbeat:
                 retry_outages(self._beat_once, url=self.url)
             except UserError:
                 return
+            except Exception:  # a full or locked database: the run reports it, and a later beat may be written
+                continue
 
     def _beat_once(self, *, ended: bool = False) -> None:
         beat = {"host": socket.gethostname(), "pid": os.getpid(), "at": _now(), "ended": ended}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from search.config.errors import UserError
 from search.config.schema import NAME_PATTERN, RESERVED_NAMES
+from search.files import write_text
 from search.storage.address import show_url, sqlite_file, sqlite_url
 from search.storage.reader import STUDY_ID, stored_attribute
 
@@ -65,10 +65,7 @@ def claim_folder(folder: Path, *, study: str, study_id: str, url: str) -> None:
     mine = Owner.of(folder, study=study, study_id=study_id, url=url)
     if read_owner(folder) == mine and (folder / OWNER).exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{OWNER}.{os.getpid()}.part"
-    part.write_text(json.dumps(asdict(mine)))
-    part.replace(folder / OWNER)
+    write_text(folder / OWNER, json.dumps(asdict(mine)))
 
 
 def owned_folder(runs: Path, *, study: str, url: str) -> Path | None:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sql
 
 from search.config.errors import UserError
-from search.storage.address import GRPC, show_url
-from search.storage.database import database_exists, make_reader, require_database, tune_sqlite
+from search.storage.address import GRPC, show_url, sqlite_file
+from search.storage.database import engine_options, make_reader, require_database, tune_sqlite
 from search.storage.failures import explained, require_sqlite
 from search.trials.records import Record
 
@@ -76,7 +76,8 @@ def read_records(url: str, name: str) -> list[Record]:
 def reading(url: str) -> Iterator[sql.Engine | None]:
     """Open a database for reading within the context; None for a proxy, which is read through Optuna."""
     if url.startswith(GRPC):
-        yield None
+        with explained(url):
+            yield None
         return
     require_database(url)
     require_sqlite(url)
@@ -168,8 +169,9 @@ def stored_values(url: str, name: str) -> dict[str, Any] | None:
 
 def stored_attribute(url: str, name: str, key: str) -> Any:
     """Return a study's attribute; None if there is no such database, table, study or attribute."""
-    if not database_exists(url):
-        return None
+    file = sqlite_file(url)
+    if file is not None and (not file.exists() or file.is_file() and not file.stat().st_size):
+        return None  # an empty file is what a full disk leaves of a database that was about to be created
     if url.startswith(GRPC):
         return read_study_attribute(url, name, key) if name in read_study_names(url) else None
     with reading(url) as engine:
@@ -204,7 +206,7 @@ def optuna_storage(url: str) -> optuna.storages.BaseStorage:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return optuna.storages.GrpcStorageProxy(host=host, port=int(port))
     try:
-        storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": not url.startswith("sqlite")})
+        storage = optuna.storages.RDBStorage(url, engine_kwargs=engine_options(url))
     except RuntimeError as error:
         if "table schema" not in str(error):
             raise

@@ -14,7 +14,8 @@ from uuid import uuid4
 
 import sqlalchemy as sql
 
-from search.storage.address import GRPC, sqlite_file
+from search.config.errors import UserError
+from search.storage.address import GRPC, show_url, sqlite_file
 from search.storage.database import ask_lock, make_engine, retry_outages, shared_by_drivers
 from search.storage.failures import explained, require_sqlite
 from search.storage.heartbeat import Heartbeat, driver_name
@@ -44,6 +45,8 @@ NEW_TRIAL = sql.text(
     " VALUES ((SELECT COUNT(*) FROM trials WHERE study_id = :study), :study, 'RUNNING', :started) RETURNING trial_id"
 ).bindparams(sql.bindparam("started", type_=sql.DateTime))
 NEW_ATTRIBUTE = sql.text("INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (:trial, :key, :value)")
+NEW_RECORD = sql.text("UPDATE trial_user_attributes SET value_json = :value WHERE trial_id = :trial AND key = :key")
+NEW_VALUE = sql.text("UPDATE trial_values SET value = :value WHERE trial_id = :trial AND objective = :at")
 NEW_PARAMETERS = sql.text(
     "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)"
     " VALUES (:trial, :name, :value, :text)"
@@ -81,7 +84,7 @@ class Store:
             file.parent.mkdir(parents=True, exist_ok=True)
             require_sqlite(url, empty=True)
         with explained(url):
-            storage = retry_outages(lambda: storage_made_by_one(url), url=url)
+            storage = retry_outages(lambda: storage_made_by_one(url), url=url, starting=True)
             study = optuna.create_study(
                 study_name=name, storage=storage, directions=optuna_directions(directions), load_if_exists=True
             )
@@ -126,6 +129,7 @@ class Store:
         """Write the hypervolume's reference point, and before it the latencies that were measured for it."""
         self.study.set_user_attr(TIMED, dict(timed or {}))
         self.study.set_user_attr(REFERENCE, dict(point))
+        self._reference = dict(point)
 
     def write_goal(self, trials: int, *, ended: str = "") -> None:
         """Write the number of trials that a run is to reach; once it has ended by itself, also why."""
@@ -278,6 +282,21 @@ class Store:
         else:
             pruned = record.state in ("over budget", "stopped")
             storage.set_trial_state_values(trial_id, state.PRUNED if pruned else state.FAIL)
+
+    def write_costs(self, record: Record, *, objectives: Sequence[str]) -> None:
+        """Write a finished trial's costs again, in its record and among Optuna's values, in one transaction.
+
+        Raises UserError for a database whose tables voxnas doesn't write directly.
+        """
+        if self.engine is None or not self.is_known:
+            raise UserError([f"{show_url(self.url)}: costs of finished trials can't be changed through a proxy"])
+        trial = self.ids[record.number]
+        values = [(at, record.measurement.value(name)) for at, name in enumerate(objectives)]
+        with self.engine.begin() as connection:
+            connection.execute(NEW_RECORD, {"trial": trial, "key": RECORD, "value": json.dumps(record.to_values())})
+            for at, value in values if record.state == "trained" else ():
+                connection.execute(NEW_VALUE, {"trial": trial, "at": at, "value": value})
+        self.kept[record.number] = record
 
     def orphaned_trial(self) -> Record | None:
         """Return an open trial whose driver has ended: running, or finished but open in Optuna; None if none is."""

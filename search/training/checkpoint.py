@@ -8,12 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import pickle
-import stat
 import zipfile
 import zlib
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from search.files import replace_file, write_text
 from search.trials.files import CHECKPOINTS, EPOCHS, RESUME_FILES, weights_name
 from search.trials.records import Epoch, Job
 
@@ -37,25 +35,6 @@ class DamagedCheckpoint(Exception):
 
 class ReplacedWeights(ValueError):
     """Weights on disk that don't match their record."""
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write to a temporary file in the same folder, then rename it, so a partial file never appears under `path`.
-
-    The user's umask decides who may read it; safetensors alone would write a file for its owner only.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.touch()
-        mode = stat.S_IMODE(part.stat().st_mode)
-        write(part)
-        part.chmod(mode)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def checkpoint_binding(job: Job) -> str:
@@ -90,13 +69,14 @@ def save_checkpoint(
     last, previous = (folder / name for name in CHECKPOINTS)
 
     def write(part: Path) -> None:
-        torch.save(state, part)
+        with part.open("wb") as file:  # given a path, torch writes its name into the archive
+            torch.save(state, file)
         if last.exists():
             last.replace(previous)
 
     replace_file(last, write)
     lines = "".join(json.dumps(asdict(epoch)) + "\n" for epoch in epochs)
-    replace_file(folder / EPOCHS, lambda part: part.write_text(lines))
+    write_text(folder / EPOCHS, lines)
 
 
 def load_checkpoint(job: Job, network: nn.Module) -> tuple[tuple[Epoch, ...], dict[str, Any] | None]:

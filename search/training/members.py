@@ -11,7 +11,8 @@ from statistics import fmean
 
 from pydantic import TypeAdapter, ValidationError
 
-from search.training.checkpoint import checkpoint_binding, replace_file
+from search.files import write_text
+from search.training.checkpoint import checkpoint_binding
 from search.trials.files import FINISHED
 from search.trials.records import CaseDice, Epoch, Job, Measurement, MemberScore
 
@@ -37,7 +38,7 @@ _FINISHED: TypeAdapter[list[FinishedMember]] = TypeAdapter(list[FinishedMember])
 def save_finished(job: Job, finished: Sequence[FinishedMember]) -> None:
     """Write the members that have ended."""
     text = json.dumps([asdict(each) for each in finished], allow_nan=False)
-    replace_file(Path(job.folder) / FINISHED, lambda part: part.write_text(text))
+    write_text(Path(job.folder) / FINISHED, text)
 
 
 def load_finished(job: Job) -> list[FinishedMember]:

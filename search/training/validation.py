@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,6 +18,10 @@ from search.training.mirror import mirrored
 from search.training.step import MEMORY_FORMAT, autocast
 from search.training.surfaces import surface_scores
 from search.trials.records import CaseDice, Job
+
+
+class NothingScored(ValueError):
+    """No case has a class to score."""
 
 
 def validate(
@@ -113,7 +116,12 @@ def case_dice(mask: NDArray[Any], truth: NDArray[Any], *, members: Sequence[Sequ
 
 
 def mean_dice(cases: Sequence[CaseDice]) -> float:
-    """Average over the classes of each case, then over cases; 0 if nothing could be scored."""
-    means = [np.mean(known) for case in cases if (known := [each for each in case.dice if each is not None])]
-    mean = float(np.mean(means)) if means else 0.0
-    return 0.0 if math.isnan(mean) else mean
+    """Average over the classes of each case, then over cases, as `BOTH_EMPTY` says.
+
+    Raises NothingScored if no case has a score.
+    """
+    means = [mean for case in cases if (mean := case.mean) is not None]
+    if not means:
+        named = ", ".join(case.case for case in cases[:3]) + (", ..." if len(cases) > 3 else "")
+        raise NothingScored(f"no Dice can be measured: label and mask are empty in every validation case ({named})")
+    return float(np.mean(means))

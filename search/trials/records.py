@@ -54,6 +54,7 @@ class Latency:
     device: str
     threads: int
     precision: str
+    torch: str = ""  # its version; empty in records of earlier versions
 
     @property
     def setting(self) -> str:

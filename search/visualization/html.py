@@ -1,11 +1,10 @@
-"""Offline HTML pages with a light and a dark theme and inlined scripts; files are written atomically."""
+"""Offline HTML pages with a light and a dark theme and inlined scripts."""
 
 from __future__ import annotations
 
 import base64
 import importlib.metadata
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import jinja2
 import numpy as np
 import plotly.graph_objects as go
 
+from search.files import write_text
 from search.visualization.components import Figure
 from search.visualization.pages.elements import component_element, to_html
 
@@ -24,14 +24,6 @@ FINDINGS = "findings.json"  # an ablation's findings for the dashboard, in its f
 def read_asset(name: str) -> str:
     """Return the text of a script or style."""
     return (ASSETS / name).read_text(encoding="utf-8")
-
-
-def write_atomically(path: Path, text: str) -> Path:
-    """Write a file atomically and return its path."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-    return path
 
 
 def render_page(template: Path, values: Mapping[str, Any]) -> str:
@@ -49,7 +41,7 @@ def render_page(template: Path, values: Mapping[str, Any]) -> str:
 def write_figures(figures: Sequence[Figure], file: Path, *, title: str) -> Path:
     """Write figures below each other as one offline page, and return its path."""
     values = {"name": title, "figures": [figure_html(each) for each in figures]}
-    return write_atomically(file, render_page(ASSETS / "figures.html", values))
+    return write_text(file, render_page(ASSETS / "figures.html", values))
 
 
 def figure_html(figure: Figure) -> str:

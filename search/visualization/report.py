@@ -8,8 +8,9 @@ from pathlib import Path
 
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES, cost_axis, primary
+from search.files import write_text
 from search.visualization.components import Component, Facts, Figure, Table
-from search.visualization.html import ASSETS, render_page, write_atomically
+from search.visualization.html import ASSETS, render_page
 from search.visualization.pages.compare import compare_page
 from search.visualization.pages.elements import component_element, to_html
 from search.visualization.pages.front import front_page
@@ -32,7 +33,7 @@ class Section:
 
 def write_report(snapshot: Snapshot, *, slices: bool = False) -> Path:
     """Write the report to the run's folder, atomically, and return its path; `slices` includes patients' images."""
-    return write_atomically(snapshot.folder / "report.html", render(snapshot, slices=slices))
+    return write_text(snapshot.folder / "report.html", render(snapshot, slices=slices))
 
 
 def render(snapshot: Snapshot, *, slices: bool = False) -> str:

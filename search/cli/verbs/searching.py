@@ -37,6 +37,9 @@ def run(
     trials: Trials = None,
     executor: ExecutorKind = None,
     address: Address = None,
+    retime: Annotated[
+        bool, typer.Option("--retime", help="First measure the latency of all finished trials again, on this machine.")
+    ] = False,
     allow_code: AllowCode = False,
     quiet: Quiet = False,
 ) -> None:
@@ -45,7 +48,7 @@ def run(
     from search.cli.running import load_study, print_next_commands, run_trials
 
     loaded = load_study(study, data, with_executor(overrides, executor, address), runs, allow_code=allow_code)
-    run_trials(loaded, trials, quiet=quiet)
+    run_trials(loaded, trials, retime=retime, quiet=quiet)
     if not quiet:
         print_next_commands(loaded)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -16,6 +14,7 @@ from search.costs.live_bytes import LiveBytes
 from search.export.block_contract.subject import BUILT, SIZES, Subject
 from search.export.onnx import OnnxExportError, write_onnx
 from search.export.pt2 import write_pt2
+from search.files import scratch_folder
 from space.specs.spec import show_size
 
 CLOSE = 1e-9  # of values and gradients in float64
@@ -152,11 +151,11 @@ def trains_in_bfloat16(subject: Subject) -> str:
 
 def exports_to_pt2(subject: Subject) -> str:
     """torch.export exports the block for any size."""
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         try:
             written = write_pt2(
                 subject.build().eval(),
-                Path(folder) / "block.pt2",
+                folder / "block.pt2",
                 in_channels=subject.site.channels,
                 patch=BUILT,
                 strides=((1, 1, 1),),
@@ -170,8 +169,8 @@ def exports_to_pt2(subject: Subject) -> str:
 
 def exports_to_onnx(subject: Subject) -> str:
     """torch exports the block to ONNX, and onnxruntime gives the same output."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "block.onnx"
+    with scratch_folder() as folder:
+        path = folder / "block.onnx"
         try:
             written = write_onnx(subject.build().eval(), path, in_channels=subject.site.channels, patch=BUILT)
         except OnnxExportError as error:

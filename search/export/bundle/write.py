@@ -21,6 +21,7 @@ from torch import nn
 from search.config.units import counted
 from search.data.volume_files import load_nifti
 from search.export.verification import MAX_DIFFERING_SHARE, Reference, failed, link_case
+from search.files import copy_file, replace_file, write_text
 
 HERE = Path(__file__).parent
 SCRIPTS = ("model.py", "components.py", "geometry.py", "volume_files.py", "volumes.py")
@@ -62,16 +63,22 @@ def write_bundle(export: Path, network: nn.Module, info: BundleInfo) -> Path:
     for name in ("configs", "models", "docs", "scripts"):
         (folder / name).mkdir(parents=True)
     for name in SCRIPTS:
-        shutil.copyfile(export / name, folder / "scripts" / name)
+        copy_file(export / name, folder / "scripts" / name)
     for name in ("__init__.py", "segment.py"):
-        shutil.copyfile(HERE / "scripts" / name, folder / "scripts" / name)
-    shutil.copyfile(HERE / SCHEMA, folder / "configs" / SCHEMA)
-    shutil.copyfile(export / "preprocessing.json", folder / "configs" / "preprocessing.json")
-    torch.save({name: value.clone() for name, value in network.state_dict().items()}, folder / "models" / "model.pt")
+        copy_file(HERE / "scripts" / name, folder / "scripts" / name)
+    copy_file(HERE / SCHEMA, folder / "configs" / SCHEMA)
+    copy_file(export / "preprocessing.json", folder / "configs" / "preprocessing.json")
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+
+    def write_state(part: Path) -> None:
+        with part.open("wb") as file:  # given a path, torch writes its name into the archive
+            torch.save(state, file)
+
+    replace_file(folder / "models" / "model.pt", write_state)
     _write_json(folder / META, _metadata(info))
     _write_json(folder / CONFIG, _inference(info, class_name=info.network))
-    (folder / "docs" / "README.md").write_text(_readme(info), encoding="utf-8")
-    (folder / "LICENSE").write_text(_licence(info), encoding="utf-8")
+    write_text(folder / "docs" / "README.md", _readme(info))
+    write_text(folder / "LICENSE", _licence(info))
     return folder
 
 
@@ -222,4 +229,4 @@ def _release(version: str) -> str:
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(values, indent=2) + "\n")

@@ -19,6 +19,7 @@ from search.export.source.instrument import instrumented
 from search.export.source.method import Method, Writer
 from search.export.source.nodes import NotWritable, Trace
 from search.export.source.trace import COMPUTED_IN, Tracing, is_leaf
+from search.files import write_text
 
 READER = Path(__file__).with_name("reader.py")
 WIDTH = 116
@@ -42,7 +43,7 @@ def write_source(
     """
     text, name = _traced(build, (2, in_channels, *sizes[0]), title)
     same = all(_traced(build, (1, in_channels, *size), title)[0] == text for size in sizes[1:])
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return Source(name, "any" if same else "patch")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pyarrow import fs
 
+from search.files import is_partial
 from search.trials.files import RESUME_FILES
 from search.trials.records import Job
 
@@ -52,7 +53,7 @@ class CheckpointSync:
         system, root = self._root()
         remote = f"{root}/{self._place(job.folder)}"
         system.create_dir(remote, recursive=True)
-        files = [path for path in Path(job.folder).iterdir() if path.suffix != PARTIAL]
+        files = [path for path in Path(job.folder).iterdir() if not is_partial(path)]
         for path in files:
             part = f"{remote}/{path.name}{PARTIAL}"
             fs.copy_files(str(path), part, source_filesystem=fs.LocalFileSystem(), destination_filesystem=system)

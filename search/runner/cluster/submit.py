@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from search.config import LoadedStudy, UserError
+from search.config.errors import RunError
+from search.files import copy_file, scratch_folder
 from space.plugins import is_file_name
 
 ALLOW_CODE = "--allow-code"
@@ -30,7 +30,7 @@ class SubmittedJob:
 def submit(loaded: LoadedStudy, *, address: str, runs: Path, options: Sequence[str]) -> SubmittedJob:
     """Submit a study; `runs` and paths in the `options` of `voxnas run` refer to the cluster's machines.
 
-    Raises UserError if the head can't be reached or rejects the job.
+    Raises RunError if the head can't be reached or rejects the job.
     """
     if not runs.is_absolute():
         raise UserError([f"submit: --runs {runs}: use an absolute path that all machines share, such as /shared/runs"])
@@ -42,18 +42,17 @@ def submit(loaded: LoadedStudy, *, address: str, runs: Path, options: Sequence[s
         from ray.job_submission import JobSubmissionClient
 
         client = JobSubmissionClient(address)
-        with tempfile.TemporaryDirectory() as folder:
-            shutil.copy(loaded.file, folder)
+        with scratch_folder() as folder:
+            copy_file(loaded.file, folder / loaded.file.name)
             folds = loaded.study.data.folds
             for name in (*([folds] if isinstance(folds, str) else []), *block_files):
-                (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(loaded.file.parent / name, Path(folder) / name)
-            job = _send(client, shlex.join(entry), folder)
+                copy_file(loaded.file.parent / name, folder / name)
+            job = _send(client, shlex.join(entry), str(folder))
     except ImportError:
         raise UserError(["submit needs Ray's job client: pip install 'voxnas[cluster]'"]) from None
     except (ConnectionError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError([f"submit: the head at {address} did not accept the study: {reason}"]) from None
+        raise RunError([f"submit: the head at {address} did not accept the study: {reason}"]) from None
     return SubmittedJob(address, job)
 
 

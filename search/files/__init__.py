@@ -1,0 +1,23 @@
+"""Files on disk: replaced whole, without traces of processes that died."""
+
+from search.files.replace import (
+    copy_file,
+    is_partial,
+    partial_path,
+    remove_partials,
+    replace_file,
+    require_writable,
+    scratch_folder,
+    write_text,
+)
+
+__all__ = [
+    "copy_file",
+    "is_partial",
+    "partial_path",
+    "remove_partials",
+    "replace_file",
+    "require_writable",
+    "scratch_folder",
+    "write_text",
+]
