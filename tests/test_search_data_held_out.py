@@ -97,6 +97,15 @@ def test_a_class_that_only_test_cases_have_is_a_problem(tmp_path):
         hold_out(dataset, replace(facts, cases=(first, *rare)), [first.name])
 
 
+def test_test_cases_in_which_nothing_can_be_scored_are_refused(tmp_path):
+    write_study(tmp_path)
+    dataset, facts = check_folder(tmp_path / "phantom", group=None)
+    first, *others = facts.cases
+    healthy = replace(first, voxels_per_class=(first.voxels_per_class[0], 0, 0))
+    with pytest.raises(DataError, match=rf"the test cases \({first.name}\) contain only background, so no Dice can be"):
+        hold_out(dataset, replace(facts, cases=(healthy, *others)), [first.name])
+
+
 def test_a_study_without_test_cases_has_nothing_to_prepare(tmp_path):
     plan = plan_of(write_study(tmp_path))
     with pytest.raises(UserError, match=r"study 'tiny' has no test cases; add data.test"):

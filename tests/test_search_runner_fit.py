@@ -12,7 +12,7 @@ from search.config import UserError, load_study
 from search.data.check import CaseFacts, DataFacts
 from search.data.folds import Fold
 from search.data.labelling import Labelling
-from search.runner.fit import fold_problems, network_shapes, patch_problems, size_problems
+from search.runner.fit import fold_problems, network_shapes, patch_problems, require_scorable, size_problems
 from search.runner.plan import make_plan
 
 
@@ -49,6 +49,13 @@ def test_a_class_on_one_side_of_a_fold_is_refused(train, validation, message):
     (problem,) = fold_problems(facts, fold, CLASSES, number=3)
     assert re.search(message, problem) and "choose another data.fold or data.seed" in problem
     assert fold_problems(facts_of(x=(9, 5, 2), y=(9, 5, 2)), fold, CLASSES, number=3) == []
+
+
+def test_a_fold_in_which_nothing_can_be_scored_is_refused_before_any_training():
+    facts, folds = facts_of(x=(9, 5, 2), y=(9, 0, 0)), (Fold(("x",), ("y",)), Fold(("y",), ("x",)))
+    require_scorable(facts, folds, [1])
+    with pytest.raises(UserError, match=r"the validation cases of fold 0 \(y\) contain only background, so no Dice"):
+        require_scorable(facts, folds, [0, 1])
 
 
 def test_a_region_counts_by_any_of_its_classes():

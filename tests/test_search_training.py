@@ -34,7 +34,7 @@ from search.training.checkpoint import (
 )
 from search.training.patches import PatchSource
 from search.training.step import SupervisedLoss, learning_rate, make_optimiser
-from search.training.validation import case_dice, mean_dice, segment, validate
+from search.training.validation import NothingScored, case_dice, mean_dice, segment, validate
 from search.trials.files import CHECKPOINTS, LAST, WEIGHTS
 from search.trials.records import CaseDice, Epoch, Job
 from space.build import build
@@ -330,7 +330,8 @@ def test_dice_of_each_class_follows_its_definition():
 
 def test_means_exclude_unscored_classes():
     assert mean_dice([CaseDice("a", (1.0, None)), CaseDice("b", (0.0, 0.5)), CaseDice("c", (None, None))]) == 0.625
-    assert mean_dice([CaseDice("a", (None,))]) == 0.0
+    with pytest.raises(NothingScored, match=r"label and mask are empty in every validation case \(a\)"):
+        mean_dice([CaseDice("a", (None,))])
 
 
 def test_the_loss_falls_on_synthetic_volumes(job, prepared):

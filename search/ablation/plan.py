@@ -8,6 +8,7 @@ from pathlib import Path
 from search.ablation.load import LoadedAblation
 from search.config import UserError
 from search.data.parallel import Progress
+from search.runner.fit import require_scorable
 from search.runner.plan import Plan, make_plan
 from search.storage.address import database_url
 from search.trials.records import TrainingRequest
@@ -72,6 +73,8 @@ def make_ablation_plan(loaded: LoadedAblation, *, runs: Path, progress: Progress
         for fold in ablation.trained_folds
         if fold >= len(plans[0].folds)
     ]
+    if not problems:
+        require_scorable(plans[0].facts, plans[0].folds, ablation.trained_folds)
     arms: list[Arm] = []
     for requested in loaded.requested:
         number = loaded.settings.index(loaded.setting_of(requested))

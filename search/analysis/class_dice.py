@@ -10,6 +10,10 @@ import numpy as np
 from search.analysis.confirmation import interval
 from search.trials.records import CaseDice
 
+BOTH_EMPTY = (
+    "A class that is in neither a case's label nor its mask has no Dice there: the case's mean is that of its other "
+    "classes, and a case without any such class doesn't count. In only one of label and mask, its Dice is 0."
+)
 HEADINGS = ("class", "mean", "95 % interval", "lowest", "highest", "cases")
 
 

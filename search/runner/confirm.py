@@ -9,6 +9,7 @@ from search.analysis.expected import estimate_records, with_expected
 from search.config.errors import UserError
 from search.runner.answers import Done, Train
 from search.runner.driver import Executor, View, driver_lock, open_driver
+from search.runner.fit import require_scorable
 from search.runner.plan import Plan
 from search.storage import read_records
 from search.trials.halving import ranked_rows
@@ -53,6 +54,8 @@ def confirm_study(plan: Plan, *, top: int | None, seeds: int, folds: int, view: 
     Raises UserError if nothing has run, the front is empty, or another driver runs the study.
     """
     read_records(plan.url, plan.study.name)  # raises before data is prepared if nothing has run
+    own, count = plan.study.data.fold, len(plan.folds)
+    require_scorable(plan.facts, plan.folds, {(own + fold) % count for fold in range(folds)})
     with driver_lock(plan):
         driver = open_driver(plan, view, executor)
         begun, chosen, asked = len(driver.store.records()), list[Record](), set[tuple[str, int, int]]()

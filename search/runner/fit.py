@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import permutations
 from pathlib import Path
 
+from search.config.errors import UserError
 from search.config.units import counted, show_bytes
 from search.data.check import CaseFacts, DataFacts
 from search.data.folds import Fold
@@ -27,11 +28,8 @@ def fold_problems(facts: DataFacts, fold: Fold, labelling: Labelling, *, number:
     by_name = {case.name: case for case in facts.cases}
     train, validation = ([by_name[name] for name in names] for names in (fold.train, fold.validation))
     kind = "region" if labelling.regions else "class"
-    if not any(any(case.voxels_per_class[1:]) for case in validation):
-        return [
-            f"data.fold: the validation cases of fold {number} ({_named(validation)}) contain only background, so no "
-            "Dice can be measured; choose another data.fold or data.seed"
-        ]
+    if _only_background(validation):
+        return [_unscorable(number, validation)]
     problems = []
     for name, members in zip(labelling.names[1:], labelling.members, strict=True):
         for cases, others, what in ((train, validation, "training"), (validation, train, "validation")):
@@ -43,6 +41,26 @@ def fold_problems(facts: DataFacts, fold: Fold, labelling: Labelling, *, number:
                     f"{verb} (it is in {_named(holding)}); choose another data.fold or data.seed, or other splits"
                 )
     return problems
+
+
+def require_scorable(facts: DataFacts, folds: Sequence[Fold], numbers: Iterable[int]) -> None:
+    """Raise UserError if the validation cases of some of these folds contain only background."""
+    by_name = {case.name: case for case in facts.cases}
+    sides = {number: [by_name[name] for name in folds[number].validation] for number in numbers}
+    problems = [_unscorable(number, cases) for number, cases in sides.items() if _only_background(cases)]
+    if problems:
+        raise UserError(problems)
+
+
+def _only_background(cases: Sequence[CaseFacts]) -> bool:
+    return not any(any(case.voxels_per_class[1:]) for case in cases)
+
+
+def _unscorable(number: int, validation: Sequence[CaseFacts]) -> str:
+    return (
+        f"data.fold: the validation cases of fold {number} ({_named(validation)}) contain only background, so no Dice "
+        "can be measured; choose another data.fold or data.seed"
+    )
 
 
 def _holds(case: CaseFacts, members: Sequence[int]) -> bool:

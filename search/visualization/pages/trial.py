@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from search.analysis.class_dice import BOTH_EMPTY
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES, show
 from search.config.units import show_bytes, show_count, show_seconds
@@ -142,7 +143,11 @@ def _scores(snapshot: Snapshot, record: Record) -> list[Component]:
         cells: list[Cell] = [(dice, "both empty" if dice is None else f"{dice:.4f}") for dice in case.dice]
         rows.append([case.case, (mean, "" if mean is None else f"{mean:.4f}"), *cells])
     headings = ("case", "mean", *named)
-    components += [draw_cases(measurement.cases, named), Table("dice", "Dice by case", headings, rows)]
+    components += [
+        draw_cases(measurement.cases, named),
+        Table("dice", "Dice by case", headings, rows),
+        Note(BOTH_EMPTY),
+    ]
     return [*components, *_trainings(measurement)]
 
 
