@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 from synthetic_study import add_records, synthetic_records, synthetic_study, write_synthetic_study
-from werkzeug.serving import make_server
 
 from search.config.schema import Search
 from search.dashboard.app import make_app
 from search.dashboard.library import Library
+from search.dashboard.server import make_server
 
 LONG = "a-study-whose-name.goes-on-for-64-letters_as-the-file-allows-it"
 DESK, PHONE = (1280, 800), (390, 844)
@@ -27,11 +27,12 @@ def served(tmp_path_factory):
     write_synthetic_study(runs, "failed", synthetic_records(3, state="failed"))
     write_synthetic_study(runs, LONG, synthetic_records(1, state="trained"))
     app = make_app(Library(None, runs), token=None)
-    server = make_server("127.0.0.1", 0, app.server, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    server = make_server(app.server, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     yield f"http://localhost:{server.port}", runs
-    server.shutdown()
+    server.stop()
+    thread.join(5)
     app.site.close()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -15,8 +17,10 @@ from flask import Response, request
 
 from search.analysis.snapshot import Snapshot
 from search.analysis.status import pulse
+from search.dashboard.calls import refuse_malformed
 from search.dashboard.library import Library
 from search.dashboard.security import secure
+from search.dashboard.server import BODY_BYTES
 from search.dashboard.worker import Worker
 from search.visualization.components import Figure, Note
 from search.visualization.html import ASSETS, FINDINGS
@@ -37,13 +41,13 @@ SCRIPTS["start.js"] = Path(__file__).with_name("start.js")
 INDEX = """\
 <!DOCTYPE html>
 <html lang="en"><head>{metas}<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>{favicon}{css}<link rel="stylesheet" href="/voxnas/style.css?{version}">
-<link rel="preload" as="script" href="/voxnas/plotly.js?{version}"></head>
+<title>{title}</title>{favicon}{css}<link rel="stylesheet" href="{base}/voxnas/style.css?{version}">
+<link rel="preload" as="script" href="{base}/voxnas/plotly.js?{version}"></head>
 <body><div id="first">{first}</div><div id="react-entry-point"></div>
-<script src="/voxnas/plotly.js?{version}"></script><script src="/voxnas/figures.js?{version}"></script>
+<script src="{base}/voxnas/plotly.js?{version}"></script><script src="{base}/voxnas/figures.js?{version}"></script>
 <footer hidden>{config}{scripts}</footer>
-<script defer src="/voxnas/tables.js?{version}"></script>
-<script defer id="_dash-renderer" src="/voxnas/start.js?{version}"></script>
+<script defer src="{base}/voxnas/tables.js?{version}"></script>
+<script defer id="_dash-renderer" src="{base}/voxnas/start.js?{version}"></script>
 </body></html>"""
 VIEWS: dict[str, tuple[str, Callable[[Snapshot, Request], Page]]] = {
     "front": ("Front", front_page),
@@ -58,24 +62,25 @@ SHARED_PARAMETERS = ("lasso",)  # query parameters kept in links to the study's 
 
 @dataclass
 class Site:
-    """Builds the pages from the studies of a library."""
+    """Builds the pages from the studies of a library; a proxy may show them below the path `prefix`."""
 
     library: Library
+    prefix: str = ""
     worker: Worker = field(default_factory=Worker)
 
     def page(self, pathname: str, search: str, *, first: bool = False) -> Element:
         """Return the page of a URL; with `first` only the front's first figure, for a fast first paint."""
         study, view = read_path(pathname)
         query = dict(parse_qsl(search.lstrip("?"), keep_blank_values=True))
-        place = f"/study/{quote(study, safe='')}"
+        place, home = f"{self.prefix}/study/{quote(study, safe='')}", f"{self.prefix}/"
         snapshot = self.library.snapshot(study) if study else None
         asked = Request({**query, **({"papers": "off"} if first else {})}, self.worker.work, self.snapshots, place)
         if study and snapshot is None:
             missing = Page("Studies", (), (Note(f"There is no study named {study!r}."),))
-            return _frame("voxnas", [("/", "Studies", False)], missing, place="")
+            return _frame("voxnas", [(home, "Studies", False)], missing, place="")
         if snapshot is None:
             page = Page("Studies", (), ()) if first else self._studies(asked)
-            return _frame("voxnas", [("/", "Studies", True)], page, place="/")
+            return _frame("voxnas", [(home, "Studies", True)], page, place=home)
         page = VIEWS[view][1](snapshot, asked) if view == "front" or not first else Page(view, (), ())
         if first:
             page = Page(page.title, (), tuple(each for each in page.components if isinstance(each, Figure))[:1])
@@ -84,7 +89,7 @@ class Site:
             (f"{place}/{key}" + (f"?{shared}" if shared else ""), title, key == view)
             for key, (title, _) in VIEWS.items()
         ]
-        return _frame(study, [*links, ("/", "Studies", False)], page, place=place)
+        return _frame(study, [*links, (home, "Studies", False)], page, place=place)
 
     def close(self) -> None:
         """Stop the worker process and close the database connections."""
@@ -154,23 +159,32 @@ class Dashboard(Dash):
             "title": escape(parts["title"]),
             "first": to_html(first),
             "version": VERSION,
+            "base": self.site.prefix,
         }
         return INDEX.format(**values)
 
 
-def make_app(library: Library, *, token: str | None) -> Dashboard:
-    """Return the application that serves the studies of a library."""
-    app = Dashboard(
-        "voxnas",
-        title="voxnas",
-        update_title="",
-        assets_folder="",
-        include_assets_files=False,
-        enable_mcp=False,
-        add_log_handler=False,
-    )
-    app.site = site = Site(library)
+def make_app(library: Library, *, token: str | None, prefix: str = "") -> Dashboard:
+    """Return the application that serves the studies of a library, below the path `prefix` in the browser."""
+    with _without_variables():
+        app = Dashboard(
+            "voxnas",
+            title="voxnas",
+            update_title="",
+            assets_folder="",
+            include_assets_files=False,
+            enable_mcp=False,
+            add_log_handler=False,
+            requests_pathname_prefix=f"{prefix}/",
+            routes_pathname_prefix="/",
+            serve_locally=True,
+            suppress_callback_exceptions=False,
+        )
+        app.enable_dev_tools(debug=False)
+    app.site = site = Site(library, prefix)
+    app.server.config["MAX_CONTENT_LENGTH"] = BODY_BYTES
     secure(app.server, token)
+    refuse_malformed(app.server, app.callback_map)
     _serve_scripts(app)
     app.layout = html.Div(
         [
@@ -190,8 +204,9 @@ def make_app(library: Library, *, token: str | None) -> Dashboard:
         Input("version", "data"),
     )
     def _page(pathname: str, search: str | None, _: str | None) -> tuple[Any, str]:
-        version = site.version(pathname or "/")
-        return to_dash(site.page(pathname or "/", search or "")), version
+        path = (pathname or "/").removeprefix(site.prefix)
+        version = site.version(path)
+        return to_dash(site.page(path, search or "")), version
 
     @app.callback(
         Output("version", "data"),
@@ -201,10 +216,20 @@ def make_app(library: Library, *, token: str | None) -> Dashboard:
         prevent_initial_call=True,
     )
     def _tick(_: int, pathname: str, before: str | None) -> Any:
-        now = site.version(pathname or "/")
+        now = site.version((pathname or "/").removeprefix(site.prefix))
         return no_update if now == before else now
 
     return app
+
+
+@contextmanager
+def _without_variables() -> Iterator[None]:
+    """Hide the environment variables by which Dash can be configured, such as DASH_DEBUG and DASH_HOT_RELOAD."""
+    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.upper().startswith("DASH_")}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 def _serve_scripts(app: Dashboard) -> None:

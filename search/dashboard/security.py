@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from urllib.parse import urlencode
 
 from flask import Flask, Response, redirect, request
@@ -27,7 +28,7 @@ HEADERS = {
 }
 TLS = """\
 {host} accepts connections from other machines, and the token and the pages are sent unencrypted.
-Put TLS in front of it (then use --host 127.0.0.1 and --token here):
+Put TLS in front of it (then use --host 127.0.0.1, --token and --trusted-proxy 127.0.0.1 here):
   caddy reverse-proxy --from NAME.EXAMPLE --to 127.0.0.1:{port}
 or keep the default --host and forward the port from the other machine:
   ssh -L {port}:127.0.0.1:{port} THIS-MACHINE"""
@@ -56,6 +57,20 @@ def check_access(host: str, token: str | None) -> None:
         raise UserError(
             [f"dashboard: the token has {len(token)} characters and could be guessed; use at least {MIN_TOKEN_LENGTH}"]
         )
+
+
+def check_mount(prefix: str, proxy: str | None) -> None:
+    """Raise UserError if the prefix is no path, or the proxy no address."""
+    mistakes = []
+    if prefix and not re.fullmatch(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+", prefix):
+        mistakes.append(f"dashboard: --prefix {prefix!r} is not a path such as /voxnas")
+    if proxy is not None:
+        try:
+            ipaddress.ip_address(proxy)
+        except ValueError:
+            mistakes.append(f"dashboard: --trusted-proxy {proxy!r} is not an IP address such as 127.0.0.1")
+    if mistakes:
+        raise UserError(mistakes)
 
 
 def secure(server: Flask, token: str | None) -> None:
@@ -93,6 +108,7 @@ def _bearer() -> str:
 def _remember(token: str) -> AnyResponse:
     """Move the token from the URL, which histories and screenshots keep, into a cookie."""
     rest = urlencode([(key, value) for key, value in request.args.items(multi=True) if key != "token"])
-    answer = redirect(request.path + (f"?{rest}" if rest else ""))
-    answer.set_cookie(COOKIE, token, httponly=True, samesite="Strict", secure=request.is_secure)
+    answer = redirect(request.script_root + request.path + (f"?{rest}" if rest else ""))
+    place = request.script_root or "/"
+    answer.set_cookie(COOKIE, token, path=place, httponly=True, samesite="Strict", secure=request.is_secure)
     return answer

@@ -101,11 +101,23 @@ def dashboard(
         str | None,
         typer.Option("--token", envvar="VOXNAS_TOKEN", help="Token that browsers must send.", show_default=False),
     ] = None,
+    prefix: Annotated[
+        str,
+        typer.Option(metavar="/PATH", help="Path below which a proxy shows the dashboard.", show_default=False),
+    ] = "",
+    trusted_proxy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="IP address of a proxy with TLS in front, whose X-Forwarded-Proto is believed.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Show studies live in the browser: fronts, progress, importance of axes, every trial."""
     from search.dashboard.serve import serve
 
-    serve(database, runs=runs, host=host, port=port, token=token)
+    serve(database, runs=runs, host=host, port=port, token=token, prefix=prefix, proxy=trusted_proxy)
 
 
 @verb(app, RESULTS, example="voxnas report acdc --slices")

@@ -37,7 +37,7 @@
   }
   function link(state, cell) {
     if (!state.opens || !state.place) return text(cell);
-    const href = state.opens === "trial" ? `${state.place}/trial?trial=${key(cell)}` : `/study/${encodeURIComponent(text(cell))}/front`;
+    const href = state.opens === "trial" ? `${state.place}/trial?trial=${key(cell)}` : `${state.place.replace(/\/study\/.*|\/$/, "")}/study/${encodeURIComponent(text(cell))}/front`;
     return make("a", {href}, text(cell));
   }
   function body(state, holder) {
