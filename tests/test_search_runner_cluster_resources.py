@@ -1,9 +1,22 @@
 """The resources that a trial requests, computed without a cluster."""
 
+import time
+
 import pytest
 
 from search.config import UserError
-from search.runner.cluster.resources import GIB, SHARES, Need, Node, default_threads, has_room, request
+from search.config.errors import RunError
+from search.runner.cluster.executor import connect
+from search.runner.cluster.resources import (
+    GIB,
+    SHARES,
+    Need,
+    Node,
+    default_threads,
+    has_room,
+    request,
+    require_threads,
+)
 
 CPU = Node(8, 32 * GIB)
 SMALL, LARGE = Node(16, 64 * GIB, 2, "T4", 16 * GIB), Node(16, 64 * GIB, 1, "A100", 80 * GIB)
@@ -54,6 +67,25 @@ def test_a_trial_fits_until_one_resource_is_exhausted():
     assert has_room([SMALL], [{"CPU": 1.0, "memory": 2 * GIB, "GPU": 0.5}] * 3, threads=1, gpu=True)
     assert not has_room([SMALL], [{"CPU": 1.0, "memory": 2 * GIB, "GPU": 0.5}] * 4, threads=1, gpu=True)
     assert not has_room([], [], threads=1, gpu=False)
+
+
+def test_more_threads_than_any_machine_has_are_refused_before_anything_is_prepared(caplog):
+    nodes = [Node(4, 16 * GIB), Node(8, 16 * GIB)]
+    require_threads(8, nodes, grows=False)
+    require_threads(None, nodes, grows=False)
+    with pytest.raises(UserError, match=r"executor.threads: 9 is more than any machine of the cluster has \(8 CPU\)"):
+        require_threads(9, nodes, grows=False)
+    require_threads(9, nodes, grows=True)
+    assert "trials wait until a larger machine joins" in caplog.text
+
+
+@pytest.mark.parametrize("named", ["127.0.0.1:9", "ray://127.0.0.1:9", "auto"])
+def test_a_dead_head_is_reported_at_once(named, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    began = time.monotonic()
+    with pytest.raises(RunError, match=r"no Ray cluster at (ray://)?127.0.0.1:9: Connection refused; start one with"):
+        connect(named)
+    assert time.monotonic() - began < 15
 
 
 def test_default_threads_are_the_machines_or_an_eighth_per_gpu():

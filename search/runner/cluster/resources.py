@@ -5,12 +5,14 @@ Few, because Tune reuses an actor only for a trial with exactly the same request
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from search.config.errors import UserError
 from search.config.units import show_bytes
 
+LOGGER = logging.getLogger("voxnas.cluster")
 SHARES = (0.125, 0.25, 0.5, 1.0)
 MARGIN = 1.2  # over the predicted peak, for the allocator's blocks and cuDNN's workspaces
 CUDA_BYTES = 600 * 2**20  # a process's GPU memory before its first tensor
@@ -102,6 +104,17 @@ def has_room(nodes: Sequence[Node], flying: Sequence[Request], *, threads: int, 
     return all(
         value <= sum(lent[name]) - sum(each.get(name, 0.0) for each in flying) + 1e-6 for name, value in least.items()
     )
+
+
+def require_threads(threads: int | None, nodes: Sequence[Node], *, grows: bool) -> None:
+    """Raise UserError if no machine of a cluster of fixed size has this many CPUs; note it for one that may grow."""
+    most = max((node.cpus for node in nodes), default=0.0)
+    if threads is None or not nodes or threads <= most:
+        return
+    problem = f"executor.threads: {threads} is more than any machine of the cluster has ({most:g} CPU)"
+    if not grows:
+        raise UserError([f"{problem}; lower it, or add a larger machine"])
+    LOGGER.warning("%s; trials wait until a larger machine joins", problem)
 
 
 def default_threads(nodes: Sequence[Node], *, gpu: bool) -> int:
