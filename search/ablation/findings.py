@@ -11,7 +11,7 @@ from search.ablation.results import Missing, Result, results_of
 from search.ablation.summary import Design, Summary, summarise
 from search.ablation.tables import Table, tables
 from search.analysis.statistics.scores import Score
-from search.config import UserError
+from search.config.errors import RunError
 from search.storage.price_cache import Device
 
 
@@ -28,12 +28,12 @@ class Findings:
 
 
 def collect_findings(plan: AblationPlan, device: Device) -> Findings:
-    """Evaluate an ablation's finished trainings. Raises UserError if there are none."""
+    """Evaluate an ablation's finished trainings. Raises RunError if there are none."""
     ablation, data = plan.loaded.ablation, plan.plans[0]
     results, missing = results_of(plan, device)
     if not results:
         reasons = dict.fromkeys(f"{each.arm}: {each.why}" for each in missing)
-        raise UserError([f"{ablation.name} has no finished training yet", *reasons])
+        raise RunError([f"{ablation.name} has no finished training yet", *reasons])
     design = Design(
         tuple(arm.name for arm in plan.distinct),
         plan.baseline.name,

@@ -19,6 +19,19 @@ def complete_study(incomplete: str) -> list[str]:
     return [each for each in [*names, *files] if each.startswith(incomplete)]
 
 
+def require_folder(path: Path) -> Path:
+    """Refuse a path that is no folder, or that lies below a file."""
+    for place in (path, *path.parents):
+        try:
+            if place.is_dir():
+                return path
+            if place.exists():
+                raise typer.BadParameter(f"{place} is a file, not a folder")
+        except (OSError, ValueError) as error:
+            raise typer.BadParameter(f"{str(path)[:80]!r} can't be a folder: {error}") from None
+    return path
+
+
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="Study file (YAML).", show_default=False)]
 StudyOrName = Annotated[
     str,
@@ -43,7 +56,10 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
-Runs = Annotated[Path, typer.Option("--runs", help="Folder that contains one folder per study.")]
+Runs = Annotated[
+    Path,
+    typer.Option("--runs", help="Folder that contains one folder per study.", callback=require_folder),
+]
 ExecutorKind = Annotated[
     str | None,
     typer.Option("--executor", metavar="local|ray", help="Where trials run.", show_default="executor.kind in the file"),

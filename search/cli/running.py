@@ -118,13 +118,14 @@ def following(
         yield view
 
 
-def run_trials(study: Study, trials: int | None, *, quiet: bool = False) -> None:
-    """Run or resume a study with live progress."""
+def run_trials(study: Study, trials: int | None, *, retime: bool = False, quiet: bool = False) -> None:
+    """Run or resume a study with live progress. Raises RunError if all trials failed."""
+    from search.config.errors import RunError
     from search.config.units import counted
 
     planned = trials or study.settings.search.trials
     with following(study.name, trials=planned, counts=study.is_searched, quiet=quiet) as view:
-        outcome = study.run(trials=planned, view=view)
+        outcome = study.run(trials=planned, retime=retime, view=view)
     states = [record.state for record in outcome.records if study.is_searched(record)]
     counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
     others = [record for record in outcome.records if not study.is_searched(record)]
@@ -134,6 +135,8 @@ def run_trials(study: Study, trials: int | None, *, quiet: bool = False) -> None
     if len(others) > references:
         counts.append(f"{len(others) - references} more that confirm the front")
     print_text(f"{outcome.why} ({', '.join(counts)})")
+    if "failed" in states and not {"trained", "stopped"} & set(states):
+        raise RunError([f"no trial was trained; `voxnas status {study.name} --runs {study.runs}` shows the reasons"])
 
 
 def print_next_commands(study: Study) -> None:
@@ -202,8 +205,8 @@ def score_network(study: Study, pick: str, *, again: bool, quiet: bool, json: bo
 
 def submit_study(study: Path, address: str, runs: Path, options: list[str], follow: bool) -> None:
     """Submit a study to a cluster; with `follow`, print the job's output until it ends."""
-    from search.config import UserError
     from search.config import load_study as load
+    from search.config.errors import RunError
     from search.runner.cluster import submit as sending
 
     overrides = [value for option, value in zip(options[:-1], options[1:], strict=True) if option == "--set"]
@@ -215,4 +218,4 @@ def submit_study(study: Path, address: str, runs: Path, options: list[str], foll
     if follow:
         ended = sending.follow(sent)
         if ended != "SUCCEEDED":
-            raise UserError([f"submit: job {sent.job} ended as {ended}"])
+            raise RunError([f"submit: job {sent.job} ended as {ended}"])

@@ -18,11 +18,13 @@ def manage_studies(database: str | None, change: admin.Change, *, runs: Path, js
     urls = admin.find_databases(database, runs) if some_left else []
     rows: list[admin.Listed] = []
     unreadable: list[str] = []
+    kind = UserError
     for url in urls:
         try:
             rows += admin.list_studies(url)
         except UserError as error:
             unreadable += [str(mistake) for mistake in error.mistakes]
+            kind = type(error)
     if json:
         print_json({"done": done, "studies": [asdict(row) for row in rows], "unreadable": unreadable})
     else:
@@ -30,7 +32,7 @@ def manage_studies(database: str | None, change: admin.Change, *, runs: Path, js
             print_text(line)
         open_console().print(admin.studies_table(rows))
     if unreadable and not rows:
-        raise UserError(unreadable)
+        raise kind(unreadable)
     for line in unreadable:
         print(f"voxnas: {printable(line)}", file=sys.stderr)
     if unreadable:

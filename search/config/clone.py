@@ -20,12 +20,12 @@ def clone_text(file: Path, overrides: Sequence[str], *, new: Path) -> str:
     Relative paths that exist beside the original are written relative to `new`. Raises UserError if the file or an
     override can't be read; the keys themselves are not checked here.
     """
+    source = read_source(file, overrides)
+    raise_mistakes(source.mistakes)
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 1000
     document = yaml.load(file.read_text(encoding="utf-8")) or {}
-    source = read_source(file, overrides)
-    raise_mistakes(source.mistakes)
     values = source.values
     values["name"] = new.stem
     _move_paths(values, file.parent, new.parent)

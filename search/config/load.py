@@ -125,7 +125,10 @@ def _objective_mistakes(source: Source) -> list[Mistake]:
 
 
 def find_data(source: Source, file: Path, data_root: Path | None) -> tuple[Path | None, list[Mistake]]:
-    """Return the folder of `data.path`, or None and a mistake that lists the paths tried."""
+    """Return the folder of `data.path`, or None and a mistake that lists the paths tried.
+
+    A relative path is looked up in `data_root` alone, if that is given: never in another folder of the same name.
+    """
     section = source.values.get("data")
     try:
         path = TypeAdapter(Data).validate_python(section).path
@@ -133,13 +136,9 @@ def find_data(source: Source, file: Path, data_root: Path | None) -> tuple[Path 
         path = section.get("path", "") if isinstance(section, dict) else ""
         if not isinstance(path, str) or not path:
             return None, []
-    roots = [
-        data_root,
-        Path(os.environ["VOXNAS_DATA"]) if os.environ.get("VOXNAS_DATA") else None,
-        file.parent,
-        Path(),
-    ]
-    tried = [Path(path)] if Path(path).is_absolute() else [root / path for root in roots if root is not None]
+    named = [Path(os.environ["VOXNAS_DATA"])] if os.environ.get("VOXNAS_DATA") else []
+    roots = [*named, file.parent, Path()] if data_root is None else [data_root]
+    tried = [Path(path)] if Path(path).is_absolute() else [root / path for root in roots]
     found = next((folder for folder in tried if os.path.isdir(folder)), None)
     if found is not None:
         return found, []
