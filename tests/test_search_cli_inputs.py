@@ -45,6 +45,8 @@ def place(tmp_path_factory):
     (folder / "text").write_text("just words\n")
     (folder / "latin.yaml").write_bytes(b"name: M\xfcller\n")
     (folder / "folder").mkdir()
+    (folder / "volumes").mkdir()
+    (folder / "volumes/dataset.json").write_text('{"name": "Patients"}')
     (folder / "loop").symlink_to(folder / "loop")
     (folder / "cut.parquet").write_bytes((folder / "table.parquet").read_bytes()[:300])
     torch.save({"a": np.float64}, folder / "object.pt")
@@ -164,6 +166,7 @@ COMMANDS = [  # arguments, the sentence; the exit code is 2
     # files that are written
     ("phantom text", "text"),
     ("phantom text/below", "text"),
+    ("phantom volumes", "volumes holds another data set, which this would overwrite; choose another folder"),
     ("phantom new --cases 0", "'--cases': Input should be greater than or equal to 1"),
     ("phantom new --seed -1", "'--seed': Input should be greater than or equal to 0"),
     ("phantom new --cases many", "'--cases': Input should be a valid integer"),
@@ -206,6 +209,7 @@ COMMANDS = [  # arguments, the sentence; the exit code is 2
     ("import export-strange --out new.safetensors", "architecture.json: is not the description of a network"),
     ("import export-types --out new.safetensors", "architecture.json: is not the description of a network"),
     ("import export-binary --out new.safetensors", "architecture.json: is not the description of a network"),
+    ("import object.pt --out strange.safetensors", "strange.safetensors exists already; choose another file, or"),
     # tables
     ("simulate", "pass either --synthetic or --table FILE"),
     ("simulate --synthetic --table table.parquet", "pass either --synthetic or --table FILE"),
@@ -230,6 +234,8 @@ COMMANDS = [  # arguments, the sentence; the exit code is 2
     ("tabulate tiny.yaml --data folder", "data.path: no such folder"),
     ("tabulate parts.yaml --data PLACE", "unknown key"),
     ("tabulate tiny.yaml --data PLACE --networks 0", "'--networks': Input should be greater than or equal to 1"),
+    ("tabulate tiny.yaml --data PLACE --out text", "text: is not a table of the study tiny, and would be replaced"),
+    ("tabulate tiny.yaml --data PLACE --out table.parquet", "table.parquet: is not a table of the study tiny"),
     ("tabulate tiny.yaml --data PLACE --no-train --runs folder", "nothing has run yet|no training"),
     # ablations
     ("ablate absent.yaml", "absent.yaml: can't be read: No such file"),

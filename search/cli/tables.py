@@ -26,10 +26,11 @@ def write_tabulated(
     """Train what is missing if `train` is true, then write the table and its card."""
     from search.runner.tabulate import read_tabulated
     from search.simulate.card import write_card
-    from search.simulate.trained_table import write_trained
+    from search.simulate.trained_table import require_table_of, write_trained
 
     file = out or study.folder / "table.parquet"
     require_writable(file)
+    require_table_of(file, study.name)
     if train:
         with following(f"tabulate {study.name}", trials=(networks or 0) * seeds, quiet=quiet) as view:
             found = study.tabulate(networks=networks, seeds=seeds, view=view)

@@ -6,6 +6,7 @@ One thread reads all connections; a request takes one of a few other threads onl
 from __future__ import annotations
 
 import resource
+import socket
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -90,7 +91,8 @@ def make_server(
     )
     dispatcher = ThreadedTaskDispatcher()
     dispatcher.set_thread_count(THREADS)
-    return Server(below(prefix, application), {}, dispatcher=dispatcher, adj=settings, sockinfo=settings.listen[0])
+    place = next((each for each in settings.listen if each[0] == socket.AF_INET), settings.listen[0])
+    return Server(below(prefix, application), {}, dispatcher=dispatcher, adj=settings, sockinfo=place)
 
 
 def below(prefix: str, application: Application) -> Application:

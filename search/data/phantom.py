@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from search.data.geometry import Spacing, Triple
 from search.files import replace_file, write_text
 
+DESCRIPTION = "Synthetic volumes with thick slices; no patient data"
 ORGANS = ("core", "ring", "side", "node")
 Volume = NDArray[np.float64]
 
@@ -58,6 +59,18 @@ def write_phantom(
         _write(root / f"labelsTr/{name}.nii.gz", label, affine)
     text = json.dumps(_description(names, classes), indent=1)
     write_text(root / "dataset.json", text + "\n")
+
+
+def holds_other_volumes(folder: Path) -> bool:
+    """Return whether a folder holds a data set that `write_phantom` did not write, and would overwrite."""
+    file = folder / "dataset.json"
+    if not file.exists():
+        return False
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return True
+    return not isinstance(found, dict) or found.get("description") != DESCRIPTION
 
 
 def _draw_organs(shape: Triple, classes: int, draw: np.random.Generator) -> NDArray[np.uint8]:
@@ -164,7 +177,7 @@ def _write(path: Path, array: NDArray[Any], affine: NDArray[np.float64]) -> None
 def _description(names: list[str], classes: int) -> dict[str, Any]:
     return {
         "name": "Phantom",
-        "description": "Synthetic volumes with thick slices; no patient data",
+        "description": DESCRIPTION,
         "licence": "CC0",
         "tensorImageSize": "3D",
         "modality": {"0": "MRI"},

@@ -44,6 +44,21 @@ def write_trained(tabulated: Tabulated, plan: Plan, file: Path) -> int:
     return len(trained)
 
 
+def require_table_of(file: Path, study: str) -> None:
+    """Raise UserError if a file exists that is not the table of this study, and would be replaced by it."""
+    import pyarrow
+    import pyarrow.parquet
+
+    if not file.exists():
+        return
+    try:
+        described = json.loads((pyarrow.parquet.read_schema(file).metadata or {}).get(METADATA, b"{}"))
+    except (pyarrow.ArrowException, OSError, ValueError):
+        described = {}
+    if not isinstance(described, dict) or described.get("study") != study:
+        raise UserError([f"--out {file}: is not a table of the study {study}, and would be replaced; choose another"])
+
+
 def settings(tabulated: Tabulated, plan: Plan, prepared: Prepared) -> dict[str, Any]:
     """Return a table's data, space, training, device, versions and the trainings that are missing."""
     task, study = task_of(plan, prepared), plan.study

@@ -92,9 +92,13 @@ def import_(
             help="Paper's network that the checkpoint belongs to; voxnas show --all lists them.", show_default=False
         ),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Convert weights to start trainings from (key training.init): an export's, or the authors' released ones."""
     from search.api.terminal import print_text
+    from search.cli.free_file import require_free
+
+    require_free(out, force=force)
     from search.export.import_weights import import_weights
 
     print_text(import_weights(source, out, preset=preset))

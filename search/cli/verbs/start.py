@@ -187,8 +187,11 @@ def phantom(
 ) -> None:
     """Write synthetic volumes: thick slices, several classes, noise, a bias field."""
     from search.api.terminal import print_text
+    from search.config.errors import UserError
     from search.config.units import counted
-    from search.data.phantom import write_phantom
+    from search.data.phantom import holds_other_volumes, write_phantom
 
+    if holds_other_volumes(folder):
+        raise UserError([f"{folder} holds another data set, which this would overwrite; choose another folder"])
     write_phantom(folder, cases=cases, seed=seed)
     print_text(f"Wrote {counted(cases, 'case')} to {folder}")
