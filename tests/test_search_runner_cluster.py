@@ -9,6 +9,7 @@ import time
 import warnings
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cluster_trials
@@ -25,6 +26,7 @@ from search.ablation.load import load_ablation
 from search.ablation.plan import make_ablation_plan
 from search.ablation.run import missing_count, run_ablation
 from search.config import UserError, load_study
+from search.export.trained import pack
 from search.runner.cluster.executor import RayExecutor
 from search.runner.plan import make_plan
 from search.runner.run import run_study
@@ -213,6 +215,21 @@ def test_an_ablation_on_two_workers_gives_the_same_results_as_a_local_one(tmp_pa
         for plans in (there, here)
     )
     assert len(found) == 6 and found == expected
+
+
+@pytest.mark.parametrize("packing", ["full", "folds"])
+def test_an_export_trains_what_is_missing_on_the_cluster_as_it_would_here(packing, tmp_path, cluster):
+    storage = f"executor.storage_path={tmp_path / 'storage'}"
+    here, there = (plan_of(tmp_path / name, storage, text=STUDY) for name in ("here", "there"))
+    on_cluster = partial(RayExecutor, address=cluster.address)
+    weights = []
+    for plan, make_executor in ((here, search.runner.local.LocalExecutor), (there, on_cluster)):
+        view = quiet_view()
+        (record,) = run_study(plan, trials=1, view=view, executor=make_executor(plan)).records
+        trained = pack(packing, plan, record, [record], view=view, make_executor=make_executor)
+        assert all((folder / "best.safetensors").is_file() for folder in trained.folders)
+        weights.append(trained.sha256)
+    assert weights[0] == weights[1] and len(weights[0]) == (1 if packing == "full" else 3)
 
 
 def test_a_real_training_survives_a_lost_process_and_a_truncated_checkpoint_and_ends_in_nan(tmp_path, cluster):

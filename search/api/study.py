@@ -352,9 +352,11 @@ class Study:
         """Write a network as a folder that runs without voxnas, and verify it. Needs the study's data.
 
         `packing` exports the trial's own weights, a training on all cases (`full`), or one network per fold (`folds`).
+        What is missing is trained with the study's executor.
         `contact` is written into the model card. With `force`, an earlier export in the folder is replaced.
         """
         from search.api.progress import showing
+        from search.api.running import make_executor
 
         self.require_trial(rule)  # before the data is checked and PyTorch loaded
 
@@ -363,4 +365,13 @@ class Study:
             shown.on_stage(LOADING)
             from search.export import export
 
-            return export(plan, str(rule), Path(out), packing=packing, contact=contact, force=force, view=shown)
+            return export(
+                plan,
+                str(rule),
+                Path(out),
+                packing=packing,
+                contact=contact,
+                force=force,
+                view=shown,
+                make_executor=make_executor,
+            )

@@ -27,11 +27,12 @@ from search.export.forms import Forms, write_forms
 from search.export.origin import Origin
 from search.export.postprocessing import Postprocessing, decide_postprocessing
 from search.export.quality import quality_warnings
-from search.export.trained import Packing, choose_trial, pack, trained_network
+from search.export.trained import MakeExecutor, Packing, choose_trial, pack, trained_network
 from search.export.verification import FormCheck, Reference, check_form, reference_results, require_recorded_dice
 from search.files import copy_file, partial_path, remove_partials, require_writable, write_text
 from search.runner.devices import resolve_device, resolve_threads
 from search.runner.driver import View
+from search.runner.local import LocalExecutor
 from search.runner.plan import Plan, prepared_data, require_unchanged, task_of
 from search.storage.held_out import read_test_uses
 from search.training.checkpoint import save_tensors
@@ -87,17 +88,26 @@ class Exported:
 
 
 def export(
-    plan: Plan, pick: str, out: Path, *, packing: Packing = "trial", contact: str = "", force: bool = False, view: View
+    plan: Plan,
+    pick: str,
+    out: Path,
+    *,
+    packing: Packing = "trial",
+    contact: str = "",
+    force: bool = False,
+    view: View,
+    make_executor: MakeExecutor = LocalExecutor,
 ) -> Exported:
     """Choose a trial of a study that has run, write its network to `out`, and verify it.
 
+    What `packing` requires and no trial has is trained with the executor of `make_executor`.
     Raises UserError if the pick matches no trained network, the study file has changed since, the weights were
     deleted, `out` can't be used, or the verification fails.
     """
     records, choice = choose_trial(plan, pick)
     require_unchanged(plan)  # a changed file may have another patch, spacing or fold than the network's training
     _require_free(out.expanduser().resolve(), out, force=force)
-    trained = pack(packing, plan, choice.record, records, view=view)
+    trained = pack(packing, plan, choice.record, records, view=view, make_executor=make_executor)
     uses = tuple(read_test_uses(plan.url, plan.study.name)) if plan.held_out else ()
     origin = Origin(choice, trained, plan, prepared_data(plan), contact=contact, uses=uses)
     return export_trained(origin, out, force=force, stage=view.on_stage)

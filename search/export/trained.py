@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -19,9 +18,7 @@ from search.config.errors import UserError
 from search.config.units import counted
 from search.files import write_text
 from search.runner.answers import Done, Train
-from search.runner.devices import resolve_device, resolve_threads
-from search.runner.driver import View, driver_lock, open_driver
-from search.runner.evaluate import evaluate
+from search.runner.driver import Executor, View, driver_lock, open_driver
 from search.runner.fit import require_scorable
 from search.runner.local import LocalExecutor
 from search.runner.plan import Plan, prepared_data, task_of
@@ -35,6 +32,7 @@ from space.build import Network, build
 from space.canonical import Context
 
 Packing = Literal["trial", "full", "folds"]
+MakeExecutor = Callable[[Plan], Executor]
 DONE = "done.txt"  # of a training on all cases: its binding and the digest of its weights
 
 
@@ -136,15 +134,23 @@ def choose_trial(plan: Plan, pick: str) -> tuple[list[Record], Choice]:
     return records, choose(pick, records if named else own, plan.directions, expected=expected)
 
 
-def pack(packing: Packing, plan: Plan, record: Record, records: Sequence[Record], *, view: View) -> Trained:
-    """Find or train the weights. Raises UserError if a training fails."""
+def pack(
+    packing: Packing,
+    plan: Plan,
+    record: Record,
+    records: Sequence[Record],
+    *,
+    view: View,
+    make_executor: MakeExecutor = LocalExecutor,
+) -> Trained:
+    """Find the weights, or train them with an executor. Raises UserError if a training fails."""
     if packing == "folds":
-        return _folds(plan, record, records, view=view)
+        return _folds(plan, record, records, view=view, make_executor=make_executor)
     known = {case.case: case for each in _same(record, records) for case in each.measurement.cases}
     if packing == "full":
         kept = f" except {counted(len(plan.held_out.names), 'test case')}" if plan.held_out else ""
         how = f"retrained on all {counted(len(plan.dataset.cases), 'case')}{kept}"
-        folder, digest = _train_on_all(plan, record, view=view)
+        folder, digest = _train_on_all(plan, record, view=view, make_executor=make_executor)
         return Trained((folder,), (digest,), how, tuple(known.values()), validated=_validated(plan, record))
     fold = plan.folds[record.fold]
     how = (
@@ -180,7 +186,7 @@ def _same(record: Record, records: Sequence[Record]) -> list[Record]:
     return [*(each for each in others if each.number != record.number), record]
 
 
-def _train_on_all(plan: Plan, record: Record, *, view: View) -> tuple[Path, str]:
+def _train_on_all(plan: Plan, record: Record, *, view: View, make_executor: MakeExecutor) -> tuple[Path, str]:
     """Train the architecture on all cases, or resume; return the folder and the digest of its weights.
 
     A finished training of an earlier export is reused if study, training and data are the same.
@@ -188,7 +194,7 @@ def _train_on_all(plan: Plan, record: Record, *, view: View) -> tuple[Path, str]
     folder = plan.folder / "exports" / f"full-{record.architecture.fingerprint}"
     prepared = prepared_data(plan, progress=partial(view.on_stage, "preparing volumes"))
     task = replace(task_of(plan, prepared), train=tuple(case.name for case in prepared.cases), validation=())
-    executor = plan.study.executor
+    executor = make_executor(plan)
     job = Job(
         architecture=record.architecture,
         task=task,
@@ -196,10 +202,11 @@ def _train_on_all(plan: Plan, record: Record, *, view: View) -> tuple[Path, str]
         budgets=(),
         seed=record.seed,
         fold=record.fold,
-        device=resolve_device(executor.device),
-        threads=resolve_threads(executor.threads),
+        device=executor.device,
+        threads=executor.threads,
         folder=str(folder),
         costs=record.measurement.costs,
+        blocks=plan.loaded.blocks,
         study_id=read_study_attribute(plan.url, plan.study.name, STUDY_ID) or "",
     )
     done = folder / DONE
@@ -213,11 +220,7 @@ def _train_on_all(plan: Plan, record: Record, *, view: View) -> tuple[Path, str]
         if measurement.epochs:
             view.on_epoch(record, measurement.epochs[-1])
 
-    threads = torch.get_num_threads()
-    try:
-        measurement = evaluate(job, show_epoch, watch=Watch(partial(view.on_activity, record)))
-    finally:
-        torch.set_num_threads(threads)
+    measurement = executor.train(job, show_epoch, Watch(partial(view.on_activity, record)))
     if measurement.state != "trained":
         raise UserError([f"--retrain full: the training {measurement.state}: {measurement.reason}"])
     write_text(done, f"{checkpoint_binding(job)} {measurement.weights_sha256}\n")
@@ -225,13 +228,15 @@ def _train_on_all(plan: Plan, record: Record, *, view: View) -> tuple[Path, str]
     return folder, measurement.weights_sha256
 
 
-def _folds(plan: Plan, record: Record, records: Sequence[Record], *, view: View) -> Trained:
+def _folds(
+    plan: Plan, record: Record, records: Sequence[Record], *, view: View, make_executor: MakeExecutor
+) -> Trained:
     """Return one training per fold; train the missing ones."""
     found = _by_fold(plan, _same(record, records))
     missing = [fold for fold in range(len(plan.folds)) if fold not in found]
     if missing:
         require_scorable(plan.facts, plan.folds, missing)
-        found |= _train_folds(plan, record, missing, view=view)
+        found |= _train_folds(plan, record, missing, view=view, make_executor=make_executor)
     members = [found[fold] for fold in range(len(plan.folds))]
     cases = {score.case: score for each in members for score in each.scores}
     trials = ", ".join(str(each.trial) for each in members)
@@ -245,12 +250,14 @@ def _folds(plan: Plan, record: Record, records: Sequence[Record], *, view: View)
     )
 
 
-def _train_folds(plan: Plan, record: Record, missing: Sequence[int], *, view: View) -> dict[int, Validated]:
+def _train_folds(
+    plan: Plan, record: Record, missing: Sequence[int], *, view: View, make_executor: MakeExecutor
+) -> dict[int, Validated]:
     """Train the architecture on each of these folds. Raises UserError if a training fails."""
     seed = plan.study.search.seed + plan.study.search.seeds
     left = [TrainingRequest(record.architecture, seed, fold, record.decisions) for fold in missing]
     with driver_lock(plan):
-        executor = LocalExecutor(plan)
+        executor = make_executor(plan)
         driver = open_driver(plan, view, executor)
         with closing(driver), driver.store.heartbeat:
             executor.run(driver, lambda _: Train(left.pop(0)) if left else Done("all folds are trained"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -19,6 +19,7 @@ from search.runner.evaluate import over_budget
 from search.runner.plan import Plan, other_members, prepared_data, require_unchanged, task_of
 from search.runner.pricer import Pricer
 from search.runner.retime import require_same_setting
+from search.runner.watch import Watch
 from search.storage import Store, now
 from search.storage.database import retry_outages
 from search.storage.failures import explained
@@ -69,6 +70,9 @@ class Executor(Protocol):
 
     def run(self, driver: Driver, ask: Ask) -> str:
         """Run what `ask` returns until it is done; return the reason."""
+
+    def train(self, job: Job, on_progress: Callable[[Measurement], object], watch: Watch) -> Measurement:
+        """Train a job that is no trial of the study; calls `on_progress` after each epoch."""
 
 
 @dataclass

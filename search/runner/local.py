@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -12,12 +13,12 @@ from search.runner import run as running
 from search.runner.answers import Ask, Assigned, Done
 from search.runner.devices import prepare_allocator, resolve_device, resolve_threads
 from search.runner.driver import Driver, View
-from search.runner.evaluate import progress
+from search.runner.evaluate import evaluate, progress
 from search.runner.plan import Plan
 from search.runner.pricer import Pricer, price_table
 from search.runner.run import Outcome
 from search.runner.watch import Watch
-from search.trials.records import Measurement, Record
+from search.trials.records import Job, Measurement, Record
 
 POLL_S = 1.0  # between two asks while other drivers' trials run
 
@@ -46,6 +47,14 @@ class LocalExecutor:
                 run_trial(driver, answer.record)
             else:
                 time.sleep(POLL_S)
+
+    def train(self, job: Job, on_progress: Callable[[Measurement], object], watch: Watch) -> Measurement:
+        """Train a job that is no trial of the study, in this process."""
+        threads = torch.get_num_threads()
+        try:
+            return evaluate(job, on_progress, watch=watch)
+        finally:
+            torch.set_num_threads(threads)
 
 
 def run_trial(driver: Driver, record: Record) -> Record:

@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,15 @@ from search.runner.cluster.checkpoint_sync import CheckpointSync
 from search.runner.cluster.dispatcher import MAX_LOSSES, Dispatcher, InFlight
 from search.runner.cluster.latency_probe import Probes, Stopwatch, probe_options
 from search.runner.cluster.nodes import lending_nodes, lent_resources
-from search.runner.cluster.resources import default_threads, require_threads
-from search.runner.cluster.trainable import Trial
+from search.runner.cluster.resources import Need, default_threads, request, require_threads, task_options
+from search.runner.cluster.trainable import Trial, train_remotely
 from search.runner.cluster.tune_adapters import ErrorStopper, HalvingScheduler, StudySearcher, TrialCallback
 from search.runner.driver import Driver
 from search.runner.plan import Plan
 from search.runner.pricer import Pricer, price_table
+from search.runner.watch import Watch
 from search.storage.price_cache import PriceTable
-from search.trials.records import Latency
+from search.trials.records import Job, Latency, Measurement
 from space.architecture import Architecture
 
 POLL_S = 0.5
@@ -106,6 +107,22 @@ class RayExecutor:
                     dispatcher.retries.append(InFlight(answer.record))
                 self._round(dispatcher)
             raise KeyboardInterrupt
+
+    def train(self, job: Job, on_progress: Callable[[Measurement], object], watch: Watch) -> Measurement:
+        """Train a job that is no trial of the study, on a machine of the cluster; restarted if its process is lost."""
+        self.sync.push_dataset(Path(job.task.prepared))
+        need = Need(job.costs.memory_bytes if job.costs else 0, self.threads, self.device != "cpu")
+        asked = request(need, lending_nodes(), [])
+        task = ray.remote(train_remotely).options(
+            num_returns="streaming", max_retries=MAX_LOSSES, **task_options(asked)
+        )
+        measurement = Measurement("running")
+        for message in task.remote(job, self.sync, asked.get("GPU", 0.0)):
+            measurement = Measurement.from_json(ray.get(message))
+            if measurement.state == "running":
+                on_progress(measurement)
+        self.sync.pull_results(Path(job.folder))
+        return measurement
 
     def _round(self, dispatcher: Dispatcher) -> None:
         """Run Tune until the dispatcher ends the round, then wait for the latencies that trials wait for."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from search.config.errors import UserError
 from search.config.units import show_bytes
@@ -122,6 +123,13 @@ def default_threads(nodes: Sequence[Node], *, gpu: bool) -> int:
     if gpu:
         return max(1, int(min(node.cpus / node.gpus for node in nodes if node.gpus) * SHARES[0]))
     return max(1, int(min((node.cpus for node in nodes if node.cpus), default=1.0)))
+
+
+def task_options(asked: Request) -> dict[str, Any]:
+    """Return the options of a Ray task for a request."""
+    named = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
+    options: dict[str, Any] = {named[name]: value for name, value in asked.items() if name in named}
+    return {**options, "resources": {name: value for name, value in asked.items() if name not in named}}
 
 
 def _show(name: str, value: float) -> str:

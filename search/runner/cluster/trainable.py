@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 from search.runner.cluster.activity_board import POST_S, Poster
 from search.runner.cluster.checkpoint_sync import CheckpointSync
 from search.runner.cluster.resources import CUDA_BYTES
+from search.trials.activity import Activity
 from search.trials.records import Fault, Job, Measurement
 
 MEASUREMENT = "measurement"
@@ -42,21 +43,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
 
     def progress(self, job: Job) -> Generator[Measurement, None, None]:
         """Train from the storage's last checkpoint, and push each new one."""
-        from search.runner.evaluate import progress, write_reason
-        from search.runner.watch import Watch
-
-        job = self.sync.pull_job(job)
-        try:
-            if self.gpu_share:
-                limit_to_share(job.device, self.gpu_share)
-            for measurement in progress(job, Watch(self.post, every_s=POST_S)):
-                self.sync.push_job(job)
-                if measurement.state != "running" or measurement.epochs:
-                    yield measurement
-        except Exception as error:
-            write_reason(job, traceback.format_exc())
-            self.sync.push_job(job)
-            yield failure(error)
+        return train_here(job, self.sync, gpu_share=self.gpu_share, post=self.post)
 
     def step(self) -> dict[str, Any]:
         """Train an epoch; return an error instead of raising it, because Tune should restart only lost processes.
@@ -74,6 +61,33 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def cleanup(self) -> None:
         """Abandon a training that was stopped before its end."""
         self.steps.close()
+
+
+def train_here(
+    job: Job, sync: CheckpointSync, *, gpu_share: float, post: Callable[[Activity], object]
+) -> Generator[Measurement, None, None]:
+    """Train on this machine from the storage's last checkpoint, and push each new one; yield after each epoch."""
+    from search.runner.evaluate import progress, write_reason
+    from search.runner.watch import Watch
+
+    job = sync.pull_job(job)
+    try:
+        if gpu_share:
+            limit_to_share(job.device, gpu_share)
+        for measurement in progress(job, Watch(post, every_s=POST_S)):
+            sync.push_job(job)
+            if measurement.state != "running" or measurement.epochs:
+                yield measurement
+    except Exception as error:
+        write_reason(job, traceback.format_exc())
+        sync.push_job(job)
+        yield failure(error)
+
+
+def train_remotely(job: Job, sync: CheckpointSync, gpu_share: float) -> Generator[str, None, None]:
+    """Train a job that is no trial; a streaming Ray task, which yields each measurement as JSON."""
+    for measurement in train_here(job, sync, gpu_share=gpu_share, post=lambda activity: None):
+        yield measurement.to_json()
 
 
 def limit_to_share(device: str, share: float) -> None:
