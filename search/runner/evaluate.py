@@ -208,7 +208,8 @@ def _train_member(
         if len(epochs) < member.training.epochs:
             yield replace(earlier, epochs=(*earlier.epochs, *epochs))
     digest = save_weights(Path(member.folder), network, member=place)
-    return MemberScore(member.seed, member.fold, mean_dice(cases), cases, digest), epochs
+    dice = mean_dice(cases) if member.task.validation else None  # a training on all cases
+    return MemberScore(member.seed, member.fold, dice, cases, digest), epochs
 
 
 def over_budget(costs: Costs, budgets: Sequence[tuple[str, float]]) -> str:

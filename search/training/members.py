@@ -83,7 +83,8 @@ def outcome(so_far: Measurement, finished: Sequence[FinishedMember]) -> Measurem
         return replace(trained, dice=scores[0].dice, cases=scores[0].cases)
     by_fold: dict[int, list[float]] = {}
     for score in scores:
-        by_fold.setdefault(score.fold, []).append(score.dice)
+        if score.dice is not None:
+            by_fold.setdefault(score.fold, []).append(score.dice)
     dice = fmean(fmean(found) for found in by_fold.values())
     cases = mean_cases([case for score in scores for case in score.cases])
     return replace(trained, dice=dice, cases=cases, members=scores, reason=_failures(finished))

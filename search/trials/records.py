@@ -173,11 +173,11 @@ class Epoch:
 
 @dataclass(frozen=True)
 class MemberScore:
-    """The result of one of a trial's trainings; the mean Dice is that of its fold's validation cases."""
+    """The result of one of a trial's trainings: the mean Dice of its fold's validation cases, None without any."""
 
     seed: int
     fold: int
-    dice: float
+    dice: float | None
     cases: tuple[CaseDice, ...]
     weights_sha256: str
 
@@ -209,7 +209,7 @@ class Measurement:
     @property
     def dice_sd(self) -> float | None:
         """Standard deviation of the Dice over the trial's trainings; None of a single training or a failed trial."""
-        dice = [member.dice for member in self.members]
+        dice = [member.dice for member in self.members if member.dice is not None]
         return stdev(dice) if self.dice is not None and len(dice) > 1 else None
 
     @property
