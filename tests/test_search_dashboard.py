@@ -28,7 +28,7 @@ from search.visualization.slow_tasks import importances
 from space.architecture import Architecture
 
 TOKEN = "a-long-and-secret-token"
-VIEWS = ("front", "progress", "importance", "trial", "compare", "ablations")
+VIEWS = ("front", "progress", "importance", "trial", "compare", "references", "ablations")
 
 
 @pytest.fixture(scope="module")

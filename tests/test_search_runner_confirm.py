@@ -11,7 +11,8 @@ from dataclasses import replace
 import pytest
 from conftest import quiet_view, write_study
 
-from search.analysis.confirmation import confirmed_front, confirmed_table, interval
+from search.analysis.confirmation import confirmed_front, interval
+from search.analysis.confirmed_front import confirmed_table
 from search.analysis.snapshot_reader import snapshot_of
 from search.analysis.statistics.pairs import compare_pairs
 from search.analysis.statistics.scores import case_differences, case_means
@@ -133,12 +134,15 @@ def test_the_commands_show_the_confirmed_front(finished):
 
 
 def test_top_selects_the_largest_contributions_and_too_many_folds_are_refused(finished):
-    _, plan = finished
+    made, plan = finished
     records = read_records(plan.url, "tiny")
     everything = to_confirm(plan, records, top=None)
     assert len(to_confirm(plan, records, top=1)) == 1 and to_confirm(plan, records, top=99) == everything
     with pytest.raises(UserError, match="confirm: --folds 4: the study has only 3 folds"):
         confirmation_requests(plan, everything, records, seeds=1, folds=4)
+    late = replace(plan, loaded=load_study(made.file, overrides=["search.seed=4294967290"]))
+    with pytest.raises(UserError, match="confirm: --seeds 9: needs the seed 4294967299, but the largest is 4294967295"):
+        confirmation_requests(late, everything, records, seeds=9, folds=1)
     with pytest.raises(UserError, match="there is nothing to confirm: no trial was trained to its end"):
         to_confirm(plan, [], top=None)
     assert search_records(records, seed=1, fold=0) == [each for each in records if (each.seed, each.fold) == (1, 0)]

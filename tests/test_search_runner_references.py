@@ -1,26 +1,33 @@
 """Reference networks: trained first, labelled, compared with the front, and disregarded by the search."""
 
 import json
+import shutil
 from contextlib import closing
 from dataclasses import replace
 from io import StringIO
+from statistics import fmean
 
 import pytest
 from conftest import STUDY, quiet_view, write_study
 from rich.console import Console
 
+from search.analysis.confirmed_front import confirmed_json, confirmed_table
 from search.analysis.front import front_json, front_table
 from search.analysis.references import AgainstReference, against_references
 from search.analysis.snapshot_reader import snapshot_of
 from search.config import UserError, load_study
-from search.runner.local import run_study
+from search.runner.confirm import confirm_study
+from search.runner.local import LocalExecutor, run_study
 from search.runner.plan import make_plan
 from search.runner.pricer import Pricer, price_table
 from search.runner.reference_point import first_networks
 from search.runner.references import default_references, reference_requests, require_buildable_references
 from search.storage import read_records
 from search.trials.records import Record, search_records
+from search.visualization.components import Table
 from search.visualization.figures.front_data import front_figure_data
+from search.visualization.pages.page import Request
+from search.visualization.pages.references import references_page
 from search.visualization.report import render
 from space.presets import PRESETS
 
@@ -77,7 +84,39 @@ def test_figure_and_report_label_the_reference(finished):
     (reference,) = snapshot.networks
     assert data.references["nnunet"][1] == pytest.approx(reference.measurement.dice)
     report = render(snapshot)
-    assert "The front against reference networks" in report and "reference nnunet" in report
+    assert "The front against reference networks" in report and "&quot;nnunet&quot;" in report
+
+
+def test_confirming_trains_the_reference_too_and_compares_it_over_seeds_and_folds(finished, tmp_path):
+    shutil.copytree(finished.runs, tmp_path / "runs")
+    plan = make_plan(load_study(finished.file), runs=tmp_path / "runs")
+    before = snapshot_of(plan.loaded, runs=plan.runs)
+    assert before.confirmed_against == []
+    executor = {"view": quiet_view(), "executor": LocalExecutor(plan)}
+    assert confirm_study(plan, top=1, seeds=1, folds=2, **executor) == 4
+    assert confirm_study(plan, top=1, seeds=1, folds=2, **executor) == 0
+    after = snapshot_of(plan.loaded, runs=plan.runs)
+    assert {(each.reference, each.seed, each.fold) for each in after.confirmations} == {
+        (name, 1, fold) for name in ("nnunet", "") for fold in (0, 1)
+    }
+    assert after.networks == before.networks and after.front() == before.front()
+    (point,), (found,) = after.confirmed, after.confirmed_against
+    reference = [each.measurement.dice for each in after.confirmations if each.reference]
+    assert (found.number, found.reference, found.pairs.units) == (point.record.number, "nnunet", 4)
+    assert found.pairs.difference == pytest.approx(point.mean - fmean(reference))  # folds of equal size
+    console = Console(width=300, record=True, file=StringIO())
+    console.print(confirmed_table("tiny", after.confirmed, plan.directions, after.confirmed_against))
+    assert "Dice against nnunet (95 %)" in (text := console.export_text()) and found.shown in text
+    (row,) = json.loads(confirmed_json("tiny", after.confirmed, after.confirmed_against))["confirmed"]
+    assert row["against"]["nnunet"]["difference"] == found.pairs.difference
+    tables = [each for each in references_page(after, Request()).components if isinstance(each, Table)]
+    assert [each.name for each in tables] == ["values", "references", "confirmed"]
+    assert tables[2].rows[0][2] == (found.pairs.difference, f"{found.pairs.difference:+.4f}")
+
+
+def test_a_study_without_references_says_so_on_their_page(tiny_run):
+    (note,) = references_page(snapshot_of(load_study(tiny_run.file), runs=tiny_run.runs), Request()).components
+    assert note.text == "This study trains no reference network (search.references)."
 
 
 def test_a_reference_without_shared_cases_or_training_gives_no_difference(finished):

@@ -7,18 +7,14 @@ compared with the best of those, over the validation cases that both have, with 
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rich.table import Table
-
 from search.analysis.statistics.pairs import Pairs, compare_pairs
 from search.analysis.statistics.scores import case_differences
-from search.config.objectives import OBJECTIVES, costs_among, show
-from search.config.units import counted
+from search.config.objectives import costs_among
 from search.trials.records import Record
 
 SIGNIFICANT = 0.05
@@ -103,64 +99,3 @@ def _dice(record: Record) -> float:
     if record.measurement.dice is None:
         raise ValueError(f"trial {record.number} has no Dice")
     return record.measurement.dice
-
-
-def confirmed_table(name: str, points: Sequence[Confirmed], directions: Mapping[str, str]) -> Table:
-    """Return the confirmed front as a table that marks places which are not significant."""
-    table = Table(
-        title=f"{name}: {counted(len(points), 'point')} of the front, confirmed",
-        title_justify="left",
-    )
-    for heading in ("trial", "Dice (mean)", "95 % interval", "trainings", "in the search"):
-        table.add_column(heading, justify="right")
-    costs = costs_among(directions)
-    for cost in costs:
-        table.add_column(f"{OBJECTIVES[cost].heading} {OBJECTIVES[cost].arrow}", justify="right")
-    table.add_column("place")
-    table.add_column("network")
-    for point in points:
-        span = "" if point.low is None or point.high is None else f"{point.low:.4f} to {point.high:.4f}"
-        values = [show(cost, point.record.measurement.value(cost)) for cost in costs]
-        table.add_row(
-            str(point.record.number),
-            f"{point.mean:.4f}",
-            span,
-            str(point.trainings),
-            show("dice", point.record.measurement.dice),
-            *values,
-            _place(point),
-            point.record.architecture.describe(),
-        )
-    return table
-
-
-def _place(point: Confirmed) -> str:
-    if point.rival is None:
-        return "cheapest"
-    if point.against is None:
-        return f"shares no case with trial {point.rival}"
-    word = "above" if point.significant else "not significantly above"
-    return f"{word} trial {point.rival} (p = {point.against.p:.2g})"
-
-
-def confirmed_json(name: str, points: Sequence[Confirmed]) -> str:
-    """Return the confirmed front as JSON."""
-    rows = [
-        {
-            "trial": point.record.number,
-            "dice": point.mean,
-            "low": point.low,
-            "high": point.high,
-            "trainings": point.trainings,
-            "searched_dice": point.record.measurement.dice,
-            "rival": point.rival,
-            "difference": point.against.difference if point.against else None,
-            "difference_low": point.against.low if point.against else None,
-            "difference_high": point.against.high if point.against else None,
-            "p": point.against.p if point.against else None,
-            "significant": point.significant,
-            "fingerprint": point.record.architecture.fingerprint,
-        }
-        for point in points
-    ]
-    return json.dumps({"study": name, "confirmed": rows}, indent=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from search.analysis.confirmation import Confirmed
 from search.analysis.statistics.pairs import Pairs, compare_pairs
 from search.analysis.statistics.scores import case_differences
 from search.trials.records import Record
@@ -37,4 +38,26 @@ def against_references(front: Sequence[Record], references: Sequence[Record]) ->
             differences = [*case_differences([record], [reference]).values()]
             pairs = compare_pairs(differences) if differences else None
             found.append(AgainstReference(record.number, reference.reference, pairs))
+    return found
+
+
+def confirmed_against(points: Sequence[Confirmed], confirmations: Sequence[Record]) -> list[AgainstReference]:
+    """Compare each confirmed network with each reference that was confirmed, over the seeds and folds of both."""
+    trained: dict[str, list[Record]] = {}
+    again: dict[str, list[Record]] = {}
+    for record in confirmations:
+        if record.state == "trained":
+            again.setdefault(record.architecture.fingerprint, []).append(record)
+            if record.reference:
+                trained.setdefault(record.reference, []).append(record)
+    found = []
+    for point in points:
+        fingerprint = point.record.architecture.fingerprint
+        for name, trainings in trained.items():
+            if trainings[0].architecture.fingerprint == fingerprint:
+                continue
+            differences = [*case_differences(again[fingerprint], trainings).values()]
+            found.append(
+                AgainstReference(point.record.number, name, compare_pairs(differences) if differences else None)
+            )
     return found

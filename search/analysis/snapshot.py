@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from search.analysis.choose import Choice, choose
 from search.analysis.confirmation import Confirmed, confirmed_front
 from search.analysis.expected import Estimates, estimate
-from search.analysis.references import AgainstReference, against_references
+from search.analysis.references import AgainstReference, against_references, confirmed_against
 from search.config import Study, UserError
 from search.config.objectives import COSTS, OBJECTIVES, per_device
 from search.proposers.observations import Training, curve_of, training_of
@@ -308,6 +308,11 @@ class Snapshot:
         if not self.confirmations:
             return []
         return confirmed_front(self.front(), self.confirmations, self.study.directions)
+
+    @cached_property
+    def confirmed_against(self) -> list[AgainstReference]:
+        """The confirmed front against each reference network that was confirmed, too."""
+        return confirmed_against(self.confirmed, self.confirmations)
 
     def require_confirmed(self) -> list[Confirmed]:
         """Return the front after confirmation. Raises UserError if nothing was confirmed."""

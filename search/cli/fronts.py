@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from search.analysis.confirmation import confirmed_json, confirmed_table
+from search.analysis.confirmed_front import confirmed_json, confirmed_table
 from search.analysis.front import front_json, front_table
 from search.api.frames import INDEX, trial_rows
 from search.api.study import Study
@@ -65,11 +65,12 @@ def trials_table(name: str, rows: Sequence[dict[str, Any]], objectives: Sequence
 
 def show_confirmed(study: Study, *, json: bool) -> None:
     """Print the confirmed front."""
-    points = study.snapshot().require_confirmed()
+    snapshot = study.snapshot()
+    points, against = snapshot.require_confirmed(), snapshot.confirmed_against
     if json:
-        print_text(confirmed_json(study.name, points))
+        print_text(confirmed_json(study.name, points, against))
     else:
-        open_console().print(confirmed_table(study.name, points, study.settings.directions))
+        open_console().print(confirmed_table(study.name, points, study.settings.directions, against))
 
 
 def write_study_report(study: Study, *, slices: bool) -> None:

@@ -31,6 +31,7 @@ from search.visualization.pages.front import front_page
 from search.visualization.pages.importance import importance_page
 from search.visualization.pages.page import Page, Request
 from search.visualization.pages.progress import progress_page
+from search.visualization.pages.references import references_page
 from search.visualization.pages.studies import studies_page
 from search.visualization.pages.trial import trial_page
 
@@ -55,6 +56,7 @@ VIEWS: dict[str, tuple[str, Callable[[Snapshot, Request], Page]]] = {
     "importance": ("Importance", importance_page),
     "trial": ("Trial", trial_page),
     "compare": ("Compare", compare_page),
+    "references": ("References", references_page),
     "ablations": ("Ablations", ablations_page),
 }
 SHARED_PARAMETERS = ("lasso",)  # query parameters kept in links to the study's other views

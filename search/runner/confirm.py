@@ -1,4 +1,4 @@
-"""`voxnas confirm`: retrain the front's networks at full length, over seeds and folds."""
+"""`voxnas confirm`: retrain the front's networks and the references at full length, over seeds and folds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import closing
 
 from search.analysis.expected import estimate_records, with_expected
 from search.config.errors import UserError
+from search.config.schema import LARGEST_SEED
 from search.runner.answers import Done, Train
 from search.runner.driver import Executor, View, driver_lock, open_driver
 from search.runner.fit import require_scorable
@@ -38,14 +39,32 @@ def to_confirm(plan: Plan, records: Sequence[Record], *, top: int | None) -> lis
 def confirmation_requests(
     plan: Plan, chosen: Sequence[Record], records: Sequence[Record], *, seeds: int, folds: int
 ) -> list[TrainingRequest]:
-    """List the missing trainings; seeds follow the search's own seed, folds start at its own fold."""
+    """List the missing trainings of the chosen records and the study's references.
+
+    Seeds follow the search's own seed, folds start at its own fold. Raises UserError if there are too few of either.
+    """
     search, own, count = plan.study.search, plan.study.data.fold, len(plan.folds)
     if folds > count:
         raise UserError([f"confirm: --folds {folds}: the study has only {count} folds"])
+    last = search.seed + search.seeds + seeds - 1
+    if last > LARGEST_SEED:
+        raise UserError([f"confirm: --seeds {seeds}: needs the seed {last}, but the largest is {LARGEST_SEED}"])
     existing = {record.identity for record in records if record.state != "over budget"}
     grid = [(search.seed + search.seeds + seed, (own + fold) % count) for seed in range(seeds) for fold in range(folds)]
-    asked = [TrainingRequest(each.architecture, seed, fold, each.decisions) for seed, fold in grid for each in chosen]
+    retrained = [*chosen, *_references(plan, chosen, records)]
+    asked = [
+        TrainingRequest(each.architecture, seed, fold, each.decisions, reference=each.reference)
+        for seed, fold in grid
+        for each in retrained
+    ]
     return [each for each in asked if each.identity not in existing]
+
+
+def _references(plan: Plan, chosen: Sequence[Record], records: Sequence[Record]) -> list[Record]:
+    """Return the study's references that were trained to their end and are not among the chosen records."""
+    own, known = (plan.study.search.seed, plan.study.data.fold), {each.architecture for each in chosen}
+    found = [each for each in records if each.reference and each.state == "trained"]
+    return [each for each in found if (each.seed, each.fold) == own and each.architecture not in known]
 
 
 def confirm_study(plan: Plan, *, top: int | None, seeds: int, folds: int, view: View, executor: Executor) -> int:

@@ -17,6 +17,7 @@ from search.visualization.pages.front import front_page
 from search.visualization.pages.importance import importance_page
 from search.visualization.pages.page import Request
 from search.visualization.pages.progress import progress_page
+from search.visualization.pages.references import references_page
 from search.visualization.pages.trial import trial_page
 
 TEMPLATE = ASSETS / "report.html"
@@ -50,6 +51,8 @@ def sections(snapshot: Snapshot, *, slices: bool) -> Iterator[Section]:
         yield _section("progress", "Progress", _without_facts(progress_page(snapshot, Request()).components))
         yield _section("importance", "Importance", importance_page(snapshot, Request()).components)
         yield _section("compare", "Compare", compare_page(snapshot, Request()).components)
+    if snapshot.networks:
+        yield _section("references", "References", references_page(snapshot, Request()).components)
     for number in _chosen(snapshot):
         request = Request({"trial": str(number), **({"slices": "shown"} if slices else {})})
         yield _section(f"trial-{number}-page", f"Trial {number}", trial_page(snapshot, request).components)

@@ -41,32 +41,7 @@ def front_page(snapshot: Snapshot, request: Request) -> Page:
         components.append(Note("No trial was fully trained, so there is no front; the table shows why."))
     inside = lasso.inside(snapshot) if lasso else None
     components.append(trials_table(snapshot, _rows(snapshot, chosen["rows"], inside), name="trials"))
-    components += references_table(snapshot)
     return Page("Front", controls, tuple(components))
-
-
-def references_table(snapshot: Snapshot) -> list[Component]:
-    """Return the front's Dice against each reference network, and each reference's own values; empty without one."""
-    if not snapshot.networks:
-        return []
-    headings = ("trial", "against", "difference of Dice", "95 % interval", "p", "cases", "network")
-    rows: list[list[Cell]] = []
-    for record in snapshot.networks:
-        value = record.measurement.value("dice")
-        own = f"its Dice {show('dice', value)}" if value is not None else record.measurement.reason or record.state
-        rows.append([(record.number, str(record.number)), f"reference {record.reference}", own, "", "", "", ""])
-    networks = {record.number: record.architecture.describe() for record in snapshot.front()}
-    for each in snapshot.against:
-        row: list[Cell] = [(each.number, str(each.number)), each.reference]
-        pairs = each.pairs
-        if pairs is None:
-            row += ["no shared case", "", "", (0, "0")]
-        else:
-            span = f"{pairs.low:+.4f} to {pairs.high:+.4f}"
-            row += [(pairs.difference, f"{pairs.difference:+.4f}"), span, (pairs.p, f"{pairs.p:.2g}")]
-            row += [(pairs.units, str(pairs.units))]
-        rows.append([*row, networks[each.number]])
-    return [Table("references", "The front against reference networks", headings, rows)]
 
 
 def _controls(snapshot: Snapshot, request: Request) -> tuple[Control, ...]:
