@@ -5,21 +5,28 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import nibabel
 import numpy as np
 import pytest
+import torch
 import voxnas
 from conftest import STUDY, quiet_view, write_study
 from test_search_cli import call
 
 from search.config import UserError, load_study
-from search.export.held_out import score_held_out
+from search.data.components import keep_largest
+from search.export.card_dice import _postprocessed_test
+from search.export.held_out import _job, _validated, score_held_out
 from search.export.model import export
+from search.export.origin import Origin
+from search.export.postprocessing import Postprocessing
+from search.export.trained import choose_trial, pack, trained_network
 from search.runner.local import run_study
-from search.runner.plan import make_plan
+from search.runner.plan import make_plan, prepared_data, prepared_test_data
 from search.storage.held_out import read_test_uses
-from search.training.validation import case_dice, mean_dice
+from search.training.validation import case_dice, mean_dice, segment
 from search.trials.held_out import FILE, HeldOutScore
 
 TEXT = STUDY.replace("folds: 3", "folds: 2, test: 0.25, group: '.+'").replace("trials: 3", "trials: 2")
@@ -58,14 +65,55 @@ def test_a_network_is_scored_once_as_in_validation_and_recorded(plan):
 def test_the_score_is_that_of_the_masks_that_an_export_writes(plan, tmp_path):
     score = score_held_out(plan, "1", view=quiet_view()).score
     export(plan, "1", tmp_path / "model", view=quiet_view())
-    file = tmp_path / "model/preprocessing.json"  # the score is without postprocessing
-    file.write_text(json.dumps({**json.loads(file.read_text()), "keep_largest": []}))
-    for found, case in zip(score.cases, plan.held_out.dataset.cases, strict=True):
+    file = tmp_path / "model/preprocessing.json"
+    settings = json.loads(file.read_text())
+    assert settings["keep_largest"] == [list(group) for group in score.keep_largest]
+    file.write_text(json.dumps({**settings, "keep_largest": []}))
+    after = score.postprocessed or score.cases
+    for found, changed, case in zip(score.cases, after, plan.held_out.dataset.cases, strict=True):
         out = tmp_path / "mask.nii.gz"
         command = [sys.executable, "-I", "-B", str(tmp_path / "model/predict.py"), case.images[0], "--out", str(out)]
         subprocess.run(command, check=True, capture_output=True)
         mask, truth = (np.asarray(nibabel.load(path).dataobj) for path in (out, case.label))
         assert found.dice == pytest.approx(case_dice(mask, truth, members=((1,), (2,))), abs=1e-4)
+        mask = keep_largest(mask, score.keep_largest)
+        assert changed.dice == pytest.approx(case_dice(mask, truth, members=((1,), (2,))), abs=1e-4)
+
+
+def test_masks_are_scored_without_and_with_postprocessing(plan):
+    records, choice = choose_trial(plan, "0")
+    trained = pack("trial", plan, choice.record, records, view=quiet_view())
+    network = trained_network(choice.record, trained, plan.context)
+    prepared = prepared_test_data(plan, prepared_data(plan))
+    job = _job(plan, prepared, choice.record)
+    raw, none = _validated(network, prepared, job, (), view=quiet_view())
+    again, changed = _validated(network, prepared, job, ((1,), (2,)), view=quiet_view())
+    assert raw == again and none == ()
+    for case, found in zip(job.task.validation, changed, strict=True):
+        mask, truth = segment(network, prepared, case, job=job, device=torch.device("cpu"))
+        assert found.dice == case_dice(keep_largest(mask, ((1,), (2,))), truth, members=((1,), (2,)))
+    assert changed != raw, "the masks have no islands, so this test shows nothing"
+
+
+def test_the_output_and_the_card_give_the_dice_with_an_exports_postprocessing_beside_the_one_without(plan, tmp_path):
+    result = score_held_out(plan, "0", view=quiet_view())
+    better = tuple(replace(case, dice=(1.0, 0.9)) for case in result.score.cases)
+    with_it = replace(result.score, keep_largest=((1, 2),), postprocessed=better)
+    text = str(replace(result, score=with_it))
+    assert "Dice 0.9500 with the postprocessing of an export, which is not in the above" in text
+    export(plan, "0", tmp_path / "model", view=quiet_view())
+    groups = json.loads((tmp_path / "model/preprocessing.json").read_text())["keep_largest"]
+    card = (tmp_path / "model/MODEL_CARD.md").read_text()
+    assert ("The above is without postprocessing; with that of this export" in card) == bool(groups)
+    origin = Origin(result.choice, None, plan, prepared_data(plan), postprocessing=Postprocessing(((1, 2),), ("all",)))
+    assert "the Dice on the same cases is **0.9500**" in _postprocessed_test(origin, with_it)
+    assert _postprocessed_test(replace(origin, postprocessing=Postprocessing()), with_it) == ""
+
+
+def test_a_use_recorded_by_an_earlier_version_has_no_postprocessed_score(plan):
+    values = score_held_out(plan, "0", view=quiet_view()).score.to_values()
+    del values["keep_largest"], values["postprocessed"]
+    assert HeldOutScore.from_values(values).postprocessed == ()
 
 
 def test_another_network_is_refused_unless_asked_for_again_and_then_counted(plan, tmp_path):

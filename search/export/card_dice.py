@@ -8,6 +8,7 @@ from search.analysis.class_dice import BOTH_EMPTY, HEADINGS, dice_by_class
 from search.config.units import counted
 from search.export.origin import Origin
 from search.training.validation import mean_dice
+from search.trials.held_out import HeldOutScore
 from search.trials.records import CaseDice
 
 
@@ -55,6 +56,17 @@ def _test(origin: Origin) -> str:
         f"\n\n### Test\n\n**{score.dice:.4f}** on {kept}; the validation Dice of these weights is "
         f"{mean_dice(origin.trained.recorded):.4f}. Scored on {score.at} as in validation. {often}{bias}\n\n"
         + _by_class(score.cases, origin.prepared.labels[1:])
+        + _postprocessed_test(origin, score)
+    )
+
+
+def _postprocessed_test(origin: Origin, score: HeldOutScore) -> str:
+    """State the Dice on the test cases with this export's postprocessing, if they were scored with it."""
+    if not score.postprocessed or score.keep_largest != origin.postprocessing.groups:
+        return ""
+    return (
+        f"\n\nThe above is without postprocessing; with that of this export, the Dice on the same cases is "
+        f"**{mean_dice(score.postprocessed):.4f}**:\n\n" + _by_class(score.postprocessed, origin.prepared.labels[1:])
     )
 
 

@@ -25,7 +25,7 @@ from search.data.prepare import Prepared, open_truth
 from search.export.trained import Trained, load_validated
 from search.files import scratch_folder
 from search.training.step import to_memory_format
-from search.training.validation import case_dice, mean_dice, segment, without_ignored
+from search.training.validation import mean_dice, score_mask, segment
 from search.trials.records import CaseDice, Job, Record
 from space.canonical import Context
 
@@ -116,11 +116,10 @@ class _Masks:
 
     def scores(self, groups: Sequence[Group]) -> tuple[CaseDice, ...]:
         """Score all masks, with only the largest component of each group."""
-        labelling, found = self.prepared.labelling, []
+        found = []
         for number, case in enumerate(self.cases):
             mask = keep_largest(np.load(self.folder / f"{number}.npy"), groups)
-            pair = without_ignored(mask, open_truth(self.prepared, case)[0], labelling)
-            found.append(CaseDice(case, case_dice(*pair, members=labelling.members)))
+            found.append(score_mask(mask, open_truth(self.prepared, case)[0], self.prepared, case))
         return tuple(found)
 
 

@@ -39,23 +39,26 @@ def validate(
     `on_case` is called after each case with the number of those done.
     """
     network.eval()
-    found, labelling = [], prepared.labelling
+    found, tolerance_mm = [], job.surface_tolerance_mm if last else None
     for case in job.task.validation:
         mask, truth = segment(network, prepared, case, job=job, device=device, before_window=before_window)
-        mask, truth = without_ignored(mask, truth, labelling)
-        scores = CaseDice(case, case_dice(mask, truth, members=labelling.members))
-        if last and job.surface_tolerance_mm is not None:
-            distances, dices = surface_scores(
-                mask,
-                truth,
-                members=labelling.members,
-                spacing_mm=prepared.case(case).grid.source_spacing,
-                tolerance_mm=job.surface_tolerance_mm,
-            )
-            scores = replace(scores, hd95_mm=distances, surface_dice=dices)
-        found.append(scores)
+        found.append(score_mask(mask, truth, prepared, case, tolerance_mm=tolerance_mm))
         on_case(len(found))
     return tuple(found)
+
+
+def score_mask(
+    mask: NDArray[Any], truth: NDArray[Any], prepared: Prepared, case: str, *, tolerance_mm: float | None = None
+) -> CaseDice:
+    """Score a case's mask against its truth, both (X, Y, Z), by Dice and, with a tolerance, by surface metrics."""
+    mask, truth = without_ignored(mask, truth, prepared.labelling)
+    members = prepared.labelling.members
+    scores = CaseDice(case, case_dice(mask, truth, members=members))
+    if tolerance_mm is None:
+        return scores
+    spacing_mm = prepared.case(case).grid.source_spacing
+    distances, dices = surface_scores(mask, truth, members=members, spacing_mm=spacing_mm, tolerance_mm=tolerance_mm)
+    return replace(scores, hd95_mm=distances, surface_dice=dices)
 
 
 def segment(

@@ -15,7 +15,12 @@ FILE = "test.json"  # in the study's folder: all uses, as in its database
 
 @dataclass(frozen=True)
 class HeldOutScore:
-    """The scores of a trial's weights on the test cases; `at` is the time in UTC, `pick` the rule that chose them."""
+    """The scores of a trial's weights on the test cases; `at` is the time in UTC, `pick` the rule that chose them.
+
+    `dice` and `cases` are without postprocessing. `keep_largest` holds the postprocessing that an export of these
+    weights applies (see `search.data.components.keep_largest`), and `postprocessed` the scores with it; both are empty
+    if there is none.
+    """
 
     trial: int
     fingerprint: str
@@ -25,6 +30,8 @@ class HeldOutScore:
     dice: float
     cases: tuple[CaseDice, ...]
     versions: tuple[tuple[str, str], ...] = ()
+    keep_largest: tuple[tuple[int, ...], ...] = ()
+    postprocessed: tuple[CaseDice, ...] = ()
 
     def to_values(self) -> dict[str, Any]:
         """Return the plain nested values that JSON holds."""
