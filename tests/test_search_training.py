@@ -25,6 +25,7 @@ from search.runner.plan import make_plan, task_of
 from search.runner.watch import Watch
 from search.training.checkpoint import (
     ReplacedWeights,
+    Restored,
     delete_checkpoints,
     file_sha256,
     load_checkpoint,
@@ -153,7 +154,7 @@ def checkpointed(job):
 
 def starts_over(job, network):
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    assert load_checkpoint(job, network) == ((), None)
+    assert load_checkpoint(job, network) == Restored()
     return all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
@@ -184,11 +185,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_resumed(job, caplog
     last, previous = (Path(job.folder) / name for name in CHECKPOINTS)
     whole = last.read_bytes()
     last.write_bytes(whole[:-40])
-    assert load_checkpoint(job, network)[0] == (first,)
+    assert load_checkpoint(job, network).epochs == (first,)
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in network.state_dict().items())
     assert "last.pt is damaged" in caplog.text and "resuming from previous.pt" in caplog.text
     last.unlink()  # a process ended between its two renamings
-    assert load_checkpoint(job, network)[0] == (first,)
+    assert load_checkpoint(job, network).epochs == (first,)
     last.write_bytes(whole[:-40])
     previous.write_bytes(whole[:500])
     assert starts_over(job, network)
@@ -214,7 +215,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_resumed(job, caplog
 def test_a_checkpoint_of_another_training_restores_nothing(job, change):
     network = checkpointed(job)
     assert starts_over(change(job), network)
-    assert load_checkpoint(job, network)[0] == (Epoch(1, 0.5, 0.5, 1.0),)
+    assert load_checkpoint(job, network).epochs == (Epoch(1, 0.5, 0.5, 1.0),)
 
 
 def test_a_checkpoint_of_another_trial_restores_nothing(job, tmp_path):
@@ -229,7 +230,7 @@ def test_a_runs_folder_that_moved_keeps_its_checkpoints(job, tmp_path):
     shutil.copytree(job.folder, moved)
     prepared = str(tmp_path / "moved/cache" / Path(job.task.prepared).name)
     there = replace(job, folder=str(moved), task=replace(job.task, prepared=prepared))
-    assert len(load_checkpoint(there, network)[0]) == 1
+    assert len(load_checkpoint(there, network).epochs) == 1
 
 
 def test_weights_that_were_replaced_after_the_trial_are_refused(job):

@@ -124,8 +124,11 @@ class Training:
         12.0
     )
     precision: Annotated[
-        Literal["auto", "float32", "bfloat16"],
-        Key("Number format of training and validation; `auto` depends on the device.", "float32"),
+        Literal["auto", "float32", "bfloat16", "float16"],
+        Key(
+            "Number format of training and validation; `auto` depends on the device. `float16` scales the loss.",
+            "float32",
+        ),
     ] = "auto"
     foreground: Annotated[Share, Key("Share of patches that are sampled around foreground.", 0.33)] = 0.5
     foreground_at: Annotated[

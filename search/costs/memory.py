@@ -12,7 +12,7 @@ from search.costs.abstract import AbstractTensors
 from search.costs.live_bytes import LiveBytes
 from search.data.labelling import Labelling
 from search.training.schemes import Phase, make_phases, training_step
-from search.training.step import MEMORY_FORMAT, autocast, make_optimiser, precision_name, to_memory_format
+from search.training.step import MEMORY_FORMAT, autocast, make_optimiser, predicted_precision, to_memory_format
 from search.trials.records import MeasuredMemory
 from space.architecture import Architecture
 from space.build import Network, build
@@ -34,7 +34,7 @@ def training_memory_bytes(
     For a cascade: the most expensive network's step, with the other networks' weights in memory. `labelling` chooses
     the loss (of classes by default). `device` is the target, which need not be present.
     """
-    training = replace(training, precision=precision_name(device, training))
+    training = replace(training, precision=predicted_precision(device, training))
     with AbstractTensors(cuda=device.type == "cuda") as tensors:
         network = to_memory_format(build(architecture, context))
         run_training_steps(network, context, training, labelling=labelling, device=CPU)
@@ -100,7 +100,7 @@ def inference_memory_bytes(
     architecture: Architecture, context: Context, training: Training, *, device: torch.device = CPU
 ) -> int:
     """Predict the peak live bytes of segmenting one patch at batch 1, weights included; `device` as for training."""
-    training = replace(training, precision=precision_name(device, training))
+    training = replace(training, precision=predicted_precision(device, training))
     with AbstractTensors(cuda=device.type == "cuda") as tensors:
         run_inference(to_memory_format(build(architecture, context)), context, training)
     return int(tensors.peak_bytes)

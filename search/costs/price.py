@@ -11,7 +11,7 @@ from search.costs.abstract import AbstractTensors
 from search.costs.macs import count_modules
 from search.costs.memory import CPU, run_inference, run_training_steps
 from search.data.labelling import Labelling
-from search.training.step import precision_name, to_memory_format
+from search.training.step import predicted_precision, to_memory_format
 from search.trials.records import Costs
 from space.architecture import Architecture
 from space.build import build
@@ -31,7 +31,7 @@ def predict_costs(
     `labelling` chooses the loss, of classes by default.
     Raises space.build.Refused.
     """
-    training = replace(training, precision=precision_name(device, training))
+    training = replace(training, precision=predicted_precision(device, training))
     with AbstractTensors(cuda=device.type == "cuda") as tensors:
         network = to_memory_format(build(architecture, context))
         run_inference(network, context, training)

@@ -240,7 +240,8 @@ def train(
     phases = make_phases(network, patch=job.patch, training=training, labelling=prepared.labelling)
     if len(phases) > training.epochs:
         raise Refused(f"a cascade of {len(phases)} networks needs at least as many epochs, not {training.epochs}")
-    epochs, saved_optimiser = load_checkpoint(job, network)
+    restored = load_checkpoint(job, network)
+    epochs = restored.epochs
     watch.start(training, epochs, later=len(job.others) - job.member)
     current = -1
     cases: tuple[CaseDice, ...] = ()
@@ -251,8 +252,9 @@ def train(
         if index != current:
             current = index
             optimiser = make_optimiser(phase.trained, training)
-            if number > first and saved_optimiser is not None:
-                optimiser.load_state_dict(saved_optimiser)
+            if number > first and restored.optimiser:
+                optimiser.load_state_dict(dict(restored.optimiser))
+                phase.scaler.load_state_dict(dict(restored.scaler) or phase.scaler.state_dict())
             source = PatchSource(
                 prepared, cases=job.task.train, patch=phase.patch, training=training, seed=job.seed, device=device
             )
@@ -265,7 +267,7 @@ def train(
         cpu_s = time.process_time() - cpu_begun
         epoch = Epoch(number + 1, loss, dice, working_clock() - begun, cpu_s, job.member)
         epochs = (*epochs, epoch)
-        save_checkpoint(job, network, optimiser, epochs=epochs)
+        save_checkpoint(job, network, optimiser, epochs=epochs, scaler=phase.scaler)
         if not last:
             yield epochs, cases
             cases = ()

@@ -104,4 +104,4 @@ def price_table(plan: Plan, *, device: str, threads: int, model: str | None = No
 def measured_device(plan: Plan, *, device: str, threads: int, model: str | None = None) -> Device:
     """Return the device, threads and precision of latencies measured on a device; `model` names a remote device."""
     where = torch.device(device)
-    return Device(model or device_name(where), threads, precision_name(where, plan.training))
+    return Device(model or device_name(where), threads, precision_name(where, plan.training, model=model or ""))

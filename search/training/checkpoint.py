@@ -11,8 +11,9 @@ import logging
 import pickle
 import zipfile
 import zlib
+from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,12 @@ def _on_cuda(job: Job) -> bool:
 
 
 def save_checkpoint(
-    job: Job, network: nn.Module, optimiser: torch.optim.Optimizer, *, epochs: tuple[Epoch, ...]
+    job: Job,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    *,
+    epochs: tuple[Epoch, ...],
+    scaler: torch.amp.GradScaler | None = None,
 ) -> None:
     """Write the state that the next epoch needs, and the epochs so far as JSON lines."""
     folder = Path(job.folder)
@@ -62,6 +68,7 @@ def save_checkpoint(
         "binding": checkpoint_binding(job),
         "network": network.state_dict(),
         "optimiser": optimiser.state_dict(),
+        "scaler": scaler.state_dict() if scaler else {},
         "epochs": [asdict(epoch) for epoch in epochs],
         "torch_rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state(job.device) if _on_cuda(job) else None,  # dropout draws there
@@ -79,8 +86,17 @@ def save_checkpoint(
     write_text(folder / EPOCHS, lines)
 
 
-def load_checkpoint(job: Job, network: nn.Module) -> tuple[tuple[Epoch, ...], dict[str, Any] | None]:
-    """Restore the last complete epoch; return the finished epochs and the optimiser's state.
+@dataclass(frozen=True)
+class Restored:
+    """The finished epochs of a checkpoint, and the states of its optimiser and scaler; all empty without one."""
+
+    epochs: tuple[Epoch, ...] = ()
+    optimiser: Mapping[str, Any] = field(default_factory=dict)
+    scaler: Mapping[str, Any] = field(default_factory=dict)  # empty unless the training scales its loss
+
+
+def load_checkpoint(job: Job, network: nn.Module) -> Restored:
+    """Restore the last complete epoch.
 
     If the latest checkpoint is damaged, a warning names it and the previous one is restored. A checkpoint of another
     training is ignored, and the training starts over.
@@ -94,10 +110,10 @@ def load_checkpoint(job: Job, network: nn.Module) -> tuple[tuple[Epoch, ...], di
         except DamagedCheckpoint as damage:
             resumed = f"resuming from {earlier.name}" if earlier and earlier.exists() else "the training starts over"
             LOGGER.warning("the checkpoint %s is damaged (%s): %s", path, damage, resumed)
-    return (), None
+    return Restored()
 
 
-def _restore(path: Path, job: Job, network: nn.Module) -> tuple[tuple[Epoch, ...], dict[str, Any] | None]:
+def _restore(path: Path, job: Job, network: nn.Module) -> Restored:
     """Restore a checkpoint if it belongs to this job. Raises DamagedCheckpoint, with the network unchanged."""
     before = deepcopy(network.state_dict())
     try:
@@ -106,9 +122,9 @@ def _restore(path: Path, job: Job, network: nn.Module) -> tuple[tuple[Epoch, ...
                 raise DamagedCheckpoint(f"the checksum of {broken} differs")
         state = torch.load(path, weights_only=True, map_location=job.device)
         if state["binding"] != checkpoint_binding(job):
-            return (), None
+            return Restored()
         epochs = tuple(Epoch(**epoch) for epoch in state["epochs"])
-        rng, optimiser = state["torch_rng"].cpu(), state["optimiser"]
+        rng, restored = state["torch_rng"].cpu(), Restored(epochs, state["optimiser"], state.get("scaler", {}))
         network.load_state_dict(state["network"])
         torch.set_rng_state(rng)
         if _on_cuda(job) and state.get("cuda_rng") is not None:
@@ -116,7 +132,7 @@ def _restore(path: Path, job: Job, network: nn.Module) -> tuple[tuple[Epoch, ...
     except (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, *READ_ERRORS) as error:
         network.load_state_dict(before)
         raise DamagedCheckpoint(" ".join(str(error).split()) or type(error).__name__) from error
-    return epochs, optimiser
+    return restored
 
 
 def save_weights(folder: Path, network: nn.Module, *, member: int = 0) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from blocks.meunet import TwoPatchNetwork, expanded_patch, two_patch_step
 from search.config.schema import Training
 from search.data.labelling import Labelling
-from search.training.step import SupervisedLoss, autocast, make_loss
+from search.training.step import SupervisedLoss, autocast, make_loss, make_scaler
 from space.build import Network
 from space.cascade import Cascade
 from space.place import down_place
@@ -26,13 +28,14 @@ class Phase:
     """The training of one network: a single network has one phase, a cascade has one per network.
 
     `trained` holds the weights that change, `predicts` is the network that validation runs during the phase, and
-    `patch` (D, H, W) is the size of the patches that a step takes.
+    `patch` (D, H, W) is the size of the patches that a step takes. `scaler` scales the loss in float16.
     """
 
     trained: UNet
     predicts: Network
     patch: Triple
     add_gradients: AddGradients
+    scaler: GradScaler
 
 
 def make_phases(
@@ -42,7 +45,8 @@ def make_phases(
     loss = make_loss(training, labelling)
     if isinstance(network, Cascade):
         *firsts, second = network.networks().values()
-        last = Phase(second, network, patch, _supervised(network, training, loss))
+        scaler = make_scaler(next(network.parameters()).device, training)
+        last = Phase(second, network, patch, _supervised(network, training, loss, scaler), scaler)
         return (*(_phase(first, patch=patch, training=training, loss=loss) for first in firsts), last)
     return (_phase(network, patch=patch, training=training, loss=loss),)
 
@@ -61,32 +65,40 @@ def training_step(phase: Phase, optimiser: Optimizer, *, images: Tensor, labels:
     """Run one optimiser step on images (B, C, D, H, W) and labels (B, 1, D, H, W); return the loss."""
     optimiser.zero_grad(set_to_none=True)
     loss = phase.add_gradients(images, labels)
+    phase.scaler.unscale_(optimiser)
     nn.utils.clip_grad_norm_(phase.trained.parameters(), training.clip_gradient)
-    optimiser.step()
+    phase.scaler.step(optimiser)  # skipped if a scaled gradient overflowed
+    phase.scaler.update()
     return loss
 
 
 def _phase(network: UNet, *, patch: Triple, training: Training, loss: SupervisedLoss) -> Phase:
-    factor = network.expansion
+    factor, scaler = network.expansion, make_scaler(next(network.parameters()).device, training)
     if factor is None:
-        return Phase(network, network, patch, _supervised(network, training, loss))
+        return Phase(network, network, patch, _supervised(network, training, loss, scaler), scaler)
     large = _triple(expanded_patch(patch, factor=factor))
-    return Phase(network, network, large, _two_patches(network, patch, training, loss))
+    return Phase(network, network, large, _two_patches(network, patch, training, loss, scaler), scaler)
 
 
-def _supervised(network: Network, training: Training, loss_of: SupervisedLoss) -> AddGradients:
+def _supervised(network: Network, training: Training, loss_of: SupervisedLoss, scaler: GradScaler) -> AddGradients:
 
     def add(images: Tensor, labels: Tensor) -> Tensor:
         with autocast(images.device, training):
             outputs = network.supervised(images)
         value: Tensor = loss_of(outputs, labels)
-        value.backward()  # type: ignore[no-untyped-call]
+        _backward(value, scaler)
         return value.detach()
 
     return add
 
 
-def _two_patches(network: UNet, patch: Triple, training: Training, loss_of: SupervisedLoss) -> AddGradients:
+def _backward(loss: Tensor, scaler: GradScaler) -> None:
+    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+
+def _two_patches(
+    network: UNet, patch: Triple, training: Training, loss_of: SupervisedLoss, scaler: GradScaler
+) -> AddGradients:
     """Return meU-net's step (`blocks.meunet.two_patch_step`); its loss is the mean over the two patches."""
     parts = two_patch_network(network)
 
@@ -96,7 +108,14 @@ def _two_patches(network: UNet, patch: Triple, training: Training, loss_of: Supe
 
     def add(images: Tensor, labels: Tensor) -> Tensor:
         with autocast(images.device, training):
-            standard, expanded = two_patch_step(parts, image=images, labels=labels[:, 0], patch=patch, loss=loss)
+            standard, expanded = two_patch_step(
+                parts,
+                image=images,
+                labels=labels[:, 0],
+                patch=patch,
+                loss=loss,
+                backward=partial(_backward, scaler=scaler),
+            )
         mean: Tensor = (standard + expanded) / 2
         return mean
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, TypeVar
@@ -15,6 +16,9 @@ from search.data.labelling import Labelling
 
 Module = TypeVar("Module", bound=nn.Module)
 SMOOTH = 1e-5  # added to numerator and denominator of the soft Dice, as in nnU-Net
+Precision = Literal["float32", "bfloat16", "float16"]
+WITH_BFLOAT16 = (8, 0)  # CUDA's compute capability of the first GPUs that compute in it
+WITHOUT_BFLOAT16 = ("K80", "M40", "M60", "P4", "P40", "P100", "V100", "T4")
 MEMORY_FORMAT = torch.channels_last_3d  # convolutions take a third to a half less time on CPUs
 
 
@@ -129,14 +133,39 @@ def learning_rate(training: Training, done: float) -> float:
 
 
 def autocast(device: torch.device, training: Training) -> AbstractContextManager[object]:
-    """Return the autocast context of a training: bfloat16 if it was requested, or with `auto` on CUDA."""
-    if precision_name(device, training) == "float32":
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
+    """Return the autocast context of a training; empty in float32."""
+    precision = precision_name(device, training)
+    return nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))
 
 
-def precision_name(device: torch.device, training: Training) -> Literal["float32", "bfloat16"]:
-    """Return the dtype of convolutions and matrix products."""
-    if training.precision == "auto":
-        return "bfloat16" if device.type == "cuda" else "float32"
-    return training.precision
+def precision_name(device: torch.device, training: Training, *, model: str = "") -> Precision:
+    """Return the dtype of convolutions and matrix products; `model` names a GPU on another machine.
+
+    `auto` is float32 on a CPU and bfloat16 on a GPU, or float16 on one that lacks bfloat16.
+    """
+    if training.precision != "auto":
+        return training.precision
+    if device.type != "cuda":
+        return "float32"
+    return "bfloat16" if _has_bfloat16(device, model) else "float16"
+
+
+def _has_bfloat16(device: torch.device, model: str) -> bool:
+    """Return whether a GPU computes in bfloat16; one that is neither here nor named is taken to."""
+    if model:
+        return not set(re.split(r"\W|_", model.upper())) & set(WITHOUT_BFLOAT16)
+    return not torch.cuda.is_available() or torch.cuda.get_device_capability(device) >= WITH_BFLOAT16
+
+
+def predicted_precision(device: torch.device, training: Training) -> Precision:
+    """Return the dtype in which costs are predicted: bfloat16 instead of float16, which takes as many bytes.
+
+    A scaled step reads whether its gradients are finite; the abstract tensors of a prediction have no values.
+    """
+    precision = precision_name(device, training)
+    return "bfloat16" if precision == "float16" else precision
+
+
+def make_scaler(device: torch.device, training: Training) -> torch.amp.GradScaler:
+    """Return the scaler of the loss, enabled in float16: there, small gradients would become 0."""
+    return torch.amp.GradScaler(device.type, enabled=precision_name(device, training) == "float16")
