@@ -110,8 +110,10 @@ def _caught(job: Job, started: float, watch: Watch) -> Iterator[Measurement]:
         failed = Measurement("failed", f"{error.filename or job.folder}: {error.strerror}", fault="storage")
     if failed.fault != "storage":
         write_reason(job, failed.reason)
-    finished = load_finished(job)
-    yield replace(failed, members=scores_of(finished), epochs=tuple(each for one in finished for each in one.epochs))
+        finished = load_finished(job)
+        epochs = tuple(epoch for each in finished for epoch in each.epochs)
+        failed = replace(failed, members=scores_of(finished), epochs=epochs)
+    yield failed
 
 
 def _out_of_memory(job: Job, error: BaseException) -> Measurement:
