@@ -19,10 +19,11 @@ from search.runner.plan import make_plan
 from search.runner.processes import MAX_LOSSES, ProcessExecutor
 from search.runner.tabulate import read_tabulated, sample_networks, table_requests, tabulate_study
 from search.simulate.card import table_card, write_card
-from search.simulate.parquet import read_table, read_trainings
+from search.simulate.parquet import read_table
 from search.simulate.trained_table import METADATA, write_trained
 from search.storage import read_records
 from search.trials.records import Measurement
+from search.trials.table_file import read_trainings
 
 UNTIMED = STUDY.replace("latency: {budget: 60 s}", "macs: minimize")
 

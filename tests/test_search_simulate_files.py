@@ -10,9 +10,10 @@ import pytest
 
 from search.cli import main
 from search.config import UserError
-from search.simulate.check_table import MOST_EPOCHS
 from search.simulate.clock import Rules, simulate
-from search.simulate.parquet import read_table, read_trainings
+from search.simulate.parquet import read_table
+from search.trials.check_table import MOST_EPOCHS
+from search.trials.table_file import read_trainings
 
 TWO = ['{"a": 1}', '{"a": 2}']
 GOOD = {

@@ -13,7 +13,6 @@ import numpy as np
 from search.config.objectives import OBJECTIVES
 from search.config.units import counted
 from search.files import write_text
-from search.simulate.parquet import COLUMNS, Trainings, read_trainings
 from search.simulate.table_facts import (
     ChoiceEffect,
     Results,
@@ -25,6 +24,7 @@ from search.simulate.table_facts import (
     typical_noise,
 )
 from search.simulate.trained_table import METADATA
+from search.trials.table_file import COLUMNS, Trainings, read_trainings
 
 COLUMN_MEANINGS = (
     ("architecture", "JSON of the decisions on the open axes"),
