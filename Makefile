@@ -6,7 +6,7 @@ KEY := $(shell { cat pyproject.toml constraints.txt; $(PYTHON) --version; } | sh
 PARALLEL ?= --numprocesses $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n + 1 : 8)))
 READY := $(VENV)/.ready-$(KEY)
 
-.PHONY: bench check-gpu demo docs site test test-all lint link bench-training bench-nnunet bench-recipes bench-blocks bench-startup bench-search bench-memory bench-latency bench-presets bench-export bench-ray bench-dashboard lock
+.PHONY: bench check-gpu demo docs site test test-all lint link bench-training bench-nnunet bench-recipes bench-blocks bench-startup bench-search bench-transfer bench-memory bench-latency bench-presets bench-export bench-ray bench-dashboard lock
 
 demo: link
 	$(BIN)/voxnas demo
@@ -52,6 +52,10 @@ bench-startup: link
 
 bench-search: link
 	$(BIN)/python tests/bench_search.py
+
+# TABLES=FOLDER: tables of trainings that share one space
+bench-transfer: link
+	$(BIN)/python tests/bench_transfer.py $(TABLES)
 
 bench-memory: link
 	$(BIN)/python tests/bench_memory.py

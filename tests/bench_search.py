@@ -20,7 +20,7 @@ from rich.console import Console
 from search.config.schema import Halving
 from search.proposers.known_cost import KnownCostProposer
 from search.proposers.propose import PROPOSERS
-from search.simulate.call import Source, Task, all_runs
+from search.simulate.call import TableSource, Task, all_runs
 from search.simulate.clock import Rules, problem_of_table, simulate
 from search.simulate.compare import OURS, best_ratio, comparison
 from search.simulate.show import comparison_tables
@@ -37,7 +37,7 @@ def runs_of(name, proposers, *, options, most, halving):
     """Run proposers, each from the same seeds; only ours continues to 99 %."""
     tasks = [
         Task(
-            Source(name, None, None),
+            TableSource(name, None, None),
             proposer,
             seed,
             Rules(trainings=most[proposer], halving=halving, enough=0.99 if proposer == OURS and not halving else 0.95),

@@ -177,7 +177,14 @@ def test_the_json_of_check_counts_cases_folds_and_trials(tiny_run, monkeypatch, 
     values = json.loads(call(monkeypatch, capsys, "check", tiny_run.file, "--runs", tiny_run.runs, "--json").out)
     assert values["data"]["cases"] == 6 and values["data"]["fold"] == 0 and values["data"]["train"] == 4
     assert values["training"]["patch_dhw"] == [5, 24, 24]
-    assert values["search"] == {"proposer": "random", "trials": 3, "hours": None, "done": 3, "interrupted": 0}
+    assert values["search"] == {
+        "proposer": "random",
+        "trials": 3,
+        "hours": None,
+        "done": 3,
+        "interrupted": 0,
+        "learns_from": [],
+    }
     assert values["space"]["size"] == 12 and set(values["space"]["open_axes"]) >= {"width", "repeats"}
 
 

@@ -15,7 +15,7 @@ from search.config import UserError
 from search.data.phantom import write_phantom
 from search.data.read import DataError, read_dataset
 from search.export.import_weights import import_weights
-from search.simulate.parquet import read_trainings
+from search.trials.table_file import read_trainings
 from space.architecture import Architecture
 from space.build import build
 from space.canonical import Context

@@ -9,6 +9,7 @@ import time
 
 import pytest
 from conftest import STUDY, quiet_view, write_study
+from earlier_study import write_earlier
 from rich.console import Console
 
 from search.analysis.front import front_json, front_table
@@ -17,6 +18,7 @@ from search.analysis.status import status_of
 from search.api.study import Study
 from search.config import load_study
 from search.proposers.propose import PROPOSERS
+from search.runner.learned_from import learned_from
 from search.runner.local import run_study
 from search.runner.plan import make_plan
 from search.storage import read_records
@@ -72,6 +74,19 @@ def test_a_killed_study_ends_with_the_records_of_an_undisturbed_one(tmp_path, na
     kill_in_trial(killed, 2, signal.SIGTERM)
     kill_in_trial(killed, 5, signal.SIGKILL)
     assert finished(killed) == undisturbed
+
+
+def test_a_killed_study_that_learns_from_another_ends_like_an_undisturbed_one_whatever_ends_meanwhile(tmp_path):
+    first, killed = (study_of(tmp_path / folder, "known-cost") for folder in ("first", "killed"))
+    for made in (first, killed):
+        write_earlier(made)
+    undisturbed = finished(first)
+    kill_in_trial(killed, 2, signal.SIGKILL)
+    write_earlier(killed, "later", rises=-0.01)
+    kill_in_trial(killed, 5, signal.SIGTERM)
+    assert finished(killed) == undisturbed
+    (kept,) = learned_from(make_plan(load_study(killed.file), runs=killed.runs))
+    assert kept.pinned.name == "earlier" and kept.weight is not None
 
 
 def test_known_cost_ignores_latencies_that_are_no_objective_or_are_of_another_study(tmp_path, monkeypatch):

@@ -11,7 +11,8 @@ import pytest
 from search.cli import main
 from search.config import UserError
 from search.simulate.clock import Rules, simulate
-from search.simulate.parquet import read_table
+from search.simulate.parquet import read_table, write_table
+from search.simulate.synthetic import synthetic_table
 from search.trials.check_table import MOST_EPOCHS
 from search.trials.table_file import read_trainings
 
@@ -204,3 +205,34 @@ def test_objectives_choose_the_front_of_a_synthetic_table_too(capsys, monkeypatc
         assert not code
         shares.append(json.loads(output)[0]["summaries"][0]["shares"])
     assert shares[0] != shares[1]
+
+
+def test_a_search_that_learns_from_the_same_results_needs_fewer_trainings(tmp_path, capsys, monkeypatch):
+    for name in ("one", "other"):
+        write_table(synthetic_table("noisy"), tmp_path / f"{name}.parquet")
+    options = (
+        "--table",
+        tmp_path / "one.parquet",
+        "--proposers",
+        "known-cost",
+        "--seeds",
+        2,
+        "--trainings",
+        60,
+        "--json",
+    )
+    needed = []
+    for more in ((), ("--learn-from", tmp_path / "other.parquet")):
+        code, out, _ = run(capsys, monkeypatch, *options, "--json", *more)
+        (table,) = json.loads(out)
+        needed.append(table["summaries"][0]["trainings"][1])  # to 95 %
+        assert not code
+    assert needed[1] < needed[0]
+
+
+def test_a_table_that_shares_no_axis_can_not_be_learned_from(tmp_path, capsys, monkeypatch):
+    write(tmp_path / "good.parquet")
+    write(tmp_path / "other.parquet", architecture=['{"colour": 1}', '{"colour": 2}', '{"colour": 3}'])
+    both = "--learn-from", f"{tmp_path / 'good.parquet'},{tmp_path / 'other.parquet'}"
+    code, _, said = run(capsys, monkeypatch, "--table", tmp_path / "good.parquet", *both)
+    assert code == 2 and said.strip().endswith("other.parquet shares no axis with good")

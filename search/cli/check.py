@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
@@ -11,6 +12,7 @@ from search.cli.space_report import costs_table, sample_costs
 from search.config import UserError
 from search.config.objectives import OBJECTIVES, show
 from search.config.units import counted
+from search.runner.learned_from import Learned, describe_sources, learned_from
 from search.runner.plan import Plan, refusals, require_unchanged
 from search.runner.references import require_buildable_references
 from search.storage import read_records
@@ -25,10 +27,11 @@ def check_study(plan: Plan, *, costs: bool, json: bool) -> None:
     """Print data, training, space and what would run; with `costs`, also the costs of random networks."""
     require_unchanged(plan)
     require_buildable_references(plan)
+    learned = learned_from(plan)
     infeasible = refusals(plan.space, sample=REFUSALS_SAMPLED, seed=0)
     spreads = sample_costs(plan, networks=PRICED, timed=0, device="cpu", threads=1) if costs else None
     if json:
-        values = outline(plan, infeasible)
+        values = outline(plan, infeasible, learned)
         if spreads:
             values["costs"] = {name: spread.summary() for name, spread in spreads.items()}
         print_json(values)
@@ -38,12 +41,14 @@ def check_study(plan: Plan, *, costs: bool, json: bool) -> None:
         console.print(table)
     for note in plan.notes:
         console.print(f"note: {note}")
+    if sources := describe_sources(plan, learned):
+        console.print(sources, highlight=False, markup=False)
     console.print(_would_run(plan))
     if spreads:
         console.print(costs_table(spreads, budgets=plan.budgets))
 
 
-def outline(plan: Plan, infeasible: dict[str, int]) -> dict[str, Any]:
+def outline(plan: Plan, infeasible: dict[str, int], learned: Sequence[Learned] = ()) -> dict[str, Any]:
     """Return the outline as plain values, in mm, voxels, bytes, seconds and counts."""
     facts, training, search = plan.facts, plan.training, plan.study.search
     done, interrupted = progress_of(plan)
@@ -85,6 +90,17 @@ def outline(plan: Plan, infeasible: dict[str, int]) -> dict[str, Any]:
             "hours": search.hours,
             "done": done,
             "interrupted": interrupted,
+            "learns_from": [
+                {
+                    "name": each.pinned.name,
+                    "place": each.pinned.place,
+                    "trainings": each.pinned.trainings,
+                    "digest": each.pinned.digest,
+                    "axes": each.axes,
+                    "weight": each.weight,
+                }
+                for each in learned
+            ],
         },
     }
 

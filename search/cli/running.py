@@ -135,6 +135,8 @@ def run_trials(study: Study, trials: int | None, *, retime: bool = False, quiet:
     if len(others) > references:
         counts.append(f"{len(others) - references} more that confirm the front")
     print_text(f"{outcome.why} ({', '.join(counts)})")
+    if outcome.learned:
+        print_text(outcome.learned)
     if "failed" in states and not {"trained", "stopped"} & set(states):
         raise RunError([f"no trial was trained; `voxnas status {study.name} --runs {study.runs}` shows the reasons"])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -197,6 +197,11 @@ class Halving:
     ] = 1
 
 
+def _as_list(value: Any) -> Any:
+    """Return a single source as a list, `none` as an empty one."""
+    return value if value == "auto" or not isinstance(value, str) else [] if value == "none" else [value]
+
+
 @dataclass(frozen=True)
 class Search:
     """The proposer, the budget in trials or hours, the seed, and early stopping."""
@@ -236,6 +241,16 @@ class Search:
             also=({"const": "off"},),
         ),
     ] = None
+    learn_from: Annotated[
+        Literal["auto"] | tuple[str, ...],
+        BeforeValidator(_as_list),
+        Key(
+            "Earlier studies (folders, or names in the runs folder) and tables of trainings (Parquet) whose effects "
+            "guide the first trainings. `auto` takes the finished studies of the runs folder that vary the same axes.",
+            ["hippocampus", "table.parquet"],
+            also=({"const": "none"},),
+        ),
+    ] = "auto"
 
     def __post_init__(self) -> None:
         last = self.seed + self.seeds * self.trials - 1  # every trial may be a repeat of one network

@@ -9,7 +9,7 @@ studies/notes/known_cost.md lists the variants that were measured.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import BayesianRidge
 
 from search.proposers.gain import expected_gains
-from search.proposers.gaussian import MAX_FITTED, Posterior, condition, features, fit_scales
+from search.proposers.gaussian import MAX_FITTED, NOTHING, Expectation, Posterior, condition, features, fit_scales
 
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -49,6 +49,26 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """What earlier studies say about a new one; see `search.proposers.memory`.
+
+    `hints` returns hints, (rows, sources), of codes; `shares` are their prior standard deviations. `spread` is the
+    expected deviation of the log Dice loss; `centre` and `unit` standardise log costs.
+    """
+
+    hints: Callable[[Codes], Matrix]
+    shares: Matrix
+    spread: float
+    centre: Matrix
+    unit: Matrix
+
+    @property
+    def expected(self) -> Expectation:
+        """What the surrogate expects before the first training."""
+        return Expectation(len(self.shares), self.spread)
+
+
+@dataclass(frozen=True)
 class Surrogate:
     """A posterior over the logarithm of the Dice loss; `typical_loss` is the Dice loss whose noise has weight 1."""
 
@@ -57,6 +77,14 @@ class Surrogate:
     centre: Matrix
     unit: Matrix
     typical_loss: float
+    memory: Memory | None = None
+
+    @property
+    def weights(self) -> Matrix:
+        """The weight of each source: the coefficient of its standardised hint for the standardised log Dice loss."""
+        if self.memory is None:
+            return np.empty(0)
+        return self.posterior.coefficients * self.memory.shares
 
     @property
     def noise(self) -> float:
@@ -80,7 +108,8 @@ class Surrogate:
 
     def inputs(self, codes: Codes, log_costs: Matrix) -> Matrix:
         """Return the posterior's inputs."""
-        return features(self.similarities, codes, (log_costs - self.centre) / self.unit)
+        hints = self.memory.hints(codes) if self.memory else None
+        return features(self.similarities, codes, (log_costs - self.centre) / self.unit, hints=hints)
 
 
 @dataclass(frozen=True)
@@ -96,12 +125,16 @@ class Foreseen:
     learned: Matrix
 
 
-def fit_dice(similarities: Sequence[Matrix], evidence: Evidence, *, rng: np.random.Generator) -> Matrix:
+def fit_dice(
+    similarities: Sequence[Matrix], evidence: Evidence, *, rng: np.random.Generator, memory: Memory | None = None
+) -> Matrix:
     """Fit the surrogate's scales and noise to the observations, without the pending networks."""
-    data = _observed(similarities, evidence)
+    data = _observed(similarities, evidence, memory)
     rows = _best_and_random(data.log_loss, MAX_FITTED, rng)
     noise = noise_from_repeats(evidence) / data.typical_loss
-    return fit_scales(similarities, data.inputs[rows], data.log_loss[rows], extra=data.extra[rows], noise=noise)
+    expected = memory.expected if memory else NOTHING
+    inputs, log_loss, extra = data.inputs[rows], data.log_loss[rows], data.extra[rows]
+    return fit_scales(similarities, inputs, log_loss, extra=extra, noise=noise, expected=expected)
 
 
 def noise_from_repeats(evidence: Evidence) -> float:
@@ -123,13 +156,19 @@ def noise_from_repeats(evidence: Evidence) -> float:
 
 
 def condition_dice(
-    similarities: Sequence[Matrix], evidence: Evidence, *, scales: Matrix, rng: np.random.Generator
+    similarities: Sequence[Matrix],
+    evidence: Evidence,
+    *,
+    scales: Matrix,
+    rng: np.random.Generator,
+    memory: Memory | None = None,
 ) -> Surrogate:
     """Condition the surrogate with these scales on the observations, and on pending networks as expected."""
-    data = _observed(similarities, evidence)
+    data = _observed(similarities, evidence, memory)
     rows = _best_and_random(data.log_loss, MAX_CONDITIONED, rng)
     known, log_loss, extra = data.inputs[rows], data.log_loss[rows], data.extra[rows]
-    posterior = condition(similarities, scales, known, log_loss, extra=extra)
+    expected_before = memory.expected if memory else NOTHING
+    posterior = condition(similarities, scales, known, log_loss, extra=extra, expected=expected_before)
     pending = data.pending
     if len(pending):  # observed at the expected value: the mean is unchanged, the deviation nearby shrinks
         expected = posterior.mean(pending)
@@ -140,8 +179,9 @@ def condition_dice(
             np.concatenate([known, pending]),
             np.concatenate([log_loss, expected]),
             extra=np.concatenate([extra, np.zeros(len(pending))]),
+            expected=expected_before,
         )
-    return Surrogate(posterior, similarities, data.centre, data.unit, data.typical_loss)
+    return Surrogate(posterior, similarities, data.centre, data.unit, data.typical_loss, memory)
 
 
 @dataclass(frozen=True)
@@ -157,14 +197,18 @@ class _Observed:
     typical_loss: float
 
 
-def _observed(similarities: Sequence[Matrix], evidence: Evidence) -> _Observed:
+def _observed(similarities: Sequence[Matrix], evidence: Evidence, memory: Memory | None) -> _Observed:
     centre, unit = evidence.log_costs.mean(axis=0), np.maximum(evidence.log_costs.std(axis=0), 1e-9)
+    hints = np.empty((len(evidence.codes), 0))
+    if memory is not None:  # the first training alone has no deviation
+        centre, unit, hints = memory.centre, memory.unit, memory.hints(evidence.codes)
     seen, waiting = ~evidence.pending, evidence.pending
     loss = np.maximum(1.0 - evidence.dice[seen], MIN_LOSS)
     typical = float(np.exp(np.log(loss).mean()))
     costs = (evidence.log_costs - centre) / unit
-    inputs = features(similarities, evidence.codes[seen], costs[seen], noise=_noise_weights(loss, typical))
-    pending = features(similarities, evidence.codes[waiting], costs[waiting])
+    weights = _noise_weights(loss, typical)
+    inputs = features(similarities, evidence.codes[seen], costs[seen], noise=weights, hints=hints[seen])
+    pending = features(similarities, evidence.codes[waiting], costs[waiting], hints=hints[waiting])
     return _Observed(inputs, np.log(loss), evidence.extra[seen] / loss, pending, centre, unit, typical)
 
 
@@ -206,6 +250,15 @@ def _losses(front: Matrix, scale: float) -> Matrix:
     return losses
 
 
+def promising_design(log_cost: Matrix, hints: Matrix, *, count: int) -> int:
+    """Return the row of the next network of an initial design, by the hints of earlier studies.
+
+    As in `spread_design` the networks span the costs; of those near the aimed cost it is the most promising one.
+    """
+    near = _near(log_cost, float(count) if count < 2 else _van_der_corput(count - 1))
+    return int(near[np.argmin(hints[near].sum(axis=1))])
+
+
 def spread_design(log_cost: Matrix, codes: Codes, *, taken: Codes, count: int) -> int:
     """Return the row of the next network of an initial design that spans the costs; `count` networks exist already.
 
@@ -214,11 +267,15 @@ def spread_design(log_cost: Matrix, codes: Codes, *, taken: Codes, count: int) -
     """
     if count < 2:
         return int(np.argmin(log_cost) if count == 0 else np.argmax(log_cost))
-    aim = _van_der_corput(count - 1)
-    low, high = log_cost.min(), log_cost.max()
-    near = np.argsort(np.abs(log_cost - (low + aim * (high - low))))[: max(10, len(log_cost) // 20)]
+    near = _near(log_cost, _van_der_corput(count - 1))
     differs = (codes[near][:, None, :] != taken[None]).mean(axis=2).min(axis=1) if len(taken) else np.zeros(len(near))
     return int(near[np.argmax(differs)])
+
+
+def _near(log_cost: Matrix, aim: float) -> NDArray[np.int64]:
+    """Return the twentieth of the rows that is nearest to a share of the range of the log cost, ten rows or more."""
+    low, high = log_cost.min(), log_cost.max()
+    return np.argsort(np.abs(log_cost - (low + aim * (high - low))))[: max(10, len(log_cost) // 20)]
 
 
 def _van_der_corput(number: int) -> float:

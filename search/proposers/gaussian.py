@@ -36,15 +36,20 @@ BOUND = 4.0  # bounds of the optimisation, in standard deviations of the prior
 SMOOTH = 1.5  # length scale of the smooth trend, in standard deviations of the log costs
 KNOWN_NOISE = 0.01  # standard deviation of the logarithm of a known noise variance
 JITTER = 1e-6
+LEAN = 1.0  # prior mean of a hint's coefficient; its prior deviation is 1
+SPREAD_WEIGHT = 4  # observations that the expected spread counts as
 MAX_FITTED = 250  # observations that the scales are fitted to
 STEPS = 40
 
 
 class Effects(Kernel):  # type: ignore[misc]  # scikit-learn has no types
-    """The kernel on `features`: `spans` are the numbers of columns of each axis; then come costs and a noise weight."""
+    """The kernel on `features`: `spans` are the numbers of columns of each axis; then costs, hints, noise weight.
 
-    def __init__(self, scales: Matrix, spans: tuple[int, ...]) -> None:
-        self.scales, self.spans = scales, spans
+    It is linear in the hints, with a variance of 1.
+    """
+
+    def __init__(self, scales: Matrix, spans: tuple[int, ...], hints: int = 0) -> None:
+        self.scales, self.spans, self.hints = scales, spans, hints
 
     @property
     def hyperparameter_scales(self) -> Hyperparameter:
@@ -54,29 +59,31 @@ class Effects(Kernel):  # type: ignore[misc]  # scikit-learn has no types
     def __call__(self, X: Matrix, Y: Matrix | None = None, eval_gradient: bool = False) -> Any:
         """Return the kernel matrix, with `eval_gradient` also its derivatives with respect to the log scales."""
         others = X if Y is None else Y
-        axes, costs = len(self.spans), sum(self.spans)
+        axes, costs, hints = len(self.spans), sum(self.spans), X.shape[1] - 1 - self.hints
         relevance, (main, pairs, whole, trend, smooth, decay) = self.scales[:axes], self.scales[axes:]
         mean = (X[:, :costs] * np.repeat(relevance, self.spans)) @ others[:, :costs].T / max(axes, 1)
         far = np.exp(-decay * (relevance.sum() - axes * mean))
-        product, near = _cost_terms(X[:, costs:-1], others[:, costs:-1])
+        product, near = _cost_terms(X[:, costs:hints], others[:, costs:hints])
+        hinted = X[:, hints:-1] @ others[:, hints:-1].T
         terms = [main * mean, pairs * mean**2, whole * far, trend * product, smooth * near]
         if not eval_gradient:
-            return sum(terms)
+            return sum(terms) + hinted
         slopes = []
         for weight, start, stop in zip(relevance, np.cumsum((0, *self.spans)), np.cumsum(self.spans), strict=False):
             alike = X[:, start:stop] @ others[:, start:stop].T
             by_mean = (main + 2 * pairs * mean) / axes
             slopes.append(weight * (alike * by_mean - decay * terms[2] * (1 - alike)))
         by_decay = -decay * (relevance.sum() - axes * mean) * terms[2]
-        return sum(terms), np.stack([*slopes, *terms, by_decay], axis=2)
+        return sum(terms) + hinted, np.stack([*slopes, *terms, by_decay], axis=2)
 
     def diag(self, X: Matrix) -> Matrix:
         """Return the kernel of each row with itself."""
-        axes, costs = len(self.spans), X[:, sum(self.spans) : -1]
+        axes, first = len(self.spans), X.shape[1] - 1 - self.hints
+        costs, hints = X[:, sum(self.spans) : first], X[:, first:-1]
         mean = self.scales[:axes].sum() / max(axes, 1)
         main, pairs, whole, trend, smooth, _ = self.scales[axes:]
         steady = main * mean + pairs * mean**2 + whole + smooth
-        return np.asarray(steady + trend * (costs**2).sum(axis=1) / max(costs.shape[1], 1))
+        return np.asarray(steady + (hints**2).sum(axis=1) + trend * (costs**2).sum(axis=1) / max(costs.shape[1], 1))
 
     def is_stationary(self) -> bool:
         """Return False, because of the linear trend."""
@@ -116,14 +123,22 @@ def _cost_terms(ones: Matrix, others: Matrix) -> tuple[Matrix, Matrix]:
     return ones @ others.T / count, np.exp(-0.5 * np.maximum(squares, 0.0) / count / SMOOTH**2)
 
 
-def features(similarities: Sequence[Matrix], codes: Codes, costs: Matrix, *, noise: Matrix | None = None) -> Matrix:
-    """Return rows for the kernel: each axis's columns, whose products are its similarities, then the costs.
+def features(
+    similarities: Sequence[Matrix],
+    codes: Codes,
+    costs: Matrix,
+    *,
+    noise: Matrix | None = None,
+    hints: Matrix | None = None,
+) -> Matrix:
+    """Return rows for the kernel: each axis's columns, whose products are its similarities, then costs and hints.
 
     The last column holds the weights of each observation's noise; without `noise` they are 0, for predictions.
     """
     axes = [_root(similarity)[codes[:, axis]] for axis, similarity in enumerate(similarities)]
     weights = np.zeros(len(codes)) if noise is None else noise
-    return np.concatenate([*axes, costs, weights[:, None]], axis=1)
+    hinted = np.empty((len(codes), 0)) if hints is None else hints
+    return np.concatenate([*axes, costs, hinted, weights[:, None]], axis=1)
 
 
 def _root(similarity: Matrix) -> Matrix:
@@ -131,10 +146,32 @@ def _root(similarity: Matrix) -> Matrix:
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
 
 
-def kernel_of(similarities: Sequence[Matrix], scales: Matrix) -> Kernel:
+def kernel_of(similarities: Sequence[Matrix], scales: Matrix, *, hints: int = 0) -> Kernel:
     """Return the kernel with these log scales; the last is the noise variance."""
     *own, noise = np.exp(scales)
-    return Effects(np.array(own), tuple(len(each) for each in similarities)) + TrainingNoise(noise)
+    return Effects(np.array(own), tuple(len(each) for each in similarities), hints) + TrainingNoise(noise)
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What is expected before the first observation: the number of hints, and the function's standard deviation."""
+
+    hints: int = 0
+    spread: float | None = None
+
+    def lean(self, inputs: Matrix) -> Matrix:
+        """Return the expected value of the function by its hints, up to a constant, in units of its deviation."""
+        return np.asarray(LEAN * inputs[:, -1 - self.hints : -1].sum(axis=1))
+
+    def unit(self, observed: Matrix) -> float:
+        """Return the deviation of the observations, pooled with the expected one."""
+        if self.spread is None:
+            return float(max(observed.std(), 1e-6))
+        variance = (SPREAD_WEIGHT * self.spread**2 + len(observed) * observed.var()) / (SPREAD_WEIGHT + len(observed))
+        return float(max(np.sqrt(variance), 1e-6))
+
+
+NOTHING = Expectation()
 
 
 @dataclass(frozen=True)
@@ -144,15 +181,19 @@ class Posterior:
     process: GaussianProcessRegressor
     centre: float
     unit: float
+    expected: Expectation = NOTHING
 
     def mean(self, inputs: Matrix) -> Matrix:
         """Return only the mean, which is much cheaper than the deviation."""
-        return np.asarray(self.centre + self.unit * self.process.predict(inputs))
+        return self._scaled(inputs, self.process.predict(inputs))
+
+    def _scaled(self, inputs: Matrix, values: Matrix) -> Matrix:
+        return np.asarray(self.centre + self.unit * (values.T + self.expected.lean(inputs)).T)
 
     def predict(self, inputs: Matrix) -> tuple[Matrix, Matrix]:
         """Return mean and standard deviation of the function at each input."""
         mean, deviation = self.process.predict(inputs, return_std=True)
-        return np.asarray(self.centre + self.unit * mean), np.asarray(self.unit * np.maximum(deviation, 1e-5))
+        return self._scaled(inputs, mean), np.asarray(self.unit * np.maximum(deviation, 1e-5))
 
     @property
     def noise(self) -> float:
@@ -161,7 +202,13 @@ class Posterior:
 
     def draw(self, inputs: Matrix, *, count: int, seed: int) -> Matrix:
         """Draw the function jointly at all inputs: (inputs, count)."""
-        return np.asarray(self.centre + self.unit * self.process.sample_y(inputs, count, random_state=seed))
+        return self._scaled(inputs, self.process.sample_y(inputs, count, random_state=seed))
+
+    @property
+    def coefficients(self) -> Matrix:
+        """The expected coefficients of the hints."""
+        hints = self.process.X_train_[:, -1 - self.expected.hints : -1]
+        return np.asarray(LEAN + hints.T @ self.process.alpha_)
 
 
 def initial_scales(axes: int) -> Matrix:
@@ -174,10 +221,16 @@ def _names(axes: int) -> list[str]:
 
 
 def condition(
-    similarities: Sequence[Matrix], scales: Matrix, inputs: Matrix, observed: Matrix, *, extra: Matrix
+    similarities: Sequence[Matrix],
+    scales: Matrix,
+    inputs: Matrix,
+    observed: Matrix,
+    *,
+    extra: Matrix,
+    expected: Expectation = NOTHING,
 ) -> Posterior:
     """Condition on observations; `extra` is the standard deviation of each beyond the common noise."""
-    return _fitted(similarities, scales, inputs, observed, extra=extra, optimizer=None)
+    return _fitted(similarities, scales, inputs, observed, extra=extra, expected=expected, optimizer=None)
 
 
 def fit_scales(
@@ -187,6 +240,7 @@ def fit_scales(
     *,
     extra: Matrix,
     noise: float | None = None,
+    expected: Expectation = NOTHING,
 ) -> Matrix:
     """Return the scales of the largest marginal likelihood times prior.
 
@@ -194,23 +248,29 @@ def fit_scales(
     """
     prior = np.array([PRIOR[name] for name in _names(len(similarities))])
     if noise is not None:
-        prior[-1] = 2 * np.log(noise / _unit(observed)), KNOWN_NOISE
-    fitted = _fitted(similarities, prior[:, 0], inputs, observed, extra=extra, optimizer=_most_probable(*prior.T))
+        prior[-1] = 2 * np.log(noise / expected.unit(observed)), KNOWN_NOISE
+    best = _most_probable(*prior.T)
+    fitted = _fitted(similarities, prior[:, 0], inputs, observed, extra=extra, expected=expected, optimizer=best)
     return np.asarray(fitted.process.kernel_.theta)
 
 
 def _fitted(
-    similarities: Sequence[Matrix], scales: Matrix, inputs: Matrix, observed: Matrix, *, extra: Matrix, optimizer: Any
+    similarities: Sequence[Matrix],
+    scales: Matrix,
+    inputs: Matrix,
+    observed: Matrix,
+    *,
+    extra: Matrix,
+    expected: Expectation,
+    optimizer: Any,
 ) -> Posterior:
-    centre, unit = float(observed.mean()), _unit(observed)
+    unit = expected.unit(observed)
+    values = observed - unit * expected.lean(inputs)
+    centre = float(values.mean())
     process = GaussianProcessRegressor(
-        kernel_of(similarities, scales), alpha=JITTER + (extra / unit) ** 2, optimizer=optimizer
+        kernel_of(similarities, scales, hints=expected.hints), alpha=JITTER + (extra / unit) ** 2, optimizer=optimizer
     )
-    return Posterior(process.fit(inputs, (observed - centre) / unit), centre, unit)
-
-
-def _unit(observed: Matrix) -> float:
-    return float(max(observed.std(), 1e-6))
+    return Posterior(process.fit(inputs, (values - centre) / unit), centre, unit, expected)
 
 
 def _most_probable(mean: Matrix, deviation: Matrix) -> Callable[..., tuple[Matrix, float]]:

@@ -20,14 +20,17 @@ from search.config.objectives import COSTS, costs_among
 from search.proposers.acquire import (
     REFIT,
     Evidence,
+    Memory,
     Surrogate,
     condition_dice,
     fit_dice,
     gains,
+    promising_design,
     repeat_gains,
     spread_design,
 )
 from search.proposers.evidence import dice_of, trend
+from search.proposers.memory import proven_rows, remember
 from search.proposers.observations import training_of
 from search.proposers.prices import Prices, refit_at
 from search.proposers.problem import Problem, Proposal
@@ -52,8 +55,10 @@ REEVALUATED = 60  # candidates whose gain is computed again after each choice: g
 TRAININGS_PER_REPEAT = 8  # one training in so many is a repeat, or more: the noise can't be known without
 NO_NOISE = 5e-4  # standard deviation of Dice below which no repeat is due
 NEAR = 2.0  # deviations of noise within which a network may belong on the front, so that a repeat is considered
+POPULATION = 1000  # random networks among which costs are ranked and hints are standardised
 DESCENTS = 8  # steps of local search towards the cheapest and the most expensive network
-COUNTED = ("trained", "stopped", "running")
+ENDED = ("trained", "stopped")
+COUNTED = (*ENDED, "running")
 
 
 @dataclass(frozen=True)
@@ -95,16 +100,15 @@ class KnownCostProposer:
         self.rows: dict[int, Codes] = {}
         self.chosen: list[Proposal] = []
         self.scales: Scales | None = None
+        self.memory: Memory | None = None
+        self.proven = np.empty((0, len(self.coded.counts)), dtype=np.int64)
         self.learns_dice = len(costs_among(problem.directions)) < len(problem.directions)
         self.shares = [COSTS.index(name) for name in costs_among(problem.directions)]
         self.references = np.array([problem.reference[COSTS[index]] for index in self.shares])
 
     def proposals(self, records: Sequence[Record]) -> Iterator[Proposal]:
         """Yield the training with the largest expected gain, or the next of the first design."""
-        for record in records:
-            if record.number not in self.rows:
-                self.rows[record.number] = self.coded.encode([dict(record.decisions)])[0]
-        self.prices.take_in(records, self.rows)
+        self._take_in(records)
         training = sum(record.state == "running" for record in records)
         for attempt in counting():
             if not self.chosen:
@@ -112,16 +116,45 @@ class KnownCostProposer:
                 self.chosen = self._propose_several(records, 1 + training // TRIALS_PER_CHOICE, rng)
             yield self.chosen.pop(0)
 
+    def _take_in(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if record.number not in self.rows:
+                self.rows[record.number] = self.coded.encode([dict(record.decisions)])[0]
+        self.prices.take_in(records, self.rows)
+        if self.problem.sources and self.learns_dice and self.memory is None:
+            self._remember()
+
+    def _remember(self) -> None:
+        sources, listed, free = self.problem.sources, self.prices.listed, self.coded.free
+        codes, predict = self.prices.random_rows(POPULATION)[:, free], self.prices.predicted_first
+        self.memory = remember(sources, self.coded, codes=codes, predict=predict, listed=listed[:, free])
+        proven = proven_rows(sources, self.coded, rng=np.random.default_rng(self.problem.seed))
+        known = {row.tobytes() for row in listed}
+        self.proven = proven[[not known or row.tobytes() in known for row in proven]]
+
+    def fitted(self, records: Sequence[Record]) -> Surrogate | None:
+        """Return the surrogate after these trainings; None while none has ended."""
+        self._take_in(records)
+        finished = [record for record in records if record.state in ENDED and record.measurement.costs]
+        if not finished:
+            return None
+        evidence, _ = self._evidence(finished)
+        rng = np.random.default_rng(self.problem.seed)
+        scales = self._fitted(finished)
+        return condition_dice(self.coded.similarities, evidence, scales=scales, rng=rng, memory=self.memory)
+
     def _propose_several(self, records: Sequence[Record], count: int, rng: np.random.Generator) -> list[Proposal]:
         counted = [record for record in records if record.state in COUNTED and record.measurement.costs]
         counted += [record for record in records if record.state == "running" and not record.measurement.costs]
         seen = {self.rows[record.number].tobytes() for record in records}
         taken = {record.architecture for record in records}
         finished = [record for record in counted if record.state != "running"]
-        if len(counted) < DESIGN or len(finished) < MIN_FINISHED:
+        design, fewest = (1, 1) if self.memory else (DESIGN, MIN_FINISHED)
+        if len(counted) < design or len(finished) < fewest:
             return self._design(rng, counted, seen, taken, count=count)
         evidence, costs = self._evidence(counted)
-        surrogate = condition_dice(self.coded.similarities, evidence, scales=self._fitted(finished), rng=rng)
+        scales = self._fitted(finished)
+        surrogate = condition_dice(self.coded.similarities, evidence, scales=scales, rng=rng, memory=self.memory)
         known = self._front(surrogate, evidence, counted, costs)
         repeats = self._repeats(surrogate, known, counted, costs)
         pool = self._pool(rng, known.rows, seen)
@@ -132,11 +165,11 @@ class KnownCostProposer:
 
         They depend on these records alone, not on when this process started.
         """
-        size = refit_at(len(finished), first=MIN_FINISHED, growth=REFIT)
+        size = refit_at(len(finished), first=1 if self.memory else MIN_FINISHED, growth=REFIT)
         if self.scales is None or self.scales.fitted_to != size:
             evidence, _ = self._evidence(sorted(finished, key=lambda record: record.number)[:size])
             rng = np.random.default_rng([self.problem.seed, size])
-            self.scales = Scales(fit_dice(self.coded.similarities, evidence, rng=rng), size)
+            self.scales = Scales(fit_dice(self.coded.similarities, evidence, rng=rng, memory=self.memory), size)
         return self.scales.values
 
     def _design(
@@ -153,13 +186,18 @@ class KnownCostProposer:
         costs = self.prices.predicted(rows)
         inside = self.prices.within(costs)
         rows, level = rows[inside], np.log(costs[inside][:, self.shares or [0]]).mean(axis=1)
+        hints = self.memory.hints(rows[:, self.coded.free]) if self.memory else None
         design: list[Proposal] = []
         others = [self.rows[record.number] for record in counted]
         for _ in range(20 * count):
             if len(design) == count or not len(rows):
                 break
-            known = np.stack(others)[:, self.coded.free] if others else rows[:0][:, self.coded.free]
-            chosen = spread_design(level, rows[:, self.coded.free], taken=known, count=len(others))
+            if hints is None:
+                known = np.stack(others)[:, self.coded.free] if others else rows[:0][:, self.coded.free]
+                chosen = spread_design(level, rows[:, self.coded.free], taken=known, count=len(others))
+            else:
+                chosen = promising_design(level, hints, count=len(others))
+                hints = np.delete(hints, chosen, axis=0)
             row, level = rows[chosen], np.delete(level, chosen)
             rows = np.delete(rows, chosen, axis=0)
             architecture, exact = self.prices.of_row(row)
@@ -247,12 +285,13 @@ class KnownCostProposer:
 
     def _pool(self, rng: np.random.Generator, front: Codes, seen: set[bytes]) -> Codes:
         if len(self.prices.listed):
-            return self._fresh(self.prices.listed[rng.permutation(len(self.prices.listed))[:LISTED]], seen)
+            some = self.prices.listed[rng.permutation(len(self.prices.listed))[:LISTED]]
+            return self._fresh(np.concatenate([some, self.proven]), seen)
         parents = front[rng.permutation(len(front))[:PARENTS]]
         one, other = (front[rng.integers(len(front), size=CROSSED)] for _ in range(2))
         varied = self.coded.vary(rng, front[rng.integers(len(front), size=VARIED)], share=2.5 / len(self.coded.free))
         rows = [self.coded.sample(rng, RANDOM), *(self.coded.neighbours(row) for row in parents), varied]
-        return self._fresh(np.concatenate([*rows, self.coded.cross(rng, one, other)]), seen)
+        return self._fresh(np.concatenate([*rows, self.coded.cross(rng, one, other), self.proven]), seen)
 
     def _fresh(self, rows: Codes, seen: set[bytes]) -> Codes:
         """Return the distinct rows that no record has."""
@@ -361,6 +400,13 @@ class KnownCostProposer:
     def _per_time(self, costs: Matrix) -> Matrix:
         """Return the weight of each training's gain; a table of known results may have no MACs."""
         return np.asarray(np.maximum(costs[:, COSTS.index("macs")], 1.0) ** -TIME_EXPONENT)
+
+
+def source_weights(problem: Problem, records: Sequence[Record]) -> list[float]:
+    """Return the weight of each source after these trainings; empty while none has ended."""
+    proposer = KnownCostProposer(problem)
+    surrogate = proposer.fitted(records)
+    return [] if surrogate is None else surrogate.weights.tolist()
 
 
 def _one_each(counted: Sequence[Record], *states: str) -> NDArray[np.int64]:

@@ -37,6 +37,7 @@ class Prices:
         self.first: list[tuple[Architecture, Codes]] | None = None
         self.recorded: dict[Architecture, Codes] = {}
         self.model: CostModel | None = None
+        self.first_model: CostModel | None = None
         self.learned = np.empty((0, len(coded.free)), dtype=np.int64), np.empty((0, len(COSTS)))
 
     def take_in(self, records: Sequence[Record], rows: dict[int, Codes]) -> None:
@@ -81,6 +82,22 @@ class Prices:
         codes, values = self.learned
         rows = rows[:, self.coded.free]
         return learn_costs(self.coded.similarities, np.concatenate([codes, rows]), np.concatenate([values, costs]))
+
+    def random_rows(self, count: int) -> Codes:
+        """Return random rows, the same whenever a process asks."""
+        return self._random_rows()[:count]
+
+    def predicted_first(self, codes: Codes) -> Matrix:
+        """Return costs of free codes, predicted from the first networks alone: the same whenever a process asks."""
+        if self.first_model is None:
+            first = self.first or []
+            values = np.array([self.of(architecture) for architecture, _ in first], dtype=float)
+            if not len(values):
+                return np.ones((len(codes), len(COSTS)))
+            values[:, LATENCY] = np.nan  # records may have added latencies
+            rows = np.stack([row for _, row in first])[:, self.coded.free]
+            self.first_model = learn_costs(self.coded.similarities, rows, values)
+        return np.nan_to_num(self.first_model.predict(codes), nan=1.0)
 
     def within(self, costs: Matrix) -> NDArray[np.bool_]:
         """Return which rows of costs are within all budgets."""

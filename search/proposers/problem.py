@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from search.proposers.sources import Source
 from search.trials.records import Costs
 from space.architecture import Architecture, Value
 from space.canonical import Decisions
@@ -27,7 +28,8 @@ class Problem:
 
     `price` returns exact costs that are the same in every process, None if the network can't be built. `refuse` returns
     why a network can't be built. `timed` holds the latencies that were measured and stored when the study started, in
-    seconds by fingerprint. `listed` holds all candidates if only these have results (a table).
+    seconds by fingerprint. `listed` holds all candidates if only these have results (a table). `sources` are
+    the earlier studies to learn from.
     """
 
     space: Space
@@ -40,6 +42,7 @@ class Problem:
     price: Price
     listed: tuple[Decisions, ...] = ()
     timed: Mapping[str, float] = field(default_factory=dict)
+    sources: tuple[Source, ...] = ()
 
     def infeasible(self, decisions: Mapping[str, Value], architecture: Architecture) -> str | None:
         """Return why these decisions can't be proposed: the study forbids them, or the network can't be built."""

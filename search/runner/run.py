@@ -13,8 +13,10 @@ from itertools import count
 from search.config.units import show_seconds
 from search.proposers.problem import Price, Problem, Proposal
 from search.proposers.propose import make_proposer, propose_new
+from search.proposers.sources import Source
 from search.runner.answers import Ask, Done, Train, Wait
 from search.runner.driver import Driver, Executor, View, driver_lock, open_driver
+from search.runner.learned_from import Learned, describe_sources, learned_from, pinned_values
 from search.runner.plan import Plan
 from search.runner.reference_point import first_networks, reference_point, require_feasible_budgets
 from search.runner.references import (
@@ -36,10 +38,11 @@ OVER_BUDGET_PER_TRIAL = 20  # at this ratio a study ends, because nearly all of 
 
 @dataclass(frozen=True)
 class Outcome:
-    """All records after a run, and why it started no more trials."""
+    """All records after a run, why it started no more trials, and a line about what it learned from, if anything."""
 
     records: tuple[Record, ...]
     why: str
+    learned: str = ""
 
 
 def run_study(plan: Plan, *, trials: int, view: View, executor: Executor, measure_again: bool = False) -> Outcome:
@@ -52,25 +55,30 @@ def run_study(plan: Plan, *, trials: int, view: View, executor: Executor, measur
     if plan.group_warning:
         LOGGER.warning("%s", plan.group_warning)
     with driver_lock(plan):
+        learned = learned_from(plan)
         driver = open_driver(plan, view, executor, any_setting=measure_again)
         with closing(driver), driver.store.heartbeat:
             require_buildable_references(plan)
             if measure_again:
                 retime(plan, driver.store, driver.pricer, progress=partial(view.on_stage, "measuring latency again"))
                 driver.rank_again()
-            write_reference(driver, again=measure_again)
+            write_reference(driver, learned, again=measure_again)
+            if learned:
+                view.on_stage(describe_sources(plan, learned))
             repeats = [record for record in driver.store.records() if record.repeat]
             view.on_resume([*driver.search_records(), *repeats])
             driver.store.write_goal(trials)
-            why = executor.run(driver, search_ask(driver, trials))
+            why = executor.run(driver, search_ask(driver, trials, learned=learned))
             driver.store.write_goal(trials, ended=why)
-            return Outcome(tuple(driver.store.records()), why)
+            learned = _weighed(driver, learned)
+            return Outcome(tuple(driver.store.records()), why, describe_sources(plan, learned) if learned else "")
 
 
-def write_reference(driver: Driver, *, again: bool = False) -> None:
-    """Write the hypervolume's reference point when a study starts, the latencies measured for it, and its references.
+def write_reference(driver: Driver, learned: Sequence[Learned] = (), *, again: bool = False) -> None:
+    """Write what a study keeps from its start: its sources, its references, and last the reference point.
 
-    With `again`, the point and the latencies of a study that has started are determined again.
+    The latencies that were measured for the hypervolume's reference point are kept, too. With `again`, the point and
+    the latencies of a study that has started are determined again.
 
     Raises UserError if pretrained weights are missing or no network meets the budgets.
     """
@@ -82,13 +90,38 @@ def write_reference(driver: Driver, *, again: bool = False) -> None:
     first = first_networks(plan, pricer, progress=partial(driver.view.on_stage, "pricing the first networks"))
     require_feasible_budgets(plan, pricer, first)
     if not started:
+        driver.store.write_sources(pinned_values(learned))
         driver.store.write_default_references(default_references(plan, pricer, first))
     driver.store.write_reference(
         reference_point(plan, pricer, first), timed=first.latencies() if first is not None else {}
     )
 
 
-def search_ask(driver: Driver, trials: int) -> Ask:
+def _problem(driver: Driver, learned: Sequence[Learned]) -> Problem:
+    store, sources = driver.store, tuple(each.source for each in learned)
+    reference = store.reference or {}
+    return problem_of(driver.plan, reference=reference, price=driver.pricer, timed=store.timed, sources=sources)
+
+
+def _weighed(driver: Driver, learned: Sequence[Learned]) -> tuple[Learned, ...]:
+    """Return the sources with their weights after the trainings so far, which are also written to the study."""
+    if not learned:
+        return ()
+    from search.proposers.known_cost import source_weights
+
+    weights = source_weights(_problem(driver, learned), _own_fold(driver.plan, driver.store.records()))
+    if weights:
+        driver.store.write_source_weights(weights)
+        return tuple(replace(each, weight=weight) for each, weight in zip(learned, weights, strict=True))
+    return tuple(learned)
+
+
+def _own_fold(plan: Plan, records: Sequence[Record]) -> list[Record]:
+    """Return the records that a proposer sees."""
+    return [each for each in records if not each.is_outside and each.fold == plan.study.data.fold]
+
+
+def search_ask(driver: Driver, trials: int, *, learned: Sequence[Learned] = ()) -> Ask:
     """Return an ask that queries the study's proposer until `trials` trainings have ended or are running.
 
     References come first; they don't count as trials, and the proposer doesn't see those outside the space.
@@ -96,8 +129,7 @@ def search_ask(driver: Driver, trials: int) -> Ask:
     plan = driver.plan
     named = plan.study.search.references
     references = reference_requests(plan, driver.store.default_references if named == AUTO else named)
-    store = driver.store
-    problem = problem_of(plan, reference=store.reference or {}, price=driver.pricer, timed=store.timed)
+    problem = _problem(driver, learned)
     proposer = make_proposer(plan.study.search.proposer, problem)
 
     def ask(records: Sequence[Record]) -> Train | Wait | Done:
@@ -113,8 +145,7 @@ def search_ask(driver: Driver, trials: int) -> Ask:
         running = states["running"]
         if running + sum(states[state] for state in COUNTED) >= trials:
             return Wait()
-        own_fold = [each for each in records if not each.is_outside and each.fold == plan.study.data.fold]
-        proposal = propose_new(proposer, problem, own_fold)
+        proposal = propose_new(proposer, problem, _own_fold(plan, records))
         if proposal is None:
             return Wait() if running else Done("every network of the space has been tried")
         return Train(_request(plan, proposal, records))
@@ -146,7 +177,12 @@ def _why_stop(records: Sequence[Record], trials: int, hours: float | None) -> st
 
 
 def problem_of(
-    plan: Plan, *, reference: Mapping[str, float], price: Price, timed: Mapping[str, float] | None = None
+    plan: Plan,
+    *,
+    reference: Mapping[str, float],
+    price: Price,
+    timed: Mapping[str, float] | None = None,
+    sources: tuple[Source, ...] = (),
 ) -> Problem:
     """Return a study's search problem, without the latencies that only this process or another study measured."""
 
@@ -164,4 +200,5 @@ def problem_of(
         lambda architecture: why_not(architecture, plan.context),
         untimed,
         timed=timed or {},
+        sources=sources,
     )

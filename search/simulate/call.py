@@ -17,6 +17,7 @@ from search.config.errors import UserError, nearest
 from search.config.schema import Halving
 from search.files import require_writable
 from search.proposers.propose import PROPOSERS
+from search.proposers.sources import Source, shared_axes, source_of_table
 from search.simulate.clock import Rules, Run, simulate
 from search.simulate.compare import Comparison, anytime, comparison
 from search.simulate.compare_reports import reports_tables
@@ -24,6 +25,7 @@ from search.simulate.parquet import check_objectives, directions_of, read_table
 from search.simulate.show import comparison_tables, comparisons_json
 from search.simulate.synthetic import RECIPES, synthetic_table
 from search.simulate.tables import Table
+from search.trials.table_file import read_trainings
 
 Progress = Callable[[str, int, int], object]  # what runs, runs done, of how many
 
@@ -44,10 +46,11 @@ class Call:
     halving: str
     jobs: int
     noise: float | None = None
+    learn_from: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
-class Source:
+class TableSource:
     """Where a table comes from: a file, or else the synthetic table of this name; objectives other than its own."""
 
     name: str
@@ -66,10 +69,11 @@ class Source:
 class Task:
     """One run, as sent to a worker process."""
 
-    table: Source
+    table: TableSource
     proposer: str
     seed: int
     rules: Rules
+    learn_from: tuple[Path, ...] = ()
 
 
 def run_call(call: Call, *, console: Console, progress: Progress, figure: Path | None, as_json: bool) -> None:
@@ -82,9 +86,14 @@ def run_call(call: Call, *, console: Console, progress: Progress, figure: Path |
         require_writable(figure)
     done: list[Comparison] = []
     for name in _names(call):
-        source = Source(name, call.file, call.objectives)
+        source = TableSource(name, call.file, call.objectives)
         table = source.read()
-        tasks = [Task(source, proposer, seed, rules) for proposer in call.proposers for seed in range(call.seeds)]
+        _require_shared_axes(call, table)
+        tasks = [
+            Task(source, proposer, seed, rules, call.learn_from)
+            for proposer in call.proposers
+            for seed in range(call.seeds)
+        ]
         runs: dict[str, list[Run]] = {proposer: [] for proposer in call.proposers}
         for task, run in zip(tasks, all_runs(tasks, call.jobs), strict=True):
             runs[task.proposer].append(run)
@@ -133,6 +142,13 @@ def _halving(text: str) -> Halving | str:
     )
 
 
+def _require_shared_axes(call: Call, table: Table) -> None:
+    """Raise UserError for each source that a search of the table can't learn from."""
+    useless = [file for file in call.learn_from if not shared_axes(table.space, _learned(file))]
+    if useless:
+        raise UserError([f"simulate: --learn-from: {file} shares no axis with {table.name}" for file in useless])
+
+
 def _names(call: Call) -> Sequence[str]:
     return [call.file.stem] if call.file else call.tables or list(RECIPES)
 
@@ -145,12 +161,18 @@ def all_runs(tasks: Sequence[Task], jobs: int) -> Iterable[Run]:
 
 
 def _run(task: Task) -> Run:
-    return simulate(_read(task.table), task.proposer, seed=task.seed, rules=task.rules)
+    sources = tuple(map(_learned, task.learn_from))
+    return simulate(_read(task.table), task.proposer, seed=task.seed, rules=task.rules, sources=sources)
 
 
 @lru_cache
-def _read(source: Source) -> Table:
+def _read(source: TableSource) -> Table:
     return source.read()
+
+
+@lru_cache
+def _learned(file: Path) -> Source:
+    return source_of_table(file.stem, read_trainings(file))
 
 
 def _write(done: Sequence[Comparison], file: Path) -> None:

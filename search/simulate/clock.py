@@ -13,6 +13,7 @@ from search.config.objectives import OBJECTIVES, primary
 from search.config.schema import Halving
 from search.proposers.problem import Problem
 from search.proposers.propose import ask_new, make_proposer
+from search.proposers.sources import Source
 from search.simulate.noise import with_noise
 from search.simulate.reported import BUDGETS, Report, report
 from search.simulate.tables import Table
@@ -87,11 +88,14 @@ def problem_of_table(table: Table, *, seed: int) -> Problem:
     )
 
 
-def simulate(table: Table, name: str, *, seed: int, rules: Rules) -> Run:
-    """Simulate a search on a table: trainings take simulated time, asks their measured time."""
+def simulate(table: Table, name: str, *, seed: int, rules: Rules, sources: tuple[Source, ...] = ()) -> Run:
+    """Simulate a search on a table: trainings take simulated time, asks their measured time.
+
+    The proposer known-cost learns from the sources.
+    """
     if rules.noise is not None:
         table = with_noise(table, rules.noise)
-    search = _Search(table, name, seed, rules)
+    search = _Search(table, name, seed, rules, sources)
     search.run()
     return search.result()
 
@@ -99,9 +103,9 @@ def simulate(table: Table, name: str, *, seed: int, rules: Rules) -> Run:
 class _Search:
     """The state of a simulated search."""
 
-    def __init__(self, table: Table, name: str, seed: int, rules: Rules) -> None:
+    def __init__(self, table: Table, name: str, seed: int, rules: Rules, sources: tuple[Source, ...]) -> None:
         self.table, self.name, self.seed, self.rules = table, name, seed, rules
-        self.problem = problem_of_table(table, seed=seed)
+        self.problem = replace(problem_of_table(table, seed=seed), sources=sources)
         self.proposer = make_proposer(name, self.problem)
         self.records: list[Record] = []
         self.curves: list[Matrix] = []

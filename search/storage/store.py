@@ -23,9 +23,11 @@ from search.storage.identity import plain, refuse_changes
 from search.storage.reader import (
     CONTEXT,
     GOAL,
+    LEARNED_FROM,
     RECORD,
     REFERENCE,
     REFERENCES,
+    SOURCE_WEIGHTS,
     STUDY,
     STUDY_ID,
     TIMED,
@@ -145,6 +147,14 @@ class Store:
     def write_default_references(self, names: Sequence[str]) -> None:
         """Write the reference networks that this study trains without being asked to."""
         self.study.set_user_attr(REFERENCES, list(names))
+
+    def write_sources(self, values: Sequence[Mapping[str, Any]]) -> None:
+        """Write the earlier studies and tables that this study learns from; before the reference point."""
+        self.study.set_user_attr(LEARNED_FROM, list(values))
+
+    def write_source_weights(self, weights: Sequence[float]) -> None:
+        """Write the weights of these sources."""
+        retry_outages(lambda: self.study.set_user_attr(SOURCE_WEIGHTS, list(weights)), url=self.url)
 
     def write_context(self, values: Mapping[str, Any]) -> None:
         """Write the context of the study's networks, its classes, and the name of its prepared data."""

@@ -140,6 +140,14 @@ def simulate(
             show_default=False,
         ),
     ] = None,
+    learn_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILES",
+            help="Tables that known-cost learns from, separated by commas, as with search.learn_from.",
+            show_default=False,
+        ),
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
     figure: Annotated[
         Path | None,
@@ -166,6 +174,7 @@ def simulate(
         halving=halving,
         jobs=jobs,
         noise=noise,
+        learn_from=tuple(Path(file) for file in learn_from.split(",")) if learn_from else (),
     )
     with counting("runs", quiet=quiet) as progress:
         run_call(call, console=open_console(), progress=progress, figure=figure, as_json=json)
