@@ -130,6 +130,10 @@ class Training:
             "float32",
         ),
     ] = "auto"
+    compile: Annotated[
+        Literal["auto", "on", "off"],
+        Key("Whether torch.compile compiles networks for training; `auto` does where that is known to pay.", "on"),
+    ] = "auto"
     foreground: Annotated[Share, Key("Share of patches that are sampled around foreground.", 0.33)] = 0.5
     foreground_at: Annotated[
         Literal["anywhere", "centre"], Key("Position of the foreground voxel in such a patch.", "centre")
@@ -172,6 +176,11 @@ class Training:
         if isinstance(self.patch, str):
             raise ValueError(f"the patch must be spelled out, not {self.patch!r}")
         return self.patch
+
+    @property
+    def compiles(self) -> bool:
+        """Whether networks are compiled: not with `auto`, as no device is known yet on which that pays."""
+        return self.compile == "on"
 
     @property
     def samples(self) -> int:

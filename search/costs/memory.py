@@ -79,6 +79,7 @@ def run_training_steps(
 ) -> None:
     """Run one step of each phase on zeros, with existing optimiser state, as in every step after the first."""
     network.train()
+    training = replace(training, compile="off")  # the prediction is of the network as it is written
     for phase in make_phases(network, patch=context.patch, training=training, labelling=labelling):
         _run_step(phase, context, training, device)
 

@@ -45,6 +45,7 @@ CANT_WRITE = (
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR),
 )
 NO_HOST_MEMORY = "DefaultCPUAllocator"  # torch raises a plain RuntimeError if host memory is exhausted
+COMPILER = ("torch._dynamo", "torch._inductor")  # packages of the errors of torch.compile
 
 
 class Diverged(RuntimeError):
@@ -101,9 +102,13 @@ def _caught(job: Job, started: float, watch: Watch) -> Iterator[Measurement]:
     except (torch.OutOfMemoryError, MemoryError) as error:
         failed = _out_of_memory(job, error)
     except RuntimeError as error:
-        if NO_HOST_MEMORY not in str(error):
+        if NO_HOST_MEMORY in str(error):
+            failed = _out_of_memory(job, error)
+        elif type(error).__module__.startswith(COMPILER):
+            why = str(error).strip().splitlines()[0]
+            failed = Measurement("failed", f"training.compile: torch can't compile the network: {why}", fault="error")
+        else:
             raise
-        failed = _out_of_memory(job, error)
     except OSError as error:
         if error.errno not in CANT_WRITE:
             raise

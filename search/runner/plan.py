@@ -108,6 +108,8 @@ class Plan:
             values.pop(key)
         for key in ("trials", "hours", "references"):
             values["search"].pop(key)
+        if not self.training.compiles:  # changes no number
+            values["training"].pop("compile")
         for key in ("folds", "seeds"):
             if values["search"][key] == 1:  # as in studies of versions without these keys
                 values["search"].pop(key)

@@ -44,7 +44,8 @@ def checkpoint_binding(job: Job) -> str:
     The prepared folder's name is itself a digest of the data and its preprocessing.
     """
     task = {**asdict(job.task), "prepared": Path(job.task.prepared).name}
-    training = {key: value for key, value in asdict(job.training).items() if key not in UNBOUND_TRAINING}
+    unbound = UNBOUND_TRAINING if job.training.compiles else (*UNBOUND_TRAINING, "compile")  # as earlier versions
+    training = {key: value for key, value in asdict(job.training).items() if key not in unbound}
     trial = Path(job.folder).name
     values = [job.study_id, trial, job.architecture.fingerprint, job.seed, job.fold, training, task]
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()

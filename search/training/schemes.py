@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
@@ -81,10 +82,12 @@ def _phase(network: UNet, *, patch: Triple, training: Training, loss: Supervised
 
 
 def _supervised(network: Network, training: Training, loss_of: SupervisedLoss, scaler: GradScaler) -> AddGradients:
+    """Return the usual step, of a network that is compiled if the training says so."""
+    supervised = torch.compile(network.supervised, dynamic=False) if training.compiles else network.supervised
 
     def add(images: Tensor, labels: Tensor) -> Tensor:
         with autocast(images.device, training):
-            outputs = network.supervised(images)
+            outputs = supervised(images)
         value: Tensor = loss_of(outputs, labels)
         _backward(value, scaler)
         return value.detach()
@@ -99,7 +102,7 @@ def _backward(loss: Tensor, scaler: GradScaler) -> None:
 def _two_patches(
     network: UNet, patch: Triple, training: Training, loss_of: SupervisedLoss, scaler: GradScaler
 ) -> AddGradients:
-    """Return meU-net's step (`blocks.meunet.two_patch_step`); its loss is the mean over the two patches."""
+    """Return meU-net's step (`blocks.meunet.two_patch_step`), never compiled; its loss is the mean over the patches."""
     parts = two_patch_network(network)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
