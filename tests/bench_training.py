@@ -24,7 +24,8 @@ from search.config.schema import Training, TrainingField
 from search.data.check import check_folder
 from search.data.phantom import write_phantom
 from search.data.prepare import Prepared, prepare
-from search.runner.evaluate import _train_epoch, context_of
+from search.runner.evaluate import context_of
+from search.runner.train import train_epoch
 from search.runner.watch import Watch
 from search.training.patches import PatchSource
 from search.training.schemes import make_phases
@@ -78,7 +79,7 @@ class Loop:
         span = (0, self.job.training.epochs)
         steps = self.job.training.steps_per_epoch
         batches = self.source.batches(number * steps, (number + 1) * steps)
-        _train_epoch(self.phase, self.optimiser, batches, job=self.job, number=number, span=span, watch=self.watch)
+        train_epoch(self.phase, self.optimiser, batches, job=self.job, number=number, span=span, watch=self.watch)
 
 
 class BareLoop(Loop):

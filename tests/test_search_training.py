@@ -20,8 +20,9 @@ from search.costs import device_lock
 from search.costs.device_lock import SharedDevice, working_clock
 from search.data.prepare import load_prepared, open_case
 from search.runner.deadline import Deadline
-from search.runner.evaluate import context_of, evaluate, progress, train
+from search.runner.evaluate import context_of, evaluate, progress
 from search.runner.plan import make_plan, task_of
+from search.runner.train import train
 from search.runner.watch import Watch
 from search.training.checkpoint import (
     ReplacedWeights,
@@ -139,7 +140,7 @@ def test_an_interrupted_training_resumes_bit_for_bit(job, tmp_path, recipe):
 
 def test_a_training_whose_process_ended_before_its_record_is_not_done_again(job, monkeypatch):
     whole = evaluate(job)
-    monkeypatch.setattr("search.runner.evaluate.training_step", None)  # not a step is done
+    monkeypatch.setattr("search.runner.train.training_step", None)  # not a step is done
     again = evaluate(job)
     assert again.epochs == whole.epochs and again.dice == whole.dice and again.cases == whole.cases
     assert again.weights_sha256 == whole.weights_sha256 == file_sha256(Path(job.folder) / WEIGHTS)
@@ -284,7 +285,7 @@ def test_the_deadline_ends_a_training_between_two_windows_of_its_validation(job,
 
     monkeypatch.setattr("search.runner.deadline.working_clock", lambda: now[0])
     monkeypatch.setattr("search.runner.evaluate.working_clock", lambda: now[0])
-    monkeypatch.setattr("search.runner.evaluate.validate", slow_validation)
+    monkeypatch.setattr("search.runner.train.validate", slow_validation)
     late = evaluate(replace(job, training=replace(job.training, deadline=60, epochs=1)))
     assert late.state == "failed" and late.fault == "deadline"
     assert "the deadline of 60.0 s passed in the validation after epoch 1" in late.reason

@@ -17,7 +17,7 @@ from torch import nn
 from blocks.norm import NORMS, make_norm
 from search.config.schema import Training
 from search.data.prepare import load_prepared
-from search.runner.evaluate import _train_epoch
+from search.runner.train import train_epoch
 from search.runner.watch import Watch
 from search.training.patches import PatchSource
 from search.training.schemes import make_phases, training_step
@@ -153,7 +153,7 @@ def check_loop(setting: Setting, part: PartReport) -> None:
         setting.synchronise()
         middle = time.perf_counter()
         batches = source.batches(number * training.steps_per_epoch, (number + 1) * training.steps_per_epoch)
-        _train_epoch(phase, optimiser, batches, job=job, number=number, span=(0, training.epochs), watch=watch)
+        train_epoch(phase, optimiser, batches, job=job, number=number, span=(0, training.epochs), watch=watch)
         setting.synchronise()
         bare, ours = (training.steps_per_epoch / each for each in (middle - began, time.perf_counter() - middle))
         if number:
