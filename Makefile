@@ -52,6 +52,7 @@ bench-startup: link
 
 bench-search: link
 	$(BIN)/python tests/bench_search.py
+	$(BIN)/python tests/bench_noise.py
 
 # TABLES=FOLDER: tables of trainings that share one space
 bench-transfer: link

@@ -56,7 +56,7 @@ def test_a_badly_fitting_kernel_is_not_taken_for_noise():
 def test_exact_repeats_are_recognised_and_then_no_repeat_is_due():
     exact = with_noise(TABLE, 0.0)
     assert noise_of(trained(exact, networks=20)) > 1e-3
-    records = trained(exact, networks=20, repeats=1)
+    records = trained(exact, networks=2 * TRAININGS_PER_REPEAT, repeats=1)
     assert noise_of(records) < 1e-4
     proposal, _ = ask_new(KnownCostProposer(problem_of_table(exact, seed=0)), problem_of_table(exact, seed=0), records)
     assert not proposal.repeat

@@ -270,7 +270,7 @@ def test_noise_replaces_the_tables_own_and_a_run_reports_what_the_user_gets():
     run = simulate(table, "known-cost", seed=0, rules=Rules(trainings=26, enough=0.1, noise=0.0078))
     assert run.steps[-1].trainings == 26  # a share that ends a run without noise doesn't with it
     (found,) = run.reports
-    assert found.trainings == 25 and found.repeated >= 3
+    assert found.trainings == 25 and found.repeated >= 1
     assert 0.5 < found.expected.share <= 1 and 0.003 < found.expected.noise < 0.02
     assert abs(found.expected.best_optimism) < 0.03 and 0 <= found.expected.best_regret < 0.1
     exact = simulate(table, "random", seed=0, rules=Rules(trainings=25, enough=1.0, noise=0.0)).reports[0]

@@ -11,6 +11,7 @@ from synthetic_study import LABELS, synthetic_records, synthetic_study, write_sy
 
 from search.analysis.importance import ped_anova
 from search.analysis.main_effects import main_effects
+from search.analysis.runs import compare_json, compare_runs, compare_table
 from search.analysis.snapshot_reader import SnapshotReader
 from search.analysis.statistics.pairs import compare_pairs
 from search.config.schema import Search
@@ -72,6 +73,25 @@ def test_a_snapshot_has_the_front_and_the_hypervolume_that_records_have(made):
     assert hours[-1] == pytest.approx(sum(trial.spent_s for trial in made.trials) / 3600)
     steps = hypervolume_steps(made)
     assert steps.volumes[-1] == volumes[-1] and len(steps.trials) < len(rows)
+
+
+def test_a_comparison_of_runs_says_whether_its_dice_is_expected_or_measured(made):
+    few = made.only(np.arange(len(made.trials)) < 5)
+    title, headings = [], []
+    for runs in ([made, made], [few, few], [made, few]):
+        reference, compared = compare_runs(runs)
+        table = compare_table(reference, compared)
+        title.append(str(table.title).split(" from ")[0])
+        headings.append([str(column.header) for column in table.columns if "best" in str(column.header)])
+    assert title[:2] == ["hypervolume of expected Dice", "hypervolume"]
+    assert title[2] == "hypervolume (of expected Dice where enough networks are trained)"
+    assert headings == [["best expected Dice"], ["best Dice"], ["best Dice"]]
+    reference, compared = compare_runs([made, few])
+    one, other = json.loads(compare_json(reference, compared))["runs"]
+    assert (one["hypervolume_dice"], other["hypervolume_dice"]) == ("expected", "measured")
+    assert one["hypervolume"] == pytest.approx(made.hypervolume)
+    assert all("expected_dice" in point for point in one["front"])
+    assert not any("expected_dice" in point for point in other["front"])
 
 
 def test_untrained_trials_are_shown_separately_and_stopped_ones_with_their_dice_so_far(made):
