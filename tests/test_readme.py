@@ -94,7 +94,9 @@ def home(tiny_run, tmp_path_factory):
 def is_cheap(command):
     words = shlex.split(command)
     return (
-        words[1] in CHEAP and len(words) > 2 and not {"KEY", "--confirmed", "--watch", "--help", "--all"} & set(words)
+        words[1] in CHEAP
+        and len(words) > 2
+        and not {"KEY", "…", "--confirmed", "--watch", "--help", "--all"} & set(words)
     )
 
 
@@ -164,6 +166,16 @@ def test_every_page_is_in_the_sites_navigation_once():
     assert sorted(files(site["project"]["nav"])) == [page.name for page in PAGES[1:]]
 
 
+def test_every_test_and_target_behind_a_claim_exists():
+    text, makefile = (ROOT / "studies" / "notes" / "claims.md").read_text(), (ROOT / "Makefile").read_text()
+    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", text)
+    targets = re.findall(r"`make ([\w-]+)`", text)
+    assert len(named) > 10 and targets
+    for file, test in named:
+        assert f"\ndef {test}(" in (ROOT / file).read_text(), test
+    assert all(f"\n{target}: " in makefile for target in targets)
+
+
 def literals(tree):
     """Yield the texts of a module; a value in an f-string splits it."""
     for node in ast.walk(tree):
@@ -179,7 +191,12 @@ def texts():
     return "\n".join(text for file in files for text in literals(ast.parse(file.read_text())))
 
 
-QUOTED = re.findall(r"^### `(.+)`$", (ROOT / "studies" / "docs" / "troubleshooting.md").read_text(), flags=re.M)
+QUOTED = [
+    message
+    for _, message in re.findall(
+        r"^### (`+) ?(.+?) ?\1$", (ROOT / "studies" / "docs" / "troubleshooting.md").read_text(), flags=re.M
+    )
+]
 
 
 @pytest.mark.parametrize("message", QUOTED)

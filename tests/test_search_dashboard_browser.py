@@ -87,6 +87,8 @@ def test_every_view_opens_without_errors_and_fits_the_window(opened, size):
                 page.wait_for_selector("#page .figure[data-drawn]")
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), view
     walk(page, "/")
+    page.wait_for_selector("#page .figure[data-name=fronts]", state="attached")
+    page.evaluate("document.querySelector('#page .figure[data-name=fronts]').scrollIntoView()")
     page.wait_for_selector("#page .figure[data-name=fronts][data-drawn]")
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert page.locator("[data-title*='loud'], [data-title*='hare']").count() == 0  # no button that uploads the chart
@@ -120,6 +122,15 @@ def test_a_click_opens_the_trial(opened):
     page.mouse.click(*pixel(page, *point[:2]))
     page.wait_for_url(f"**/study/made/trial?trial={point[2]}")
     page.wait_for_selector(f"#page dd:text-is('{point[2]}')")
+
+
+def test_a_phone_shows_every_column_of_a_table_with_its_heading(opened):
+    page = opened("/study/made/front", PHONE)
+    cell = page.wait_for_selector(".table tbody tr td[data-heading=network]")
+    box = cell.bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE[0] and box["width"] > PHONE[0] / 2
+    heading = page.evaluate("cell => getComputedStyle(cell, '::before').content", cell)
+    assert heading == '"network"'
 
 
 def test_a_lasso_filters_the_other_views_and_its_link_reopens_it(opened, served):
@@ -169,8 +180,8 @@ def test_controls_work_by_keyboard_and_update_the_url(opened):
 def test_tables_sort_filter_and_download_and_figures_are_saved(opened, tmp_path):
     page = opened("/study/made/front?papers=off&rows=all")
     table = page.locator("#page .table[data-name=trials]")
-    table.get_by_role("button", name="Dice", exact=True).click()
-    table.get_by_role("button", name="Dice", exact=True).click()
+    table.get_by_role("button", name="expected Dice", exact=True).click()
+    table.get_by_role("button", name="expected Dice", exact=True).click()
     shown = [float(text) for text in table.locator("tbody tr td:nth-child(3)").all_text_contents() if text]
     assert shown == sorted(shown, reverse=True) and len(shown) > 10
     table.get_by_role("searchbox").fill("residual csam")
@@ -178,7 +189,7 @@ def test_tables_sort_filter_and_download_and_figures_are_saved(opened, tmp_path)
         table.get_by_role("button", name="CSV").click()
     lines = saved.value.path().read_text().splitlines()
     assert (
-        lines[0].startswith("trial,state,Dice")
+        lines[0].startswith("trial,state,expected Dice")
         and 1 < len(lines) < 80
         and all("residual" in line for line in lines[1:])
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 
+import numpy as np
 import plotly.graph_objects as go
 
 from search.ablation.metrics import CASE_METRICS
@@ -13,6 +14,7 @@ from search.ablation.summary import Summary
 from search.ablation.tables import show_p, signed
 from search.analysis.statistics.ranks import Ranks
 from search.config.objectives import OBJECTIVES
+from search.visualization.figures.cost_scale import coordinate, scale_of
 from search.visualization.figures.style import DARK_INK, DIVERGING, FRONT, LIMIT, MUTED, SKY, canvas, short
 
 ROW = 34  # pixels per arm in a forest plot, a heat map and a critical-difference diagram
@@ -133,18 +135,20 @@ def draw_costs(arms: list[CostPoint], *, cost: str, metric: str, baseline: str) 
             hoverinfo="text",
             cliponaxis=False,
         )
-    figure.update_xaxes(title=OBJECTIVES[cost].axis_title)
+    scale = scale_of(np.array([each.cost for each in arms]))
+    figure.update_xaxes(title=OBJECTIVES[cost].axis_title, **scale)
     figure.update_yaxes(title=CASE_METRICS[metric].title)
     return figure
 
 
 def _beside(arm: CostPoint, arms: list[CostPoint]) -> str:
     """Place a label towards the middle of the plot, below its point if another arm is close above."""
-    costs = [each.cost for each in arms]
-    right = arm.cost < (min(costs) + max(costs)) / 2
+    costs = np.array([each.cost for each in arms])
+    left, middle, right = (coordinate(costs, float(each)) for each in (costs.min(), arm.cost, costs.max()))
+    right_of_it = middle < (left + right) / 2
     span = max(each.score for each in arms) - min(each.score for each in arms)
     near = any(0 < each.score - arm.score < 0.07 * span for each in arms if each is not arm)
-    return f"{'bottom' if near else 'top'} {'right' if right else 'left'}"
+    return f"{'bottom' if near else 'top'} {'right' if right_of_it else 'left'}"
 
 
 def draw_classes(classes: Mapping[str, Mapping[str, float]], *, metric: str) -> go.Figure:

@@ -1,7 +1,7 @@
 // Fills every <div class="table" data-table="JSON">: sorts by a heading, filters by a text, pages, saves CSV.
 (() => {
   "use strict";
-  const PAGE = 50;
+  const PAGE = 50, LONG = 18;  // rows of a page; characters that need a phone's whole width
   const states = new Map();  // name → what its user chose: that outlives the element that holds the table
   const make = (tag, attributes = {}, ...children) => {
     const node = document.createElement(tag);
@@ -47,7 +47,8 @@
     const numeric = state.headings.map((_, at) => state.rows.length > 0 && state.rows.every(row => Array.isArray(row[at]) && amount.test(text(row[at]))));
     holder.querySelector("tbody").replaceChildren(...rows.slice(state.page * PAGE, (state.page + 1) * PAGE).map(row => {
       const line = make("tr", row[1] === "on the front" ? {class: "front"} : {}, ...row.map((cell, at) =>
-        make("td", {class: numeric[at] ? "number" : "text"}, at === 0 ? link(state, cell) : text(cell))));
+        make("td", {class: `${numeric[at] ? "number" : "text"}${text(cell).length > LONG ? " long" : ""}`, "data-heading": state.headings[at]},
+          at === 0 ? link(state, cell) : text(cell))));
       if (state.opens === "trial") line.id = `trial-${key(row[0])}`;
       return line;
     }));

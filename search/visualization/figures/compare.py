@@ -13,6 +13,7 @@ from search.analysis.statistics.scores import case_differences
 from search.config.objectives import OBJECTIVES
 from search.trials.records import Record
 from search.visualization.components import Figure
+from search.visualization.figures.cost_scale import scale_over
 from search.visualization.figures.style import MUTED, SYMBOLS, canvas, color, component, short
 
 
@@ -102,8 +103,8 @@ def draw_fronts(snapshots: Sequence[Snapshot], *, x: str, y: str) -> Figure:
                 text=snapshot.numbers[rows],
                 hovertemplate=f"{snapshot.label}, trial %{{text}}<br>%{{x:.4g}}, %{{y:.4g}}<extra></extra>",
             )
-    figure.update_xaxes(title=OBJECTIVES[x].axis_title)
-    figure.update_yaxes(title=OBJECTIVES[y].axis_title)
+    figure.update_xaxes(title=OBJECTIVES[x].axis_title, **scale_over(snapshots, x))
+    figure.update_yaxes(title=OBJECTIVES[y].axis_title, **scale_over(snapshots, y))
     sizes = "; ".join(f"{snapshot.label} {int(snapshot.on_front.sum())}" for snapshot in snapshots)
     return component(
         figure,

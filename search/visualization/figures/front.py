@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from search.config.objectives import OBJECTIVES
 from search.visualization.components import Figure
+from search.visualization.figures.cost_scale import coordinate, is_logarithmic, scale_of
 from search.visualization.figures.front_3d import draw_3d
 from search.visualization.figures.front_data import STRIP, FrontData, Group
 from search.visualization.figures.front_traces import (
@@ -31,6 +32,8 @@ from search.visualization.figures.style import (
     component,
     short,
 )
+
+LABELS = 30  # names of published networks that fit side by side
 
 
 def draw_front(data: FrontData, *, selection: str = "") -> Figure:
@@ -57,14 +60,15 @@ def _draw_2d(data: FrontData, selection: str) -> go.Figure:
     if data.references:
         xs, ys = zip(*data.references.values(), strict=True)
         figure.add_scatter(x=xs, y=ys, **reference_style(data), marker={"symbol": "star", "size": 13, "color": LIMIT})
+    _add_knee(figure, data)
     x, y = data.axes
     for name in (x, y):
         if name in data.budgets:
             _add_budget(figure, data, name)
-    figure.update_xaxes(title=OBJECTIVES[x].axis_title, zeroline=False, **_autorange(x))
+    figure.update_xaxes(title=OBJECTIVES[x].axis_title, zeroline=False, **_scale(data, x))
     domain = [0.13, 1] if strip else [0, 1]
     figure.update_layout(
-        yaxis={"title": OBJECTIVES[y].axis_title, "zeroline": False, "domain": domain, **_autorange(y)}
+        yaxis={"title": OBJECTIVES[y].axis_title, "zeroline": False, "domain": domain, **_scale(data, y)}
     )
     if strip:
         named = [(float(name == "over budget"), name) for name in STRIP if priced[data.untrained[name]].any()]
@@ -95,10 +99,9 @@ def _add_budget(figure: go.Figure, data: FrontData, name: str) -> None:
     """Draw a budget as a line, or, far beyond the points, as an arrow at the edge: the axis follows the points."""
     horizontal, limit = name == data.axes[1], data.budgets[name]
     if is_near(data, name):
-        add, side = (figure.add_hline, "y") if horizontal else (figure.add_vline, "x")
-        place = "top right" if horizontal else "top left"
-        line = {"dash": "dash", "color": LIMIT}
-        add(**{side: limit}, line=line, annotation_text="budget", annotation_position=place)
+        _add_line(figure, data, name, limit, line={"dash": "dash", "color": LIMIT})
+        side = {"x": 1, "xanchor": "right"} if horizontal else {"xanchor": "right"}
+        _add_label(figure, data, name, limit, text="budget", **side)
         return
     figure.add_annotation(
         text=f"budget {limit:,.4g} {'↑' if horizontal else '→'}",
@@ -114,10 +117,27 @@ def _add_budget(figure: go.Figure, data: FrontData, name: str) -> None:
     )
 
 
-def _autorange(name: str) -> dict[str, Any]:
-    """Return the automatic range of an axis, limited to the range of its objective."""
+def _add_line(figure: go.Figure, data: FrontData, name: str, value: float, *, line: dict[str, Any]) -> None:
+    """Draw a line at a value of an axis, across the figure."""
+    add, side = (figure.add_hline, "y") if name == data.axes[1] else (figure.add_vline, "x")
+    add(**{side: value}, line=line)
+
+
+def _add_label(figure: go.Figure, data: FrontData, name: str, value: float, *, text: str, **style: Any) -> None:
+    """Write a text beside the line at a value of an axis: above a horizontal one, at the top of a vertical one."""
+    at = coordinate(data.values(name), value)
+    if name == data.axes[1]:
+        place = {"y": at, "yref": "y", "yanchor": "bottom", "xref": "x domain"}
+    else:
+        place = {"x": at, "xref": "x", "y": 1, "yref": "y domain", "yanchor": "top"}
+    figure.add_annotation(text=text, showarrow=False, **place, **style)
+
+
+def _scale(data: FrontData, name: str) -> dict[str, Any]:
+    """Return an axis's scale, and its automatic range, limited to the range of its objective."""
     low, high = OBJECTIVES[name].range
-    return {"autorangeoptions": {"clipmin": low, "clipmax": high}} if math.isfinite(high) else {}
+    clipped = {"autorangeoptions": {"clipmin": low, "clipmax": high}} if math.isfinite(high) else {}
+    return clipped or scale_of(data.values(name))
 
 
 def _add_group(figure: go.Figure, data: FrontData, group: Group, number: int) -> None:
@@ -150,6 +170,15 @@ def _add_group(figure: go.Figure, data: FrontData, group: Group, number: int) ->
             "line": {"width": 1, "color": "white"},
         },
     )
+
+
+def _add_knee(figure: go.Figure, data: FrontData) -> None:
+    """Name the front's knee, which is chosen by all objectives of the study."""
+    if data.knee is None or not np.isfinite(data.points[data.knee]).all():
+        return
+    at = [coordinate(data.values(name), float(data.points[data.knee, side])) for side, name in enumerate(data.axes)]
+    arrow = {"ax": 26, "ay": 30, "arrowhead": 2, "arrowwidth": 1, "standoff": 7}
+    figure.add_annotation(x=at[0], y=at[1], text="knee", xanchor="left", **arrow)
 
 
 def _add_untrained(figure: go.Figure, data: FrontData, strip: bool) -> None:
@@ -219,11 +248,16 @@ def _add_presets(figure: go.Figure, data: FrontData) -> None:
         )
         return
     side = 1 - data.learned
+    axis = data.axes[side]
     limit = NEAR * drawn[:, side].max()
     lines = {name: at[side] for name, at in data.presets.items() if np.isfinite(at[side]) and at[side] <= limit}
+    lowest = drawn[:, side].min() if is_logarithmic(data.values(axis)) else 0.0
+    gap = (coordinate(data.values(axis), limit) - coordinate(data.values(axis), lowest)) / LABELS
     last = -np.inf
-    for name, at in sorted(lines.items(), key=lambda item: item[1]):
-        add = figure.add_hline if side else figure.add_vline
-        label = {"annotation_text": name, "annotation_textangle": 0 if side else -90} if at > last + limit / 30 else {}
-        add(**{"y" if side else "x": at}, line={"dash": "dot", "width": 1, "color": MUTED}, **label)
-        last = at if label else last
+    for name, value in sorted(lines.items(), key=lambda item: item[1]):
+        _add_line(figure, data, axis, value, line={"dash": "dot", "width": 1, "color": MUTED})
+        at = coordinate(data.values(axis), value)
+        if at > last + gap:
+            style = {"x": 1, "xanchor": "right"} if side else {"xanchor": "left", "textangle": -90}
+            _add_label(figure, data, axis, value, text=name, **style)
+            last = at

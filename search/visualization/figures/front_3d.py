@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from search.analysis.snapshot import Numbers
 from search.config.objectives import OBJECTIVES
+from search.visualization.figures.cost_scale import scale_of
 from search.visualization.figures.front_data import FrontData
 from search.visualization.figures.front_traces import (
     NEAR,
@@ -64,9 +65,11 @@ def draw_3d(data: FrontData) -> go.Figure:
                 name=f"budget of {OBJECTIVES[name].heading}",
                 line={"color": LIMIT, "dash": "dash"},
             )
-    axes = dict(
-        zip(("xaxis", "yaxis", "zaxis"), ({"title": OBJECTIVES[name].axis_title} for name in data.axes), strict=True)
-    )
+    described = [
+        {"title": OBJECTIVES[name].axis_title, **({} if OBJECTIVES[name].learned else scale_of(data.values(name)))}
+        for name in data.axes
+    ]
+    axes = dict(zip(("xaxis", "yaxis", "zaxis"), described, strict=True))
     camera = {"eye": dict.fromkeys("xyz", CAMERA)}
     return figure.update_layout(scene={**axes, "camera": camera})
 

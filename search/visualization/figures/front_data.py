@@ -34,7 +34,7 @@ class FrontData:
 
     `axes` are two or three objectives, the columns of `points`. `untrained` holds the rows of trials that were not
     fully trained, by state; stopped ones have the Dice of their last epoch. `presets` are the costs of the papers'
-    networks, `references` the points of the study's trained reference networks.
+    networks, `references` the points of the study's trained reference networks, `knee` the row of the front's knee.
     """
 
     axes: tuple[str, ...]
@@ -48,6 +48,12 @@ class FrontData:
     presets: Mapping[str, tuple[float, ...]]
     hover: Mapping[int, str]
     references: Mapping[str, tuple[float, ...]]
+    knee: int | None = None
+
+    def values(self, name: str) -> Numbers:
+        """The trials' values on an axis."""
+        found: Numbers = self.points[:, self.axes.index(name)]
+        return found
 
     @property
     def learned(self) -> int | None:
@@ -59,13 +65,7 @@ def front_figure_data(
     snapshot: Snapshot, axes: Sequence[str], *, by: str = "", presets: Mapping[str, Costs] | None = None
 ) -> FrontData:
     """Collect the data; `by` names the axis of the space that determines the colours, empty for one colour."""
-    columns = [snapshot.shown_values(name) / OBJECTIVES[name].drawn_per for name in axes]
-    points = np.column_stack(columns)
-    stopped = snapshot.states == "stopped"
-    so_far = np.array([trial.dice_so_far for trial in snapshot.trials], dtype=float)
-    for at, name in enumerate(axes):
-        if OBJECTIVES[name].learned:
-            points[stopped, at] = so_far[stopped]
+    points = drawn_points(snapshot, axes)
     untrained = {name: np.flatnonzero(snapshot.states == name) for name in ("stopped", *STRIP)}
     hover = {int(row): trial_text(snapshot, int(row)) for row in snapshot.front_rows}
     placed = {name: tuple(_drawn_cost(costs, axis) for axis in axes) for name, costs in (presets or {}).items()}
@@ -91,7 +91,19 @@ def front_figure_data(
         placed,
         hover,
         {name: at for name, at in references.items() if np.isfinite(at).all()},
+        snapshot.row_of(snapshot.knee().number) if snapshot.on_front.any() else None,
     )
+
+
+def drawn_points(snapshot: Snapshot, axes: Sequence[str]) -> Numbers:
+    """Return the trials' values in the axes' units: expected Dice where it is known, Dice so far if stopped."""
+    points = np.column_stack([snapshot.shown_values(name) / OBJECTIVES[name].drawn_per for name in axes])
+    stopped = snapshot.states == "stopped"
+    so_far = np.array([trial.dice_so_far for trial in snapshot.trials], dtype=float)
+    for at, name in enumerate(axes):
+        if OBJECTIVES[name].learned:
+            points[stopped, at] = so_far[stopped]
+    return points
 
 
 def _drawn_cost(costs: Costs, name: str) -> float:

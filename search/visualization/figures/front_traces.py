@@ -23,8 +23,7 @@ UNTRAINED = {
 
 def is_near(data: FrontData, name: str) -> bool:
     """Return whether a budget is near enough to the points to be drawn with them."""
-    values = data.points[:, data.axes.index(name)]
-    known = values[np.isfinite(values)]
+    known = data.values(name)[np.isfinite(data.values(name))]
     return bool(len(known)) and data.budgets[name] <= NEAR * float(known.max())
 
 

@@ -133,7 +133,7 @@ def draw_places(effects: Sequence[Effect], objective: str) -> Figure | None:
         name="places",
         title=f"Block by place: change of {OBJECTIVES[objective].axis_title} against none (ns: not significant)",
         label=f"heat map of {len(blocks)} blocks at {len(places)} places",
-        wide=len(places) > 5,
+        wide=len(places) > 4,
     )
 
 

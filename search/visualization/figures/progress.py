@@ -9,6 +9,7 @@ import numpy as np
 
 from search.analysis.snapshot import Numbers, Snapshot, Trial
 from search.config.objectives import per_device
+from search.config.units import counted
 from search.visualization.components import Figure
 from search.visualization.figures.style import FRONT, MUTED, STOPPED, canvas, color, component, tint
 
@@ -93,7 +94,7 @@ def draw_hypervolume(steps: HypervolumeSteps, band: Band | None, *, hours: bool)
             fillcolor=tint(MUTED, 0.25),
             line={"width": 0},
             hoverinfo="skip",
-            name=f"random search ({band.repeats} repeats)",
+            name=f"random search ({counted(band.repeats, 'study', plural='studies')})",
         )
         figure.add_scatter(
             x=band.at,

@@ -13,6 +13,7 @@ from search.analysis.runs import ComparedRun, volume_title
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES, cost_axis, primary
 from search.visualization.components import Figure
+from search.visualization.figures.cost_scale import scale_over
 from search.visualization.figures.front_data import trial_text
 from search.visualization.figures.style import LAYOUT, SYMBOLS, canvas, color, component, tint
 
@@ -59,9 +60,10 @@ def draw_runs(compared: Sequence[ComparedRun]) -> Figure:
             row=1,
             col=len(titles),
         )
+    scales = [*(scale_over([run.snapshot for run in compared], x) for x, _ in pairs), {}]
     axes = [(OBJECTIVES[x].axis_title, OBJECTIVES[y].axis_title) for x, y in pairs]
     for column, (across, up) in enumerate([*axes, ("hours", volume)], start=1):
-        figure.update_xaxes(title=across, rangemode="tozero", row=1, col=column)
+        figure.update_xaxes(title=across, rangemode="tozero", row=1, col=column, **scales[column - 1])
         figure.update_yaxes(title=up, row=1, col=column)
     margin, legend = {**LAYOUT["margin"], "t": 80}, {**LAYOUT["legend"], "y": 1.12}
     figure.update_layout({**LAYOUT, "margin": margin, "legend": legend})

@@ -175,7 +175,7 @@ def draw_learning(epochs: Sequence[Epoch]) -> Figure:
         line={"color": FRONT},
         marker={"size": 6, "symbol": "diamond"},
     )
-    figure.update_xaxes(title="epoch")
+    figure.update_xaxes(title="epoch", dtick=1 if len(epochs) <= 20 else None)
     figure.update_layout(
         yaxis={"title": "loss"},
         yaxis2={
@@ -184,7 +184,7 @@ def draw_learning(epochs: Sequence[Epoch]) -> Figure:
             "side": "right",
             "showgrid": False,
             "automargin": True,
-            "tickformat": ".2f",
+            "tickmode": "auto",
         },
     )
     last = f"{scored[-1].dice:.4f}" if scored and scored[-1].dice is not None else "none"

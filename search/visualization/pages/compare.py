@@ -9,6 +9,7 @@ from search.visualization.components import Cell, Component, Note, Table
 from search.visualization.figures.compare import Paired, draw_paired, paired
 from search.visualization.pages.lasso import filtered
 from search.visualization.pages.page import Control, Page, Request
+from space.architecture import Value
 
 SLOTS = ("a", "b", "c", "d")
 
@@ -54,11 +55,16 @@ def _differences(snapshot: Snapshot, records: list[Record]) -> Table:
         rows.append([OBJECTIVES[name].heading, *(show(name, record.measurement.value(name)) for record in records)])
     decided = [dict(record.decisions) for record in records]
     for axis in dict.fromkeys(name for each in decided for name in each):
-        chosen = [str(each.get(axis, "not present")) for each in decided]
+        chosen = [_written(each.get(axis, "not present")) for each in decided]
         if len(set(chosen)) > 1:
             rows.append([axis, *chosen])
     headings = ("", *(f"trial {record.number}" for record in records))
     return Table("differences", "Differences", headings, rows)
+
+
+def _written(value: Value) -> str:
+    """Return a decision as a study file writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _pairs_table(first: int, pairs: list[Paired]) -> Table:

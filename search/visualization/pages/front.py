@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from search.analysis.front import EXPECTED
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES, cost_axis, primary, show, show_point
 from search.config.units import counted
@@ -94,14 +95,26 @@ def summary(snapshot: Snapshot) -> Facts:
     return Facts(tuple(pairs))
 
 
+def _estimated(snapshot: Snapshot, row: int) -> list[Cell]:
+    """Return a trial's cells under EXPECTED; empty ones if nothing is known."""
+    found = snapshot.estimate_of(snapshot.trials[row].number)
+    if not found:
+        return [(None, ""), "", (None, "")]
+    dice, chance = found["expected_dice"], found["front_probability"]
+    span = f"{found['dice_low']:.4f} to {found['dice_high']:.4f}"
+    return [(dice, show("dice", dice)), span, (chance, f"{chance:.0%}")]
+
+
 def trials_table(snapshot: Snapshot, rows: NDArray[np.int64], *, name: str) -> Table:
     """Return trials as a table: objectives in the study's order, network, reason."""
     columns = [*snapshot.objectives, *(each for each in OBJECTIVES if each not in snapshot.objectives)]
     reasons = any(snapshot.trials[row].reason for row in rows)
+    estimated = snapshot.estimates is not None
     headings = (
         "trial",
         "state",
-        *(OBJECTIVES[each].heading for each in columns),
+        *(EXPECTED if estimated else ()),
+        *(("measured " if each == "dice" and estimated else "") + OBJECTIVES[each].heading for each in columns),
         "network",
         *(["reason"] if reasons else []),
     )
@@ -109,7 +122,11 @@ def trials_table(snapshot: Snapshot, rows: NDArray[np.int64], *, name: str) -> T
     for row in rows:
         trial = snapshot.trials[row]
         state = "on the front" if snapshot.on_front[row] else trial.state
-        cells: list[Cell] = [(trial.number, str(trial.number)), state]
+        cells: list[Cell] = [
+            (trial.number, str(trial.number)),
+            state,
+            *(_estimated(snapshot, row) if estimated else ()),
+        ]
         for each in columns:
             value = float(snapshot.values[each][row])
             cells.append((None, "") if math.isnan(value) else (value, show(each, value)))

@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES
 from search.visualization.components import Component, Note
+from search.visualization.figures.cost_scale import is_logarithmic
+from search.visualization.figures.front_data import drawn_points
 from search.visualization.pages.page import Request
 
 MAX_CORNERS = 200
+SMALLEST = 1e-9  # of a corner on a logarithmic axis, whose address may hold any number
 
 
 @dataclass(frozen=True)
@@ -29,21 +32,19 @@ class Lasso:
         return "M" + "L".join(f"{a:g},{b:g}" for a, b in self.corners) + "Z"
 
     def inside(self, snapshot: Snapshot) -> NDArray[np.bool_]:
-        """Return a mask of the trials inside (even-odd rule); stopped trials count with their Dice so far."""
-        x, y = (_shown(snapshot, name) for name in self.axes)
+        """Return a mask of the trials that the front figure draws inside (even-odd rule)."""
+        points, corners = drawn_points(snapshot, self.axes), self.corners.copy()
+        for at in range(2):
+            if is_logarithmic(points[:, at]):  # edges are straight on the logarithmic axis
+                points[:, at] = np.log10(points[:, at])
+                corners[:, at] = np.log10(np.maximum(corners[:, at], SMALLEST))
+        x, y = points.T
         found = np.zeros(len(x), dtype=bool)
-        for (xa, ya), (xb, yb) in zip(self.corners, np.roll(self.corners, -1, axis=0), strict=True):
+        for (xa, ya), (xb, yb) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
             crosses = (ya > y) != (yb > y)
             if ya != yb:
                 found ^= crosses & (x < (xb - xa) * (y - ya) / (yb - ya) + xa)
         return found
-
-
-def _shown(snapshot: Snapshot, name: str) -> NDArray[np.float64]:
-    values = snapshot.values[name] / OBJECTIVES[name].drawn_per
-    if not OBJECTIVES[name].learned:
-        return values
-    return np.where(snapshot.states == "stopped", [each.dice_so_far for each in snapshot.trials], values)
 
 
 def read_lasso(text: str) -> Lasso | None:
