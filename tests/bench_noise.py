@@ -13,7 +13,7 @@ from pathlib import Path
 from bench_search import kept_runs
 
 from search.proposers.propose import PROPOSERS
-from search.simulate.call import Source, Task
+from search.simulate.call import TableSource, Task
 from search.simulate.clock import Rules
 from search.simulate.compare import OURS, comparison
 from search.simulate.compare_reports import report_summaries
@@ -108,8 +108,8 @@ def main():
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes of parallel runs
     options.proposers = options.proposers.split(",")
-    sources = [Source(name, None, None) for name in filter(None, options.tables.split(","))]
-    sources += [Source(Path(file).stem, Path(file), None) for file in filter(None, options.real.split(","))]
+    sources = [TableSource(name, None, None) for name in filter(None, options.tables.split(","))]
+    sources += [TableSource(Path(file).stem, Path(file), None) for file in filter(None, options.real.split(","))]
     rows, judged = [], []
     for source in sources:
         summaries = summaries_of(source, options)
