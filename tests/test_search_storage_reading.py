@@ -83,6 +83,23 @@ def test_each_damage_has_its_sentence(how, runs):
     assert file.is_dir() or file.read_bytes() == before
 
 
+def test_a_transaction_that_a_process_left_when_it_died_is_rolled_back(runs, tmp_path):
+    file = runs / "tiny/study.db"
+    connection = sqlite3.connect(file, isolation_level=None)
+    for statement in ("journal_mode=DELETE", "cache_size=1"):
+        connection.execute(f"PRAGMA {statement}")
+    connection.execute("BEGIN")
+    connection.execute("DELETE FROM trial_user_attributes")
+    numbers = "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 9000) SELECT i FROM n"
+    connection.execute(f"CREATE TABLE more AS {numbers}")
+    for path in (file, file.with_name("study.db-journal")):
+        shutil.copy(path, tmp_path / path.name)  # as a kill would leave them
+    connection.execute("ROLLBACK")
+    connection.close()
+    assert (tmp_path / "study.db-journal").stat().st_size
+    assert len(read_records(sqlite_url(tmp_path / "study.db"), "tiny")) == 12
+
+
 def test_a_locked_database_is_called_locked(runs, monkeypatch):
     monkeypatch.setattr("search.storage.database.READ_TIMEOUT_S", 0.1)
     file = runs / "tiny/study.db"

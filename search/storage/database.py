@@ -71,6 +71,11 @@ def make_reader(url: str) -> sql.Engine:
         sql.event.listen(engine, "connect", _forbid_writing)
         return engine
     if os.access(file.resolve().parent, os.W_OK) and shutil.disk_usage(file.resolve().parent).free > BESIDE_BYTES:
+        journal = file.with_name(f"{file.name}-journal")
+        if journal.exists() and journal.stat().st_size:  # of a process that died: SQLite has to roll it back first
+            engine = _read_only(file, mode="rw")
+            sql.event.listen(engine, "connect", _query_only)
+            return engine
         return _read_only(file, mode="ro")
     log_file = file.with_name(f"{file.name}-wal")
     if not (log_file.exists() and log_file.stat().st_size):
@@ -86,6 +91,10 @@ def make_reader(url: str) -> sql.Engine:
 def _read_only(file: Path, **options: str) -> sql.Engine:
     url = sql.URL.create("sqlite", database=f"file:{quote(str(file.resolve()))}", query={**options, "uri": "true"})
     return sql.create_engine(url, connect_args={"timeout": READ_TIMEOUT_S})
+
+
+def _query_only(connection: Any, _: Any) -> None:
+    connection.execute("PRAGMA query_only=ON")
 
 
 def _forbid_writing(connection: Any, _: Any) -> None:
