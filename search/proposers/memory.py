@@ -31,6 +31,7 @@ Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
 TRUST = 0.7  # prior deviation of the sum of all hints, in deviations of the log Dice loss
 Costs = Callable[[Codes], Matrix]
+LEAST_LOSS = 1e-6  # a Dice of 1 has no logarithm of its loss
 CHUNK = 4000  # listed networks whose hints are computed at a time
 PROVEN = 60  # best networks of a source that are candidates
 MAX_LEARNED = 300  # trainings of a source that its surrogate is conditioned on
@@ -39,10 +40,15 @@ NO_CONTEXT = Context((1, 1, 1), (1.0, 1.0, 1.0), 1, 1)  # a placeholder: no netw
 
 @dataclass(frozen=True)
 class Recalled:
-    """A source seen from a new space: its surrogate, and the places of the shared axes among the new free axes."""
+    """A source seen from a new space: its surrogate, and the places of the shared axes among the new free axes.
+
+    `deviation` is that of the log Dice loss of its trainings. What a source expects deviates less, the less its
+    trainings say about other networks.
+    """
 
     surrogate: Surrogate
     places: Codes
+    deviation: float
 
     def expected(self, codes: Codes, scores: Matrix) -> Matrix:
         """Return the source's expected log Dice loss, by new codes and the normal scores of new costs."""
@@ -98,6 +104,7 @@ def remember(sources: Sequence[Source], coded: Coded, *, codes: Codes, predict: 
     found = Hints(recalled, predict, log_costs, np.zeros(1), np.ones(1)).expected(codes)
     centre, unit = found.mean(axis=0), np.maximum(found.std(axis=0), 1e-9)
     together = max(((found - centre) / unit).sum(axis=1).std(), 1e-9)  # sources that agree share the trust
+    unit = np.maximum(unit, [each.deviation for each in recalled])  # an uncertain source gives small hints
     hints = Hints(recalled, predict, log_costs, centre, unit * together / TRUST)
     return Memory(
         hints=ListedHints.of(hints, listed) if len(listed) else hints,
@@ -153,7 +160,8 @@ def recall(source: Source, coded: Coded) -> Recalled:
     scores = normal_scores(log_costs[rows], among=log_costs)
     evidence = Evidence(codes, scores, dice[rows], extra[rows], np.zeros(len(rows), dtype=bool))
     scales = fit_dice(own.similarities, evidence, rng=rng)
-    return Recalled(condition_dice(own.similarities, evidence, scales=scales, rng=rng), places)
+    deviation = float(np.log(np.maximum(1.0 - dice, LEAST_LOSS)).std())
+    return Recalled(condition_dice(own.similarities, evidence, scales=scales, rng=rng), places, deviation)
 
 
 def _widened(axis: Axis, source: Source) -> Axis:
