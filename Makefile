@@ -6,7 +6,7 @@ KEY := $(shell { cat pyproject.toml constraints.txt; $(PYTHON) --version; } | sh
 PARALLEL ?= --numprocesses $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n + 1 : 8)))
 READY := $(VENV)/.ready-$(KEY)
 
-.PHONY: bench check-gpu demo docs site test test-all lint link bench-training bench-nnunet bench-recipes bench-blocks bench-startup bench-search bench-transfer bench-memory bench-latency bench-presets bench-export bench-ray bench-dashboard lock
+.PHONY: bench check-gpu demo docs site test test-all test-faults lint link bench-training bench-nnunet bench-recipes bench-blocks bench-startup bench-search bench-transfer bench-memory bench-latency bench-presets bench-export bench-ray bench-dashboard lock
 
 demo: link
 	$(BIN)/voxnas demo
@@ -17,6 +17,10 @@ test: link
 # With the long forms of some tests, whose short forms `make test` runs
 test-all: link
 	$(BIN)/python -m pytest $(PARALLEL)
+
+# Random faults during 30 studies of 60 trials; `make test` runs one short study
+test-faults: link
+	$(BIN)/python tests/faults.py
 
 lint: link
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -103,14 +104,14 @@ def write_synthetic_study(runs: Path, name: str, records, *, study: Study | None
     }
     store.write_reference(reference)
     store.write_context({**asdict(RECIPES["places"].context), "labels": LABELS})
-    store.engine.dispose()
+    store.close()  # a connection that is closed later would write its log into the file then
     add_records(file, records, list(study.directions))
     return file
 
 
 def add_records(file: Path, records, objectives) -> None:
     """Write records as finished trials directly into Optuna's tables."""
-    with sqlite3.connect(file) as connection:
+    with closing(sqlite3.connect(file)) as connection, connection:
         last = connection.execute("SELECT COALESCE(MAX(trial_id), 0) FROM trials").fetchone()[0]
         trials, params, values, attributes = [], [], [], []
         for trial, record in enumerate(records, start=last + 1):

@@ -67,7 +67,7 @@ def test_all_mistakes_are_reported_at_once_with_their_positions(tmp_path):
         "study.yaml:9:3: objectives.dice: 'maximise' is not known",
         "study.yaml:10:12: objectives.memory.budget: '8 GiBs' is not a size: there is no unit 'GiBs'; use",
         "study.yaml:12:3: training.epochs: input should be a valid integer, got 'ten'",
-        "study.yaml:13:3: training.patch: [32, 48] is not known (allowed: auto); or: expected 3 values, got 2",
+        "study.yaml:13:3: training.patch: [32, 48] is not known (allowed: auto, nnunet); or: expected 3 values, got 2",
         "study.yaml:14:3: training.epochs: duplicate key; first defined on line 12",
         "study.yaml:15:10: search.proposer: 'tpee' is not known; did you mean 'tpe'? (allowed: known-cost, random,",
         "study.yaml:16:1: serach: unknown key; did you mean 'search'?",

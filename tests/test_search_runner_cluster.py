@@ -335,7 +335,7 @@ def test_a_submitted_study_runs_on_the_head(tmp_path, monkeypatch, capsys):
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "tiny runs as raysubmit_" in done.stdout and "1 trial is done (1 trained)" in done.stdout
-        nobody = call(monkeypatch, capsys, *submit[:-1], "http://127.0.0.1:9", *where, code=2)
+        nobody = call(monkeypatch, capsys, *submit[:-1], "http://127.0.0.1:9", *where, code=1)
         assert "the head at http://127.0.0.1:9 did not accept the study" in words(nobody.err)
         relative = call(monkeypatch, capsys, *submit, "--runs", "runs", code=2)
         assert "use an absolute path that all machines share" in words(relative.err)

@@ -12,6 +12,7 @@ from conftest import STUDY, quiet_view, write_study
 from earlier_study import write_earlier
 from rich.console import Console
 
+import search.proposers.known_cost
 from search.analysis.front import front_json, front_table
 from search.analysis.snapshot_reader import snapshot_of
 from search.analysis.status import status_of
@@ -101,7 +102,8 @@ def test_known_cost_ignores_latencies_that_are_no_objective_or_are_of_another_st
     assert finished(made[1]) == first
 
 
-def test_known_cost_trains_repeats_as_ordinary_trials_that_count(tmp_path):
+def test_known_cost_trains_repeats_as_ordinary_trials_that_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(search.proposers.known_cost, "TRAININGS_PER_REPEAT", 8)  # a short study has to have one
     made = study_of(tmp_path, "known-cost", text=WIDER.replace("trials: 3", "trials: 12, halving: {min_epochs: 1}"))
     plan = make_plan(load_study(made.file), runs=made.runs)
     outcome = run_study(plan, trials=12, view=quiet_view())

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -47,10 +48,10 @@ def damage(file, how):
         file.write_bytes(content[:1024] + os.urandom(len(content) - 1024))
     elif how == "foreign":
         file.unlink()
-        with sqlite3.connect(file) as connection:
+        with closing(sqlite3.connect(file)) as connection, connection:
             connection.execute("CREATE TABLE bookmarks (id INTEGER)")
     elif how == "other schema":
-        with sqlite3.connect(file) as connection:
+        with closing(sqlite3.connect(file)) as connection, connection:
             connection.execute("UPDATE version_info SET schema_version = 99, library_version = '99.0.0'")
             connection.execute("UPDATE alembic_version SET version_num = 'v99.0.0.a'")
     elif how == "folder":

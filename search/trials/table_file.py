@@ -79,15 +79,18 @@ def _columns(file: Path) -> dict[str, list[Any]]:
         pass  # raises for a file that this user may not read
     try:
         table = pyarrow.parquet.read_table(file)
+        known = [name for name in table.column_names if name in (*REQUIRED, *COLUMNS, "epoch_s")]
+        columns = {name: table[name].to_pylist() for name in known}
+    except UnicodeDecodeError:
+        raise UserError([f"{file}: damaged: a text in it is not UTF-8"]) from None
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError([f"{file}: not a Parquet file: {str(error).splitlines()[0]}"]) from None
-    missing = [name for name in REQUIRED if name not in table.column_names]
+    missing = [name for name in REQUIRED if name not in columns]
     if missing:
         raise UserError([f"{file}: missing columns: {', '.join(missing)} (found: {', '.join(table.column_names)})"])
     if not table.num_rows:
         raise UserError([f"{file}: the table has no rows"])
-    known = [name for name in table.column_names if name in (*REQUIRED, *COLUMNS, "epoch_s")]
-    return {name: table[name].to_pylist() for name in known}
+    return columns
 
 
 def _curves(runs: dict[int, dict[int, int]], dice: NDArray[np.float64], epochs: int) -> NDArray[np.float64]:
