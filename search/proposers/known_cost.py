@@ -1,9 +1,9 @@
 """The known-cost proposer: expected hypervolume improvement, with a surrogate for Dice and exact costs.
 
-The candidate pool consists of random networks and of neighbours and crossovers of the front. A cost model ranks them,
-the most promising are priced exactly, and the choice is made among those and repeats: another training of a network
-near the front, where chance may have hidden its place. With many trials in training, several are chosen at once.
-`acquire` holds the arithmetic; this file turns a study's records into its numbers.
+A cost model ranks the candidates (`candidates`), the most promising are priced exactly, and the choice is made among
+those and repeats: another training of a network near the front, where chance may have hidden its place. With many
+trials in training, several are chosen at once. `acquire` holds the arithmetic; this file turns a study's records into
+its numbers.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ from search.proposers.acquire import (
     condition_dice,
     fit_dice,
     gains,
-    promising_design,
     repeat_gains,
-    spread_design,
 )
+from search.proposers.candidates import Candidates
 from search.proposers.evidence import dice_of, trend
 from search.proposers.memory import proven_rows, remember
 from search.proposers.observations import training_of
@@ -44,9 +43,6 @@ NO_LOSS = -20.0  # the log Dice loss of all networks if Dice is no objective
 TIME_EXPONENT = 0.5  # gains are divided by the MACs, a proxy of training time, to this power
 DESIGN = 4  # trainings of the initial design
 MIN_FINISHED = 3  # trainings, before the surrogate is fitted
-RANDOM, VARIED, CROSSED = 600, 300, 300  # pool candidates in addition to the neighbours of the front
-LISTED = 3000  # candidates drawn from a table of known networks
-PARENTS = 25  # front points whose neighbours are in the pool
 REFINEMENTS = 3  # rounds in which promising candidates are priced and the cost model is learned again, for one ask
 REFINED = 400  # candidates whose costs are predicted again in such a round
 SHORTLIST = 8  # candidates priced exactly before each choice
@@ -56,7 +52,6 @@ TRAININGS_PER_REPEAT = 20  # one training in so many is a repeat, whatever its g
 NO_NOISE = 5e-4  # standard deviation of Dice below which no repeat is due
 NEAR = 2.0  # deviations of noise within which a network may belong on the front, so that a repeat is considered
 POPULATION = 1000  # random networks among which costs are ranked and hints are standardised
-DESCENTS = 8  # steps of local search towards the cheapest and the most expensive network
 ENDED = ("trained", "stopped")
 COUNTED = (*ENDED, "running")
 
@@ -101,9 +96,9 @@ class KnownCostProposer:
         self.chosen: list[Proposal] = []
         self.scales: Scales | None = None
         self.memory: Memory | None = None
-        self.proven = np.empty((0, len(self.coded.counts)), dtype=np.int64)
         self.learns_dice = len(costs_among(problem.directions)) < len(problem.directions)
         self.shares = [COSTS.index(name) for name in costs_among(problem.directions)]
+        self.candidates = Candidates(self.coded, self.prices, self.shares)
         self.references = np.array([problem.reference[COSTS[index]] for index in self.shares])
 
     def proposals(self, records: Sequence[Record]) -> Iterator[Proposal]:
@@ -130,7 +125,7 @@ class KnownCostProposer:
         self.memory = remember(sources, self.coded, codes=codes, predict=predict, listed=listed[:, free])
         proven = proven_rows(sources, self.coded, rng=np.random.default_rng(self.problem.seed))
         known = {row.tobytes() for row in listed}
-        self.proven = proven[[not known or row.tobytes() in known for row in proven]]
+        self.candidates.proven = proven[[not known or row.tobytes() in known for row in proven]]
 
     def fitted(self, records: Sequence[Record]) -> Surrogate | None:
         """Return the surrogate after these trainings; None while none has ended."""
@@ -151,13 +146,14 @@ class KnownCostProposer:
         finished = [record for record in counted if record.state != "running"]
         design, fewest = (1, 1) if self.memory else (DESIGN, MIN_FINISHED)
         if len(counted) < design or len(finished) < fewest:
-            return self._design(rng, counted, seen, taken, count=count)
+            known_rows = [self.rows[record.number] for record in counted]
+            return self.candidates.design(rng, known_rows, seen, taken, memory=self.memory, count=count)
         evidence, costs = self._evidence(counted)
         scales = self._fitted(finished)
         surrogate = condition_dice(self.coded.similarities, evidence, scales=scales, rng=rng, memory=self.memory)
         known = self._front(surrogate, evidence, counted, costs)
         repeats = self._repeats(surrogate, known, counted, costs)
-        pool = self._pool(rng, known.rows, seen)
+        pool = self.candidates.pool(rng, known.rows, seen)
         return self._choose(surrogate, known, pool, repeats, taken, count=count)
 
     def _fitted(self, finished: Sequence[Record]) -> Matrix:
@@ -171,61 +167,6 @@ class KnownCostProposer:
             rng = np.random.default_rng([self.problem.seed, size])
             self.scales = Scales(fit_dice(self.coded.similarities, evidence, rng=rng, memory=self.memory), size)
         return self.scales.values
-
-    def _design(
-        self,
-        rng: np.random.Generator,
-        counted: Sequence[Record],
-        seen: set[bytes],
-        taken: set[Architecture],
-        *,
-        count: int,
-    ) -> list[Proposal]:
-        """Return the next networks of the initial design, within the budgets; see `spread_design`."""
-        rows = self._fresh(self._design_candidates(rng), seen)
-        costs = self.prices.predicted(rows)
-        inside = self.prices.within(costs)
-        rows, level = rows[inside], np.log(costs[inside][:, self.shares or [0]]).mean(axis=1)
-        hints = self.memory.hints(rows[:, self.coded.free]) if self.memory else None
-        design: list[Proposal] = []
-        others = [self.rows[record.number] for record in counted]
-        for _ in range(20 * count):
-            if len(design) == count or not len(rows):
-                break
-            if hints is None:
-                known = np.stack(others)[:, self.coded.free] if others else rows[:0][:, self.coded.free]
-                chosen = spread_design(level, rows[:, self.coded.free], taken=known, count=len(others))
-            else:
-                chosen = promising_design(level, hints, count=len(others))
-                hints = np.delete(hints, chosen, axis=0)
-            row, level = rows[chosen], np.delete(level, chosen)
-            rows = np.delete(rows, chosen, axis=0)
-            architecture, exact = self.prices.of_row(row)
-            if exact is not None and architecture not in taken and self.prices.within(np.nan_to_num(exact[None]))[0]:
-                design.append(Proposal(self.coded.decode(row)))
-                others.append(row)
-                taken.add(architecture)
-        return design or [Proposal(self.coded.decode(self.coded.sample(rng, 1)[0]))]
-
-    def _design_candidates(self, rng: np.random.Generator) -> Codes:
-        """Return the rows among which the initial design is chosen."""
-        if len(self.prices.listed):
-            return self.prices.listed
-        return np.concatenate([self.coded.sample(rng, 2000), self._extremes(rng)])
-
-    def _extremes(self, rng: np.random.Generator) -> Codes:
-        """Return rows found by local search towards the lowest and the highest predicted cost within the budgets."""
-        found = []
-        for sign in (1.0, -1.0):
-            rows = self.coded.sample(rng, 200)
-            for _ in range(DESCENTS):
-                costs = self.prices.predicted(rows)
-                level = sign * np.log(costs[:, self.shares or [0]]).mean(axis=1)
-                level[~self.prices.within(costs)] = np.inf
-                best = rows[int(np.argmin(level))]
-                rows = np.concatenate([best[None], self.coded.neighbours(best)])
-            found.append(rows)
-        return np.concatenate(found)
 
     def _evidence(self, counted: Sequence[Record]) -> tuple[Evidence, Matrix]:
         rows = np.stack([self.rows[record.number] for record in counted])
@@ -282,21 +223,6 @@ class KnownCostProposer:
         repeated = len(counted) - len({record.architecture for record in counted})
         due = repeated < len(counted) // TRAININGS_PER_REPEAT and surrogate.noise > NO_NOISE
         return Repeats(rows[near], gained, due and len(near) > 0)
-
-    def _pool(self, rng: np.random.Generator, front: Codes, seen: set[bytes]) -> Codes:
-        if len(self.prices.listed):
-            some = self.prices.listed[rng.permutation(len(self.prices.listed))[:LISTED]]
-            return self._fresh(np.concatenate([some, self.proven]), seen)
-        parents = front[rng.permutation(len(front))[:PARENTS]]
-        one, other = (front[rng.integers(len(front), size=CROSSED)] for _ in range(2))
-        varied = self.coded.vary(rng, front[rng.integers(len(front), size=VARIED)], share=2.5 / len(self.coded.free))
-        rows = [self.coded.sample(rng, RANDOM), *(self.coded.neighbours(row) for row in parents), varied]
-        return self._fresh(np.concatenate([*rows, self.coded.cross(rng, one, other), self.proven]), seen)
-
-    def _fresh(self, rows: Codes, seen: set[bytes]) -> Codes:
-        """Return the distinct rows that no record has."""
-        rows = np.unique(rows, axis=0)
-        return rows[[row.tobytes() not in seen for row in rows]]
 
     def _choose(
         self,
