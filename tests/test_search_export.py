@@ -27,7 +27,8 @@ from search.data.phantom import write_phantom
 from search.data.prepare import prepare
 from search.data.volume_files import read_volume
 from search.export import export, export_trained
-from search.export.model import BUNDLE, FILES
+from search.export.contents import FILES
+from search.export.model import BUNDLE
 from search.export.origin import Origin
 from search.export.trained import Trained
 from search.runner.plan import make_plan
@@ -500,7 +501,7 @@ def test_an_export_that_fails_verification_is_deleted_and_the_earlier_one_stays(
     shutil.copytree(exported.folder, tmp_path / "model")
     other = build(study.record.architecture, study.plan.context)
     save_weights(tmp_path / "trial", other)
-    quick.setattr("search.export.model.save_tensors", lambda network, path: save_tensors(study.network, path))
+    quick.setattr("search.export.contents.save_tensors", lambda network, path: save_tensors(study.network, path))
     with pytest.raises(UserError, match="failed verification and was deleted: form source: logits differ by up to"):
         export_trained(origin_of(study, tmp_path / "trial"), tmp_path / "model", force=True)
     assert {entry.name for entry in tmp_path.iterdir()} == {"model", "trial"}
@@ -512,7 +513,7 @@ def test_a_failing_predict_fails_the_verification_with_its_last_line(quick, expo
         (folder / "model.py").write_text("def load_network(path):\n    raise ValueError('no network')\n")
         return replace(exported.forms, missing=(("pt2", "not tried"), ("onnx", "not tried")))
 
-    quick.setattr("search.export.model.write_forms", broken)
+    quick.setattr("search.export.contents.write_forms", broken)
     with pytest.raises(UserError, match="deleted: form source: predict.py exited with code 2: predict.py: no network"):
         export_trained(origin_of(study), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []

@@ -18,8 +18,8 @@ import pytest
 from monai.data import Dataset
 from monai.inferers import SlidingWindowInferer
 
-import search.export.model as model
-from search.export.model import SHARED, write_shared
+import search.export.contents as contents
+from search.export.contents import SHARED, write_shared
 
 LABELS = tuple(range(9))  # background, then the octants
 SPACING_MM = (4.0, 1.0, 1.0)  # of the network's grid, (D, H, W)
@@ -59,8 +59,8 @@ def settings(channels: int) -> dict:
 
 def loaded_program(folder: Path, *, channels: int = 1):
     """Write an export's folder with the network above; return its predict.py as a module."""
-    for name in model.STANDALONE:
-        shutil.copyfile(Path(model.__file__).parent / "standalone" / name, folder / name)
+    for name in contents.STANDALONE:
+        shutil.copyfile(Path(contents.__file__).parent / "standalone" / name, folder / name)
     write_shared(folder)
     (folder / "model.py").write_text(NETWORK)
     (folder / "weights.safetensors").touch()
@@ -68,7 +68,7 @@ def loaded_program(folder: Path, *, channels: int = 1):
     digests = {
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("model.py", "weights.safetensors")
     }
-    (folder / model.CARD).write_text("\n".join(f"| {name} | `{digest}` |" for name, digest in digests.items()))
+    (folder / contents.CARD).write_text("\n".join(f"| {name} | `{digest}` |" for name, digest in digests.items()))
     spec = importlib.util.spec_from_file_location("inputs_predict", folder / "predict.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -305,7 +305,7 @@ def test_a_file_given_by_its_name_brings_exactly_its_channels(
 def test_the_bundle_names_what_it_leaves_out_and_what_fails_and_segments_the_rest(make_program, tmp_path, capsys):
     program = make_program(2)
     folder = program.FOLDER
-    shutil.copyfile(Path(model.__file__).parent / "bundle" / "scripts" / "segment.py", folder / "segment.py")
+    shutil.copyfile(Path(contents.__file__).parent / "bundle" / "scripts" / "segment.py", folder / "segment.py")
     spec = importlib.util.spec_from_file_location("inputs_segment", folder / "segment.py")
     segment = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(segment)
