@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtri
 
-from search.proposers.acquire import Evidence, condition_dice, extrapolate, fit_dice, spread_design
+from search.proposers.acquire import Evidence, condition_dice, extrapolate, fit_dice
+from search.proposers.candidates import spread_design
 from search.proposers.cost_model import learn_costs
 from search.proposers.gain import expected_gains
 from search.proposers.gaussian import condition, features, fit_scales, initial_scales, kernel_of

@@ -250,44 +250,6 @@ def _losses(front: Matrix, scale: float) -> Matrix:
     return losses
 
 
-def promising_design(log_cost: Matrix, hints: Matrix, *, count: int) -> int:
-    """Return the row of the next network of an initial design, by the hints of earlier studies.
-
-    As in `spread_design` the networks span the costs; of those near the aimed cost it is the most promising one.
-    """
-    near = _near(log_cost, float(count) if count < 2 else _van_der_corput(count - 1))
-    return int(near[np.argmin(hints[near].sum(axis=1))])
-
-
-def spread_design(log_cost: Matrix, codes: Codes, *, taken: Codes, count: int) -> int:
-    """Return the row of the next network of an initial design that spans the costs; `count` networks exist already.
-
-    The first two are the cheapest and the most expensive. The others aim at 1/2, 1/4, 3/4, 1/8, ... of the range of the
-    log cost, and take the row near there that differs most from those already taken.
-    """
-    if count < 2:
-        return int(np.argmin(log_cost) if count == 0 else np.argmax(log_cost))
-    near = _near(log_cost, _van_der_corput(count - 1))
-    differs = (codes[near][:, None, :] != taken[None]).mean(axis=2).min(axis=1) if len(taken) else np.zeros(len(near))
-    return int(near[np.argmax(differs)])
-
-
-def _near(log_cost: Matrix, aim: float) -> NDArray[np.int64]:
-    """Return the twentieth of the rows that is nearest to a share of the range of the log cost, ten rows or more."""
-    low, high = log_cost.min(), log_cost.max()
-    return np.argsort(np.abs(log_cost - (low + aim * (high - low))))[: max(10, len(log_cost) // 20)]
-
-
-def _van_der_corput(number: int) -> float:
-    """Return the van der Corput sequence in base 2: 1/2, 1/4, 3/4, 1/8, 5/8, ... for 1, 2, 3, ..."""
-    value, base = 0.0, 0.5
-    while number:
-        value += base * (number & 1)
-        number >>= 1
-        base /= 2
-    return value
-
-
 def extrapolate(curves: Sequence[Matrix], stopped: Sequence[Matrix]) -> tuple[Matrix, Matrix]:
     """Return the expected final Dice of stopped curves and its standard deviation, learned from complete curves.
 
