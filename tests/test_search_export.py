@@ -485,15 +485,14 @@ def test_deleted_or_damaged_weights_are_reported(study, tmp_path):
 @pytest.fixture
 def quick(monkeypatch, exported):
     """Copy the forms of an earlier export instead of writing them; write no bundle."""
-    from search.export import model
 
     def copied(network, folder, **_):
         for name in ("model.py", "model.pt2", "model.onnx"):
             shutil.copyfile(exported.folder / name, folder / name)
         return replace(exported.forms, missing=(("pt2", "not tried"), ("onnx", "not tried")))
 
-    monkeypatch.setattr(model, "write_forms", copied)
-    monkeypatch.setattr(model, "_bundle", lambda *_: "")
+    monkeypatch.setattr("search.export.contents.write_forms", copied)
+    monkeypatch.setattr("search.export.model._bundle", lambda *_: "")
     return monkeypatch
 
 
