@@ -189,7 +189,8 @@ class _Study:
             hint = "a newer version of voxnas may have written them; upgrade voxnas"
             raise UserError([f"{KEY}: this version can't read the records of {self.place}; {hint}"]) from None
         fold = (stored_values(self.url, self.name) or {}).get("data", {}).get("fold", 0)
-        used = [each for each in records if _counts(each, fold) and (numbers is None or each.number in set(numbers))]
+        wanted = None if numbers is None else set(numbers)
+        used = [each for each in records if _counts(each, fold) and (wanted is None or each.number in wanted)]
         return source_of_records(self.place.name, used), tuple(each.number for each in used)
 
 
