@@ -117,6 +117,7 @@ def trial_of(record: Record, known: dict[Any, Any]) -> Trial:
         epochs=len(measurement.epochs),
         driver=known.setdefault(record.driver, record.driver),
         attempts=record.attempts,
+        machine=known.setdefault(measurement.machine, measurement.machine),
     )
 
 

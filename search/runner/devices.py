@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 
 import torch
 
@@ -28,6 +29,16 @@ def resolve_device(named: str) -> str:
 def resolve_threads(named: int | None) -> int:
     """Return the threads that the study names, or all that this process may use."""
     return named or len(os.sched_getaffinity(0))
+
+
+def machine_of(device: str) -> str:
+    """Return this host's name and, for a CUDA device, its GPU, numbered as outside CUDA_VISIBLE_DEVICES."""
+    host, found = socket.gethostname(), torch.device(device)
+    if found.type == "cpu":
+        return host
+    index = found.index or 0
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return f"{host}, GPU {visible[index] if index < len(visible) else index}"
 
 
 def prepare_allocator() -> None:

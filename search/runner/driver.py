@@ -190,7 +190,14 @@ class Driver:
             return measurement
         over = over_budget(costs, tuple(self.plan.budgets.items()))
         if over:
-            return Measurement("over budget", over, costs, seconds=measurement.seconds, versions=measurement.versions)
+            return Measurement(
+                "over budget",
+                over,
+                costs,
+                seconds=measurement.seconds,
+                versions=measurement.versions,
+                machine=measurement.machine,
+            )
         search, training = self.plan.study.search, self.plan.training
         at_rung = measurement.state == "running" and measurement.epochs and self.search_records([record])
         if search.halving is None or not at_rung:

@@ -22,7 +22,7 @@ from search.costs.price import predict_costs
 from search.data.prepare import Prepared, load_prepared
 from search.files import write_text
 from search.runner.deadline import Deadline
-from search.runner.devices import prepare_allocator
+from search.runner.devices import machine_of, prepare_allocator
 from search.runner.train import Diverged, train
 from search.runner.watch import Watch
 from search.training.checkpoint import checkpoint_binding, save_weights
@@ -75,7 +75,13 @@ def progress(job: Job, watch: Watch | None = None) -> Iterator[Measurement]:
     prepare_allocator()
     for measurement in _caught(job, started, watch or Watch()):
         seconds = working_clock() - started
-        yield replace(measurement, seconds=seconds, versions=versions(), recipe=job.training.recipe)
+        yield replace(
+            measurement,
+            seconds=seconds,
+            versions=versions(),
+            recipe=job.training.recipe,
+            machine=machine_of(job.device),
+        )
 
 
 def _caught(job: Job, started: float, watch: Watch) -> Iterator[Measurement]:

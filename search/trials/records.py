@@ -190,6 +190,7 @@ class Measurement:
     training recipe, `weights_sha256` the digest of the weights file. With several `members`, `dice` is their mean,
     `cases` holds each case's mean over its members, and the epochs of all members follow each other. `members` holds
     those that were trained to their end; `reason` then says why others were not. A failed trial keeps them, too.
+    `machine` is the host, and the GPU if any, of the last attempt; empty in older records.
     """
 
     state: State
@@ -205,6 +206,7 @@ class Measurement:
     weights_sha256: str = ""
     recipe: str = ""
     members: tuple[MemberScore, ...] = ()
+    machine: str = ""
 
     @property
     def dice_sd(self) -> float | None:

@@ -1,6 +1,8 @@
-"""The page of a study's progress: hypervolume over trials and hours, running and stopped trials, drivers."""
+"""The page of a study's progress: hypervolume over trials and hours, learning curves, running trials, timeline."""
 
 from __future__ import annotations
+
+import time
 
 from search.analysis.snapshot import Snapshot
 from search.analysis.status import status_of
@@ -14,6 +16,7 @@ from search.visualization.figures.progress import (
     hypervolume_steps,
     random_band,
 )
+from search.visualization.figures.timeline import draw_timeline, timeline_of
 from search.visualization.pages.front import summary
 from search.visualization.pages.lasso import filtered
 from search.visualization.pages.page import Page, Request
@@ -39,6 +42,9 @@ def progress_page(snapshot: Snapshot, request: Request) -> Page:
     else:
         components.append(Note("No trial is running, and none was stopped at a rung."))
     components += _running(shown)
+    if request.place:  # a file that may be passed on names no machines
+        bars = timeline_of(shown, now=time.time())
+        components += [draw_timeline(bars)] if bars else []
     return Page("Progress", (), tuple(components))
 
 
