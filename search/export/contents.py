@@ -31,7 +31,8 @@ FILES = (
     *(file.name for file in SHARED),
     CARD,
 )
-MIN_VERSIONS = {"numpy": "2.0", "nibabel": "5.3"}
+LOWEST = {"torch": "2.1", "numpy": "1.24.2", "nibabel": "4.0"}  # with model.py; a long test runs it with these
+LOWEST_ONNXRUNTIME = "1.18"
 
 
 def write_files(staging: Path, network: nn.Module, origin: Origin) -> Forms:
@@ -48,16 +49,24 @@ def write_files(staging: Path, network: nn.Module, origin: Origin) -> Forms:
     )
     _write_json(staging / "architecture.json", _architecture(origin, network))
     _write_json(staging / "preprocessing.json", _preprocessing(origin))
-    # An older torch may not read model.pt2
-    versions = {"torch": ".".join(version("torch").split(".")[:2]), **MIN_VERSIONS}
-    other = ["# --form onnx needs this instead of torch: onnxruntime>=1.20"] if forms.onnx else []
-    lines = [*(f"{name}>={lowest}" for name, lowest in versions.items()), *other]
-    write_text(staging / "requirements.txt", "\n".join(lines) + "\n")
+    write_text(staging / "requirements.txt", "\n".join(_requirements(forms)) + "\n")
     for name in STANDALONE:
         copy_file(here / name, staging / name)
     (staging / "predict.py").chmod(0o755)
     write_shared(staging)
     return forms
+
+
+def _requirements(forms: Forms) -> list[str]:
+    """Return the lines of requirements.txt: the lowest versions with which predict.py computes the same masks."""
+    exported_with = ".".join(version("torch").split(".")[:2])  # an older one may not read model.pt2
+    lowest = LOWEST if forms.source else {**LOWEST, "torch": exported_with}
+    lines = [f"{name}>={number}" for name, number in lowest.items()]
+    if forms.source:
+        lines.append(f"# --form pt2 needs torch>={exported_with}")
+    if forms.onnx:
+        lines.append(f"# --form onnx needs onnxruntime>={LOWEST_ONNXRUNTIME} instead of torch")
+    return lines
 
 
 def write_shared(folder: Path) -> None:

@@ -108,14 +108,17 @@ class _TorchNetwork:
 
 def _program(path: Path, device: str) -> Any:
     import torch
-    from torch.export.passes import move_to_device_pass
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns about its internals
         try:
+            from torch.export.passes import move_to_device_pass
+
             return move_to_device_pass(torch.export.load(path), device).module()
         except Exception as error:  # zipfile, torch's archive and its schema have no common error class
-            raise ValueError(f"{path}: can't be loaded ({type(error).__name__}: {error})") from error
+            why = f"{type(error).__name__}: {error}"
+            hint = "requirements.txt names the lowest version of torch for this form"
+            raise ValueError(f"{path}: can't be loaded by torch {torch.__version__} ({why}); {hint}") from error
 
 
 def _onnx(path: Path, device: str, threads: int | None) -> tuple[Network, str]:
