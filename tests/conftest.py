@@ -176,6 +176,15 @@ def without_bundle(monkeypatch):
     monkeypatch.setattr("search.export.model._bundle", lambda *_: "")
 
 
+@pytest.fixture
+def source_form_alone():
+    """Export only the source form: torch.export, ONNX, MONAI and their verification take far longer."""
+    from exported import source_form_alone
+
+    with source_form_alone():
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real volumes: VOXNAS_DATA, or next to the checkout."""

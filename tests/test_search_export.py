@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import quiet_view
+from exported import predict_module
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 
 from search.analysis.choose import Choice
@@ -76,7 +77,7 @@ def rewrite_values(folder: Path) -> None:
 
 def phantom_study(root: Path, text: str = STUDY) -> SimpleNamespace:
     """A study on synthetic volumes with one trained trial: random weights that predict every class somewhere."""
-    write_phantom(root / "phantom", cases=4, shape=(45, 39, 7), classes=2, seed=3)
+    write_phantom(root / "phantom", cases=4, shape=(31, 27, 7), classes=2, seed=3)
     rewrite_values(root / "phantom")
     file = root / "tiny.yaml"
     file.write_text(text)
@@ -137,19 +138,10 @@ def predict(exported, *arguments) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def program(exported):
     """The exported predict.py as a module: many images in one process."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("exported_predict", exported.folder / "predict.py")
-    module = importlib.util.module_from_spec(spec)
-    before = list(sys.path)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    loaded = module.forms.load("source", device="cpu", precision="auto", threads=1)
-    module.forms.load = lambda *_, **__: loaded
-    yield module
-    sys.path[:] = before
-    for name in ("forms", "geometry", "model", "volume_files", "volumes", "windows", "exported_predict"):
-        sys.modules.pop(name, None)
+    with predict_module(exported.folder) as module:
+        loaded = module.forms.load("source", device="cpu", precision="auto", threads=1)
+        module.forms.load = lambda *_, **__: loaded
+        yield module
 
 
 @pytest.mark.parametrize(
@@ -484,7 +476,7 @@ def test_deleted_or_damaged_weights_are_reported(study, tmp_path):
 
 @pytest.fixture
 def quick(monkeypatch, exported):
-    """Copy the forms of an earlier export instead of writing them; write no bundle."""
+    """Copy the forms of an earlier export instead of writing them, check one case and write no bundle."""
 
     def copied(network, folder, **_):
         for name in ("model.py", "model.pt2", "model.onnx"):
@@ -493,6 +485,7 @@ def quick(monkeypatch, exported):
 
     monkeypatch.setattr("search.export.contents.write_forms", copied)
     monkeypatch.setattr("search.export.model._bundle", lambda *_: "")
+    monkeypatch.setattr("search.export.model.CHECKED_CASES", 1)
     return monkeypatch
 
 

@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import nibabel
@@ -13,6 +11,7 @@ import pytest
 import torch
 import voxnas
 from conftest import STUDY, quiet_view, write_study
+from exported import predict
 from test_search_cli import call
 
 from search.config import UserError, load_study
@@ -62,6 +61,7 @@ def test_a_network_is_scored_once_as_in_validation_and_recorded(plan):
     assert f"scored on {score.at}, not again" in str(again) and "used 1 time." in str(again)
 
 
+@pytest.mark.usefixtures("source_form_alone")
 def test_the_score_is_that_of_the_masks_that_an_export_writes(plan, tmp_path):
     score = score_held_out(plan, "1", view=quiet_view()).score
     export(plan, "1", tmp_path / "model", view=quiet_view())
@@ -72,8 +72,7 @@ def test_the_score_is_that_of_the_masks_that_an_export_writes(plan, tmp_path):
     after = score.postprocessed or score.cases
     for found, changed, case in zip(score.cases, after, plan.held_out.dataset.cases, strict=True):
         out = tmp_path / "mask.nii.gz"
-        command = [sys.executable, "-I", "-B", str(tmp_path / "model/predict.py"), case.images[0], "--out", str(out)]
-        subprocess.run(command, check=True, capture_output=True)
+        assert predict(tmp_path / "model", case.images[0], "--out", out) == 0
         mask, truth = (np.asarray(nibabel.load(path).dataobj) for path in (out, case.label))
         assert found.dice == pytest.approx(case_dice(mask, truth, members=((1,), (2,))), abs=1e-4)
         mask = keep_largest(mask, score.keep_largest)
@@ -95,6 +94,7 @@ def test_masks_are_scored_without_and_with_postprocessing(plan):
     assert changed != raw, "the masks have no islands, so this test shows nothing"
 
 
+@pytest.mark.usefixtures("source_form_alone")
 def test_the_output_and_the_card_give_the_dice_with_an_exports_postprocessing_beside_the_one_without(plan, tmp_path):
     result = score_held_out(plan, "0", view=quiet_view())
     better = tuple(replace(case, dice=(1.0, 0.9)) for case in result.score.cases)
@@ -116,6 +116,7 @@ def test_a_use_recorded_by_an_earlier_version_has_no_postprocessed_score(plan):
     assert HeldOutScore.from_values(values).postprocessed == ()
 
 
+@pytest.mark.usefixtures("source_form_alone")
 def test_another_network_is_refused_unless_asked_for_again_and_then_counted(plan, tmp_path):
     first = score_held_out(plan, "0", view=quiet_view()).score
     with pytest.raises(UserError, match=re.escape(f"were used 1 time, last on {first.at} for trial 0 ")) as refused:
@@ -132,6 +133,7 @@ def test_another_network_is_refused_unless_asked_for_again_and_then_counted(plan
     assert "The test cases come from the same data set" in card
 
 
+@pytest.mark.usefixtures("source_form_alone")
 def test_a_card_says_that_its_weights_were_not_tested(plan, tmp_path):
     score_held_out(plan, "0", view=quiet_view())
     export(plan, "1", tmp_path / "model", view=quiet_view())
