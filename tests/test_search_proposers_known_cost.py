@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtri
 
-from search.proposers.acquire import Evidence, condition_dice, extrapolate, fit_dice
 from search.proposers.candidates import spread_design
 from search.proposers.cost_model import learn_costs
+from search.proposers.evidence import extrapolate
 from search.proposers.gain import expected_gains
 from search.proposers.gaussian import condition, features, fit_scales, initial_scales, kernel_of
 from search.proposers.known_cost import DESIGN, TRIALS_PER_CHOICE, KnownCostProposer
+from search.proposers.surrogate import Evidence, condition_dice, fit_dice
 from search.simulate.clock import problem_of_table
 from search.simulate.synthetic import synthetic_table
 from search.trials.pareto import volume

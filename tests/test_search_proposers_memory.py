@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.config.objectives import COSTS
-from search.proposers.acquire import Evidence, condition_dice, fit_dice
 from search.proposers.gaussian import features, initial_scales, kernel_of
 from search.proposers.known_cost import KnownCostProposer, source_weights
 from search.proposers.memory import MAX_LEARNED, normal_scores, recall, remember
 from search.proposers.observations import Training, cost_row
 from search.proposers.sources import Source, shared_axes, source_of_records, source_of_table
+from search.proposers.surrogate import Evidence, condition_dice, fit_dice
 from search.simulate.clock import problem_of_table
 from search.simulate.parquet import write_table
 from search.simulate.synthetic import synthetic_table

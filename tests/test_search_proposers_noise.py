@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from scipy.special import ndtri
 
-from search.proposers.acquire import Evidence, Foreseen, condition_dice, fit_dice, gains, repeat_gains
 from search.proposers.expected import expect_dice
+from search.proposers.gain import gains, repeat_gains
 from search.proposers.known_cost import TRAININGS_PER_REPEAT, KnownCostProposer
 from search.proposers.observations import FEWEST, training_of
 from search.proposers.propose import ask_new
+from search.proposers.surrogate import Evidence, Foreseen, condition_dice, fit_dice
 from search.simulate.clock import problem_of_table
 from search.simulate.noise import with_noise
 from search.simulate.synthetic import synthetic_table

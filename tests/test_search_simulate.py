@@ -273,6 +273,7 @@ def test_noise_replaces_the_tables_own_and_a_run_reports_what_the_user_gets():
     assert found.trainings == 25 and found.repeated >= 1
     assert 0.5 < found.expected.share <= 1 and 0.003 < found.expected.noise < 0.02
     assert abs(found.expected.best_optimism) < 0.03 and 0 <= found.expected.best_regret < 0.1
+    assert found.expected.best_gap >= found.expected.best_regret
     exact = simulate(table, "random", seed=0, rules=Rules(trainings=25, enough=1.0, noise=0.0)).reports[0]
     assert exact.measured.optimism == 0 and exact.measured.best_regret == 0 and exact.measured.knee_regret >= 0
 
@@ -294,7 +295,7 @@ def test_reports_are_compared_and_shown(table):
     drawn = Console(width=160, record=True, file=io.StringIO())
     drawn.print(*reports_tables(made))
     text = drawn.export_text()
-    assert max(map(len, map(str.rstrip, text.splitlines()))) <= 100 and "regret of knee" in text
+    assert max(map(len, map(str.rstrip, text.splitlines()))) <= 100 and "lost by knee" in text
     assert "by expected Dice (by measured Dice), noise 0.0078" in text and "known-cost" in text
     assert reports_tables(compare(table, ["random"], seeds=1, rules=Rules(trainings=5))) == []
     first, _ = json.loads(comparisons_json([made]))[0]["reports"]

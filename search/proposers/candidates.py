@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from search.proposers.acquire import Memory
 from search.proposers.prices import Prices
 from search.proposers.problem import Proposal
+from search.proposers.surrogate import Memory
 from space.architecture import Architecture
 from space.encoding import Coded
 

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.linear_model import BayesianRidge
 
 from search.config.objectives import COSTS
-from search.proposers.acquire import extrapolate
 from search.proposers.observations import Training
 
 Matrix = NDArray[np.float64]
+DEFAULT_DEVIATION = 0.05  # standard deviation of a stopped curve's expected Dice with fewer than four complete curves
+MIN_DEVIATION = 0.005  # and its lower bound with more
 
 
 def trend(costs: Matrix) -> Matrix:
@@ -29,3 +31,29 @@ def dice_of(trainings: Sequence[Training]) -> tuple[Matrix, Matrix]:
         if each.dice is not None and each.state == "trained":
             dice[number] = each.dice
     return dice, extra
+
+
+def extrapolate(curves: Sequence[Matrix], stopped: Sequence[Matrix]) -> tuple[Matrix, Matrix]:
+    """Return the expected final Dice of stopped curves and its standard deviation, learned from complete curves.
+
+    Bayesian ridge regression predicts the remaining gain from the gains in each third of the epochs so far. With fewer
+    than four complete curves, their mean remaining gain is used.
+    """
+    expected, deviation = np.empty(len(stopped)), np.full(len(stopped), DEFAULT_DEVIATION)
+    for number, curve in enumerate(stopped):
+        age = len(curve)
+        longer = [complete for complete in curves if len(complete) > age and complete[age - 1] >= 0]
+        remaining = np.array([complete[-1] - complete[age - 1] for complete in longer])
+        if len(longer) < 4:
+            expected[number] = curve[-1] + (remaining.mean() if len(longer) else 0.0)
+            continue
+        model = BayesianRidge().fit([_gains_by_third(complete, age) for complete in longer], remaining)
+        (rest,), deviation[number : number + 1] = model.predict([_gains_by_third(curve, age)], return_std=True)
+        expected[number] = curve[-1] + rest
+    return np.clip(expected, 0.0, 1.0), np.maximum(deviation, MIN_DEVIATION)
+
+
+def _gains_by_third(curve: Matrix, age: int) -> list[float]:
+    """Return the gain in each third of the first `age` epochs, the last third first; unknown Dice counts as 0."""
+    ends = np.maximum(curve[[max(0, age - 1 - back) for back in (0, age // 3, 2 * age // 3, age - 1)]], 0.0)
+    return list(ends[:-1] - ends[1:])

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from search.proposers.acquire import Evidence, Surrogate, condition_dice, fit_dice
 from search.proposers.evidence import dice_of, trend
 from search.proposers.observations import FEWEST, Training
+from search.proposers.surrogate import Evidence, Surrogate, condition_dice, fit_dice, warp_for
 from space.axes import Axis
 from space.canonical import Context
 from space.encoding import Coded
@@ -22,7 +22,6 @@ from space.space import Space
 
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
-INTERVAL = 1.96  # standard deviations of half a 95 % interval
 NO_CONTEXT = Context((1, 1, 1), (1.0, 1.0, 1.0), 1, 1)  # a placeholder: no network is built
 
 
@@ -46,8 +45,7 @@ class Expected:
 
     def draw(self, rows: NDArray[np.int64], *, count: int, seed: int = 0) -> Matrix:
         """Draw the Dice of some networks jointly from the posterior: (rows, count)."""
-        inputs = self.surrogate.inputs(self.codes[rows], self.log_costs[rows])
-        return np.asarray(1.0 - np.exp(self.surrogate.posterior.draw(inputs, count=count, seed=seed)))
+        return self.surrogate.draw(self.codes[rows], self.log_costs[rows], count=count, seed=seed)
 
 
 def expect_dice(trainings: Sequence[Training], *, coded: Coded | None = None, seed: int = 0) -> Expected | None:
@@ -67,16 +65,16 @@ def expect_dice(trainings: Sequence[Training], *, coded: Coded | None = None, se
     log_costs = trend(np.nan_to_num(np.array([each.costs for each in used]), nan=1.0))
     dice, extra = dice_of(used)
     evidence = Evidence(codes, log_costs, dice, extra, np.zeros(len(used), dtype=bool))
-    rng = np.random.default_rng(seed)
-    scales = fit_dice(coded.similarities, evidence, rng=rng)
-    surrogate = condition_dice(coded.similarities, evidence, scales=scales, rng=rng)
+    rng, warp = np.random.default_rng(seed), warp_for(evidence)
+    scales = fit_dice(coded.similarities, evidence, rng=rng, warp=warp)
+    surrogate = condition_dice(coded.similarities, evidence, scales=scales, rng=rng, warp=warp)
     first = np.array([of[0] for of in places.values()])
-    mean, deviation = surrogate.predict(codes[first], log_costs[first])
+    expected, low, high = surrogate.dice(codes[first], log_costs[first])
     return Expected(
         networks=tuple(places),
-        dice=1.0 - np.exp(mean + 0.5 * deviation**2),
-        low=1.0 - np.exp(mean + INTERVAL * deviation),
-        high=1.0 - np.exp(mean - INTERVAL * deviation),
+        dice=expected,
+        low=low,
+        high=high,
         measured=np.array([dice[of].mean() for of in places.values()]),
         trainings=np.array([len(of) for of in places.values()]),
         noise=surrogate.noise,

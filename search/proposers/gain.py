@@ -7,7 +7,42 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from search.proposers.surrogate import Foreseen
+
 Matrix = NDArray[np.float64]
+
+
+def gains(foreseen: Foreseen, *, objectives: Matrix, front: Matrix, worst_dice: float) -> Matrix:
+    """Return the expected gain of hypervolume of one training of each candidate that was never trained.
+
+    `objectives` are the costs on the front as shares of the reference; `front` holds (logarithm of the expected Dice
+    loss, shares) of the networks known or in training.
+    """
+    scale = np.log(1.0 - worst_dice)
+    return expected_gains(foreseen.after - scale, foreseen.learned, objectives, front=_losses(front, scale))
+
+
+def repeat_gains(foreseen: Foreseen, *, objectives: Matrix, front: Matrix, worst_dice: float) -> Matrix:
+    """Return the expected gain of hypervolume of one more training of each network.
+
+    A network on the front is compared with the front without it: the training moves its expected Dice up or down, and
+    a move down costs no more than the networks that then take its place.
+    """
+    scale = np.log(1.0 - worst_dice)
+    found = np.empty(len(objectives))
+    for row, shares in enumerate(objectives):
+        others = front[~((front[:, 1:] == shares).all(axis=1) & np.isclose(front[:, 0], foreseen.now[row]))]
+        losses = _losses(others, scale)
+        now, after = foreseen.now[[row]] - scale, foreseen.after[[row]] - scale
+        gained = expected_gains(after, foreseen.learned[[row]], shares[None], front=losses)
+        found[row] = (gained - expected_gains(now, np.zeros(1), shares[None], front=losses))[0]
+    return np.maximum(found, 0.0)
+
+
+def _losses(front: Matrix, scale: float) -> Matrix:
+    losses = front.copy()
+    losses[:, 0] = np.exp(front[:, 0] - scale)
+    return losses
 
 
 def expected_gains(mean: Matrix, deviation: Matrix, costs: Matrix, *, front: Matrix) -> Matrix:

@@ -17,22 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.config.objectives import COSTS, costs_among
-from search.proposers.acquire import (
-    REFIT,
-    Evidence,
-    Memory,
-    Surrogate,
-    condition_dice,
-    fit_dice,
-    gains,
-    repeat_gains,
-)
 from search.proposers.candidates import Candidates
 from search.proposers.evidence import dice_of, trend
+from search.proposers.gain import gains, repeat_gains
 from search.proposers.memory import proven_rows, remember
 from search.proposers.observations import training_of
 from search.proposers.prices import Prices, refit_at
 from search.proposers.problem import Problem, Proposal
+from search.proposers.surrogate import Evidence, Memory, Surrogate, condition_dice, fit_dice
 from search.trials.records import Record
 from space.architecture import Architecture
 from space.encoding import Coded
@@ -49,6 +41,7 @@ SHORTLIST = 8  # candidates priced exactly before each choice
 TRIALS_PER_CHOICE = 16  # one more network is chosen at once for so many in training
 REEVALUATED = 60  # candidates whose gain is computed again after each choice: gains only shrink
 TRAININGS_PER_REPEAT = 20  # one training in so many is a repeat, whatever its gain: the noise can't be known without
+REFIT = 0.1  # the scales are fitted again after this share of new observations
 NO_NOISE = 5e-4  # standard deviation of Dice below which no repeat is due
 NEAR = 2.0  # deviations of noise within which a network may belong on the front, so that a repeat is considered
 POPULATION = 1000  # random networks among which costs are ranked and hints are standardised

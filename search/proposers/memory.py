@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from search.proposers.acquire import Evidence, Memory, Surrogate, condition_dice, fit_dice
 from search.proposers.evidence import dice_of, trend
 from search.proposers.sources import Source, shared_axes
+from search.proposers.surrogate import Evidence, Memory, Surrogate, condition_dice, fit_dice
 from space.axes import Axis
 from space.canonical import Context
 from space.encoding import Coded

@@ -13,6 +13,9 @@ from search.simulate.clock import Run
 from search.simulate.compare import OURS, Comparison, holm, less
 from search.simulate.reported import BUDGETS, Report, Reported
 
+# Figures by expected and by measured Dice, and how their signs are shown
+SHOWN = (("optimism", "+"), ("best_optimism", "+"), ("best_regret", ""), ("best_gap", ""), ("knee_regret", ""))
+
 
 @dataclass(frozen=True)
 class ReportSummary:
@@ -81,14 +84,13 @@ def reports_tables(compared: Comparison) -> list[Grid]:
         ("repeats", "true volume", "p", "optimism", "noise found"),
     )
     picks = _grid(
-        "Its picks: regret of best is Dice lost to the best trained network, of knee the volume beyond it",
-        ("optimism of best", "regret of best", "regret of knee"),
+        "Its picks: best loses Dice to the best trained network and to the table's; knee loses the volume beyond it",
+        ("optimism of best", "lost to trained", "lost to the table", "lost by knee"),
     )
     for each in summaries:
         one, other = each.expected, each.measured
-        optimism, best_optimism, best, knee = (
-            f"{getattr(one, name):{sign}.4f} ({getattr(other, name):{sign}.4f})"
-            for name, sign in (("optimism", "+"), ("best_optimism", "+"), ("best_regret", ""), ("knee_regret", ""))
+        optimism, best_optimism, best, gap, knee = (
+            f"{getattr(one, name):{sign}.4f} ({getattr(other, name):{sign}.4f})" for name, sign in SHOWN
         )
         front.add_row(
             str(each.trainings),
@@ -99,7 +101,7 @@ def reports_tables(compared: Comparison) -> list[Grid]:
             optimism,
             "" if math.isnan(one.noise) else f"{one.noise:.4f}",
         )
-        picks.add_row(str(each.trainings), each.proposer, best_optimism, best, knee)
+        picks.add_row(str(each.trainings), each.proposer, best_optimism, best, gap, knee)
     return [front, picks]
 
 

@@ -26,14 +26,16 @@ class Reported:
 
     `share` is the share of the true hypervolume that the reported front has by its true Dice, `optimism` the mean of
     its reported minus its true Dice, and `best_optimism` that of the pick `best`. `best_regret` is the Dice lost
-    against the best of the trained networks, `knee_regret` the share of the hypervolume by which the table's true
-    front dominates the pick `knee`. `noise` is the estimated standard deviation of a training, NaN for measured Dice.
+    against the best of the trained networks, `best_gap` that against the best of the table, and `knee_regret` the share
+    of the hypervolume by which the table's true front dominates the pick `knee`. `noise` is the estimated standard
+    deviation of a training, NaN for measured Dice.
     """
 
     share: float
     optimism: float
     best_optimism: float
     best_regret: float
+    best_gap: float
     knee_regret: float
     noise: float
 
@@ -76,6 +78,7 @@ def _reported(table: Table, rows: NDArray[np.int64], dice: Matrix, noise: float)
         optimism=float((dice - truth)[front].mean()),
         best_optimism=float((dice - truth)[best]),
         best_regret=float(truth.max() - truth[best]),
+        best_gap=float(table.truth.max() - truth[best]),
         knee_regret=volume_beyond(table, int(rows[knee])),
         noise=noise,
     )

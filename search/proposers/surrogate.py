@@ -1,8 +1,8 @@
-"""The acquisition function of the known-cost proposer, on plain arrays.
+"""The surrogate of the known-cost proposer, on plain arrays: a posterior over the Dice of every network.
 
-The surrogate models only Dice, because costs are exact. It models the logarithm of the Dice loss (1 - Dice), since
-improvements remove a fraction of the remaining loss and the loss falls as a power of the cost. A network in training
-counts with its expected Dice, so that simultaneous asks propose different networks.
+It models only Dice, because costs are exact: the logarithm of the Dice loss (1 - Dice), since improvements remove a
+fraction of the remaining loss and the loss falls as a power of the cost. A network in training counts with its expected
+Dice, so that simultaneous asks propose different networks.
 
 studies/notes/known_cost.md lists the variants that were measured.
 """
@@ -14,23 +14,21 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import BayesianRidge
 
-from search.proposers.gain import expected_gains
 from search.proposers.gaussian import MAX_FITTED, NOTHING, Expectation, Posterior, condition, features, fit_scales
+from search.proposers.warp import NO_WARP, Warp, warp_of
 
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
 MAX_CONDITIONED = 1500  # observations that the process is conditioned on
 MIN_LOSS = 0.005  # of Dice: smaller losses are noise, which the logarithm would magnify
-DEFAULT_DEVIATION = 0.05  # standard deviation of a stopped curve's expected Dice with fewer than four complete curves
-MIN_DEVIATION = 0.005  # and its lower bound with more
 # Prior of a training's standard deviation of Dice: in 150 public trainings of nnU-Net (3 networks, 10 data sets, 5
 # folds) two networks on one fold differ with a standard deviation of 0.0078.
 PRIOR_NOISE, PRIOR_REPEATS = 0.0078, 5
 NO_NOISE = 1e-5  # where repeats give exactly the same Dice
-MAX_WEIGHT = 25.0  # most that the noise of one observation exceeds a typical one's, as variances
-REFIT = 0.1  # the scales are fitted again after this share of new observations
+MIN_WEIGHT, MAX_WEIGHT = 1e-4, 25.0  # bounds of the noise of one observation relative to a typical one's, as variances
+INTERVAL = 1.96  # standard deviations of half a 95 % interval
+NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(15)  # for expectations under a normal distribution
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,10 @@ class Memory:
 
 @dataclass(frozen=True)
 class Surrogate:
-    """A posterior over the logarithm of the Dice loss; `typical_loss` is the Dice loss whose noise has weight 1."""
+    """A posterior over the logarithm of the Dice loss, which `warp` compresses in a report.
+
+    `typical_loss` is the Dice by which the surrogate's value changes by 1 where an observation's noise has weight 1.
+    """
 
     posterior: Posterior
     similarities: Sequence[Matrix]
@@ -78,6 +79,7 @@ class Surrogate:
     unit: Matrix
     typical_loss: float
     memory: Memory | None = None
+    warp: Warp = NO_WARP
 
     @property
     def weights(self) -> Matrix:
@@ -92,12 +94,24 @@ class Surrogate:
         return self.posterior.noise * self.typical_loss
 
     def mean(self, codes: Codes, log_costs: Matrix) -> Matrix:
-        """Return the mean of the logarithm of the Dice loss."""
+        """Return the mean of the logarithm of the Dice loss, without a warp."""
         return self.posterior.mean(self.inputs(codes, log_costs))
 
     def predict(self, codes: Codes, log_costs: Matrix) -> tuple[Matrix, Matrix]:
-        """Return mean and standard deviation of the logarithm of the Dice loss."""
+        """Return mean and standard deviation of the logarithm of the Dice loss, without a warp."""
         return self.posterior.predict(self.inputs(codes, log_costs))
+
+    def dice(self, codes: Codes, log_costs: Matrix) -> tuple[Matrix, Matrix, Matrix]:
+        """Return each network's expected Dice and the ends of its 95 % interval."""
+        mean, deviation = self.predict(codes, log_costs)
+        drawn = np.exp(self.warp.expand(mean[:, None] + deviation[:, None] * NODES))
+        ends = [np.exp(self.warp.expand(mean + sign * INTERVAL * deviation)) for sign in (1, -1)]
+        return 1.0 - drawn @ NODE_WEIGHTS / NODE_WEIGHTS.sum(), 1.0 - ends[0], 1.0 - ends[1]
+
+    def draw(self, codes: Codes, log_costs: Matrix, *, count: int, seed: int) -> Matrix:
+        """Draw the Dice of networks jointly from the posterior: (networks, count)."""
+        drawn = self.posterior.draw(self.inputs(codes, log_costs), count=count, seed=seed)
+        return np.asarray(1.0 - np.exp(self.warp.expand(drawn)))
 
     def foresee(self, codes: Codes, log_costs: Matrix) -> Foreseen:
         """Return what one more training of each network would teach."""
@@ -126,15 +140,25 @@ class Foreseen:
 
 
 def fit_dice(
-    similarities: Sequence[Matrix], evidence: Evidence, *, rng: np.random.Generator, memory: Memory | None = None
+    similarities: Sequence[Matrix],
+    evidence: Evidence,
+    *,
+    rng: np.random.Generator,
+    memory: Memory | None = None,
+    warp: Warp = NO_WARP,
 ) -> Matrix:
     """Fit the surrogate's scales and noise to the observations, without the pending networks."""
-    data = _observed(similarities, evidence, memory)
-    rows = _best_and_random(data.log_loss, MAX_FITTED, rng)
+    data = _observed(similarities, evidence, memory, warp)
+    rows = _best_and_random(data.values, MAX_FITTED, rng)
     noise = noise_from_repeats(evidence) / data.typical_loss
     expected = memory.expected if memory else NOTHING
-    inputs, log_loss, extra = data.inputs[rows], data.log_loss[rows], data.extra[rows]
-    return fit_scales(similarities, inputs, log_loss, extra=extra, noise=noise, expected=expected)
+    inputs, values, extra = data.inputs[rows], data.values[rows], data.extra[rows]
+    return fit_scales(similarities, inputs, values, extra=extra, noise=noise, expected=expected)
+
+
+def warp_for(evidence: Evidence) -> Warp:
+    """Return the warp for the observed Dice of some evidence."""
+    return warp_of(np.log(_loss(evidence.dice[~evidence.pending])))
 
 
 def noise_from_repeats(evidence: Evidence) -> float:
@@ -162,34 +186,36 @@ def condition_dice(
     scales: Matrix,
     rng: np.random.Generator,
     memory: Memory | None = None,
+    warp: Warp = NO_WARP,
 ) -> Surrogate:
     """Condition the surrogate with these scales on the observations, and on pending networks as expected."""
-    data = _observed(similarities, evidence, memory)
-    rows = _best_and_random(data.log_loss, MAX_CONDITIONED, rng)
-    known, log_loss, extra = data.inputs[rows], data.log_loss[rows], data.extra[rows]
+    data = _observed(similarities, evidence, memory, warp)
+    rows = _best_and_random(data.values, MAX_CONDITIONED, rng)
+    known, values, extra = data.inputs[rows], data.values[rows], data.extra[rows]
     expected_before = memory.expected if memory else NOTHING
-    posterior = condition(similarities, scales, known, log_loss, extra=extra, expected=expected_before)
+    posterior = condition(similarities, scales, known, values, extra=extra, expected=expected_before)
     pending = data.pending
     if len(pending):  # observed at the expected value: the mean is unchanged, the deviation nearby shrinks
         expected = posterior.mean(pending)
-        pending[:, -1] = _noise_weights(np.exp(expected), data.typical_loss)
+        log_loss = warp.expand(expected)
+        pending[:, -1] = _noise_weights(np.exp(log_loss) / warp.slope(log_loss), data.typical_loss)
         posterior = condition(
             similarities,
             scales,
             np.concatenate([known, pending]),
-            np.concatenate([log_loss, expected]),
+            np.concatenate([values, expected]),
             extra=np.concatenate([extra, np.zeros(len(pending))]),
             expected=expected_before,
         )
-    return Surrogate(posterior, similarities, data.centre, data.unit, data.typical_loss, memory)
+    return Surrogate(posterior, similarities, data.centre, data.unit, data.typical_loss, memory, warp)
 
 
 @dataclass(frozen=True)
 class _Observed:
-    """Inputs, logarithms of the Dice loss and extra deviations of the observations; inputs of pending networks."""
+    """Inputs, values (warped log Dice losses) and extra deviations of the observations; inputs of pending networks."""
 
     inputs: Matrix
-    log_loss: Matrix
+    values: Matrix
     extra: Matrix
     pending: Matrix
     centre: Matrix
@@ -197,83 +223,33 @@ class _Observed:
     typical_loss: float
 
 
-def _observed(similarities: Sequence[Matrix], evidence: Evidence, memory: Memory | None) -> _Observed:
+def _observed(similarities: Sequence[Matrix], evidence: Evidence, memory: Memory | None, warp: Warp) -> _Observed:
     centre, unit = evidence.log_costs.mean(axis=0), np.maximum(evidence.log_costs.std(axis=0), 1e-9)
     hints = np.empty((len(evidence.codes), 0))
     if memory is not None:  # the first training alone has no deviation
         centre, unit, hints = memory.centre, memory.unit, memory.hints(evidence.codes)
     seen, waiting = ~evidence.pending, evidence.pending
-    loss = np.maximum(1.0 - evidence.dice[seen], MIN_LOSS)
-    typical = float(np.exp(np.log(loss).mean()))
+    log_loss = np.log(_loss(evidence.dice[seen]))
+    per_value = _loss(evidence.dice[seen]) / warp.slope(log_loss)  # the Dice by which the value changes by 1
+    typical = float(np.exp(np.log(per_value).mean()))
     costs = (evidence.log_costs - centre) / unit
-    weights = _noise_weights(loss, typical)
+    weights = _noise_weights(per_value, typical)
     inputs = features(similarities, evidence.codes[seen], costs[seen], noise=weights, hints=hints[seen])
     pending = features(similarities, evidence.codes[waiting], costs[waiting], hints=hints[waiting])
-    return _Observed(inputs, np.log(loss), evidence.extra[seen] / loss, pending, centre, unit, typical)
+    extra = evidence.extra[seen] / per_value
+    return _Observed(inputs, warp.compress(log_loss), extra, pending, centre, unit, typical)
 
 
-def _noise_weights(loss: Matrix, typical: float) -> Matrix:
-    """Return the variance of the logarithm of each Dice loss, relative to a typical one: noise is equal in Dice."""
-    return np.asarray(np.clip((typical / loss) ** 2, 1 / MAX_WEIGHT, MAX_WEIGHT))
+def _loss(dice: Matrix) -> Matrix:
+    return np.asarray(np.maximum(1.0 - dice, MIN_LOSS))
 
 
-def gains(foreseen: Foreseen, *, objectives: Matrix, front: Matrix, worst_dice: float) -> Matrix:
-    """Return the expected gain of hypervolume of one training of each candidate that was never trained.
+def _noise_weights(per_value: Matrix, typical: float) -> Matrix:
+    """Return the variance of each value's noise, relative to a typical one: noise is equal in Dice.
 
-    `objectives` are the costs on the front as shares of the reference; `front` holds (logarithm of the expected Dice
-    loss, shares) of the networks known or in training.
+    `per_value` is the Dice by which a value changes by 1; without a warp it is the Dice loss.
     """
-    scale = np.log(1.0 - worst_dice)
-    return expected_gains(foreseen.after - scale, foreseen.learned, objectives, front=_losses(front, scale))
-
-
-def repeat_gains(foreseen: Foreseen, *, objectives: Matrix, front: Matrix, worst_dice: float) -> Matrix:
-    """Return the expected gain of hypervolume of one more training of each network.
-
-    A network on the front is compared with the front without it: the training moves its expected Dice up or down, and
-    a move down costs no more than the networks that then take its place.
-    """
-    scale = np.log(1.0 - worst_dice)
-    found = np.empty(len(objectives))
-    for row, shares in enumerate(objectives):
-        others = front[~((front[:, 1:] == shares).all(axis=1) & np.isclose(front[:, 0], foreseen.now[row]))]
-        losses = _losses(others, scale)
-        now, after = foreseen.now[[row]] - scale, foreseen.after[[row]] - scale
-        gained = expected_gains(after, foreseen.learned[[row]], shares[None], front=losses)
-        found[row] = (gained - expected_gains(now, np.zeros(1), shares[None], front=losses))[0]
-    return np.maximum(found, 0.0)
-
-
-def _losses(front: Matrix, scale: float) -> Matrix:
-    losses = front.copy()
-    losses[:, 0] = np.exp(front[:, 0] - scale)
-    return losses
-
-
-def extrapolate(curves: Sequence[Matrix], stopped: Sequence[Matrix]) -> tuple[Matrix, Matrix]:
-    """Return the expected final Dice of stopped curves and its standard deviation, learned from complete curves.
-
-    Bayesian ridge regression predicts the remaining gain from the gains in each third of the epochs so far. With fewer
-    than four complete curves, their mean remaining gain is used.
-    """
-    expected, deviation = np.empty(len(stopped)), np.full(len(stopped), DEFAULT_DEVIATION)
-    for number, curve in enumerate(stopped):
-        age = len(curve)
-        longer = [complete for complete in curves if len(complete) > age and complete[age - 1] >= 0]
-        remaining = np.array([complete[-1] - complete[age - 1] for complete in longer])
-        if len(longer) < 4:
-            expected[number] = curve[-1] + (remaining.mean() if len(longer) else 0.0)
-            continue
-        model = BayesianRidge().fit([_gains_by_third(complete, age) for complete in longer], remaining)
-        (rest,), deviation[number : number + 1] = model.predict([_gains_by_third(curve, age)], return_std=True)
-        expected[number] = curve[-1] + rest
-    return np.clip(expected, 0.0, 1.0), np.maximum(deviation, MIN_DEVIATION)
-
-
-def _gains_by_third(curve: Matrix, age: int) -> list[float]:
-    """Return the gain in each third of the first `age` epochs, the last third first; unknown Dice counts as 0."""
-    ends = np.maximum(curve[[max(0, age - 1 - back) for back in (0, age // 3, 2 * age // 3, age - 1)]], 0.0)
-    return list(ends[:-1] - ends[1:])
+    return np.asarray(np.clip((typical / per_value) ** 2, MIN_WEIGHT, MAX_WEIGHT))
 
 
 def _best_and_random(loss: Matrix, limit: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -1,0 +1,57 @@
+"""The warp of log Dice losses, and what it is for: failed networks don't hide the noise of the good ones."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_search_proposers_noise import CODED, NOISE, TABLE, trained
+
+from search.proposers.expected import expect_dice
+from search.proposers.observations import training_of
+from search.proposers.warp import NO_WARP, Warp, warp_of
+from search.simulate.noise import with_noise
+
+
+@pytest.mark.parametrize("warp", [NO_WARP, Warp(-2.0, 0.3), Warp(-0.1, 1e-3)])
+def test_a_warp_is_undone_and_keeps_the_order(warp):
+    log_loss = np.linspace(-2.0 if warp.lowest < -1 else -0.1, 0.0, 50)
+    values = warp.compress(log_loss)
+    np.testing.assert_allclose(warp.expand(values), log_loss, atol=1e-9)
+    assert (np.diff(values) > 0).all()
+    steps = np.diff(values) / np.diff(log_loss)
+    middle = 0.5 * (log_loss[1:] + log_loss[:-1])
+    np.testing.assert_allclose(steps[1:], warp.slope(middle)[1:], rtol=0.1)
+
+
+def test_no_expected_loss_exceeds_one_however_far_a_value_is():
+    assert (Warp(-2.0, 0.01).expand(np.array([-9.0, 0.0, 1e6])) <= 0.0).all()
+
+
+@pytest.mark.parametrize(
+    ("log_loss", "scale"), [([-1.0, -1.0, -1.0], np.inf), ([-1.0], np.inf), ([-2.0, -1.9, 0.0], 0.15)]
+)
+def test_the_scale_is_the_spread_of_the_better_half(log_loss, scale):
+    found = warp_of(np.array(log_loss))
+    assert found.scale == pytest.approx(scale)
+
+
+def test_failed_networks_do_not_make_lucky_trainings_believed():
+    optimism = []
+    for seed in range(6):
+        records = trained(with_noise(TABLE, NOISE), networks=40, seed=seed)
+        order = sorted(records, key=lambda each: -each.measurement.dice)
+        kept = order[:24]  # the better networks, and some that fail
+        failed = [
+            replace(each, measurement=replace(each.measurement, dice=0.1 + 0.02 * n))
+            for n, each in enumerate(order[-8:])
+        ]
+        found = expect_dice([training_of(each) for each in (*kept, *failed)], coded=CODED)
+        truth = np.array([TABLE.truth[TABLE.row_of[each.architecture]] for each in kept])
+        place = {network: number for number, network in enumerate(found.networks)}
+        rows = np.array([place[each.architecture.fingerprint] for each in kept])
+        best = int(np.argmax(found.dice[rows]))
+        optimism.append(
+            (found.dice[rows][best] - truth[best], max(found.measured[rows]) - truth[np.argmax(found.measured[rows])])
+        )
+    expected, measured = np.mean(optimism, axis=0)
+    assert expected < 0.5 * measured
