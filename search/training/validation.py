@@ -17,6 +17,7 @@ from search.data.prepare import Prepared, open_case, open_truth
 from search.training.mirror import mirrored
 from search.training.step import MEMORY_FORMAT, autocast
 from search.training.surfaces import surface_scores
+from search.training.windows import sliding_logits
 from search.trials.records import CaseDice, Job
 
 
@@ -86,9 +87,6 @@ def window_logits(
     Each window's logits are averaged over mirrorings along `training.mirror`. `before_window` is called before each
     forward pass.
     """
-    from monai.inferers import SlidingWindowInferer  # MONAI takes longer to import than torch; pricing never needs it
-
-    inferer = SlidingWindowInferer(job.patch, sw_batch_size=1, overlap=job.training.overlap, mode="gaussian")
 
     def predict(window: Tensor) -> Tensor:
         before_window()
@@ -96,8 +94,8 @@ def window_logits(
         return predicted
 
     with torch.inference_mode(), autocast(batch.device, job.training):
-        logits: Tensor = inferer(batch, mirrored(predict, job.training.mirror))
-    return logits
+        every = mirrored(predict, job.training.mirror)
+        return sliding_logits(every, batch, patch=job.patch, overlap=job.training.overlap)
 
 
 def without_ignored(mask: NDArray[Any], truth: NDArray[Any], labelling: Labelling) -> tuple[NDArray[Any], NDArray[Any]]:
