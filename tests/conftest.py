@@ -60,6 +60,7 @@ LONGEST_FIRST = (
     "test_search_files.py",
 )
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+LATENCY_S = 0.05  # of measuring a latency; few tests need a precise one
 FLAGS = [
     "--no-sandbox",
     "--disable-background-networking",
@@ -112,6 +113,30 @@ def pytest_xdist_make_scheduler(config, log):
             return group_of(nodeid)
 
     return GroupScheduling(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_prices():
+    """Predict the costs of a network once a session, and measure latencies in an instant."""
+    if "search.runner.pricer" not in sys.modules:  # nothing here trains; don't import torch
+        yield
+        return
+    from search.costs import latency
+    from search.runner import pricer
+
+    known, predict = {}, pricer.predict_costs
+
+    def predict_once(architecture, context, training, *, labelling, device):
+        settings = (training.samples, training.optimiser, training.precision, repr(labelling), device.type)
+        key = (architecture, context, *settings)
+        if key not in known:
+            known[key] = predict(architecture, context, training, labelling=labelling, device=device)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pricer, "predict_costs", predict_once)
+        patch.setitem(latency.MAX_SECONDS, "cpu", LATENCY_S)
+        yield
 
 
 def quiet_view():

@@ -1,18 +1,15 @@
 """Ablation files: arms, mistakes, equal arms; runs that resume, retry and share; written results."""
 
 import csv
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sqlalchemy
 from conftest import TinyRun, quiet_view, write_study
+from forked import call_forked, kill_when, started
+from test_search_cli import call
 
 from search.ablation.arms import requested_arms
 from search.ablation.cases import read_cases
@@ -53,7 +50,6 @@ metrics: [dice, hd95, memory, latency]
 training: {{patch: [5, 24, 24], batch: 1, epochs: 1, steps_per_epoch: 3, precision: float32}}
 executor: {{device: cpu, threads: 1}}
 """
-COMMAND = [sys.executable, "-m", "search.cli", "ablate"]
 
 
 def write_ablation(folder: Path, text: str = ABLATION) -> TinyRun:
@@ -331,16 +327,12 @@ def test_a_failed_training_is_retried_and_reported_and_does_not_stop_the_run(tmp
 
 def test_a_run_resumed_after_kill_9_loses_and_repeats_nothing(tmp_path):
     made = write_ablation(tmp_path)
-    command = [*COMMAND, str(made.file), "--runs", str(made.runs), "--set", "seeds=1"]
+    command = ("ablate", made.file, "--runs", made.runs, "--set", "seeds=1")
     url = f"sqlite:///{made.runs}/parts/study.db"
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 300
-    while time.monotonic() < end and not (made.runs / "parts/trials/000001").exists():
-        time.sleep(0.02)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
+    with started(*command) as first:
+        kill_when((made.runs / "parts/trials/000001").exists, first)
     begun = [each.number for each in read_records(url, "parts")]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "160"})
+    done = call_forked(*command, COLUMNS="160")
     assert done.returncode == 0, done.stderr
     assert "Dice against base" in done.stdout and "Data: Phantom" in done.stdout
     records = read_records(url, "parts")
@@ -348,11 +340,10 @@ def test_a_run_resumed_after_kill_9_loses_and_repeats_nothing(tmp_path):
     assert begun == [each.number for each in records][: len(begun)] and len({each.identity for each in records}) == 4
 
 
-def test_a_mistake_in_the_file_exits_with_code_2(tmp_path):
+def test_a_mistake_in_the_file_exits_with_code_2(tmp_path, monkeypatch, capsys):
     made = write_ablation(tmp_path, ABLATION.replace("seeds: 2", "seds: 2"))
-    done = subprocess.run([*COMMAND, str(made.file)], capture_output=True, text=True)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "seds: unknown key; did you mean 'seeds'?" in done.stderr
+    told = call(monkeypatch, capsys, "ablate", made.file, code=2).err
+    assert "seds: unknown key; did you mean 'seeds'?" in told and "Traceback" not in told
 
 
 ABLATIONS = sorted((Path(__file__).parents[1] / "studies" / "ablations").glob("*.yaml"))

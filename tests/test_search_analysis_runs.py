@@ -3,13 +3,12 @@
 import json
 import shutil
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from dataclasses import replace
 
 import pytest
 from conftest import quiet_view
+from test_search_cli import call
 
 from search.analysis.runs import compare_runs
 from search.api.find import find_study
@@ -62,11 +61,9 @@ def test_the_figure_shows_each_runs_front_and_curve(folders):
         assert tuple(drawn[4].y) == tuple(volume for _, volume in run.curve)
 
 
-def test_the_command_prints_and_draws(folders, tmp_path):
-    command = [sys.executable, "-m", "search.cli", "compare", *map(str, folders), "--out", str(tmp_path / "both.html")]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert [run["proposer"] for run in json.loads(done.stdout)["runs"]] == ["random", "local"]
+def test_the_command_prints_and_draws(folders, tmp_path, monkeypatch, capsys):
+    printed = call(monkeypatch, capsys, "compare", *folders, "--out", tmp_path / "both.html", "--json").out
+    assert [run["proposer"] for run in json.loads(printed)["runs"]] == ["random", "local"]
     html = (tmp_path / "both.html").read_text()
     assert "tiny-local (local)" in html and html.count('class="figure wide"') == 1
 

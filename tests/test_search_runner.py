@@ -1,21 +1,20 @@
 """Whole studies in real processes: resume after kill -9, one driver, kept weights, the read-only commands."""
 
 import json
-import os
 import re
 import signal
 import sqlite3
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
 from conftest import STUDY, quiet_view, write_study
+from forked import call_forked, kill_when, started, wait_for
+from test_search_cli import call
 
 from search.analysis.front import front_json
 from search.analysis.snapshot_reader import snapshot_of
 from search.config import UserError, load_study
+from search.costs.price import predict_costs
 from search.proposers.propose import PROPOSERS, make_proposer, propose_new
 from search.runner import pricer
 from search.runner.evaluate import versions
@@ -28,20 +27,9 @@ from search.storage.reader import REFERENCE
 from search.visualization.report import render
 from space.unet import UNet
 
-COMMAND = [sys.executable, "-m", "search.cli"]
-
 
 def plan_of(made, *overrides):
     return make_plan(load_study(made.file, overrides=overrides), runs=made.runs)
-
-
-def wait_for(done, seconds=120.0):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if done():
-            return
-        time.sleep(0.05)
-    raise TimeoutError
 
 
 def test_a_finished_study_has_the_planned_trials(tiny_run):
@@ -66,6 +54,7 @@ def test_a_network_is_built_once_of_abstract_tensors_and_once_for_latency_and_tr
         builds.append((architecture.fingerprint, type(next(network.parameters()).data).__name__))
 
     monkeypatch.setattr(UNet, "__init__", count)
+    monkeypatch.setattr(pricer, "predict_costs", predict_costs)  # not what another test predicted
     (record,) = run_study(
         plan_of(write_study(tmp_path), "objectives.latency=record"), trials=1, view=quiet_view()
     ).records
@@ -164,21 +153,19 @@ def test_a_study_of_a_small_space_ends_when_every_network_is_known(tmp_path):
 
 def test_after_kill_9_the_same_command_resumes_and_loses_nothing(tmp_path):
     made = write_study(tmp_path, STUDY.replace("epochs: 2, steps_per_epoch: 4", "epochs: 6, steps_per_epoch: 6"))
-    command = [*COMMAND, "run", str(made.file), "--runs", str(made.runs), "--trials", "3"]
+    command = ("run", made.file, "--runs", made.runs, "--trials", 3)
     folder = made.runs / "tiny"
 
-    def lines(trial):
-        file = folder / "trials" / f"{trial:06d}" / "epochs.jsonl"
-        return len(file.read_text().splitlines()) if file.exists() else 0
+    def two_epochs_of_trial_1():
+        file = folder / "trials" / "000001" / "epochs.jsonl"
+        return file.exists() and len(file.read_text().splitlines()) >= 2
 
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: lines(1) >= 2)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
+    with started(*command) as first:
+        kill_when(two_epochs_of_trial_1, first)
     url = f"sqlite:///{folder / 'study.db'}"
     before = read_records(url, "tiny")
     assert [record.state for record in before] == ["trained", "running"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = call_forked(*command)
     assert done.returncode == 0, done.stderr
     after = read_records(url, "tiny")
     assert [record.state for record in after] == ["trained"] * 3
@@ -192,14 +179,14 @@ def test_after_kill_9_the_same_command_resumes_and_loses_nothing(tmp_path):
 
 def test_ctrl_c_stops_cleanly_and_explains_how_to_resume(tmp_path):
     made = write_study(tmp_path, STUDY.replace("epochs: 2", "epochs: 5000"))
-    command = [*COMMAND, "run", str(made.file), "--runs", str(made.runs)]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: list(made.runs.glob("tiny/trials/000000/last.pt")))
-    second = subprocess.run(command, capture_output=True, text=True)
-    assert second.returncode == 2 and f"tiny is already running, in process {running.pid} on" in second.stderr
-    running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=60)
-    assert running.returncode == 130 and "Stopped. To resume, run: voxnas run" in out and "Traceback" not in err
+    command = ("run", made.file, "--runs", made.runs)
+    with started(*command) as running:
+        wait_for(lambda: list(made.runs.glob("tiny/trials/000000/last.pt")), running)
+        second = call_forked(*command)
+        assert second.returncode == 2 and f"tiny is already running, in process {running.pid} on" in second.stderr
+        running.send_signal(signal.SIGINT)
+        assert running.wait(60) == 130
+    assert "Stopped. To resume, run: voxnas run" in running.stdout and "Traceback" not in running.stderr
 
 
 def test_a_trial_recorded_but_not_told_is_told_on_resume(tmp_path):
@@ -266,15 +253,13 @@ def test_names_from_a_study_are_escaped_in_the_report(tiny_run):
     assert "cdn" not in html.split("</script>", 1)[1]  # the page itself fetches nothing
 
 
-def test_the_commands_print_their_results(tiny_run):
-    environment = {**os.environ, "COLUMNS": "160"}
+def test_the_commands_print_their_results(tiny_run, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "160")
 
-    def call(*arguments):
-        command = [*COMMAND, *arguments, "--runs", str(tiny_run.runs)]
-        return subprocess.run(command, capture_output=True, text=True, env=environment)
+    def called(*arguments, code=0):
+        return call(monkeypatch, capsys, *arguments, "--runs", tiny_run.runs, code=code)
 
-    checked = call("check", str(tiny_run.file), "--costs")
-    assert checked.returncode == 0, checked.stderr
+    checked = called("check", tiny_run.file, "--costs").out
     for words in (
         "6",
         "4 to train, 2 to validate",
@@ -283,13 +268,12 @@ def test_the_commands_print_their_results(tiny_run):
         "0 of 3 trials (3 done)",
         "median",
     ):
-        assert words in checked.stdout
-    shown = json.loads(call("front", str(tiny_run.file), "--json").stdout)
+        assert words in checked
+    shown = json.loads(called("front", tiny_run.file, "--json").out)
     assert shown["objectives"] == {"dice": "maximize", "memory": "minimize", "latency": "minimize"}
     assert all({"trial", "dice", "memory", "latency", "architecture"} <= set(row) for row in shown["front"])
-    assert "report.html" in call("report", str(tiny_run.file)).stdout
-    unknown = call("front", str(tiny_run.file), "--set", "name=never")
-    assert unknown.returncode == 2 and "nothing has run yet" in unknown.stderr
+    assert "report.html" in called("report", tiny_run.file).out
+    assert "nothing has run yet" in called("front", tiny_run.file, "--set", "name=never", code=2).err
 
 
 def test_invalid_data_is_reported_before_anything_trains(tmp_path):

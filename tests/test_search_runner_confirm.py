@@ -1,15 +1,12 @@
 """Confirmation: the trainings it needs, its conclusions about the front, and the command on a real study."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import pytest
 from conftest import quiet_view, write_study
+from forked import call_forked, kill_when, started
+from test_search_cli import call
 
 from search.analysis.confirmation import confirmed_front, interval
 from search.analysis.confirmed_front import confirmed_table
@@ -25,7 +22,6 @@ from search.trials.records import CaseDice, Costs, Measurement, Record, search_r
 from space.architecture import Architecture
 
 DIRECTIONS = {"dice": "maximize", "memory": "minimize"}
-COMMAND = [sys.executable, "-m", "search.cli"]
 
 
 def trial(number, width, dices, *, memory=1, seed=0, fold=0):
@@ -116,20 +112,14 @@ def test_confirming_trains_missing_combinations_once_and_does_not_change_the_sea
     assert outcome.why == "3 trials are done"
 
 
-def test_the_commands_show_the_confirmed_front(finished):
+def test_the_commands_show_the_confirmed_front(finished, monkeypatch, capsys):
     made, plan = finished
     confirm_study(plan, top=1, seeds=1, folds=2, view=quiet_view(), executor=LocalExecutor(plan))
-    where = ["--runs", str(made.runs), "--set", "training.epochs=1"]
-    environment = {**os.environ, "COLUMNS": "160"}
-    shown = subprocess.run(
-        [*COMMAND, "front", str(made.file), "--confirmed", *where], capture_output=True, text=True, env=environment
-    )
-    assert shown.returncode == 0, shown.stderr
-    assert "1 point of the front, confirmed" in shown.stdout and "cheapest" in shown.stdout
-    values = subprocess.run(
-        [*COMMAND, "front", str(made.file), "--confirmed", "--json", *where], capture_output=True, text=True
-    )
-    rows = json.loads(values.stdout)["confirmed"]
+    monkeypatch.setenv("COLUMNS", "160")
+    asked = ("front", made.file, "--confirmed", "--runs", made.runs, "--set", "training.epochs=1")
+    shown = call(monkeypatch, capsys, *asked).out
+    assert "1 point of the front, confirmed" in shown and "cheapest" in shown
+    rows = json.loads(call(monkeypatch, capsys, *asked, "--json").out)["confirmed"]
     assert len(rows) == 1 and rows[0]["low"] <= rows[0]["dice"] <= rows[0]["high"] and rows[0]["significant"]
 
 
@@ -152,14 +142,10 @@ def test_confirming_resumes_after_kill_9(tmp_path):
     made = write_study(tmp_path)
     plan = make_plan(load_study(made.file), runs=made.runs)
     run_study(plan, trials=1, view=quiet_view())
-    command = [*COMMAND, "confirm", str(made.file), "--runs", str(made.runs), "--seeds", "2", "--folds", "2"]
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 120
-    while time.monotonic() < end and len(read_records(plan.url, "tiny")) < 3:
-        time.sleep(0.05)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = ("confirm", made.file, "--runs", made.runs, "--seeds", 2, "--folds", 2)
+    with started(*command) as first:
+        kill_when(lambda: len(read_records(plan.url, "tiny")) >= 3, first)
+    done = call_forked(*command)
     assert done.returncode == 0, done.stderr
     records = read_records(plan.url, "tiny")
     assert [each.state for each in records] == ["trained"] * 5

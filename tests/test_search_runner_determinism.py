@@ -3,13 +3,12 @@
 import io
 import json
 import signal
-import subprocess
-import sys
-import time
+from functools import cache
 
 import pytest
 from conftest import STUDY, quiet_view, write_study
 from earlier_study import write_earlier
+from forked import kill_when, started
 from rich.console import Console
 
 import search.proposers.known_cost
@@ -25,10 +24,9 @@ from search.runner.plan import make_plan
 from search.storage import read_records
 
 TRIALS = 9
-COMMAND = [sys.executable, "-m", "search.cli", "run", "--quiet", "--trials", str(TRIALS)]
 WIDER = (
     STUDY.replace("{width: [2, 4], repeats: [1, 2],", "{width: [2, 3, 4, 6], repeats: [1, 2, 3],")
-    .replace("latency: {budget: 60 s}", "params: minimize")
+    .replace("latency: {budget: 60 s}", "params: minimize, latency: record")
     .replace("epochs: 2, steps_per_epoch: 4", "epochs: 2, steps_per_epoch: 2")
 )
 
@@ -54,27 +52,28 @@ def finished(made):
 
 def kill_in_trial(made, trial, how):
     """Run the study in a process of its own, and kill it when a trial has begun."""
-    process = subprocess.Popen(
-        [*COMMAND, str(made.file), "--runs", str(made.runs)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    begun, until = made.runs / "tiny" / "trials" / f"{trial:06d}", time.monotonic() + 180
-    while not begun.exists() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.01)
-    process.send_signal(how)
-    _, said = process.communicate()
-    assert begun.exists() and process.returncode != 0, said.decode()
+    begun = made.runs / "tiny" / "trials" / f"{trial:06d}"
+    with started("run", "--quiet", "--trials", TRIALS, made.file, "--runs", made.runs) as command:
+        kill_when(begun.exists, command, how=how)
 
 
-@pytest.mark.parametrize(
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Return the records of an undisturbed study, by the name of its proposer."""
+    return cache(lambda name: finished(study_of(tmp_path_factory.mktemp(name), name)))
+
+
+ONE_PROPOSER = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name == "known-cost" else pytest.mark.long) for name in PROPOSERS]
 )
-def test_a_killed_study_ends_with_the_records_of_an_undisturbed_one(tmp_path, name):
-    first, second, killed = (study_of(tmp_path / folder, name) for folder in ("first", "second", "killed"))
-    undisturbed = finished(first)
-    assert len(undisturbed) == TRIALS and finished(second) == undisturbed
+
+
+@ONE_PROPOSER
+def test_a_killed_study_ends_with_the_records_of_an_undisturbed_one(tmp_path, undisturbed, name):
+    killed = study_of(tmp_path, name)
     kill_in_trial(killed, 2, signal.SIGTERM)
     kill_in_trial(killed, 5, signal.SIGKILL)
-    assert finished(killed) == undisturbed
+    assert finished(killed) == undisturbed(name) and len(undisturbed(name)) == TRIALS
 
 
 def test_a_killed_study_that_learns_from_another_ends_like_an_undisturbed_one_whatever_ends_meanwhile(tmp_path):
@@ -90,16 +89,14 @@ def test_a_killed_study_that_learns_from_another_ends_like_an_undisturbed_one_wh
     assert kept.pinned.name == "earlier" and kept.weight is not None
 
 
-def test_known_cost_ignores_latencies_that_are_no_objective_or_are_of_another_study(tmp_path, monkeypatch):
+@ONE_PROPOSER
+def test_a_study_is_reproducible_and_ignores_latencies_that_are_no_objective(tmp_path, undisturbed, monkeypatch, name):
     """Measured latencies differ between two studies; the proposals must not."""
     slower = iter(range(1, 10_000))
-    text = WIDER.replace("params: minimize", "params: minimize, latency: record")
-    made = [study_of(tmp_path / folder, "known-cost", text=text) for folder in ("first", "second")]
-    first = finished(made[0])
     monkeypatch.setattr(
         "search.costs.latency.repeat", lambda once, max_seconds: [0.001 * next(slower) for _ in range(7)]
     )
-    assert finished(made[1]) == first
+    assert finished(study_of(tmp_path, name)) == undisturbed(name)
 
 
 def test_known_cost_trains_repeats_as_ordinary_trials_that_count(tmp_path, monkeypatch):

@@ -1,11 +1,7 @@
 """Trials over several folds and seeds: mean and spread, resumption within a trial, halving, confirmation, export."""
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from io import StringIO
 
@@ -13,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import STUDY, quiet_view, write_study
+from forked import kill_when, started
 from rich.console import Console
-from test_search_runner import wait_for
 
 from search.analysis.front import front_json, front_table
 from search.analysis.snapshot_reader import snapshot_of
@@ -95,7 +91,7 @@ def test_tables_and_records_show_the_spread(finished):
         assert f"{found.dice:.4f} ± {found.dice_sd:.4f}" in console.file.getvalue()
 
 
-def test_an_export_says_which_weights_it_holds(finished, tmp_path):
+def test_an_export_says_which_weights_it_holds(finished, tmp_path, without_bundle):
     plan = plan_of(finished)
     record = read_records(plan.url, "tiny")[0]
     exported = export(plan, "0", tmp_path / "model", view=quiet_view())
@@ -104,9 +100,6 @@ def test_an_export_says_which_weights_it_holds(finished, tmp_path):
     assert f"the first of the trial's 4 trainings over folds and seeds ({spread})" in exported.why[-2]
     card = (tmp_path / "model/MODEL_CARD.md").read_text()
     assert exported.why[-2] in card and "| 4 |" in card  # the Dice table is over the cases of both folds
-
-
-RESUMED = ["-m", "search.cli", "run"]
 
 
 def test_an_ensemble_takes_the_trials_own_networks_of_other_folds(finished):
@@ -133,11 +126,8 @@ def test_a_kill_in_a_later_fold_loses_at_most_an_epoch(tmp_path):
     def in_the_second_fold():
         return log.exists() and '"member": 1' in log.read_text() and log.read_text().count("\n") >= 2
 
-    command = [sys.executable, *RESUMED, str(made.file), "--runs", str(made.runs), "--quiet"]
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    wait_for(in_the_second_fold)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with started("run", made.file, "--runs", made.runs, "--quiet") as command:
+        kill_when(in_the_second_fold, command)
     before = [json.loads(line) for line in log.read_text().splitlines()]
     assert before[0]["member"] == 1 and len(before) < 6, "killed too late"
     assert (log.parent / FINISHED).exists()

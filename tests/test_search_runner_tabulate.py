@@ -4,14 +4,13 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-import time
+from contextlib import suppress
 from dataclasses import replace
 
 import pyarrow.parquet
 import pytest
 from conftest import STUDY, quiet_view, write_study
+from forked import call_forked, kill_when, started
 
 from search.config import UserError, load_study
 from search.runner.local import LocalExecutor
@@ -38,8 +37,7 @@ def plan_of(tiny, *overrides):
 
 
 def command(tiny, *arguments):
-    parts = ["tabulate", tiny.file, "--data", tiny.data, "--runs", tiny.runs, *arguments]
-    return [sys.executable, "-m", "search.cli", *map(str, parts)]
+    return ("tabulate", tiny.file, "--data", tiny.data, "--runs", tiny.runs, *arguments)
 
 
 def fingerprints(plan, count):
@@ -185,33 +183,26 @@ def test_nothing_is_written_before_a_training_has_ended(tiny, tmp_path):
 def test_the_command_resumes_after_kill_9_and_loses_no_finished_training(tmp_path):
     tiny = write_study(tmp_path, UNTIMED.replace("epochs: 2", "epochs: 3"))
     arguments = command(tiny, "--networks", 2, "--seeds", 2, "--quiet")
-    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL) as process:
-        finished = wait_for_trainings(tiny, 1, process)
-        process.send_signal(signal.SIGKILL)
-    done = subprocess.run(arguments, capture_output=True, text=True)
+    plan, finished = plan_of(tiny), {}
+
+    def one_has_ended():
+        with suppress(UserError):  # nothing has run yet
+            records = read_records(plan.url, "tiny")
+            finished.update({record.number: record for record in records if record.state == "trained"})
+        return bool(finished)
+
+    with started(*arguments) as first:
+        kill_when(one_has_ended, first)
+    done = call_forked(*arguments)
     assert done.returncode == 0, done.stderr
-    records = {record.number: record for record in read_records(plan_of(tiny).url, "tiny")}
+    records = {record.number: record for record in read_records(plan.url, "tiny")}
     assert [record.state for record in records.values()] == ["trained"] * 4
     assert all(records[number] == record for number, record in finished.items())
     file = tiny.runs / "tiny" / "table.parquet"
     assert done.stdout.strip() == f"{file}: 4 of 4 trainings; data card: {file.with_suffix('.md')}"
     assert len(read_trainings(file).entries) == 2 and file.with_suffix(".md").exists()
-    again = subprocess.run(command(tiny, "--networks", 2, "--seeds", 1, "--no-train"), capture_output=True, text=True)
+    again = call_forked(*command(tiny, "--networks", 2, "--seeds", 1, "--no-train"))
     assert again.stdout.startswith(f"{file}: 2 of 2 trainings")
-
-
-def wait_for_trainings(tiny, count, process):
-    deadline, url = time.monotonic() + 120, plan_of(tiny).url
-    while time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
-        try:
-            records = read_records(url, "tiny")
-        except UserError:
-            continue
-        trained = {record.number: record for record in records if record.state == "trained"}
-        if len(trained) >= count:
-            return trained
-    raise AssertionError(f"fewer than {count} trainings in time")
 
 
 def test_several_processes_train_the_same_as_one(tabulated, tmp_path):

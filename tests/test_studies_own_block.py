@@ -1,7 +1,6 @@
 """A study with a block of its own: allowed, searched, read without its code, ablated, exported, submitted."""
 
 import json
-import pickle
 import re
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import quiet_view, write_study
+from forked import fresh_process
 from test_search_cli import call
 
 from search.ablation.load import load_ablation
@@ -24,7 +24,9 @@ from search.api.study import Study
 from search.config import UserError, load_study
 from search.costs.latency import device_name
 from search.export import export
+from search.runner.cluster.latency_probe import Stopwatch, time_network
 from search.runner.cluster.submit import submit
+from search.runner.evaluate import context_of, evaluate
 from search.runner.local import LocalExecutor, run_study
 from search.runner.plan import make_plan, prepared_data, task_of
 from search.storage import read_records
@@ -32,6 +34,7 @@ from search.trials.records import Job
 from search.visualization.figures.style import block_color, tint
 from search.visualization.figures.trial import boxes, draw_network
 from search.visualization.slow_tasks import layers_of
+from space.specs.registry import unloaded_blocks
 
 EXAMPLE = Path(__file__).parents[1] / "studies" / "examples" / "own_block"
 STUDY = """\
@@ -117,27 +120,13 @@ def test_records_are_read_where_the_code_is_gone(own, monkeypatch, capsys, tmp_p
     assert study.blocks == ("./slice_se.py",)
 
 
-LAYERS = """
-import pickle, sys
-from search.visualization.slow_tasks import layers_of
-from space.architecture import Architecture
-from space.specs.registry import unloaded_blocks
-architecture, context = pickle.loads(sys.stdin.buffer.read())
-before = unloaded_blocks(architecture)
-found = layers_of(architecture, context)
-assert before == unloaded_blocks(architecture) and len(before) == 1
-sys.stdout.buffer.write(pickle.dumps(found))
-"""
-
-
 def test_the_network_figure_shows_a_plugins_place_with_and_without_its_code(own):
     record, context = records_of(own)[0], plan_of(own).context
     with_code = layers_of(record.architecture, context)
-    run = subprocess.run(
-        [sys.executable, "-c", LAYERS], input=pickle.dumps((record.architecture, context)), capture_output=True
-    )
-    assert run.returncode == 0, run.stderr.decode()
-    without_code = pickle.loads(run.stdout)
+    with fresh_process() as process:
+        calls = (unloaded_blocks, record.architecture), (layers_of, record.architecture, context)
+        before, without_code, after = (process.submit(*each).result() for each in (*calls, calls[0]))
+    assert before == after and len(before) == 1  # the code is not loaded
     assert [row.block for row in with_code if row.place == "skip0"] == ["SliceSE"]
     assert [(row.place, row.output) for row in without_code] == [(row.place, row.output) for row in with_code]
     for layers, name, parameters in (
@@ -155,28 +144,17 @@ def test_the_network_figure_shows_a_plugins_place_with_and_without_its_code(own)
         assert tint(block_color("slice_se"), 0.45) in colors
 
 
-WORK = """
-import pickle, sys
-from pathlib import Path
-from search.runner.cluster.latency_probe import Stopwatch, time_network
-from search.runner.evaluate import context_of, evaluate
-job = pickle.loads(Path(sys.argv[1]).read_bytes())
-watch = Stopwatch(context_of(job), job.training, "cpu", 1, job.blocks)
-print(evaluate(job).state if sys.argv[2] == "train" else time_network(watch, job.architecture).device)
-"""
-
-
-@pytest.mark.parametrize("work", ["train", "time"])
-def test_a_worker_needs_the_job_alone(own, tmp_path, work):
+def test_a_worker_needs_the_job_alone(own, tmp_path):
     plan, record = plan_of(own), records_of(own)[0]
     task = task_of(plan, prepared_data(plan))
     job = Job(record.architecture, task, plan.training, (), 0, 0, "cpu", 1, str(tmp_path / "job"))
     codes = tuple(replace(code, file="/elsewhere/slice_se.py") for code in plan.loaded.blocks)
-    travelled = replace(job, blocks=codes)
-    (tmp_path / "job.pickle").write_bytes(pickle.dumps(travelled))
-    command = [sys.executable, "-c", WORK, str(tmp_path / "job.pickle"), work]
-    out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]).stdout
-    assert out.strip() == ("trained" if work == "train" else device_name(torch.device("cpu")))
+    with fresh_process() as process:
+        assert process.submit(evaluate, replace(job, blocks=codes)).result().state == "trained"
+    watch = Stopwatch(context_of(job), job.training, "cpu", 1, codes)
+    with fresh_process() as process:
+        timed = process.submit(time_network, watch, job.architecture).result()
+    assert timed.device == device_name(torch.device("cpu"))
 
 
 def test_python_reads_results_without_the_code_and_builds_only_where_it_is_allowed(own):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -25,7 +26,9 @@ from search.trials.activity import Activity
 from search.trials.records import Job, Measurement, Record
 
 MAX_LOSSES = 3  # a trial whose process ends more often has failed
-SPAWN = multiprocessing.get_context("spawn")  # a fork would share torch's threads
+# A fork would share torch's threads; a server that forks has none, and imports torch once for all processes
+START = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+PRELOADED = [__name__, "torch._dynamo"]  # a training's first step would import the latter
 
 
 @dataclass
@@ -114,6 +117,7 @@ class ProcessExecutor(LocalExecutor):
 @contextmanager
 def _workers(count: int) -> Iterator[list[Worker]]:
     """Start processes; they end with the block, also in the middle of a trial, which then resumes later."""
+    START.set_forkserver_preload(PRELOADED)
     workers = [_start() for _ in range(count)]
     try:
         yield workers
@@ -126,8 +130,8 @@ def _workers(count: int) -> Iterator[list[Worker]]:
 
 
 def _start() -> Worker:
-    here, there = SPAWN.Pipe()
-    process = SPAWN.Process(target=work, args=(there,), daemon=True)
+    here, there = START.Pipe()
+    process = START.Process(target=work, args=(there,), daemon=True)
     process.start()
     there.close()
     return Worker(process, here)
