@@ -27,7 +27,10 @@ from search.trials.records import Job, Measurement, Record
 
 MAX_LOSSES = 3  # a trial whose process ends more often has failed
 # A fork would share torch's threads; a server that forks has none, and imports torch once for all processes
-START = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+if sys.platform == "linux":
+    START = multiprocessing.get_context("forkserver")
+else:
+    START = multiprocessing.get_context("spawn")
 PRELOADED = [__name__, "torch._dynamo"]  # a training's first step would import the latter
 
 

@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 
 SIGMA = 0.125  # relative to the window's length, along each axis
 SMALLEST_WEIGHT = 1e-3
+ALL = slice(None)
 
 
 def sliding_logits(
@@ -31,14 +32,18 @@ def sliding_logits(
     weight = gaussian_weight(patch, device=batch.device)
     sums, weights = torch.zeros(0), torch.zeros(sizes, device=batch.device)
     for corner in product(*(_starts(size, length, overlap) for size, length in zip(sizes, patch, strict=True))):
-        window = (..., *(slice(start, start + length) for start, length in zip(corner, patch, strict=True)))
-        logits = predict(padded[window])
+        window = _box(corner, patch)
+        logits = predict(padded[ALL, ALL, *window])
         if not sums.numel():
             sums = torch.zeros((1, logits.shape[1], *sizes), device=batch.device)
-        sums[window] += logits * weight
+        sums[ALL, ALL, *window] += logits * weight
         weights[window] += weight
     sums /= weights
-    return sums[(..., *(slice(first, first + size) for first, size in zip(before, batch.shape[2:], strict=True)))]
+    return sums[ALL, ALL, *_box(before, batch.shape[2:])]
+
+
+def _box(corner: Sequence[int], lengths: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(slice(start, start + length) for start, length in zip(corner, lengths, strict=True))
 
 
 def gaussian_weight(patch: Sequence[int], *, device: torch.device) -> Tensor:
