@@ -43,10 +43,9 @@ bench: link
 bench-training: link
 	$(BIN)/python tests/bench_training.py
 
-# Compares with nnunetv2, which nothing else needs
-bench-nnunet: link
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench-nnunet]"
-	$(BIN)/python tests/bench_nnunet.py
+# Compares with nnunetv2, in an environment of its own, since nnunetv2 needs an older timm
+bench-nnunet: $(VENV)-nnunet/.ready-$(KEY)
+	$(VENV)-nnunet/bin/python tests/bench_nnunet.py
 
 bench-recipes: link
 	$(BIN)/python tests/bench_recipes.py
@@ -94,6 +93,13 @@ $(READY):
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	pwd > $(VENV)/.linked
+	touch $@
+
+$(VENV)-nnunet/.ready-$(KEY):
+	rm -rf $(VENV)-nnunet
+	$(PYTHON) -m venv $(VENV)-nnunet
+	grep -v '^timm==' constraints.txt > $(VENV)-nnunet/constraints.txt
+	$(VENV)-nnunet/bin/pip install --quiet --constraint $(VENV)-nnunet/constraints.txt --editable ".[bench-nnunet]"
 	touch $@
 
 # Several checkouts may share one environment: link it to the checkout that runs make.
