@@ -164,8 +164,16 @@ class Noted(Sleeper):
 class NotedTogether(Noted):
     """Stays until four trials have started, and a second more, in which a fifth would start."""
 
+    together = 4
+
     def stay(self, folder):
         end = time.monotonic() + 120.0
-        while len(list(folder.glob("started-*"))) < 4 and time.monotonic() < end:
+        while len(list(folder.glob("started-*"))) < self.together and time.monotonic() < end:
             time.sleep(0.05)
         time.sleep(1.0)
+
+
+class NotedInPairs(NotedTogether):
+    """Stays until two trials have started."""
+
+    together = 2

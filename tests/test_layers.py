@@ -16,7 +16,7 @@ ORDER = (  # of rooms: a room imports only from the lines above its own
     ("data", "config"),
     ("trials",),
     ("training", "storage"),
-    ("costs", "proposers"),
+    ("costs", "proposers", "tracking"),
     ("analysis",),
     ("runner", "visualization"),
     ("ablation", "export", "simulate", "dashboard", "setup"),
@@ -36,6 +36,9 @@ ONLY = {  # package: where it may be imported
     "ray": ("search/runner/cluster/",),
     "dash": ("search/dashboard/",),
     "typer": ("search/cli/",),
+    "mlflow": ("search/tracking/mlflow.py",),
+    "wandb": ("search/tracking/wandb.py",),
+    "trackio": ("search/tracking/trackio.py",),
 }
 OUTSIDE = {  # third-party imports that a package may use
     "blocks": {"torch", "timm"},

@@ -1,0 +1,51 @@
+"""The trackers that a study can name, and the optional packages that they need."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+
+from search.config.schema import TrackerName
+from search.config.units import counted
+from search.tracking.tracker import TrackedStudy, Tracker
+
+PACKAGES: dict[TrackerName, str] = {  # what each imports, also the names of the extras
+    "tensorboard": "tensorboard",
+    "mlflow": "mlflow",
+    "wandb": "wandb",
+    "trackio": "trackio",
+}
+
+
+def missing_trackers(names: Sequence[TrackerName]) -> list[TrackerName]:
+    """Return the trackers whose packages are not installed."""
+    return [name for name in names if importlib.util.find_spec(PACKAGES[name]) is None]
+
+
+def explain_missing(names: Sequence[TrackerName]) -> str:
+    """Return which trackers can't be used and how to install them, as a sentence; empty if none is missing."""
+    missing = missing_trackers(names)
+    if not missing:
+        return ""
+    which = counted(len(missing), "package is", plural="packages are").partition(" ")[2]
+    listed = ", ".join(missing)
+    return f"track: {listed}: the {which} not installed; run pip install 'voxnas[{','.join(missing)}]'"
+
+
+def tracker_of(name: TrackerName) -> Callable[[TrackedStudy], Tracker]:
+    """Import a tracker's package, and return what opens it."""
+    if name == "tensorboard":
+        from search.tracking.tensorboard import TensorBoardTracker
+
+        return TensorBoardTracker
+    if name == "mlflow":
+        from search.tracking.mlflow import MLflowTracker
+
+        return MLflowTracker
+    if name == "wandb":
+        from search.tracking.wandb import WandbTracker
+
+        return WandbTracker
+    from search.tracking.trackio import TrackioTracker
+
+    return TrackioTracker
