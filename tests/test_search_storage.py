@@ -2,6 +2,7 @@
 
 import math
 import sqlite3
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sql
@@ -73,6 +74,19 @@ def test_a_record_survives_the_database(url):
     trial = store.study.trials[0]
     assert trial.values == [0.8, 4000.0] and trial.params == {"width": 8, "tied": True}
     assert trial.constraints == {"memory": pytest.approx(-0.2)}
+
+
+def test_the_dice_of_each_validated_epoch_is_an_intermediate_value_of_optuna(url):
+    store = open_store(url)
+    started = store.write_new(record(), choices=CHOICES)
+    for count in (1, 2):
+        store.write_progress(replace(started, measurement=Measurement("running", epochs=DONE.epochs[:count])))
+    other = Epoch(1, 0.6, 0.3, 1.0, member=1)  # of another fold
+    last = (*DONE.epochs, Epoch(3, 0.3, 0.9, 1.0), other)
+    done = started.finished(replace(DONE, epochs=last), ended="2026-01-01T00:00:00+00:00")
+    store.write_finished(done, objectives=list(DIRECTIONS), budgets={})
+    (trial,) = store.study.get_trials()
+    assert trial.intermediate_values == {2: 0.8, 3: 0.9} and trial.state.name == "COMPLETE"
 
 
 def test_over_budget_is_a_result_and_failure_a_fault(url):

@@ -259,7 +259,12 @@ class Store:
         self.others.discard(record.number)
 
     def _write(self, record: Record) -> None:
-        self.study._storage.set_trial_user_attr(self.ids[record.number], RECORD, record.to_values())
+        """Write a record, and before it the Dice of its new epochs as Optuna's intermediate values."""
+        storage, known = self.study._storage, self.kept[record.number].measurement
+        for epoch in record.measurement.first_epochs[len(known.first_epochs) :]:
+            if epoch.dice is not None:
+                storage.set_trial_intermediate_value(self.ids[record.number], epoch.number, epoch.dice)
+        storage.set_trial_user_attr(self.ids[record.number], RECORD, record.to_values())
         self.kept[record.number] = record
 
     def write_finished(self, record: Record, *, objectives: Sequence[str], budgets: Mapping[str, float]) -> None:
