@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import STUDY, quiet_view, write_study
 
-from search.config import load_study
+from search.config import UserError, load_study
 from search.tracking.contents import is_tracked, points_of, run_of
 from search.tracking.ledger import Entry, Ledger
 from search.tracking.recorder import Recorder
@@ -173,7 +173,9 @@ def own_trackio(study, monkeypatch):
 
 @pytest.mark.parametrize("name", [needs(each) for each in PACKAGES])
 def test_a_trial_is_one_run_that_continues_after_a_kill_and_repeats_no_step(name, study, own_trackio, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
+    for variable in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("NETRC", str(study.runs / "none"))  # nobody is logged in
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     write([name], study, record(epochs=1), record(epochs=2), record(1, epochs=2))
     over, late = "training memory is over the budget", record(4, state="over budget")
@@ -339,3 +341,20 @@ def test_a_study_that_is_stopped_and_resumed_tracks_each_trial_once(name, tmp_pa
         assert curves["loss"] == [(each.number, pytest.approx(each.loss, rel=1e-6)) for each in epochs]
         assert curves["dice"] == [(each.number, pytest.approx(each.dice, rel=1e-6)) for each in epochs]
         assert found[trial.number]["state"] == "trained"
+
+
+def test_the_arms_of_an_ablation_are_tracked_too(tmp_path):
+    from test_search_ablation import ABLATION, write_ablation
+
+    from search.ablation.load import load_ablation
+
+    made = write_ablation(tmp_path, ABLATION + "track: [mlflow, trackio]\n")
+    loaded = load_ablation(made.file, runs=made.runs)
+    assert loaded.study(loaded.settings[0], storage="sqlite:///study.db").track == ("mlflow", "trackio")
+
+
+def test_an_unknown_tracker_is_refused_with_the_nearest_name(tmp_path):
+    file = tmp_path / "tiny.yaml"
+    file.write_text(STUDY + "track: tensorbord\n")
+    with pytest.raises(UserError, match="track.*'tensorbord' is not known; did you mean 'tensorboard'"):
+        load_study(file, need_data=False)

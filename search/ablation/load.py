@@ -68,6 +68,7 @@ class LoadedAblation:
             executor=ablation.executor,
             storage=storage,
             surface_tolerance=ablation.surface_tolerance if use_surfaces(ablation.metrics) else None,
+            track=ablation.track,
             blocks=ablation.blocks,
         )
         return LoadedStudy(study, self.file, self.data_folder, self.blocks)

@@ -20,6 +20,7 @@ from search.config.schema import (
     NameField,
     Positive,
     StorageField,
+    TrackField,
     Training,
     TrainingField,
 )
@@ -134,6 +135,7 @@ class Ablation:
     ] = 1
     executor: ExecutorField = field(default_factory=Executor)
     storage: StorageField = None
+    track: TrackField = ()
     blocks: BlocksField = ()
 
     @property

@@ -66,6 +66,7 @@ def _with_free_keys(kept: Study, written: Study) -> Study:
         search=replace(kept.search, trials=written.search.trials, hours=written.search.hours),
         executor=written.executor,
         keep=written.keep,
+        track=written.track,
     )
 
 

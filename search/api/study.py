@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from search.api.find import Overrides, as_lines
+from search.api.running import own_cluster
 from search.config import LoadedStudy, UserError, load_study
 from search.config import Study as Settings
 from search.config.load import with_code
@@ -142,6 +143,7 @@ class Study:
 
     # Running
 
+    @own_cluster()
     def run(
         self,
         *,
@@ -172,6 +174,26 @@ class Study:
                 measure_again=retime,
             )
 
+    @own_cluster()
+    def extend(self, more: int, *, view: View | None = None, executor: Executor | None = None) -> tuple[Study, Outcome]:
+        """Train the networks on and near the front `more` epochs longer, in a study of its own; return it.
+
+        `why_from_start` in `search.runner.extend` says when trainings continue. The same call resumes it.
+        """
+        from search.api.progress import showing
+        from search.api.running import make_executor
+        from search.runner.extend import extend_study, to_extend, write_longer
+        from search.storage import read_records
+
+        with showing(view, name=self.name, trials=0) as shown:
+            source = self.make_plan(shown)
+            to_extend(source, read_records(source.url, self.name))  # before a file is written
+            longer = Study(write_longer(self.loaded, more, runs=self.runs), runs=self.runs)
+            plan = longer.make_plan(shown)
+            shown.on_stage(LOADING)
+            return longer, extend_study(plan, source, view=shown, executor=executor or make_executor(plan))
+
+    @own_cluster()
     def confirm(
         self,
         *,
@@ -199,6 +221,7 @@ class Study:
                 executor=executor or make_executor(plan),
             )
 
+    @own_cluster()
     def tabulate(
         self,
         *,
@@ -339,6 +362,7 @@ class Study:
         folder = trial_folder(self.folder, record.number)
         return trained_network(record, Trained((folder,), (record.measurement.weights_sha256,), "", ()), context)
 
+    @own_cluster()
     def export(
         self,
         rule: str | int,

@@ -10,7 +10,7 @@ from search.ablation.preview import estimate_arms, print_estimates
 from search.ablation.report import write_findings
 from search.ablation.run import ablation_device, missing_count, run_ablation
 from search.ablation.tables import to_rich
-from search.api.running import make_executor
+from search.api.running import make_executor, own_cluster
 from search.api.terminal import open_console, print_json, print_text
 from search.cli.running import following
 
@@ -36,6 +36,7 @@ def preview_ablation(plan: AblationPlan, *, json: bool) -> None:
     print_json({"ablation": plan.loaded.ablation.name, "baseline": plan.baseline.name, "arms": arms, "same_as": same})
 
 
+@own_cluster()
 def run_arms(plan: AblationPlan, *, quiet: bool, json: bool) -> None:
     """Run or resume an ablation with live progress, and show its findings."""
     with following(plan.loaded.ablation.name, trials=missing_count(plan), quiet=quiet, to_stderr=json) as view:

@@ -9,13 +9,15 @@ from rich.table import Table
 
 from search.api.terminal import open_console, print_json
 from search.cli.space_report import costs_table, sample_costs
-from search.config import UserError
+from search.config import Study, UserError
 from search.config.objectives import OBJECTIVES, show
 from search.config.units import counted
+from search.runner.gpus import choose_gpus, visible_gpus
 from search.runner.learned_from import Learned, describe_sources, learned_from
 from search.runner.plan import Plan, refusals, require_unchanged
 from search.runner.references import require_buildable_references
 from search.storage import read_records
+from search.tracking.registry import explain_missing
 from search.trials.records import COUNTED, search_records
 
 REFUSALS_SAMPLED = 1000
@@ -39,7 +41,7 @@ def check_study(plan: Plan, *, costs: bool, json: bool) -> None:
     console = open_console()
     for table in (_data_table(plan), _training_table(plan), _space_table(plan, infeasible)):
         console.print(table)
-    for note in plan.notes:
+    for note in (*plan.notes, *machine_notes(plan.study)):
         console.print(f"note: {note}")
     if sources := describe_sources(plan, learned):
         console.print(sources, highlight=False, markup=False)
@@ -54,6 +56,7 @@ def outline(plan: Plan, infeasible: dict[str, int], learned: Sequence[Learned] =
     done, interrupted = progress_of(plan)
     return {
         "study": plan.study.name,
+        "notes": machine_notes(plan.study),
         "data": {
             "name": plan.dataset.name,
             "cases": len(facts.cases),
@@ -103,6 +106,17 @@ def outline(plan: Plan, infeasible: dict[str, int], learned: Sequence[Learned] =
             ],
         },
     }
+
+
+def machine_notes(study: Study) -> tuple[str, ...]:
+    """Return what the study asks for and this machine lacks: packages of trackers, GPUs."""
+    found = [explain_missing(study.track)] if study.track else []
+    if study.executor.gpus is not None:
+        try:
+            choose_gpus(study.executor.gpus, visible_gpus())
+        except UserError as error:
+            found.append(str(error))
+    return tuple(note for note in found if note)
 
 
 def progress_of(plan: Plan) -> tuple[int, int]:

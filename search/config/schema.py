@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -20,6 +20,7 @@ LARGEST_SEED = 2**32 - 1  # what every generator takes
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED, strict=True)]
 Positive = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 Rule = Literal["zscore", "zscore_nonzero", "ct", "none", "rescale_to_0_1", "rgb_to_0_1"]
+TrackerName = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 DEVICE_PATTERN = r"^(auto|cpu|cuda(:[0-9]+)?)$"
 RESERVED_NAMES = ("cache",)  # subfolders of the runs folder that are not studies
@@ -294,6 +295,14 @@ class Executor:
             4,
         ),
     ] = None
+    gpus: Annotated[
+        Literal["all"] | Whole | Annotated[tuple[Index, ...], Field(min_length=1)] | None,
+        Key(
+            "GPUs of this machine to train on at the same time: all, how many, or their numbers. A run starts Ray for "
+            "them and ends it. Without it, `device` names one.",
+            "all",
+        ),
+    ] = None
     address: Annotated[str, Key("Ray cluster; `auto` is the running one.", "head:6379")] = "auto"
     workers: Annotated[
         Whole | None,
@@ -314,6 +323,11 @@ class Executor:
         Key("Type of GPU or Ray resource that measures latencies. Without it, the device of the trial.", "A100"),
     ] = None
 
+    def __post_init__(self) -> None:
+        if self.gpus is not None and (self.kind != "local" or self.device == "cpu"):
+            other = "kind: ray uses the GPUs of its cluster" if self.kind != "local" else "device: cpu uses none"
+            raise ValueError(f"gpus starts Ray for GPUs of this machine, but {other}; remove one of the two")
+
 
 # Keys that studies and ablations share
 NameField = Annotated[Name, Key("Name of the run and of its folder in runs/. Without it, the file's name.", "acdc")]
@@ -327,6 +341,16 @@ ExecutorField = Annotated[Executor, Key("Where trials run.", {"device": "cpu", "
 StorageField = Annotated[
     str | None,
     Key("Address of the database. Without it, study.db in the run's folder.", "postgresql+psycopg://me@host/studies"),
+]
+TrackField = Annotated[
+    tuple[TrackerName, ...],
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    Key(
+        "Experiment trackers, each an extra of the installation, that show every trial as a run with its curves, costs "
+        "and architecture. They write to the runs folder unless their own settings name a server.",
+        ["tensorboard", "mlflow"],
+        also=({"enum": list(get_args(TrackerName))},),
+    ),
 ]
 BlocksField = Annotated[
     tuple[str, ...], Key("Your own blocks: files beside this one, or names of installed packages.", ["./my_block.py"])
@@ -360,6 +384,7 @@ class Study:
         Literal["front", "all"],
         Key("Trials whose weights are kept; `front` includes networks near it, which noise may hide.", "all"),
     ] = "front"
+    track: TrackField = ()
     blocks: BlocksField = ()
 
     @property

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from search.config.errors import RunError
+from search.config.schema import Study
 from search.data.prepare import Prepared
 from search.files import copy_file, write_text
 from search.proposers.observations import FEWEST
@@ -25,6 +26,8 @@ from search.storage.database import retry_outages
 from search.storage.failures import explained
 from search.storage.lock import hold_lock
 from search.storage.ownership import claim_folder
+from search.tracking.recorder import Recorder
+from search.tracking.tracker import TrackedStudy
 from search.training.checkpoint import delete_checkpoints
 from search.trials.activity import Activity
 from search.trials.files import trial_folder, weights_files
@@ -85,9 +88,11 @@ class Driver:
     executor: Executor
     view: View
     pricer: Pricer
+    recorder: Recorder
     front: list[Record] = field(default_factory=list)
     kept: list[Record] = field(default_factory=list)
     known: set[int] = field(default_factory=set)
+    before_training: Callable[[Record], object] = lambda record: None
 
     def next(self, ask: Ask) -> Assigned | Wait | Done:
         """Return a running trial, interrupted ones first; ask for a new one if there is none.
@@ -129,7 +134,10 @@ class Driver:
         record = self.store.write_new(record, choices=choices)
         self.view.on_trial_start(record, plan.training.epochs)
         measurement = self.apply_rules(record, record.measurement)
-        return record if measurement.state == "running" else self.finish(record, measurement)
+        if measurement.state != "running":
+            return self.finish(record, measurement)
+        self.before_training(record)
+        return record
 
     def _resume(self, record: Record) -> Record:
         whose = f" ({record.driver} ended)" if record.driver else ""
@@ -169,7 +177,9 @@ class Driver:
             self.view.on_epoch(record, measurement.epochs[-1])
         measurement = self.apply_rules(record, measurement)
         if measurement.state == "running":
-            self.store.write_progress(replace(record, measurement=measurement))
+            record = replace(record, measurement=measurement)
+            self.store.write_progress(record)
+            self.recorder.show([record])
         return measurement
 
     def merge_costs(self, record: Record, measurement: Measurement) -> Measurement:
@@ -236,8 +246,10 @@ class Driver:
         """Write a finished record, update the front and delete files that are no longer needed."""
         self.store.heartbeat.drop_activity(record.number)
         self.store.write_finished(record, objectives=list(self.plan.directions), budgets=self.plan.budgets)
+        self.recorder.show([record])
         self.update_front()
-        delete_checkpoints(trial_folder(self.plan.folder, record.number))
+        folder, constant = trial_folder(self.plan.folder, record.number), self.plan.training.schedule == "constant"
+        delete_checkpoints(folder, except_last=constant and record.state == "trained" and bool(weights_files(folder)))
         reference = self.store.reference
         volume = hypervolume(self.front, self.plan.directions, reference) if reference else None
         self.view.on_trial_end(record, len(self.front), volume)
@@ -249,8 +261,7 @@ class Driver:
         self.known.update(record.number for record in new)
         rivals = [*self.kept, *new]
         self.front = pareto_front(rivals, self.plan.directions)
-        few = self.plan.study.search.trials < FEWEST  # no expected Dice will move the front
-        self.kept = near_front(rivals, self.plan.directions, margin=0.0 if few else KEPT_MARGIN)
+        self.kept = near_front(rivals, self.plan.directions, margin=keep_margin(self.plan.study))
         if self.plan.study.keep == "front":
             kept = {record.number for record in self.kept}
             ranked = comparable(rivals, self.plan.directions)  # not those whose latencies may be measured again
@@ -262,13 +273,17 @@ class Driver:
         self.update_front()
 
     def prune_weights(self, records: Sequence[Record]) -> None:
-        """Delete the weights of these trials."""
+        """Delete the weights of these trials, and the checkpoints of those that have finished."""
         for record in records:
-            for file in weights_files(trial_folder(self.plan.folder, record.number)):
+            folder = trial_folder(self.plan.folder, record.number)
+            for file in weights_files(folder):
                 file.unlink(missing_ok=True)
+            if record.state != "running":
+                delete_checkpoints(folder)
 
     def close(self) -> None:
-        """Close the database's connections."""
+        """Close the trackers, and the database's connections."""
+        self.recorder.close()
         self.store.close()
         self.pricer.close()
 
@@ -276,6 +291,11 @@ class Driver:
         """Return the search's own trials among some records (or all): no confirmations, no other folds."""
         found = self.store.records() if records is None else records
         return search_records(found, seed=self.plan.study.search.seed, fold=self.plan.study.data.fold)
+
+
+def keep_margin(study: Study) -> float:
+    """Return the Dice below the front up to which weights are kept: none with few trials, as no estimate moves it."""
+    return 0.0 if study.search.trials < FEWEST else KEPT_MARGIN
 
 
 def open_driver(plan: Plan, view: View, executor: Executor, *, any_setting: bool = False) -> Driver:
@@ -297,9 +317,13 @@ def open_driver(plan: Plan, view: View, executor: Executor, *, any_setting: bool
         "kind": executor.device.split(":")[0],
     }
     store.write_context({**asdict(plan.context), **found})
-    driver = Driver(plan, store, prepared, executor, view, executor.pricer(plan))
+    pricer = executor.pricer(plan)
     if not any_setting:
-        require_same_setting(plan, store.records(), driver.pricer)
+        require_same_setting(plan, store.records(), pricer)
+    recorder = Recorder(plan.study.track, TrackedStudy(plan.study.name, store.study_id, plan.folder, plan.runs))
+    driver = Driver(plan, store, prepared, executor, view, pricer, recorder)
+    alive = {name for name in {each.driver for each in store.records()} if store.heartbeat.is_alive(name)}
+    recorder.show([each for each in store.records() if each.state != "running" and each.driver not in alive])
     driver.update_front()
     return driver
 

@@ -36,7 +36,7 @@ from space.narrow import narrow_space
 from space.space import Space
 
 NUMBER = re.compile(r"\d+(x\d+)*")
-FREE_KEYS = ("executor", "keep", "storage")  # may change between two runs of a study
+FREE_KEYS = ("executor", "keep", "storage", "track")  # may change between two runs of a study
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Sequence
 
 from search.config.schema import TrackerName
@@ -14,6 +15,12 @@ PACKAGES: dict[TrackerName, str] = {  # what each imports, also the names of the
     "mlflow": "mlflow",
     "wandb": "wandb",
     "trackio": "trackio",
+}
+
+UNOBSERVED = {  # settings with which a package reports neither its use nor its errors to its makers
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "WANDB_ERROR_REPORTING": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 
 
@@ -34,6 +41,8 @@ def explain_missing(names: Sequence[TrackerName]) -> str:
 
 def tracker_of(name: TrackerName) -> Callable[[TrackedStudy], Tracker]:
     """Import a tracker's package, and return what opens it."""
+    for variable, value in UNOBSERVED.items():
+        os.environ.setdefault(variable, value)  # each is read at the import
     if name == "tensorboard":
         from search.tracking.tensorboard import TensorBoardTracker
 

@@ -17,7 +17,8 @@ class WandbTracker:
     def __init__(self, study: TrackedStudy) -> None:
         self.project, self.folder = study.name.replace("/", "-"), study.folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.mode = None if os.environ.get("WANDB_MODE") or wandb.api.api_key else "offline"
+        decided = bool(os.environ.get("WANDB_MODE")) or wandb.login(prompt=False, verify=False)
+        self.mode = None if decided else "offline"
         self.settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, disable_git=True)
         self.runs: dict[int, Any] = {}
 

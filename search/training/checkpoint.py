@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from search.files import replace_file, write_text
-from search.trials.files import CHECKPOINTS, EPOCHS, RESUME_FILES, weights_name
+from search.trials.files import CHECKPOINTS, EPOCHS, LAST, RESUME_FILES, weights_name
 from search.trials.records import Epoch, Job
 
 READ_ERRORS = (RuntimeError, OSError, KeyError, EOFError, ValueError, TypeError, NotImplementedError)
@@ -167,7 +167,38 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def delete_checkpoints(folder: Path) -> None:
-    """Delete the checkpoints and the results of finished members; only unfinished trials need them."""
+def delete_checkpoints(folder: Path, *, except_last: bool = False) -> None:
+    """Delete the checkpoints and the results of finished members; only unfinished trials need them.
+
+    With `except_last`, the last checkpoint stays: a longer training can continue from it.
+    """
     for name in RESUME_FILES:
-        (folder / name).unlink(missing_ok=True)
+        if not (except_last and name == LAST):
+            (folder / name).unlink(missing_ok=True)
+
+
+def continue_longer(shorter: Job, longer: Job) -> bool:
+    """Copy the last checkpoint of a training to one that differs in length alone; return whether there was one.
+
+    A checkpoint that is damaged, or belongs to another training, is not copied: the longer training then starts over.
+    """
+    last = Path(shorter.folder) / LAST
+    if not last.exists():
+        return False
+    try:
+        state = torch.load(last, weights_only=True, map_location="cpu")
+        if state["binding"] != checkpoint_binding(shorter):
+            return False
+    except (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, *READ_ERRORS) as error:
+        LOGGER.warning("the checkpoint %s is damaged (%s): the training starts over", last, error)
+        return False
+    state["binding"] = checkpoint_binding(longer)
+    folder = Path(longer.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def write(part: Path) -> None:
+        with part.open("wb") as file:
+            torch.save(state, file)
+
+    replace_file(folder / LAST, write)
+    return True
