@@ -47,11 +47,17 @@ def load_results(study: str, overrides: Sequence[str] | None, runs: Path) -> Stu
 
 
 def load_plan(
-    study: Path, data: Path | None, overrides: Sequence[str] | None, runs: Path, *, allow_code: bool = False
+    study: Path,
+    data: Path | None,
+    overrides: Sequence[str] | None,
+    runs: Path,
+    *,
+    allow_code: bool = False,
+    quiet: bool = False,
 ) -> Plan:
-    """Load a study and check its data, with progress on standard error. Raises UserError."""
+    """Load a study and check its data, with progress on standard error unless `quiet`. Raises UserError."""
     loaded = load_study(study, data, overrides, runs, allow_code=allow_code)
-    with following(loaded.name, to_stderr=True) as view:
+    with following(loaded.name, quiet=quiet, to_stderr=True) as view:
         return loaded.make_plan(view)
 
 
@@ -139,6 +145,20 @@ def run_trials(study: Study, trials: int | None, *, retime: bool = False, quiet:
         print_text(outcome.learned)
     if "failed" in states and not {"trained", "stopped"} & set(states):
         raise RunError([f"no trial was trained; `voxnas status {study.name} --runs {study.runs}` shows the reasons"])
+
+
+def extend_front(study: Study, more: int, *, quiet: bool = False) -> Study:
+    """Train the networks on and near a study's front longer, with live progress; return the study that holds them."""
+    from search.runner.extend import longer_name, why_from_start
+
+    name = longer_name(study.settings, more)
+    with following(name, quiet=quiet) as view:
+        if not quiet:
+            why = why_from_start(study.settings)
+            view.console.print(f"{why}." if why else "The networks continue from their checkpoints.", soft_wrap=True)
+        longer, outcome = study.extend(more, view=view)
+    print_text(f"{outcome.why}, in study {name}")
+    return longer
 
 
 def print_next_commands(study: Study) -> None:

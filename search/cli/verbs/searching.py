@@ -40,15 +40,31 @@ def run(
     retime: Annotated[
         bool, typer.Option("--retime", help="First measure the latency of all finished trials again, on this machine.")
     ] = False,
+    extend_epochs: Annotated[
+        int | None,
+        typer.Option(
+            "--extend-epochs",
+            min=1,
+            metavar="N",
+            help="Train the networks on and near the front N epochs longer, in a study of its own.",
+            show_default=False,
+        ),
+    ] = None,
     allow_code: AllowCode = False,
     quiet: Quiet = False,
 ) -> None:
     """Run or resume a study. Ctrl-C stops it; the same command resumes it."""
     announce(study, quiet=quiet)
-    from search.cli.running import load_study, print_next_commands, run_trials
+    from search.cli.running import extend_front, load_study, print_next_commands, run_trials
+    from search.config.errors import UserError
 
+    if extend_epochs and (trials or retime):
+        raise UserError(["run: --extend-epochs starts no new trials; leave out --trials and --retime"])
     loaded = load_study(study, data, with_executor(overrides, executor, address), runs, allow_code=allow_code)
-    run_trials(loaded, trials, retime=retime, quiet=quiet)
+    if extend_epochs:
+        loaded = extend_front(loaded, extend_epochs, quiet=quiet)
+    else:
+        run_trials(loaded, trials, retime=retime, quiet=quiet)
     if not quiet:
         print_next_commands(loaded)
 
