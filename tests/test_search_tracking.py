@@ -350,7 +350,7 @@ def test_the_arms_of_an_ablation_are_tracked_too(tmp_path):
 
     made = write_ablation(tmp_path, ABLATION + "track: [mlflow, trackio]\n")
     loaded = load_ablation(made.file, runs=made.runs)
-    assert loaded.study(loaded.settings[0], storage="sqlite:///study.db").track == ("mlflow", "trackio")
+    assert loaded.study(loaded.settings[0], storage="sqlite:///study.db").study.track == ("mlflow", "trackio")
 
 
 def test_an_unknown_tracker_is_refused_with_the_nearest_name(tmp_path):

@@ -52,7 +52,7 @@ def main() -> None:
     """
     try:
         try:
-            app()
+            app(prog_name="voxnas")  # also where `python -m search.cli` or a test calls it
         finally:
             sys.stdout.flush()  # here, where a full disk behind it can still be reported
     except BrokenPipeError:  # `voxnas ... | head`

@@ -46,8 +46,8 @@ class Spread:
         return {"min": min(self.values), "median": statistics.median(self.values), "max": max(self.values)}
 
 
-def survey_space(plan: Plan, *, networks: int, timed: int | None, json: bool) -> None:
-    """Print a study's space, and the costs of random networks.
+def survey_space(plan: Plan, *, networks: int, timed: int | None, json: bool, quiet: bool = False) -> None:
+    """Print a study's space, and the costs of random networks, with progress unless `quiet`.
 
     `timed` of them have their latency measured; by default none on a CPU, where a measurement takes seconds.
     """
@@ -62,7 +62,7 @@ def survey_space(plan: Plan, *, networks: int, timed: int | None, json: bool) ->
         console.print(axes_table(plan.space))
         for line in size_lines(plan, infeasible):
             print_text(line)
-    with counting("networks", quiet=False) as progress:
+    with counting("networks", quiet=quiet) as progress:
         spreads = sample_costs(
             plan, networks=networks, timed=timed, device=device, threads=threads, progress=partial(progress, "pricing")
         )

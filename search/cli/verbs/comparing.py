@@ -119,7 +119,10 @@ def simulate(
         ),
     ] = None,
     proposers: Annotated[
-        str, typer.Option(metavar="NAMES", help="Proposers to compare, separated by commas.")
+        str,
+        typer.Option(
+            metavar="NAMES", help="Proposers to compare, separated by commas.", show_default="all that a study can name"
+        ),
     ] = "known-cost,random,tpe,nsga2,nsga3,gp,local",
     seeds: Annotated[int, typer.Option(min=1, help="Number of runs per proposer.")] = 20,
     workers: Annotated[int, typer.Option(min=1, max=1024, help="Asynchronous trainings at a time.")] = 1,
@@ -128,7 +131,9 @@ def simulate(
     halving: Annotated[
         str,
         typer.Option(
-            metavar="RULE", help="Successive halving: off, MIN_EPOCHS,REDUCTION or MIN_EPOCHS,REDUCTION,BRACKETS."
+            metavar="RULE",
+            help="Successive halving: off, or epochs before the first decision, reduction and brackets, as in 1,3,2; "
+            "the number of brackets may be left out.",
         ),
     ] = "off",
     noise: Annotated[

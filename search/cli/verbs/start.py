@@ -75,14 +75,15 @@ def check(
     runs: Runs = Path("runs"),
     costs: Annotated[bool, typer.Option("--costs", help="Also predict the costs of 16 random networks.")] = False,
     json: AsJson = False,
+    quiet: Quiet = False,
     allow_code: AllowCode = False,
 ) -> None:
     """Check a study and its data, and show what would run. Trains nothing."""
-    announce(study, to_stderr=True)
+    announce(study, quiet=quiet, to_stderr=True)
     from search.cli.check import check_study
     from search.cli.running import load_plan
 
-    check_study(load_plan(study, data, overrides, runs, allow_code=allow_code), costs=costs, json=json)
+    check_study(load_plan(study, data, overrides, runs, allow_code=allow_code, quiet=quiet), costs=costs, json=json)
 
 
 @verb(app, START, example="voxnas space studies/acdc.yaml --data FOLDER --sample 100 --timed 0")
@@ -101,15 +102,16 @@ def space(
         ),
     ] = None,
     json: AsJson = False,
+    quiet: Quiet = False,
     allow_code: AllowCode = False,
 ) -> None:
     """Show a study's search space: axes, conditions, size, infeasible share, and the costs of random networks."""
-    announce(study, to_stderr=True)
+    announce(study, quiet=quiet, to_stderr=True)
     from search.cli.running import load_plan
     from search.cli.space_report import survey_space
 
-    plan = load_plan(study, data, overrides, runs, allow_code=allow_code)
-    survey_space(plan, networks=sample, timed=timed, json=json)
+    plan = load_plan(study, data, overrides, runs, allow_code=allow_code, quiet=quiet)
+    survey_space(plan, networks=sample, timed=timed, json=json, quiet=quiet)
 
 
 @verb(app, START, name="check-block", example="voxnas check-block my_block.py")
