@@ -8,7 +8,7 @@ from test_search_proposers_noise import CODED, NOISE, TABLE, trained
 
 from search.proposers.expected import expect_dice
 from search.proposers.observations import training_of
-from search.proposers.warp import NO_WARP, Warp, warp_of
+from search.proposers.warp import MOST_SKEWED, NO_WARP, Warp, skewness, warp_of
 from search.simulate.noise import with_noise
 
 
@@ -27,12 +27,19 @@ def test_no_expected_loss_exceeds_one_however_far_a_value_is():
     assert (Warp(-2.0, 0.01).expand(np.array([-9.0, 0.0, 1e6])) <= 0.0).all()
 
 
-@pytest.mark.parametrize(
-    ("log_loss", "scale"), [([-1.0, -1.0, -1.0], np.inf), ([-1.0], np.inf), ([-2.0, -1.9, 0.0], 0.15)]
-)
-def test_the_scale_is_the_spread_of_the_better_half(log_loss, scale):
-    found = warp_of(np.array(log_loss))
-    assert found.scale == pytest.approx(scale)
+@pytest.mark.parametrize("log_loss", [[-1.0], [-1.0] * 9, [-2.0, -1.9, 0.0], np.linspace(-2.0, 0.0, 20)])
+def test_few_equal_or_symmetric_losses_are_left_alone(log_loss):
+    assert warp_of(np.array(log_loss)) == NO_WARP
+
+
+@pytest.mark.parametrize("failed", [1, 4, 12])
+def test_losses_are_compressed_until_they_are_hardly_skewed(failed):
+    log_loss = np.concatenate([np.linspace(-1.7, -1.5, 30), np.linspace(-0.5, -0.1, failed)])
+    found = warp_of(log_loss)
+    if skewness(log_loss) <= MOST_SKEWED:
+        assert found == NO_WARP
+    else:
+        assert skewness(found.compress(log_loss)) == pytest.approx(MOST_SKEWED, abs=0.01)
 
 
 def test_failed_networks_do_not_make_lucky_trainings_believed():

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from search.proposers.evidence import dice_of, trend
 from search.proposers.observations import FEWEST, Training
-from search.proposers.surrogate import Evidence, Surrogate, condition_dice, fit_dice, warp_for
+from search.proposers.surrogate import Evidence, Surrogate, condition_dice, fit_dice
 from space.axes import Axis
 from space.canonical import Context
 from space.encoding import Coded
@@ -65,9 +65,9 @@ def expect_dice(trainings: Sequence[Training], *, coded: Coded | None = None, se
     log_costs = trend(np.nan_to_num(np.array([each.costs for each in used]), nan=1.0))
     dice, extra = dice_of(used)
     evidence = Evidence(codes, log_costs, dice, extra, np.zeros(len(used), dtype=bool))
-    rng, warp = np.random.default_rng(seed), warp_for(evidence)
-    scales = fit_dice(coded.similarities, evidence, rng=rng, warp=warp)
-    surrogate = condition_dice(coded.similarities, evidence, scales=scales, rng=rng, warp=warp)
+    rng = np.random.default_rng(seed)
+    scales = fit_dice(coded.similarities, evidence, rng=rng)
+    surrogate = condition_dice(coded.similarities, evidence, scales=scales, rng=rng)
     first = np.array([of[0] for of in places.values()])
     expected, low, high = surrogate.dice(codes[first], log_costs[first])
     return Expected(

@@ -1,9 +1,9 @@
 """Memory of earlier studies: what their trainings say about the effects of choices, as hints for the surrogate.
 
 Each source has a surrogate of its own, on the axes that it shares with the new study. Axes are matched by name and
-choices by value; a choice that a source never trained counts as its average. Costs are matched by rank. A hint is a
-source's expected logarithm of the Dice loss, standardised over random networks of the new space: the level of Dice is
-the new study's own.
+choices by value; a choice that a source never trained counts as its average. Costs are matched by rank. A hint is the
+value of a source's surrogate (the compressed logarithm of the Dice loss), standardised over random networks of the new
+space: the level of Dice is the new study's own.
 
 The new surrogate is linear in the hints. The prior of each coefficient is positive but wide, so a few trainings of the
 new study decide what a source is worth.
@@ -29,7 +29,7 @@ from space.space import Space
 
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
-TRUST = 0.7  # prior deviation of the sum of all hints, in deviations of the log Dice loss
+TRUST = 0.7  # prior deviation of the sum of all hints, in deviations of the values
 Costs = Callable[[Codes], Matrix]
 LEAST_LOSS = 1e-6  # a Dice of 1 has no logarithm of its loss
 CHUNK = 4000  # listed networks whose hints are computed at a time
@@ -42,7 +42,7 @@ NO_CONTEXT = Context((1, 1, 1), (1.0, 1.0, 1.0), 1, 1)  # a placeholder: no netw
 class Recalled:
     """A source seen from a new space: its surrogate, and the places of the shared axes among the new free axes.
 
-    `deviation` is that of the log Dice loss of its trainings. What a source expects deviates less, the less its
+    `deviation` is that of the values of its trainings. What a source expects deviates less, the less its
     trainings say about other networks.
     """
 
@@ -51,8 +51,8 @@ class Recalled:
     deviation: float
 
     def expected(self, codes: Codes, scores: Matrix) -> Matrix:
-        """Return the source's expected log Dice loss, by new codes and the normal scores of new costs."""
-        return self.surrogate.mean(codes[:, self.places], scores)
+        """Return the expected value of the source's surrogate, by new codes and the normal scores of new costs."""
+        return self.surrogate.value(codes[:, self.places], scores)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Hints:
         return (self.expected(codes) - self.centre) / self.unit
 
     def expected(self, codes: Codes) -> Matrix:
-        """Return each source's expected log Dice loss."""
+        """Return the expected value of each source's surrogate."""
         scores = normal_scores(trend(self.predict(codes)), among=self.log_costs)
         return np.stack([each.expected(codes, scores) for each in self.recalled], axis=1)
 
@@ -160,8 +160,9 @@ def recall(source: Source, coded: Coded) -> Recalled:
     scores = normal_scores(log_costs[rows], among=log_costs)
     evidence = Evidence(codes, scores, dice[rows], extra[rows], np.zeros(len(rows), dtype=bool))
     scales = fit_dice(own.similarities, evidence, rng=rng)
-    deviation = float(np.log(np.maximum(1.0 - dice, LEAST_LOSS)).std())
-    return Recalled(condition_dice(own.similarities, evidence, scales=scales, rng=rng), places, deviation)
+    surrogate = condition_dice(own.similarities, evidence, scales=scales, rng=rng)
+    deviation = float(surrogate.warp.compress(np.log(np.maximum(1.0 - dice, LEAST_LOSS))).std())
+    return Recalled(surrogate, places, deviation)
 
 
 def _widened(axis: Axis, source: Source) -> Axis:

@@ -1,8 +1,8 @@
 """The surrogate of the known-cost proposer, on plain arrays: a posterior over the Dice of every network.
 
 It models only Dice, because costs are exact: the logarithm of the Dice loss (1 - Dice), since improvements remove a
-fraction of the remaining loss and the loss falls as a power of the cost. A network in training counts with its expected
-Dice, so that simultaneous asks propose different networks.
+fraction of the remaining loss and the loss falls as a power of the cost. A warp compresses the logarithms of networks
+that fail. A network in training counts with its expected Dice, so that simultaneous asks propose different networks.
 
 studies/notes/known_cost.md lists the variants that were measured.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.proposers.gaussian import MAX_FITTED, NOTHING, Expectation, Posterior, condition, features, fit_scales
-from search.proposers.warp import NO_WARP, Warp, warp_of
+from search.proposers.warp import Warp, warp_of
 
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -68,7 +68,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Surrogate:
-    """A posterior over the logarithm of the Dice loss, which `warp` compresses in a report.
+    """A posterior over the logarithm of the Dice loss as compressed by `warp`, here called the value.
 
     `typical_loss` is the Dice by which the surrogate's value changes by 1 where an observation's noise has weight 1.
     """
@@ -78,8 +78,8 @@ class Surrogate:
     centre: Matrix
     unit: Matrix
     typical_loss: float
+    warp: Warp
     memory: Memory | None = None
-    warp: Warp = NO_WARP
 
     @property
     def weights(self) -> Matrix:
@@ -94,18 +94,24 @@ class Surrogate:
         return self.posterior.noise * self.typical_loss
 
     def mean(self, codes: Codes, log_costs: Matrix) -> Matrix:
-        """Return the mean of the logarithm of the Dice loss, without a warp."""
+        """Return the logarithm of the Dice loss at the mean of the value."""
+        return self.warp.expand(self.value(codes, log_costs))
+
+    def value(self, codes: Codes, log_costs: Matrix) -> Matrix:
+        """Return the mean of the value."""
         return self.posterior.mean(self.inputs(codes, log_costs))
 
     def predict(self, codes: Codes, log_costs: Matrix) -> tuple[Matrix, Matrix]:
-        """Return mean and standard deviation of the logarithm of the Dice loss, without a warp."""
-        return self.posterior.predict(self.inputs(codes, log_costs))
+        """Return mean and standard deviation of the logarithm of the Dice loss; the warp counts as linear there."""
+        value, deviation = self.posterior.predict(self.inputs(codes, log_costs))
+        log_loss = self.warp.expand(value)
+        return log_loss, np.asarray(deviation / self.warp.slope(log_loss))
 
     def dice(self, codes: Codes, log_costs: Matrix) -> tuple[Matrix, Matrix, Matrix]:
         """Return each network's expected Dice and the ends of its 95 % interval."""
-        mean, deviation = self.predict(codes, log_costs)
-        drawn = np.exp(self.warp.expand(mean[:, None] + deviation[:, None] * NODES))
-        ends = [np.exp(self.warp.expand(mean + sign * INTERVAL * deviation)) for sign in (1, -1)]
+        value, deviation = self.posterior.predict(self.inputs(codes, log_costs))
+        drawn = np.exp(self.warp.expand(value[:, None] + deviation[:, None] * NODES))
+        ends = [np.exp(self.warp.expand(value + sign * INTERVAL * deviation)) for sign in (1, -1)]
         return 1.0 - drawn @ NODE_WEIGHTS / NODE_WEIGHTS.sum(), 1.0 - ends[0], 1.0 - ends[1]
 
     def draw(self, codes: Codes, log_costs: Matrix, *, count: int, seed: int) -> Matrix:
@@ -116,7 +122,8 @@ class Surrogate:
     def foresee(self, codes: Codes, log_costs: Matrix) -> Foreseen:
         """Return what one more training of each network would teach."""
         mean, deviation = self.predict(codes, log_costs)
-        noise = self.posterior.noise * np.sqrt(_noise_weights(np.exp(mean), self.typical_loss))
+        slope = self.warp.slope(mean)
+        noise = self.posterior.noise * np.sqrt(_noise_weights(np.exp(mean) / slope, self.typical_loss)) / slope
         learned = deviation**2 / np.sqrt(deviation**2 + noise**2)
         return Foreseen(mean + 0.5 * deviation**2, mean + 0.5 * (deviation**2 - learned**2), learned)
 
@@ -140,25 +147,15 @@ class Foreseen:
 
 
 def fit_dice(
-    similarities: Sequence[Matrix],
-    evidence: Evidence,
-    *,
-    rng: np.random.Generator,
-    memory: Memory | None = None,
-    warp: Warp = NO_WARP,
+    similarities: Sequence[Matrix], evidence: Evidence, *, rng: np.random.Generator, memory: Memory | None = None
 ) -> Matrix:
     """Fit the surrogate's scales and noise to the observations, without the pending networks."""
-    data = _observed(similarities, evidence, memory, warp)
+    data = _observed(similarities, evidence, memory)
     rows = _best_and_random(data.values, MAX_FITTED, rng)
     noise = noise_from_repeats(evidence) / data.typical_loss
     expected = memory.expected if memory else NOTHING
     inputs, values, extra = data.inputs[rows], data.values[rows], data.extra[rows]
     return fit_scales(similarities, inputs, values, extra=extra, noise=noise, expected=expected)
-
-
-def warp_for(evidence: Evidence) -> Warp:
-    """Return the warp for the observed Dice of some evidence."""
-    return warp_of(np.log(_loss(evidence.dice[~evidence.pending])))
 
 
 def noise_from_repeats(evidence: Evidence) -> float:
@@ -186,10 +183,9 @@ def condition_dice(
     scales: Matrix,
     rng: np.random.Generator,
     memory: Memory | None = None,
-    warp: Warp = NO_WARP,
 ) -> Surrogate:
     """Condition the surrogate with these scales on the observations, and on pending networks as expected."""
-    data = _observed(similarities, evidence, memory, warp)
+    data = _observed(similarities, evidence, memory)
     rows = _best_and_random(data.values, MAX_CONDITIONED, rng)
     known, values, extra = data.inputs[rows], data.values[rows], data.extra[rows]
     expected_before = memory.expected if memory else NOTHING
@@ -197,8 +193,8 @@ def condition_dice(
     pending = data.pending
     if len(pending):  # observed at the expected value: the mean is unchanged, the deviation nearby shrinks
         expected = posterior.mean(pending)
-        log_loss = warp.expand(expected)
-        pending[:, -1] = _noise_weights(np.exp(log_loss) / warp.slope(log_loss), data.typical_loss)
+        log_loss = data.warp.expand(expected)
+        pending[:, -1] = _noise_weights(np.exp(log_loss) / data.warp.slope(log_loss), data.typical_loss)
         posterior = condition(
             similarities,
             scales,
@@ -207,7 +203,7 @@ def condition_dice(
             extra=np.concatenate([extra, np.zeros(len(pending))]),
             expected=expected_before,
         )
-    return Surrogate(posterior, similarities, data.centre, data.unit, data.typical_loss, memory, warp)
+    return Surrogate(posterior, similarities, data.centre, data.unit, data.typical_loss, data.warp, memory)
 
 
 @dataclass(frozen=True)
@@ -221,15 +217,17 @@ class _Observed:
     centre: Matrix
     unit: Matrix
     typical_loss: float
+    warp: Warp
 
 
-def _observed(similarities: Sequence[Matrix], evidence: Evidence, memory: Memory | None, warp: Warp) -> _Observed:
+def _observed(similarities: Sequence[Matrix], evidence: Evidence, memory: Memory | None) -> _Observed:
     centre, unit = evidence.log_costs.mean(axis=0), np.maximum(evidence.log_costs.std(axis=0), 1e-9)
     hints = np.empty((len(evidence.codes), 0))
     if memory is not None:  # the first training alone has no deviation
         centre, unit, hints = memory.centre, memory.unit, memory.hints(evidence.codes)
     seen, waiting = ~evidence.pending, evidence.pending
     log_loss = np.log(_loss(evidence.dice[seen]))
+    warp = warp_of(log_loss)
     per_value = _loss(evidence.dice[seen]) / warp.slope(log_loss)  # the Dice by which the value changes by 1
     typical = float(np.exp(np.log(per_value).mean()))
     costs = (evidence.log_costs - centre) / unit
@@ -237,7 +235,7 @@ def _observed(similarities: Sequence[Matrix], evidence: Evidence, memory: Memory
     inputs = features(similarities, evidence.codes[seen], costs[seen], noise=weights, hints=hints[seen])
     pending = features(similarities, evidence.codes[waiting], costs[waiting], hints=hints[waiting])
     extra = evidence.extra[seen] / per_value
-    return _Observed(inputs, warp.compress(log_loss), extra, pending, centre, unit, typical)
+    return _Observed(inputs, warp.compress(log_loss), extra, pending, centre, unit, typical, warp)
 
 
 def _loss(dice: Matrix) -> Matrix:
