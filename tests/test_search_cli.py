@@ -6,6 +6,7 @@ import shlex
 import sys
 from importlib.metadata import version
 from io import StringIO
+from pathlib import Path
 
 import pytest
 import typer
@@ -19,6 +20,7 @@ from search.api.terminal import PlainConsole, printable
 from search.cli import main
 from search.cli.app import app
 from search.cli.options import complete_study
+from search.cli.running import load_to_use
 from search.cli.verbs.register import COMPARE, DEPLOY, RESULTS, SEARCH, START
 from search.config import UserError
 from search.config.units import counted
@@ -256,9 +258,18 @@ def test_a_run_ends_with_commands_that_show_and_use_its_results(tiny_run, monkey
     assert [parse(command.strip()) for command in commands] == ["front", "dashboard", "report", "export"]
     front, *_, export = map(shlex.split, commands)
     assert "network" in call(monkeypatch, capsys, *front[1:]).out
-    data = export[export.index("--data") + 1]
-    checked = ("check", export[2], "--data", data, "--runs", tiny_run.runs)  # the export's file and data are found
-    assert "cases 6" in words(call(monkeypatch, capsys, *checked).out)
+    data = Path(export[export.index("--data") + 1])
+    found = load_to_use(export[2], data, None, tiny_run.runs)  # the export's study and data are found
+    assert found.loaded.data_folder == tiny_run.data / "phantom"
+
+
+@pytest.mark.parametrize("named", ["tiny", "runs/tiny"])
+def test_a_study_to_export_is_named_by_its_run_too_and_keeps_the_overrides_of_the_run(named, tiny_run):
+    found = load_to_use(named if named == "tiny" else str(tiny_run.data / named), tiny_run.data, None, tiny_run.runs)
+    assert found.settings == load_to_use(str(tiny_run.file), tiny_run.data, None, tiny_run.runs).settings
+    assert found.folder == tiny_run.runs / "tiny"
+    with pytest.raises(UserError, match="--set needs the study's file; tiny is a run, whose settings are fixed"):
+        load_to_use("tiny", tiny_run.data, ["training.epochs=3"], tiny_run.runs)
 
 
 def test_progress_is_lines_where_output_is_no_terminal_but_claims_to_be(monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def announce(file: Path, *, quiet: bool = False, to_stderr: bool = False) -> None:
+def announce(file: Path | str, *, quiet: bool = False, to_stderr: bool = False) -> None:
     """Print that a file is being read, unless `quiet`; `to_stderr` keeps standard output free for results."""
     if not quiet:
         from search.api.terminal import open_console

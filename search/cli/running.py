@@ -37,6 +37,19 @@ def load_study(
     )
 
 
+def load_to_use(
+    study: str, data: Path | None, overrides: Sequence[str] | None, runs: Path, *, allow_code: bool = False
+) -> Study:
+    """Load a study that has run and whose data must exist, by its file or by its name. Raises UserError."""
+    from search.api.find import find_study
+    from search.api.study import Study
+
+    if Path(study).is_file():
+        return load_study(Path(study), data, overrides, runs, allow_code=allow_code)
+    loaded, found = find_study(study, overrides=overrides or (), data=data, runs=runs, allow_code=allow_code)
+    return Study(loaded, runs=found)
+
+
 def load_results(study: str, overrides: Sequence[str] | None, runs: Path) -> Study:
     """Load a study's results, named by its file, its folder or its name. Raises UserError."""
     from search.api.find import find_study
@@ -167,7 +180,7 @@ def print_next_commands(study: Study) -> None:
         return
     name, runs = study.name, ["--runs", str(study.runs)]
     code = ["--allow-code"] if study.settings.blocks else []
-    export = ["export", str(study.folder / "study.yaml"), *_data_option(study), *runs, *code]
+    export = ["export", name, *_data_option(study), *runs, *code]  # by name: with the overrides of the run
     print_text("Next:")
     for words in (
         ["front", name, *runs],

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from search.cli.announce import announce
-from search.cli.options import AllowCode, AsJson, DataRoot, Overrides, Quiet, Runs, StudyFile
+from search.cli.options import AllowCode, AsJson, DataRoot, Overrides, Quiet, Runs, StudyOrName
 from search.cli.verbs.register import DEPLOY, verb
 
 app = typer.Typer()
@@ -18,7 +18,7 @@ Ensemble = Literal["folds"]
 
 @verb(app, DEPLOY, example="voxnas export studies/acdc.yaml --data FOLDER --pick knee --out model")
 def export(
-    study: StudyFile,
+    study: StudyOrName,
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
     pick: Annotated[
         str,
@@ -45,18 +45,18 @@ def export(
 ) -> None:
     """Export one network as a folder that runs without voxnas, and verify it."""
     announce(study, quiet=quiet)
-    from search.cli.running import export_network, load_study
+    from search.cli.running import export_network, load_to_use
     from search.config.errors import UserError
 
     if retrain and ensemble:
         raise UserError(["export: choose one of --retrain full (one network) and --ensemble folds (several)"])
-    loaded = load_study(study, data, overrides, runs, allow_code=allow_code)
+    loaded = load_to_use(study, data, overrides, runs, allow_code=allow_code)
     export_network(loaded, pick, out, retrain or ensemble or "trial", contact=contact, force=force, quiet=quiet)
 
 
 @verb(app, DEPLOY, example="voxnas test studies/acdc.yaml --data FOLDER --pick knee")
 def test(
-    study: StudyFile,
+    study: StudyOrName,
     pick: Annotated[
         str,
         typer.Option(
@@ -76,9 +76,9 @@ def test(
 ) -> None:
     """Score one network once on the cases that data.test keeps from the search, and record it."""
     announce(study, quiet=quiet, to_stderr=json)
-    from search.cli.running import load_study, score_network
+    from search.cli.running import load_to_use, score_network
 
-    loaded = load_study(study, data, overrides, runs, allow_code=allow_code)
+    loaded = load_to_use(study, data, overrides, runs, allow_code=allow_code)
     score_network(loaded, pick, again=again, quiet=quiet, json=json)
 
 

@@ -169,6 +169,7 @@ def draw_parallel(snapshot: Snapshot, order: Sequence[str], objective: str) -> F
     figure.add_parcoords(
         dimensions=dimensions,
         labelangle=-25,
+        rangefont={"color": "rgba(0,0,0,0)"},  # the ends of the range, which the labels would cover
         line={
             "color": shade,
             "colorscale": "Cividis",

@@ -13,7 +13,7 @@ from search.config.units import counted
 from search.visualization.components import Figure
 from search.visualization.figures.style import FRONT, MUTED, STOPPED, canvas, color, component, tint
 
-MAX_STOPPED = 60  # stopped trials whose curves are drawn, the latest ones
+MAX_ENDED = 60  # trials of each state whose curves are drawn, the latest ones
 
 
 @dataclass(frozen=True)
@@ -128,38 +128,59 @@ def draw_hypervolume(steps: HypervolumeSteps, band: Band | None, *, hours: bool)
     )
 
 
-def curves_of(snapshot: Snapshot) -> tuple[list[Trial], list[Trial]]:
-    """Return the running trials that have a curve, and the trials that were last stopped at a rung."""
-    running = [trial for trial in snapshot.trials if trial.state == "running" and trial.curve]
-    stopped = [trial for trial in snapshot.trials if trial.state == "stopped" and trial.curve]
-    return running, stopped[-MAX_STOPPED:]
+@dataclass(frozen=True)
+class Curves:
+    """The trials that have a learning curve: all running ones, and those that ended last."""
+
+    running: tuple[Trial, ...]
+    trained: tuple[Trial, ...]
+    stopped: tuple[Trial, ...]
+
+    @property
+    def title(self) -> str:
+        """How many curves of each kind there are."""
+        kinds = (("running", self.running), ("trained", self.trained), ("stopped early", self.stopped))
+        return ", ".join(f"{len(trials)} {kind}" for kind, trials in kinds if trials)
 
 
-def draw_curves(running: Sequence[Trial], stopped: Sequence[Trial]) -> Figure:
-    """Draw Dice over epochs: running trials in colour, stopped ones grey with their rung marked."""
+def curves_of(snapshot: Snapshot) -> Curves:
+    """Return the trials whose learning curves are drawn."""
+    running, trained, stopped = (
+        tuple(trial for trial in snapshot.trials if trial.state == state and trial.curve)
+        for state in ("running", "trained", "stopped")
+    )
+    return Curves(running, trained[-MAX_ENDED:], stopped[-MAX_ENDED:])
+
+
+def draw_curves(curves: Curves) -> Figure:
+    """Draw Dice over epochs: running trials in colour, ended ones pale, with the rung of those stopped early marked."""
     figure = canvas(height=360)
-    for trial in stopped:
-        epochs, dice = zip(*trial.curve, strict=True)
+    for name, trials, hue in (("trained", curves.trained, FRONT), ("stopped early", curves.stopped, MUTED)):
+        if trials:
+            epochs, dice, numbers = _joined(trials)
+            figure.add_scatter(
+                x=epochs,
+                y=dice,
+                mode="lines+markers" if name == "trained" else "lines",
+                line={"color": hue, "width": 1},
+                marker={"size": 4},
+                opacity=0.45,
+                name=name,
+                showlegend=name == "trained",
+                customdata=numbers,
+                hovertemplate="trial %{customdata}, epoch %{x}<br>Dice %{y:.4f}<extra></extra>",
+            )
+    if curves.stopped:
         figure.add_scatter(
-            x=epochs,
-            y=dice,
-            mode="lines",
-            line={"color": MUTED, "width": 1},
-            opacity=0.5,
-            hoverinfo="skip",
-            showlegend=False,
-        )
-    if stopped:
-        figure.add_scatter(
-            x=[trial.curve[-1][0] for trial in stopped],
-            y=[trial.curve[-1][1] for trial in stopped],
+            x=[trial.curve[-1][0] for trial in curves.stopped],
+            y=[trial.curve[-1][1] for trial in curves.stopped],
             mode="markers",
             marker={"symbol": "x", "size": 8, "color": STOPPED},
             name="stopped at this rung",
-            customdata=[trial.number for trial in stopped],
+            customdata=[trial.number for trial in curves.stopped],
             hovertemplate="trial %{customdata} stopped at epoch %{x}<br>Dice %{y:.4f}<extra></extra>",
         )
-    for at, trial in enumerate(running):
+    for at, trial in enumerate(curves.running, start=1):  # the first colour is that of trained trials
         epochs, dice = zip(*trial.curve, strict=True)
         figure.add_scatter(
             x=epochs,
@@ -170,8 +191,25 @@ def draw_curves(running: Sequence[Trial], stopped: Sequence[Trial]) -> Figure:
             customdata=[trial.number] * len(epochs),
             hovertemplate="trial %{customdata}, epoch %{x}<br>Dice %{y:.4f}<extra></extra>",
         )
-    last = max((trial.curve[-1][0] for trial in (*running, *stopped)), default=0)
+    drawn = (*curves.running, *curves.trained, *curves.stopped)
+    last = max((trial.curve[-1][0] for trial in drawn), default=0)
+    values = {dice for trial in drawn for _, dice in trial.curve}
     figure.update_xaxes(title="epoch", rangemode="tozero", dtick=1 if last <= 20 else None)
-    figure.update_yaxes(title="Dice so far")
-    title = f"{len(running)} running, {len(stopped)} stopped last"
-    return component(figure, name="curves", title=f"Learning curves: {title}", label=f"learning curves, {title}")
+    figure.update_yaxes(title="Dice", range=[0, 1] if len(values) < 2 else None)
+    figure.update_layout(showlegend=True)
+    return component(
+        figure, name="curves", title=f"Learning curves: {curves.title}", label=f"learning curves, {curves.title}"
+    )
+
+
+def _joined(trials: Sequence[Trial]) -> tuple[list[int | None], list[float | None], list[int]]:
+    """Return the curves of several trials as one line with gaps: epochs, Dice, trial numbers."""
+    epochs: list[int | None] = []
+    dice: list[float | None] = []
+    numbers: list[int] = []
+    for trial in trials:
+        for epoch, reached in (*trial.curve, (None, None)):
+            epochs.append(epoch)
+            dice.append(reached)
+            numbers.append(trial.number)
+    return epochs, dice, numbers

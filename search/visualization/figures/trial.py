@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from search.costs.layers import Layer
 
 FLOAT_BYTES = 4
+HALF_WIDTH, HALF_HEIGHT = 0.44, 0.4  # of a place's box, in columns and levels
 
 
 @dataclass(frozen=True)
@@ -87,17 +88,17 @@ def draw_network(places: Sequence[Box], *, name: str) -> Figure:
     figure = canvas(height=70 + 92 * levels, showlegend=False, margin={"l": 10, "r": 10, "t": 10, "b": 10})
     at = {(each.side, each.level): (columns[each.side], -float(each.level)) for each in places}
     for start, end in _connections(at, levels):
-        (xa, ya), (xb, yb) = at[start], at[end]
-        figure.add_scatter(x=[xa, xb], y=[ya, yb], mode="lines", line={"color": MUTED, "width": 2}, hoverinfo="skip")
+        x, y = _between_boxes(at[start], at[end])
+        figure.add_scatter(x=x, y=y, mode="lines", line={"color": MUTED, "width": 2}, hoverinfo="skip")
     for each in places:
         x, y = at[each.side, each.level]
         size = " × ".join(map(str, each.output)) if each.output else "in training only"
         figure.add_shape(
             type="rect",
-            x0=x - 0.44,
-            x1=x + 0.44,
-            y0=y - 0.4,
-            y1=y + 0.4,
+            x0=x - HALF_WIDTH,
+            x1=x + HALF_WIDTH,
+            y0=y - HALF_HEIGHT,
+            y1=y + HALF_HEIGHT,
             layer="above",
             fillcolor=_fill(each),
             line={"color": FRONT, "width": 1},
@@ -131,6 +132,19 @@ def draw_network(places: Sequence[Box], *, name: str) -> Figure:
         wide=True,
         label=f"U of {levels} levels, attention at {attended or 'no place'}; the table below has the same numbers",
     )
+
+
+def _between_boxes(start: tuple[float, float], end: tuple[float, float]) -> tuple[list[float], list[float]]:
+    """Return the x and y of a line from edge to edge of two boxes; a lower box is entered and left at its side."""
+    (xa, ya), (xb, yb) = start, end
+    across, up = math.copysign(HALF_WIDTH, xb - xa), math.copysign(HALF_HEIGHT, yb - ya)
+    if ya == yb:
+        return [xa + across, xb - across], [ya, yb]
+    if xa == xb:
+        return [xa, xb], [ya + up, yb - up]
+    if ya > yb:
+        return [xa, xb - across], [ya + up, yb]
+    return [xa + across, xb], [ya, yb - up]
 
 
 def _fill(box: Box) -> str:

@@ -89,7 +89,7 @@ def summary(snapshot: Snapshot) -> Facts:
         pairs.append(("measured above expected on the front", f"{snapshot.estimates.optimism:+.4f}"))
     if snapshot.reference:
         corner = show_point(snapshot.reference)
-        pairs += [(snapshot.volume_title, f"{volumes[-1]:.4f}" if len(volumes) else "0"), ("measured from", corner)]
+        pairs += [(snapshot.volume_title, f"{volumes[-1]:.4f}" if len(volumes) else "0"), ("hypervolume from", corner)]
     if len(snapshot.devices) == 1 and not np.isnan(snapshot.values["latency"]).all():
         pairs.append(("latency on", snapshot.devices[0]))
     return Facts(tuple(pairs))

@@ -36,11 +36,11 @@ def progress_page(snapshot: Snapshot, request: Request) -> Page:
         ]
     else:
         components.append(Note("No trial is fully trained yet, so there is no hypervolume."))
-    running, stopped = curves_of(shown)
-    if running or stopped:
-        components.append(draw_curves(running, stopped))
+    curves = curves_of(shown)
+    if curves.title:
+        components.append(draw_curves(curves))
     else:
-        components.append(Note("No trial is running, and none was stopped at a rung."))
+        components.append(Note("No trial has a validated epoch yet, so there is no learning curve."))
     components += _running(shown)
     if request.place:  # a file that may be passed on names no machines
         bars = timeline_of(shown, now=time.time())

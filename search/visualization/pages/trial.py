@@ -77,23 +77,23 @@ def _facts(snapshot: Snapshot, record: Record) -> list[tuple[str, str]]:
     if measurement.measured_memory:
         found.append(("memory measured", show_bytes(measurement.measured_memory.allocated_bytes)))
     found += [("seed, fold", f"{record.seed}, {record.fold}"), ("duration", show_seconds(measurement.spent_s))]
-    found += [("started", record.started.replace("T", " ")[:16]), ("fingerprint", record.architecture.fingerprint)]
+    found += [
+        ("started (UTC)", record.started.replace("T", " ")[:16]),
+        ("fingerprint", record.architecture.fingerprint),
+    ]
     return found
 
 
 def export_command(snapshot: Snapshot, number: int) -> str:
     """Return the command line that exports a trial."""
-    runs, name = snapshot.folder.parent, snapshot.study.name
     words = [
         "voxnas",
         "export",
-        str(snapshot.folder / "study.yaml"),
-        "--runs",
-        str(runs),
+        str(snapshot.folder),
         "--pick",
         str(number),
         "--out",
-        f"{name}-{number}",
+        f"{snapshot.study.name}-{number}",
         *(["--allow-code"] if snapshot.study.blocks else []),
     ]
     return f"{shlex.join(words)} --data FOLDER"
