@@ -157,10 +157,10 @@ def draw_curves(curves: Curves) -> Figure:
     figure = canvas(height=360)
     for name, trials, hue in (("trained", curves.trained, FRONT), ("stopped early", curves.stopped, MUTED)):
         if trials:
-            epochs, dice, numbers = _joined(trials)
+            joined, reached, numbers = _joined(trials)
             figure.add_scatter(
-                x=epochs,
-                y=dice,
+                x=joined,
+                y=reached,
                 mode="lines+markers" if name == "trained" else "lines",
                 line={"color": hue, "width": 1},
                 marker={"size": 4},

@@ -88,8 +88,8 @@ def draw_network(places: Sequence[Box], *, name: str) -> Figure:
     figure = canvas(height=70 + 92 * levels, showlegend=False, margin={"l": 10, "r": 10, "t": 10, "b": 10})
     at = {(each.side, each.level): (columns[each.side], -float(each.level)) for each in places}
     for start, end in _connections(at, levels):
-        x, y = _between_boxes(at[start], at[end])
-        figure.add_scatter(x=x, y=y, mode="lines", line={"color": MUTED, "width": 2}, hoverinfo="skip")
+        xs, ys = _between_boxes(at[start], at[end])
+        figure.add_scatter(x=xs, y=ys, mode="lines", line={"color": MUTED, "width": 2}, hoverinfo="skip")
     for each in places:
         x, y = at[each.side, each.level]
         size = " × ".join(map(str, each.output)) if each.output else "in training only"
