@@ -1,30 +1,32 @@
-"""Random faults, from a seed, while a study runs in one process: kills, signals, a full disk, a locked database.
+"""Random faults, from a seed, while a study runs: signals, full disks, locks, and what its executor can lose.
 
 Each study runs twice: undisturbed, and under faults until the same command has finished it. After each restart every
-trial must be accounted for; at the end both runs must have the same records, and nothing else may be left.
-`make test-faults` runs 30 studies of 60 trials.
+trial must be accounted for, and no process, connection or lock may outlive the driver; at the end both runs must have
+the same records, and nothing else may be left. `make test-faults` runs 30 studies of 60 trials on each executor: in
+this process with SQLite, with PostgreSQL, and on a Ray cluster.
 
-This process opens no database: its forks would take over SQLite's record of the locks that it holds.
+This process opens no SQLite database: its forks would take over SQLite's record of the locks that it holds.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import random
 import resource
 import signal
-import sqlite3
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from fault_executors import EXECUTORS, NAME, Local, Ray, forked, wait_until
 
 STUDY = """\
 name: disturbed
@@ -37,16 +39,15 @@ space:
   choices:
     {{width: [2, 3, 4, 5, 6], growth: [1.5, 2.0], repeats: [1, 2], attention@bottleneck: [none, isa],
      skip: [concat, add]}}
-objectives: {{dice: maximize, memory: minimize}}
+objectives: {{dice: maximize, memory: minimize, params: {{budget: 30000}}}}
 training: {{patch: [4, 16, 16], batch: 1, epochs: 3, steps_per_epoch: 3, precision: float32}}
 search: {{proposer: {proposer}, trials: {trials}, seed: {seed}, references: none, halving: {halving}}}
-executor: {{device: cpu, threads: 1}}
+executor: {{device: cpu, threads: 1, workers: {workers}}}
 """
-FAULTS = ("kill", "terminate", "interrupt", "interrupt twice", "suspend and kill", "full disk", "locked database")
-NAME = "disturbed"
-LOCKED_S = 0.5
-LONGEST_S = 1.5  # from a start to its fault
-PATIENCE_S = 120.0  # for a process to end
+LEFT = ("last.pt", "previous.pt", "finished.json")  # of an unfinished trial
+PART = ".part-"  # of a file that is being written, and of Ray Tune's folder
+
+Counts = Counter[tuple[str, str, str]]
 
 
 @dataclass(frozen=True)
@@ -60,18 +61,18 @@ class Ended:
 class Disturbed:
     """Runs one study in a folder, in processes forked from this one, which has imported everything already."""
 
-    def __init__(self, folder: Path, *, seed: int, trials: int) -> None:
+    def __init__(self, folder: Path, executor: Local, *, seed: int, trials: int) -> None:
         from search.data.phantom import write_phantom
 
-        self.folder, self.draw, self.counts = folder, random.Random(seed), Counter[tuple[str, str]]()
+        self.folder, self.executor, self.seed = folder, executor, seed
+        self.draw, self.counts = random.Random(f"{executor.name} {seed}"), Counts()
         write_phantom(folder / "phantom", cases=6, shape=(20, 18, 6), classes=2)
-        proposer = self.draw.choice(["random", "local", "tpe"])
-        halving = self.draw.choice(["off", "{min_epochs: 1, reduction: 2.0}"])
         self.file = folder / f"{NAME}.yaml"
-        self.file.write_text(STUDY.format(trials=trials, seed=seed, proposer=proposer, halving=halving))
+        self.file.write_text(STUDY.format(trials=trials, seed=seed, **executor.settings(self.draw)))
 
     def start(self, runs: Path, *, limit: int | None = None) -> int:
         """Fork a process that runs the command; return its number. `limit` is a size that no file may exceed."""
+        options = self.executor.options(runs)
         number = os.fork()
         if number:
             return number
@@ -85,7 +86,7 @@ class Disturbed:
             os.dup2(said, 1)
             os.dup2(said, 2)
             os.chdir(self.folder)
-            sys.argv = ["voxnas", "run", str(self.file), "--runs", str(runs), "--quiet"]
+            sys.argv = ["voxnas", "run", str(self.file), "--runs", str(runs), "--quiet", *options]
             from search.cli import main
 
             main()
@@ -102,41 +103,40 @@ class Disturbed:
         sys.stderr.flush()
         os._exit(code)
 
-    def wait(self, number: int) -> Ended:
-        """Wait for a process to end."""
-        end = time.monotonic() + PATIENCE_S
+    def wait(self, number: int, runs: Path) -> Ended:
+        """Wait for a process to end, and for everything that it started."""
+        end = time.monotonic() + self.executor.patience_s
         while time.monotonic() < end:
             found, status = os.waitpid(number, os.WNOHANG)
             if found:
+                wait_until(lambda: is_empty(group=number), "processes that the driver started are left")
+                self.executor.check_settled(runs)
+                forked(lambda: check_locks(runs, Path(os.environ["XDG_RUNTIME_DIR"])))
                 return Ended(os.waitstatus_to_exitcode(status), (self.folder / "said.txt").read_text())
             time.sleep(0.005)
         os.kill(number, signal.SIGKILL)
         os.waitpid(number, 0)
-        raise AssertionError(f"the process has not ended after {PATIENCE_S:.0f} s")
+        said = (self.folder / "said.txt").read_text()
+        raise AssertionError(f"the process has not ended after {self.executor.patience_s:.0f} s\n{said[-3000:]}")
+
+    def run(self, runs: Path) -> Ended:
+        """Run the study without a fault."""
+        return self.wait(self.start(runs), runs)
 
     def disturb(self, runs: Path) -> Ended:
         """Start the study, let one fault happen to it, and wait for its end."""
-        fault = self.draw.choice(FAULTS)
-        after = self.draw.uniform(0.0, LONGEST_S)
-        sizes = [2_000, 20_000, 60_000, 100_000, 150_000]
-        number = self.start(runs, limit=self.draw.choice(sizes) if fault == "full disk" else None)
-        time.sleep(after if fault != "full disk" else 0.0)
-        if fault == "locked database" and database(runs).exists():
-            forked(lambda: lock_for_a_while(database(runs)))
-        for each in {
-            "kill": [signal.SIGKILL],
-            "terminate": [signal.SIGTERM],
-            "interrupt": [signal.SIGINT],
-            "interrupt twice": [signal.SIGINT, signal.SIGINT],
-            "suspend and kill": [signal.SIGSTOP, signal.SIGKILL],
-        }.get(fault, []):
-            try:
-                os.kill(number, each)
-            except ProcessLookupError:
-                break
-            time.sleep(0.02)
-        ended = self.wait(number)
-        self.counts[fault, _how(ended)] += 1
+        executor = self.executor
+        fault = self.draw.choice(executor.faults)
+        after = self.draw.uniform(0.0, executor.longest_s)
+        limit = self.draw.choice(executor.sizes) if fault == "full disk" else None
+        with executor.limited(limit):
+            number = self.start(runs, limit=limit)
+            if limit is None:
+                time.sleep(after)
+                executor.inject(fault, runs, number, self.draw)
+            ended = self.wait(number, runs)
+        self.counts[executor.name, fault, _how(ended)] += 1
+        print(f"{executor.name}, seed {self.seed}: {fault}, {_how(ended)}", file=sys.stderr, flush=True)
         self.check_end(fault, ended)
         return ended
 
@@ -149,8 +149,7 @@ class Disturbed:
             "interrupt": {0, 1, 130},  # 1 before the run has begun
             "interrupt twice": {0, 1, 130},
             "full disk": {0, 1},
-            "locked database": {0},
-        }[fault]
+        }.get(fault, {0})
         assert ended.code in allowed, f"{fault}: exit code {ended.code}\n{ended.errors[-3000:]}"
         if ended.code == 1 and fault == "full disk":
             lines = [line for line in ended.errors.splitlines() if line.startswith("voxnas: ")]
@@ -159,42 +158,23 @@ class Disturbed:
         assert orderly or "Traceback" not in ended.errors, ended.errors[-3000:]
 
 
-def database(runs: Path) -> Path:
-    """Return the study's database."""
-    return runs / NAME / "study.db"
+def is_empty(*, group: int) -> bool:
+    """Return whether a group of processes has none left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
-def forked(work: Callable[[], Any]) -> Any:
-    """Return what `work` returns in a fork of this process, as JSON holds it; raise AssertionError with its reason."""
-    reading, writing = os.pipe()
-    number = os.fork()
-    if not number:
-        os.close(reading)
-        try:
-            said, code = json.dumps(work()), 0
-        except AssertionError as error:
-            said, code = str(error), 1
-        except BaseException:
-            said, code = traceback.format_exc(), 1
-        with os.fdopen(writing, "w") as pipe:
-            pipe.write(said)
-        os._exit(code)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        said = pipe.read()
-    _, status = os.waitpid(number, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, said
-    return json.loads(said)
-
-
-def lock_for_a_while(file: Path) -> None:
-    """Hold the lock of a writer."""
-    connection = sqlite3.connect(file, isolation_level=None)
-    connection.execute("PRAGMA busy_timeout=5000")
-    connection.execute("BEGIN IMMEDIATE")
-    time.sleep(LOCKED_S)
-    connection.execute("ROLLBACK")
-    connection.close()
+def check_locks(*folders: Path) -> None:
+    """Raise AssertionError if a lock file is still locked."""
+    for path in (path for folder in folders for path in folder.rglob("*.lock")):
+        with path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AssertionError(f"{path} is still locked") from None
 
 
 def _how(ended: Ended) -> str:
@@ -202,30 +182,25 @@ def _how(ended: Ended) -> str:
     return words.get(ended.code, "ended at once")
 
 
-def ledger(runs: Path) -> list[dict]:
+def ledger(executor: Local, runs: Path) -> list[dict]:
     """Return the study's records as plain values; raise AssertionError if a trial is not accounted for."""
     from search.config import UserError
     from search.storage import read_records
-    from search.storage.address import sqlite_url
 
-    file = database(runs)
     try:
-        records = read_records(sqlite_url(file), NAME) if file.exists() else []
+        records = read_records(executor.url(runs), NAME)
     except UserError as error:
         assert "nothing has run yet" in str(error) or "of another program" in str(error), error  # before its tables
         records = []
     states = Counter(record.state for record in records)
     assert [record.number for record in records] == list(range(len(records)))
     assert len({record.identity for record in records}) == len(records), "a training is repeated"
-    assert states["running"] <= 1, states
+    assert states["running"] <= executor.most_running, states
     assert not states["failed"], [record.measurement.reason for record in records]
     for record in records:
         assert record.state in ("trained", "running") or record.measurement.reason, record
-    if file.exists():
-        with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as connection:
-            found = connection.execute("SELECT name FROM sqlite_master WHERE name = 'trials'").fetchall()
-            rows = connection.execute("SELECT COUNT(*) FROM trials").fetchone() if found else (0,)
-        assert rows[0] == len(records), f"{rows[0]} trials, but {len(records)} records"
+    rows = executor.count_trials(runs)
+    assert rows == len(records), f"{rows} trials, but {len(records)} records"
     return [record.to_values() for record in records]
 
 
@@ -237,29 +212,30 @@ def compared(values: dict) -> dict:
     return {**{name: values[name] for name in ("number", "architecture", "seed", "fold")}, **kept, "epochs": epochs}
 
 
-def check_left(runs: Path, records: list[dict]) -> None:
-    """Raise AssertionError if a finished study left files of its work behind, or lost its results."""
+def check_left(runs: Path, records: list[dict], *, trials: int) -> None:
+    """Raise AssertionError if a finished study has too few results, or left files of its work behind."""
+    states = Counter(each["measurement"]["state"] for each in records)
+    assert states["trained"] + states["stopped"] == trials and not states["running"], states
     names = [path.name for path in runs.rglob("*")]
-    left = [name for name in names if name.startswith(".part-") or name in ("last.pt", "previous.pt", "finished.json")]
+    left = [name for name in names if name.startswith(PART) or name in LEFT]
     assert not left, left
-    if any(each["measurement"]["state"] == "trained" for each in records):
-        assert "best.safetensors" in names
+    assert not states["trained"] or "best.safetensors" in names
 
 
-def run_study(folder: Path, *, seed: int, trials: int) -> Counter[tuple[str, str]]:
+def run_study(folder: Path, executor: Local, *, seed: int, trials: int) -> Counts:
     """Run one study undisturbed and under faults; return the faults and their ends."""
-    study = Disturbed(folder, seed=seed, trials=trials)
+    study = Disturbed(folder, executor, seed=seed, trials=trials)
     undisturbed, disturbed = folder / "undisturbed", folder / "disturbed"
-    ended = study.wait(study.start(undisturbed))
+    ended = study.run(undisturbed)
     assert ended.code == 0, ended.errors
-    expected = forked(lambda: ledger(undisturbed))
-    check_left(undisturbed, expected)
+    expected = forked(lambda: ledger(executor, undisturbed))
+    check_left(undisturbed, expected, trials=trials)
     before: list[dict] = []
     faults, most = 0, 3 + trials // 2
     while True:
-        ended = study.disturb(disturbed) if faults < most else study.wait(study.start(disturbed))
+        ended = study.disturb(disturbed) if faults < most else study.run(disturbed)
         faults += 1
-        records = forked(lambda: ledger(disturbed))
+        records = forked(lambda: ledger(executor, disturbed))
         assert len(records) >= len(before), "records are lost"
         for one, other in zip(before, records, strict=False):
             if one["measurement"]["state"] != "running":
@@ -268,35 +244,60 @@ def run_study(folder: Path, *, seed: int, trials: int) -> Counter[tuple[str, str
         if ended.code == 0 or faults > most:
             assert ended.code == 0, ended.errors
             break
-    assert [json.dumps(compared(each)) for each in records] == [json.dumps(compared(each)) for each in expected]
-    check_left(disturbed, records)
+    for one, other in zip(expected, records, strict=True):
+        assert json.dumps(compared(one)) == json.dumps(compared(other))
+    check_left(disturbed, records, trials=trials)
     return study.counts
 
 
+def show(counts: Counts, studies: Counter[str]) -> None:
+    """Print the faults by kind and executor, with how the command ended."""
+    width = max(len(fault) for each in EXECUTORS for fault in each.faults)
+    for each in EXECUTORS:
+        if not studies[each.name]:
+            continue
+        print(f"{each.name}: {studies[each.name]} studies")
+        for fault in each.faults:
+            ends = {how: number for (name, kind, how), number in counts.items() if (name, kind) == (each.name, fault)}
+            words = ", ".join(f"{number} {how}" for how, number in sorted(ends.items()))
+            print(f"  {fault:{width}}  {sum(ends.values()):4}  {words}".rstrip())
+
+
 def main() -> None:
-    """Run the studies and print a table of the faults."""
+    """Run the studies and print a table of the faults; an interrupt prints those of the finished studies."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--studies", type=int, default=30)
-    parser.add_argument("--trials", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=0)
+    names = [each.name for each in EXECUTORS]
+    parser.add_argument("--executor", nargs="+", choices=names, default=names)
+    parser.add_argument("--studies", type=int, default=30, help="for each executor")
+    parser.add_argument("--trials", type=int, default=60, help="of each study")
+    parser.add_argument("--seed", type=int, default=0, help="of the first study")
     given = parser.parse_args()
+    chosen = [each for each in EXECUTORS if each.name in given.executor]
     os.environ["OMP_NUM_THREADS"] = "1"
     import search.cli.running
-    import search.runner.local  # noqa: F401 (before the fork: imports take seconds)
-    import search.runner.run  # noqa: F401
+    import search.runner.local
+    import search.runner.run  # noqa: F401 (before the fork: imports take seconds)
 
-    counts = Counter[tuple[str, str]]()
-    for seed in range(given.seed, given.seed + given.studies):
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                counts += run_study(Path(folder), seed=seed, trials=given.trials)
-            except AssertionError as error:
-                raise SystemExit(f"seed {seed}: {error}") from error
-    width = max(map(len, FAULTS))
-    print(f"{given.studies} studies of {given.trials} trials each: every ledger balances")
-    for fault in FAULTS:
-        ends = {how: number for (name, how), number in counts.items() if name == fault}
-        print(f"{fault:{width}}  {sum(ends.values()):4}  " + ", ".join(f"{n} {how}" for how, n in sorted(ends.items())))
+    if Ray in chosen:
+        import search.runner.cluster.executor  # noqa: F401
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    counts, studies, problems = Counts(), Counter[str](), []
+    with ExitStack() as opened, suppress(KeyboardInterrupt):
+        os.environ["XDG_RUNTIME_DIR"] = opened.enter_context(tempfile.TemporaryDirectory(prefix="run"))
+        executors = [opened.enter_context(each()) for each in chosen]
+        for seed in range(given.seed, given.seed + given.studies):
+            for executor in executors:
+                with tempfile.TemporaryDirectory() as folder:
+                    try:
+                        counts += run_study(Path(folder), executor, seed=seed, trials=given.trials)
+                    except AssertionError as error:
+                        problems.append(f"{executor.name}, seed {seed}: {error}")
+                        print(problems[-1], file=sys.stderr, flush=True)
+                studies[executor.name] += 1
+    show(counts, studies)
+    if problems:
+        raise SystemExit(f"{len(problems)} of {studies.total()} studies have a fault")
+    print("every ledger balances")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 import http.client
 import json
 import re
+import resource
 import socket
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import pytest
 from synthetic_study import synthetic_records, write_synthetic_study
@@ -17,7 +18,7 @@ from search.dashboard.app import make_app
 from search.dashboard.calls import is_call
 from search.dashboard.library import Library
 from search.dashboard.security import check_mount
-from search.dashboard.server import BODY_BYTES, HEADER_BYTES, THREADS, make_server
+from search.dashboard.server import BODY_BYTES, HEADER_BYTES, THREADS, allowed_files, make_server
 
 TOKEN = "a-long-and-secret-token"
 CALL = "/_dash-update-component"
@@ -93,6 +94,32 @@ def test_slow_connections_take_no_threads_and_are_closed(runs, monkeypatch):
         assert get(server, "/")[0] == 200
         for each in slow:
             each.close()
+
+
+def test_requests_are_answered_at_once_while_slow_connections_take_all_places(runs, monkeypatch):
+    monkeypatch.setattr(serving, "CONNECTIONS", 40)
+    with served(runs) as server:
+        slow = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(120)]
+        for each in slow[::2]:
+            with suppress(OSError):  # closed already
+                each.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Sl")
+        began = time.monotonic()
+        for _ in range(3):
+            assert get(server, "/study/made/front")[0] == 200
+        assert time.monotonic() - began < serving.REQUEST_S / 2
+        assert len(server.active_channels) < 40
+        for each in slow:
+            each.close()
+
+
+def test_a_low_limit_of_open_files_is_raised():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before[1] - 10, before[1]))
+        assert allowed_files(before[1] - 5) == before[1] - 5 == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        assert allowed_files(before[1] + 5) == before[1]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_large_bodies_and_headers_are_refused_before_the_token_is_looked_at(runs):

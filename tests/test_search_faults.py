@@ -1,4 +1,4 @@
-"""The short form of `make test-faults`: one study under kills, signals, full disks and locks."""
+"""The short form of `make test-faults`: a study on each local database under kills, signals, full disks and locks."""
 
 import os
 import subprocess
@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+SCRIPT = Path(__file__).with_name("faults.py")
+
 
 @pytest.mark.parametrize("seed", [1])
-def test_the_ledger_balances_after_every_fault(seed, tmp_path):
-    command = [sys.executable, str(Path(__file__).with_name("faults.py")), "--studies", "1", "--trials", "6"]
-    surroundings = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([*command, "--seed", str(seed)], capture_output=True, text=True, env=surroundings)
+def test_the_ledger_balances_after_every_fault(seed):
+    studies = ["--executor", "local", "postgresql", "--studies", "1", "--trials", "3", "--seed", str(seed)]
+    surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, str(SCRIPT), *studies], capture_output=True, text=True, env=surroundings)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("1 studies of 6 trials each: every ledger balances")
+    assert done.stdout.startswith("local: 1 studies") and "postgresql: 1 studies" in done.stdout
+    assert done.stdout.endswith("every ledger balances\n")

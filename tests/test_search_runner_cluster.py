@@ -125,7 +125,7 @@ def test_a_lost_process_resumes_from_its_checkpoint_and_the_attempt_is_recorded(
     assert {len(record.measurement.epochs) for record in records} == {3}
     assert {record.measurement.costs.latency.median_s for record in records} == {0.01}
     assert {record.measurement.versions for record in records} == {(("imported", ""),)}  # neither torch nor monai
-    assert not list(plan.folder.glob("tune*"))
+    assert not list(plan.folder.glob("*tune*"))
     again = run(plan, cluster, "Killed")
     assert again.records == tuple(records)
 

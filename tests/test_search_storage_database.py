@@ -1,11 +1,13 @@
 """The databases that a study may name, and the message if one is not available."""
 
+import gc
+
 import pytest
 import sqlalchemy as sql
 from test_search_storage import CHOICES, DIRECTIONS, DONE, record
 
 from search.config import UserError
-from search.storage import Store, database, read_records, read_study_attributes
+from search.storage import Store, database, open_storage, read_records, read_study_attributes, tables
 from search.storage.address import database_url
 from search.storage.database import is_outage, retry_outages
 from search.storage.heartbeat import DRIVER, is_present
@@ -95,3 +97,27 @@ def test_a_study_behind_optunas_proxy_is_the_same(tmp_path):
     finally:
         server.stop(0).wait()
         behind.engine.dispose()
+
+
+@pytest.mark.parametrize("last", [2, 3, 4, 10, 20])
+def test_a_process_stopped_while_it_creates_a_database_leaves_no_tables_and_the_next_one_all(tmp_path, last):
+    engine, done = sql.create_engine(f"sqlite:///{tmp_path}/study.db"), []
+
+    def stop(*_):
+        done.append(1)
+        if len(done) == last:
+            raise KeyboardInterrupt
+
+    sql.event.listen(engine, "after_cursor_execute", stop)
+    with pytest.raises(KeyboardInterrupt):
+        tables.create_tables(engine)
+    engine.dispose()
+    gc.collect()  # the error holds a cursor, and with it the file
+    again = sql.create_engine(engine.url)
+    assert not sql.inspect(again).get_table_names()
+    tables.create_tables(again)
+    assert [each["unique"] for each in sql.inspect(again).get_indexes("studies")] == [1]
+    before = (tmp_path / "study.db").read_bytes()
+    with open_storage(str(engine.url)):  # Optuna finds nothing missing
+        assert (tmp_path / "study.db").read_bytes() == before
+    again.dispose()

@@ -57,6 +57,12 @@ def damage(file, how):
     elif how == "folder":
         file.unlink()
         file.mkdir()
+    elif how == "pipe":
+        file.unlink()
+        os.mkfifo(file)
+    elif how in ("link to itself", "link to nothing"):
+        file.unlink()
+        file.symlink_to(file if how == "link to itself" else file.with_name("nothing"))
 
 
 DAMAGES = {
@@ -68,6 +74,9 @@ DAMAGES = {
     "foreign": r"study.db is a database of another program, not one of studies \(its tables: bookmarks\)",
     "other schema": r"study.db was written by Optuna 99.0.0, but .* is installed; upgrade optuna",
     "folder": r"study.db: can't be read: Is a directory",
+    "pipe": r"study.db is a pipe, a socket or a device, not an SQLite database",
+    "link to itself": r"study.db is a link that leads to no file",
+    "link to nothing": r"study.db is a link that leads to no file",
 }
 
 
@@ -81,7 +90,7 @@ def test_each_damage_has_its_sentence(how, runs):
     if how not in ("scribbled", "cut"):  # these may still have whole pages with the names
         with pytest.raises(UserError, match=DAMAGES[how].split(" (")[0] if how == "foreign" else DAMAGES[how]):
             list_studies(sqlite_url(file))
-    assert file.is_dir() or file.read_bytes() == before
+    assert before is None or file.read_bytes() == before
 
 
 def test_a_transaction_that_a_process_left_when_it_died_is_rolled_back(runs, tmp_path):

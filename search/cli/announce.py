@@ -9,5 +9,6 @@ def announce(file: Path | str, *, quiet: bool = False, to_stderr: bool = False) 
     """Print that a file is being read, unless `quiet`; `to_stderr` keeps standard output free for results."""
     if not quiet:
         from search.api.terminal import open_console
+        from search.config.secrets import without_secret
 
-        open_console(to_stderr=to_stderr).print(f"reading {file}", soft_wrap=True)
+        open_console(to_stderr=to_stderr).print(f"reading {without_secret(str(file))}", soft_wrap=True)

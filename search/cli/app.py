@@ -62,10 +62,11 @@ def main() -> None:
         if not error.strerror:
             raise
         from search.api.terminal import printable
+        from search.config.secrets import without_arguments_secrets
 
-        where = f"{error.filename}: " if error.filename else ""
+        where = without_arguments_secrets(f"{error.filename}: ", sys.argv[1:]) if error.filename else ""
         _drop_output()
-        print(f"voxnas: {printable(str(where))}{error.strerror}{_way_out(error)}", file=sys.stderr)
+        print(f"voxnas: {printable(where)}{error.strerror}{_way_out(error)}", file=sys.stderr)
         sys.exit(2 if error.errno in PATH_MISTAKES else 1)
     except Exception as error:
         from search.config.errors import UserError  # here, as it takes longer than the rest of `--help`
@@ -73,9 +74,11 @@ def main() -> None:
         if not isinstance(error, UserError):
             raise
         from search.api.terminal import printable
+        from search.config.secrets import without_arguments_secrets
 
         for mistake in error.mistakes:
-            print(f"voxnas: {printable(str(mistake))}", file=sys.stderr)
+            said = without_arguments_secrets(str(mistake), sys.argv[1:])
+            print(f"voxnas: {printable(said)}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 

@@ -51,7 +51,7 @@ def parse_count(value: Any) -> float:
 
 def parse_bytes(value: Any) -> int:
     """Parse `8 GiB` (binary) or `8 GB` (decimal)."""
-    return int(_parse(value, BYTES, "8 GiB", "size"))
+    return math.ceil(_parse(value, BYTES, "8 GiB", "size"))
 
 
 # Of what each returns

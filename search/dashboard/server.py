@@ -16,7 +16,7 @@ from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
 THREADS = 8
-CONNECTIONS = 1000  # at a time; further ones wait until one of these is closed
+CONNECTIONS = 1000  # at a time; a further one takes the place of the oldest without a complete request
 OTHER_FILES = 200  # of this process: databases, pipes
 BODY_BYTES = 64 << 10  # a page sends less than a kilobyte
 HEADER_BYTES = 16 << 10
@@ -49,6 +49,14 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
             elif now - channel.began > REQUEST_S:
                 channel.will_close = True
 
+    def handle_accept(self) -> None:
+        """Accept a connection; if it is the last allowed one, close the oldest that waits for a request."""
+        super().handle_accept()
+        if len(self._map) >= self.adj.connection_limit - 1:
+            waiting = [each for each in self.active_channels.values() if not each.requests and not each.will_close]
+            if waiting:
+                min(waiting, key=lambda each: each.creation_time).will_close = True
+
     def run(self) -> None:
         """Serve until `stop`, or until interrupted; close all connections at the end."""
         try:
@@ -73,7 +81,7 @@ def make_server(
     `prefix` is the path below which a proxy shows the dashboard. From the address `proxy` alone, the header
     X-Forwarded-Proto is believed.
     """
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OTHER_FILES
+    most = allowed_files(CONNECTIONS + OTHER_FILES) - OTHER_FILES
     trusted = {"trusted_proxy": proxy, "trusted_proxy_headers": FORWARDED} if proxy else {}
     settings = Adjustments(
         host=host.strip("[]"),
@@ -93,6 +101,17 @@ def make_server(
     dispatcher.set_thread_count(THREADS)
     place = next((each for each in settings.listen if each[0] == socket.AF_INET), settings.listen[0])
     return Server(below(prefix, application), {}, dispatcher=dispatcher, adj=settings, sockinfo=place)
+
+
+def allowed_files(wanted: int) -> int:
+    """Return how many files this process may open, after raising its own limit to `wanted` if it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft
 
 
 def below(prefix: str, application: Application) -> Application:

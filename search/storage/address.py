@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 from pathlib import Path
 
 import sqlalchemy as sql
 
 from search.config.errors import UserError
+from search.config.secrets import without_secret
 
 GRPC = "grpc://"  # an Optuna storage behind its gRPC proxy, as grpc://HOST:PORT
 POSTGRESQL = "postgresql+psycopg"
@@ -34,11 +34,6 @@ def show_url(url: str) -> str:
     if file is not None:
         return str(file)
     return url if url.startswith(GRPC) else sql.make_url(url).render_as_string(hide_password=True)
-
-
-def without_secret(text: str) -> str:
-    """Return a text with whatever may be a password in it replaced: all between a scheme and the last @."""
-    return re.sub(r"(://)\S*@", r"\1***@", re.sub(r"(?i)(password|pwd|passwd)=[^&\s]*", r"\1=***", text))
 
 
 def database_url(storage: str | None, run_folder: Path) -> str:

@@ -17,7 +17,8 @@ from urllib.parse import quote
 import sqlalchemy as sql
 
 from search.config.errors import RunError, UserError
-from search.storage.address import POSTGRESQL, show_url, sqlite_file, without_secret
+from search.config.secrets import without_secret
+from search.storage.address import POSTGRESQL, show_url, sqlite_file
 
 READ_TIMEOUT_S = 10  # of waiting for another program's lock
 OUTAGE_S = 600.0  # a run ends after a longer outage; the same command resumes it
@@ -115,6 +116,9 @@ def database_exists(url: str) -> bool:
 
 def require_database(url: str) -> None:
     """Raise UserError if an SQLite file does not exist."""
+    file = sqlite_file(url)
+    if file is not None and not file.exists() and file.is_symlink():
+        raise UserError([f"{file} is a link that leads to no file"])
     if not database_exists(url):
         raise UserError([f"nothing has run yet: {sqlite_file(url)} does not exist; start with `voxnas run`"])
 

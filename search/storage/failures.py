@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import sqlalchemy as sql
 
 from search.config.errors import RunError, UserError
-from search.storage.address import GRPC, show_url, sqlite_file, without_secret
+from search.config.secrets import without_secret
+from search.storage.address import GRPC, show_url, sqlite_file
 from search.storage.database import causes, first_line, is_outage
 
 SQLITE_HEADER = b"SQLite format 3\0"
@@ -75,6 +76,8 @@ def require_sqlite(url: str, *, empty: bool = False) -> None:
     file = sqlite_file(url)
     if file is None or not file.exists():
         return
+    if not file.is_file() and not file.is_dir():  # opening a pipe would wait for ever
+        raise UserError([f"{file} is a pipe, a socket or a device, not an SQLite database"])
     try:
         with file.open("rb") as opened:
             start = opened.read(len(SQLITE_HEADER))

@@ -17,6 +17,7 @@ from search.config.errors import UserError
 from search.storage.address import GRPC, show_url, sqlite_file
 from search.storage.database import engine_options, make_reader, require_database, tune_sqlite
 from search.storage.failures import explained, require_sqlite
+from search.storage.tables import create_tables
 from search.trials.records import Record
 
 if TYPE_CHECKING:
@@ -207,6 +208,8 @@ def optuna_storage(url: str) -> optuna.storages.BaseStorage:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return optuna.storages.GrpcStorageProxy(host=host, port=int(port))
+    if url.startswith("sqlite"):
+        _create_tables(url)
     try:
         storage = optuna.storages.RDBStorage(url, engine_kwargs=engine_options(url))
     except RuntimeError as error:
@@ -217,6 +220,14 @@ def optuna_storage(url: str) -> optuna.storages.BaseStorage:
         sql.event.listen(storage.engine, "connect", tune_sqlite)
         storage.engine.dispose()  # earlier connections are not tuned
     return storage
+
+
+def _create_tables(url: str) -> None:
+    engine = sql.create_engine(url)
+    try:
+        create_tables(engine)
+    finally:
+        engine.dispose()
 
 
 @contextmanager

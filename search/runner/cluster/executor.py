@@ -19,6 +19,7 @@ from ray import tune
 from ray._private.services import canonicalize_bootstrap_address
 
 from search.config.errors import RunError, UserError
+from search.files import partial_path, remove_partials
 from search.runner.answers import Ask, Done, Wait
 from search.runner.cluster.activity_board import ActivityBoard
 from search.runner.cluster.checkpoint_sync import CheckpointSync
@@ -175,6 +176,8 @@ def fit(dispatcher: Dispatcher, trial: type[Trial]) -> None:
     storage, name = dispatcher.sync.storage or str(dispatcher.driver.plan.folder), f"tune-{os.getpid()}"
     if "://" not in storage:
         storage = str(Path(storage).resolve())
+        name = partial_path(Path(storage) / "tune").name
+        remove_partials(Path(storage))  # of drivers that were killed
     os.environ.update(TUNE_SETTINGS)
     for quiet in ("ray.tune", "ray.air", "ray.train"):
         logging.getLogger(quiet).setLevel(logging.CRITICAL)  # the records contain all failures
