@@ -130,7 +130,7 @@ def test_without_a_session_the_lock_folder_is_in_the_temporary_folder(tmp_path, 
 def test_a_link_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "voxnas").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="voxnas is not a folder of this user and can't be trusted with device locks"):
+    with pytest.raises(UserError, match="voxnas can't be used: it is not a folder of this user and can't be trusted"):
         lock_folder()
 
 

@@ -57,7 +57,8 @@ def test_another_worker_resumes_in_the_second_fold_and_gives_the_same_record(tra
     left = {path.name for path in (storage / "tiny/trials/000000").iterdir()}
     assert left == {"best.safetensors", "best-1.safetensors", "epochs.jsonl"}
     assert {"best.safetensors", "best-1.safetensors"} <= {path.name for path in folder.iterdir()}
-    assert Path(SCRATCH / "tiny/trials/000000").is_dir()
+    assert not Path(SCRATCH / "tiny/trials/000000").exists()
+    assert SCRATCH.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_workers_new_epochs_follow_those_of_earlier_folds(trained):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ import torch
 
 from search.config.errors import UserError
 from search.config.units import show_seconds
+from search.files import private_folder
 
 REPORT_S = 2.0  # of waiting, after which a message names the processes that hold the lock
 MAX_WAIT_S = 600.0  # after which the device is used without its lock
@@ -107,15 +107,9 @@ def lock_folder() -> Path:
     else:
         folder = Path(tempfile.gettempdir()) / f"voxnas-{os.getuid()}"
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
+        return private_folder(folder)
     except OSError as error:
-        raise UserError([f"the device lock folder {folder} can't be created: {error.strerror}"]) from None
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise UserError([f"{folder} is not a folder of this user and can't be trusted with device locks: remove it"])
-    if found.st_mode & 0o077:
-        folder.chmod(0o700)
-    return folder
+        raise UserError([f"the device lock folder {folder} can't be used: {error.strerror}"]) from None
 
 
 def _open(device: torch.device, purpose: str) -> int:

@@ -1,5 +1,6 @@
 """Files on disk: replaced whole, without traces of processes that died."""
 
+from search.files.private import private_folder
 from search.files.replace import (
     copy_file,
     is_partial,
@@ -15,6 +16,7 @@ __all__ = [
     "copy_file",
     "is_partial",
     "partial_path",
+    "private_folder",
     "remove_partials",
     "replace_file",
     "require_writable",

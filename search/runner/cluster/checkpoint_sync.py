@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from pyarrow import fs
 
-from search.files import is_partial
+from search.files import is_partial, private_folder
 from search.trials.files import RESUME_FILES
 from search.trials.records import Job
 
@@ -33,7 +34,7 @@ class CheckpointSync:
         """Copy the job's checkpoint and prepared volumes to this machine; return the job with their folders."""
         if self.storage is None:
             return job
-        local = SCRATCH / self._place(job.folder)
+        local = private_folder(SCRATCH) / self._place(job.folder)
         shutil.rmtree(local, ignore_errors=True)  # of another attempt, or of another study of this name
         self._copy_down(self._place(job.folder), local)
         prepared = Path(job.task.prepared)
@@ -45,6 +46,11 @@ class CheckpointSync:
                 with suppress(OSError):  # another trial on this machine was faster
                     part.rename(prepared)
         return replace(job, folder=str(local), task=replace(job.task, prepared=str(prepared)))
+
+    def drop_job(self, job: Job) -> None:
+        """Delete a job's files on this machine; the storage has them."""
+        if self.storage is not None:
+            shutil.rmtree(job.folder, ignore_errors=True)
 
     def push_job(self, job: Job) -> None:
         """Copy the job's files to the storage, each renamed when complete; delete files that no longer exist here."""
@@ -85,6 +91,8 @@ class CheckpointSync:
         remote = f"{root}/cache/{prepared.name}"
         if system.get_file_info(f"{remote}/{COMPLETE}").type == fs.FileType.NotFound:
             system.create_dir(remote, recursive=True)
+            if isinstance(system, fs.LocalFileSystem):
+                Path(remote).chmod(stat.S_IMODE(prepared.stat().st_mode))  # private unless the study shares its volumes
             fs.copy_files(str(prepared), remote, source_filesystem=fs.LocalFileSystem(), destination_filesystem=system)
             with system.open_output_stream(f"{remote}/{COMPLETE}") as mark:
                 mark.write(b"")

@@ -82,6 +82,8 @@ def train_here(
         write_reason(job, traceback.format_exc())
         sync.push_job(job)
         yield failure(error)
+    finally:
+        sync.drop_job(job)
 
 
 def train_remotely(job: Job, sync: CheckpointSync, gpu_share: float) -> Generator[str, None, None]:
