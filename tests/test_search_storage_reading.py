@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from synthetic_study import synthetic_records, write_synthetic_study
+from test_search_cli import call
 
 from search.cli import main
 from search.config import UserError
-from search.storage import Store, read_records, read_study_names
+from search.storage import Store, read_records, read_study_attribute, read_study_names
 from search.storage.address import database_url, show_url, sqlite_file, sqlite_url
 from search.storage.admin import list_studies
 
@@ -91,6 +92,25 @@ def test_each_damage_has_its_sentence(how, runs):
         with pytest.raises(UserError, match=DAMAGES[how].split(" (")[0] if how == "foreign" else DAMAGES[how]):
             list_studies(sqlite_url(file))
     assert before is None or file.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", "[]", "3", "{}", '{"measurement": {}}', '{"measurement": 3}'])
+def test_a_record_that_is_none_is_named_and_hides_no_other_study(text, runs, monkeypatch, capsys):
+    shutil.copytree(runs / "tiny", runs / "other")
+    with closing(sqlite3.connect(runs / "tiny/study.db")) as connection, connection:
+        where = "key = 'voxnas:record' AND trial_id = (SELECT trial_id FROM trials WHERE number = 4)"
+        connection.execute(f"UPDATE trial_user_attributes SET value_json = ? WHERE {where}", (text,))
+    with pytest.raises(UserError, match=r"the record of trial 4 is damaged \(.*\); restore a copy of it"):
+        read_records(sqlite_url(runs / "tiny/study.db"), "tiny")
+    said = call(monkeypatch, capsys, "studies", "--runs", runs, code=1)
+    assert "12" in said.out and "the record of trial 4 is damaged" in said.err
+
+
+def test_an_attribute_that_is_no_json_is_called_damaged(runs):
+    with closing(sqlite3.connect(runs / "tiny/study.db")) as connection, connection:
+        connection.execute("UPDATE study_user_attributes SET value_json = '{' WHERE key = 'voxnas:study'")
+    with pytest.raises(UserError, match="study.db is damaged .an attribute is no JSON: .*; restore a copy"):
+        read_study_attribute(sqlite_url(runs / "tiny/study.db"), "tiny", "voxnas:study")
 
 
 def test_a_transaction_that_a_process_left_when_it_died_is_rolled_back(runs, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,8 @@ def explained(url: str) -> Iterator[None]:
         yield
     except UserError:
         raise
+    except json.JSONDecodeError as error:
+        raise UserError([f"{show_url(url)} is damaged (an attribute is no JSON: {error}); restore a copy"]) from error
     except Exception as error:
         found = next((each for each in causes(error) if isinstance(each, sql.exc.DBAPIError)), None)
         if found is not None:

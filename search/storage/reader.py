@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import sqlalchemy as sql
 
@@ -62,8 +63,12 @@ class Row:
 
     @property
     def record(self) -> Record:
-        """The record, with the trial's number."""
-        return Record.from_values({**json.loads(self.text), "number": self.number})
+        """The record, with the trial's number. Raises UserError if the text is none."""
+        try:
+            return Record.from_values({**json.loads(self.text), "number": self.number})
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise UserError([f"the record of trial {self.number} is damaged ({why}); restore a copy of it"]) from error
 
 
 def read_records(url: str, name: str) -> list[Record]:
@@ -125,7 +130,7 @@ def has_known_tables(connection: sql.Connection) -> bool:
             raise
         version = None
     if version is None:
-        where = show_url(str(connection.engine.url))
+        where = unquote(show_url(str(connection.engine.url)).removeprefix("file:"))
         if tables := sql.inspect(connection).get_table_names():
             named = ", ".join(tables[:3])
             raise UserError([f"{where} is a database of another program, not one of studies (its tables: {named})"])
