@@ -18,7 +18,7 @@ test: link
 test-all: link
 	$(BIN)/python -m pytest $(PARALLEL)
 
-# Random faults during 30 studies of 60 trials; `make test` runs one short study
+# Random faults during 30 studies of 60 trials on each executor; `make test` runs two short studies, without Ray
 test-faults: link
 	$(BIN)/python tests/faults.py
 

@@ -64,7 +64,7 @@ class Disturbed:
     def __init__(self, folder: Path, executor: Local, *, seed: int, trials: int) -> None:
         from search.data.phantom import write_phantom
 
-        self.folder, self.executor, self.seed = folder, executor, seed
+        self.folder, self.executor, self.seed, self.number = folder, executor, seed, 0
         self.draw, self.counts = random.Random(f"{executor.name} {seed}"), Counts()
         write_phantom(folder / "phantom", cases=6, shape=(20, 18, 6), classes=2)
         self.file = folder / f"{NAME}.yaml"
@@ -73,7 +73,7 @@ class Disturbed:
     def start(self, runs: Path, *, limit: int | None = None) -> int:
         """Fork a process that runs the command; return its number. `limit` is a size that no file may exceed."""
         options = self.executor.options(runs)
-        number = os.fork()
+        self.number = number = os.fork()
         if number:
             return number
         try:
@@ -109,15 +109,22 @@ class Disturbed:
         while time.monotonic() < end:
             found, status = os.waitpid(number, os.WNOHANG)
             if found:
+                self.number = 0
                 wait_until(lambda: is_empty(group=number), "processes that the driver started are left")
                 self.executor.check_settled(runs)
                 forked(lambda: check_locks(runs, Path(os.environ["XDG_RUNTIME_DIR"])))
                 return Ended(os.waitstatus_to_exitcode(status), (self.folder / "said.txt").read_text())
             time.sleep(0.005)
-        os.kill(number, signal.SIGKILL)
-        os.waitpid(number, 0)
+        self.end()
         said = (self.folder / "said.txt").read_text()
         raise AssertionError(f"the process has not ended after {self.executor.patience_s:.0f} s\n{said[-3000:]}")
+
+    def end(self) -> None:
+        """Kill the process that still runs, if one does."""
+        if self.number:
+            os.kill(self.number, signal.SIGKILL)
+            os.waitpid(self.number, 0)
+            self.number = 0
 
     def run(self, runs: Path) -> Ended:
         """Run the study without a fault."""
@@ -225,6 +232,16 @@ def check_left(runs: Path, records: list[dict], *, trials: int) -> None:
 def run_study(folder: Path, executor: Local, *, seed: int, trials: int) -> Counts:
     """Run one study undisturbed and under faults; return the faults and their ends."""
     study = Disturbed(folder, executor, seed=seed, trials=trials)
+    try:
+        compare_runs(study, trials=trials)
+    finally:
+        study.end()
+    return study.counts
+
+
+def compare_runs(study: Disturbed, *, trials: int) -> None:
+    """Raise AssertionError if the faults change what the study finds."""
+    folder, executor = study.folder, study.executor
     undisturbed, disturbed = folder / "undisturbed", folder / "disturbed"
     ended = study.run(undisturbed)
     assert ended.code == 0, ended.errors
@@ -247,7 +264,6 @@ def run_study(folder: Path, executor: Local, *, seed: int, trials: int) -> Count
     for one, other in zip(expected, records, strict=True):
         assert json.dumps(compared(one)) == json.dumps(compared(other))
     check_left(disturbed, records, trials=trials)
-    return study.counts
 
 
 def show(counts: Counts, studies: Counter[str]) -> None:
