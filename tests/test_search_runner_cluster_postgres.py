@@ -11,6 +11,7 @@ import sqlalchemy as sql
 from cluster_trials import held, release, start_driver
 from test_search_runner_cluster import TINY, outcomes, plan_of, run, wait_for
 
+from search.config import UserError
 from search.storage import RECORD, Store, heartbeat, open_storage, read_records, reading
 
 MORE = TINY.replace("epochs: 3", "epochs: 12")
@@ -102,6 +103,12 @@ def test_a_driver_declared_dead_does_not_overwrite_the_result_of_its_trial(tmp_p
     assert one.records()[0].ended == "then"
     for store in (one, two):
         store.close()
+
+
+def test_a_database_without_tables_is_one_in_which_nothing_has_run(server):
+    server.psql("CREATE DATABASE empty")
+    with pytest.raises(UserError, match="nothing has run yet in postgresql.*/empty"):
+        read_records(server.url.replace("/postgres?", "/empty?"), "any")
 
 
 def test_drivers_ask_one_at_a_time(tmp_path, server):

@@ -118,7 +118,10 @@ def load_nifti(file: Path) -> tuple[Any, NDArray[Any]]:
         raise ValueError(f"{file}: cannot be read ({type(error).__name__}: {reason})") from error
     if not isinstance(image, nibabel.Nifti1Pair):
         raise ValueError(f"{file}: is not a NIfTI file but {type(image).__name__}")
-    _refuse_values(values, file)
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"{file}: contains values of type {values.dtype}, which are neither intensities nor labels")
+    if values.size == 0:
+        raise ValueError(f"{file}: is empty, its shape is {values.shape}")
     _refuse_affine(np.asarray(image.affine, dtype=np.float64), file)
     return image, values
 
@@ -129,13 +132,6 @@ def _refuse_impossible_size(image: Any, file: Path) -> None:
     held = file.stat().st_size * (DEFLATE_LIMIT if file.name.endswith(".gz") else 1)
     if isinstance(image, nibabel.Nifti1Image) and claimed > held:
         raise ValueError(f"the header states shape {image.shape}, but the file has only {file.stat().st_size:,} bytes")
-
-
-def _refuse_values(values: NDArray[Any], file: Path) -> None:
-    if values.dtype.kind not in "biuf":
-        raise ValueError(f"{file}: contains values of type {values.dtype}, which are neither intensities nor labels")
-    if values.size == 0:
-        raise ValueError(f"{file}: is empty, its shape is {values.shape}")
 
 
 def _refuse_affine(affine: NDArray[np.float64], file: Path) -> None:
@@ -173,7 +169,8 @@ def _read_itk(file: Path) -> tuple[NDArray[Any], NDArray[np.float64], Any]:
     if image.GetDimension() != 3:
         raise ValueError(f"{file}: has {image.GetDimension()} axes, but a volume has 3")
     values = SimpleITK.GetArrayFromImage(image)  # (Z, Y, X) or (Z, Y, X, C)
-    _refuse_values(values, file)
+    if values.size == 0:
+        raise ValueError(f"{file}: is empty, its shape is {values.shape}")
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()

@@ -128,6 +128,7 @@ def has_known_tables(connection: sql.Connection) -> bool:
     except (sql.exc.OperationalError, sql.exc.ProgrammingError) as error:
         if "version_info" not in str(error):
             raise
+        connection.rollback()  # PostgreSQL answers nothing else in a transaction with an error
         version = None
     if version is None:
         where = unquote(show_url(str(connection.engine.url)).removeprefix("file:"))
