@@ -37,6 +37,7 @@ PATCHES = {  # the least that 32 or 64 projected tokens allow, else a thin slab
 SLAB = (6, 96, 96)
 SMALL = {"unetrpp": (16, 64, 64), "meunet": (16, 32, 32)}  # for the narrow ones
 SMALL_SLAB = (6, 64, 64)
+ONE_PER_PAPER = ("nnunet", "csam_unet", "joint_denseunet", "sau_net", "meunet", "unetrpp_tumor")  # the fastest
 STUDY = """\
 name: presets
 data: {path: Task27_ACDC, group: patient\\d+}
@@ -60,12 +61,17 @@ def narrowed(architecture: Architecture) -> Architecture:
     return Architecture.of(values)
 
 
+def narrow_patch(name: str) -> tuple[int, int, int]:
+    """Return the patch of a paper's narrowed network."""
+    return SMALL.get(name.partition("_")[0], SMALL_SLAB)
+
+
 def losses(name: str, data_root: Path, folder: Path, *, narrow: bool, steps: int = STEPS) -> list[list[float]]:
     """Train a paper's network for some steps per phase on one labelled patch; return the losses per phase."""
     file = folder / f"{name}.yaml"
     file.write_text(STUDY % name)
     plan = make_plan(load_study(file, data_root=data_root), runs=folder / "runs")
-    patch = SMALL.get(name.partition("_")[0], SMALL_SLAB) if narrow else PATCHES.get(name, SLAB)
+    patch = narrow_patch(name) if narrow else PATCHES.get(name, SLAB)
     architecture = PRESETS[name].architecture
     context = replace(plan.context, patch=patch)
     training = Training(patch=patch, batch=1, learning_rate=1e-3, precision="float32", foreground=1.0)

@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from bench_presets import falls, losses
+from bench_presets import ONE_PER_PAPER, falls, losses
 from conftest import quiet_view
 
 from search.config import load_study
@@ -65,12 +65,12 @@ def case_names(source: Path) -> list[str]:
     return sorted(path.name.removesuffix(".nii.gz") for path in (source / "labelsTr").glob("*.nii.gz"))
 
 
-@pytest.mark.parametrize("bundle", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every_form", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_short_study_learns_and_its_export_gives_the_same_mask_on_an_unseen_volume(
-    bundle, shared_data, tmp_path, request
+    every_form, shared_data, tmp_path, request
 ):
-    if not bundle:
-        request.getfixturevalue("without_bundle")
+    if not every_form:
+        request.getfixturevalue("source_form_alone")
     source = shared_data / "Task04_Hippocampus"
     *seen, unseen = case_names(source)[:21]
     subset(source, tmp_path / "Task04_Hippocampus", seen)
@@ -145,7 +145,9 @@ def five_patients(shared_data, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in ONE_PER_PAPER else pytest.mark.long) for name in PRESETS]
+)
 def test_a_narrow_version_of_a_papers_network_learns_on_cardiac_slices(name, five_patients):
     """The short form of `make bench-presets`, which trains them at full width."""
     for phase in losses(name, five_patients, five_patients, narrow=True, steps=6):

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import torch
-from bench_presets import narrowed
+from bench_presets import ONE_PER_PAPER, narrow_patch, narrowed
 from report import PartReport
 from setting import Setting
 from torch import Tensor, nn
@@ -51,10 +51,11 @@ def check_parity(setting: Setting, part: PartReport) -> None:
             for key, parameter in block.named_parameters():
                 nn.init.normal_(parameter, mean=float(key.endswith("bias")), std=0.1)
             compare(block, torch.randn(2, CHANNELS, *SIZE), label, setting, part, worst, kind="block")
-    for name, preset in PRESETS.items():
+    for name in ONE_PER_PAPER if setting.tiny else PRESETS:
+        preset = PRESETS[name]
         with part.item(name):
             torch.manual_seed(0)
-            patch = (32, 64, 64) if name.startswith(("unetrpp", "meunet")) else (8, 64, 64)
+            patch = narrow_patch(name) if setting.tiny else patch_of(name)
             context = Context(patch, preset.context.spacing, preset.context.in_channels, preset.context.classes)
             network = to_memory_format(build(narrowed(preset.architecture), context)).eval()
             images = torch.randn(1, context.in_channels, *patch)
@@ -62,6 +63,11 @@ def check_parity(setting: Setting, part: PartReport) -> None:
     for key, error in worst.items():
         kind, precision = key.split()
         part.limit(f"{key}: worst error", error, (LIMITS if kind == "block" else NETWORK_LIMITS)[precision])
+
+
+def patch_of(name: str) -> tuple[int, int, int]:
+    """Return the patch of a paper's network on a GPU."""
+    return (32, 64, 64) if name.startswith(("unetrpp", "meunet")) else (8, 64, 64)
 
 
 def compare(
