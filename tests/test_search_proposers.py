@@ -92,13 +92,20 @@ def test_local_search_proposes_neighbours_of_the_front_and_none_twice():
     assert all(tuple(each.items()) in near for each in asked)
 
 
-@pytest.mark.parametrize("name", PROPOSERS)
-@pytest.mark.parametrize("table", ["places", "noisy"])
-def test_a_study_that_restarts_before_every_trial_equals_an_undisturbed_one(name, table):
+RESTARTED = {"gp": 12, "known-cost": 16}  # trials; these two are slow
+RESTARTS = [
+    pytest.param(table, name, marks=pytest.mark.long if (table, name) == ("noisy", "gp") else ())
+    for table in ("places", "noisy")
+    for name in PROPOSERS
+]
+
+
+@pytest.mark.parametrize(("table", "name"), RESTARTS)
+def test_a_study_that_restarts_before_every_trial_equals_an_undisturbed_one(table, name):
     table = synthetic_table(table)
     problem = problem_of_table(table, seed=3)
-    proposer, records, trials = make_proposer(name, problem), [], 14 if name == "gp" else 26
-    for number in range(trials):
+    proposer, records = make_proposer(name, problem), []
+    for number in range(RESTARTED.get(name, POPULATION + 6)):
         proposal, _ = ask_new(proposer, problem, records)
         again, _ = ask_new(make_proposer(name, problem), problem, records)
         assert proposal == again, number

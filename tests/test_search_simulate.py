@@ -3,15 +3,12 @@
 import io
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.console import Console
-from test_search_cli import call as call_here
-from test_search_cli import words
+from test_search_cli import call, words
 
 from search.config.schema import Halving, Training
 from search.costs.memory import CPU
@@ -59,7 +56,12 @@ def test_a_block_without_a_formula_is_refused(table):
         formula_costs(strange, table.space.context)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+def recipes(*fast):
+    """Return all recipes, those that take long with the marker."""
+    return [pytest.param(name, marks=() if name in fast else pytest.mark.long) for name in RECIPES]
+
+
+@pytest.mark.parametrize("name", recipes(SMALL, "additive", "places", "bumps", "noisy-trees", "noisy-network"))
 def test_a_synthetic_table_has_many_networks_each_once(name):
     table = synthetic_table(name)
     assert 1_000 <= table.size <= 50_000
@@ -69,9 +71,7 @@ def test_a_synthetic_table_has_many_networks_each_once(name):
     assert np.corrcoef(table.truth, np.log([costs.macs for costs in table.costs]))[0, 1] > 0.2
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in (SMALL, "bumps") else pytest.mark.long) for name in RECIPES]
-)
+@pytest.mark.parametrize("name", recipes(SMALL, "noisy-trees"))
 def test_a_synthetic_table_is_reproducible(name):
     table, again = synthetic_table(name), synthetic_table.__wrapped__(name)
     assert (again.truth == table.truth).all() and again.architectures == table.architectures
@@ -100,11 +100,11 @@ def test_learning_curves_sometimes_cross(table):
 @pytest.mark.parametrize("name", PROPOSERS)
 def test_every_proposer_searches_a_conditional_table_and_repeats_nothing(name):
     table = synthetic_table("places")
-    run = simulate(table, name, seed=0, rules=Rules(trainings=14))
-    assert len(run.steps) == 14 and len(run.ask_s) == 14
+    run = simulate(table, name, seed=0, rules=Rules(trainings=12))
+    assert len(run.steps) == 12 and len(run.ask_s) == 12
     shares = [step.share for step in run.steps]
     assert shares == sorted(shares) and 0 < shares[-1] <= 1
-    again = simulate(table, name, seed=0, rules=Rules(trainings=14))
+    again = simulate(table, name, seed=0, rules=Rules(trainings=12))
     assert [step.share for step in again.steps] == shares
 
 
@@ -177,17 +177,17 @@ def test_wilcoxon_counts_the_unreached_as_censored_and_holm_steps_down():
 
 def test_a_comparison_shows_medians_ratios_and_budgets(table):
     rules, heard = Rules(trainings=30), []
-    compared = compare(table, ["known-cost", "random"], seeds=3, rules=rules, each=heard.append)
-    assert len(heard) == 6 and [each.proposer for each in compared.summaries] == ["known-cost", "random"]
+    compared = compare(table, ["known-cost", "random"], seeds=2, rules=rules, each=heard.append)
+    assert len(heard) == 4 and [each.proposer for each in compared.summaries] == ["known-cost", "random"]
     assert compared.rivals[0].proposer == "random" and 0 <= compared.rivals[0].p <= 1
     ours = compared.summaries[0]
     assert ours.trainings[0] <= ours.trainings[1] and ours.shares[0] <= ours.shares[1] <= 1
     assert share_after(compared.runs[0], 30) == max(step.share for step in compared.runs[0].steps)
-    counts, low, middle, high = anytime(compared.runs[:3], until=30)
+    counts, low, middle, high = anytime(compared.runs[:2], until=30)
     assert counts[-1] == 30 and all(a <= b <= c for a, b, c in zip(low, middle, high, strict=True))
     assert json.loads(comparisons_json([compared]))[0]["table"] == SMALL
     assert len(comparison_tables(compared)) == 3
-    alone = comparison(table, {"random": compared.runs[3:]}, rules=rules)
+    alone = comparison(table, {"random": compared.runs[2:]}, rules=rules)
     assert alone.rivals == () and math.isnan(best_ratio(alone)) and len(comparison_tables(alone)) == 2
 
 
@@ -212,17 +212,12 @@ def test_a_table_survives_parquet(table, tmp_path):
         assert len(simulate(read, name, seed=0, rules=Rules(trainings=12, enough=1.1)).steps) == 12
 
 
-def call(*arguments):
-    command = [sys.executable, "-m", "search.cli", "simulate", *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-def test_the_command_prints_json_and_draws_anytime_curves(tmp_path):
+def test_the_command_prints_json_and_draws_anytime_curves(monkeypatch, capsys, tmp_path):
     figure = tmp_path / "anytime.html"
     arguments = ["--synthetic", "--only", SMALL, "--proposers", "random,local", "--seeds", "2", "--trainings", "20"]
-    done = call(*arguments, "--jobs", "2", "--json", "--figure", str(figure))
-    assert done.returncode == 0, done.stderr
-    assert [each["proposer"] for each in json.loads(done.stdout)[0]["summaries"]] == ["random", "local"]
+    options = "--jobs", "2", "--json", "--figure", figure
+    out = call(monkeypatch, capsys, "simulate", *arguments, *options).out
+    assert [each["proposer"] for each in json.loads(out)[0]["summaries"]] == ["random", "local"]
     html = figure.read_text()
     assert "share of the true hypervolume" in html and html.count('data-figure="{') == 1
 
@@ -240,7 +235,7 @@ def test_the_command_prints_json_and_draws_anytime_curves(tmp_path):
     ],
 )
 def test_all_conflicting_options_are_reported(arguments, messages, monkeypatch, capsys):
-    printed = call_here(monkeypatch, capsys, "simulate", *arguments, code=2)
+    printed = call(monkeypatch, capsys, "simulate", *arguments, code=2)
     assert all(message in words(printed.err) for message in messages), printed.err
 
 
@@ -288,9 +283,9 @@ def test_the_pick_knee_loses_no_hypervolume_on_the_true_front():
 
 def test_reports_are_compared_and_shown(table):
     rules = Rules(trainings=25, noise=0.0078)
-    made = compare(table, ["known-cost", "random"], seeds=3, rules=rules)
+    made = compare(table, ["known-cost", "random"], seeds=2, rules=rules)
     ours, other = report_summaries(made)
-    assert (ours.proposer, ours.trainings, ours.runs, ours.p) == ("known-cost", 25, 3, None)
+    assert (ours.proposer, ours.trainings, ours.runs, ours.p) == ("known-cost", 25, 2, None)
     assert other.repeated == 0 and 0 < other.p <= 1
     drawn = Console(width=160, record=True, file=io.StringIO())
     drawn.print(*reports_tables(made))
