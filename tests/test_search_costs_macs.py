@@ -190,7 +190,7 @@ def test_the_macs_of_a_papers_network_equal_torchs_count_of_its_literal_form(nam
     assert macs == pytest.approx(literal_macs(preset.architecture, preset.context), rel=0.005)
 
 
-@pytest.mark.parametrize("number", range(50))
+@pytest.mark.parametrize("number", [*range(20), *(pytest.param(n, marks=pytest.mark.long) for n in range(20, 50))])
 def test_the_macs_of_a_random_network_equal_torchs_count_of_its_literal_form(number):
     context = Context((6, 48, 40), (8.0, 1.5, 1.5), 2, 3)
     choices = {"encoder": [*ENCODERS, "timm:resnet18", "timm:convnext_atto"], "levels": [3, 4]}

@@ -25,7 +25,7 @@ from space.presets import PRESETS
 
 CONTEXT = Context((5, 32, 24), (3.0, 1.0, 1.0), 2, 3)
 TOLERANCE = 1e-4
-POINTS = 20
+FAST, POINTS = 8, 20  # random networks in `make test` and in `make test-all`
 
 
 def lively(network: nn.Module) -> nn.Module:
@@ -85,7 +85,9 @@ def test_the_source_of_every_papers_network_computes_the_same(name, tmp_path):
 SPACE = narrow(CONTEXT, placement="each", fix={"width": 16, "width_cap": 32}, choices={})
 
 
-@pytest.mark.parametrize("point", range(POINTS))
+@pytest.mark.parametrize(
+    "point", [*range(FAST), *(pytest.param(n, marks=pytest.mark.long) for n in range(FAST, POINTS))]
+)
 def test_the_source_of_random_networks_computes_the_same_at_any_size(point, tmp_path):
     architecture = SPACE.architecture(sample_buildable(SPACE, Random(point)))
     check(architecture, CONTEXT, tmp_path, sizes=[(7, 27, 35)])

@@ -206,19 +206,21 @@ def test_scratch_folders_of_dead_processes_are_removed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "file"),
+    ("arguments", "file", "trials"),
     [
-        ("report tiny", "runs/tiny/report.html"),
-        ("trials tiny --csv trials.csv", "trials.csv"),
-        ("compare runs/tiny runs/tiny --out curves.html", "curves.html"),
+        ("report tiny", "runs/tiny/report.html", 12),
+        ("trials tiny --csv trials.csv", "trials.csv", 150),
+        ("compare runs/tiny runs/tiny --out curves.html", "curves.html", 12),
     ],
 )
-def test_a_reader_that_cannot_write_its_file_ends_with_one_sentence(arguments, file, tmp_path, monkeypatch, capsys):
+def test_a_reader_that_cannot_write_its_file_ends_with_one_sentence(
+    arguments, file, trials, tmp_path, monkeypatch, capsys
+):
     def files():  # without those of SQLite's log, which come and go
         return sorted(path for path in tmp_path.rglob("*") if "study.db-" not in path.name)
 
     monkeypatch.chdir(tmp_path)
-    write_synthetic_study(Path("runs"), "tiny", synthetic_records(150))
+    write_synthetic_study(Path("runs"), "tiny", synthetic_records(trials))
     Path("runs/tiny/study.yaml").write_text("data: {path: x}\nobjectives: {dice: maximize, memory: minimize}\n")
     monkeypatch.setattr(sys, "argv", ["voxnas", *arguments.split()])
     before = files()
@@ -246,19 +248,19 @@ def test_a_study_on_a_full_disk_is_read_and_its_report_is_refused(small_disk, mo
     assert sorted(small_disk.rglob("*")) == before
 
 
-@pytest.mark.parametrize("limit", [3_000, 60_000])
-def test_a_run_stopped_by_a_limit_resumes_by_the_same_command(limit, tmp_path):
+@pytest.mark.parametrize(("limit", "trials"), [(3_000, 1), (60_000, 2)])
+def test_a_run_stopped_by_a_limit_resumes_by_the_same_command(limit, trials, tmp_path):
     """The limits stop the creation of the database, and a later write."""
     made = write_study(tmp_path)
     with files_up_to(limit), pytest.raises((OSError, UserError)) as caught:
-        run_study(make_plan(load_study(made.file), runs=made.runs), trials=2, view=quiet_view())
+        run_study(make_plan(load_study(made.file), runs=made.runs), trials=trials, view=quiet_view())
     if isinstance(caught.value, OSError):
         assert caught.value.errno == errno.EFBIG and Path(caught.value.filename).is_relative_to(made.runs)
     else:
         assert isinstance(caught.value, RunError) and "rerun the same command to resume" in str(caught.value)
     plan = make_plan(load_study(made.file), runs=made.runs)
-    run_study(plan, trials=2, view=quiet_view())
-    assert [record.state for record in read_records(plan.url, "tiny")] == ["trained", "trained"]
+    run_study(plan, trials=trials, view=quiet_view())
+    assert [record.state for record in read_records(plan.url, "tiny")] == ["trained"] * trials
     assert not [path for path in made.runs.rglob(f"{PREFIX}*")]
 
 
