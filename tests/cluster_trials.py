@@ -25,6 +25,16 @@ def start_driver(plan, cluster, trials, trial):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+class Quick(Stopwatch):
+    """Measures latency in an instant."""
+
+    def time(self, architecture):
+        from search.costs import latency
+
+        latency.MAX_SECONDS["cpu"] = 0.05
+        return super().time(architecture)
+
+
 class Watch(Stopwatch):
     """Times nothing."""
 
@@ -95,47 +105,36 @@ def release(folder):
     (folder / RELEASED).touch()
 
 
-class Talkative(Sleeper):
-    """A trial that reports its steps, and takes long enough that they are seen."""
+class Troubled(Sleeper):
+    """All trials report their steps, and all but the last one have trouble, each its own.
 
-    epoch_s = 3.0
-
-    def before(self, job, epoch):
-        self.post(Activity("training", epoch=epoch, epochs=job.training.epochs, done=1, total=4))
-
-
-class Killed(Sleeper):
-    """Trial 1 loses its process in its second epoch."""
-
-    def before(self, job, epoch):
-        if job.folder.endswith("000001") and epoch == 2 and self.first_time(job, "killed"):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-class Faulty(Sleeper):
-    """Trial 1 hangs in its second epoch, trial 2 loses its process at every attempt, trial 3 raises an error."""
-
-    def before(self, job, epoch):
-        match int(Path(job.folder).name):
-            case 1 if epoch == 2:
-                time.sleep(10_000)
-            case 2:
-                os.kill(os.getpid(), signal.SIGKILL)
-            case 3:
-                raise ZeroDivisionError("one over nothing")  # no training raises it
-
-
-class Hungry(Sleeper):
-    """Trial 0 runs out of memory unless it is alone, trial 1 always; records its resources."""
+    Trial 0 runs out of memory unless it is alone, trial 1 loses its process in its second epoch, trial 2 always runs
+    out of memory, trial 3 hangs in its second epoch, trial 4 loses its process at every attempt, trial 5 raises an
+    error. Trials 0 and 6 take long enough for their steps to be seen.
+    """
 
     def progress(self, job):
         alone = self.config["resources"].get("GPU") == 1.0 or self.config["resources"]["memory"] >= 3 * 2**30
         number = int(Path(job.folder).name)
-        if number == 1 or (number == 0 and not alone):
+        if number == 2 or (number == 0 and not alone):
             held = MeasuredMemory(5 * 2**30, 6 * 2**30)
             yield Measurement("failed", "out of memory: no more", measured_memory=held, fault="memory")
         else:
             yield from super().progress(job)
+
+    def before(self, job, epoch):
+        self.post(Activity("training", epoch=epoch, epochs=job.training.epochs, done=1, total=4))
+        match int(Path(job.folder).name):
+            case 0 | 6:
+                time.sleep(1.5)
+            case 1 if epoch == 2 and self.first_time(job, "killed"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            case 3 if epoch == 2:
+                time.sleep(10_000)
+            case 4:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case 5:
+                raise ZeroDivisionError("one over nothing")  # no training raises it
 
 
 class Noted(Sleeper):
