@@ -81,3 +81,18 @@ def test_init_writes_a_file_once_and_says_what_comes_next(tmp_path, monkeypatch,
         init(made.data / "phantom", tmp_path / "mine.yaml", force=False, **arguments)
     with pytest.raises(UserError, match="no such folder"):
         init(tmp_path / "nothing", None, force=False, **arguments)
+
+
+@pytest.mark.parametrize(("gpus", "shown"), [(1, False), (4, True)])
+def test_on_several_gpus_the_file_says_how_to_use_all_of_them(tmp_path, gpus, shown):
+    from search.setup.template import Outline, study_text
+
+    machine = Machine("cuda:0", "a card", 2**34, 8, gpus)
+    sizes = {"shape": (8, 28, 32), "spacing_mm": (1.0, 1.0, 1.0), "patch": (8, 24, 24), "levels": 3, "widths": (8, 16)}
+    counts = {"cases": 6, "groups": 6, "group": None, "folds": 3}
+    text = study_text(Outline("a", tmp_path, **counts, **sizes, machine=machine, hours=1.0))
+    line = "# executor: {gpus: all}    # trains on all 4 GPUs of this machine at a time"
+    assert (line in text.splitlines()) is shown
+    file = tmp_path / "a.yaml"
+    file.write_text(text.replace("# executor", "executor"))
+    assert load_study(file, need_data=False).study.executor.gpus == ("all" if shown else None)

@@ -45,7 +45,7 @@ def record(number=0, *, epochs=0, state="running", reason="", **changes):
         decisions=(),
         seed=3,
         fold=1,
-        measurement=Measurement(state, reason, COSTS, dice, epochs=EPOCHS[:epochs], recipe="light-1"),
+        measurement=Measurement(state, reason, COSTS, dice, epochs=EPOCHS[:epochs], recipe="light-1", machine="host"),
         started="2026-01-01T00:00:00+00:00",
         ended="" if state == "running" else "2026-01-01T00:01:00+00:00",
         **changes,
@@ -217,6 +217,7 @@ def test_mlflow_shows_architecture_states_and_times(study, monkeypatch):
         "fold": "1",
     }
     assert runs[0].info.run_name == "trial 0 (csam_unet)" and runs[0].data.tags["voxnas.kind"] == "reference csam_unet"
+    assert runs[0].data.tags["voxnas.machine"] == "host"
     assert runs[0].info.end_time - runs[0].info.start_time == 60_000
     other = replace(study, study_id="f" * 16, folder=study.runs / "again")  # deleted, and begun again
     write(["mlflow"], other, record(7, epochs=1))

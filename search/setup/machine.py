@@ -21,12 +21,13 @@ USABLE = {"cuda": 0.85, "cpu": 0.5}  # share of the memory that a training may t
 
 @dataclass(frozen=True)
 class Machine:
-    """The device of trainings: `cpu` or `cuda:N`, its model, its memory, and the CPU threads."""
+    """The device of trainings: `cpu` or `cuda:N`, its model, its memory, the CPU threads, and the number of GPUs."""
 
     device: str
     name: str
     memory_bytes: int
     threads: int
+    gpus: int = 0
 
     @property
     def usable_bytes(self) -> int:
@@ -41,7 +42,8 @@ def this_machine() -> Machine:
         total = torch.cuda.get_device_properties(device).total_memory
     else:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Machine(str(device), device_name(device), total, resolve_threads(None))
+    gpus = torch.cuda.device_count() if device.type == "cuda" else 0
+    return Machine(str(device), device_name(device), total, resolve_threads(None), gpus)
 
 
 def step_seconds(plan: Plan, architecture: Architecture, machine: Machine) -> float:

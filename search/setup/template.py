@@ -119,7 +119,10 @@ def _goals(outline: Outline) -> list[str]:
 
 
 def _run(outline: Outline) -> list[str]:
-    patch = ", ".join(map(str, outline.patch))
+    patch, gpus = ", ".join(map(str, outline.patch)), outline.machine.gpus
+    several = (
+        [f"# executor: {{gpus: all}}    # trains on all {gpus} GPUs of this machine at a time"] if gpus > 1 else []
+    )
     return [
         "training:",
         f"  patch: [{patch}]    # (D, H, W) voxels; the median volume has {_triple(outline.shape)}",
@@ -132,6 +135,7 @@ def _run(outline: Outline) -> list[str]:
         f"  trials: {outline.trials}",
         f"  hours: {outline.hours:g}    # no trial starts later",
         "  seed: 0",
+        *several,
     ]
 
 

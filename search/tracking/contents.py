@@ -22,7 +22,8 @@ def is_tracked(record: Record) -> bool:
 def run_of(record: Record, study: TrackedStudy) -> Run:
     """Return a trial as a run."""
     parameters = {name: _scalar(value) for name, value in record.architecture.entries}
-    tags = {"study": study.name, "trial": str(record.number), "recipe": record.measurement.recipe}
+    measured = {"recipe": record.measurement.recipe, "machine": record.measurement.machine}
+    tags = {"study": study.name, "trial": str(record.number), **measured}
     kind = f"reference {record.reference}" if record.reference else "repeat" if record.repeat else ""
     named = {"kind": kind} if kind else {}
     return Run(
