@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, ClassVar
@@ -12,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from search.costs.cuda_dispatch import KEY, as_on_cuda
 from search.costs.cuda_kernels import run_empty_as_cuda, workspace_bytes
-from search.costs.empty import META, run_empty
+from search.costs.empty import run_empty
+from search.costs.quick_meta import META
 
 Spec = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]  # size, strides, dtype
 
@@ -117,22 +120,29 @@ class AbstractTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     known: ClassVar[dict[tuple[Any, ...], Results]] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False: nothing is compiled in the context, and torch's wrapper against it takes time at every call."""
+        return False
+
     def __init__(self, *, cuda: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.count, self.cuda = ByteCount(), cuda
+        self.contexts: list[ExitStack] = []
         self.kind: type[AbstractTensor] = AbstractCudaTensor if cuda else AbstractTensor
 
     def __enter__(self) -> AbstractTensors:
-        if self.cuda:
-            self.cuda_behaviour = as_on_cuda()
-            self.cuda_behaviour.__enter__()
+        self.contexts.append(ExitStack())
+        if len(self.contexts) == 1:  # a composite operator enters its mode again
+            self.contexts[0].enter_context(paused_collector())
+            if self.cuda:
+                self.contexts[0].enter_context(as_on_cuda())
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
-        if self.cuda:
-            self.cuda_behaviour.__exit__(*error)
+        self.contexts.pop().close()
 
     @property
     def peak_bytes(self) -> int:
@@ -155,7 +165,9 @@ class AbstractTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
             with self:
                 return func.decompose(*args, **kwargs)
         tensors: list[torch.Tensor] = []
-        key = (func, self.cuda, _key(args, tensors), *((name, _key(value, tensors)) for name, value in kwargs.items()))
+        key: tuple[Any, ...] = (func, self.cuda, _key(args, tensors))
+        if kwargs:
+            key = (*key, *kwargs, _key(kwargs.values(), tensors))
         if kind == "series" or (tensors and not any(isinstance(each, AbstractTensor) for each in tensors)):
             return func(*args, **kwargs)
         results = self.known.get(key)
@@ -182,6 +194,18 @@ class AbstractTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
             created.append(item)
         self.count.peak_bytes = max(self.count.peak_bytes, self.count.live_bytes + results.workspace_bytes)
         return created[0] if results.sequence is None else results.sequence(created)
+
+
+@contextmanager
+def paused_collector() -> Iterator[None]:
+    """Pause the collector of reference cycles, which would visit the cached results again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @cache
@@ -220,14 +244,21 @@ RESHAPED = (
 )
 
 
-def _key(value: Any, tensors: list[torch.Tensor]) -> Any:
-    """Return the part of an argument that determines the results; append its tensors to `tensors`."""
-    if isinstance(value, torch.Tensor):
-        tensors.append(value)
-        return value.shape, value.stride(), value.dtype, isinstance(value, AbstractTensor)
-    if isinstance(value, list | tuple):
-        return tuple([_key(each, tensors) for each in value])
-    return (value, float) if isinstance(value, float) else value  # 1 == 1.0, but the result dtypes differ
+def _key(values: Iterable[Any], tensors: list[torch.Tensor]) -> tuple[Any, ...]:
+    """Return the parts of arguments that determine the results; append their tensors to `tensors`."""
+    parts: list[Any] = []
+    for value in values:
+        kind = type(value)
+        if kind is int or kind is bool or value is None:
+            parts.append(value)
+        elif isinstance(value, torch.Tensor):
+            tensors.append(value)
+            parts.append((value.shape, value.stride(), value.dtype, isinstance(value, AbstractTensor)))
+        elif isinstance(value, list | tuple):
+            parts.append(_key(value, tensors))
+        else:
+            parts.append((value, float) if kind is float else value)  # 1 == 1.0, but the result dtypes differ
+    return tuple(parts)
 
 
 def _learn(func: Any, args: Any, kwargs: Any, *, cuda: bool) -> Results:

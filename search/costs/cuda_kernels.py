@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from search.costs.quick_meta import run_on_meta
+
 ATEN = torch.ops.aten
 ROWS = torch.contiguous_format
 FEW_CHANNELS = 64
@@ -19,7 +21,7 @@ FEW_CHANNELS = 64
 def run_empty_as_cuda(func: Any, args: Any, kwargs: Any, *, given: Any) -> Any:
     """Run an operator on `meta` tensors, by a rule of RULES if CUDA kernels produce another layout."""
     rule = RULES.get(func.overloadpacket)
-    return rule(func, args) if rule else func(*args, **kwargs)
+    return rule(func, args) if rule else run_on_meta(func, args, kwargs)
 
 
 def workspace_bytes(func: Any, args: Any, out: Any) -> int:
@@ -69,7 +71,7 @@ def _max_pool_backward_workspace(args: Any, out: Any) -> int:
 
 
 def _group_norm(func: Any, args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    out, mean, deviation = func(*args)
+    out, mean, deviation = run_on_meta(func, args, {})
     return torch.empty_like(args[0], dtype=out.dtype, memory_format=ROWS), mean, deviation
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from search.costs.abstract import AbstractTensors
 from search.costs.block_macs import block_macs, specs_by_class
+from search.training.step import MEMORY_FORMAT
 from space.architecture import Architecture
 from space.build import Network, build
 from space.canonical import Context
@@ -38,22 +39,30 @@ def params_and_macs(architecture: Architecture, context: Context) -> tuple[int, 
     thop adds never reach a real network.
     """
     with AbstractTensors():
-        network = build(architecture, context).eval()
-        total = count_modules(network, context)[""]
+        total = count_network(build(architecture, context), context)
     return total.params, total.macs
+
+
+def count_network(network: Network, context: Context) -> Counts:
+    """Count a network of abstract tensors, by segmenting one patch in eval mode as `memory.run_inference` does."""
+    macs, _ = _profile(network, context)
+    return Counts(_params(network), int(macs))
 
 
 def count_modules(network: Network, context: Context) -> dict[str, Counts]:
     """Count each module of a network of abstract tensors by name; '' is the whole network."""
-    patch = torch.zeros(1, context.in_channels, *context.patch)
-    with torch.no_grad():
-        macs, _, tree = thop.profile(
-            network, inputs=(patch,), custom_ops=_rules(network), verbose=False, ret_layer_info=True
-        )
+    macs, _, tree = _profile(network, context, ret_layer_info=True)
     counts = {"": Counts(_params(network), int(macs))}
     for name, value in _flat(tree):
         counts[name] = Counts(_params(network.get_submodule(name)), value)
     return counts
+
+
+def _profile(network: Network, context: Context, *, ret_layer_info: bool = False) -> Any:
+    patch = torch.zeros(1, context.in_channels, *context.patch).contiguous(memory_format=MEMORY_FORMAT)
+    return thop.profile(
+        network, inputs=(patch,), custom_ops=_rules(network), verbose=False, ret_layer_info=ret_layer_info
+    )
 
 
 def _params(module: nn.Module) -> int:

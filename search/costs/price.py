@@ -8,10 +8,10 @@ import torch
 
 from search.config.schema import Training
 from search.costs.abstract import AbstractTensors
-from search.costs.macs import count_modules
-from search.costs.memory import CPU, run_inference, run_training_steps
+from search.costs.macs import count_network
+from search.costs.memory import CPU, run_training_steps
 from search.data.labelling import Labelling
-from search.training.step import predicted_precision, to_memory_format
+from search.training.step import autocast, predicted_precision, to_memory_format
 from search.trials.records import Costs
 from space.architecture import Architecture
 from space.build import build
@@ -34,12 +34,12 @@ def predict_costs(
     training = replace(training, precision=predicted_precision(device, training))
     with AbstractTensors(cuda=device.type == "cuda") as tensors:
         network = to_memory_format(build(architecture, context))
-        run_inference(network, context, training)
+        with autocast(CPU, training):
+            counts = count_network(network, context)
         inference_bytes = tensors.peak_bytes
         tensors.restart_peak()
         run_training_steps(network, context, training, labelling=labelling, device=CPU)
         training_bytes = tensors.peak_bytes
-        counts = count_modules(network.eval(), context)[""]  # last: thop adds buffers to the network
     return Costs(
         params=counts.params, macs=counts.macs, memory_bytes=training_bytes, inference_memory_bytes=inference_bytes
     )
