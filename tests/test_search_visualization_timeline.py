@@ -55,6 +55,12 @@ def test_a_running_training_ends_now_and_a_confirmation_is_named(snapshot_of):
     assert draw_timeline(bars).title == "Timeline: 3 trainings on 1 machine"
 
 
+def test_a_training_whose_driver_has_ended_is_interrupted_after_the_time_that_it_took(snapshot_of):
+    (running,) = synthetic_records(1, state="running")
+    (bar,) = timeline_of(snapshot_of([running]), now=HOUR_LATER, lost={0})
+    assert (bar.kind, bar.ended - bar.began) == ("interrupted", 300.0)
+
+
 def test_a_long_study_shows_its_latest_trainings(snapshot_of, monkeypatch):
     monkeypatch.setattr(timeline, "MAX_BARS", 3)
     bars = timeline_of(snapshot_of(synthetic_records(5, state="trained")), now=HOUR_LATER)

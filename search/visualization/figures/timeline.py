@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -28,9 +28,10 @@ COLORS = {
     "trained": FRONT,
     "stopped": STOPPED,
     "failed": LIMIT,
-    "over budget": MUTED,
+    "over budget": SKY,
     "running": OLIVE,
-    "repeat": SKY,
+    "interrupted": MUTED,
+    "repeat": "#66C2A0",
     "confirmation": CONFIRMED,
     "reference": ORANGE,
 }
@@ -49,15 +50,18 @@ class Bar:
     lane: int
 
 
-def timeline_of(snapshot: Snapshot, *, now: float) -> list[Bar]:
-    """Return the latest trainings as bars, by machine; running ones end `now`, each machine's lanes count from 0."""
+def timeline_of(snapshot: Snapshot, *, now: float, lost: Collection[int] = ()) -> list[Bar]:
+    """Return the latest trainings as bars, by machine; running ones end `now`, each machine's lanes count from 0.
+
+    `lost` are the open trials whose driver has ended: their bars end after the time that they took.
+    """
     known: dict[object, object] = {}
     repeated = [("repeat" if each.repeat else "confirmation", each) for each in snapshot.confirmations]
     outside = [("reference", each) for each in snapshot.networks if each.is_outside]
     listed = [(str(trial.state), trial) for trial in snapshot.trials]
     listed += [(kind, trial_of(each, known)) for kind, each in (*repeated, *outside)]
     timed = [
-        ("running" if trial.state == "running" else kind, trial, trial.ended or now)
+        _open_or_ended(kind, trial, now=now, lost=lost)
         for kind, trial in listed
         if trial.ended or trial.state == "running"
     ]
@@ -69,6 +73,15 @@ def timeline_of(snapshot: Snapshot, *, now: float) -> list[Bar]:
         lane = _lane(free.setdefault(machine, []), trial.started, ended)
         bars.append(Bar(trial, kind, machine, trial.started, max(ended, trial.started), lane))
     return bars
+
+
+def _open_or_ended(kind: str, trial: Trial, *, now: float, lost: Collection[int]) -> tuple[str, Trial, float]:
+    """Return a training's kind and end."""
+    if trial.state != "running":
+        return kind, trial, trial.ended
+    if trial.number in lost:
+        return "interrupted", trial, trial.started + trial.spent_s
+    return "running", trial, now
 
 
 def _lane(free: list[float], began: float, ended: float) -> int:

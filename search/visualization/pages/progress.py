@@ -43,7 +43,8 @@ def progress_page(snapshot: Snapshot, request: Request) -> Page:
         components.append(Note("No trial has a validated epoch yet, so there is no learning curve."))
     components += _running(shown)
     if request.place:  # a file that may be passed on names no machines
-        bars = timeline_of(shown, now=time.time())
+        lost = {each.trial for each in status_of(shown).running if each.lost}
+        bars = timeline_of(shown, now=time.time(), lost=lost)
         components += [draw_timeline(bars)] if bars else []
     return Page("Progress", (), tuple(components))
 
