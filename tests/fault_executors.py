@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
 import sqlite3
 import tempfile
@@ -124,6 +125,7 @@ class Postgresql(Local):
 
     def __exit__(self, *_: object) -> None:
         self.server.cleanup()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def options(self, runs: Path) -> list[str]:
         """Return the options of `voxnas run`; create the run's database first."""
