@@ -103,7 +103,7 @@ def test_a_record_that_is_none_is_named_and_hides_no_other_study(text, runs, mon
     with pytest.raises(UserError, match=r"the record of trial 4 is damaged \(.*\); restore a copy of it"):
         read_records(sqlite_url(runs / "tiny/study.db"), "tiny")
     said = call(monkeypatch, capsys, "studies", "--runs", runs, code=1)
-    assert "12" in said.out and "the record of trial 4 is damaged" in said.err
+    assert said.out.startswith("1 study") and "the record of trial 4 is damaged" in said.err
 
 
 def test_an_attribute_that_is_no_json_is_called_damaged(runs):
