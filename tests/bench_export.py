@@ -32,7 +32,8 @@ from search.export import export_trained
 from search.export.forms import write_forms
 from search.export.origin import Origin
 from search.export.trained import Trained
-from search.runner.plan import make_plan, prepared_data, sample_buildable
+from search.runner.plan import make_plan, prepared_data
+from search.runner.sampling import sample_buildable
 from search.training.checkpoint import save_weights
 from search.trials.records import Measurement, Record
 from space.architecture import Architecture

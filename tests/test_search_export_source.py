@@ -16,7 +16,7 @@ from torch import nn
 
 from search.export.source import NotWritable, write_source
 from search.export.trained import Ensemble, untrained_network
-from search.runner.plan import sample_buildable
+from search.runner.sampling import sample_buildable
 from search.training.checkpoint import save_tensors
 from space.architecture import Architecture
 from space.canonical import Context

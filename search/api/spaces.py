@@ -7,7 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from search.config import Training, UserError
-from search.runner.plan import sample_buildable
+from search.runner.sampling import sample_buildable
 from space.architecture import Architecture
 from space.axes import Axis
 from space.canonical import Context

@@ -14,8 +14,9 @@ from search.config.objectives import OBJECTIVES, show
 from search.config.units import counted
 from search.runner.gpus import choose_gpus, visible_gpus
 from search.runner.learned_from import Learned, describe_sources, learned_from
-from search.runner.plan import Plan, refusals, require_unchanged
+from search.runner.plan import Plan, require_unchanged
 from search.runner.references import require_buildable_references
+from search.runner.sampling import refusals
 from search.storage import read_records
 from search.tracking.registry import explain_missing
 from search.trials.records import COUNTED, search_records

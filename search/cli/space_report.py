@@ -17,7 +17,8 @@ from search.api.terminal import open_console, print_json, print_text
 from search.cli.tables import counting
 from search.config.objectives import COSTS, OBJECTIVES, show
 from search.config.units import counted, show_count, show_seconds
-from search.runner.plan import Plan, refusals, sample_buildable
+from search.runner.plan import Plan
+from search.runner.sampling import refusals, sample_buildable
 from space.axes import Axis
 from space.canonical import Decisions
 from space.encoding import Coded

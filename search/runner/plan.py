@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from search.config import LoadedStudy, Study, UserError
@@ -30,12 +28,10 @@ from search.storage.identity import CONTENT, plain, refuse_changes
 from search.storage.ownership import require_own_folder
 from search.trials.files import run_folder
 from search.trials.records import Member, Record, Task
-from space.canonical import Context, Decisions
-from space.feasible import find_refusal, why_not
+from space.canonical import Context
 from space.narrow import narrow_space
 from space.space import Space
 
-NUMBER = re.compile(r"\d+(x\d+)*")
 FREE_KEYS = ("executor", "keep", "storage", "track")  # may change between two runs of a study
 
 
@@ -293,29 +289,3 @@ def _whole_folds(loaded: LoadedStudy, facts: DataFacts, test: Sequence[str]) -> 
         except ValueError as error:
             raise UserError([f"data.folds: {error}"]) from None
     return read_folds(loaded.file.parent / folds, facts.groups, test=test)
-
-
-def refusals(space: Space, *, sample: int, seed: int) -> dict[str, int]:
-    """Count why random networks of the space can't be built; '' counts those that can.
-
-    Reasons that differ only in a place or a number are counted together, under the first one.
-    """
-    rng = Random(seed)
-    counts: dict[str, int] = {}
-    examples: dict[tuple[str, str], str] = {}
-    for _ in range(sample):
-        refusal = find_refusal(space.architecture(space.sample(rng)), space.context)
-        kind = (refusal.block, NUMBER.sub("#", refusal.reason)) if refusal else ("", "")
-        example = examples.setdefault(kind, str(refusal or ""))
-        counts[example] = counts.get(example, 0) + 1
-    return dict(sorted(counts.items(), key=lambda item: -item[1]))
-
-
-def sample_buildable(space: Space, rng: Random, *, tries: int = 1000) -> Decisions:
-    """Sample decisions whose network can be built. Raises UserError if none is found."""
-    for _ in range(tries):
-        decisions = space.sample(rng)
-        if why_not(space.architecture(decisions), space.context) is None:
-            return decisions
-    reason = next(iter(refusals(space, sample=100, seed=0)))
-    raise UserError([f"no network of this space can be built: {reason}"])

@@ -11,7 +11,8 @@ from search.config.errors import UserError
 from search.proposers.propose import LISTABLE
 from search.runner.answers import Ask, Done, Train
 from search.runner.driver import Driver, Executor, View, driver_lock, open_driver
-from search.runner.plan import Plan, refusals
+from search.runner.plan import Plan
+from search.runner.sampling import refusals
 from search.storage import read_records
 from search.trials.records import Record, TrainingRequest
 from space.canonical import Decisions

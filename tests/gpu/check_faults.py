@@ -20,8 +20,9 @@ from search.costs.memory import training_memory_bytes
 from search.runner.cluster.resources import CUDA_BYTES, GIB, MARGIN, Need, Node, request
 from search.runner.devices import limit_memory
 from search.runner.evaluate import evaluate
-from search.runner.plan import Plan, prepared_data, sample_buildable, task_of
+from search.runner.plan import Plan, prepared_data, task_of
 from search.runner.pricer import Pricer, price_table
+from search.runner.sampling import sample_buildable
 from search.trials.records import Job, Measurement
 
 STILL_HELD = 2**20  # bytes that may stay allocated after a trial: scalars
