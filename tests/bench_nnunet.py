@@ -29,7 +29,8 @@ from search.config.schema import TrainingField
 from search.data.check import check_folder
 from search.data.fingerprint import fingerprint_of
 from search.data.folds import make_folds
-from search.data.prepare import Prepared, open_truth, prepare
+from search.data.prepare import prepare
+from search.data.prepared import Prepared, open_truth
 from search.runner.evaluate import evaluate
 from search.training.validation import case_dice
 from search.trials.records import CaseDice, Job, Task

@@ -23,7 +23,8 @@ from search.config.augment import Augment, Noise
 from search.config.schema import Training, TrainingField
 from search.data.check import check_folder
 from search.data.phantom import write_phantom
-from search.data.prepare import Prepared, prepare
+from search.data.prepare import prepare
+from search.data.prepared import Prepared
 from search.runner.evaluate import context_of
 from search.runner.train import train_epoch
 from search.runner.watch import Watch

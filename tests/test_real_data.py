@@ -16,7 +16,7 @@ from conftest import quiet_view
 from search.config import load_study
 from search.data.components import keep_largest
 from search.data.geometry import mask_from_logits, to_grid
-from search.data.prepare import load_prepared
+from search.data.prepared import load_prepared
 from search.data.volume_files import read_volume
 from search.export import export
 from search.runner.evaluate import context_of

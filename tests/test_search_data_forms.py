@@ -14,7 +14,8 @@ import SimpleITK
 from search.data.check import check_folder
 from search.data.geometry import normalise
 from search.data.labels import read_label
-from search.data.prepare import load_prepared, open_case, prepare
+from search.data.prepare import prepare
+from search.data.prepared import load_prepared, open_case
 from search.data.read import DataError
 from search.data.volume_files import Volume, read_volume, save_like
 

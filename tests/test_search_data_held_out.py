@@ -10,7 +10,8 @@ from conftest import STUDY, write_study
 from search.config import UserError, load_study
 from search.data.check import check_folder
 from search.data.held_out import choose_test_cases, hold_out
-from search.data.prepare import load_prepared, prepare, prepare_like
+from search.data.prepare import prepare, prepare_like
+from search.data.prepared import load_prepared
 from search.data.read import DataError
 from search.runner.plan import make_plan, prepared_data, prepared_test_data
 

@@ -18,7 +18,7 @@ from search.data.components import keep_largest
 from search.data.geometry import labels_of
 from search.data.labelling import Labelling
 from search.data.phantom import write_phantom
-from search.data.prepare import load_prepared, open_case, open_foreground
+from search.data.prepared import load_prepared, open_case, open_foreground
 from search.data.read import DataError, read_dataset
 from search.export.model import export
 from search.runner.local import run_study

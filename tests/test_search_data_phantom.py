@@ -9,7 +9,8 @@ import pytest
 
 from search.data.check import check_folder
 from search.data.phantom import write_phantom
-from search.data.prepare import open_case, prepare
+from search.data.prepare import prepare
+from search.data.prepared import open_case
 
 
 def content(root):

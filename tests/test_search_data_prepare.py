@@ -14,7 +14,8 @@ from search.data import prepare as room
 from search.data.check import check_dataset, check_folder
 from search.data.geometry import mask_from_logits, normalise, to_grid
 from search.data.intensities import choose_normalisation
-from search.data.prepare import load_prepared, open_case, open_foreground, open_truth, prepare
+from search.data.prepare import prepare
+from search.data.prepared import load_prepared, open_case, open_foreground, open_truth
 from search.data.read import DataError, read_dataset
 from search.data.volume_files import read_volume
 

@@ -13,7 +13,7 @@ from test_search_data_labels import REGIONS, write_data
 from search.config import load_study
 from search.data.components import keep_largest
 from search.data.labelling import Labelling
-from search.data.prepare import open_truth
+from search.data.prepared import open_truth
 from search.export.model import export
 from search.export.postprocessing import _decide, _Masks, candidate_steps, helps
 from search.export.trained import pack

@@ -139,7 +139,7 @@ def test_a_damaged_checkpoint_costs_time_only(tmp_path, caplog):
     driver = open_driver(make_plan(load_study(made.file), runs=made.runs), quiet_view())
     from random import Random
 
-    from search.runner.plan import sample_buildable
+    from search.runner.sampling import sample_buildable
     from search.trials.records import TrainingRequest
 
     decisions = sample_buildable(driver.plan.space, Random(0))

@@ -18,7 +18,7 @@ from search.config.recipes import RECIPES
 from search.config.schema import TrainingField
 from search.costs import device_lock
 from search.costs.device_lock import SharedDevice, working_clock
-from search.data.prepare import load_prepared, open_case
+from search.data.prepared import load_prepared, open_case
 from search.runner.deadline import Deadline
 from search.runner.evaluate import context_of, evaluate, progress
 from search.runner.plan import make_plan, task_of

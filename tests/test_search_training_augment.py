@@ -11,7 +11,7 @@ from search.config import UserError, load_study
 from search.config.augment import Augment, Blur, Gamma, LowResolution, Multiplier, Noise, Rotation, Scaling
 from search.config.recipes import AUTO_STEPS, DEFAULT_STEPS, RECIPES
 from search.config.schema import Training, TrainingField
-from search.data.prepare import load_prepared
+from search.data.prepared import load_prepared
 from search.runner.plan import make_plan
 from search.training.augment import intensity
 from search.training.augment.parameters import draw

@@ -1,9 +1,6 @@
 """Prepare volumes as memory-mapped arrays for training, once per data set and settings.
 
-The folder `cases` contains, per case, `NAME.image.npy` float32 (C, D, H, W), `NAME.label.npy` uint8 (D, H, W),
-`NAME.foreground.npy` int32 (N, 4) with class, d, h, w of sampled voxels, `NAME.truth.npy` uint8 (X, Y, Z)
-if the label was resampled, and `NAME.json`, written last. `prepared.json` is written once all cases are
-complete. The JSON files hold the SHA-256 of the arrays and of themselves; each run compares them before it trains.
+Each run compares the arrays with their checksums before it trains.
 """
 
 from __future__ import annotations
@@ -13,7 +10,7 @@ import json
 import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -24,75 +21,25 @@ from numpy.typing import NDArray
 from search.data.check import CaseFacts, DataFacts
 from search.data.checked_files import read_json, sha256_of, write_array, write_json
 from search.data.geometry import (
-    Grid,
     Preprocessing,
     Spacing,
     Triple,
     choose_axes,
     label_to_grid,
     to_grid,
-    turn_back,
 )
 from search.data.intensities import choose_normalisation
 from search.data.labelling import Labelling
 from search.data.labels import read_label, to_classes
 from search.data.layouts import Case
 from search.data.parallel import Progress, for_each
+from search.data.prepared import FORMAT, Prepared, PreparedCase, case_file, case_from_json, load_prepared
 from search.data.read import DataError, Dataset
 from search.data.volume_files import read_volume
 
 LOGGER = logging.getLogger("voxnas.prepare")
-FORMAT = 2  # version of the prepared arrays; a new number prepares them again
 HASHING_THREADS = 4
 FOREGROUND_VOXELS = 10_000  # stored per class and case, for patches around the foreground
-
-
-@dataclass(frozen=True)
-class PreparedCase:
-    """One case on the network grid; `voxels_per_class` counts voxels of this grid, by class index."""
-
-    name: str
-    group: str
-    shape: Triple
-    voxels_per_class: tuple[int, ...]
-    grid: Grid
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A prepared data set: its metadata and the folder with the arrays."""
-
-    folder: str
-    name: str
-    channels: tuple[str, ...]
-    labels: tuple[str, ...]
-    label_values: tuple[int, ...]
-    licence: str
-    preprocessing: Preprocessing
-    cases: tuple[PreparedCase, ...]
-    regions: tuple[tuple[int, ...], ...] = ()
-    order: tuple[int, ...] = ()
-    ignore: int | None = None
-
-    @property
-    def labelling(self) -> Labelling:
-        """The meaning of the arrays' class indices."""
-        return Labelling(self.labels, self.label_values, self.regions, self.order, self.ignore)
-
-    @property
-    def groups(self) -> dict[str, str]:
-        """The group of each case, by case name."""
-        return {case.name: case.group for case in self.cases}
-
-    @property
-    def shape_median(self) -> Triple:
-        """Median size (D, H, W) on the network grid."""
-        depth, height, width = np.median([case.shape for case in self.cases], axis=0).astype(int).tolist()
-        return depth, height, width
-
-    def case(self, name: str) -> PreparedCase:
-        """Return the case with this name, which must exist."""
-        return next(case for case in self.cases if case.name == name)
 
 
 def prepare(
@@ -185,52 +132,6 @@ def _found(folder: Path) -> Prepared | None:
         return prepared if all(sound) else None
 
 
-def load_prepared(folder: str | Path) -> Prepared:
-    """Read a prepared folder, even if it was moved; raises ValueError if it is invalid or incomplete."""
-    file = Path(folder) / "prepared.json"
-    if not file.is_file():
-        raise ValueError(f"{folder}: is not a complete prepared data set (prepared.json is missing)")
-    values = read_json(file)
-    if values["format"] != FORMAT:
-        raise ValueError(f"{file}: has format {values['format']}, but this version reads format {FORMAT}")
-    return Prepared(
-        folder=str(file.parent),
-        name=values["name"],
-        channels=tuple(values["channels"]),
-        labels=tuple(values["labels"]),
-        label_values=tuple(values["label_values"]),
-        licence=values["licence"],
-        preprocessing=Preprocessing.from_json(values["preprocessing"]),
-        cases=tuple(_case_from_json(case) for case in values["cases"]),
-        regions=tuple(tuple(each) for each in values.get("regions", ())),
-        order=tuple(values.get("order", ())),
-        ignore=values.get("ignore"),
-    )
-
-
-def open_case(prepared: Prepared, name: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Return the image (C, D, H, W) and label (D, H, W) of a case as read-only memory maps."""
-    image: NDArray[np.float32] = np.load(_file(prepared.folder, name, "image.npy"), mmap_mode="r")
-    label: NDArray[np.uint8] = np.load(_file(prepared.folder, name, "label.npy"), mmap_mode="r")
-    return image, label
-
-
-def open_truth(prepared: Prepared, name: str) -> tuple[NDArray[np.uint8], Grid]:
-    """Return class indices on the source grid, (X, Y, Z), and the grid for resampling predictions to it."""
-    grid = prepared.case(name).grid
-    if grid.resampled:
-        truth: NDArray[np.uint8] = np.load(_file(prepared.folder, name, "truth.npy"), mmap_mode="r")
-        return truth, grid
-    return turn_back(open_case(prepared, name)[1], grid), grid
-
-
-def open_foreground(prepared: Prepared, name: str) -> dict[int, NDArray[np.int32]]:
-    """Return d, h, w of sampled voxels, (N, 3), by class index above 0; N = 0 for an absent class."""
-    rows: NDArray[np.int32] = np.load(_file(prepared.folder, name, "foreground.npy"), mmap_mode="r")
-    classes = range(1, len(prepared.label_values))
-    return {index: rows[slice(*np.searchsorted(rows[:, 0], [index, index + 1])), 1:] for index in classes}
-
-
 def _prepare_case(
     facts: CaseFacts,
     *,
@@ -243,7 +144,7 @@ def _prepare_case(
     """Write the arrays of one case unless they exist undamaged."""
     damage = _case_damage(folder, facts.name)
     if damage is None:
-        return _case_from_json(read_json(_file(folder, facts.name, "json")))
+        return case_from_json(read_json(case_file(folder, facts.name, "json")))
     if damage:
         LOGGER.warning("%s: preparing the case %s again", damage, facts.name)
     source = sources[facts.name]
@@ -259,7 +160,7 @@ def _prepare_case(
     if grid.resampled:
         arrays["truth.npy"] = truth
     for ending, array in arrays.items():
-        write_array(_file(folder, facts.name, ending), array)
+        write_array(case_file(folder, facts.name, ending), array)
     counts = np.bincount(label.ravel(), minlength=len(values))[: len(labelling.values)]
     case = PreparedCase(
         name=facts.name,
@@ -268,9 +169,9 @@ def _prepare_case(
         voxels_per_class=tuple(counts.tolist()),
         grid=grid,
     )
-    sizes = {ending: _file(folder, facts.name, ending).stat().st_size for ending in arrays}
-    digests = {ending: sha256_of(_file(folder, facts.name, ending)) for ending in arrays}
-    write_json(_file(folder, facts.name, "json"), {**asdict(case), "bytes": sizes, "sha256": digests})
+    sizes = {ending: case_file(folder, facts.name, ending).stat().st_size for ending in arrays}
+    digests = {ending: sha256_of(case_file(folder, facts.name, ending)) for ending in arrays}
+    write_json(case_file(folder, facts.name, "json"), {**asdict(case), "bytes": sizes, "sha256": digests})
     return case
 
 
@@ -307,7 +208,7 @@ def _key(dataset: Dataset, facts: DataFacts, settings: tuple[Any, ...]) -> str:
 
 def _case_damage(folder: Path, name: str) -> str | None:
     """Describe the damage of a prepared case; None if it is undamaged, empty if it was never completed."""
-    facts = _file(folder, name, "json")
+    facts = case_file(folder, name, "json")
     if not facts.is_file():
         return ""
     try:
@@ -315,25 +216,10 @@ def _case_damage(folder: Path, name: str) -> str | None:
         if digests is None:  # of a version without checksums
             return ""
         for ending, digest in digests.items():
-            if sha256_of(_file(folder, name, ending)) != digest:
-                return f"{_file(folder, name, ending)} is damaged"
+            if sha256_of(case_file(folder, name, ending)) != digest:
+                return f"{case_file(folder, name, ending)} is damaged"
     except FileNotFoundError as error:
         return f"{error.filename} is missing"
     except (OSError, ValueError) as error:
         return f"{facts} is damaged ({error})"
     return None
-
-
-def _case_from_json(values: Mapping[str, Any]) -> PreparedCase:
-    depth, height, width = values["shape"]
-    return PreparedCase(
-        name=values["name"],
-        group=values["group"],
-        shape=(depth, height, width),
-        voxels_per_class=tuple(values["voxels_per_class"]),
-        grid=Grid.from_json(values["grid"]),
-    )
-
-
-def _file(folder: str | Path, name: str, ending: str) -> Path:
-    return Path(folder) / "cases" / f"{name}.{ending}"

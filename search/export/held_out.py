@@ -15,7 +15,7 @@ from search.config.errors import UserError
 from search.config.units import counted
 from search.costs.device_lock import sharing
 from search.data.components import keep_largest
-from search.data.prepare import Prepared
+from search.data.prepared import Prepared
 from search.export.postprocessing import decide_postprocessing
 from search.export.trained import choose_trial, pack, trained_network
 from search.files import write_text

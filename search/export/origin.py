@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from search.analysis.choose import Choice
-from search.data.prepare import Prepared
+from search.data.prepared import Prepared
 from search.export.postprocessing import Postprocessing
 from search.export.trained import Trained
 from search.runner.plan import Plan

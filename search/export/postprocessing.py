@@ -21,7 +21,7 @@ from search.costs.device_lock import sharing
 from search.data.checked_files import write_array
 from search.data.components import keep_largest
 from search.data.labelling import Labelling
-from search.data.prepare import Prepared, open_truth
+from search.data.prepared import Prepared, open_truth
 from search.export.trained import Trained, load_validated
 from search.files import scratch_folder
 from search.training.step import to_memory_format

@@ -23,7 +23,7 @@ from search.data.components import keep_largest
 from search.data.geometry import from_grid, mask_from_logits
 from search.data.labelling import Labelling
 from search.data.layouts import Case
-from search.data.prepare import Prepared, open_case, open_truth
+from search.data.prepared import Prepared, open_case, open_truth
 from search.data.volume_files import grid_difference, load_nifti, read_values, suffix_of
 from search.export.pt2 import TOLERANCE
 from search.files import scratch_folder

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from search.config.errors import RunError
 from search.config.schema import Study
-from search.data.prepare import Prepared
+from search.data.prepared import Prepared
 from search.files import copy_file, write_text
 from search.proposers.observations import FEWEST
 from search.runner.answers import Ask, Assigned, Done, Train, Wait

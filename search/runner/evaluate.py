@@ -19,7 +19,7 @@ from search.costs.device_lock import working_clock
 from search.costs.latency import measure_latency
 from search.costs.memory import measure_training_memory
 from search.costs.price import predict_costs
-from search.data.prepare import Prepared, load_prepared
+from search.data.prepared import Prepared, load_prepared
 from search.files import write_text
 from search.runner.deadline import Deadline
 from search.runner.devices import machine_of, prepare_allocator

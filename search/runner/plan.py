@@ -18,7 +18,8 @@ from search.data.geometry import choose_axes
 from search.data.groups import group_warning
 from search.data.held_out import HeldOut, choose_test_cases, hold_out
 from search.data.parallel import Progress
-from search.data.prepare import Prepared, prepare, prepare_like
+from search.data.prepare import prepare, prepare_like
+from search.data.prepared import Prepared
 from search.data.read import DataError, Dataset
 from search.runner.fit import fold_problems, network_shapes, patch_problems, size_problems
 from search.runner.grid import planned_values, resolve_spacing, resolve_training

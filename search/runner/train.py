@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 
 from search.costs.device_lock import sharing, working_clock
-from search.data.prepare import Prepared
+from search.data.prepared import Prepared
 from search.runner.deadline import Deadline
 from search.runner.watch import Watch
 from search.training.checkpoint import load_checkpoint, save_checkpoint

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from search.config.errors import UserError
-from search.data.prepare import Prepared
+from search.data.prepared import Prepared
 from search.files import replace_file
 from search.runner.plan import Plan, prepared_data, task_of
 from search.runner.tabulate import Tabulated

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from search.data.geometry import mask_from_logits
 from search.data.labelling import Labelling
-from search.data.prepare import Prepared, open_case, open_truth
+from search.data.prepared import Prepared, open_case, open_truth
 from search.training.mirror import mirrored
 from search.training.step import MEMORY_FORMAT, autocast
 from search.training.surfaces import surface_scores

@@ -12,7 +12,7 @@ from PIL import Image
 
 from search.config.schema import Training
 from search.data.geometry import labels_of
-from search.data.prepare import load_prepared, open_case
+from search.data.prepared import load_prepared, open_case
 from search.training.checkpoint import load_weights
 from search.training.validation import window_logits, without_ignored
 from search.trials.records import Job, Record, Task

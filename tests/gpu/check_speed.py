@@ -16,7 +16,7 @@ from torch import nn
 
 from blocks.norm import NORMS, make_norm
 from search.config.schema import Training
-from search.data.prepare import load_prepared
+from search.data.prepared import load_prepared
 from search.runner.train import train_epoch
 from search.runner.watch import Watch
 from search.training.patches import PatchSource
