@@ -33,7 +33,8 @@ from search.data.prepare import prepare
 from search.data.prepared import Prepared, open_truth
 from search.runner.evaluate import evaluate
 from search.training.validation import case_dice
-from search.trials.records import CaseDice, Job, Task
+from search.trials.job import Job, Task
+from search.trials.records import CaseDice
 from space.canonical import Context
 from space.nnunet.planner import Plan, make_plan
 from space.presets import PRESETS

@@ -17,7 +17,7 @@ from search.data.check import check_folder
 from search.data.folds import make_folds
 from search.data.prepare import prepare
 from search.runner.evaluate import evaluate
-from search.trials.records import Job, Task
+from search.trials.job import Job, Task
 from space.canonical import Context
 from space.narrow import narrow
 

@@ -31,7 +31,7 @@ from search.runner.watch import Watch
 from search.training.patches import PatchSource
 from search.training.schemes import make_phases
 from search.training.step import MEMORY_FORMAT, make_loss, make_optimiser, to_memory_format
-from search.trials.records import Job, Task
+from search.trials.job import Job, Task
 from space.build import build
 from space.canonical import Context
 from space.narrow import narrow

@@ -36,7 +36,8 @@ from search.runner.plan import make_plan
 from search.storage import Store
 from search.training.checkpoint import load_weights, save_tensors, save_weights
 from search.training.validation import segment, validate, window_logits
-from search.trials.records import CaseDice, Costs, Job, Latency, Measurement, Record, Task
+from search.trials.job import Job, Task
+from search.trials.records import CaseDice, Costs, Latency, Measurement, Record
 from space.build import build
 
 STUDY = """

@@ -18,7 +18,8 @@ from search.storage import read_records
 from search.training.members import load_finished
 from search.training.patches import PatchSource
 from search.trials.files import FINISHED, trial_folder
-from search.trials.records import Job, Member, Record, TrainingRequest
+from search.trials.job import Job, Member
+from search.trials.records import Record, TrainingRequest
 
 STEPS = "batch: 1, epochs: 1, steps_per_epoch: 1"
 TEXT = STUDY.replace("trials: 3", "trials: 1, folds: 2, seeds: 1").replace(

@@ -12,7 +12,7 @@ from search.runner.evaluate import context_of, evaluate, progress
 from search.runner.plan import make_plan, prepared_data, task_of
 from search.storage.identity import plain, refuse_changes
 from search.training.checkpoint import checkpoint_binding
-from search.trials.records import Job
+from search.trials.job import Job
 
 
 @pytest.fixture

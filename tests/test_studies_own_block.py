@@ -30,7 +30,7 @@ from search.runner.evaluate import context_of, evaluate
 from search.runner.local import LocalExecutor, run_study
 from search.runner.plan import make_plan, prepared_data, task_of
 from search.storage import read_records
-from search.trials.records import Job
+from search.trials.job import Job
 from search.visualization.figures.style import block_color, tint
 from search.visualization.figures.trial import boxes, draw_network
 from search.visualization.slow_tasks import layers_of

@@ -28,7 +28,8 @@ from search.storage.held_out import read_test_uses, write_test_use
 from search.training.step import to_memory_format
 from search.training.validation import mean_dice, score_mask, segment
 from search.trials.held_out import FILE, HeldOutScore, score_of
-from search.trials.records import CaseDice, Job, Record
+from search.trials.job import Job
+from search.trials.records import CaseDice, Record
 
 BIASED = "choosing between networks by their test scores makes these scores too high"
 

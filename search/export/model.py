@@ -31,7 +31,7 @@ from search.runner.driver import View
 from search.runner.local import LocalExecutor
 from search.runner.plan import Plan, prepared_data, require_unchanged, task_of
 from search.storage.held_out import read_test_uses
-from search.trials.records import Job
+from search.trials.job import Job
 
 BUNDLE = "bundle"
 IGNORED = ("__pycache__",)  # written by running predict.py

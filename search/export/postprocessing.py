@@ -26,7 +26,8 @@ from search.export.trained import Trained, load_validated
 from search.files import scratch_folder
 from search.training.step import to_memory_format
 from search.training.validation import mean_dice, score_mask, segment
-from search.trials.records import CaseDice, Job, Record
+from search.trials.job import Job
+from search.trials.records import CaseDice, Record
 from space.canonical import Context
 
 Group = tuple[int, ...]

@@ -26,7 +26,8 @@ from search.runner.watch import Watch
 from search.storage import STUDY_ID, read_records, read_study_attribute
 from search.training.checkpoint import ReplacedWeights, checkpoint_binding, delete_checkpoints, load_weights
 from search.trials.files import WEIGHTS, trial_folder, weights_name
-from search.trials.records import CaseDice, Job, Measurement, Record, TrainingRequest, search_records
+from search.trials.job import Job
+from search.trials.records import CaseDice, Measurement, Record, TrainingRequest, search_records
 from space.architecture import Architecture
 from space.build import Network, build
 from space.canonical import Context

@@ -28,7 +28,8 @@ from search.data.volume_files import grid_difference, load_nifti, read_values, s
 from search.export.pt2 import TOLERANCE
 from search.files import scratch_folder
 from search.training.validation import case_dice, window_logits, without_ignored
-from search.trials.records import CaseDice, Job
+from search.trials.job import Job
+from search.trials.records import CaseDice
 
 ISOLATED = Path(__file__).with_name("isolated.py")
 MAX_DIFFERING_SHARE = 1e-5  # of the voxels, and only where the two largest logits are tied

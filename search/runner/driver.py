@@ -32,8 +32,9 @@ from search.training.checkpoint import delete_checkpoints
 from search.trials.activity import Activity
 from search.trials.files import trial_folder, weights_files
 from search.trials.halving import stop_reason
+from search.trials.job import Job
 from search.trials.pareto import KEPT_MARGIN, comparable, hypervolume, near_front, pareto_front
-from search.trials.records import Epoch, Job, Measurement, Record, TrainingRequest, search_records
+from search.trials.records import Epoch, Measurement, Record, TrainingRequest, search_records
 from space.plugins import block_files
 
 LOGGER = logging.getLogger("voxnas.driver")

@@ -18,7 +18,8 @@ from search.runner.plan import Plan
 from search.runner.pricer import Pricer, price_table
 from search.runner.run import Outcome
 from search.runner.watch import Watch
-from search.trials.records import Job, Measurement, Record
+from search.trials.job import Job
+from search.trials.records import Measurement, Record
 
 POLL_S = 1.0  # between two asks while other drivers' trials run
 

@@ -28,7 +28,8 @@ from search.storage.address import database_url
 from search.storage.identity import CONTENT, plain, refuse_changes
 from search.storage.ownership import require_own_folder
 from search.trials.files import run_folder
-from search.trials.records import Member, Record, Task
+from search.trials.job import Member, Task
+from search.trials.records import Record
 from space.canonical import Context
 from space.narrow import narrow_space
 from space.space import Space

@@ -23,7 +23,8 @@ from search.runner.plan import Plan
 from search.runner.watch import Watch
 from search.storage import now
 from search.trials.activity import Activity
-from search.trials.records import Job, Measurement, Record
+from search.trials.job import Job
+from search.trials.records import Measurement, Record
 
 MAX_LOSSES = 3  # a trial whose process ends more often has failed
 # A fork would share torch's threads; a server that forks has none, and imports torch once for all processes

@@ -14,7 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 from search.files import write_text
 from search.training.checkpoint import checkpoint_binding
 from search.trials.files import FINISHED
-from search.trials.records import CaseDice, Epoch, Job, Measurement, MemberScore
+from search.trials.job import Job
+from search.trials.records import CaseDice, Epoch, Measurement, MemberScore
 
 LOGGER = logging.getLogger("voxnas.members")
 

@@ -18,7 +18,8 @@ from search.training.mirror import mirrored
 from search.training.step import MEMORY_FORMAT, autocast
 from search.training.surfaces import surface_scores
 from search.training.windows import sliding_logits
-from search.trials.records import CaseDice, Job
+from search.trials.job import Job
+from search.trials.records import CaseDice
 
 
 class NothingScored(ValueError):

@@ -15,7 +15,8 @@ from search.data.geometry import labels_of
 from search.data.prepared import load_prepared, open_case
 from search.training.checkpoint import load_weights
 from search.training.validation import window_logits, without_ignored
-from search.trials.records import Job, Record, Task
+from search.trials.job import Job, Task
+from search.trials.records import Record
 from space.build import build
 from space.canonical import Context
 

@@ -23,7 +23,8 @@ from search.runner.evaluate import evaluate
 from search.runner.plan import Plan, prepared_data, task_of
 from search.runner.pricer import Pricer, price_table
 from search.runner.sampling import sample_buildable
-from search.trials.records import Job, Measurement
+from search.trials.job import Job
+from search.trials.records import Measurement
 
 STILL_HELD = 2**20  # bytes that may stay allocated after a trial: scalars
 TOO_LARGE = 10**9  # a batch that no machine's memory holds

@@ -17,7 +17,7 @@ from pyarrow import fs
 
 from search.files import is_partial, private_folder
 from search.trials.files import RESUME_FILES
-from search.trials.records import Job
+from search.trials.job import Job
 
 SCRATCH = Path(tempfile.gettempdir()) / f"voxnas-{os.getuid()}"
 PARTIAL = ".part"

@@ -34,7 +34,8 @@ from search.runner.plan import Plan
 from search.runner.pricer import Pricer, price_table
 from search.runner.watch import Watch
 from search.storage.price_cache import PriceTable
-from search.trials.records import Job, Latency, Measurement
+from search.trials.job import Job
+from search.trials.records import Latency, Measurement
 from space.architecture import Architecture
 
 POLL_S = 0.5

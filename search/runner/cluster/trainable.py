@@ -14,7 +14,8 @@ from search.runner.cluster.activity_board import POST_S, Poster
 from search.runner.cluster.checkpoint_sync import CheckpointSync
 from search.runner.cluster.resources import CUDA_BYTES
 from search.trials.activity import Activity
-from search.trials.records import Fault, Job, Measurement
+from search.trials.job import Job
+from search.trials.records import Fault, Measurement
 
 MEASUREMENT = "measurement"
 
