@@ -76,6 +76,7 @@ bench-export: link
 
 bench-ray: link
 	$(BIN)/python tests/bench_ray.py
+	$(BIN)/python tests/bench_scale.py
 
 bench-dashboard: link
 	$(BIN)/python tests/bench_dashboard.py

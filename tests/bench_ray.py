@@ -207,8 +207,8 @@ def make_searcher(folder, kind):
     return ConcurrencyLimiter(AskTell(), max_concurrent=2)
 
 
-def fill(plan, records):
-    """Write `count` trained records to a study's database by SQL: asking for them would take an hour."""
+def fill(plan, records, *, epochs=1):
+    """Write trained records of so many epochs to a study's database by SQL: asking for them would take an hour."""
     from random import Random
 
     from search.storage import RECORD, Store
@@ -228,7 +228,11 @@ def fill(plan, records):
         network = plan.space.architecture(decisions)
         record = Record(number, network, tuple(decisions.items()), 0, 0, done, "2026", "2026")
         trials.append((number + 1, number, 1, "COMPLETE", "2026-01-01 00:00:00", "2026-01-01 00:00:01"))
-        attributes.append((number + 1, RECORD, json.dumps(record.to_values())))
+        written = record.to_values()
+        written["measurement"]["epochs"] = [
+            {**written["measurement"]["epochs"][0], "number": n + 1} for n in range(epochs)
+        ]
+        attributes.append((number + 1, RECORD, json.dumps(written)))
         values += [(number + 1, 0, dice, "FINITE"), (number + 1, 1, float(memory), "FINITE")]
         for name in decisions:
             axis = plan.space.by_name[name]
@@ -262,7 +266,6 @@ from search.runner.pricer import Pricer
 from search.trials.records import Costs, Epoch, Latency, Measurement, Record
 from search.config import load_study
 plan = make_plan(load_study(Path(sys.argv[1])), runs=Path(sys.argv[2]))
-from search.data.prepare import prepare
 driving.prepared_data(plan)
 def rss():
     return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmRSS")) * 1024
