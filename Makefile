@@ -6,7 +6,7 @@ KEY := $(shell { cat pyproject.toml constraints.txt; $(PYTHON) --version; } | sh
 PARALLEL ?= --numprocesses $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n + 1 : 8)))
 READY := $(VENV)/.ready-$(KEY)
 
-.PHONY: bench check-gpu demo docs site test test-all test-faults lint link bench-training bench-nnunet bench-recipes bench-blocks bench-startup bench-search bench-transfer bench-memory bench-latency bench-presets bench-export bench-ray bench-dashboard lock
+.PHONY: bench check-gpu demo docs site test test-all test-faults lint link bench-training bench-nnunet bench-recipes bench-blocks bench-startup bench-search bench-transfer bench-memory bench-latency bench-presets bench-export bench-ray bench-scale bench-dashboard lock
 
 demo: link
 	$(BIN)/voxnas demo
@@ -76,6 +76,10 @@ bench-export: link
 
 bench-ray: link
 	$(BIN)/python tests/bench_ray.py
+	$(BIN)/python tests/bench_scale.py
+
+# The second part of bench-ray
+bench-scale: link
 	$(BIN)/python tests/bench_scale.py
 
 bench-dashboard: link

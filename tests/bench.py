@@ -64,6 +64,7 @@ BENCHMARKS = (
     ),
     Benchmark("Dashboard", "bench_dashboard", ("--repeats", "3", "--without-optuna")),
     Benchmark("Cluster", "bench_ray", ("platform", "driver")),
+    Benchmark("Driver of a large study", "bench_scale", ("--running", "64")),
     Benchmark("Exported network", "bench_export", data="Task27_ACDC"),
     Benchmark(
         "Recipes, too short to compare their Dice",

@@ -2,7 +2,7 @@
 
 The real driver and store run with 1,000 and with 10,000 records; each operation's CPU time is measured. A queue in
 virtual time then serves 1,024 simulated GPUs by one driver with these times. Ray's own work is not included.
-`make bench-ray` prints the tables of studies/docs/scale.md.
+`make bench-scale` prints the tables of studies/docs/scale.md.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class Costs:
         return OBJECTIVES[objective].read(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CaseDice:
     """Scores of one validation case, per foreground class; None for a class that truth and mask both lack.
 
@@ -85,7 +85,7 @@ class CaseDice:
         return sum(known) / len(known) if known else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Epoch:
     """One epoch's outcome; `dice` is None if the epoch was not validated.
 
