@@ -94,7 +94,9 @@ def test_other_training_cases_and_another_number_of_folds_are_refused(tmp_path):
     folds = [{"train": [two, four], "val": [one]}, {"train": [one], "val": [two]}]
     (tmp_path / "splits.json").write_text(json.dumps(folds))
     refused(
-        made, "fold 0 trained on other cases when the study began", "there were 1 folds when the study began, now 2"
+        made,
+        "fold 0 trained on other cases when the study began",
+        "the number of folds was 1 when the study began and is now 2",
     )
 
 

@@ -216,4 +216,6 @@ def _driver_line(beat: Mapping[str, Any]) -> str:
         if beat[name]
     )
     queue = f"{beat['queued']} queued, {beat['probes']} latencies under way, {beat['waiting']} waiting for theirs"
-    return f"{who}: {beat['running']} trials on {beat['machines']} machines, {used} in use; {queue}"
+    return (
+        f"{who}: {counted(beat['running'], 'trial')} on {counted(beat['machines'], 'machine')}, {used} in use; {queue}"
+    )

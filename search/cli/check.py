@@ -205,6 +205,6 @@ def _would_run(plan: Plan) -> str:
     done, interrupted = progress_of(plan)
     resumed = f", {interrupted} interrupted and resumed first" if interrupted else ""
     left = max(0, search.trials - done)
-    hours = f", for at most {search.hours:g} hours" if search.hours else ""
+    hours = f", for at most {counted(search.hours, 'hour')}" if search.hours else ""
     trials = counted(search.trials, "trial")
     return f"Would run: {left} of {trials} ({done} done{resumed}){hours}, proposer {search.proposer}."

@@ -88,6 +88,6 @@ def show_count(count: float) -> str:
     return f"{count:.0f}"
 
 
-def counted(count: int, noun: str, *, plural: str = "") -> str:
+def counted(count: float, noun: str, *, plural: str = "") -> str:
     """Format a count with its noun: 1 trial, 2 trials; `plural` is an irregular plural."""
-    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+    return f"{count:,.12g} {noun if count == 1 else plural or f'{noun}s'}"

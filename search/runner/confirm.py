@@ -8,6 +8,7 @@ from contextlib import closing
 from search.analysis.expected import estimate_records, with_expected
 from search.config.errors import UserError
 from search.config.schema import LARGEST_SEED
+from search.config.units import counted
 from search.runner.answers import Done, Train
 from search.runner.driver import Executor, View, driver_lock, open_driver
 from search.runner.fit import require_scorable
@@ -45,7 +46,7 @@ def confirmation_requests(
     """
     search, own, count = plan.study.search, plan.study.data.fold, len(plan.folds)
     if folds > count:
-        raise UserError([f"confirm: --folds {folds}: the study has only {count} folds"])
+        raise UserError([f"confirm: --folds {folds}: the study has only {counted(count, 'fold')}"])
     last = search.seed + search.seeds + seeds - 1
     if last > LARGEST_SEED:
         raise UserError([f"confirm: --seeds {seeds}: needs the seed {last}, but the largest is {LARGEST_SEED}"])

@@ -98,7 +98,7 @@ def _test_changes(known: Mapping[str, str], given: Mapping[str, str]) -> Iterato
 
 def _split_changes(known: list[Any], given: list[Any]) -> Iterator[str]:
     if len(known) != len(given):
-        yield f"data.folds: there were {len(known)} folds when the study began, now {len(given)}"
+        yield f"data.folds: the number of folds was {len(known)} when the study began and is now {len(given)}"
     for number, (one, other) in enumerate(zip(known, given, strict=False)):
         if one["validation"] != other["validation"]:
             was, is_now = _listed(one["validation"]), _listed(other["validation"])

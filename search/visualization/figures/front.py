@@ -10,6 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from search.config.objectives import OBJECTIVES
+from search.config.units import counted
 from search.visualization.components import Figure
 from search.visualization.figures.cost_scale import coordinate, is_logarithmic, scale_of
 from search.visualization.figures.front_3d import draw_3d
@@ -41,8 +42,9 @@ def draw_front(data: FrontData, *, selection: str = "") -> Figure:
     figure = draw_3d(data) if len(data.axes) == 3 else _draw_2d(data, selection)
     names = " against ".join(OBJECTIVES[name].heading for name in (*data.axes[1:], data.axes[0]))
     label = (
-        f"{names}: {int(data.front.sum())} trials on the front, {sum(len(group.rows) for group in data.groups)} "
-        f"trained, {sum(map(len, data.untrained.values()))} not trained to the end"
+        f"{names}: {counted(int(data.front.sum()), 'trial')} on the front, "
+        f"{sum(len(group.rows) for group in data.groups)} trained, "
+        f"{sum(map(len, data.untrained.values()))} not trained to the end"
     )
     lasso = ",".join(data.axes) if len(data.axes) == 2 else ""
     return component(figure, name="front", title=names, label=label, lasso=lasso)

@@ -10,6 +10,7 @@ import numpy as np
 from search.analysis.main_effects import Effect
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES
+from search.config.units import counted
 from search.visualization.components import Figure
 from search.visualization.figures.style import DARK_INK, DIVERGING, FRONT, MUTED, canvas, color, component, short
 from space.place import AxisName
@@ -70,7 +71,7 @@ def draw_effects(effects: Sequence[Effect], objective: str) -> Figure:
             },
             hovertext=[
                 f"{each.axis}: {each.choice} against {each.against}<br>{each.mean / scale:+.4g} "
-                f"({each.low / scale:+.4g} to {each.high / scale:+.4g})<br>{each.trials} trials"
+                f"({each.low / scale:+.4g} to {each.high / scale:+.4g})<br>{counted(each.trials, 'trial')}"
                 for each in chosen
             ],
         )
@@ -182,5 +183,6 @@ def draw_parallel(snapshot: Snapshot, order: Sequence[str], objective: str) -> F
         name="parallel",
         title="Parallel coordinates (drag along an axis to brush)",
         wide=True,
-        label=f"parallel coordinates of {len(rows)} trials over {len(dimensions)} axes",
+        label=f"parallel coordinates of {counted(len(rows), 'trial')} over "
+        f"{counted(len(dimensions), 'axis', plural='axes')}",
     )

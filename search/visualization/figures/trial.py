@@ -231,5 +231,6 @@ def draw_cases(cases: Sequence[CaseDice], labels: Sequence[str]) -> Figure:
         figure,
         name="cases",
         title="Dice by class and case",
-        label=f"Dice of {len(cases)} cases and {len(labels)} classes; the table below has the same numbers",
+        label=f"Dice of {counted(len(cases), 'case')} and {counted(len(labels), 'class', plural='classes')}; "
+        "the table below has the same numbers",
     )

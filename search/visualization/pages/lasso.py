@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES
+from search.config.units import counted
 from search.visualization.components import Component, Note
 from search.visualization.figures.cost_scale import is_logarithmic
 from search.visualization.figures.front_data import drawn_points
@@ -73,5 +74,5 @@ def filtered(snapshot: Snapshot, request: Request) -> tuple[Snapshot, tuple[Comp
     if lasso is None:
         return snapshot, ()
     inside = lasso.inside(snapshot)
-    text = f"Only the {int(inside.sum())} of {len(inside)} trials inside the lasso drawn on the front."
+    text = f"Only the {int(inside.sum())} of {counted(len(inside), 'trial')} inside the lasso drawn on the front."
     return snapshot.only(inside), (Note(text, ask="lasso=", link="Show all"),)
