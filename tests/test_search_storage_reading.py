@@ -100,10 +100,10 @@ def test_a_record_that_is_none_is_named_and_hides_no_other_study(text, runs, mon
     with closing(sqlite3.connect(runs / "tiny/study.db")) as connection, connection:
         where = "key = 'voxnas:record' AND trial_id = (SELECT trial_id FROM trials WHERE number = 4)"
         connection.execute(f"UPDATE trial_user_attributes SET value_json = ? WHERE {where}", (text,))
-    with pytest.raises(UserError, match=r"the record of trial 4 is damaged \(.*\); restore a copy of it"):
+    with pytest.raises(UserError, match=r"the record of trial 4 can't be read \(.*\): it is damaged, or a newer"):
         read_records(sqlite_url(runs / "tiny/study.db"), "tiny")
     said = call(monkeypatch, capsys, "studies", "--runs", runs, code=1)
-    assert said.out.startswith("1 study") and "the record of trial 4 is damaged" in said.err
+    assert said.out.startswith("1 study") and "the record of trial 4 can't be read" in said.err
 
 
 def test_an_attribute_that_is_no_json_is_called_damaged(runs):

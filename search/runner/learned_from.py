@@ -184,10 +184,7 @@ class _Study:
         try:
             records = read_records(self.url, self.name)
         except UserError as error:
-            raise _of_key(error) from None
-        except (KeyError, TypeError, ValueError):
-            hint = "a newer version of voxnas may have written them; upgrade voxnas"
-            raise UserError([f"{KEY}: this version can't read the records of {self.place}; {hint}"]) from None
+            raise UserError([f"{KEY}: {self.place}: {each}" for each in error.mistakes]) from None
         fold = (stored_values(self.url, self.name) or {}).get("data", {}).get("fold", 0)
         wanted = None if numbers is None else set(numbers)
         used = [each for each in records if _counts(each, fold) and (wanted is None or each.number in wanted)]

@@ -68,7 +68,8 @@ class Row:
             return Record.from_values({**json.loads(self.text), "number": self.number})
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             why = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise UserError([f"the record of trial {self.number} is damaged ({why}); restore a copy of it"]) from error
+            hint = "it is damaged, or a newer version of voxnas wrote it; restore a copy, or upgrade voxnas"
+            raise UserError([f"the record of trial {self.number} can't be read ({why}): {hint}"]) from error
 
 
 def read_records(url: str, name: str) -> list[Record]:
