@@ -5,6 +5,7 @@ import os
 import pytest
 from cluster_trials import NotedInPairs, Watch
 from conftest import STUDY, quiet_view, write_study
+from forked import fresh_process
 from test_search_cli import call
 
 from search.api.running import make_executor, own_cluster
@@ -17,26 +18,34 @@ from search.runner.run import run_study
 GPUS = STUDY.replace("executor: {device: cpu, threads: 1}", "executor: {gpus: all, threads: 1}")
 
 
-def test_a_run_starts_ray_for_the_gpus_of_its_machine_and_ends_it(tmp_path, monkeypatch):
+def run_on_own_gpus(folder):
+    """Run two trials on two pretended GPUs, and return their states and the notes that they left."""
     import ray
     import torch
     from test_search_runner_cluster import HERE, ROOT
 
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(HERE)]))
-    monkeypatch.setattr("search.runner.gpus.visible_gpus", lambda: ("0", "1"))
-    monkeypatch.setattr(executors.RayExecutor.__init__, "__kwdefaults__", {"trial": NotedInPairs, "stopwatch": Watch})
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    made = write_study(tmp_path, GPUS)
-    plan = make_plan(load_study(made.file), runs=made.runs)
-    with own_cluster():
-        executor = make_executor(plan)
-        assert executor.device == "cuda:0" and ray.cluster_resources()["GPU"] == 2
-        assert "CUDA_VISIBLE_DEVICES" not in os.environ
-        outcome = run_study(plan, trials=2, view=quiet_view(), executor=executor)
-    assert not ray.is_initialized() and not torch.cuda.is_initialized()
-    assert [record.state for record in outcome.records] == ["trained", "trained"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(HERE)]))
+        patched.setattr("search.runner.gpus.visible_gpus", lambda: ("0", "1"))
+        patched.setattr(executors.RayExecutor.__init__, "__kwdefaults__", {"trial": NotedInPairs, "stopwatch": Watch})
+        patched.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        made = write_study(folder, GPUS)
+        plan = make_plan(load_study(made.file), runs=made.runs)
+        with own_cluster():
+            executor = make_executor(plan)
+            assert executor.device == "cuda:0" and ray.cluster_resources()["GPU"] == 2
+            assert "CUDA_VISIBLE_DEVICES" not in os.environ
+            outcome = run_study(plan, trials=2, view=quiet_view(), executor=executor)
+        assert not ray.is_initialized() and not torch.cuda.is_initialized()
     notes = (plan.folder / "trials" / "notes").read_text().split("\n")
-    assert {line.split()[0].partition(":")[2] for line in notes if line} == {"0", "1"}
+    return [record.state for record in outcome.records], [line for line in notes if line]
+
+
+def test_a_run_starts_ray_for_the_gpus_of_its_machine_and_ends_it(tmp_path):
+    with fresh_process() as process:  # Ray serves one cluster after another badly in one process
+        states, notes = process.submit(run_on_own_gpus, tmp_path).result()
+    assert states == ["trained", "trained"]
+    assert {line.split()[0].partition(":")[2] for line in notes} == {"0", "1"}
 
 
 @pytest.mark.parametrize(
