@@ -1,9 +1,11 @@
-"""`voxnas run --executor ray` with trials of `cluster_trials`: FILE RUNS ADDRESS TRIALS CLASS."""
+"""`voxnas run --executor ray` with trials of `cluster_trials`, in a process of its own."""
 
+import os
 import sys
 from pathlib import Path
 
 import cluster_trials
+from forked import Command
 from rich.console import Console
 
 from search.api.progress import RunView
@@ -14,16 +16,20 @@ from search.runner.plan import make_plan
 from search.runner.run import run_study
 
 
-def main(file, runs, address, trials, trial):
-    plan = make_plan(load_study(Path(file)), runs=Path(runs))
-    executor = RayExecutor(plan, address=address, trial=getattr(cluster_trials, trial), stopwatch=cluster_trials.Watch)
-    with RunView(Console(), name=plan.study.name, trials=int(trials)) as view:
-        print(run_study(plan, trials=int(trials), view=view, executor=executor).why)
+def start_driver(plan, cluster, trials, trial):
+    """Start a driver of a study in its own process; `trial` names a class of `cluster_trials`."""
+    arguments = (plan.loaded.file, plan.runs, cluster.address, trials, trial)
+    return Command(drive, *arguments, environment=dict(os.environ))
 
 
-if __name__ == "__main__":
+def drive(file, runs, address, trials, trial):
+    """Run a study as the command does, with its exit codes."""
     try:
-        main(*sys.argv[1:])
+        plan = make_plan(load_study(Path(file)), runs=Path(runs))
+        trial, stopwatch = getattr(cluster_trials, trial), cluster_trials.Watch
+        executor = RayExecutor(plan, address=address, trial=trial, stopwatch=stopwatch)
+        with RunView(Console(), name=plan.study.name, trials=int(trials)) as view:
+            print(run_study(plan, trials=int(trials), view=view, executor=executor).why)
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,13 +15,6 @@ from search.trials.records import Epoch, Latency, MeasuredMemory, Measurement
 
 HERE = Path(__file__).parent
 HELD, RELEASED = "held", "released"  # files of a study of `Held` trials
-
-
-def start_driver(plan, cluster, trials, trial):
-    """Start a driver of a study in its own process; `trial` names a class of this file."""
-    arguments = (HERE / "cluster_study.py", plan.loaded.file, plan.runs, cluster.address, trials, trial)
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 class Quick(Stopwatch):

@@ -29,12 +29,13 @@ PRELOADED = [
 
 
 class Command:
-    """A running or ended command, as subprocess.Popen shows it."""
+    """A running or ended call of a function in a process of its own, as subprocess.Popen shows it."""
 
-    def __init__(self, arguments, *, environment):
+    def __init__(self, function, *arguments, environment):
         self.folder = Path(tempfile.mkdtemp())
         FORK.set_forkserver_preload(PRELOADED)
-        self.process = FORK.Process(target=_command, args=(arguments, os.getcwd(), environment, self.folder))
+        call = (function, [str(each) for each in arguments], os.getcwd(), environment, self.folder)
+        self.process = FORK.Process(target=_call, args=call)
         self.process.start()
         self.pid = self.process.pid
 
@@ -42,7 +43,8 @@ class Command:
         return self.process.exitcode
 
     def send_signal(self, number):
-        os.kill(self.pid, number)
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
     def wait(self, timeout=None):
         self.process.join(timeout)
@@ -58,11 +60,11 @@ class Command:
 @contextmanager
 def started(*arguments, **environment):
     """Start a command, with a changed environment; a command that still runs at the end is killed."""
-    command = Command([str(each) for each in arguments], environment={**os.environ, **environment})
+    command = Command(_command, *arguments, environment={**os.environ, **environment})
     try:
         yield command
     finally:
-        command.process.kill()
+        command.send_signal(signal.SIGKILL)
         command.process.join()
 
 
@@ -95,15 +97,19 @@ def kill_when(done, command, *, how=signal.SIGKILL):
     assert command.wait(60) != 0, "it ended before the signal"
 
 
-def _command(arguments, folder, environment, out):
+def _call(function, arguments, folder, environment, out):
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(out / name, os.O_WRONLY | os.O_CREAT), descriptor)
-    sys.argv = ["voxnas", *arguments]
+    function(*arguments)
+
+
+def _command(*arguments):
     from search.cli import main
     from search.costs import latency
 
     latency.MAX_SECONDS["cpu"] = LATENCY_S
+    sys.argv = ["voxnas", *arguments]
     main()

@@ -3,7 +3,7 @@
 import gc
 import os
 import re
-import subprocess
+import shutil
 import sys
 import threading
 import time
@@ -22,19 +22,21 @@ from test_real_data import case_names, subset
 from test_search_ablation import ABLATION, write_ablation
 from test_search_cli import call, words
 
-import search.runner.local
 from search.ablation.load import load_ablation
 from search.ablation.plan import make_ablation_plan
 from search.ablation.run import missing_count, run_ablation
 from search.config import UserError, load_study
 from search.export.trained import pack
 from search.runner.cluster.executor import RayExecutor
+from search.runner.local import LocalExecutor
+from search.runner.local import run_study as run_locally
 from search.runner.plan import Plan, make_plan
 from search.runner.run import run_study
 from search.storage import read_records
 
 ROOT = HERE.parent
 TINY = STUDY.replace("epochs: 2", "epochs: 3")
+WILD = [f"training.{key}=1e30" for key in ("learning_rate", "clip_gradient")]
 
 
 def start_cluster(*nodes):
@@ -201,7 +203,7 @@ def test_one_worker_gives_the_same_records_as_the_local_executor(tmp_path, clust
     text = text.replace("threads: 1", "threads: 1, workers: 1")
     text = text.replace("latency: {budget: 60 s}", "latency: {direction: record, budget: 60 s}")  # no clock proposes
     here, there = (plan_of(tmp_path / name, text=text) for name in ("here", "there"))
-    local = search.runner.local.run_study(here, trials=4, view=quiet_view())
+    local = run_locally(here, trials=4, view=quiet_view())
     far = run_study(there, trials=4, view=quiet_view(), executor=on(cluster)(there))
     assert plain(far.records) == plain(local.records)
     assert {"trained", "stopped"} == {record.state for record in far.records}
@@ -219,7 +221,7 @@ def test_an_ablation_on_two_workers_gives_the_same_results_as_a_local_one(tmp_pa
         make_ablation_plan(load_ablation(made.file, runs=tmp_path / name, overrides=overrides), runs=tmp_path / name)
         for name in ("here", "there")
     )
-    run_ablation(here, view=quiet_view(), make_executor=search.runner.local.LocalExecutor)
+    run_ablation(here, view=quiet_view(), make_executor=LocalExecutor)
     run_ablation(there, view=quiet_view(), make_executor=on(cluster))
     assert missing_count(there) == 0
     found, expected = (
@@ -233,21 +235,24 @@ def test_an_ablation_on_two_workers_gives_the_same_results_as_a_local_one(tmp_pa
     assert len(found) == 4 and found == expected
 
 
-@pytest.mark.parametrize("packing", ["full", "folds"])
-def test_an_export_trains_what_is_missing_on_the_cluster_as_it_would_here(packing, tmp_path, cluster):
-    storage = f"executor.storage_path={tmp_path / 'storage'}"
-    here, there = (plan_of(tmp_path / name, storage, text=STUDY) for name in ("here", "there"))
-    weights = []
-    for plan, make_executor in ((here, search.runner.local.LocalExecutor), (there, on(cluster))):
-        view = quiet_view()
-        (record,) = run_study(plan, trials=1, view=view, executor=make_executor(plan)).records
-        trained = pack(packing, plan, record, [record], view=view, make_executor=make_executor)
-        assert all((folder / "best.safetensors").is_file() for folder in trained.folders)
-        weights.append(trained.sha256)
-    assert weights[0] == weights[1] and len(weights[0]) == (1 if packing == "full" else 3)
+def test_an_export_trains_what_is_missing_on_the_cluster_as_it_would_here(tmp_path, cluster):
+    storage, view = f"executor.storage_path={tmp_path / 'storage'}", quiet_view()
+    run_study(
+        plan := plan_of(tmp_path / "here", storage, text=STUDY), trials=1, view=view, executor=LocalExecutor(plan)
+    )
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    for packing, networks in (("full", 1), ("folds", 3)):
+        weights = []
+        for name, make_executor in (("here", LocalExecutor), ("there", on(cluster))):
+            plan = plan_of(tmp_path / name, storage)
+            records = read_records(plan.url, "tiny")
+            trained = pack(packing, plan, records[0], records, view=view, make_executor=make_executor)
+            assert all((folder / "best.safetensors").is_file() for folder in trained.folders)
+            weights.append(trained.sha256)
+        assert weights[0] == weights[1] and len(weights[0]) == networks
 
 
-def test_a_real_training_survives_a_lost_process_and_a_truncated_checkpoint_and_ends_in_nan(tmp_path, cluster):
+def test_a_real_training_survives_a_lost_process_and_a_truncated_checkpoint(tmp_path, cluster):
     text = STUDY.replace("epochs: 2, steps_per_epoch: 4", "epochs: 20, steps_per_epoch: 2")
     plan = plan_of(tmp_path, "executor.workers=1", f"executor.storage_path={tmp_path / 'storage'}", text=text)
     checkpoint = tmp_path / "storage" / "tiny" / "trials" / "000000" / "last.pt"
@@ -269,12 +274,11 @@ def test_a_real_training_survives_a_lost_process_and_a_truncated_checkpoint_and_
     (record,) = outcomes(plan)
     assert record.state == "trained" and len(record.measurement.epochs) == 20 and len(record.attempts) == 1
     assert (plan.folder / "trials" / "000000" / "best.safetensors").exists()  # brought back from the storage
-    wild = plan_of(
-        tmp_path,
-        "name=wild",
-        "training.epochs=2",
-        *(f"training.{key}=1e30" for key in ("learning_rate", "clip_gradient")),
-    )
+
+
+@pytest.mark.long
+def test_a_real_training_that_diverges_fails_with_the_reason(tmp_path, cluster):
+    wild = plan_of(tmp_path, *WILD, text=STUDY)
     run_study(wild, trials=1, view=quiet_view(), executor=on(cluster)(wild))
     assert {(each.state, each.measurement.fault) for each in outcomes(wild)} == {("failed", "not a number")}
 
@@ -346,10 +350,8 @@ def test_a_submitted_study_runs_on_the_head(tmp_path, monkeypatch, capsys):
     submit = ["submit", str(made.file), "--address", "http://127.0.0.1:28265"]
     where = ["--runs", str(made.runs), "--data", str(made.data), "--trials", "1"]
     try:
-        command = [sys.executable, "-m", "search.cli", *submit, *where, "--follow"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "tiny runs as raysubmit_" in done.stdout and "1 trial is done (1 trained)" in done.stdout
+        done = call(monkeypatch, capsys, *submit, *where, "--follow")
+        assert "tiny runs as raysubmit_" in done.out and "1 trial is done (1 trained)" in done.out
         nobody = call(monkeypatch, capsys, *submit[:-1], "http://127.0.0.1:9", *where, code=1)
         assert "the head at http://127.0.0.1:9 did not accept the study" in words(nobody.err)
         relative = call(monkeypatch, capsys, *submit, "--runs", "runs", code=2)

@@ -7,7 +7,8 @@ import time
 from collections import Counter
 
 import pytest
-from cluster_trials import NotedTogether, held, release, start_driver
+from cluster_study import start_driver
+from cluster_trials import NotedTogether, held, release
 from test_search_runner_cluster import (
     TINY,
     outcomes,
@@ -29,7 +30,7 @@ def started(plan, cluster, *, trials=3, held_before=0):
     """Start a driver in its own process, and wait until two trials have finished two epochs and are held."""
     driver = start_driver(plan, cluster, trials, "Held")
     wait_for(lambda: driver.poll() is not None or held(plan.folder) >= held_before + 2)
-    assert driver.poll() is None, driver.communicate()
+    assert driver.poll() is None, driver.stdout + driver.stderr
     return driver
 
 
@@ -50,9 +51,8 @@ def test_a_run_survives_two_ends_of_its_driver(tmp_path, cluster):
         with pytest.raises(UserError, match=f"tiny is already running, in process {driver.pid} on "):
             run(plan, cluster, "Sleeper")
         driver.send_signal(how)
-        out, err = driver.communicate(timeout=60)
-        assert driver.returncode == (130 if how == signal.SIGTERM else -how), err
-        assert "Traceback" not in err
+        assert driver.wait(60) == (130 if how == signal.SIGTERM else -how), driver.stderr
+        assert "Traceback" not in driver.stderr
         left = read_records(plan.url, "tiny")
         for old, new in zip(before, left, strict=False):
             assert new.architecture == old.architecture
@@ -101,8 +101,7 @@ def test_a_run_survives_the_end_of_the_head(tmp_path, cluster, how):
             for each in processes:
                 each.process.send_signal(how)
     begun = time.monotonic()
-    driver.communicate(timeout=120)
-    assert driver.returncode != 0 and time.monotonic() - begun < 120
+    assert driver.wait(120) != 0 and time.monotonic() - begun < 120
     stop_cluster(first)
     records = ends(plan, cluster)  # on another cluster
     assert sum(len(record.attempts) for record in records) in (1, 2)

@@ -25,16 +25,17 @@ class Worker(Trial):
         self.sync, self.gpu_share, self.post = CheckpointSync(str(storage)), 0.0, lambda activity: None
 
 
-@pytest.fixture
-def trained(tmp_path):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
     """A study of one trial, its record, and the job that a worker gets for it."""
-    made = write_study(tmp_path, TEXT)
+    folder = tmp_path_factory.mktemp("members")
+    made = write_study(folder, TEXT)
     plan = make_plan(load_study(made.file), runs=made.runs)
     (record,) = run_study(plan, trials=1, view=quiet_view()).records
     driver = open_driver(plan, quiet_view())
     job = driver.job(record)
     driver.close()
-    return plan, record, replace(job, folder=str(tmp_path / "elsewhere/runs/tiny/trials/000000"))
+    return plan, record, replace(job, folder=str(folder / "elsewhere/runs/tiny/trials/000000"))
 
 
 def test_another_worker_resumes_in_the_second_fold_and_gives_the_same_record(trained, tmp_path):
@@ -69,3 +70,10 @@ def test_a_workers_new_epochs_follow_those_of_earlier_folds(trained):
     assert with_known_epochs(known, message).epochs == tuple(epochs)
     restarted = Measurement("running", epochs=tuple(epochs[:4]))
     assert with_known_epochs(known, restarted).epochs == tuple(epochs)
+
+
+def test_a_training_that_diverges_on_a_worker_fails_with_the_reason(trained, tmp_path):
+    _, _, job = trained
+    wild = replace(job, training=replace(job.training, learning_rate=1e30, clip_gradient=1e30), others=())
+    *_, last = Worker(tmp_path / "storage").progress(wild)
+    assert (last.state, last.fault) == ("failed", "not a number")

@@ -1,6 +1,7 @@
 """Several drivers on one study in a real PostgreSQL: in parallel, through an outage, and after the loss of one."""
 
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sql
-from cluster_trials import held, release, start_driver
+from cluster_study import start_driver
+from cluster_trials import held, release
 from test_search_runner_cluster import TINY, outcomes, plan_of, run, wait_for
 
 from search.config import UserError
@@ -39,14 +41,13 @@ def test_two_drivers_share_a_study_and_one_takes_over_the_others_trials(tmp_path
 
     def end_other():
         wait_for(lambda: any(me in record.driver for record in read_records(plan.url, "shared")))
-        other.kill()
+        other.send_signal(signal.SIGKILL)
         other.wait()
 
     thread = threading.Thread(target=end_other)
     thread.start()
     assert run(plan, cluster, "Sleeper", trials=5).why == "5 trials are done"
     thread.join()
-    other.communicate()
     records = outcomes(plan)
     assert [record.state for record in records] == ["trained"] * 5
     assert me in " ".join(record.driver for record in records)
