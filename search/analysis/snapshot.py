@@ -15,11 +15,12 @@ from search.analysis.choose import Choice, choose
 from search.analysis.confirmation import Confirmed, confirmed_front
 from search.analysis.expected import Estimates, estimate
 from search.analysis.references import AgainstReference, against_references, confirmed_against
+from search.analysis.trial import Trial
 from search.config import Study, UserError
-from search.config.objectives import COSTS, OBJECTIVES, per_device
-from search.proposers.observations import Training, curve_of, training_of
+from search.config.objectives import OBJECTIVES, per_device
+from search.proposers.observations import training_of
 from search.trials.pareto import most_frequent_setting, non_dominated, volumes_so_far, worst_losses
-from search.trials.records import Record, State
+from search.trials.records import Record
 from space.architecture import Value
 from space.canonical import Context
 
@@ -129,7 +130,7 @@ class Snapshot:
         if "dice" not in self.study.directions:
             return None
         repeats = [training_of(each) for each in self.same_fold]
-        trainings = [_training(trial) for trial in self.trials]
+        trainings = [trial.training() for trial in self.trials]
         return estimate(trainings, repeats, self.losses, dice_column=self.objectives.index("dice"))
 
     @property
@@ -331,15 +332,6 @@ class Snapshot:
         """Return the row of a trial; None if the search has no such trial."""
         rows = np.flatnonzero(self.numbers == number)
         return int(rows[0]) if len(rows) else None
-
-
-def _training(trial: Trial) -> Training:
-    values = dict(zip(OBJECTIVES, trial.values, strict=True))
-    dice = None if np.isnan(values["dice"]) else values["dice"]
-    known = dict(trial.curve)
-    curve = curve_of([known.get(number) for number in range(1, trial.epochs + 1)])
-    costs = np.array([values[name] for name in COSTS])
-    return Training(trial.fingerprint, trial.decisions, costs, trial.state, dice, curve)
 
 
 def _order(value: Value) -> tuple[bool, Any]:

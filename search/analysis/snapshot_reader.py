@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sql
 
-from search.analysis.snapshot import Snapshot, Trial
+from search.analysis.snapshot import Snapshot
+from search.analysis.trial import Trial
 from search.config import LoadedStudy, Study, UserError
 from search.config.blocks import VERSION_OF
 from search.config.objectives import OBJECTIVES

@@ -11,8 +11,9 @@ from typing import Any, Literal
 from rich.console import Group
 from rich.text import Text
 
-from search.analysis.snapshot import Snapshot, Trial
+from search.analysis.snapshot import Snapshot
 from search.analysis.snapshot_reader import trial_of
+from search.analysis.trial import Trial
 from search.config.units import counted, show_seconds
 from search.storage import read_study_attributes
 from search.storage.heartbeat import DRIVER, activities_of, is_present

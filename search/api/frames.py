@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from search.analysis.snapshot import Snapshot, Trial
+from search.analysis.snapshot import Snapshot
+from search.analysis.trial import Trial
 from search.config.objectives import OBJECTIVES
 
 if TYPE_CHECKING:

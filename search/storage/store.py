@@ -36,23 +36,11 @@ from search.storage.reader import (
     read_rows,
     storage_made_by_one,
 )
+from search.storage.trial_rows import insert_trial, update_costs
 from search.trials.records import Record
 
 if TYPE_CHECKING:
     import optuna
-
-LOCK_STUDY = sql.text("SELECT study_id FROM studies WHERE study_id = :study FOR UPDATE")
-NEW_TRIAL = sql.text(
-    "INSERT INTO trials (number, study_id, state, datetime_start)"
-    " VALUES ((SELECT COUNT(*) FROM trials WHERE study_id = :study), :study, 'RUNNING', :started) RETURNING trial_id"
-).bindparams(sql.bindparam("started", type_=sql.DateTime))
-NEW_ATTRIBUTE = sql.text("INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (:trial, :key, :value)")
-NEW_RECORD = sql.text("UPDATE trial_user_attributes SET value_json = :value WHERE trial_id = :trial AND key = :key")
-NEW_VALUE = sql.text("UPDATE trial_values SET value = :value WHERE trial_id = :trial AND objective = :at")
-NEW_PARAMETERS = sql.text(
-    "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)"
-    " VALUES (:trial, :name, :value, :text)"
-)
 
 
 @dataclass
@@ -206,8 +194,15 @@ class Store:
             found = [each for number, each in self.kept.items() if number not in before and self._is(each, record)]
             if found:
                 return found[0]
-            if self.is_known:
-                self._insert_trial(record, params, distributions)
+            if self.engine is not None and self.is_known:
+                insert_trial(
+                    self.engine,
+                    self.study._study_id,
+                    record,
+                    params,
+                    distributions,
+                    locked=shared_by_drivers(self.url),
+                )
             else:
                 template = optuna.trial.create_trial(
                     state=optuna.trial.TrialState.RUNNING,
@@ -223,31 +218,6 @@ class Store:
         self.mine.add(written.number)
         self.others.discard(written.number)
         return written
-
-    def _insert_trial(self, record: Record, params: Mapping[str, Any], distributions: Mapping[str, Any]) -> None:
-        """Write a trial by three statements; Optuna itself takes two queries for each parameter."""
-        import optuna
-
-        if self.engine is None:
-            raise ValueError("tables are written directly only without a proxy")
-        study = {"study": self.study._study_id}
-        with self.engine.begin() as connection:
-            if shared_by_drivers(self.url):
-                connection.execute(LOCK_STUDY, study)  # as Optuna does: numbers are counted
-            trial = connection.execute(NEW_TRIAL, {**study, "started": datetime.now()}).scalar_one()
-            values = {"trial": trial, "key": RECORD, "value": json.dumps(record.to_values())}
-            connection.execute(NEW_ATTRIBUTE, values)
-            rows = [
-                {
-                    "trial": trial,
-                    "name": name,
-                    "value": distributions[name].to_internal_repr(value),
-                    "text": optuna.distributions.distribution_to_json(distributions[name]),
-                }
-                for name, value in params.items()
-            ]
-            if rows:
-                connection.execute(NEW_PARAMETERS, rows)
 
     def _is(self, one: Record, other: Record) -> bool:
         return replace(one, number=0) == replace(other, number=0) and one.number not in self.mine
@@ -305,12 +275,8 @@ class Store:
         """
         if self.engine is None or not self.is_known:
             raise UserError([f"{show_url(self.url)}: costs of finished trials can't be changed through a proxy"])
-        trial = self.ids[record.number]
-        values = [(at, record.measurement.value(name)) for at, name in enumerate(objectives)]
-        with self.engine.begin() as connection:
-            connection.execute(NEW_RECORD, {"trial": trial, "key": RECORD, "value": json.dumps(record.to_values())})
-            for at, value in values if record.state == "trained" else ():
-                connection.execute(NEW_VALUE, {"trial": trial, "at": at, "value": value})
+        values = [record.measurement.value(name) for name in objectives] if record.state == "trained" else []
+        update_costs(self.engine, self.ids[record.number], record, values)
         self.kept[record.number] = record
 
     def orphaned_trial(self) -> Record | None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.analysis.snapshot import Numbers, Snapshot, Trial
+from search.analysis.snapshot import Numbers, Snapshot
+from search.analysis.trial import Trial
 from search.config.objectives import per_device
 from search.config.units import counted
 from search.visualization.components import Figure

@@ -6,8 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from search.analysis.snapshot import Snapshot, Trial
+from search.analysis.snapshot import Snapshot
 from search.analysis.snapshot_reader import trial_of
+from search.analysis.trial import Trial
 from search.config.units import counted, show_seconds
 from search.visualization.components import Figure
 from search.visualization.figures.style import (

@@ -1,0 +1,50 @@
+"""A trial's summary in a snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from search.config.objectives import COSTS, OBJECTIVES
+from search.proposers.observations import Training, curve_of
+from search.trials.records import State
+from space.architecture import Value
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A summary of a trial: values in the order of OBJECTIVES (NaN if unknown) and its Dice curve.
+
+    `dice_so_far` is the Dice of the last validated epoch, also for a stopped trial; `dice_sd` is the standard deviation
+    over the trial's trainings. Times are seconds since 1970. `attempts` lists why earlier attempts were lost.
+    """
+
+    number: int
+    state: State
+    values: tuple[float, ...]
+    dice_so_far: float
+    dice_sd: float
+    iqr_s: float
+    device: str
+    network: str
+    fingerprint: str
+    decisions: Mapping[str, Value]
+    reason: str
+    started: float
+    ended: float
+    spent_s: float
+    curve: tuple[tuple[int, float], ...]
+    epochs: int
+    driver: str
+    attempts: tuple[str, ...]
+
+    def training(self) -> Training:
+        """Return what the surrogate for Dice learns from the trial."""
+        values = dict(zip(OBJECTIVES, self.values, strict=True))
+        dice = None if np.isnan(values["dice"]) else values["dice"]
+        known = dict(self.curve)
+        curve = curve_of([known.get(number) for number in range(1, self.epochs + 1)])
+        costs = np.array([values[name] for name in COSTS])
+        return Training(self.fingerprint, self.decisions, costs, self.state, dice, curve)
