@@ -16,6 +16,7 @@ from search.config.units import counted
 from search.costs.device_lock import sharing
 from search.data.components import keep_largest
 from search.data.prepared import Prepared
+from search.export.job import job_of
 from search.export.postprocessing import decide_postprocessing
 from search.export.trained import choose_trial, pack, trained_network
 from search.files import write_text
@@ -122,18 +123,10 @@ def _job(plan: Plan, prepared: Prepared, record: Record) -> Job:
     """Return the job that segments all prepared cases as after the last epoch of a training."""
     executor = plan.study.executor
     cases = tuple(case.name for case in prepared.cases)
-    return Job(
-        architecture=record.architecture,
-        task=replace(task_of(plan, prepared, fold=record.fold), train=(), validation=cases),
-        training=plan.training,
-        budgets=(),
-        seed=record.seed,
-        fold=record.fold,
-        device=resolve_device(executor.device),
-        threads=resolve_threads(executor.threads),
-        folder="",
-        surface_tolerance_mm=plan.study.surface_tolerance,
-    )
+    task = replace(task_of(plan, prepared, fold=record.fold), train=(), validation=cases)
+    device, threads = resolve_device(executor.device), resolve_threads(executor.threads)
+    job = job_of(plan, record, task, device=device, threads=threads)
+    return replace(job, surface_tolerance_mm=plan.study.surface_tolerance)
 
 
 def _validated(

@@ -20,6 +20,7 @@ from search.export.bundle import BundleError, BundleInfo, check_bundle, write_bu
 from search.export.card import model_card
 from search.export.contents import CARD, FILES, write_files
 from search.export.forms import Forms
+from search.export.job import job_of
 from search.export.origin import Origin
 from search.export.postprocessing import Postprocessing, decide_postprocessing
 from search.export.quality import quality_warnings
@@ -180,17 +181,8 @@ def _require_free(final: Path, out: Path, *, force: bool) -> None:
 def _job(origin: Origin) -> Job:
     """Return a job for inference on the CPU in float32."""
     plan, record = origin.plan, origin.record
-    return Job(
-        architecture=record.architecture,
-        task=task_of(plan, origin.prepared),
-        training=replace(plan.training, precision="float32"),
-        budgets=(),
-        seed=record.seed,
-        fold=record.fold,
-        device="cpu",
-        threads=1,
-        folder="",
-    )
+    job = job_of(plan, record, task_of(plan, origin.prepared), device="cpu", threads=1)
+    return replace(job, training=replace(plan.training, precision="float32"))
 
 
 def _checked_cases(origin: Origin) -> list[Case]:

@@ -16,6 +16,7 @@ from search.analysis.choose import Choice, choose
 from search.analysis.expected import estimate_records
 from search.config.errors import UserError
 from search.config.units import counted
+from search.export.job import job_of
 from search.files import write_text
 from search.runner.answers import Done, Train
 from search.runner.driver import Executor, View, driver_lock, open_driver
@@ -26,7 +27,6 @@ from search.runner.watch import Watch
 from search.storage import STUDY_ID, read_records, read_study_attribute
 from search.training.checkpoint import ReplacedWeights, checkpoint_binding, delete_checkpoints, load_weights
 from search.trials.files import WEIGHTS, trial_folder, weights_name
-from search.trials.job import Job
 from search.trials.records import CaseDice, Measurement, Record, TrainingRequest, search_records
 from space.architecture import Architecture
 from space.build import Network, build
@@ -196,15 +196,8 @@ def _train_on_all(plan: Plan, record: Record, *, view: View, make_executor: Make
     prepared = prepared_data(plan, progress=partial(view.on_stage, "preparing volumes"))
     task = replace(task_of(plan, prepared), train=tuple(case.name for case in prepared.cases), validation=())
     executor = make_executor(plan)
-    job = Job(
-        architecture=record.architecture,
-        task=task,
-        training=plan.training,
-        budgets=(),
-        seed=record.seed,
-        fold=record.fold,
-        device=executor.device,
-        threads=executor.threads,
+    job = replace(
+        job_of(plan, record, task, device=executor.device, threads=executor.threads),
         folder=str(folder),
         costs=record.measurement.costs,
         blocks=plan.loaded.blocks,
