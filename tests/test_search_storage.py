@@ -8,8 +8,7 @@ import pytest
 import sqlalchemy as sql
 
 from search.config import UserError
-from search.storage import Store, excesses, read_records, read_study_attribute
-from search.storage import store as store_module
+from search.storage import Store, excesses, read_records, read_study_attribute, trial_rows
 from search.trials.records import CaseDice, Costs, Epoch, Latency, Measurement, Record
 from space.architecture import Architecture
 
@@ -52,9 +51,9 @@ CHOICES = {"width": (8, 16), "tied": (True, False)}
 
 def test_a_trial_is_written_with_its_record_and_all_its_parameters_or_not_at_all(url, monkeypatch):
     store = open_store(url)
-    failing = sql.text(str(store_module.NEW_PARAMETERS).replace("trial_params", "no_such_table"))
+    failing = sql.text(str(trial_rows.NEW_PARAMETERS).replace("trial_params", "no_such_table"))
     with monkeypatch.context() as broken:
-        broken.setattr(store_module, "NEW_PARAMETERS", failing)
+        broken.setattr(trial_rows, "NEW_PARAMETERS", failing)
         with pytest.raises(sql.exc.OperationalError, match="no_such_table"):
             store.write_new(record(), choices=CHOICES)
     assert store.study.get_trials() == [] and store.records() == []

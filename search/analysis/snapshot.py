@@ -27,36 +27,6 @@ from space.canonical import Context
 Numbers = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A summary of a trial: values in the order of OBJECTIVES (NaN if unknown) and its Dice curve.
-
-    `dice_so_far` is the Dice of the last validated epoch, also for a stopped trial; `dice_sd` is the standard deviation
-    over the trial's trainings. Times are seconds since 1970. `attempts` lists why earlier attempts were lost. `machine`
-    is that of the last attempt; empty if the record doesn't name it.
-    """
-
-    number: int
-    state: State
-    values: tuple[float, ...]
-    dice_so_far: float
-    dice_sd: float
-    iqr_s: float
-    device: str
-    network: str
-    fingerprint: str
-    decisions: Mapping[str, Value]
-    reason: str
-    started: float
-    ended: float
-    spent_s: float
-    curve: tuple[tuple[int, float], ...]
-    epochs: int
-    driver: str
-    attempts: tuple[str, ...]
-    machine: str
-
-
 @dataclass(frozen=True)
 class Snapshot:
     """The state of a study at one time: the search's trials, confirmation records, and the hypervolume's reference.

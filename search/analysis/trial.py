@@ -18,7 +18,8 @@ class Trial:
     """A summary of a trial: values in the order of OBJECTIVES (NaN if unknown) and its Dice curve.
 
     `dice_so_far` is the Dice of the last validated epoch, also for a stopped trial; `dice_sd` is the standard deviation
-    over the trial's trainings. Times are seconds since 1970. `attempts` lists why earlier attempts were lost.
+    over the trial's trainings. Times are seconds since 1970. `attempts` lists why earlier attempts were lost. `machine`
+    is that of the last attempt; empty if the record doesn't name it.
     """
 
     number: int
@@ -39,6 +40,7 @@ class Trial:
     epochs: int
     driver: str
     attempts: tuple[str, ...]
+    machine: str
 
     def training(self) -> Training:
         """Return what the surrogate for Dice learns from the trial."""
