@@ -2,8 +2,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 KEY := $(shell { cat pyproject.toml constraints.txt; $(PYTHON) --version; } | sha256sum | cut -c1-16)
-# A process per core and one more, since the one that drives Ray mostly waits; a file's tests stay in one process
-PARALLEL ?= --numprocesses $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n + 1 : 8)))
+# A process per core and two more, since those that drive Ray or start others mostly wait; a file's tests stay in one
+PARALLEL ?= --numprocesses $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 7 ? n + 2 : 8)))
 READY := $(VENV)/.ready-$(KEY)
 
 .PHONY: bench check-gpu demo docs site test test-all test-faults lint link bench-training bench-nnunet bench-recipes bench-blocks bench-startup bench-search bench-transfer bench-memory bench-latency bench-presets bench-export bench-ray bench-scale bench-dashboard lock
