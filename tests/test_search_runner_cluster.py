@@ -340,6 +340,7 @@ def test_real_volumes_on_two_workers(tmp_path, cluster, shared_data, cases):
             assert {case.case for case in record.measurement.cases} == set(plan.fold.validation)
 
 
+@pytest.mark.filterwarnings("ignore:ssl=None is deprecated")  # Ray's own call of aiohttp
 def test_a_submitted_study_runs_on_the_head(tmp_path, monkeypatch, capsys):
     text = STUDY.replace("epochs: 2", "epochs: 1").replace(", latency: {budget: 60 s}", "")
     made = write_study(tmp_path, text)
