@@ -2,8 +2,8 @@
 
 A cost model ranks the candidates (`candidates`), the most promising are priced exactly, and the choice is made among
 those and repeats: another training of a network near the front, where chance may have hidden its place. With many
-trials in training, several are chosen at once. `acquire` holds the arithmetic; this file turns a study's records into
-its numbers.
+trials in training, several are chosen at once. `surrogate`, `gain` and `selection` hold the arithmetic; this file turns
+a study's records into its numbers.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from search.config.objectives import COSTS, costs_among
 from search.proposers.candidates import Candidates
 from search.proposers.evidence import dice_of, trend
-from search.proposers.gain import gains, repeat_gains
+from search.proposers.gain import repeat_gains
 from search.proposers.memory import proven_rows, remember
 from search.proposers.observations import training_of
 from search.proposers.prices import Prices, refit_at
 from search.proposers.problem import Problem, Proposal
+from search.proposers.selection import PredictedFront, Repeats, Selection, per_time
 from search.proposers.surrogate import Evidence, Memory, Surrogate, condition_dice, fit_dice
 from search.trials.records import Record
 from space.architecture import Architecture
@@ -32,14 +33,9 @@ from space.encoding import Coded
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
 NO_LOSS = -20.0  # the log Dice loss of all networks if Dice is no objective
-TIME_EXPONENT = 0.5  # gains are divided by the MACs, a proxy of training time, to this power
 DESIGN = 4  # trainings of the initial design
 MIN_FINISHED = 3  # trainings, before the surrogate is fitted
-REFINEMENTS = 3  # rounds in which promising candidates are priced and the cost model is learned again, for one ask
-REFINED = 400  # candidates whose costs are predicted again in such a round
-SHORTLIST = 8  # candidates priced exactly before each choice
 TRIALS_PER_CHOICE = 16  # one more network is chosen at once for so many in training
-REEVALUATED = 60  # candidates whose gain is computed again after each choice: gains only shrink
 TRAININGS_PER_REPEAT = 20  # one training in so many is a repeat, whatever its gain: the noise can't be known without
 REFIT = 0.1  # the scales are fitted again after this share of new observations
 NO_NOISE = 5e-4  # standard deviation of Dice below which no repeat is due
@@ -47,26 +43,6 @@ NEAR = 2.0  # deviations of noise within which a network may belong on the front
 POPULATION = 1000  # random networks among which costs are ranked and hints are standardised
 ENDED = ("trained", "stopped")
 COUNTED = (*ENDED, "running")
-
-
-@dataclass(frozen=True)
-class PredictedFront:
-    """The front by the surrogate's mean: coded rows and points (log Dice loss, costs as fractions of the reference)."""
-
-    rows: Codes
-    points: Matrix
-
-
-@dataclass(frozen=True)
-class Repeats:
-    """Networks that may be trained again: their rows, and the gain of doing so.
-
-    One is `due` whatever the gain where the study has too few repeats to know its noise.
-    """
-
-    rows: Codes
-    gained: Matrix
-    due: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,7 +123,8 @@ class KnownCostProposer:
         known = self._front(surrogate, evidence, counted, costs)
         repeats = self._repeats(surrogate, known, counted, costs)
         pool = self.candidates.pool(rng, known.rows, seen)
-        return self._choose(surrogate, known, pool, repeats, taken, count=count)
+        selection = Selection(self.prices, self.shares, self.references, surrogate, front=known)
+        return selection.choose(pool, repeats, taken, count=count)
 
     def _fitted(self, finished: Sequence[Record]) -> Matrix:
         """Return the surrogate's scales, fitted to the first so many trainings: as many as at the last refit.
@@ -207,7 +184,7 @@ class KnownCostProposer:
             axis=2
         )
         near = np.flatnonzero(~beaten.any(axis=1))
-        gained = self._per_time(costs[near]) * repeat_gains(
+        gained = per_time(costs[near]) * repeat_gains(
             surrogate.foresee(codes[near], trend(costs[near])),
             objectives=shares[near],
             front=known.points,
@@ -216,109 +193,6 @@ class KnownCostProposer:
         repeated = len(counted) - len({record.architecture for record in counted})
         due = repeated < len(counted) // TRAININGS_PER_REPEAT and surrogate.noise > NO_NOISE
         return Repeats(rows[near], gained, due and len(near) > 0)
-
-    def _choose(
-        self,
-        surrogate: Surrogate,
-        known: PredictedFront,
-        pool: Codes,
-        repeats: Repeats,
-        taken: set[Architecture],
-        *,
-        count: int,
-    ) -> list[Proposal]:
-        """Choose `count` candidates one after another: rank the pool by predicted costs, then decide by exact costs.
-
-        A chosen candidate joins the front with its expected Dice; the next one is worth what it adds to that. A repeat
-        is chosen where it is worth more than any new network.
-        """
-        costs = self.prices.predicted(pool)
-        gained, again = self._gains(surrogate, known, pool, costs), repeats.gained.copy()
-        gained[~self.prices.within(costs)] = -1.0
-        self._refine(surrogate, known, pool, costs, gained, taken)
-        found: list[Proposal] = []
-        while len(found) < count:
-            best = self._shortlist(gained, pool, costs, taken)
-            if not len(best):
-                break
-            gained[best] = self._gains(surrogate, known, pool[best], costs[best])
-            most = gained[best].max()
-            if len(again) and (again.max() > most or (repeats.due and not found)):
-                found.append(Proposal(self.coded.decode(repeats.rows[int(np.argmax(again))]), repeat=True))
-                again[int(np.argmax(again))] = -1.0
-                continue
-            chosen = best[[int(np.argmax(gained[best]))]]
-            found.append(Proposal(self.coded.decode(pool[chosen[0]])))
-            taken.add(self.problem.architecture(found[-1].decisions))
-            if len(found) < count:
-                known = self._with_chosen(surrogate, known, pool[chosen], costs[chosen])
-                lower = np.argsort(-gained)[:REEVALUATED]
-                lower = lower[gained[lower] > 0]
-                gained[lower] = self._gains(surrogate, known, pool[lower], costs[lower])
-                gained[chosen] = -1.0
-        last = pool[int(np.argmax(gained))] if len(pool) else known.rows[0]
-        return found or [Proposal(self.coded.decode(last))]
-
-    def _refine(
-        self,
-        surrogate: Surrogate,
-        known: PredictedFront,
-        pool: Codes,
-        costs: Matrix,
-        gained: Matrix,
-        taken: set[Architecture],
-    ) -> None:
-        """Price the most promising candidates, learn from their costs, and update all `costs` and `gained`."""
-        priced: set[int] = set()
-        for _ in range(REFINEMENTS):
-            best = self._shortlist(gained, pool, costs, taken)
-            if not set(best.tolist()) - priced:
-                break
-            priced |= set(best.tolist())
-            rows = np.array(sorted(priced))
-            model = self.prices.refined(pool[rows], costs[rows])
-            close = np.setdiff1d(np.argsort(-gained)[:REFINED], rows)
-            close = close[gained[close] >= 0]
-            if len(close):
-                costs[close] = np.nan_to_num(model.predict(pool[close][:, self.coded.free]), nan=1.0)
-            both = np.concatenate([rows, close])
-            gained[both] = self._gains(surrogate, known, pool[both], costs[both])
-            gained[both[~self.prices.within(costs[both])]] = -1.0
-
-    def _shortlist(self, gained: Matrix, pool: Codes, costs: Matrix, taken: set[Architecture]) -> NDArray[np.int64]:
-        """Return the best trainable rows; write their exact costs to `costs` and a gain of -1 for rejected rows."""
-        found: list[int] = []
-        for number in np.argsort(-gained):
-            if len(found) == SHORTLIST or gained[number] < 0:
-                break
-            architecture, exact = self.prices.of_row(pool[number])
-            if exact is not None and architecture not in taken:
-                costs[number] = np.where(np.isnan(exact), costs[number], exact)
-                if self.prices.within(costs[[number]])[0]:
-                    found.append(number)
-                    continue
-            gained[number] = -1.0
-        return np.array(found, dtype=np.int64)
-
-    def _with_chosen(self, surrogate: Surrogate, known: PredictedFront, rows: Codes, costs: Matrix) -> PredictedFront:
-        """Return the front with the chosen rows added at their expected Dice."""
-        now = surrogate.foresee(rows[:, self.coded.free], trend(costs)).now
-        points = np.column_stack([now, costs[:, self.shares] / self.references])
-        return PredictedFront(np.concatenate([known.rows, rows]), np.concatenate([known.points, points]))
-
-    def _gains(self, surrogate: Surrogate, known: PredictedFront, rows: Codes, costs: Matrix) -> Matrix:
-        if not len(rows):
-            return np.empty(0)
-        return self._per_time(costs) * gains(
-            surrogate.foresee(rows[:, self.coded.free], trend(costs)),
-            objectives=costs[:, self.shares] / self.references,
-            front=known.points,
-            worst_dice=self.problem.reference.get("dice", 0.0),
-        )
-
-    def _per_time(self, costs: Matrix) -> Matrix:
-        """Return the weight of each training's gain; a table of known results may have no MACs."""
-        return np.asarray(np.maximum(costs[:, COSTS.index("macs")], 1.0) ** -TIME_EXPONENT)
 
 
 def source_weights(problem: Problem, records: Sequence[Record]) -> list[float]:
