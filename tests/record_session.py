@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TASK = "Task27_ACDC"
 CASE = f"data/{TASK}/imagesTr/patient001_frame01.nii.gz"
-SHORT = "--set training.epochs=1 --set training.steps_per_epoch=10 --set training.overlap=0 --set data.folds=10"
+SHORT = "--set training.epochs=4 --set training.steps_per_epoch=75 --set training.overlap=0 --set data.folds=10"
 SMALL = "--set training.patch=[6,80,80] --set space.choices.width=[8] --set search.references=[]"
 FIRST_STEP = re.compile(r"epoch 1/\d+, step [1-9]")
 WIDEST = 110

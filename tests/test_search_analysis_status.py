@@ -98,10 +98,10 @@ def test_status_shows_who_works_on_what_and_what_failed_and_why(tmp_path, study)
             env={**os.environ, "COLUMNS": "200"},
         ).stdout
     for words in (
-        "tiny: running, 2 of 6 trials (1 trained, 1 failed, 1 running, 1 interrupted); about 22.5 s left",
+        "tiny: running, 2 of 6 trials (1 trained, 1 failed, 1 running, 1 interrupted); about 22 s left",
         f"driver: process {os.getpid()} on",
         "1 trial on 2 machines, 3 of 16 CPUs and 0.5 of 4 GPUs in use; 1 queued",
-        "epoch 3/5, step 7/100, 2.5 steps/s, loss 0.4100, about 12.0 s left; ",
+        "epoch 3/5, step 7/100, 2.5 steps/s, loss 0.4100, about 12 s left; ",
         "Dice so far 0.3100",
         "interrupted: process 1 on elsewhere has ended",
         "1 x the loss became nan in epoch 2",

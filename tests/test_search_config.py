@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from search.config import UserError, load_study
-from search.config.units import parse_bytes, parse_count, parse_seconds, show_bytes, show_count, show_seconds
+from search.config.units import (
+    parse_bytes,
+    parse_count,
+    parse_seconds,
+    show_bytes,
+    show_count,
+    show_remaining,
+    show_seconds,
+)
 
 GOOD = """\
 data: {path: volumes}
@@ -145,6 +153,7 @@ def test_quantities_are_parsed(parse, text, value):
 def test_quantities_are_formatted_with_units():
     assert (show_bytes(8 * 2**30), show_bytes(12)) == ("8.0 GiB", "12 B")
     assert (show_seconds(0.0204), show_seconds(61), show_seconds(7300)) == ("20.4 ms", "61.0 s", "2 h 02 min")
+    assert (show_remaining(0.02), show_remaining(61.4), show_remaining(7300)) == ("1 s", "61 s", "2 h 02 min")
     assert (show_count(2515062), show_count(12)) == ("2.52 M", "12")
 
 

@@ -112,7 +112,7 @@ def test_the_live_view_fits_the_terminal_and_keeps_every_part_on_a_line_of_its_o
     assert max(map(len, lines)) <= width and lines[0] == "tiny: 1 of 3 trials"
     assert lines[1].split() == ["trial", "state", "Dice", "memory", "latency", "took", "network"]
     assert lines[2].split()[:2] == ["0", "trained"] and lines[3].startswith("trial 1  plain ")
-    assert lines[4] == "  epoch 2/2, step 1/4, loss 0.5000, about 30.0 s left"
+    assert lines[4] == "  epoch 2/2, step 1/4, loss 0.5000, about 30 s left"
     assert set(lines[5]) <= {" ", "━", "╸"} and lines[6].startswith("front 1, hypervolume 0.2500; about ")
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from search.analysis.snapshot import Snapshot
 from search.analysis.snapshot_reader import trial_of
 from search.analysis.trial import Trial
-from search.config.units import counted, show_seconds
+from search.config.units import counted, show_remaining, show_seconds
 from search.storage import read_study_attributes
 from search.storage.heartbeat import DRIVER, activities_of, is_present
 from search.trials.activity import Activity, study_left_s
@@ -167,7 +167,7 @@ def status_json(status: Status) -> str:
 
 def status_view(status: Status) -> Group:
     """Return the status for the terminal."""
-    left = f"; about {show_seconds(status.left_s)} left" if status.left_s and status.state == "running" else ""
+    left = f"; about {show_remaining(status.left_s)} left" if status.left_s and status.state == "running" else ""
     trials = f"{status.done} of {counted(status.planned, 'trial')} ({_listed(status.counts) or 'none yet'})"
     parts: list[Any] = [Text(f"{status.name}: {status.state}, {trials}{left}")]
     if status.confirmations:

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.api.terminal import open_console
-from search.config.units import counted, show_bytes, show_seconds
+from search.config.units import counted, show_bytes, show_remaining, show_seconds
 from search.trials.activity import Activity, study_left_s
 from search.trials.records import COUNTED, Epoch, Record
 
@@ -154,7 +154,7 @@ class RunView:
         """Return the study's time left as the end of a line; empty while unknown, or where no trials are counted."""
         activities = [each.activity for each in self.running.values()]
         left_s = study_left_s(self.seconds, activities, to_do=self.trials - self.counted)
-        return f"; about {show_seconds(left_s)} left for the study" if left_s is not None else ""
+        return f"; about {show_remaining(left_s)} left for the study" if left_s is not None else ""
 
     def _show(self, line: str) -> None:
         """Redraw the table, or print the line unless it is empty."""

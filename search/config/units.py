@@ -80,6 +80,11 @@ def show_seconds(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def show_remaining(seconds: float) -> str:
+    """Format an estimate of the time that is left, in whole seconds or minutes."""
+    return f"{max(1, round(seconds))} s" if seconds < 120 else show_seconds(seconds)
+
+
 def show_count(count: float) -> str:
     """Format a large count: 1.23 M, 4.56 G."""
     for unit, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3)):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from search.config.units import show_seconds
+from search.config.units import show_remaining
 
 Stage = Literal["latency", "memory", "training", "validation"]
 
@@ -40,7 +40,7 @@ class Activity:
         if self.loss is not None:
             parts.append(f"loss {self.loss:.4f}")
         if self.left_s is not None:
-            parts.append(f"about {show_seconds(self.left_s)} left")
+            parts.append(f"about {show_remaining(self.left_s)} left")
         return ", ".join(parts)
 
 
