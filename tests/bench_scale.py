@@ -152,14 +152,17 @@ def measure(file: Path, runs: Path, *, running: int) -> dict[str, float]:
         for _ in range(batch):
             started.append(driver.next(ask).record)
     epochs = tuple(Epoch(number, 0.5, 0.5, 30.0, 30.0) for number in range(1, RECORDED_EPOCHS + 1))
-    half, messages, tells = epochs[: RECORDED_EPOCHS // 2], [], []
+    half, messages, tells = RECORDED_EPOCHS // 2, [], []
     for record in started[:SAMPLED]:
-        running_so_far = Measurement("running", costs=record.measurement.costs, epochs=half)
-        with timed() as message:
-            driver.on_progress(record, running_so_far)
+        so_far = Measurement("running", costs=record.measurement.costs, epochs=epochs[:half])
+        driver.on_progress(record, so_far)
+        with timed() as message:  # one epoch more, as a worker sends it
+            driver.on_progress(record, replace(so_far, epochs=epochs[: half + 1]))
         messages.append(message.seconds)
     for record in started[:SAMPLED]:
-        trained = replace(Measurement("trained", costs=record.measurement.costs, epochs=epochs), dice=0.5)
+        so_far = Measurement("running", costs=record.measurement.costs, epochs=epochs[:-1])
+        driver.on_progress(record, so_far)
+        trained = replace(so_far, state="trained", epochs=epochs, dice=0.5)
         with timed() as tell:
             driver.finish(record, driver.on_progress(record, trained))
         tells.append(tell.seconds)
