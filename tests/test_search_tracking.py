@@ -4,19 +4,22 @@ import importlib.util
 import json
 import logging
 import sqlite3
+import sys
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from conftest import STUDY, quiet_view, write_study
 
 from search.config import UserError, load_study
+from search.config.schema import TrackerName
 from search.tracking.contents import is_tracked, points_of, run_of
 from search.tracking.ledger import Entry, Ledger
 from search.tracking.recorder import Recorder
-from search.tracking.registry import PACKAGES, explain_missing
+from search.tracking.registry import explain_missing
 from search.tracking.tracker import TrackedStudy
 from search.trials.records import Costs, Epoch, Latency, Measurement, Record
 from space.architecture import Architecture
@@ -31,10 +34,8 @@ EPOCHS = tuple(Epoch(number, 1.0 / number, 0.1 * number if number % 2 else None,
 
 def needs(name):
     """Skip where a tracker's package is not installed; the development environment has TensorBoard and MLflow."""
-    missing = importlib.util.find_spec(PACKAGES[name]) is None
-    return pytest.param(
-        name, marks=pytest.mark.skipif(missing, reason=f"the optional package {PACKAGES[name]} is not installed")
-    )
+    missing = importlib.util.find_spec(name) is None
+    return pytest.param(name, marks=pytest.mark.skipif(missing, reason=f"the optional package {name} is not installed"))
 
 
 def record(number=0, *, epochs=0, state="running", reason="", **changes):
@@ -171,7 +172,7 @@ def own_trackio(study, monkeypatch):
         del sys.modules[name]
 
 
-@pytest.mark.parametrize("name", [needs(each) for each in PACKAGES])
+@pytest.mark.parametrize("name", [needs(each) for each in get_args(TrackerName)])
 def test_a_trial_is_one_run_that_continues_after_a_kill_and_repeats_no_step(name, study, own_trackio, monkeypatch):
     for variable in ("WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(variable, raising=False)
@@ -287,7 +288,8 @@ def test_a_ledger_survives_a_line_that_was_cut_off(tmp_path):
 
 
 def test_missing_packages_are_one_sentence_with_the_command_that_installs_them(monkeypatch, study, caplog):
-    monkeypatch.setattr("search.tracking.registry.PACKAGES", {"mlflow": "no_such_one", "wandb": "no_such_other"})
+    for name in ("mlflow", "wandb"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
     both = explain_missing(["mlflow", "wandb"])
     assert both == "track: mlflow, wandb: the packages are not installed; run pip install 'voxnas[mlflow,wandb]'"
     write(["mlflow"], study, record(epochs=1))

@@ -1,4 +1,4 @@
-"""The trackers that a study can name, and the optional packages that they need."""
+"""The trackers that a study can name; each needs the optional package of its name, as the extra is named too."""
 
 from __future__ import annotations
 
@@ -7,15 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from search.config.schema import TrackerName
-from search.config.units import counted
 from search.tracking.tracker import TrackedStudy, Tracker
-
-PACKAGES: dict[TrackerName, str] = {  # what each imports, also the names of the extras
-    "tensorboard": "tensorboard",
-    "mlflow": "mlflow",
-    "wandb": "wandb",
-    "trackio": "trackio",
-}
 
 UNOBSERVED = {  # settings with which a package reports neither its use nor its errors to its makers
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -26,7 +18,7 @@ UNOBSERVED = {  # settings with which a package reports neither its use nor its 
 
 def missing_trackers(names: Sequence[TrackerName]) -> list[TrackerName]:
     """Return the trackers whose packages are not installed."""
-    return [name for name in names if importlib.util.find_spec(PACKAGES[name]) is None]
+    return [name for name in names if importlib.util.find_spec(name) is None]
 
 
 def explain_missing(names: Sequence[TrackerName]) -> str:
@@ -34,8 +26,7 @@ def explain_missing(names: Sequence[TrackerName]) -> str:
     missing = missing_trackers(names)
     if not missing:
         return ""
-    which = counted(len(missing), "package is", plural="packages are").partition(" ")[2]
-    listed = ", ".join(missing)
+    listed, which = ", ".join(missing), "package is" if len(missing) == 1 else "packages are"
     return f"track: {listed}: the {which} not installed; run pip install 'voxnas[{','.join(missing)}]'"
 
 
