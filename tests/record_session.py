@@ -9,6 +9,7 @@ folder. Without --environment the session installs everything; with it, only vox
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import platform
 import re
@@ -107,6 +108,7 @@ def run(command: str, home: Path, *, path: str = "", shown: str = "", interrupt:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_interrupts,
     )
     lines, first_line_s, first_step_s = [], None, None
     with process.stdout:
@@ -135,12 +137,22 @@ def run(command: str, home: Path, *, path: str = "", shown: str = "", interrupt:
     )
 
 
+def hear_interrupts() -> None:
+    """Let Ctrl-C end this process, also below a shell that started its commands in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def end(process: subprocess.Popen[str]) -> None:
-    """Interrupt a command as Ctrl-C does; kill it if it has not ended after a minute."""
+    """Interrupt a command and all it started as Ctrl-C does; kill them if one has not ended after a minute."""
     os.killpg(process.pid, signal.SIGINT)
-    timer = threading.Timer(60, process.kill)  # does nothing to a process that has been waited for
+    timer = threading.Timer(60, kill_group, [process.pid])
     timer.daemon = True
     timer.start()
+
+
+def kill_group(leader: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def page(ended: list[Ended], *, home: Path, installed: bool) -> str:

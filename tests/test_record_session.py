@@ -1,12 +1,24 @@
 """The script that records a session: times, an interrupted command, and a page without this machine's names."""
 
+import signal
 import socket
+import sys
 
+import pytest
 from record_session import clean, page, run
 
 
-def test_a_recorded_command_has_its_lines_its_times_and_no_name_of_this_machine(tmp_path):
-    began = run(f"echo epoch 1/2, step 1/9; echo late; sleep 60 # {tmp_path}", tmp_path, interrupt=True)
+@pytest.fixture(params=["foreground", "background"])
+def interrupts(request):
+    """What a shell leaves to its commands: it lets those in the background ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if request.param == "background" else signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_recorded_command_has_its_lines_its_times_and_no_name_of_this_machine(tmp_path, interrupts):
+    training = 'import time; print("epoch 1/2, step 1/9", flush=True); time.sleep(600)'
+    began = run(f"exec {sys.executable} -c '{training}' {tmp_path}", tmp_path, interrupt=True)
     assert began.interrupted and began.lines[0] == "epoch 1/2, step 1/9"
     assert 0 < began.first_line_s <= began.first_step_s < began.wall_s < 60
     lines = f"for each in $(seq 99); do echo {tmp_path}/$each; done; echo /opt/a/file on {socket.gethostname()}"
