@@ -125,6 +125,14 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def own_device_locks(tmp_path_factory):
+    """Let tests in other processes train while a test measures a latency; of two users' runs, one would wait."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("locks")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def shared_prices():
     """Predict the costs of a network once a session, and measure latencies in an instant."""
     if "search.runner.pricer" not in sys.modules:  # nothing here trains; don't import torch

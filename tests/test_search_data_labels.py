@@ -11,7 +11,6 @@ import pytest
 import torch
 from conftest import STUDY, quiet_view
 from exported import predict
-from monai.losses import DiceCELoss
 
 from search.config import UserError, load_study
 from search.data.components import keep_largest
@@ -201,26 +200,6 @@ def test_names_of_values_come_from_the_regions_that_write_them():
     described = ("background", "whole (1, 5, 9; written as 1)", "core (9; written as 9)", "ignore (10)")
     assert replace(labelling, ignore=10).described == described
     assert Labelling(("background", "a"), (0, 3)).described == ("background", "a")
-
-
-@pytest.mark.parametrize("batch_dice", [True, False])
-def test_without_regions_and_ignore_the_loss_is_monais(batch_dice):
-    torch.manual_seed(0)
-    logits, labels = torch.randn(3, 4, 5, 6, 7), torch.randint(0, 4, (3, 1, 5, 6, 7)).float()
-    its = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=batch_dice)(logits, labels)
-    assert torch.allclose(SupervisedLoss(batch_dice=batch_dice)([logits], labels), its, atol=1e-6)
-
-
-def test_the_loss_of_regions_is_monais_with_sigmoid():
-    torch.manual_seed(0)
-    logits, labels = torch.randn(2, 2, 5, 6, 7), torch.randint(0, 3, (2, 1, 5, 6, 7)).float()
-    target = torch.cat([labels > 0, labels == 2], 1).float()
-    from monai.losses import DiceLoss
-
-    dice = DiceLoss(sigmoid=True, batch=True)(logits, target)
-    entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
-    loss = SupervisedLoss(regions=((1, 2), (2,)))
-    assert torch.allclose(loss([logits], labels), dice + entropy, atol=1e-6)
 
 
 @pytest.mark.parametrize("regions", [(), ((1, 2), (2,))])

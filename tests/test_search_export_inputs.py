@@ -15,8 +15,6 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from monai.data import Dataset
-from monai.inferers import SlidingWindowInferer
 
 import search.export.contents as contents
 from search.export.contents import SHARED, write_shared
@@ -303,6 +301,9 @@ def test_a_file_given_by_its_name_brings_exactly_its_channels(
 
 
 def test_the_bundle_names_what_it_leaves_out_and_what_fails_and_segments_the_rest(make_program, tmp_path, capsys):
+    from monai.data import Dataset  # slow to import for all processes that run tests
+    from monai.inferers import SlidingWindowInferer
+
     program = make_program(2)
     folder = program.FOLDER
     shutil.copyfile(Path(contents.__file__).parent / "bundle" / "scripts" / "segment.py", folder / "segment.py")

@@ -240,7 +240,7 @@ def test_all_conflicting_options_are_reported(arguments, messages, monkeypatch, 
 
 
 def test_known_cost_needs_far_fewer_trainings_than_local_search(table):
-    compared = compare(table, ["known-cost", "local"], seeds=6, rules=Rules(trainings=150, enough=0.95))
+    compared = compare(table, ["known-cost", "local"], seeds=5, rules=Rules(trainings=150, enough=0.95))
     assert best_ratio(compared) < 0.5 and compared.rivals[0].p < 0.05
 
 

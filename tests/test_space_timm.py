@@ -14,8 +14,16 @@ from space.axes import DecisionError
 from space.build import build
 from space.canonical import Context
 from space.narrow import narrow
-from space.timm_encoder import TimmSlices
 from space.timm_info import KNOWN, PREFIX, Stages, timm_stages
+
+
+@pytest.fixture(scope="module")
+def timm_slices():
+    """timm is imported here, since each process that runs tests would import it with this file, which takes long."""
+    from space.timm_encoder import TimmSlices
+
+    return TimmSlices
+
 
 each_model = pytest.mark.parametrize("name", KNOWN)
 
@@ -26,17 +34,17 @@ def network_of(name, context, **decisions):
 
 
 @each_model
-def test_the_facts_of_a_model_equal_timms(name):
-    encoder = TimmSlices(name, 1, levels=len(KNOWN[name].channels))
+def test_the_facts_of_a_model_equal_timms(name, timm_slices):
+    encoder = timm_slices(name, 1, levels=len(KNOWN[name].channels))
     info = encoder.net.feature_info
     assert Stages(tuple(info.channels()), tuple(info.reduction())) == KNOWN[name]
 
 
 @each_model
 @pytest.mark.parametrize("size", [(3, 33, 28), (1, 17, 40), (2, 7, 70)])
-def test_odd_and_tiny_planes_give_maps_with_sizes_rounded_up(name, size):
+def test_odd_and_tiny_planes_give_maps_with_sizes_rounded_up(name, size, timm_slices):
     levels = 3
-    encoder = TimmSlices(name, 2, levels=levels).eval()
+    encoder = timm_slices(name, 2, levels=levels).eval()
     with torch.inference_mode():
         maps = encoder(torch.randn(2, 2, *size))
     depth, height, width = size
