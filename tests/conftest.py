@@ -11,7 +11,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # several processes run tests, and threads that wait for others spin
 ALIAS = str(Path(__file__).parents[1] / "search" / "api")  # holds the import package `voxnas`
 if importlib.util.find_spec("voxnas") is None:  # this checkout is on PYTHONPATH alone, not installed
     sys.path.append(ALIAS)
