@@ -35,6 +35,7 @@ SHORT = [
     "training.learning_rate=0.01",
     "data.folds=4",
     "executor.device=cpu",
+    "executor.threads=1",
     "space.fix.repeats=1",
     "space.choices.width=[8]",
     "space.choices.encoder=[plain]",
@@ -120,7 +121,7 @@ def test_the_loss_falls_on_thick_cardiac_slices(shared_data, tmp_path):
     source = shared_data / "Task27_ACDC"
     subset(source, tmp_path / "Task27_ACDC", case_names(source)[:4])
     overrides = ["name=short", "data.folds=2", "executor.device=cpu", "search.proposer=random"]
-    overrides += ["training.batch=1", "training.patch=[6, 64, 64]", "search.references=[]"]
+    overrides += ["training.batch=1", "training.patch=[6, 64, 64]", "search.references=[]", "executor.threads=1"]
     loaded = load_study(untimed("acdc", tmp_path), overrides=overrides, data_root=tmp_path)
     plan = make_plan(loaded, runs=tmp_path / "runs")
     training = replace(plan.training, epochs=2, steps_per_epoch=5, validate_every=2, overlap=0.0)

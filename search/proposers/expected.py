@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from search.proposers.evidence import dice_of, trend
 from search.proposers.observations import FEWEST, Training
 from search.proposers.surrogate import Evidence, Surrogate, condition_dice, fit_dice
+from search.proposers.threads import single_threaded
 from space.axes import Axis
 from space.canonical import Context
 from space.encoding import Coded
@@ -48,6 +49,7 @@ class Expected:
         return self.surrogate.draw(self.codes[rows], self.log_costs[rows], count=count, seed=seed)
 
 
+@single_threaded
 def expect_dice(trainings: Sequence[Training], *, coded: Coded | None = None, seed: int = 0) -> Expected | None:
     """Fit the surrogate to the trainings of one fold; None with fewer than FEWEST trained networks.
 
