@@ -1,5 +1,8 @@
 """Proposals are computed with one thread, whatever the process uses before and after."""
 
+from operator import attrgetter
+
+import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from search.proposers.propose import ask_new, make_proposer
@@ -19,11 +22,15 @@ def test_a_function_computes_with_one_thread_and_the_process_keeps_its_own():
         assert blas_threads() == before
 
 
-def test_an_ask_uses_one_thread(monkeypatch):
-    seen = []
-    proposer = make_proposer("random", problem := problem_of_table(synthetic_table("noisy"), seed=0))
-    proposals = proposer.proposals
-    monkeypatch.setattr(proposer, "proposals", lambda records: seen.extend(blas_threads()) or proposals(records))
+@pytest.mark.parametrize(
+    ("name", "step"), [("known-cost", "candidates.design"), ("gp", "_flat"), ("tpe", "_conditional")]
+)
+def test_proposals_are_computed_with_one_thread(name, step, monkeypatch):
+    proposer, seen = make_proposer(name, problem := problem_of_table(synthetic_table("noisy"), seed=0)), []
+    compute = attrgetter(step)(proposer)
+    owner, _, last = step.rpartition(".")
+    patched = attrgetter(owner)(proposer) if owner else proposer
+    monkeypatch.setattr(patched, last, lambda *given, **named: seen.append(blas_threads()) or compute(*given, **named))
     with threadpool_limits(limits=2):
         assert ask_new(proposer, problem, [])[0] is not None
-    assert set(seen) == {1}
+    assert seen and set(seen[0]) == {1}

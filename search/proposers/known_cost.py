@@ -26,6 +26,7 @@ from search.proposers.prices import Prices, refit_at
 from search.proposers.problem import Problem, Proposal
 from search.proposers.selection import PredictedFront, Repeats, Selection, per_time
 from search.proposers.surrogate import Evidence, Memory, Surrogate, condition_dice, fit_dice
+from search.proposers.threads import single_threaded
 from search.trials.records import Record
 from space.architecture import Architecture
 from space.encoding import Coded
@@ -80,6 +81,7 @@ class KnownCostProposer:
                 self.chosen = self._propose_several(records, 1 + training // TRIALS_PER_CHOICE, rng)
             yield self.chosen.pop(0)
 
+    @single_threaded
     def _take_in(self, records: Sequence[Record]) -> None:
         for record in records:
             if record.number not in self.rows:
@@ -107,6 +109,7 @@ class KnownCostProposer:
         scales = self._fitted(finished)
         return condition_dice(self.coded.similarities, evidence, scales=scales, rng=rng, memory=self.memory)
 
+    @single_threaded
     def _propose_several(self, records: Sequence[Record], count: int, rng: np.random.Generator) -> list[Proposal]:
         counted = [record for record in records if record.state in COUNTED and record.measurement.costs]
         counted += [record for record in records if record.state == "running" and not record.measurement.costs]

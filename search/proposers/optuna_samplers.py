@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search.proposers.problem import Problem, Proposal
+from search.proposers.threads import single_threaded
 from search.storage import excesses, optuna_directions
 from search.trials.records import Record
 from space.architecture import Value
@@ -48,8 +49,7 @@ class OptunaProposer:
         study = self.study_of(records)
         known = {record.architecture: record for record in records}
         while True:
-            trial = study.ask()
-            decisions = self._flat(study, trial) if self.name in FLAT else self._conditional(trial)
+            trial, decisions = self._asked(study)
             yield Proposal(decisions)
             architecture = self.problem.architecture(decisions)
             record = known.get(architecture)
@@ -58,6 +58,11 @@ class OptunaProposer:
             elif self.problem.infeasible(decisions, architecture):
                 trial.set_constraint("can't be built", 1.0)
                 study.tell(trial, state=_states().PRUNED)
+
+    @single_threaded
+    def _asked(self, study: optuna.Study) -> tuple[optuna.Trial, Decisions]:
+        trial = study.ask()
+        return trial, self._flat(study, trial) if self.name in FLAT else self._conditional(trial)
 
     def study_of(self, records: Sequence[Record]) -> optuna.Study:
         """Return an in-memory study with one trial for each record."""

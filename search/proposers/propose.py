@@ -10,7 +10,6 @@ from typing import Protocol
 from search.proposers.local_search import LocalProposer
 from search.proposers.optuna_samplers import NAMES, OptunaProposer
 from search.proposers.problem import Problem, Proposal
-from search.proposers.threads import single_threaded
 from search.trials.records import Record
 from space.canonical import Decisions
 
@@ -70,7 +69,6 @@ def propose_new(proposer: Proposer, problem: Problem, records: Sequence[Record])
     return ask_new(proposer, problem, records)[0]
 
 
-@single_threaded
 def ask_new(proposer: Proposer, problem: Problem, records: Sequence[Record]) -> tuple[Proposal | None, int]:
     """Do the same as `propose_new`, and count the asks that returned a known network by mistake."""
     known = {record.architecture for record in records}
