@@ -23,7 +23,7 @@ from search.trials.activity import Activity, study_left_s
 from search.trials.records import COUNTED, Epoch, Record
 
 if TYPE_CHECKING:
-    from search.runner.driver import View
+    from search.runner.view import View
 
 LAST_SHOWN = 8  # finished trials in the live table
 RUNNING_SHOWN = 8  # running trials below it

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from search.api.spaces import SearchSpace
     from search.export import Exported
     from search.export.held_out import HeldOutResult
-    from search.runner.driver import Executor, View
+    from search.runner.driver import Executor
     from search.runner.plan import Plan
     from search.runner.run import Outcome
     from search.runner.tabulate import Tabulated
+    from search.runner.view import View
     from search.trials.records import Costs, Record
     from space.architecture import Architecture
 

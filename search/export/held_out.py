@@ -21,9 +21,9 @@ from search.export.postprocessing import decide_postprocessing
 from search.export.trained import choose_trial, pack, trained_network
 from search.files import write_text
 from search.runner.devices import resolve_device, resolve_threads
-from search.runner.driver import View
 from search.runner.evaluate import versions
 from search.runner.plan import Plan, prepared_data, prepared_test_data, require_unchanged, task_of
+from search.runner.view import View
 from search.storage import now
 from search.storage.held_out import read_test_uses, write_test_use
 from search.training.step import to_memory_format

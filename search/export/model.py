@@ -28,9 +28,9 @@ from search.export.trained import MakeExecutor, Packing, choose_trial, pack, tra
 from search.export.verification import FormCheck, Reference, check_form, reference_results, require_recorded_dice
 from search.files import partial_path, remove_partials, require_writable, write_text
 from search.runner.devices import resolve_device, resolve_threads
-from search.runner.driver import View
 from search.runner.local import LocalExecutor
 from search.runner.plan import Plan, prepared_data, require_unchanged, task_of
+from search.runner.view import View
 from search.storage.held_out import read_test_uses
 from search.trials.job import Job
 

@@ -19,10 +19,11 @@ from search.config.units import counted
 from search.export.job import job_of
 from search.files import write_text
 from search.runner.answers import Done, Train
-from search.runner.driver import Executor, View, driver_lock, open_driver
+from search.runner.driver import Executor, driver_lock, open_driver
 from search.runner.fit import require_scorable
 from search.runner.local import LocalExecutor
 from search.runner.plan import Plan, prepared_data, task_of
+from search.runner.view import View
 from search.runner.watch import Watch
 from search.storage import STUDY_ID, read_records, read_study_attribute
 from search.training.checkpoint import ReplacedWeights, checkpoint_binding, delete_checkpoints, load_weights

@@ -10,9 +10,10 @@ from search.config.errors import UserError
 from search.config.schema import LARGEST_SEED
 from search.config.units import counted
 from search.runner.answers import Done, Train
-from search.runner.driver import Executor, View, driver_lock, open_driver
+from search.runner.driver import Executor, driver_lock, open_driver
 from search.runner.fit import require_scorable
 from search.runner.plan import Plan
+from search.runner.view import View
 from search.storage import read_records
 from search.trials.halving import ranked_rows
 from search.trials.pareto import losses, pareto_front

@@ -20,6 +20,7 @@ from search.runner.evaluate import over_budget
 from search.runner.plan import Plan, other_members, prepared_data, require_unchanged, task_of
 from search.runner.pricer import Pricer
 from search.runner.retime import require_same_setting
+from search.runner.view import View
 from search.runner.watch import Watch
 from search.storage import Store, now
 from search.storage.database import retry_outages
@@ -34,32 +35,10 @@ from search.trials.files import trial_folder, weights_files
 from search.trials.halving import stop_reason
 from search.trials.job import Job
 from search.trials.pareto import KEPT_MARGIN, comparable, hypervolume, near_front, pareto_front
-from search.trials.records import Epoch, Measurement, Record, TrainingRequest, search_records
+from search.trials.records import Measurement, Record, TrainingRequest, search_records
 from space.plugins import block_files
 
 LOGGER = logging.getLogger("voxnas.driver")
-
-
-class View(Protocol):
-    """Shows the progress of a run."""
-
-    def on_stage(self, stage: str, done: int = 0, total: int = 0) -> None:
-        """Something other than a trial is under way: `done` of `total`, if that can be counted."""
-
-    def on_resume(self, records: Sequence[Record]) -> None:
-        """A search continues after these trials of earlier runs."""
-
-    def on_trial_start(self, record: Record, epochs: int) -> None:
-        """A trial starts or resumes."""
-
-    def on_activity(self, record: Record, activity: Activity) -> None:
-        """A trial reports its activity."""
-
-    def on_epoch(self, record: Record, epoch: Epoch) -> None:
-        """An epoch ended."""
-
-    def on_trial_end(self, record: Record, front: int, hypervolume: float | None) -> None:
-        """A trial ended; `hypervolume` is None outside a search."""
 
 
 class Executor(Protocol):

@@ -20,9 +20,10 @@ from search.config.clone import clone_text
 from search.config.units import counted
 from search.files import write_text
 from search.runner.answers import Ask, Done, Train
-from search.runner.driver import Driver, Executor, View, driver_lock, keep_margin, open_driver
+from search.runner.driver import Driver, Executor, driver_lock, keep_margin, open_driver
 from search.runner.plan import Plan
 from search.runner.run import Outcome
+from search.runner.view import View
 from search.storage import REFERENCE, STUDY_ID, read_records, read_study_attribute
 from search.training.checkpoint import continue_longer
 from search.trials.files import trial_folder

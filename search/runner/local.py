@@ -12,11 +12,12 @@ from search.runner import driver as driving
 from search.runner import run as running
 from search.runner.answers import Ask, Assigned, Done
 from search.runner.devices import prepare_allocator, resolve_device, resolve_threads
-from search.runner.driver import Driver, View
+from search.runner.driver import Driver
 from search.runner.evaluate import evaluate, progress
 from search.runner.plan import Plan
 from search.runner.pricer import Pricer, price_table
 from search.runner.run import Outcome
+from search.runner.view import View
 from search.runner.watch import Watch
 from search.trials.job import Job
 from search.trials.records import Measurement, Record

@@ -15,7 +15,7 @@ from search.proposers.problem import Price, Problem, Proposal
 from search.proposers.propose import make_proposer, propose_new
 from search.proposers.sources import Source
 from search.runner.answers import Ask, Done, Train, Wait
-from search.runner.driver import Driver, Executor, View, driver_lock, open_driver
+from search.runner.driver import Driver, Executor, driver_lock, open_driver
 from search.runner.learned_from import Learned, describe_sources, learned_from, pinned_values
 from search.runner.plan import Plan
 from search.runner.reference_point import first_networks, reference_point, require_feasible_budgets
@@ -27,6 +27,7 @@ from search.runner.references import (
     require_buildable_references,
 )
 from search.runner.retime import retime
+from search.runner.view import View
 from search.training.pretrained import require_pretrained
 from search.trials.records import COUNTED, Costs, Record, TrainingRequest, search_records
 from space.architecture import Architecture
