@@ -15,10 +15,10 @@ Value = str | int | float | bool | tuple["Value", ...]
 
 def freeze(value: Any) -> Value:
     """Convert JSON lists to tuples recursively."""
-    if isinstance(value, (list, tuple)):
-        return tuple(freeze(item) for item in value)
     if isinstance(value, (str, int, float, bool)):
         return value
+    if isinstance(value, (list, tuple)):
+        return tuple([freeze(item) for item in value])
     raise ValueError(f"an architecture's values must be str, int, float, bool or tuples of these, not {value!r}")
 
 

@@ -212,7 +212,8 @@ def fill(plan, records, *, epochs=1):
     from random import Random
 
     from search.storage import RECORD, Store
-    from search.trials.records import Costs, Epoch, Latency, Measurement, Record
+    from search.trials.epochs import Epoch
+    from search.trials.records import Costs, Latency, Measurement, Record
 
     store = Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
     store.write_reference({"dice": 0.0, "memory": 1e9})
@@ -222,17 +223,13 @@ def fill(plan, records, *, epochs=1):
     for number in range(records):
         decisions = plan.space.sample(rng)
         dice, memory = rng.random(), rng.randrange(10**6, 10**9)
-        done = Measurement(
-            "trained", costs=Costs(1, 1, memory, 1, latency), dice=dice, epochs=(Epoch(1, 0.5, dice, 1.0),), seconds=1.0
-        )
+        curve = [Epoch(each, rng.random(), dice * rng.random(), 30 * rng.random(), 1.0) for each in range(1, epochs)]
+        curve.append(Epoch(epochs, 0.5, dice, 1.0, 1.0))
+        done = Measurement("trained", costs=Costs(1, 1, memory, 1, latency), dice=dice, epochs=curve, seconds=1.0)
         network = plan.space.architecture(decisions)
         record = Record(number, network, tuple(decisions.items()), 0, 0, done, "2026", "2026")
         trials.append((number + 1, number, 1, "COMPLETE", "2026-01-01 00:00:00", "2026-01-01 00:00:01"))
-        written = record.to_values()
-        written["measurement"]["epochs"] = [
-            {**written["measurement"]["epochs"][0], "number": n + 1} for n in range(epochs)
-        ]
-        attributes.append((number + 1, RECORD, json.dumps(written)))
+        attributes.append((number + 1, RECORD, json.dumps(record.to_values())))
         values += [(number + 1, 0, dice, "FINITE"), (number + 1, 1, float(memory), "FINITE")]
         for name in decisions:
             axis = plan.space.by_name[name]
@@ -263,7 +260,8 @@ from search.runner import driver as driving
 from search.runner.run import search_ask
 from search.runner.plan import make_plan
 from search.runner.pricer import Pricer
-from search.trials.records import Costs, Epoch, Latency, Measurement, Record
+from search.trials.epochs import Epoch
+from search.trials.records import Costs, Latency, Measurement, Record
 from search.config import load_study
 plan = make_plan(load_study(Path(sys.argv[1])), runs=Path(sys.argv[2]))
 driving.prepared_data(plan)

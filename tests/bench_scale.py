@@ -117,7 +117,8 @@ def measure(file: Path, runs: Path, *, running: int) -> dict[str, float]:
     from search.runner.pricer import Pricer
     from search.runner.run import search_ask
     from search.runner.sampling import sample_buildable
-    from search.trials.records import Costs, Epoch, Latency, Measurement, TrainingRequest
+    from search.trials.epochs import Epoch
+    from search.trials.records import Costs, Latency, Measurement, TrainingRequest
 
     class FreePricer(Pricer):
         def __call__(self, architecture):

@@ -11,7 +11,8 @@ from pathlib import Path
 from search.runner.cluster.latency_probe import Stopwatch
 from search.runner.cluster.trainable import Trial
 from search.trials.activity import Activity
-from search.trials.records import Epoch, Latency, MeasuredMemory, Measurement
+from search.trials.epochs import Epoch
+from search.trials.records import Latency, MeasuredMemory, Measurement
 
 HERE = Path(__file__).parent
 HELD, RELEASED = "held", "released"  # files of a study of `Held` trials

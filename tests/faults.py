@@ -214,7 +214,7 @@ def ledger(executor: Local, runs: Path) -> list[dict]:
 def compared(values: dict) -> dict:
     """Return the part of a record that does not depend on the clock or on interruptions."""
     measurement = values["measurement"]
-    epochs = [(each["number"], each["loss"], each["dice"]) for each in measurement["epochs"]]
+    epochs = {name: measurement["epochs"][name] for name in ("number", "loss", "dice")}
     kept = {name: measurement[name] for name in ("state", "reason", "dice", "cases", "weights_sha256")}
     return {**{name: values[name] for name in ("number", "architecture", "seed", "fold")}, **kept, "epochs": epochs}
 

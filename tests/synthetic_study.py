@@ -14,7 +14,8 @@ from search.config.schema import Data, Search, Study, Training
 from search.simulate.synthetic import RECIPES, synthetic_table
 from search.storage import RECORD, Store
 from search.storage.address import sqlite_url
-from search.trials.records import CaseDice, Costs, Epoch, Latency, Measurement, Record
+from search.trials.epochs import Epoch
+from search.trials.records import CaseDice, Costs, Latency, Measurement, Record
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 LABELS = ("background", "left ventricle", "right ventricle", "myocardium")

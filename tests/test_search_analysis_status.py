@@ -23,7 +23,8 @@ from search.storage.admin import Change, change_studies, find_databases, list_st
 from search.storage.heartbeat import DRIVER
 from search.storage.reader import optuna_storage
 from search.trials.activity import Activity
-from search.trials.records import Epoch, Measurement
+from search.trials.epochs import Epoch
+from search.trials.records import Measurement
 from search.visualization.components import Table
 from search.visualization.pages.page import Request
 from search.visualization.pages.progress import progress_page

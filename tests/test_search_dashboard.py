@@ -224,7 +224,9 @@ def test_a_poll_reads_only_new_and_running_trials(tmp_path):
     with sqlite3.connect(file) as connection:
         (text,) = connection.execute("SELECT value_json FROM trial_user_attributes WHERE trial_id = 21").fetchone()
         values = json.loads(text)
-        values["measurement"]["epochs"].append({"number": 4, "loss": 0.5, "dice": 0.6, "seconds": 30.0})
+        fourth = {"number": 4, "loss": 0.5, "dice": 0.6, "seconds": 30.0, "cpu_s": None, "member": 0}
+        for name, value in fourth.items():
+            values["measurement"]["epochs"][name].append(value)
         connection.execute("UPDATE trial_user_attributes SET value_json = ? WHERE trial_id = 21", (json.dumps(values),))
     assert len(reader.read().trials[20].curve) == 4
 

@@ -18,8 +18,9 @@ from search.proposers.known_cost import DESIGN, TRIALS_PER_CHOICE, KnownCostProp
 from search.proposers.surrogate import Evidence, condition_dice, fit_dice
 from search.simulate.clock import problem_of_table
 from search.simulate.synthetic import synthetic_table
+from search.trials.epochs import Epoch
 from search.trials.pareto import volume
-from search.trials.records import Epoch, Measurement, Record
+from search.trials.records import Measurement, Record
 from space.encoding import Coded
 
 TABLE = synthetic_table("noisy")

@@ -17,7 +17,8 @@ from search.proposers.surrogate import Evidence, condition_dice, fit_dice
 from search.simulate.clock import problem_of_table
 from search.simulate.parquet import write_table
 from search.simulate.synthetic import synthetic_table
-from search.trials.records import Epoch, Measurement, Record
+from search.trials.epochs import Epoch
+from search.trials.records import Measurement, Record
 from search.trials.table_file import read_trainings
 from space.axes import Axis
 from space.canonical import Context

@@ -12,8 +12,9 @@ from search.runner.cluster.dispatcher import with_known_epochs
 from search.runner.cluster.trainable import Trial
 from search.runner.local import open_driver, run_study
 from search.runner.plan import make_plan
+from search.trials.epochs import Epoch
 from search.trials.files import FINISHED, trial_folder
-from search.trials.records import Epoch, Measurement
+from search.trials.records import Measurement
 
 TEXT = STUDY.replace("trials: 3", "trials: 1, folds: 2")
 

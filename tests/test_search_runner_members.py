@@ -26,9 +26,10 @@ from search.runner.plan import make_plan, other_members
 from search.storage import read_records
 from search.training.members import load_finished, mean_cases
 from search.training.validation import mean_dice
+from search.trials.epochs import Epoch
 from search.trials.files import FINISHED, trial_folder
 from search.trials.halving import stop_reason
-from search.trials.records import CaseDice, Epoch, Record
+from search.trials.records import CaseDice, Record
 from search.visualization.pages.slices import ranked_cases
 
 TEXT = STUDY.replace("trials: 3", "trials: 2, folds: 2, seeds: 2") + "keep: all\n"

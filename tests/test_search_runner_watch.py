@@ -16,7 +16,7 @@ from search.runner.plan import make_plan
 from search.runner.watch import Watch
 from search.storage import read_records
 from search.trials.activity import Activity, study_left_s
-from search.trials.records import Epoch
+from search.trials.epochs import Epoch
 
 TRAINING = Training(patch=(5, 24, 24), batch=1, epochs=3, steps_per_epoch=10, validate_every=2)
 

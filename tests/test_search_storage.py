@@ -9,7 +9,8 @@ import sqlalchemy as sql
 
 from search.config import UserError
 from search.storage import Store, excesses, read_records, read_study_attribute, trial_rows
-from search.trials.records import CaseDice, Costs, Epoch, Latency, Measurement, Record
+from search.trials.epochs import Epoch
+from search.trials.records import CaseDice, Costs, Latency, Measurement, Record
 from space.architecture import Architecture
 
 DIRECTIONS = {"dice": "maximize", "memory": "minimize"}

@@ -94,7 +94,10 @@ def test_each_damage_has_its_sentence(how, runs):
     assert before is None or file.read_bytes() == before
 
 
-@pytest.mark.parametrize("text", ["", "{", "null", "[]", "3", "{}", '{"measurement": {}}', '{"measurement": 3}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "null", "[]", "3", "{}", '{"measurement": {}}', '{"measurement": 3}', '{"measurement": {"epochs": [[]]}}'],
+)
 def test_a_record_that_is_none_is_named_and_hides_no_other_study(text, runs, monkeypatch, capsys):
     shutil.copytree(runs / "tiny", runs / "other")
     with closing(sqlite3.connect(runs / "tiny/study.db")) as connection, connection:

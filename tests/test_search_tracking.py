@@ -21,7 +21,8 @@ from search.tracking.ledger import Entry, Ledger
 from search.tracking.recorder import Recorder
 from search.tracking.registry import explain_missing
 from search.tracking.tracker import TrackedStudy
-from search.trials.records import Costs, Epoch, Latency, Measurement, Record
+from search.trials.epochs import Epoch
+from search.trials.records import Costs, Latency, Measurement, Record
 from space.architecture import Architecture
 
 pytestmark = [  # of the trackers' own code

@@ -37,9 +37,10 @@ from search.training.checkpoint import (
 from search.training.patches import PatchSource
 from search.training.step import SupervisedLoss, learning_rate, make_optimiser
 from search.training.validation import NothingScored, case_dice, mean_dice, segment, validate
+from search.trials.epochs import Epoch
 from search.trials.files import CHECKPOINTS, LAST, WEIGHTS
 from search.trials.job import Job
-from search.trials.records import CaseDice, Epoch
+from search.trials.records import CaseDice
 from space.build import build
 
 

@@ -13,8 +13,8 @@ from search.runner.plan import make_plan, prepared_data, task_of
 from search.training.checkpoint import load_checkpoint, save_checkpoint
 from search.training.schemes import make_phases, training_step
 from search.training.step import make_optimiser, precision_name, predicted_precision
+from search.trials.epochs import Epoch
 from search.trials.job import Job
-from search.trials.records import Epoch
 from space.build import build
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

@@ -14,9 +14,10 @@ from search.config.schema import Halving
 from search.runner.local import run_study
 from search.runner.plan import make_plan
 from search.storage import read_records
+from search.trials.epochs import Epoch
 from search.trials.halving import is_promoted, ranked_rows, rungs, stop_reason
 from search.trials.pareto import pareto_front
-from search.trials.records import Costs, Epoch, Measurement, Record
+from search.trials.records import Costs, Measurement, Record
 from space.architecture import Architecture
 
 DIRECTIONS = {"dice": "maximize", "memory": "minimize"}

@@ -23,6 +23,7 @@ from search.data.geometry import choose_axes
 from search.runner.devices import resolve_device
 from search.runner.plan import Plan
 from search.training.step import to_memory_format
+from search.trials.epochs import Epochs
 from search.trials.records import Costs, Record
 from space.build import Network, build
 
@@ -72,7 +73,7 @@ def _known_costs(records: Sequence[Record]) -> Costs | None:
 
 def _recorded_s(records: Sequence[Record]) -> float:
     """Return the mean seconds of finished trainings; 0 if there are none."""
-    seconds = [sum(epoch.seconds for epoch in record.measurement.epochs) for record in records]
+    seconds = [Epochs.of(record.measurement.epochs).seconds for record in records]
     return sum(seconds) / len(seconds) if seconds else 0.0
 
 

@@ -20,7 +20,8 @@ from rich.text import Text
 from search.api.terminal import open_console
 from search.config.units import counted, show_bytes, show_remaining, show_seconds
 from search.trials.activity import Activity, study_left_s
-from search.trials.records import COUNTED, Epoch, Record
+from search.trials.epochs import Epoch
+from search.trials.records import COUNTED, Record
 
 if TYPE_CHECKING:
     from search.runner.view import View

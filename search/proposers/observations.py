@@ -36,7 +36,7 @@ def training_of(record: Record) -> Training:
     """Return a record as the surrogate sees it."""
     measurement = record.measurement
     costs = np.full(len(COSTS), np.nan) if measurement.costs is None else cost_row(measurement.costs)
-    curve = curve_of([epoch.dice for epoch in measurement.first_epochs])
+    curve = curve_of(measurement.first_dice)
     return Training(
         record.architecture.fingerprint, dict(record.decisions), costs, record.state, measurement.dice, curve
     )

@@ -31,9 +31,10 @@ from search.training.members import FinishedMember, is_fold_lost, load_finished,
 from search.training.pretrained import WeightsUnavailable, load_pretrained_encoders
 from search.training.step import to_memory_format
 from search.training.validation import NothingScored, mean_dice
+from search.trials.epochs import Epoch
 from search.trials.files import REASON
 from search.trials.job import Job
-from search.trials.records import Costs, Epoch, MeasuredMemory, Measurement, MemberScore
+from search.trials.records import Costs, MeasuredMemory, Measurement, MemberScore
 from space.build import Network, Refused, build
 from space.canonical import Context
 from space.plugins import load_blocks

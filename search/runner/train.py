@@ -17,8 +17,9 @@ from search.training.patches import PatchSource
 from search.training.schemes import Phase, make_phases, phase_at, training_step
 from search.training.step import MEMORY_FORMAT, learning_rate, make_optimiser
 from search.training.validation import mean_dice, validate
+from search.trials.epochs import Epoch
 from search.trials.job import Job
-from search.trials.records import CaseDice, Epoch
+from search.trials.records import CaseDice
 from space.build import Network, Refused
 
 

@@ -10,7 +10,7 @@ from typing import SupportsFloat
 from search.config.schema import Training
 from search.costs.device_lock import working_clock
 from search.trials.activity import Activity, Stage
-from search.trials.records import Epoch
+from search.trials.epochs import Epoch
 
 
 @dataclass

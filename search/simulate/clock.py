@@ -17,9 +17,10 @@ from search.proposers.sources import Source
 from search.simulate.noise import with_noise
 from search.simulate.reported import BUDGETS, Report, report
 from search.simulate.tables import Table
+from search.trials.epochs import Epoch
 from search.trials.halving import is_promoted, rungs
 from search.trials.pareto import volume
-from search.trials.records import Epoch, Measurement, Record, State
+from search.trials.records import Measurement, Record, State
 
 Matrix = NDArray[np.float64]
 

@@ -14,7 +14,8 @@ from search.data.prepared import Prepared
 from search.files import replace_file
 from search.runner.plan import Plan, prepared_data, task_of
 from search.runner.tabulate import Tabulated
-from search.trials.records import Epoch, Latency, Record
+from search.trials.epochs import Epoch
+from search.trials.records import Latency, Record
 from search.trials.table_file import COLUMNS
 
 NAMES = ("architecture", "network", "seed", "epoch", "dice", "loss", "epoch_s")

@@ -7,7 +7,8 @@ from datetime import datetime
 
 from search.config.objectives import OBJECTIVES
 from search.tracking.tracker import Ending, Point, Run, Scalar, TrackedStudy
-from search.trials.records import Epoch, Measurement, Record
+from search.trials.epochs import Epoch
+from search.trials.records import Measurement, Record
 from space.architecture import Value
 
 

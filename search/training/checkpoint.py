@@ -22,9 +22,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from search.files import replace_file, write_text
+from search.trials.epochs import Epoch
 from search.trials.files import CHECKPOINTS, EPOCHS, LAST, RESUME_FILES, weights_name
 from search.trials.job import Job
-from search.trials.records import Epoch
 
 READ_ERRORS = (RuntimeError, OSError, KeyError, EOFError, ValueError, TypeError, NotImplementedError)
 LOGGER = logging.getLogger("voxnas.checkpoint")

@@ -13,9 +13,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from search.files import write_text
 from search.training.checkpoint import checkpoint_binding
+from search.trials.epochs import Epoch
 from search.trials.files import FINISHED
 from search.trials.job import Job
-from search.trials.records import CaseDice, Epoch, Measurement, MemberScore
+from search.trials.records import CaseDice, Measurement, MemberScore
 
 LOGGER = logging.getLogger("voxnas.members")
 

@@ -9,9 +9,11 @@ from statistics import stdev
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
+from pydantic_core import from_json
 
 from search.config.objectives import OBJECTIVES
 from search.config.units import counted
+from search.trials.epochs import Epoch, Epochs
 from space.architecture import Architecture, Value, freeze
 
 State = Literal["running", "trained", "stopped", "over budget", "failed"]
@@ -85,21 +87,6 @@ class CaseDice:
         return sum(known) / len(known) if known else None
 
 
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """One epoch's outcome; `dice` is None if the epoch was not validated.
-
-    `cpu_s` is the CPU time of the training's process, which other processes hardly change; None in older records.
-    """
-
-    number: int
-    loss: float
-    dice: float | None
-    seconds: float
-    cpu_s: float | None = None
-    member: int = 0
-
-
 @dataclass(frozen=True)
 class MemberScore:
     """The result of one of a trial's trainings: the mean Dice of its fold's validation cases, None without any."""
@@ -127,7 +114,7 @@ class Measurement:
     costs: Costs | None = None
     dice: float | None = None
     cases: tuple[CaseDice, ...] = ()
-    epochs: tuple[Epoch, ...] = ()
+    epochs: Sequence[Epoch] = ()
     measured_memory: MeasuredMemory | None = None
     seconds: float = 0.0
     versions: tuple[tuple[str, str], ...] = ()
@@ -136,6 +123,10 @@ class Measurement:
     recipe: str = ""
     members: tuple[MemberScore, ...] = ()
     machine: str = ""
+
+    def __post_init__(self) -> None:
+        """Store the epochs as `Epochs`, whatever sequence is given."""
+        object.__setattr__(self, "epochs", Epochs.of(self.epochs))
 
     @property
     def dice_sd(self) -> float | None:
@@ -159,9 +150,14 @@ class Measurement:
         return tuple(epoch for epoch in self.epochs if not epoch.member)
 
     @property
+    def first_dice(self) -> list[float | None]:
+        """The Dice of each of them; None if it was not validated."""
+        return Epochs.of(self.epochs).first_dice
+
+    @property
     def spent_s(self) -> float:
         """Seconds that the job took, including the epochs of interrupted attempts."""
-        return max(self.seconds, sum(epoch.seconds for epoch in self.epochs))
+        return max(self.seconds, Epochs.of(self.epochs).seconds)
 
     def value(self, objective: str) -> float | None:
         """Return an objective's value; None for a learned objective until training is complete."""
@@ -172,12 +168,22 @@ class Measurement:
 
     def to_json(self) -> str:
         """Return the measurement as JSON. Raises ValueError on NaN or infinity."""
-        return json.dumps(asdict(self), allow_nan=False)
+        return json.dumps(self.to_values(), allow_nan=False)
 
     @staticmethod
     def from_json(text: str) -> Measurement:
         """Return the measurement that `to_json` wrote."""
-        return _MEASUREMENT.validate_json(text)
+        return Measurement.from_values(from_json(text))
+
+    def to_values(self) -> dict[str, Any]:
+        """Return the measurement as plain nested values."""
+        return {**asdict(self), "epochs": Epochs.of(self.epochs).to_values()}
+
+    @staticmethod
+    def from_values(values: dict[str, Any]) -> Measurement:
+        """Return the measurement that `to_values` gave; its tuples may have become lists in JSON."""
+        epochs = Epochs.from_values(values.get("epochs", ()))
+        return replace(_MEASUREMENT.validate_python({**values, "epochs": ()}), epochs=epochs)
 
 
 @dataclass(frozen=True)
@@ -248,6 +254,7 @@ class Record:
     def to_values(self) -> dict[str, Any]:
         """Return the record as plain nested values for JSON. Raises ValueError on NaN or infinity."""
         values = asdict(self)
+        values["measurement"]["epochs"] = Epochs.of(self.measurement.epochs).to_values()
         values["architecture"] = dict(self.architecture.entries)
         values["decisions"] = dict(self.decisions)
         json.dumps(values, allow_nan=False)
@@ -256,7 +263,7 @@ class Record:
     @staticmethod
     def from_values(values: dict[str, Any]) -> Record:
         """Return the record that `to_values` gave; its tuples may have become lists in JSON."""
-        measurement = _MEASUREMENT.validate_python(values["measurement"])
+        measurement = Measurement.from_values(values["measurement"])
         return Record(
             number=values["number"],
             architecture=Architecture.of(values["architecture"]),

@@ -21,8 +21,9 @@ from search.runner.cluster.latency_probe import Probes
 from search.runner.cluster.resources import Need, Node, has_room, request
 from search.runner.driver import Driver
 from search.storage import now
+from search.trials.epochs import Epoch
 from search.trials.files import trial_folder
-from search.trials.records import Epoch, Latency, Measurement, Record
+from search.trials.records import Latency, Measurement, Record
 from space.architecture import Architecture
 
 MAX_LOSSES = 3  # a trial whose process is lost more often has failed

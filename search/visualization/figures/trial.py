@@ -9,7 +9,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from search.config.units import counted, show_bytes, show_count
-from search.trials.records import CaseDice, Epoch
+from search.trials.epochs import Epoch
+from search.trials.records import CaseDice
 from search.visualization.components import Figure
 from search.visualization.figures.style import (
     FRONT,
