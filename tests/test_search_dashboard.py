@@ -228,7 +228,7 @@ def test_a_poll_reads_only_new_and_running_trials(tmp_path):
         for name, value in fourth.items():
             values["measurement"]["epochs"][name].append(value)
         connection.execute("UPDATE trial_user_attributes SET value_json = ? WHERE trial_id = 21", (json.dumps(values),))
-    assert len(reader.read().trials[20].curve) == 4
+    assert len(reader.read().trials[20].epochs.curve) == 4
 
 
 def test_a_running_writer_is_not_disturbed_and_its_trials_appear(tmp_path):

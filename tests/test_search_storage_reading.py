@@ -96,7 +96,17 @@ def test_each_damage_has_its_sentence(how, runs):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "null", "[]", "3", "{}", '{"measurement": {}}', '{"measurement": 3}', '{"measurement": {"epochs": [[]]}}'],
+    [
+        "",
+        "{",
+        "null",
+        "[]",
+        "3",
+        "{}",
+        '{"measurement": {}}',
+        '{"measurement": 3}',
+        '{"measurement": {"epochs": [[]]}}',
+    ],
 )
 def test_a_record_that_is_none_is_named_and_hides_no_other_study(text, runs, monkeypatch, capsys):
     shutil.copytree(runs / "tiny", runs / "other")

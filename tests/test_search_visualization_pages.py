@@ -99,7 +99,7 @@ def test_untrained_trials_are_shown_separately_and_stopped_ones_with_their_dice_
     for state, rows in front_data.untrained.items():
         assert {made.trials[row].state for row in rows} <= {state} and not front_data.front[rows].any()
     row = front_data.untrained["stopped"][0]
-    assert front_data.points[row, 1] == pytest.approx(made.trials[row].curve[-1][1])
+    assert front_data.points[row, 1] == pytest.approx(made.trials[row].epochs.curve[-1][1])
     assert np.isnan(front_data.points[front_data.untrained["over budget"], 1]).all()
     assert front_data.budgets == {"memory": 1600.0}
 

@@ -24,6 +24,7 @@ from search.storage import CONTEXT, GOAL, REFERENCE, STUDY, Row, read_rows, read
 from search.storage.address import GRPC, database_url
 from search.storage.database import make_reader, require_database
 from search.storage.identity import CONTENT
+from search.trials.epochs import Epochs
 from search.trials.files import run_folder
 from search.trials.records import Record
 from space.canonical import Context
@@ -94,7 +95,7 @@ def trial_of(record: Record, known: dict[Any, Any]) -> Trial:
     measurement = record.measurement
     latency = measurement.costs.latency if measurement.costs else None
     device = latency.setting if latency else ""
-    curve = tuple((epoch.number, epoch.dice) for epoch in measurement.first_epochs if epoch.dice is not None)
+    validated = [dice for dice in measurement.first_dice if dice is not None]
     values = [measurement.value(name) for name in OBJECTIVES]
     decisions = {
         known.setdefault(name, name): known.setdefault((type(each), each), each) for name, each in record.decisions
@@ -103,7 +104,7 @@ def trial_of(record: Record, known: dict[Any, Any]) -> Trial:
         number=record.number,
         state=record.state,
         values=tuple(np.nan if each is None else each for each in values),
-        dice_so_far=curve[-1][1] if curve else np.nan,
+        dice_so_far=validated[-1] if validated else np.nan,
         dice_sd=np.nan if measurement.dice_sd is None else measurement.dice_sd,
         iqr_s=latency.iqr_s if latency else np.nan,
         device=known.setdefault(device, device),
@@ -114,8 +115,7 @@ def trial_of(record: Record, known: dict[Any, Any]) -> Trial:
         started=_seconds(record.started),
         ended=_seconds(record.ended),
         spent_s=measurement.spent_s,
-        curve=curve,
-        epochs=len(measurement.epochs),
+        epochs=Epochs.of(measurement.epochs),
         driver=known.setdefault(record.driver, record.driver),
         attempts=record.attempts,
         machine=known.setdefault(measurement.machine, measurement.machine),

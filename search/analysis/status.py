@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -147,10 +148,10 @@ def _open_others(records: Sequence[Record], epochs: int, present: Mapping[str, A
 
 
 def _running(trial: Trial, epochs: int, present: Mapping[str, Any]) -> Running:
-    dice = trial.dice_so_far if trial.curve else None
+    dice = None if math.isnan(trial.dice_so_far) else trial.dice_so_far
     lost = trial.driver not in present
     activity, seen_s = (None, None) if lost else activities_of(present[trial.driver]).get(trial.number, (None, None))
-    return Running(trial.number, trial.epochs, epochs, dice, trial.driver, lost, trial.network, activity, seen_s)
+    return Running(trial.number, len(trial.epochs), epochs, dice, trial.driver, lost, trial.network, activity, seen_s)
 
 
 def _left_s(trials: Sequence[Trial], planned: int, running: Sequence[Running]) -> float | None:

@@ -41,7 +41,7 @@ def _row(snapshot: Snapshot, trial: Trial, on_front: bool) -> dict[str, Any]:
         **{name: estimate.get(name) for name in ESTIMATED if snapshot.estimates},
         "latency_iqr_s": _known(trial.iqr_s),
         "device": trial.device,
-        "epochs": trial.epochs,
+        "epochs": len(trial.epochs),
         "training_s": trial.spent_s,
         "started": _when(trial.started),
         "ended": _when(trial.ended),

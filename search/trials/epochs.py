@@ -78,6 +78,11 @@ class Epochs(Sequence[Epoch]):
         dice, members = self._column(DICE), self._column(MEMBER)
         return [_known(each) for each, member in zip(dice, members, strict=True) if not member]
 
+    @property
+    def curve(self) -> tuple[tuple[int, float], ...]:
+        """The validated epochs of the first member, each with its Dice."""
+        return tuple((each.number, each.dice) for each in self if each.dice is not None and not each.member)
+
     def __len__(self) -> int:
         return len(self._numbers) // len(NAMES)
 

@@ -147,7 +147,7 @@ class Curves:
 def curves_of(snapshot: Snapshot) -> Curves:
     """Return the trials whose learning curves are drawn."""
     running, trained, stopped = (
-        tuple(trial for trial in snapshot.trials if trial.state == state and trial.curve)
+        tuple(trial for trial in snapshot.trials if trial.state == state and not np.isnan(trial.dice_so_far))
         for state in ("running", "trained", "stopped")
     )
     return Curves(running, trained[-MAX_ENDED:], stopped[-MAX_ENDED:])
@@ -173,8 +173,8 @@ def draw_curves(curves: Curves) -> Figure:
             )
     if curves.stopped:
         figure.add_scatter(
-            x=[trial.curve[-1][0] for trial in curves.stopped],
-            y=[trial.curve[-1][1] for trial in curves.stopped],
+            x=[trial.epochs.curve[-1][0] for trial in curves.stopped],
+            y=[trial.dice_so_far for trial in curves.stopped],
             mode="markers",
             marker={"symbol": "x", "size": 8, "color": STOPPED},
             name="stopped at this rung",
@@ -182,7 +182,7 @@ def draw_curves(curves: Curves) -> Figure:
             hovertemplate="trial %{customdata} stopped at epoch %{x}<br>Dice %{y:.4f}<extra></extra>",
         )
     for at, trial in enumerate(curves.running, start=1):  # the first colour is that of trained trials
-        epochs, dice = zip(*trial.curve, strict=True)
+        epochs, dice = zip(*trial.epochs.curve, strict=True)
         figure.add_scatter(
             x=epochs,
             y=dice,
@@ -193,8 +193,8 @@ def draw_curves(curves: Curves) -> Figure:
             hovertemplate="trial %{customdata}, epoch %{x}<br>Dice %{y:.4f}<extra></extra>",
         )
     drawn = (*curves.running, *curves.trained, *curves.stopped)
-    last = max((trial.curve[-1][0] for trial in drawn), default=0)
-    values = {dice for trial in drawn for _, dice in trial.curve}
+    last = max((trial.epochs.curve[-1][0] for trial in drawn), default=0)
+    values = {dice for trial in drawn for _, dice in trial.epochs.curve}
     figure.update_xaxes(title="epoch", rangemode="tozero", dtick=1 if last <= 20 else None)
     figure.update_yaxes(title="Dice", range=[0, 1] if len(values) < 2 else None)
     figure.update_layout(showlegend=True)
@@ -209,7 +209,7 @@ def _joined(trials: Sequence[Trial]) -> tuple[list[int | None], list[float | Non
     dice: list[float | None] = []
     numbers: list[int] = []
     for trial in trials:
-        for epoch, reached in (*trial.curve, (None, None)):
+        for epoch, reached in (*trial.epochs.curve, (None, None)):
             epochs.append(epoch)
             dice.append(reached)
             numbers.append(trial.number)
