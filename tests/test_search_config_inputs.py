@@ -168,7 +168,10 @@ FILES = [  # the text of a file, the sentence
     (GOOD + "name: x: y\n", r"invalid YAML"),
     (GOOD + "--- \nname: x\n", r"invalid YAML"),
     (GOOD + "<<: {name: x}\n", r"<<: unknown key"),
-    (GOOD + "? {a: b}\n: c\n", r"unknown key"),
+    (GOOD + "? {a: b}\n: c\n", r":6:3: a list or a mapping can't be a key; quote the key if it is text"),
+    (GOOD + "[1, 2]: c\n", r":6:1: a list or a mapping can't be a key"),
+    (GOOD + "name: a\0b\n", r":6:8: invalid YAML: the character U\+0000 is not allowed$"),
+    ("name: \x1b[31mred\n", r":1:7: invalid YAML: the character U\+001B is not allowed$"),
     (GOOD + "scale: small\n", r"scale: 'small' is not a scale of this file"),
     (
         GOOD.replace("{dice: maximize, memory: {budget: 2 GiB}, latency: minimize}", "{dice: record}"),

@@ -11,6 +11,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 from search.config.errors import Mistake, UserError, nearest
 
@@ -79,6 +80,10 @@ def _compose(text: str, file: str) -> Node | None:
         mark = error.problem_mark or error.context_mark
         where = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
         raise UserError([Mistake(where, "", f"invalid YAML: {error.problem or error.context}")]) from None
+    except ReaderError as error:
+        *before, last = text[: error.position].split("\n")
+        said = f"invalid YAML: the character U+{ord(text[error.position]):04X} is not allowed"
+        raise UserError([Mistake(f"{file}:{len(before) + 1}:{len(last) + 1}", "", said)]) from None
     except YAMLError as error:
         raise UserError([Mistake(file, "", f"invalid YAML: {error}")]) from None
     return node
@@ -134,6 +139,11 @@ def _item(node: Node, path: KeyPath, source: Source) -> Any:
 def _mapping(node: MappingNode, path: KeyPath, source: Source) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key_node, value_node in node.value:
+        if isinstance(key_node, CollectionNode):
+            dotted = ".".join(str(part) for part in path)
+            message = "a list or a mapping can't be a key; quote the key if it is text"
+            source.mistakes.append(Mistake(_mark(key_node, source), dotted, message))
+            continue
         key = str(key_node.value)
         here = (*path, key)
         if key in values:
