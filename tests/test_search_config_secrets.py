@@ -1,6 +1,7 @@
 """Passwords in messages: hidden in every form in which a database's address may be mistyped."""
 
 import pytest
+from conftest import write_study
 from test_search_cli import call
 
 from search.config.secrets import without_arguments_secrets, without_secret
@@ -51,6 +52,25 @@ def test_no_verb_repeats_a_password_that_is_given_instead_of_a_study(verb, addre
     more = {"export": ["--out", "out"], "clone": ["new.yaml"]}
     printed = call(monkeypatch, capsys, verb, address, *more.get(verb, []), code=2)
     assert "voxnas: " in printed.err and "hunter2" not in printed.err + printed.out
+
+
+@pytest.mark.parametrize("where", ["the file", "an override"])
+def test_a_clone_copies_no_password(where, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    study, address = write_study(tmp_path), "postgresql+psycopg://me:hunter2@host/db"
+    override = ["--set", f"storage={address}"] if where == "an override" else []
+    if not override:
+        study.file.write_text(f"{study.file.read_text()}\nstorage: {address}\n")
+    printed = call(monkeypatch, capsys, "clone", study.file, "new.yaml", *override, code=2)
+    assert "storage: remove the password from the URL; set it in PGPASSWORD or ~/.pgpass" in printed.err
+    assert "hunter2" not in printed.err + printed.out and not (tmp_path / "new.yaml").exists()
+
+
+@pytest.mark.parametrize("verb", ["init", "confirm"])
+def test_a_password_after_a_blank_is_not_repeated(verb, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    printed = call(monkeypatch, capsys, verb, " postgresql://me:hunter2@host/db", code=2)
+    assert "postgresql:/" in printed.err and "hunter2" not in printed.err + printed.out
 
 
 def test_a_size_below_a_byte_is_no_budget_of_nothing():

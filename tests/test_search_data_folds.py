@@ -1,6 +1,7 @@
 """Folds that keep groups whole."""
 
 import json
+import os
 import random
 
 import pytest
@@ -107,8 +108,14 @@ def test_a_folds_file_of_another_format_is_refused(entries, tmp_path):
 
 
 def test_an_unreadable_folds_file_is_reported(tmp_path):
-    with pytest.raises(DataError, match="absent.json: cannot be read"):
+    with pytest.raises(DataError, match="absent.json: no such file"):
         read_folds(tmp_path / "absent.json", {})
     (tmp_path / "text.json").write_text("train: a")
     with pytest.raises(DataError, match="text.json: cannot be read"):
         read_folds(tmp_path / "text.json", {})
+
+
+def test_a_pipe_is_no_list_of_folds_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "splits.json")
+    with pytest.raises(DataError, match=r"splits.json: is a pipe, a socket or a device, not a file"):
+        read_folds(tmp_path / "splits.json", PATIENTS)

@@ -257,6 +257,22 @@ def test_impossible_voxel_sizes_are_refused(size, tmp_path):
         read_volume(tmp_path / "odd.nii")
 
 
+def test_an_affine_with_an_infinite_origin_is_refused(tmp_path):
+    image = nibabel.Nifti1Image(pair()[0], AFFINE)
+    image.header["qform_code"], image.header["sform_code"], image.header["srow_x"] = 0, 1, [1, 0, 0, np.inf]
+    content = bytearray(image.header.binaryblock + b"\0" * 4 + image.get_fdata(dtype=np.float32).tobytes(order="F"))
+    content[108:112] = np.float32(352).tobytes()  # vox_offset
+    (tmp_path / "odd.nii").write_bytes(content)
+    with pytest.raises(ValueError, match=r"odd.nii: has an affine with NaN or infinite values: .*inf"):
+        read_volume(tmp_path / "odd.nii")
+
+
+def test_label_values_beyond_all_integers_are_refused(tmp_path):
+    save(tmp_path / "huge.nii", pair()[1].astype(np.float64) * 1e30)
+    with pytest.raises(ValueError, match=r"huge.nii: contains the value 1e\+30, which is too large for a label"):
+        read_label(tmp_path / "huge.nii")
+
+
 def test_a_header_that_states_terabytes_is_refused_before_memory_is_taken(tmp_path):
     save(tmp_path / "big.nii", pair()[0])
     save(tmp_path / "big.nii.gz", pair()[0])

@@ -1,7 +1,9 @@
 """Data folders of both layouts, and every mistake in their descriptions."""
 
 import json
+import os
 import pickle
+import re
 
 import nibabel
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from search.data.layouts import Case
 from search.data.read import DataError, group_of, read_dataset
-from search.data.volume_files import stem_of
+from search.data.volume_files import read_volume, stem_of
 
 
 def volume(path):
@@ -239,3 +241,60 @@ def test_an_invalid_regular_expression_is_refused():
 @pytest.mark.parametrize(("file", "name"), [("x/a.nii.gz", "a"), ("a.b.nii", "a.b"), ("a.gz", "a.gz")])
 def test_a_case_is_named_after_its_file(file, name):
     assert stem_of(file) == name
+
+
+NO_FILES = {  # what stands in place of a file, and its sentence
+    "a pipe": "is a pipe, a socket or a device, not a file",
+    "a folder": "is a folder, not a file",
+    "a loop of links": r"cannot be read \(Too many levels of symbolic links\)",
+    "a dead link": "is a link that leads to no file",
+}
+
+
+def put(what, path):
+    path.unlink()
+    if what == "a pipe":
+        os.mkfifo(path)
+    elif what == "a folder":
+        path.mkdir()
+    else:
+        path.symlink_to(path.name if what == "a loop of links" else "nothing")
+
+
+@pytest.mark.parametrize("what", NO_FILES)
+@pytest.mark.parametrize("which", ["dataset.json", "imagesTr/a.nii.gz", "labelsTr/a.nii.gz"])
+def test_what_is_no_file_is_called_what_it_is_and_never_waited_for(what, which, tmp_path):
+    file = decathlon(tmp_path) / which
+    put(what, file)
+    (problem,) = problems_of(tmp_path)
+    assert re.fullmatch(f"{re.escape(str(file))}: {NO_FILES[what]}", problem)
+    if which != "dataset.json":
+        with pytest.raises(ValueError, match=NO_FILES[what]):
+            read_volume(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("x" * 300, r"cannot be read \(File name too long\)"), ("a\nb", "no such file")]
+)
+def test_a_listed_name_that_can_be_no_file_is_a_problem(name, message, tmp_path):
+    listed = [{"image": f"./imagesTr/{name}.nii.gz", "label": "./labelsTr/a.nii.gz"}]
+    assert any(re.search(message, each) for each in problems_of(decathlon(tmp_path, training=listed)))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, r"dataset.json: is not valid JSON \(it is nested too deeply\)"),
+        ('{"labels": 1' + "0" * 5000 + "}", r"dataset.json: cannot be read \(Exceeds the limit"),
+        ('{"labels": {"a": 0}, "labels": {"b": 0}}', "the key 'labels' is given twice, with different values"),
+    ],
+)
+def test_a_description_that_json_cannot_hold_is_refused(text, message, tmp_path):
+    (tmp_path / "dataset.json").write_text(text)
+    (problem,) = problems_of(tmp_path)
+    assert re.search(message, problem)
+
+
+def test_a_label_value_of_thousands_of_digits_is_out_of_range(tmp_path):
+    problems = problems_of(decathlon(tmp_path, labels={"0": "background", "1" + "0" * 5000: "organ"}))
+    assert any("outside 0 to" in each for each in problems)

@@ -21,11 +21,14 @@ def clone_study(study: str, new: Path, overrides: Sequence[str], *, runs: Path, 
     if file is None:
         raise UserError([f"{study!r} is neither a study file nor the name of a study in {runs}"])
     text = clone_text(file, overrides, new=new)
+    from search.storage.address import require_address  # here, as importing it takes longer than the mistakes above
 
     def write_checked(draft: Path) -> None:
         draft.write_text(text, encoding="utf-8")
         try:
-            load_study(draft, need_data=False)
+            storage = load_study(draft, need_data=False).study.storage
+            if storage:
+                require_address(storage)  # a password would be copied
         except UserError as error:
             raise UserError([str(each).replace(str(draft), str(new)) for each in error.mistakes]) from None
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from search.data.json_files import read_foreign_json
 from search.data.read import DataError
 
 
@@ -58,9 +58,9 @@ def read_folds(path: str | Path, groups: Mapping[str, str], *, test: Collection[
     """
     file = Path(path)
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError([f"{file}: cannot be read ({error})"]) from error
+        entries = read_foreign_json(file)
+    except ValueError as error:
+        raise DataError([str(error)]) from error
     if not isinstance(entries, list) or not entries or not all(_is_entry(entry) for entry in entries):
         raise DataError([f'{file}: is not a list of {{"train": [CASE, ...], "val": [CASE, ...]}}'])
     problems: list[str] = []

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from search.data.volume_files import read_values
 
+HIGHEST = 2**53  # up to which a float holds every integer
 ROUNDING = 1e-4  # largest rounding error of labels that are scaled by a header's float32 slope
 
 
@@ -56,5 +57,8 @@ def _whole(values: NDArray[Any], path: str | Path) -> NDArray[Any]:
     fractions = values[np.abs(values - rounded) > ROUNDING]
     if fractions.size:
         raise ValueError(f"{path}: contains non-integer values ({fractions.size} voxels, such as {fractions[0]:g})")
+    highest = np.abs(rounded).max(initial=0.0)
+    if highest > HIGHEST:
+        raise ValueError(f"{path}: contains the value {highest:g}, which is too large for a label")
     whole: NDArray[np.int64] = rounded.astype(np.int64)
     return whole

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.data.volume_files import SUFFIXES, stem_of, suffix_of
+from search.data.volume_files import SUFFIXES, stem_of, suffix_of, why_no_file
 
 CHANNEL = re.compile(r"(.+)_(\d{4})")  # nnU-Net's name of the file of one channel
 
@@ -122,7 +122,7 @@ def _image_files(image: Path, channels: int) -> tuple[str, ...]:
     """Return the image as listed, or nnU-Net's files, one per channel, if only those exist."""
     name, suffix = stem_of(image), suffix_of(image)
     split = [image.with_name(f"{name}_{index:04d}{suffix}") for index in range(channels)]
-    if not image.is_file() and split and split[0].is_file():
+    if why_no_file(image) and split and not why_no_file(split[0]):
         return tuple(str(path) for path in split)
     return (str(image),)
 
@@ -139,9 +139,10 @@ def _complete_cases(cases: Sequence[Case], channels: int, problems: list[str]) -
         for case in cases
         if case.name in wrong
     ]
-    missing = {path for case in cases for path in (*case.images, case.label) if not Path(path).is_file()}
-    problems += [f"{path}: no such file" for path in sorted(missing)]
-    complete = (c for c in cases if times[c.name] == 1 and missing.isdisjoint((*c.images, c.label)))
+    named = {path for case in cases for path in (*case.images, case.label)}
+    missing = {path: why for path in named if (why := why_no_file(Path(path)))}
+    problems += [f"{path}: {why}" for path, why in sorted(missing.items())]
+    complete = (c for c in cases if times[c.name] == 1 and missing.keys().isdisjoint((*c.images, c.label)))
     return tuple(sorted((c for c in complete if c.name not in wrong), key=lambda case: case.name))
 
 

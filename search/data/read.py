@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,9 +9,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from search.data.json_files import read_foreign_json
 from search.data.labelling import Labelling
 from search.data.layouts import Case, find_cases
 from search.data.read_labels import read_labelling
+from search.data.volume_files import why_no_file
 
 
 @dataclass(frozen=True)
@@ -111,16 +112,14 @@ def _read_description(folder: Path) -> dict[str, Any]:
         near = get_close_matches(folder.name, [entry.name for entry in folder.parent.glob("*/")], n=1)
         hint = f"; did you mean {folder.parent / near[0]}?" if near else ""
         raise DataError([f"{folder}: no such folder{hint}"])
-    if not file.is_file():
+    if why_no_file(file) == "no such file":
         inside = sorted(entry.parent.name for entry in folder.glob("*/dataset.json"))
         hint = f"; subfolders with a dataset.json: {', '.join(inside)}" if inside else ""
         raise DataError([f"{folder}: contains no dataset.json{hint}"])
     try:
-        description = json.loads(file.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise DataError([f"{file}:{error.lineno}:{error.colno}: is not valid JSON ({error.msg})"]) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError([f"{file}: cannot be read ({error})"]) from error
+        description = read_foreign_json(file)
+    except ValueError as error:
+        raise DataError([str(error)]) from error
     if not isinstance(description, dict):
         raise DataError([f"{file}: must be a JSON object, got {type(description).__name__}"])
     return description

@@ -56,7 +56,7 @@ def _named(key: str, entry: Any, problems: list[str]) -> Named | None:
             f"dataset.json: 'labels': {name!r} has the value {value!r}, expected an integer, or a list for a region"
         )
         return None
-    high = [each for each in numbers if int(each) > MAX_VALUE]
+    high = [each for each in numbers if len(str(each).lstrip("0")) > len(str(MAX_VALUE)) or int(each) > MAX_VALUE]
     if high:
         problems.append(f"dataset.json: 'labels': {name!r} has the value {high[0]}, outside 0 to {MAX_VALUE}")
         return None

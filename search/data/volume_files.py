@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,10 +106,26 @@ def read_values(file: Path) -> tuple[NDArray[Any], NDArray[np.float64], Any]:
     return values, np.asarray(image.affine, dtype=np.float64), image.header
 
 
+def why_no_file(path: Path) -> str:
+    """Return why a path leads to no regular file ("no such file", "is a folder, ..."); empty if it leads to one.
+
+    A pipe is none: opening it would wait for ever.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "is a link that leads to no file" if path.is_symlink() else "no such file"
+    except (OSError, ValueError) as error:  # too long, a loop of links, a NUL
+        return f"cannot be read ({getattr(error, 'strerror', None) or error})"
+    if stat.S_ISDIR(mode):
+        return "is a folder, not a file"
+    return "" if stat.S_ISREG(mode) else "is a pipe, a socket or a device, not a file"
+
+
 def load_nifti(file: Path) -> tuple[Any, NDArray[Any]]:
     """Return a NIfTI image and its scaled values; raises ValueError with the file and the problem."""
-    if not file.is_file():
-        raise ValueError(f"{file}: no such file")
+    if why := why_no_file(file):
+        raise ValueError(f"{file}: {why}")
     try:
         image: Any = nibabel.load(file)
         _refuse_impossible_size(image, file)
@@ -138,7 +155,9 @@ def _refuse_affine(affine: NDArray[np.float64], file: Path) -> None:
     low, high = VOXEL_SIZES_MM
     with np.errstate(all="ignore"):
         sizes = voxel_sizes(affine)
-    if not np.isfinite(affine).all() or not ((sizes >= low) & (sizes <= high)).all():
+    if np.isfinite(sizes).all() and not np.isfinite(affine).all():
+        raise ValueError(f"{file}: has an affine with NaN or infinite values: {affine.tolist()}")
+    if not ((sizes >= low) & (sizes <= high)).all():
         shown = ", ".join(f"{size:.3g}" for size in sizes)
         raise ValueError(f"{file}: has voxels of {shown} mm, but a size must be between {low:g} and {high:g} mm")
     if not abs(np.linalg.det(affine)) > 1e-6 * sizes.prod():
@@ -155,8 +174,8 @@ def _channels_first(values: NDArray[Any], file: Path) -> NDArray[Any]:
 
 
 def _read_itk(file: Path) -> tuple[NDArray[Any], NDArray[np.float64], Any]:
-    if not file.is_file():
-        raise ValueError(f"{file}: no such file")
+    if why := why_no_file(file):
+        raise ValueError(f"{file}: {why}")
     try:
         import SimpleITK
     except ModuleNotFoundError as error:

@@ -43,14 +43,22 @@ def database_url(storage: str | None, run_folder: Path) -> str:
     """
     if not storage:
         return sqlite_url(run_folder / "study.db")
+    require_address(storage)
+    if storage.startswith(GRPC) and importlib.util.find_spec("grpc") is None:
+        raise UserError(["storage: a gRPC proxy needs grpcio: pip install 'voxnas[cluster]'"])
+    if storage.startswith(POSTGRESQL) and importlib.util.find_spec("psycopg") is None:
+        raise UserError(["storage: PostgreSQL needs its driver: pip install 'voxnas[postgresql]'"])
+    return storage
+
+
+def require_address(storage: str) -> None:
+    """Raise UserError for a password in a database's URL, or an unknown kind of database."""
     named = repr(without_secret(storage))
     if storage.startswith(GRPC):
         host, _, port = storage.removeprefix(GRPC).rpartition(":")
         if not host or "@" in host or not _is_port(port):
             raise UserError([f"storage: {named} should be {GRPC}HOST:PORT, with a port from 1 to {HIGHEST_PORT}"])
-        if importlib.util.find_spec("grpc") is None:
-            raise UserError(["storage: a gRPC proxy needs grpcio: pip install 'voxnas[cluster]'"])
-        return storage
+        return
     try:
         parts = sql.make_url(storage)
     except (sql.exc.ArgumentError, ValueError):
@@ -62,9 +70,6 @@ def database_url(storage: str | None, run_folder: Path) -> str:
         raise UserError([f"storage: {parts.drivername!r} is not supported; write {allowed}"])
     if parts.drivername == "sqlite" and sqlite_file(storage) is None:
         raise UserError([f"storage: {named} names no file; write sqlite:///FILE"])
-    if parts.drivername == POSTGRESQL and importlib.util.find_spec("psycopg") is None:
-        raise UserError(["storage: PostgreSQL needs its driver: pip install 'voxnas[postgresql]'"])
-    return storage
 
 
 def _is_port(text: str) -> bool:
