@@ -1,5 +1,9 @@
 """Prices in the study's database: reused in the same circumstances, and only then."""
 
+import json
+import re
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -34,6 +38,32 @@ def test_a_cached_price_is_found_by_another_process(url):
     assert table(url).find(ONE) == MEASURED
     assert table(url).find(OTHER) is None
     table(url).keep(ONE, COSTS)  # prices without a latency don't forget it
+    assert table(url).find(ONE) == MEASURED
+
+
+@pytest.mark.parametrize("which", ["costs", "latency"])
+@pytest.mark.parametrize("harm", ["1 digit", "cut", "empty", "a list", "null"])
+def test_a_damaged_price_is_named_and_replaced(which, harm, url, caplog):
+    table(url).keep(ONE, MEASURED)
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+        rows = connection.execute("SELECT key, value FROM voxnas_prices").fetchall()
+        key, text = next(row for row in rows if ("median_s" in row[1]) == (which == "latency"))
+        flipped = text.replace("20", "21")
+        harmed = {"1 digit": flipped, "cut": text[:9], "empty": "", "a list": "[]", "null": "null"}[harm]
+        connection.execute("UPDATE voxnas_prices SET value = ? WHERE key = ?", (harmed, key))
+    assert table(url).find(ONE) == (None if which == "costs" else COSTS)
+    assert re.search(r"study.db: a cached price is damaged \(.*\): finding it again", caplog.text)
+    caplog.clear()
+    table(url).keep(ONE, MEASURED)
+    assert table(url).find(ONE) == MEASURED and not caplog.text
+
+
+def test_a_price_of_an_early_version_has_no_digest(url):
+    table(url).keep(ONE, MEASURED)
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+        for key, text in connection.execute("SELECT key, value FROM voxnas_prices").fetchall():
+            early = json.dumps({name: each for name, each in json.loads(text).items() if name != "digest"})
+            connection.execute("UPDATE voxnas_prices SET value = ? WHERE key = ?", (early, key))
     assert table(url).find(ONE) == MEASURED
 
 

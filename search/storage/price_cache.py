@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import logging
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sql
 from pydantic import TypeAdapter
 
 from search.config.schema import Training
 from search.data.labelling import Labelling
+from search.storage.address import show_url
 from search.storage.database import make_engine, retry_outages
 from search.trials.records import Costs, Latency
 from space.architecture import Architecture
@@ -24,6 +26,9 @@ TABLE = sql.Table(
 )
 COSTS: TypeAdapter[Costs] = TypeAdapter(Costs)
 LATENCY: TypeAdapter[Latency] = TypeAdapter(Latency)
+DIGEST = "digest"
+Price = TypeVar("Price", Costs, Latency)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,23 @@ class Device:
     name: str
     threads: int
     precision: str
+
+
+def _written(values: dict[str, Any]) -> str:
+    """Return values as text that ends with their digest."""
+    return json.dumps({**values, DIGEST: _digest(values)})
+
+
+def _values(text: str) -> dict[str, Any]:
+    """Return the values of a text. Raises ValueError if they differ from their digest; early versions wrote none."""
+    values: dict[str, Any] = json.loads(text)
+    if values.pop(DIGEST, None) not in (None, _digest(values)):
+        raise ValueError("the content differs from its digest")
+    return values
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
 def _is_special(labelling: Labelling) -> bool:
@@ -61,20 +83,22 @@ class PriceTable:
         self.loss = [labelling.regions, labelling.ignored] if labelling and _is_special(labelling) else []
 
     def find(self, architecture: Architecture) -> Costs | None:
-        """Return the cached costs, with the latency on this device if it was measured."""
-        text = self._read(self._key(architecture))
-        if text is None:
+        """Return the cached costs, with the latency on this device if it was measured.
+
+        A damaged entry counts as none, with a warning; the costs that are computed or measured then replace it.
+        """
+        costs = self._read(self._key(architecture), COSTS)
+        if costs is None:
             return None
-        latency = self._read(self._key(architecture, asdict(self.device)))
-        costs = COSTS.validate_json(text)
-        return replace(costs, latency=LATENCY.validate_json(latency)) if latency else costs
+        latency = self._read(self._key(architecture, asdict(self.device)), LATENCY)
+        return replace(costs, latency=latency) if latency else costs
 
     def keep(self, architecture: Architecture, costs: Costs) -> None:
         """Write an architecture's costs, and its latency under its device."""
-        rows = {self._key(architecture): json.dumps(asdict(replace(costs, latency=None)))}
+        rows = {self._key(architecture): _written(asdict(replace(costs, latency=None)))}
         if costs.latency:
             measured = Device(costs.latency.device, costs.latency.threads, costs.latency.precision)
-            rows[self._key(architecture, asdict(measured))] = json.dumps(asdict(costs.latency))
+            rows[self._key(architecture, asdict(measured))] = _written(asdict(costs.latency))
         retry_outages(lambda: self._write(rows), url=self.url)
 
     def _write(self, rows: dict[str, str]) -> None:
@@ -93,8 +117,14 @@ class PriceTable:
         TABLE.create(engine, checkfirst=True)
         return engine
 
-    def _read(self, key: str) -> str | None:
-        return retry_outages(lambda: self._select(key), url=self.url)
+    def _read(self, key: str, kind: TypeAdapter[Price]) -> Price | None:
+        text = retry_outages(lambda: self._select(key), url=self.url)
+        try:
+            return None if text is None else kind.validate_python(_values(text))
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            said = str(error).splitlines()[0]
+            log.warning("%s: a cached price is damaged (%s): finding it again", show_url(self.url), said)
+            return None
 
     def _select(self, key: str) -> str | None:
         with self._engine.connect() as connection:
