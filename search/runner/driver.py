@@ -31,7 +31,6 @@ from search.tracking.recorder import Recorder
 from search.tracking.tracker import TrackedStudy
 from search.training.checkpoint import delete_checkpoints
 from search.trials.activity import Activity
-from search.trials.epochs import Epoch
 from search.trials.files import trial_folder, weights_files
 from search.trials.halving import stop_reason
 from search.trials.job import Job

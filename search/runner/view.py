@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from search.trials.activity import Activity
-from search.trials.records import Epoch, Record
+from search.trials.epochs import Epoch
+from search.trials.records import Record
 
 
 class View(Protocol):
