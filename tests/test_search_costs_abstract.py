@@ -1,12 +1,19 @@
 """Abstract tensors compared with real ones: sizes, strides, dtypes and storages of operators' results on a CPU."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from search.costs.abstract import AbstractTensor, AbstractTensors
+from search.config.schema import Training
+from search.costs.abstract import AbstractTensors
+from search.costs.abstract_optimiser import AbstractOptimiser
+from search.costs.abstract_tensor import AbstractTensor
 from search.costs.live_bytes import LiveBytes
+from search.costs.memory import _used_optimiser
+from search.costs.quick_meta import QUICK
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last_3d}
 
@@ -80,6 +87,50 @@ def test_a_view_shares_its_storage_and_a_copy_has_its_own():
         assert tensors.count.live_bytes == 4000  # the view holds it
         del view
     assert (tensors.count.live_bytes, tensors.peak_bytes) == (0, 8000)
+
+
+def test_assigning_data_replaces_size_strides_and_storage():
+    with AbstractTensors() as tensors:
+        parameter = nn.Parameter(torch.zeros(2, 3, 1, 4, 5))
+        parameter.data = torch.zeros(2, 3, 2, 4, 5).contiguous(memory_format=torch.channels_last_3d)
+        assert tensors.count.live_bytes == 2 * 3 * 2 * 4 * 5 * 4
+        assert (parameter * 1).stride() == parameter.data.stride() == (120, 1, 60, 15, 3)
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_an_abstract_optimiser_holds_the_bytes_of_the_real_one(optimiser):
+    training, bytes_of = Training(patch=(3, 9, 7), optimiser=optimiser), []
+    for prepare in (_used_optimiser, AbstractOptimiser):
+        with AbstractTensors() as tensors:
+            network = nn.Sequential(nn.Conv3d(2, 3, (1, 3, 3)), nn.BatchNorm3d(3))
+            network.known = nn.Parameter(torch.tensor([1.0, 2.0]))
+            prepared = prepare(network, training)
+            with_gradients = tensors.count.live_bytes
+            prepared.zero_grad(set_to_none=True)
+            bytes_of.append((with_gradients, tensors.count.live_bytes, tensors.peak_bytes))
+    assert bytes_of[0] == bytes_of[1]
+
+
+def test_modules_imported_by_an_operator_hold_no_tensors(monkeypatch):
+    """Frames of an import stay in reference cycles; those would hold the tensors of all callers."""
+
+    def rule(image):
+        monkeypatch.setitem(sys.modules, "imported_by_an_operator", sys)
+        try:
+            raise ImportError
+        except ImportError as error:
+            kept = error  # a cycle: the frame holds the error, its traceback the frame
+        return None if kept is None else image
+
+    def inner():
+        inside = torch.zeros(1000)
+        return inside.erfc()
+
+    monkeypatch.setitem(QUICK, torch.ops.aten.erfc.default, rule)
+    with AbstractTensors() as tensors:
+        out = inner()
+        assert tensors.count.live_bytes == 4000
+        del out
 
 
 def test_changing_a_size_in_place_is_refused():

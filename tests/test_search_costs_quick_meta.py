@@ -4,8 +4,10 @@ from itertools import product
 
 import pytest
 import torch
+from torch._prims_common import suggest_memory_format
 
-from search.costs.quick_meta import META, QUICK
+from search.costs.quick_layouts import META, suggested_format
+from search.costs.quick_meta import COMPARISONS, QUICK
 
 LAST = torch.channels_last_3d
 ATEN = torch.ops.aten
@@ -24,8 +26,8 @@ FORMS = {
     "thin": torch.zeros(2, 6, 1, 1, 4).permute(0, 4, 2, 3, 1),
 }
 OPTIONS = {"threshold_backward": (0.0,), "leaky_relu_backward": (0.1, False)}
-ELEMENTWISE = [func for func in QUICK if "norm" not in str(func) and func is not ATEN.bmm.default]
-ROW, WEIGHT = FORMS["row-major"], torch.ones(6)
+ROW, LAST_ROW, WEIGHT = FORMS["row-major"], FORMS["channels last"], torch.ones(6)
+MATRIX, CHANNELS = torch.zeros(3, 6).t(), torch.ones(4)
 OTHERS = {
     "bmm": (ATEN.bmm.default, (torch.zeros(2, 3, 4), torch.zeros(2, 5, 4).transpose(1, 2))),
     "norm": (ATEN.linalg_vector_norm.default, (ROW, 2.0)),
@@ -36,7 +38,56 @@ OTHERS = {
         (ROW, ROW, [6], torch.zeros(2, 4, 3, 5, 1), torch.ones(2, 4, 3, 5, 1), WEIGHT, WEIGHT, [True, False, True]),
     ),
     "group norm": (ATEN.native_group_norm.default, (ROW, None, None, 2, 4, 90, 2, 1e-5)),
+    "batch norm": (ATEN.native_batch_norm.default, (LAST_ROW, CHANNELS, CHANNELS, CHANNELS, CHANNELS, True, 0.1, 1e-5)),
+    "batch norm's gradients": (
+        ATEN.native_batch_norm_backward.default,
+        (ROW, ROW, CHANNELS, CHANNELS, CHANNELS, CHANNELS, CHANNELS, True, 1e-5, [True, True, True]),
+    ),
+    "mm": (ATEN.mm.default, (MATRIX, torch.zeros(3, 5))),
+    "addmm": (ATEN.addmm.default, (torch.zeros(5), MATRIX[:1], torch.zeros(5, 3).t())),
+    "sum": (ATEN.sum.dim_IntList, (LAST_ROW, [0, -1], True)),
+    "sum of whole numbers": (ATEN.sum.dim_IntList, (ROW > 0, [2])),
+    "maximum": (ATEN.amax.default, (LAST_ROW, [2])),
+    "mean": (ATEN.mean.default, (ROW,)),
+    "stack": (ATEN.stack.default, ([torch.zeros(3, 4)] * 2, 1)),
+    "gather": (ATEN.gather.default, (LAST_ROW, 1, torch.zeros(2, 1, 3, 5, 6, dtype=torch.int64))),
+    "gradient of a slice": (ATEN.slice_backward.default, (LAST_ROW, [2, 8, 3, 5, 6], 1, 0, 4, 1)),
+    "gradient of an element": (ATEN.select_backward.default, (LAST_ROW, [2, 4, 3, 5, 6, 2], 5, 0)),
+    "concatenation": (ATEN.cat.default, ([ROW, ROW], 1)),
+    "concatenation of channels last": (ATEN.cat.default, ([LAST_ROW, LAST_ROW], 1)),
+    "concatenation of two layouts": (ATEN.cat.default, ([LAST_ROW, ROW], -3)),
+    "convolution": (
+        ATEN.convolution.default,
+        (ROW, torch.zeros(6, 2, 3, 1, 3), None, [2, 1, 1], [1, 0, 2], [1, 1, 2], False, [0, 0, 0], 2),
+    ),
+    "transposed convolution": (
+        ATEN.convolution.default,
+        (ROW, torch.zeros(4, 3, 1, 2, 2), None, [1, 2, 2], [0, 1, 0], [1, 1, 1], True, [0, 1, 0], 1),
+    ),
+    "gradients of a convolution": (
+        ATEN.convolution_backward.default,
+        (ROW, ROW, torch.zeros(4, 4, 3, 3, 3), [4], [1] * 3, [1] * 3, [1] * 3, False, [0] * 3, 1, [True, True, True]),
+    ),
+    "nearest": (ATEN.upsample_nearest3d.default, (LAST_ROW, [3, 7, 9])),
+    "linear": (ATEN.upsample_trilinear3d.default, (LAST_ROW, [3, 7, 9], False)),
+    "softmax": (ATEN._softmax.default, (LAST_ROW, 1, False)),
+    "softmax's gradient": (ATEN._softmax_backward_data.default, (LAST_ROW, LAST_ROW, 1, torch.float32)),
+    "cross-entropy": (
+        ATEN.nll_loss2d_forward.default,
+        (torch.zeros(2, 4, 3, 5), torch.zeros(2, 3, 5, dtype=torch.int64), None, 0, -100),
+    ),
 }
+ELEMENTWISE_OPTIONS = {"rsub": (1.0,), "clamp": (0.0,), "clamp_min": (0.0,)}
+ROW_MAJOR_BACKWARD = (ATEN.nll_loss2d_backward.default, ATEN._log_softmax_backward_data.default)
+OTHER_FUNCS = {func.overloadpacket for func, _ in OTHERS.values()} | {
+    each.overloadpacket for each in ROW_MAJOR_BACKWARD
+}
+ELEMENTWISE = [
+    func
+    for func in QUICK
+    if func.overloadpacket not in OTHER_FUNCS
+    and not any(word in str(func) for word in ("norm", ".out", "softmax", "upsample"))
+]
 
 
 def traits(result):
@@ -46,6 +97,8 @@ def traits(result):
 
 
 def on_meta(value):
+    if isinstance(value, list):
+        return [on_meta(each) for each in value]
     if not isinstance(value, torch.Tensor):
         return value
     return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=META)
@@ -53,12 +106,13 @@ def on_meta(value):
 
 def operands(func):
     """Return all pairs of forms, forms with a number, or single forms, as the operator takes them."""
-    numbers = (2.5, 2) if "Tensor" in func._overloadname or "Scalar" in func._overloadname else ()
+    pairs = func._overloadname in ("Tensor", "Scalar") and func.overloadpacket is not ATEN.rsub
+    numbers = (2.5, 2) if pairs and not (func._overloadname == "Tensor" and func.overloadpacket in COMPARISONS) else ()
     tensors = () if "Scalar" in func._overloadname else FORMS.values()
-    if numbers or "backward" in func.name():
+    if pairs or "backward" in func.name():
         options, others = OPTIONS.get(func.overloadpacket.__name__, ()), [*tensors, *numbers]
         return [(*pair, *options) for pair in product(FORMS.values(), others)]
-    return [(each,) for each in FORMS.values()]
+    return [(each, *ELEMENTWISE_OPTIONS.get(func.overloadpacket.__name__, ())) for each in FORMS.values()]
 
 
 @pytest.mark.parametrize("func", ELEMENTWISE, ids=str)
@@ -82,3 +136,23 @@ def test_norms_and_products_have_the_layout_and_dtype_of_a_cpu_kernel(name):
 @pytest.mark.parametrize("form", ["channels last", "bfloat16"])
 def test_a_norm_of_another_layout_or_dtype_is_left_to_torch(form):
     assert QUICK[ATEN.native_layer_norm.default](on_meta(FORMS[form]), [6], None, None, 1e-5) is None
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_suggested_format_is_torchs(form):
+    image = FORMS[form]
+    assert suggested_format(image) == suggest_memory_format(image)
+    assert suggested_format(image.unsqueeze(0)[..., 0]) == suggest_memory_format(image.unsqueeze(0)[..., 0])
+
+
+def test_results_go_into_the_given_tensor_only_if_it_fits():
+    image, other = on_meta(ROW), on_meta(FORMS["per channel"])
+    out = torch.empty_like(image)
+    assert QUICK[ATEN.mul.out](image, other, out=out) is out
+    assert QUICK[ATEN.mul.out](image, other, out=out.double()) is None
+    assert QUICK[ATEN.mul.out](image, other, out=out[:1]) is None
+
+
+def test_a_convolution_larger_than_its_image_is_left_to_torch():
+    how = ([1] * 3, [0] * 3, [1] * 3, False, [0] * 3, 1)
+    assert QUICK[ATEN.convolution.default](on_meta(ROW), on_meta(torch.zeros(4, 4, 5, 1, 1)), None, *how) is None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from search.costs.quick_meta import run_on_meta
+from search.costs.quick_norms import group_statistics
 
 ATEN = torch.ops.aten
 ROWS = torch.contiguous_format
@@ -31,13 +32,13 @@ def workspace_bytes(func: Any, args: Any, out: Any) -> int:
 
 
 def _convolution(func: Any, args: Any) -> Tensor:
-    out: Tensor = func(*args).contiguous(memory_format=_convolution_format(args[0], args[1]))
+    out: Tensor = run_on_meta(func, args, {}).contiguous(memory_format=_convolution_format(args[0], args[1]))
     return out
 
 
 def _convolution_backward(func: Any, args: Any) -> tuple[Tensor | None, ...]:
     format = _convolution_format(args[1], args[2])
-    *gradients, bias = func(*args)  # of image, weight and bias
+    *gradients, bias = run_on_meta(func, args, {})  # of image, weight and bias
     return (*(each if each is None else each.contiguous(memory_format=format) for each in gradients), bias)
 
 
@@ -71,14 +72,14 @@ def _max_pool_backward_workspace(args: Any, out: Any) -> int:
 
 
 def _group_norm(func: Any, args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    out, mean, deviation = run_on_meta(func, args, {})
-    return torch.empty_like(args[0], dtype=out.dtype, memory_format=ROWS), mean, deviation
+    image, _, _, batch, _, _, groups, _ = args
+    return image.new_empty(image.shape), *group_statistics(image, batch, groups)
 
 
 def _group_norm_backward(func: Any, args: Any) -> tuple[Tensor | None, ...]:
     gradient, image, _, _, weight, _, channels, _, _, requested = args
-    scale = image.new_empty((channels,)) if weight is None else torch.empty_like(weight)
-    gradients = (torch.empty_like(image, dtype=gradient.dtype, memory_format=ROWS), scale, torch.empty_like(scale))
+    scales = (image.new_empty((channels,), dtype=None if weight is None else weight.dtype) for _ in range(2))
+    gradients = (image.new_empty(image.shape, dtype=gradient.dtype), *scales)
     return tuple(each if wanted else None for each, wanted in zip(gradients, requested, strict=True))
 
 

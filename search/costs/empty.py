@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._prims_common import suggest_memory_format
 
+from search.costs.quick_layouts import dense, like
 from search.costs.quick_meta import run_on_meta
+from search.costs.quick_norms import group_statistics
 
 ATEN = torch.ops.aten
 
@@ -26,14 +27,14 @@ def run_empty(func: Any, args: Any, kwargs: Any, *, given: Any) -> Any:
 def _convolution(func: Any, args: Any, given: Any) -> Tensor:
     image, weight, bias, *how = given
     format = _backend_format(image, weight, None if bias is None else bias.shape, how)
-    out: Tensor = func(*args).contiguous(memory_format=format)
+    out: Tensor = run_on_meta(func, args, {}).contiguous(memory_format=format)
     return out
 
 
 def _convolution_backward(func: Any, args: Any, given: Any) -> tuple[Tensor | None, ...]:
     _, image, weight, bias_sizes, *how, _ = given
     format = _backend_format(image, weight, bias_sizes, how)
-    *gradients, bias = func(*args)  # of image, weight and bias
+    *gradients, bias = run_on_meta(func, args, {})  # of image, weight and bias
     return (*(each if each is None else each.contiguous(memory_format=format) for each in gradients), bias)
 
 
@@ -56,23 +57,20 @@ def _attention_kernel(func: Any, args: Any, given: Any) -> Any:
 
 def _group_norm(func: Any, args: Any, given: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Keep the input's layout: `meta` returns contiguous tensors, and later copies depend on the layout."""
-    out, mean, deviation = run_on_meta(func, args, {})
-    return torch.empty_like(args[0], dtype=out.dtype), mean, deviation
+    image, _, _, batch, _, _, groups, _ = args
+    return _empty_like(image, image.dtype), *group_statistics(image, batch, groups)
 
 
 def _group_norm_backward(func: Any, args: Any, given: Any) -> tuple[Tensor | None, ...]:
     """Return the requested gradients of input, weight and bias."""
     gradient, image, _, _, weight, _, channels, _, _, requested = args
-    scale = image.new_empty((channels,)) if weight is None else torch.empty_like(weight)
-    gradients = (torch.empty_like(image, dtype=gradient.dtype), scale, torch.empty_like(scale))
+    scales = (image.new_empty((channels,), dtype=None if weight is None else weight.dtype) for _ in range(2))
+    gradients = (_empty_like(image, gradient.dtype), *scales)
     return tuple(each if wanted else None for each, wanted in zip(gradients, requested, strict=True))
 
 
-def _upsample(func: Any, args: Any, given: Any) -> Tensor:
-    """Return the requested size in the input's layout."""
-    image, size = args[:2]
-    out: Tensor = image.new_empty((*image.shape[:2], *size)).contiguous(memory_format=suggest_memory_format(image))
-    return out
+def _empty_like(image: Tensor, dtype: torch.dtype) -> Tensor:
+    return like(image, dtype) if dense(image) else torch.empty_like(image, dtype=dtype)
 
 
 RULES: dict[Any, Callable[[Any, Any, Any], Any]] = {
@@ -81,7 +79,4 @@ RULES: dict[Any, Callable[[Any, Any, Any], Any]] = {
     ATEN._fused_sdp_choice: _attention_kernel,
     ATEN.native_group_norm: _group_norm,
     ATEN.native_group_norm_backward: _group_norm_backward,
-    ATEN.upsample_trilinear3d: _upsample,
-    ATEN.upsample_linear1d: _upsample,
-    ATEN.upsample_bilinear2d: _upsample,
 }

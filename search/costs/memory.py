@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from search.config.schema import Training
 from search.costs.abstract import AbstractTensors
+from search.costs.abstract_optimiser import AbstractOptimiser
 from search.costs.live_bytes import LiveBytes
 from search.data.labelling import Labelling
 from search.training.schemes import Phase, make_phases, training_step
@@ -19,6 +22,15 @@ from space.build import Network, build
 from space.canonical import Context
 
 CPU = torch.device("cpu")
+
+
+def _used_optimiser(network: nn.Module, training: Training) -> torch.optim.Optimizer:
+    """Return a network's optimiser after a step, as its state is allocated in the first."""
+    optimiser = make_optimiser(network, training)
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimiser.step()
+    return optimiser
 
 
 def training_memory_bytes(
@@ -37,7 +49,7 @@ def training_memory_bytes(
     training = replace(training, precision=predicted_precision(device, training))
     with AbstractTensors(cuda=device.type == "cuda") as tensors:
         network = to_memory_format(build(architecture, context))
-        run_training_steps(network, context, training, labelling=labelling, device=CPU)
+        run_abstract_steps(network, context, training, labelling=labelling)
     return int(tensors.peak_bytes)
 
 
@@ -76,19 +88,28 @@ def run_training_steps(
     *,
     labelling: Labelling | None = None,
     device: torch.device,
+    prepare: Callable[[nn.Module, Training], torch.optim.Optimizer] = _used_optimiser,
 ) -> None:
-    """Run one step of each phase on zeros, with existing optimiser state, as in every step after the first."""
+    """Run one step of each phase on zeros, with existing optimiser state, as in every step after the first.
+
+    `prepare` returns a network's optimiser with that state, and leaves the network with gradients.
+    """
     network.train()
     training = replace(training, compile="off")  # the prediction is of the network as it is written
     for phase in make_phases(network, patch=context.patch, training=training, labelling=labelling):
-        _run_step(phase, context, training, device)
+        _run_step(phase, context, training, device, prepare(phase.trained, training))
 
 
-def _run_step(phase: Phase, context: Context, training: Training, device: torch.device) -> None:
-    optimiser = make_optimiser(phase.trained, training)
-    for parameter in phase.trained.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    optimiser.step()
+def run_abstract_steps(
+    network: Network, context: Context, training: Training, *, labelling: Labelling | None = None
+) -> None:
+    """Run the steps of `run_training_steps` on a network of abstract tensors."""
+    run_training_steps(network, context, training, labelling=labelling, device=CPU, prepare=AbstractOptimiser)
+
+
+def _run_step(
+    phase: Phase, context: Context, training: Training, device: torch.device, optimiser: torch.optim.Optimizer
+) -> None:
     images = torch.zeros(training.samples, context.in_channels, *phase.patch, device=device).contiguous(
         memory_format=MEMORY_FORMAT
     )

@@ -9,7 +9,7 @@ import torch
 from search.config.schema import Training
 from search.costs.abstract import AbstractTensors
 from search.costs.macs import count_network
-from search.costs.memory import CPU, run_training_steps
+from search.costs.memory import CPU, run_abstract_steps
 from search.data.labelling import Labelling
 from search.training.step import autocast, predicted_precision, to_memory_format
 from search.trials.records import Costs
@@ -38,7 +38,7 @@ def predict_costs(
             counts = count_network(network, context)
         inference_bytes = tensors.peak_bytes
         tensors.restart_peak()
-        run_training_steps(network, context, training, labelling=labelling, device=CPU)
+        run_abstract_steps(network, context, training, labelling=labelling)
         training_bytes = tensors.peak_bytes
     return Costs(
         params=counts.params, macs=counts.macs, memory_bytes=training_bytes, inference_memory_bytes=inference_bytes

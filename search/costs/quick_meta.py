@@ -6,13 +6,16 @@ laid out by torch's own iterator in C++.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-META = torch.device("meta")
+from search.costs.quick_layouts import META, dense, elementwise, floating, like, suggested_format
+from search.costs.quick_norms import batch_norm, batch_norm_backward, group_norm, layer_norm, layer_norm_backward
+from search.costs.quick_rows import ROWS
+
 ATEN = torch.ops.aten
 NUMBER = torch.empty((), device=META)
 
@@ -26,116 +29,149 @@ def run_on_meta(func: Any, args: Any, kwargs: Any) -> Any:
 
 def _arithmetic(one: Any, other: Any, **kwargs: Any) -> Tensor | None:
     """Broadcast two tensors, or a tensor and a number."""
-    tensors = [each for each in (one, other) if isinstance(each, Tensor)]
-    if not all(_floating(each) for each in tensors):
+    if not floating(one) or (isinstance(other, Tensor) and other.device != META):
         return None
-    return _elementwise(tensors[0], tensors[1] if len(tensors) > 1 else NUMBER, torch.result_type(one, other))
+    return elementwise(one, _as_floating(other), torch.result_type(one, other))
+
+
+def _as_floating(other: Any) -> Tensor:
+    """Return a floating-point tensor with the layout of a tensor, or of a number's."""
+    if not isinstance(other, Tensor):
+        return NUMBER
+    return other if other.is_floating_point() else like(other, NUMBER.dtype)
+
+
+def _comparison(one: Tensor, other: Any) -> Tensor | None:
+    """Compare two tensors, or a tensor and a number."""
+    if one.device != META or (isinstance(other, Tensor) and other.device != META):
+        return None
+    return elementwise(_as_floating(one), _as_floating(other), torch.bool)
 
 
 def _activation(image: Tensor, *options: Any, **kwargs: Any) -> Tensor | None:
-    return _elementwise(image, image, image.dtype) if _floating(image) else None
+    return elementwise(image, image, image.dtype) if floating(image) else None
 
 
 def _activation_backward(gradient: Tensor, image: Tensor, *options: Any, **kwargs: Any) -> Tensor | None:
-    if not (_same_layout(gradient, image) and gradient.dtype == image.dtype and _floating(image)):
-        return None
-    return _elementwise(gradient, image, image.dtype)
+    same = gradient.shape == image.shape and gradient.dtype == image.dtype
+    return elementwise(gradient, image, image.dtype) if same and dense(gradient) and dense(image) else None
 
 
-def _elementwise(one: Tensor, other: Tensor, dtype: torch.dtype) -> Tensor:
-    out: Tensor = ATEN.silu_backward(one, other)  # the one of two tensors whose `meta` kernel is in C++
-    return out if out.dtype == dtype else torch.empty_strided(out.shape, out.stride(), dtype=dtype, device=META)
+def _step_backward(gradient: Tensor, image: Tensor, *options: Any, **kwargs: Any) -> Tensor | None:
+    """Return the gradient of an activation with a kink, laid out as the image."""
+    return _activation_backward(image, gradient)
 
 
 def _filled(image: Tensor, **kwargs: Any) -> Tensor | None:
     """Keep the layout of a dense tensor."""
-    if kwargs.get("memory_format") not in (None, torch.preserve_format) or kwargs.get("dtype") or not _dense(image):
+    if kwargs.get("memory_format") not in (None, torch.preserve_format) or kwargs.get("dtype") or not dense(image):
         return None
-    return _like(image)
+    return like(image)
 
 
-def _product(one: Tensor, other: Tensor) -> Tensor | None:
-    """Multiply batches of matrices."""
-    if one.dtype != other.dtype:
+def _joined(images: Sequence[Tensor], axis: int = 0) -> Tensor | None:
+    """Concatenate; the result is channels last if all tensors are."""
+    first = images[0]
+    if not first.dim() or any(each.dim() != first.dim() or each.dtype != first.dtype for each in images):
         return None
-    return torch.empty((one.shape[0], one.shape[1], other.shape[2]), dtype=one.dtype, device=META)
+    formats = {suggested_format(each) for each in images}
+    format = formats.pop() if len(formats) == 1 else torch.contiguous_format
+    shape = list(first.shape)
+    shape[axis] = sum(each.shape[axis] for each in images)
+    return torch.empty(shape, dtype=first.dtype, device=META, memory_format=format)
 
 
-def _norm(
-    tensor: Tensor, order: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+def _convolution(
+    image: Tensor,
+    weight: Tensor,
+    bias: Any,
+    strides: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    added: Sequence[int],
+    groups: int,
 ) -> Tensor | None:
-    """Reduce all elements to one."""
-    if dim is not None or keepdim or dtype is not None:
+    """Return a row-major result, as torch does; None unless each axis has its own stride, and for an error."""
+    sizes, kernel = image.shape[2:], weight.shape[2:]
+    if not len(sizes) == len(strides) == len(padding) == len(dilation):
         return None
-    return torch.empty((), dtype=tensor.dtype, device=META)
-
-
-def _layer_norm(image: Tensor, shape: Any, weight: Any, bias: Any, eps: float) -> tuple[Tensor, ...] | None:
-    if not _plain(image):
+    reach = [step * (size - 1) for step, size in zip(dilation, kernel, strict=True)]
+    margins = [reached - 2 * pad for reached, pad in zip(reach, padding, strict=True)]
+    if transposed:
+        grown = zip(sizes, strides, margins, added, strict=True)
+        inner = [(size - 1) * stride + margin + more + 1 for size, stride, margin, more in grown]
+        channels = groups * weight.shape[1]
+    else:
+        inner = [
+            (size - margin - 1) // stride + 1 for size, stride, margin in zip(sizes, strides, margins, strict=True)
+        ]
+        channels = weight.shape[0]
+    if min(inner) < 1 or (weight.shape[0] if transposed else weight.shape[1] * groups) != image.shape[1]:
         return None
-    outer = (*image.shape[: -len(shape)], *[1] * len(shape))
-    return _like(image), torch.empty(outer, device=META), torch.empty(outer, device=META)
+    return image.new_empty((image.shape[0], channels, *inner))
 
 
-def _layer_norm_backward(
-    gradient: Tensor, image: Tensor, shape: Any, mean: Any, deviation: Any, weight: Any, bias: Any, requested: Any
-) -> tuple[Tensor | None, ...] | None:
-    if not (_plain(gradient) and _plain(image)) or weight is None or bias is None:
-        return None
-    return tuple(_like(each) if wanted else None for each, wanted in zip((image, weight, bias), requested, strict=True))
+def _convolution_backward(gradient: Tensor, image: Tensor, weight: Tensor, bias_sizes: Any, *options: Any) -> Any:
+    """Return the requested gradients, channels last if the image or the weight is."""
+    formats = {suggested_format(image), suggested_format(weight)} - {torch.contiguous_format}
+    format = formats.pop() if formats else torch.contiguous_format
+    shapes = (image.shape, weight.shape, bias_sizes)
+    first, second, third = (
+        gradient.new_empty(shape) if wanted else None for shape, wanted in zip(shapes, options[-1], strict=True)
+    )
+    return *(each if each is None else each.to(memory_format=format) for each in (first, second)), third
 
 
-def _group_norm(
-    image: Tensor, weight: Any, bias: Any, batch: int, channels: int, pixels: int, groups: int, eps: float
-) -> tuple[Tensor, ...] | None:
-    if not _plain(image):
-        return None
-    return _like(image), torch.empty((batch, groups), device=META), torch.empty((batch, groups), device=META)
+def _resized(image: Tensor, size: Sequence[int], *options: Any) -> Tensor:
+    """Return the requested size in the input's layout."""
+    resized = image.new_empty((*image.shape[:2], *size))
+    return resized.contiguous(memory_format=suggested_format(image))
 
 
-def _floating(tensor: Tensor) -> bool:
-    return tensor.device == META and tensor.is_floating_point()
+def _resized_to_nearest(image: Tensor, size: Sequence[int], *options: Any) -> Tensor:
+    resized = image.new_empty((*image.shape[:2], *size))
+    return resized.to(memory_format=suggested_format(image))
 
 
-def _plain(tensor: Tensor) -> bool:
-    return tensor.dtype == torch.float32 and tensor.is_contiguous()
+def _into(*inputs: Any, out: Tensor, **kwargs: Any) -> Tensor | None:
+    """Return the tensor that takes the results, if it has their size and dtype."""
+    tensors = [each for each in inputs if isinstance(each, Tensor)]
+    fits = all(each.dtype == out.dtype and floating(each) for each in tensors)
+    shape: Any = torch.broadcast_shapes(*(each.shape for each in tensors))  # type: ignore[no-untyped-call]
+    return out if fits and shape == out.shape else None
 
 
-def _same_layout(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and one.stride() == other.stride()
-
-
-def _dense(tensor: Tensor) -> bool:
-    """Return whether a tensor is row-major after some permutation of its axes longer than 1."""
-    expected = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size != 1:
-            if stride != expected:
-                return False
-            expected *= size
-    return True
-
-
-def _like(tensor: Tensor) -> Tensor:
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
-
-
+COMPARISONS = (ATEN.eq, ATEN.ne, ATEN.gt, ATEN.ge, ATEN.lt, ATEN.le)
 QUICK: dict[Any, Callable[..., Any]] = {
+    **ROWS,
     **dict.fromkeys((ATEN.add.Tensor, ATEN.sub.Tensor, ATEN.mul.Tensor, ATEN.div.Tensor), _arithmetic),
     **dict.fromkeys((ATEN.add.Scalar, ATEN.sub.Scalar, ATEN.mul.Scalar, ATEN.div.Scalar), _arithmetic),
     **dict.fromkeys((ATEN.relu.default, ATEN.leaky_relu.default, ATEN.elu.default, ATEN.gelu.default), _activation),
     **dict.fromkeys((ATEN.silu.default, ATEN.sigmoid.default, ATEN.tanh.default, ATEN.exp.default), _activation),
+    **dict.fromkeys((ATEN.neg.default, ATEN.sqrt.default, ATEN.reciprocal.default, ATEN.rsub.Scalar), _activation),
+    **dict.fromkeys((ATEN.clamp.default, ATEN.clamp_min.default), _activation),
+    **dict.fromkeys((kind.Tensor for kind in COMPARISONS), _comparison),
+    **dict.fromkeys((kind.Scalar for kind in COMPARISONS), _comparison),
     ATEN.gelu_backward.default: _activation_backward,
-    ATEN.leaky_relu_backward.default: _activation_backward,
+    ATEN.leaky_relu_backward.default: _step_backward,
     ATEN.sigmoid_backward.default: _activation_backward,
     ATEN.tanh_backward.default: _activation_backward,
-    ATEN.threshold_backward.default: _activation_backward,
+    ATEN.threshold_backward.default: _step_backward,
     ATEN.empty_like.default: _filled,
     ATEN.ones_like.default: _filled,
     ATEN.zeros_like.default: _filled,
-    ATEN.bmm.default: _product,
-    ATEN.linalg_vector_norm.default: _norm,
-    ATEN.native_layer_norm.default: _layer_norm,
-    ATEN.native_layer_norm_backward.default: _layer_norm_backward,
-    ATEN.native_group_norm.default: _group_norm,
+    ATEN.randn_like.default: _filled,
+    ATEN.cat.default: _joined,
+    **dict.fromkeys((ATEN.upsample_nearest3d.default, ATEN._upsample_nearest_exact3d.default), _resized_to_nearest),
+    **dict.fromkeys((ATEN.upsample_linear1d.default, ATEN.upsample_bilinear2d.default), _resized),
+    ATEN.upsample_trilinear3d.default: _resized,
+    ATEN.convolution.default: _convolution,
+    ATEN.convolution_backward.default: _convolution_backward,
+    **dict.fromkeys((ATEN.add.out, ATEN.mul.out, ATEN.addcmul.out), _into),
+    ATEN.native_layer_norm.default: layer_norm,
+    ATEN.native_layer_norm_backward.default: layer_norm_backward,
+    ATEN.native_group_norm.default: group_norm,
+    ATEN.native_batch_norm.default: batch_norm,
+    ATEN.native_batch_norm_backward.default: batch_norm_backward,
 }
