@@ -58,12 +58,12 @@ def _format(image: Tensor) -> torch.memory_format:
 
 def _max_pool(func: Any, args: Any) -> tuple[Tensor, Tensor]:
     format = _format(args[0])
-    pooled, indices = func(*args)
+    pooled, indices = run_on_meta(func, args, {})
     return pooled.contiguous(memory_format=format), indices.contiguous(memory_format=format)
 
 
 def _max_pool_backward(func: Any, args: Any) -> Tensor:
-    out: Tensor = func(*args).contiguous(memory_format=_format(args[1]))
+    out: Tensor = run_on_meta(func, args, {}).contiguous(memory_format=_format(args[1]))
     return out
 
 

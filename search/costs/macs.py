@@ -9,7 +9,7 @@ from typing import Any
 
 import thop
 import torch
-from thop.profile import register_hooks
+from thop.profile import register_hooks, zero_ops
 from torch import Tensor, nn
 
 from search.costs.abstract import AbstractTensors
@@ -20,6 +20,12 @@ from space.build import Network, build
 from space.canonical import Context
 
 FREE = (nn.GELU, nn.SiLU)  # count 0, as do all modules with a rule in thop except LINEAR_MACS
+ELEMENTARY = tuple(f"torch.nn.modules.{name}" for name in ("batchnorm", "activation", "pooling", "dropout")) + (
+    "torch.nn.modules.normalization",
+    "torch.nn.modules.instancenorm",
+    "blocks.norm",
+)
+WITH_PRODUCTS = (nn.MultiheadAttention,)
 Rule = Callable[[Any, tuple[Tensor, ...], Tensor], None]
 
 
@@ -96,11 +102,21 @@ def _rules(network: nn.Module) -> dict[type[nn.Module], Rule]:
             kind = next(kind for kind in type(module).__mro__ if kind in LINEAR_MACS)
             module.total_ops += LINEAR_MACS[kind](module, inputs[0], output)
 
+    kinds = {type(module) for module in network.modules()}
     return {
         **dict.fromkeys((*register_hooks, *FREE), _nothing),
+        **dict.fromkeys((kind for kind in kinds if _is_elementary(kind)), zero_ops),
         **dict.fromkeys(LINEAR_MACS, count_linear),
         **dict.fromkeys(specs, count_block),
     }
+
+
+def _is_elementary(kind: type[nn.Module]) -> bool:
+    """Return whether a module is a norm, an activation, a pooling or the like, in which no product can run.
+
+    thop registers three hooks for any other rule: to count nothing, and to skip the products of functions inside.
+    """
+    return kind is nn.Identity or (kind.__module__.startswith(ELEMENTARY) and not issubclass(kind, WITH_PRODUCTS))
 
 
 def _nothing(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from search.costs.quick_layouts import META, dense, elementwise, floating, like, suggested_format
 from search.costs.quick_norms import batch_norm, batch_norm_backward, group_norm, layer_norm, layer_norm_backward
 from search.costs.quick_rows import ROWS
+from search.costs.quick_volumes import VOLUMES
 
 ATEN = torch.ops.aten
 NUMBER = torch.empty((), device=META)
@@ -32,6 +33,29 @@ def _arithmetic(one: Any, other: Any, **kwargs: Any) -> Tensor | None:
     if not floating(one) or (isinstance(other, Tensor) and other.device != META):
         return None
     return elementwise(one, _as_floating(other), torch.result_type(one, other))
+
+
+def _whole_arithmetic(one: Any, other: Any, **kwargs: Any) -> Tensor | None:
+    """Add, subtract or multiply also int64 tensors, with one another or with whole numbers."""
+    whole = one.dtype == torch.int64 and getattr(other, "dtype", type(other)) in (torch.int64, int)
+    if not whole or one.device != META or (isinstance(other, Tensor) and other.device != META):
+        return _arithmetic(one, other, **kwargs)
+    return elementwise(_as_floating(one), _as_floating(other), torch.int64)
+
+
+def _added_product(image: Tensor, one: Tensor, other: Tensor, **kwargs: Any) -> Tensor | None:
+    """Add a product of two tensors, the first of which has the size of the result."""
+    if not image.dtype == one.dtype == other.dtype or not floating(image):
+        return None
+    shape: Any = torch.broadcast_shapes(image.shape, one.shape, other.shape)  # type: ignore[no-untyped-call]
+    return elementwise(image, one, image.dtype) if shape == one.shape else None
+
+
+def _where(condition: Tensor, one: Tensor, other: Tensor) -> Tensor | None:
+    """Select from a tensor and a single value."""
+    if condition.device != META or not floating(one) or one.dtype != other.dtype or other.dim():
+        return None
+    return elementwise(_as_floating(condition), one, one.dtype) if condition.shape == one.shape else None
 
 
 def _as_floating(other: Any) -> Tensor:
@@ -81,57 +105,13 @@ def _joined(images: Sequence[Tensor], axis: int = 0) -> Tensor | None:
     return torch.empty(shape, dtype=first.dtype, device=META, memory_format=format)
 
 
-def _convolution(
-    image: Tensor,
-    weight: Tensor,
-    bias: Any,
-    strides: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    transposed: bool,
-    added: Sequence[int],
-    groups: int,
-) -> Tensor | None:
-    """Return a row-major result, as torch does; None unless each axis has its own stride, and for an error."""
-    sizes, kernel = image.shape[2:], weight.shape[2:]
-    if not len(sizes) == len(strides) == len(padding) == len(dilation):
+def _attention(query: Tensor, key: Tensor, value: Tensor, *options: Any, **kwargs: Any) -> Any:
+    """Return the attended values and the logarithms of the sums of exponentials."""
+    if query.dtype != torch.float32:
         return None
-    reach = [step * (size - 1) for step, size in zip(dilation, kernel, strict=True)]
-    margins = [reached - 2 * pad for reached, pad in zip(reach, padding, strict=True)]
-    if transposed:
-        grown = zip(sizes, strides, margins, added, strict=True)
-        inner = [(size - 1) * stride + margin + more + 1 for size, stride, margin, more in grown]
-        channels = groups * weight.shape[1]
-    else:
-        inner = [
-            (size - margin - 1) // stride + 1 for size, stride, margin in zip(sizes, strides, margins, strict=True)
-        ]
-        channels = weight.shape[0]
-    if min(inner) < 1 or (weight.shape[0] if transposed else weight.shape[1] * groups) != image.shape[1]:
-        return None
-    return image.new_empty((image.shape[0], channels, *inner))
-
-
-def _convolution_backward(gradient: Tensor, image: Tensor, weight: Tensor, bias_sizes: Any, *options: Any) -> Any:
-    """Return the requested gradients, channels last if the image or the weight is."""
-    formats = {suggested_format(image), suggested_format(weight)} - {torch.contiguous_format}
-    format = formats.pop() if formats else torch.contiguous_format
-    shapes = (image.shape, weight.shape, bias_sizes)
-    first, second, third = (
-        gradient.new_empty(shape) if wanted else None for shape, wanted in zip(shapes, options[-1], strict=True)
-    )
-    return *(each if each is None else each.to(memory_format=format) for each in (first, second)), third
-
-
-def _resized(image: Tensor, size: Sequence[int], *options: Any) -> Tensor:
-    """Return the requested size in the input's layout."""
-    resized = image.new_empty((*image.shape[:2], *size))
-    return resized.contiguous(memory_format=suggested_format(image))
-
-
-def _resized_to_nearest(image: Tensor, size: Sequence[int], *options: Any) -> Tensor:
-    resized = image.new_empty((*image.shape[:2], *size))
-    return resized.to(memory_format=suggested_format(image))
+    batch, heads, tokens, _ = query.shape
+    attended = like(query) if dense(query) else elementwise(query, query, query.dtype)
+    return attended, torch.empty((batch, tokens, heads), device=META).transpose(1, 2)
 
 
 def _into(*inputs: Any, out: Tensor, **kwargs: Any) -> Tensor | None:
@@ -145,7 +125,11 @@ def _into(*inputs: Any, out: Tensor, **kwargs: Any) -> Tensor | None:
 COMPARISONS = (ATEN.eq, ATEN.ne, ATEN.gt, ATEN.ge, ATEN.lt, ATEN.le)
 QUICK: dict[Any, Callable[..., Any]] = {
     **ROWS,
-    **dict.fromkeys((ATEN.add.Tensor, ATEN.sub.Tensor, ATEN.mul.Tensor, ATEN.div.Tensor), _arithmetic),
+    **VOLUMES,
+    **dict.fromkeys((ATEN.add.Tensor, ATEN.sub.Tensor, ATEN.mul.Tensor), _whole_arithmetic),
+    ATEN.div.Tensor: _arithmetic,
+    ATEN.addcmul.default: _added_product,
+    ATEN.where.self: _where,
     **dict.fromkeys((ATEN.add.Scalar, ATEN.sub.Scalar, ATEN.mul.Scalar, ATEN.div.Scalar), _arithmetic),
     **dict.fromkeys((ATEN.relu.default, ATEN.leaky_relu.default, ATEN.elu.default, ATEN.gelu.default), _activation),
     **dict.fromkeys((ATEN.silu.default, ATEN.sigmoid.default, ATEN.tanh.default, ATEN.exp.default), _activation),
@@ -163,12 +147,8 @@ QUICK: dict[Any, Callable[..., Any]] = {
     ATEN.zeros_like.default: _filled,
     ATEN.randn_like.default: _filled,
     ATEN.cat.default: _joined,
-    **dict.fromkeys((ATEN.upsample_nearest3d.default, ATEN._upsample_nearest_exact3d.default), _resized_to_nearest),
-    **dict.fromkeys((ATEN.upsample_linear1d.default, ATEN.upsample_bilinear2d.default), _resized),
-    ATEN.upsample_trilinear3d.default: _resized,
-    ATEN.convolution.default: _convolution,
-    ATEN.convolution_backward.default: _convolution_backward,
     **dict.fromkeys((ATEN.add.out, ATEN.mul.out, ATEN.addcmul.out), _into),
+    ATEN._scaled_dot_product_flash_attention_for_cpu.default: _attention,
     ATEN.native_layer_norm.default: layer_norm,
     ATEN.native_layer_norm_backward.default: layer_norm_backward,
     ATEN.native_group_norm.default: group_norm,

@@ -7,26 +7,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search.costs.quick_layouts import META, dense, elementwise, like, plain, same_layout
+from search.costs.quick_layouts import META, dense, elementwise, like, plain
 
 SINGLE_STATISTICS = (torch.float32, torch.bfloat16)  # dtypes whose statistics are float32
 
 
 def layer_norm(image: Tensor, shape: Any, weight: Any, bias: Any, eps: float) -> tuple[Tensor, ...] | None:
-    """Normalise the last axes."""
-    if not plain(image):
+    """Normalise the last axes; the result is row-major."""
+    if image.dtype != torch.float32:
         return None
     outer = (*image.shape[: -len(shape)], *[1] * len(shape))
-    return like(image), torch.empty(outer, device=META), torch.empty(outer, device=META)
+    return (
+        like(image) if plain(image) else image.new_empty(image.shape),
+        torch.empty(outer, device=META),
+        torch.empty(outer, device=META),
+    )
 
 
 def layer_norm_backward(
     gradient: Tensor, image: Tensor, shape: Any, mean: Any, deviation: Any, weight: Any, bias: Any, requested: Any
 ) -> tuple[Tensor | None, ...] | None:
     """Return the requested gradients of `layer_norm`."""
-    if not (plain(gradient) and plain(image)) or weight is None or bias is None:
+    single = gradient.dtype == image.dtype == torch.float32 and dense(gradient) and dense(image)
+    if not single or any(wanted and each is None for each, wanted in zip((weight, bias), requested[1:], strict=True)):
         return None
-    return tuple(like(each) if wanted else None for each, wanted in zip((image, weight, bias), requested, strict=True))
+    of_image = elementwise(gradient, image, image.dtype) if requested[0] else None
+    return of_image, *(
+        like(each) if wanted else None for each, wanted in zip((weight, bias), requested[1:], strict=True)
+    )
 
 
 def group_norm(
@@ -65,7 +73,7 @@ def batch_norm_backward(
 ) -> tuple[Tensor, ...] | None:
     """Return the gradients of `batch_norm`, if all are requested."""
     plain_case = all(requested) and weight is not None and image.dtype in SINGLE_STATISTICS
-    if not (plain_case and gradient.dtype == image.dtype and same_layout(gradient, image) and dense(image)):
+    if not (plain_case and gradient.dtype == image.dtype and dense(gradient) and dense(image)):
         return None
     return elementwise(gradient, image, image.dtype), *_of_channels(image, weight.dtype)
 

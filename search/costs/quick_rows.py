@@ -33,13 +33,17 @@ def _added_product(bias: Tensor, one: Tensor, other: Tensor, **kwargs: Any) -> T
 
 
 def _stacked(images: Sequence[Tensor], axis: int = 0) -> Tensor | None:
-    """Stack row-major tensors of at most two axes."""
+    """Stack row-major tensors of at most three axes."""
     first = images[0]
-    if first.dim() > 2 or any(each.dtype != first.dtype or not each.is_contiguous() for each in images):
+    if first.dim() > 3 or any(each.dtype != first.dtype or not each.is_contiguous() for each in images):
         return None
     shape = list(first.shape)
     shape.insert(axis % (first.dim() + 1), len(images))
     return _rows(shape, first.dtype)
+
+
+def _added_batch_product(bias: Tensor, one: Tensor, other: Tensor, **kwargs: Any) -> Tensor | None:
+    return _batch_product(one, other) if bias.dtype == one.dtype else None
 
 
 def _norm(
@@ -53,11 +57,11 @@ def _norm(
 
 def _reduced(image: Tensor, axes: Any, keep: bool = False, **kwargs: Any) -> Tensor | None:
     """Reduce given axes."""
-    if not (floating(image) and axes) or kwargs.get("dtype"):
+    if not (floating(image) and axes):
         return None
     axes = {axis % image.dim() for axis in axes}
     sizes = [1 if axis in axes else size for axis, size in enumerate(image.shape) if keep or axis not in axes]
-    return _rows(sizes, image.dtype)
+    return _rows(sizes, kwargs.get("dtype") or image.dtype)
 
 
 def _sum(image: Tensor, axes: Any, keep: bool = False, **kwargs: Any) -> Tensor | None:
@@ -66,6 +70,16 @@ def _sum(image: Tensor, axes: Any, keep: bool = False, **kwargs: Any) -> Tensor 
         return _reduced(image, axes, keep, **kwargs)
     summed = _reduced(like(image, torch.float32), axes, keep)
     return None if summed is None else like(summed, torch.int64)
+
+
+def _position(image: Tensor, axis: int | None = None, keep: bool = False) -> Tensor | None:
+    """Return the positions of maxima along an axis."""
+    found = None if axis is None else _reduced(image, [axis], keep)
+    return None if found is None else like(found, torch.int64)
+
+
+def _scattered(image: Tensor, *options: Any) -> Tensor:
+    return _rows(image.shape, image.dtype)
 
 
 def _mean(image: Tensor, **kwargs: Any) -> Tensor | None:
@@ -83,6 +97,10 @@ def _of_part(gradient: Tensor, sizes: Sequence[int], *part: Any) -> Tensor:
 
 def _softmax(image: Tensor, axis: int, to_float: bool) -> Tensor | None:
     return None if to_float or not image.is_floating_point() else _rows(image.shape, image.dtype)
+
+
+def _safe_softmax(image: Tensor, axis: int, dtype: torch.dtype | None = None) -> Tensor | None:
+    return _softmax(image, axis, False) if dtype is None else None
 
 
 def _softmax_backward(gradient: Tensor, out: Tensor, axis: int, dtype: torch.dtype) -> Tensor | None:
@@ -104,16 +122,20 @@ ROWS: dict[Any, Callable[..., Any]] = {
     ATEN.mm.default: _matrix_product,
     ATEN.bmm.default: _batch_product,
     ATEN.addmm.default: _added_product,
+    ATEN.baddbmm.default: _added_batch_product,
     ATEN.stack.default: _stacked,
     ATEN.linalg_vector_norm.default: _norm,
     ATEN.sum.dim_IntList: _sum,
     ATEN.amax.default: _reduced,
+    ATEN.argmax.default: _position,
+    ATEN.scatter_add.default: _scattered,
     ATEN.mean.default: _mean,
     ATEN.gather.default: _gathered,
     ATEN.select_backward.default: _of_part,
     ATEN.slice_backward.default: _of_part,
     **dict.fromkeys((ATEN._softmax.default, ATEN._log_softmax.default), _softmax),
     **dict.fromkeys((ATEN._softmax_backward_data.default, ATEN._log_softmax_backward_data.default), _softmax_backward),
+    ATEN._safe_softmax.default: _safe_softmax,
     ATEN.nll_loss2d_forward.default: _entropy,
     ATEN.nll_loss2d_backward.default: _entropy_backward,
 }
