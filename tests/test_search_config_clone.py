@@ -68,3 +68,11 @@ def test_a_run_is_cloned_by_its_name(file, tmp_path):
     assert load_study(tmp_path / "new.yaml", need_data=False).study.name == "new"
     with pytest.raises(UserError, match="'tinny' is neither a study file nor the name of a study in "):
         clone_study("tinny", tmp_path / "other.yaml", (), runs=tmp_path / "runs", force=False)
+
+
+def test_a_line_break_in_a_name_or_an_override_ends_no_comment(file, tmp_path):
+    odd = file.rename(tmp_path / "a\nkeep: all \x1b.yaml")
+    made = clone(odd, tmp_path / "new.yaml", "search.trials=\n  7")
+    assert made.search.trials == 7 and made.keep == "front"
+    first = (tmp_path / "new.yaml").read_text().splitlines()[0]
+    assert first.startswith(r"# Clone of a\nkeep: all \x1b.yaml with")
