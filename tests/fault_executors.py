@@ -42,7 +42,7 @@ class Local:
     faults: tuple[str, ...] = (*SIGNALS, "full disk", "locked database")
     sizes: tuple[int, ...] = (2_000, 20_000, 60_000, 100_000, 150_000)  # that no file may exceed on a full disk
     longest_s = 1.5  # from a start to its fault
-    patience_s = 120.0  # for a process to end
+    patience_s = 120.0  # for a process to end, or to begin a trial
     most_running = 1
 
     def __enter__(self) -> Local:

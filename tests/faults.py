@@ -104,9 +104,11 @@ class Disturbed:
         os._exit(code)
 
     def wait(self, number: int, runs: Path) -> Ended:
-        """Wait for a process to end, and for everything that it started."""
-        end = time.monotonic() + self.executor.patience_s
-        while time.monotonic() < end:
+        """Wait for a process to end, and for everything that it started, as long as it begins trials."""
+        seen, until = -1, 0.0
+        while (now := begun(runs)) != seen or time.monotonic() < until:
+            if now != seen:
+                seen, until = now, time.monotonic() + self.executor.patience_s
             found, status = os.waitpid(number, os.WNOHANG)
             if found:
                 self.number = 0
@@ -117,7 +119,9 @@ class Disturbed:
             time.sleep(0.005)
         self.end()
         said = (self.folder / "said.txt").read_text()
-        raise AssertionError(f"the process has not ended after {self.executor.patience_s:.0f} s\n{said[-3000:]}")
+        raise AssertionError(
+            f"the process neither ended nor began a trial for {self.executor.patience_s:.0f} s\n{said[-3000:]}"
+        )
 
     def end(self) -> None:
         """Kill the process that still runs, if one does."""
@@ -163,6 +167,12 @@ class Disturbed:
             assert lines and "rerun the same command to resume" in lines[-1], ended.errors[-3000:]
         orderly = ended.code in (130, -signal.SIGTERM) or fault == "interrupt twice"
         assert orderly or "Traceback" not in ended.errors, ended.errors[-3000:]
+
+
+def begun(runs: Path) -> int:
+    """Return the number of trials of the study in a runs folder that have files."""
+    folder = runs / NAME / "trials"
+    return len(os.listdir(folder)) if folder.is_dir() else 0
 
 
 def is_empty(*, group: int) -> bool:
