@@ -6,7 +6,7 @@ KEY := $(shell { cat pyproject.toml constraints.txt; $(PYTHON) --version; } | sh
 PARALLEL ?= --numprocesses $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 7 ? n + 2 : 8)))
 READY := $(VENV)/.ready-$(KEY)
 
-.PHONY: bench check-gpu demo docs site test test-all test-faults lint link bench-training bench-nnunet bench-recipes bench-blocks bench-startup bench-search bench-transfer bench-memory bench-latency bench-presets bench-export bench-ray bench-scale bench-dashboard lock
+.PHONY: bench check-gpu demo docs site test test-all test-faults lint link bench-training bench-nnunet bench-recipes bench-blocks bench-startup bench-search bench-transfer bench-memory bench-prices bench-latency bench-presets bench-export bench-ray bench-scale bench-dashboard lock
 
 demo: link
 	$(BIN)/voxnas demo
@@ -63,6 +63,9 @@ bench-transfer: link
 
 bench-memory: link
 	$(BIN)/python tests/bench_memory.py
+
+bench-prices: link
+	$(BIN)/python tests/bench_prices.py
 
 bench-latency: link
 	$(BIN)/python tests/bench_latency.py

@@ -54,6 +54,7 @@ class Benchmark:
 BENCHMARKS = (
     Benchmark("Start of the commands", "bench_startup"),
     Benchmark("Predicted memory", "bench_memory", ("--random", "20", "--no-presets")),
+    Benchmark("Prices of the whole space", "bench_prices", ("--networks", "100"), data="Task27_ACDC"),
     Benchmark("Latency read twice", "bench_latency", ("--networks", "12", "--pause", "5")),
     Benchmark("Attention blocks", "bench_blocks", ("--repeats", "3")),
     Benchmark("Training loop", "bench_training", ("--rounds", "3", "--steps", "8", "--seconds", "5")),
