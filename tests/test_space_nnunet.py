@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from blocks.resenc import ResidualStage
+from search.costs.abstract import AbstractTensors
 from search.data.check import check_folder
 from search.data.fingerprint import fingerprint_of
 from space.build import Refused, build
@@ -63,7 +63,7 @@ def test_the_preset_at_the_planned_patch_is_the_network_of_the_plan(name, family
     assert set(theirs["decoder_units"]) == {architecture["repeats"]}
     units = architecture.get("residual_blocks", (architecture["repeats"],) * architecture.levels)
     assert units == tuple(theirs["units"])
-    with FakeTensorMode():
+    with AbstractTensors():
         network = build(architecture, context)
         assert sum(parameter.numel() for parameter in network.parameters()) == theirs["parameters"]
         logits = network.supervised(torch.zeros(2, context.in_channels, *context.patch))

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from blocks.meunet import expanded_patch, one_hot_predictions, two_patch_step
+from search.costs.abstract import AbstractTensors
 from search.training.schemes import two_patch_network
 from space.architecture import Architecture
 from space.build import Refused, build
@@ -41,7 +41,7 @@ each_preset = pytest.mark.parametrize("name", NAMES)
 
 
 def count(architecture, context):
-    with FakeTensorMode():
+    with AbstractTensors():
         return sum(parameter.numel() for parameter in build(architecture, context).parameters())
 
 
@@ -135,7 +135,7 @@ def test_options_of_presets_only_are_not_part_of_the_space():
 @each_preset
 def test_a_preset_runs_at_its_papers_patch(name):
     architecture, context = PRESETS[name].architecture, PRESETS[name].context
-    with FakeTensorMode(), torch.inference_mode():
+    with AbstractTensors(), torch.no_grad():
         logits = build(architecture, context).eval()(torch.zeros(1, context.in_channels, *context.patch))
     assert logits.shape == (1, context.classes, *context.patch)
 
