@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from search.cli.stopping import STOPPED
 from search.cli.verbs import comparing, deploying, results, searching, start
 
 PERMISSIONS = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -55,6 +56,11 @@ def main() -> None:
             app(prog_name="voxnas")  # also where `python -m search.cli` or a test calls it
         finally:
             sys.stdout.flush()  # here, where a full disk behind it can still be reported
+    except SystemExit as ended:
+        if ended.code == STOPPED and "ray" not in sys.modules:  # which ends what it started as the interpreter ends
+            sys.stderr.flush()
+            os._exit(STOPPED)  # all is closed; the end of the interpreter takes another second of CPU time
+        raise
     except BrokenPipeError:  # `voxnas ... | head`
         _drop_output()
         sys.exit(1)

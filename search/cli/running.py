@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import signal
-import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,10 +11,9 @@ from typing import TYPE_CHECKING
 
 from search.api.progress import RunView
 from search.api.terminal import PlainConsole, open_console, print_json, print_text
+from search.cli.stopping import stoppable
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from search.ablation.plan import AblationPlan
     from search.api.study import Study
     from search.export.trained import Packing
@@ -91,34 +86,6 @@ def load_arms(
     loaded = load_ablation(file, runs=runs, overrides=overrides or (), data_root=data, allow_code=allow_code)
     with following(loaded.ablation.name, quiet=quiet, to_stderr=to_stderr) as view:
         return make_ablation_plan(loaded, runs=runs, progress=partial(view.on_stage, "checking volumes"))
-
-
-@contextmanager
-def stoppable(console: Console) -> Iterator[None]:
-    """Within the context, stop on Ctrl-C and SIGTERM and print the command that resumes the work."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = sys.unraisablehook
-
-    def stop_again(found: sys.UnraisableHookArgs) -> None:
-        """Repeat a stop that arrived in a `__del__`, where Python drops every exception."""
-        if isinstance(found.exc_value, KeyboardInterrupt):
-            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        else:
-            before(found)
-
-    signal.signal(signal.SIGTERM, stop)
-    sys.unraisablehook = stop_again
-    try:
-        yield
-    except KeyboardInterrupt:
-        command = shlex.join(["voxnas", *sys.argv[1:]])
-        console.print(f"Stopped. To resume, run: {command}", soft_wrap=True)
-        raise SystemExit(130) from None
-    finally:
-        sys.unraisablehook = before
 
 
 @contextmanager
