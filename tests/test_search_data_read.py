@@ -124,6 +124,14 @@ def test_a_missing_folder_is_reported_with_the_nearest_name(tmp_path):
     assert problems_of(tmp_path) == [
         f"{tmp_path}: contains no dataset.json; subfolders with a dataset.json: Task04_Hippocampus"
     ]
+    assert problems_of(tmp_path / "Task04_Hippocampus" / "imagesTr") == [
+        f"{tmp_path}/Task04_Hippocampus/imagesTr: contains no dataset.json; "
+        "a Decathlon task or an nnU-Net raw data set has one"
+    ]
+    (tmp_path / "volume.nii.gz").touch()
+    assert problems_of(tmp_path / "volume.nii.gz") == [
+        f"{tmp_path}/volume.nii.gz: is a file, not the folder of a data set"
+    ]
 
 
 def test_an_invalid_description_is_reported_with_line_and_column(tmp_path):

@@ -83,6 +83,37 @@ def test_init_writes_a_file_once_and_says_what_comes_next(tmp_path, monkeypatch,
         init(tmp_path / "nothing", None, force=False, **arguments)
 
 
+@pytest.mark.parametrize(
+    ("cases", "shape", "message"),
+    [
+        (1, (32, 28, 8), "volumes: contains only one case; a study trains on some cases and validates on others"),
+        (4, (6, 5, 4), "volumes: the volumes are too small: a patch of 4x5x6 is too small for 3 levels"),
+    ],
+)
+def test_data_that_no_study_can_use_are_refused_in_a_sentence(tmp_path, slow_step, cases, shape, message):
+    write_phantom(tmp_path / "volumes", cases=cases, shape=shape, classes=1)
+    arguments = {"hours": 1.0, "runs": tmp_path / "runs", "stage": lambda *stage: None}
+    with pytest.raises(UserError, match=message):
+        suggest.suggest_study(tmp_path / "volumes", slow_step, **arguments)
+
+
+def test_volumes_of_a_single_slice_give_a_study_that_is_accepted(tmp_path, slow_step):
+    write_phantom(tmp_path / "volumes", cases=4, shape=(36, 33, 1), classes=1)
+    name, text = suggest.suggest_study(
+        tmp_path / "volumes", slow_step, hours=1.0, runs=tmp_path / "runs", stage=lambda *stage: None
+    )
+    file = tmp_path / f"{name}.yaml"
+    file.write_text(text)
+    assert make_plan(load_study(file), runs=tmp_path / "runs").context.patch[0] == 1
+
+
+@pytest.mark.parametrize("name", ["Ünïcode.yaml", "my study.yaml", "cache.yaml"])
+def test_a_file_whose_name_no_study_can_have_is_refused_before_the_data_are_read(tmp_path, name):
+    message = "the file's name becomes the study's: use at most 64 letters"
+    with pytest.raises(UserError, match=message):
+        init(tmp_path, tmp_path / name, hours=1.0, force=False, runs=tmp_path / "runs", quiet=True)
+
+
 @pytest.mark.parametrize(("gpus", "shown"), [(1, False), (4, True)])
 def test_on_several_gpus_the_file_says_how_to_use_all_of_them(tmp_path, gpus, shown):
     from search.setup.template import Outline, study_text

@@ -8,12 +8,20 @@ from pathlib import Path
 from search.api.terminal import print_text
 from search.cli.free_file import require_free
 from search.cli.running import following
+from search.config import UserError
+from search.config.schema import NAME_PATTERN
+from search.config.validate import PATTERNS
 from search.files import write_text
+from search.storage.ownership import is_folder_name
 
 
 def write_study(folder: Path, out: Path | None, *, hours: float, force: bool, runs: Path, quiet: bool) -> None:
     """Look at the data and the machine, and write the study. Raises UserError if the file exists already."""
     if out is not None:
+        if not is_folder_name(out.stem):
+            raise UserError(
+                [f"--out {out}: the file's name becomes the study's: {PATTERNS[NAME_PATTERN]}, not 'cache'"]
+            )
         require_free(out, force=force)
     with following("init", quiet=quiet) as view:
         view.on_stage("loading PyTorch")

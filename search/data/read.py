@@ -108,13 +108,16 @@ def group_of(case_name: str, pattern: str | None) -> str | None:
 
 def _read_description(folder: Path) -> dict[str, Any]:
     file = folder / "dataset.json"
+    if folder.is_file():
+        raise DataError([f"{folder}: is a file, not the folder of a data set"])
     if not folder.is_dir():
         near = get_close_matches(folder.name, [entry.name for entry in folder.parent.glob("*/")], n=1)
         hint = f"; did you mean {folder.parent / near[0]}?" if near else ""
         raise DataError([f"{folder}: no such folder{hint}"])
     if why_no_file(file) == "no such file":
         inside = sorted(entry.parent.name for entry in folder.glob("*/dataset.json"))
-        hint = f"; subfolders with a dataset.json: {', '.join(inside)}" if inside else ""
+        named = f"subfolders with a dataset.json: {', '.join(inside)}"
+        hint = f"; {named if inside else 'a Decathlon task or an nnU-Net raw data set has one'}"
         raise DataError([f"{folder}: contains no dataset.json{hint}"])
     try:
         description = read_foreign_json(file)

@@ -25,6 +25,7 @@ from search.setup.machine import Machine, step_seconds
 from search.setup.template import Outline, study_text
 from space.architecture import Architecture, Value
 from space.axes import Axis
+from space.feasible import why_not
 from space.pooling import level_sizes, pooling_from_spacing
 
 CPU_PATCH_VOXELS = 2**17  # a CPU takes seconds for a step on a larger patch
@@ -66,6 +67,8 @@ def _first_outline(folder: Path, dataset: Dataset, facts: DataFacts, machine: Ma
     """Return what the data alone decides; the length of trainings is a placeholder."""
     group = guess_group([case.name for case in facts.cases])
     groups = {_group(case.name, group) for case in facts.cases}
+    if len(groups) < 2:
+        raise UserError([f"{folder}: contains only one case; a study trains on some cases and validates on others"])
     axes = choose_axes(facts.spacing_median)
     shape, spacing = in_axis_order(facts.shape_median, axes), in_axis_order(facts.spacing_median, axes)
     voxels = CPU_PATCH_VOXELS if machine.device == "cpu" else AUTO_PATCH_VOXELS
@@ -93,6 +96,8 @@ def _fitting(outline: Outline, machine: Machine, *, runs: Path) -> tuple[Outline
         outline = replace(outline, widths=widths)
         plan = _plan(outline, runs=runs)
         network = plan.space.architecture(plan.space.walk(_widest))
+        if reason := why_not(network, plan.context):
+            raise UserError([f"{outline.folder}: the volumes are too small: {reason}"])
         needed = training_memory_bytes(network, plan.context, plan.training, device=torch.device(machine.device))
         if needed <= machine.usable_bytes:
             break

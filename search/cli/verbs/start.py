@@ -32,7 +32,9 @@ def init(
         Path | None,
         typer.Option("--out", metavar="FILE", help="Study file to write.", show_default="NAME.yaml"),
     ] = None,
-    hours: Annotated[float, typer.Option(min=0.01, help="How long the study may take on this machine.")] = 8.0,
+    hours: Annotated[
+        float, typer.Option(min=0.01, max=10_000, help="How long the study may take on this machine.")
+    ] = 8.0,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     runs: Runs = Path("runs"),
     quiet: Quiet = False,
