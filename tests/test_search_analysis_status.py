@@ -15,6 +15,7 @@ from test_search_storage import CHOICES, DIRECTIONS, DONE, record
 
 from search.analysis.snapshot_reader import snapshot_of, stored_study
 from search.analysis.status import pulse, status_json, status_of, status_view
+from search.api.frames import trial_rows
 from search.api.terminal import PlainConsole
 from search.config import UserError, load_study
 from search.runner.plan import make_plan
@@ -26,9 +27,13 @@ from search.trials.activity import Activity
 from search.trials.epochs import Epoch
 from search.trials.records import Measurement
 from search.visualization.components import Table
+from search.visualization.pages.compare import compare_page
+from search.visualization.pages.front import summary
 from search.visualization.pages.page import Request
 from search.visualization.pages.progress import progress_page
+from search.visualization.pages.references import references_page
 from search.visualization.pages.studies import studies_page
+from search.visualization.pages.trial import trial_page
 from space.architecture import Architecture
 
 COMMAND = [sys.executable, "-m", "search.cli"]
@@ -185,6 +190,22 @@ def test_confirmations_are_counted_apart_from_the_searchs_trials(tmp_path, study
     assert "no driver is running; to resume, run:\n  voxnas run with the file of tiny" in shown
 
 
+def test_a_repeat_is_one_of_the_trials_and_named(tmp_path, study):
+    store, runs = fill(tmp_path), tmp_path / "runs"
+    network = Architecture.of({"encoder": "plain", "repeats": 1, "channels": (8, 16)})
+    again = replace(record(width=CHOICES["width"][0]), seed=1, fold=0, repeat=True, architecture=network)
+    store.write_finished(
+        store.write_new(again, choices=CHOICES).finished(TRAINED, ended="2026-01-01T00:20:00+00:00"),
+        objectives=list(DIRECTIONS),
+        budgets={},
+    )
+    status = state_of(study, runs)
+    assert (status.counts["trained"], status.repeats, status.confirmations) == (2, 1, {})
+    console = PlainConsole(file=StringIO(), width=120)
+    console.print(status_view(status))
+    assert "3 of 6 trials (2 trained, 1 failed, 2 interrupted, 1 of them a repeat)" in console.file.getvalue()
+
+
 def test_the_dashboard_shows_the_same_state_and_steps(tmp_path, study):
     store, runs = fill(tmp_path), tmp_path / "runs"
     store.heartbeat.show_activity(2, STEP)
@@ -200,6 +221,29 @@ def test_the_dashboard_shows_the_same_state_and_steps(tmp_path, study):
     assert listed.rows[0][1] == "running"
     assert listed.rows[0][2][1] == "2 of 4 (1 trained, 1 failed, 1 running, 1 interrupted)"
     assert pulse(snapshot)[0] == 0
+
+
+def test_a_trial_whose_driver_has_ended_is_interrupted_in_every_view(tmp_path, study):
+    store, runs = fill(tmp_path), tmp_path / "runs"
+    network = Architecture.of({"encoder": "plain", "repeats": 1, "channels": (8, 16)})
+    reference = replace(record(width=CHOICES["width"][1]), seed=0, fold=0, decisions=(), reference="nnunet")
+    reference = replace(reference, architecture=network)
+    store.write_new(replace(reference, driver="process 1 on elsewhere"), choices=CHOICES)
+    with store.heartbeat:
+        snapshot = snapshot_of(load_study(study, need_data=False), runs=runs)
+        shown = [row["state"] for row in trial_rows(snapshot)]
+        facts = dict(summary(snapshot).pairs)
+        (table,) = [each for each in progress_page(snapshot, Request()).components if isinstance(each, Table)]
+        compared = compare_page(snapshot, Request({"a": "2", "b": "3"})).components[0]
+        own = references_page(snapshot, Request()).components[0]
+        pages = [trial_page(snapshot, Request({"trial": each})).components[0] for each in "23"]
+    assert shown == ["trained", "failed", "running", "interrupted"]
+    assert (facts["trained"], facts["running"], facts["interrupted"]) == ("1", "1", "1")
+    assert table.title == "1 running, 2 interrupted" and compared.rows[0] == ["state", "running", "interrupted"]
+    assert own.rows[0][:2] == ["nnunet", "interrupted"]
+    assert [dict(each.pairs)["state"] for each in pages] == ["running", "interrupted"]
+    ended = dict(summary(snapshot).pairs)
+    assert ended["interrupted"] == "2" and "running" not in ended
 
 
 def test_watching_ends_with_the_study(tmp_path, study):

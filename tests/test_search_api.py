@@ -96,7 +96,7 @@ def test_a_trial_without_weights_is_named(study):
 
 def test_the_front_is_drawn_in_the_objectives_units(study):
     figure = study.plot_front()
-    assert isinstance(figure, go.Figure) and figure.layout.xaxis.title.text == "training memory (MiB)"
+    assert isinstance(figure, go.Figure) and figure.layout.xaxis.title.text == "Training memory (MiB)"
     bright = next(trace for trace in figure.data if trace.name == "Pareto front")
     assert sorted(bright.x) == pytest.approx(sorted(study.front()["memory_bytes"] / 2**20))
     assert study.plot_front(x="latency", y="memory", z="dice").data[0].type == "scatter3d"

@@ -74,7 +74,7 @@ def test_the_front_names_its_knee(wide):
 
 def test_the_table_shows_expected_dice_beside_measured(wide):
     table = trials_table(wide, wide.front_rows, name="trials")
-    assert table.headings[2:6] == ("expected Dice", "95 % interval", "on the front", "measured Dice")
+    assert table.headings[2:6] == ("expected Dice", "95 % interval", "front probability", "measured Dice")
     for row, cells in zip(wide.front_rows, table.rows, strict=True):
         found = wide.estimate_of(int(wide.numbers[row]))
         assert cells[2][0] == found["expected_dice"] and cells[4][0] == found["front_probability"]

@@ -34,6 +34,14 @@ def test_curves_of_running_trained_and_stopped_trials_are_drawn_with_gaps_betwee
     assert rungs["customdata"] == [3, 4]
 
 
+def test_the_curve_of_an_interrupted_trial_is_named_as_such(tmp_path, curves):
+    lost = curves_of(read_snapshot(synthetic_study("made"), tmp_path / "made"), {5})
+    assert lost.title == "1 interrupted, 3 trained, 2 stopped early"
+    drawn = json.loads(draw_curves(lost).drawing)
+    assert drawn["data"][-1]["name"] == "trial 5 (interrupted)"
+    assert [drawn["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis")] == ["Epoch", "Dice"]
+
+
 def test_a_single_validated_epoch_is_drawn_on_the_whole_range_of_dice(curves):
     first = curves.running[0]
     one = Curves((replace(first, curve=((2, 0.93),)),), (), ())

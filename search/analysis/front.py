@@ -8,11 +8,12 @@ from dataclasses import asdict
 from rich.table import Table
 
 from search.analysis.snapshot import Snapshot
+from search.analysis.status import interrupted_trials, shown_state
 from search.config.objectives import OBJECTIVES, show, show_point
 from search.config.units import counted
 from search.trials.records import Record
 
-EXPECTED = ("expected Dice", "95 % interval", "on the front")
+EXPECTED = ("expected Dice", "95 % interval", "front probability")
 
 
 def front_table(snapshot: Snapshot) -> Table:
@@ -46,9 +47,10 @@ def front_table(snapshot: Snapshot) -> Table:
         table.add_row(str(record.number), *_estimated(snapshot, record), *values, record.architecture.describe())
     table.add_section()
     unknown = [""] * len(EXPECTED if snapshot.estimates else ())
+    interrupted = interrupted_trials(snapshot)
     for reference in snapshot.networks:
         values = [show(name, reference.measurement.value(name)) for name in columns] + [""] * len(trained)
-        state = "" if reference.state == "trained" else f" ({reference.state})"
+        state = "" if reference.state == "trained" else f" ({shown_state(reference, interrupted)})"
         what = reference.measurement.reason or reference.architecture.describe()
         text = f"reference {reference.reference}{state}: {what}"
         table.add_row(str(reference.number), *unknown, *values, text)

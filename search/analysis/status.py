@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -51,8 +51,8 @@ class Running:
 
 @dataclass(frozen=True)
 class Status:
-    """The status of a study; `counts` and `failures` are of the search's trials, `confirmations` of other trainings,
-    `references` of reference networks outside the space.
+    """The status of a study; `counts` and `failures` are of the search's trials, `repeats` of which train a network
+    again, `confirmations` of other trainings, `references` of reference networks outside the space.
 
     `drivers` are the heartbeats of those present. `ended` is the reason why the last run ended, `command` the one that
     started the last driver, if it is known.
@@ -64,6 +64,7 @@ class Status:
     counts: dict[str, int]
     confirmations: dict[str, int]
     references: dict[str, int]
+    repeats: int
     running: tuple[Running, ...]
     failures: dict[str, int]
     attempts: dict[str, int]
@@ -99,6 +100,7 @@ def status_of(snapshot: Snapshot) -> Status:
         {**counts, **_open_counts(own)},
         {**_ended_counts(confirmations), **_open_counts(others)},
         {**_ended_counts(outside), **_open_counts(references)},
+        len(snapshot.repeats),
         (*own, *others, *references),
         dict(Counter(trial.reason for trial in trials if trial.state == "failed")),
         dict(Counter(attempt.partition("; ")[0] for trial in trials for attempt in trial.attempts)),
@@ -107,6 +109,21 @@ def status_of(snapshot: Snapshot) -> Status:
         snapshot.ended,
         _last_command(beats),
     )
+
+
+def interrupted_trials(snapshot: Snapshot) -> frozenset[int]:
+    """Return the numbers of the open trainings whose driver has ended; reads the database if there are open ones."""
+    trainings: tuple[Trial | Record, ...] = (*snapshot.trials, *snapshot.confirmations, *snapshot.networks)
+    opened = [each for each in trainings if each.state == "running"]
+    if not opened:
+        return frozenset()
+    present = {driver for driver, beat in _beats(snapshot).items() if is_present(beat)}
+    return frozenset(each.number for each in opened if each.driver not in present)
+
+
+def shown_state(trial: Trial | Record, interrupted: Collection[int]) -> str:
+    """Return a trial's state; `interrupted` are the numbers of those that look running, but whose driver has ended."""
+    return "interrupted" if trial.number in interrupted else trial.state
 
 
 def pulse(snapshot: Snapshot) -> tuple[int, str]:
@@ -169,7 +186,10 @@ def status_json(status: Status) -> str:
 def status_view(status: Status) -> Group:
     """Return the status for the terminal."""
     left = f"; about {show_remaining(status.left_s)} left" if status.left_s and status.state == "running" else ""
-    trials = f"{status.done} of {counted(status.planned, 'trial')} ({_listed(status.counts) or 'none yet'})"
+    listed = _listed(status.counts) or "none yet"
+    if status.repeats:
+        listed += f", {repeats_among(status.repeats)}"
+    trials = f"{status.done} of {counted(status.planned, 'trial')} ({listed})"
     parts: list[Any] = [Text(f"{status.name}: {status.state}, {trials}{left}")]
     if status.confirmations:
         parts.append(Text(f"confirmations: {_listed(status.confirmations)}"))
@@ -190,6 +210,11 @@ def status_view(status: Status) -> Group:
             parts.append(Text(f"{title}:"))
             parts += [Text(f"  {count} x {reason}") for reason, count in reasons.items()]
     return Group(*parts)
+
+
+def repeats_among(count: int) -> str:
+    """Return how many of the trials train a network again, with another seed."""
+    return "1 of them a repeat" if count == 1 else f"{count} of them repeats"
 
 
 def _running_line(running: Running, *, several: bool) -> str:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from search.analysis.snapshot import Snapshot
+from search.analysis.status import interrupted_trials, shown_state
 from search.analysis.trial import Trial
 from search.config.objectives import OBJECTIVES
 
@@ -20,9 +21,9 @@ ESTIMATED = ("expected_dice", "dice_low", "dice_high", "front_probability")
 
 def trial_rows(snapshot: Snapshot, *, axes: bool = False) -> list[dict[str, Any]]:
     """Return a row per trial of the search; None for an unknown value. With `axes`, a column per open axis too."""
-    rows = []
+    rows, interrupted = [], interrupted_trials(snapshot)
     for trial, on_front in zip(snapshot.trials, snapshot.on_front.tolist(), strict=True):
-        row = _row(snapshot, trial, on_front)
+        row = _row(snapshot, trial, on_front) | {"state": shown_state(trial, interrupted)}
         if axes:
             row |= {name: trial.decisions.get(name) for name in snapshot.axes}
         rows.append(row)

@@ -105,10 +105,11 @@ class Study:
         return run_folder(self.runs, self.settings)
 
     def is_searched(self, record: Record) -> bool:
-        """Return whether a record is one of the search's own trials, not a confirmation or a reference network."""
+        """Return whether a record is a trial of the search, also a repeat; no confirmation, no reference network."""
         from search.trials.records import search_records
 
-        return bool(search_records([record], seed=self.settings.search.seed, fold=self.settings.data.fold))
+        search = self.settings.search
+        return record.repeat or bool(search_records([record], seed=search.seed, fold=self.settings.data.fold))
 
     @property
     def plan(self) -> Plan:

@@ -106,6 +106,7 @@ def following(
 
 def run_trials(study: Study, trials: int | None, *, retime: bool = False, quiet: bool = False) -> None:
     """Run or resume a study with live progress. Raises RunError if all trials failed."""
+    from search.analysis.status import repeats_among
     from search.config.errors import RunError
     from search.config.units import counted
 
@@ -114,6 +115,9 @@ def run_trials(study: Study, trials: int | None, *, retime: bool = False, quiet:
         outcome = study.run(trials=planned, retime=retime, view=view)
     states = [record.state for record in outcome.records if study.is_searched(record)]
     counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
+    repeats = sum(record.repeat for record in outcome.records)
+    if repeats:
+        counts.append(repeats_among(repeats))
     others = [record for record in outcome.records if not study.is_searched(record)]
     references = sum(record.is_outside for record in others)
     if references:

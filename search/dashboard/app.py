@@ -16,7 +16,7 @@ from dash import Dash, Input, Output, State, dcc, html, no_update
 from flask import Response, request
 
 from search.analysis.snapshot import Snapshot
-from search.analysis.status import pulse
+from search.analysis.status import interrupted_trials, pulse
 from search.dashboard.calls import refuse_malformed
 from search.dashboard.library import Library
 from search.dashboard.security import secure
@@ -117,7 +117,7 @@ class Site:
         findings = snapshot.folder / FINDINGS
         written = findings.stat().st_mtime_ns if findings.exists() else 0
         return f"{study}:{len(snapshot.trials)}-{id(snapshot)}-{written}:{self.worker.done}" + (
-            f":{pulse(snapshot)}" if view == "progress" else ""
+            f":{pulse(snapshot)}" if view == "progress" else f":{sorted(interrupted_trials(snapshot))}"
         )
 
 

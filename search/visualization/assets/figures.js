@@ -72,7 +72,8 @@
     if (plot.source === source) { holder.dataset.drawn = "moved"; return; }
     const isNew = plot.source === null;
     plot.source = source;
-    const {data, layout} = JSON.parse(source);
+    const {data, layout} = JSON.parse(source), eye = layout.scene && layout.scene.camera.eye;
+    if (eye && holder.clientWidth < 500) for (const axis of "xyz") eye[axis] *= 1.45;  // a narrow picture cuts the labels off
     await Plotly.react(plot.node, data, themed(layout), config);
     if (isNew) listen(plot.node);
     holder.dataset.drawn = String(Number(holder.dataset.drawn || 0) + 1);

@@ -40,7 +40,8 @@ LABELS = 30  # names of published networks that fit side by side
 def draw_front(data: FrontData, *, selection: str = "") -> Figure:
     """Draw the front figure; `selection` is the current lasso as an SVG path in the axes' units."""
     figure = draw_3d(data) if len(data.axes) == 3 else _draw_2d(data, selection)
-    names = " against ".join(OBJECTIVES[name].heading for name in (*data.axes[1:], data.axes[0]))
+    across, *up = (OBJECTIVES[name].heading for name in data.axes)
+    names = f"{' and '.join(up)} against {across}"
     label = (
         f"{names}: {counted(int(data.front.sum()), 'trial')} on the front, "
         f"{sum(len(group.rows) for group in data.groups)} trained, "
@@ -126,13 +127,16 @@ def _add_line(figure: go.Figure, data: FrontData, name: str, value: float, *, li
 
 
 def _add_label(figure: go.Figure, data: FrontData, name: str, value: float, *, text: str, **style: Any) -> None:
-    """Write a text beside the line at a value of an axis: above a horizontal one, at the top of a vertical one."""
+    """Write a text beside the line at a value of an axis: above a horizontal one, at the top of a vertical one.
+
+    `style` may place the text elsewhere along the line.
+    """
     at = coordinate(data.values(name), value)
     if name == data.axes[1]:
         place = {"y": at, "yref": "y", "yanchor": "bottom", "xref": "x domain"}
     else:
         place = {"x": at, "xref": "x", "y": 1, "yref": "y domain", "yanchor": "top"}
-    figure.add_annotation(text=text, showarrow=False, **place, **style)
+    figure.add_annotation(text=text, showarrow=False, **{**place, **style})
 
 
 def _scale(data: FrontData, name: str) -> dict[str, Any]:
@@ -179,7 +183,7 @@ def _add_knee(figure: go.Figure, data: FrontData) -> None:
     if data.knee is None or not np.isfinite(data.points[data.knee]).all():
         return
     at = [coordinate(data.values(name), float(data.points[data.knee, side])) for side, name in enumerate(data.axes)]
-    arrow = {"ax": 26, "ay": 30, "arrowhead": 2, "arrowwidth": 1, "standoff": 7}
+    arrow = {"ax": 26, "ay": 30, "arrowhead": 2, "arrowwidth": 1, "arrowcolor": MUTED, "standoff": 7}
     figure.add_annotation(x=at[0], y=at[1], text="knee", xanchor="left", **arrow)
 
 
@@ -260,6 +264,7 @@ def _add_presets(figure: go.Figure, data: FrontData) -> None:
         _add_line(figure, data, axis, value, line={"dash": "dot", "width": 1, "color": MUTED})
         at = coordinate(data.values(axis), value)
         if at > last + gap:
-            style = {"x": 1, "xanchor": "right"} if side else {"xanchor": "left", "textangle": -90}
+            upright = {"xanchor": "left", "textangle": -90, "y": 0, "yanchor": "bottom"}  # the budget's is at the top
+            style = {"x": 1, "xanchor": "right"} if side else upright
             _add_label(figure, data, axis, value, text=name, **style)
             last = at

@@ -124,7 +124,7 @@ def draw_places(effects: Sequence[Effect], objective: str) -> Figure | None:
         texttemplate="%{text}",
         hovertemplate="%{y} at %{x}: %{text}<extra></extra>",
         textfont={"color": DARK_INK},
-        colorbar={"title": {"text": "change"}, "thickness": 12},
+        colorbar={"title": {"text": "Change"}, "thickness": 12},
         reversescale=not OBJECTIVES[objective].is_maximized,
     )
     figure.update_xaxes(title="place", showgrid=False)

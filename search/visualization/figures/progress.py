@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from search.analysis.snapshot import Numbers, Snapshot
+from search.analysis.status import shown_state
 from search.analysis.trial import Trial
 from search.config.objectives import per_device
 from search.config.units import counted
@@ -131,30 +132,37 @@ def draw_hypervolume(steps: HypervolumeSteps, band: Band | None, *, hours: bool)
 
 @dataclass(frozen=True)
 class Curves:
-    """The trials that have a learning curve: all running ones, and those that ended last."""
+    """The trials that have a learning curve: all running and interrupted ones, and those that ended last."""
 
     running: tuple[Trial, ...]
     trained: tuple[Trial, ...]
     stopped: tuple[Trial, ...]
+    interrupted: tuple[Trial, ...] = ()
 
     @property
     def title(self) -> str:
         """How many curves of each kind there are."""
-        kinds = (("running", self.running), ("trained", self.trained), ("stopped early", self.stopped))
+        kinds = (
+            ("running", self.running),
+            ("interrupted", self.interrupted),
+            ("trained", self.trained),
+            ("stopped early", self.stopped),
+        )
         return ", ".join(f"{len(trials)} {kind}" for kind, trials in kinds if trials)
 
 
-def curves_of(snapshot: Snapshot) -> Curves:
-    """Return the trials whose learning curves are drawn."""
-    running, trained, stopped = (
-        tuple(trial for trial in snapshot.trials if trial.state == state and not np.isnan(trial.dice_so_far))
-        for state in ("running", "trained", "stopped")
+def curves_of(snapshot: Snapshot, lost: Collection[int] = ()) -> Curves:
+    """Return the trials whose learning curves are drawn; `lost` are the open ones whose driver has ended."""
+    with_curve = [trial for trial in snapshot.trials if not np.isnan(trial.dice_so_far)]
+    running, interrupted, trained, stopped = (
+        tuple(trial for trial in with_curve if shown_state(trial, lost) == state)
+        for state in ("running", "interrupted", "trained", "stopped")
     )
-    return Curves(running, trained[-MAX_ENDED:], stopped[-MAX_ENDED:])
+    return Curves(running, trained[-MAX_ENDED:], stopped[-MAX_ENDED:], interrupted)
 
 
 def draw_curves(curves: Curves) -> Figure:
-    """Draw Dice over epochs: running trials in colour, ended ones pale, with the rung of those stopped early marked."""
+    """Draw Dice over epochs: open trials in colour, ended ones pale, with the rung of those stopped early marked."""
     figure = canvas(height=360)
     for name, trials, hue in (("trained", curves.trained, FRONT), ("stopped early", curves.stopped, MUTED)):
         if trials:
@@ -181,18 +189,19 @@ def draw_curves(curves: Curves) -> Figure:
             customdata=[trial.number for trial in curves.stopped],
             hovertemplate="trial %{customdata} stopped at epoch %{x}<br>Dice %{y:.4f}<extra></extra>",
         )
-    for at, trial in enumerate(curves.running, start=1):  # the first colour is that of trained trials
+    opened = (*curves.running, *curves.interrupted)
+    for at, trial in enumerate(opened, start=1):  # the first colour is that of trained trials
         epochs, dice = zip(*trial.epochs.curve, strict=True)
         figure.add_scatter(
             x=epochs,
             y=dice,
             mode="lines+markers",
-            name=f"trial {trial.number}",
+            name=f"trial {trial.number}" + (" (interrupted)" if trial in curves.interrupted else ""),
             line={"color": color(at), "width": 2},
             customdata=[trial.number] * len(epochs),
             hovertemplate="trial %{customdata}, epoch %{x}<br>Dice %{y:.4f}<extra></extra>",
         )
-    drawn = (*curves.running, *curves.trained, *curves.stopped)
+    drawn = (*opened, *curves.trained, *curves.stopped)
     last = max((trial.epochs.curve[-1][0] for trial in drawn), default=0)
     values = {dice for trial in drawn for _, dice in trial.epochs.curve}
     figure.update_xaxes(title="epoch", rangemode="tozero", dtick=1 if last <= 20 else None)

@@ -6,6 +6,7 @@ The page sets the colours of text, axes and grid, since it has a light and a dar
 from __future__ import annotations
 
 import zlib
+from itertools import chain
 from typing import Any
 
 import plotly.graph_objects as go
@@ -44,7 +45,11 @@ def canvas(**layout: Any) -> go.Figure:
 
 
 def component(figure: go.Figure, *, name: str, title: str, label: str, lasso: str = "", wide: bool = False) -> Figure:
-    """Return a figure as a component of a page."""
+    """Return a figure as a component of a page; the titles of its axes begin with a capital."""
+    scenes = [(each.xaxis, each.yaxis, each.zaxis) for each in figure.select_scenes()]
+    for axis in (*figure.select_xaxes(), *figure.select_yaxes(), *chain(*scenes)):
+        if axis.title.text:
+            axis.title.text = axis.title.text[0].upper() + axis.title.text[1:]
     return Figure(name, title, figure.to_json(), label, wide, lasso)
 
 

@@ -122,7 +122,7 @@ def draw_timeline(bars: Sequence[Bar]) -> Figure:
     title = f"Timeline: {counted(len(bars), 'training')} on {machines}"
     if len(bars) == MAX_BARS:
         title += ", the latest"
-    return component(figure, name="timeline", title=title, label=f"when each training ran; {title}")
+    return component(figure, name="timeline", title=title, label=f"when each training ran; {title}", wide=True)
 
 
 def _clock(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from search.analysis.snapshot import Snapshot
+from search.analysis.status import interrupted_trials, shown_state
 from search.config.objectives import OBJECTIVES, show
 from search.trials.records import Record
 from search.visualization.components import Cell, Component, Note, Table
@@ -50,7 +51,8 @@ def _controls(snapshot: Snapshot, shown: Snapshot, request: Request) -> tuple[Co
 
 def _differences(snapshot: Snapshot, records: list[Record]) -> Table:
     """Return each trial's objectives, and the decisions in which the trials differ."""
-    rows: list[list[Cell]] = [["state", *(record.state for record in records)]]
+    interrupted = interrupted_trials(snapshot)
+    rows: list[list[Cell]] = [["state", *(shown_state(record, interrupted) for record in records)]]
     for name in [*snapshot.objectives, *(each for each in OBJECTIVES if each not in snapshot.objectives)]:
         rows.append([OBJECTIVES[name].heading, *(show(name, record.measurement.value(name)) for record in records)])
     decided = [dict(record.decisions) for record in records]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search.analysis.front import EXPECTED
 from search.analysis.snapshot import Snapshot
+from search.analysis.status import interrupted_trials, shown_state
 from search.config.objectives import OBJECTIVES, cost_axis, primary, show, show_point
 from search.config.units import counted
 from search.visualization.components import Cell, Component, Facts, Note, Table
@@ -18,6 +20,8 @@ from search.visualization.pages.lasso import read_lasso
 from search.visualization.pages.page import Control, Page, Request
 from search.visualization.slow_tasks import preset_costs
 from space.place import AxisName
+
+STATES = ("trained", "stopped", "failed", "over budget", "running", "interrupted")  # in the order of the facts
 
 
 def front_page(snapshot: Snapshot, request: Request) -> Page:
@@ -80,16 +84,18 @@ def _rows(snapshot: Snapshot, which: str, inside: NDArray[np.bool_] | None) -> N
 
 def summary(snapshot: Snapshot) -> Facts:
     """Return the number of trials by state, the front's size and its hypervolume."""
-    states, counts = np.unique(snapshot.states, return_counts=True)
-    pairs = [(str(state), str(count)) for state, count in zip(states, counts, strict=True)]
+    interrupted = interrupted_trials(snapshot)
+    counts = Counter(shown_state(trial, interrupted) for trial in snapshot.trials)
+    pairs = [(state, str(counts[state])) for state in STATES if counts[state]]
     volumes = snapshot.progress[2]
     pairs.append(("on the front", str(int(snapshot.on_front.sum()))))
     if snapshot.estimates:
         pairs.append(("noise of one training", f"{snapshot.estimates.noise:.4f} Dice"))
-        pairs.append(("measured above expected on the front", f"{snapshot.estimates.optimism:+.4f}"))
+        pairs.append(("measured minus expected Dice on the front", f"{snapshot.estimates.optimism:+.4f}"))
     if snapshot.reference:
         corner = show_point(snapshot.reference)
-        pairs += [(snapshot.volume_title, f"{volumes[-1]:.4f}" if len(volumes) else "0"), ("hypervolume from", corner)]
+        pairs.append((snapshot.volume_title, f"{volumes[-1]:.4f}" if len(volumes) else "0"))
+        pairs.append(("reference point of the hypervolume", corner))
     if len(snapshot.devices) == 1 and not np.isnan(snapshot.values["latency"]).all():
         pairs.append(("latency on", snapshot.devices[0]))
     return Facts(tuple(pairs))
@@ -99,36 +105,46 @@ def _estimated(snapshot: Snapshot, row: int) -> list[Cell]:
     """Return a trial's cells under EXPECTED; empty ones if nothing is known."""
     found = snapshot.estimate_of(snapshot.trials[row].number)
     if not found:
-        return [(None, ""), "", (None, "")]
+        return [(None, "")] * len(EXPECTED)
     dice, chance = found["expected_dice"], found["front_probability"]
     span = f"{found['dice_low']:.4f} to {found['dice_high']:.4f}"
-    return [(dice, show("dice", dice)), span, (chance, f"{chance:.0%}")]
+    return [(dice, show("dice", dice)), (span, span), (chance, f"{chance:.0%}")]
+
+
+def _heading(objective: str, *, measured: bool) -> str:
+    return ("measured " if measured and objective == "dice" else "") + OBJECTIVES[objective].heading
+
+
+def _value(snapshot: Snapshot, row: int, objective: str) -> Cell:
+    value = float(snapshot.values[objective][row])
+    return (None, "") if math.isnan(value) else (value, show(objective, value))
 
 
 def trials_table(snapshot: Snapshot, rows: NDArray[np.int64], *, name: str) -> Table:
-    """Return trials as a table: objectives in the study's order, network, reason."""
-    columns = [*snapshot.objectives, *(each for each in OBJECTIVES if each not in snapshot.objectives)]
+    """Return trials as a table: objectives in the study's order, network, reason, then what is only recorded."""
+    others = [each for each in OBJECTIVES if each not in snapshot.objectives]
+    interrupted = interrupted_trials(snapshot)
     reasons = any(snapshot.trials[row].reason for row in rows)
     estimated = snapshot.estimates is not None
     headings = (
         "trial",
         "state",
         *(EXPECTED if estimated else ()),
-        *(("measured " if each == "dice" and estimated else "") + OBJECTIVES[each].heading for each in columns),
+        *(_heading(each, measured=estimated) for each in snapshot.objectives),
         "network",
         *(["reason"] if reasons else []),
+        *(OBJECTIVES[each].heading for each in others),
     )
     found: list[list[Cell]] = []
     for row in rows:
         trial = snapshot.trials[row]
-        state = "on the front" if snapshot.on_front[row] else trial.state
+        state = "on the front" if snapshot.on_front[row] else shown_state(trial, interrupted)
         cells: list[Cell] = [
             (trial.number, str(trial.number)),
             state,
             *(_estimated(snapshot, row) if estimated else ()),
         ]
-        for each in columns:
-            value = float(snapshot.values[each][row])
-            cells.append((None, "") if math.isnan(value) else (value, show(each, value)))
-        found.append([*cells, trial.network, *([trial.reason] if reasons else [])])
+        cells += [_value(snapshot, row, each) for each in snapshot.objectives]
+        cells += [trial.network, *([trial.reason] if reasons else [])]
+        found.append([*cells, *(_value(snapshot, row, each) for each in others)])
     return Table(name, counted(len(found), "trial"), headings, found, opens="trial")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from search.analysis.snapshot import Snapshot
-from search.analysis.status import status_of
+from search.analysis.status import Running, status_of
 from search.config.objectives import show
 from search.config.units import show_seconds
 from search.visualization.components import Cell, Component, Note, Table
@@ -36,22 +37,22 @@ def progress_page(snapshot: Snapshot, request: Request) -> Page:
         ]
     else:
         components.append(Note("No trial is fully trained yet, so there is no hypervolume."))
-    curves = curves_of(shown)
+    open_trials = status_of(shown).running
+    lost = {each.trial for each in open_trials if each.lost}
+    curves = curves_of(shown, lost)
     if curves.title:
         components.append(draw_curves(curves))
     else:
         components.append(Note("No trial has a validated epoch yet, so there is no learning curve."))
-    components += _running(shown)
+    components += _running(open_trials)
     if request.place:  # a file that may be passed on names no machines
-        lost = {each.trial for each in status_of(shown).running if each.lost}
         bars = timeline_of(shown, now=time.time(), lost=lost)
         components += [draw_timeline(bars)] if bars else []
     return Page("Progress", (), tuple(components))
 
 
-def _running(snapshot: Snapshot) -> list[Component]:
-    """Return a table of the running trials: what each is doing, and the age of its last sign of life."""
-    running = status_of(snapshot).running
+def _running(running: Sequence[Running]) -> list[Component]:
+    """Return a table of the open trials: what each is doing, and the age of its last sign of life."""
     if not running:
         return []
     rows: list[list[Cell]] = [
@@ -65,4 +66,7 @@ def _running(snapshot: Snapshot) -> list[Component]:
         for each in running
     ]
     headings = ("trial", "doing", "reported", "Dice so far", "network")
-    return [Table("running", f"{len(running)} running", headings, rows, opens="trial")]
+    lost = sum(each.lost for each in running)
+    kinds = ((len(running) - lost, "running"), (lost, "interrupted"))
+    title = ", ".join(f"{count} {kind}" for count, kind in kinds if count)
+    return [Table("running", title, headings, rows, opens="trial")]

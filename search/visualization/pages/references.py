@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from search.analysis.references import AgainstReference
 from search.analysis.snapshot import Snapshot
+from search.analysis.status import interrupted_trials, shown_state
 from search.config.objectives import OBJECTIVES, show
 from search.visualization.components import Cell, Component, Note, Table
 from search.visualization.pages.page import Page, Request
@@ -31,8 +32,9 @@ def references_page(snapshot: Snapshot, request: Request) -> Page:
 def _own_values(snapshot: Snapshot) -> Table:
     headings = ("reference", "state", *(each.heading for each in OBJECTIVES.values()), "network")
     rows: list[list[Cell]] = []
+    interrupted = interrupted_trials(snapshot)
     for record in snapshot.networks:
-        row: list[Cell] = [record.reference, record.state]
+        row: list[Cell] = [record.reference, shown_state(record, interrupted)]
         for name in OBJECTIVES:
             value = record.measurement.value(name)
             row.append((None, "") if value is None else (value, show(name, value)))

@@ -6,6 +6,7 @@ import shlex
 
 from search.analysis.class_dice import BOTH_EMPTY
 from search.analysis.snapshot import Snapshot
+from search.analysis.status import interrupted_trials, shown_state
 from search.config.objectives import OBJECTIVES, show
 from search.config.units import show_bytes, show_count, show_seconds
 from search.trials.records import Measurement, Record
@@ -56,7 +57,7 @@ def _first(snapshot: Snapshot) -> list[int]:
 def _facts(snapshot: Snapshot, record: Record) -> list[tuple[str, str]]:
     measurement = record.measurement
     row = snapshot.row_of(record.number)
-    state = "on the front" if row is not None and snapshot.on_front[row] else record.state
+    state = "on the front" if row is not None and snapshot.on_front[row] else _open_or_ended(snapshot, record)
     found = [("trial", str(record.number)), ("state", state), ("network", record.architecture.describe())]
     latency = measurement.costs.latency if measurement.costs else None
     for name in OBJECTIVES:
@@ -82,6 +83,10 @@ def _facts(snapshot: Snapshot, record: Record) -> list[tuple[str, str]]:
         ("fingerprint", record.architecture.fingerprint),
     ]
     return found
+
+
+def _open_or_ended(snapshot: Snapshot, record: Record) -> str:
+    return shown_state(record, interrupted_trials(snapshot) if record.state == "running" else ())
 
 
 def export_command(snapshot: Snapshot, number: int) -> str:
