@@ -40,7 +40,7 @@ def stopped(work, how, *, before=""):
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("work", [LONG_STEP, SLOW_END], ids=["long step", "slow end"])
 def test_a_stop_does_not_wait_for_a_long_step_or_a_slow_end(work, how):
-    assert stopped(work, how) == (130, f"Stopped in the middle of a step, which will be repeated. {RESUME}")
+    assert stopped(work, how) == (130, f"Stopped without waiting for the step under way. {RESUME}")
 
 
 def test_a_stop_in_order_ends_at_once():

@@ -53,7 +53,7 @@ def stoppable(console: Console) -> Iterator[None]:
         else:
             return
         if not has_ended.wait(GRACE_S):
-            text = f"Stopped in the middle of a step, which will be repeated. To resume, run: {command}\n"
+            text = f"Stopped without waiting for the step under way. To resume, run: {command}\n"
             os.write(STDERR, f"{SHOW_CURSOR if console.is_terminal else ''}{text}".encode())
             os._exit(STOPPED)
 

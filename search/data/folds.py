@@ -31,8 +31,9 @@ def make_folds(groups: Mapping[str, str], *, folds: int, seed: int) -> tuple[Fol
     for case in sorted(groups):
         members.setdefault(groups[case], []).append(case)
     if len(members) < folds:
-        formed = "the only case forms" if len(groups) == 1 else f"the {len(groups)} cases form"
-        raise DataError([f"{folds} folds need at least {folds} groups, but {formed} only {len(members)}"])
+        raise DataError(
+            [f"{folds} folds need at least {folds} groups, but the {len(groups)} cases form only {len(members)}"]
+        )
     shuffled = sorted(members)
     random.Random(seed).shuffle(shuffled)
     parts: list[list[str]] = [[] for _ in range(folds)]
