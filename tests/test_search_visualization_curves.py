@@ -7,6 +7,7 @@ import pytest
 from synthetic_study import EPOCHS, synthetic_records, synthetic_study, write_synthetic_study
 
 from search.analysis.snapshot_reader import read_snapshot
+from search.trials.epochs import Epoch, Epochs
 from search.visualization.figures import progress
 from search.visualization.figures.progress import Curves, curves_of, draw_curves
 from search.visualization.figures.trial import HALF_HEIGHT, HALF_WIDTH, _between_boxes
@@ -44,7 +45,7 @@ def test_the_curve_of_an_interrupted_trial_is_named_as_such(tmp_path, curves):
 
 def test_a_single_validated_epoch_is_drawn_on_the_whole_range_of_dice(curves):
     first = curves.running[0]
-    one = Curves((replace(first, curve=((2, 0.93),)),), (), ())
+    one = Curves((replace(first, epochs=Epochs.of([Epoch(2, 0.5, 0.93, 1.0)])),), (), ())
     assert json.loads(draw_curves(one).drawing)["layout"]["yaxis"]["range"] == [0, 1]
     assert "range" not in json.loads(draw_curves(curves).drawing)["layout"]["yaxis"]
 

@@ -31,6 +31,7 @@ from search.visualization.figures.style import (
     SYMBOLS,
     canvas,
     component,
+    sentence,
     short,
 )
 
@@ -40,8 +41,9 @@ LABELS = 30  # names of published networks that fit side by side
 def draw_front(data: FrontData, *, selection: str = "") -> Figure:
     """Draw the front figure; `selection` is the current lasso as an SVG path in the axes' units."""
     figure = draw_3d(data) if len(data.axes) == 3 else _draw_2d(data, selection)
-    across, *up = (OBJECTIVES[name].heading for name in data.axes)
-    names = f"{' and '.join(up)} against {across}"
+    across, *up = (OBJECTIVES[name] for name in data.axes)
+    up.sort(key=lambda each: not each.learned)
+    names = sentence(f"{' and '.join(each.heading for each in up)} against {across.heading}")
     label = (
         f"{names}: {counted(int(data.front.sum()), 'trial')} on the front, "
         f"{sum(len(group.rows) for group in data.groups)} trained, "
@@ -111,7 +113,7 @@ def _add_budget(figure: go.Figure, data: FrontData, name: str) -> None:
         **(
             {"x": 0, "xanchor": "left", "y": 1, "yanchor": "top"}
             if horizontal
-            else {"x": 1, "xanchor": "right", "y": 0, "yanchor": "bottom"}  # where expensive networks are rarely poor
+            else {"x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"}  # above the figure
         ),
         xref="x domain",
         yref="y domain",

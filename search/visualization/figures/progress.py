@@ -13,7 +13,7 @@ from search.analysis.trial import Trial
 from search.config.objectives import per_device
 from search.config.units import counted
 from search.visualization.components import Figure
-from search.visualization.figures.style import FRONT, MUTED, STOPPED, canvas, color, component, tint
+from search.visualization.figures.style import FRONT, MUTED, STOPPED, canvas, color, component, sentence, tint
 
 MAX_ENDED = 60  # trials of each state whose curves are drawn, the latest ones
 
@@ -125,7 +125,7 @@ def draw_hypervolume(steps: HypervolumeSteps, band: Band | None, *, hours: bool)
     return component(
         figure,
         name=f"hypervolume-{'hours' if hours else 'trials'}",
-        title=f"{steps.title.capitalize().replace('dice', 'Dice')} against {unit}",
+        title=f"{sentence(steps.title)} against {unit}",
         label=f"{steps.title} against {unit}, last {last}",
     )
 

@@ -15,7 +15,7 @@ from search.config.objectives import OBJECTIVES, cost_axis, primary
 from search.visualization.components import Figure
 from search.visualization.figures.cost_scale import scale_over
 from search.visualization.figures.front_data import trial_text
-from search.visualization.figures.style import LAYOUT, SYMBOLS, canvas, color, component, tint
+from search.visualization.figures.style import LAYOUT, SYMBOLS, canvas, color, component, sentence, tint
 
 Anytime = tuple[list[int], list[float], list[float], list[float]]
 
@@ -42,8 +42,8 @@ def draw_runs(compared: Sequence[ComparedRun]) -> Figure:
     """Draw runs side by side: their fronts on pairs of objectives, and hypervolume over hours of trials."""
     pairs, volume = planes(compared[0].snapshot), volume_title(compared)
     titles = [
-        *(f"{OBJECTIVES[y].heading} against {OBJECTIVES[x].heading.lower()}" for x, y in pairs),
-        f"{volume} over hours of trials",
+        *(sentence(f"{OBJECTIVES[y].heading} against {OBJECTIVES[x].heading}") for x, y in pairs),
+        sentence(f"{volume} over hours of trials"),
     ]
     figure = make_subplots(rows=1, cols=len(titles), subplot_titles=titles, horizontal_spacing=0.07)
     for number, run in enumerate(compared):

@@ -49,8 +49,13 @@ def component(figure: go.Figure, *, name: str, title: str, label: str, lasso: st
     scenes = [(each.xaxis, each.yaxis, each.zaxis) for each in figure.select_scenes()]
     for axis in (*figure.select_xaxes(), *figure.select_yaxes(), *chain(*scenes)):
         if axis.title.text:
-            axis.title.text = axis.title.text[0].upper() + axis.title.text[1:]
+            axis.title.text = sentence(axis.title.text)
     return Figure(name, title, figure.to_json(), label, wide, lasso)
+
+
+def sentence(text: str) -> str:
+    """Begin a text with a capital; the rest stays, such as `Dice` and `MACs`."""
+    return text[:1].upper() + text[1:]
 
 
 def short(name: str, *, widest: int = WIDEST) -> str:
