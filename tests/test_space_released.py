@@ -45,7 +45,7 @@ def test_unetrpp_names_survive_the_round_trip(name):
 
 
 def test_unetrpp_names_equal_the_released_ones():
-    theirs = to_released(fake_state("unetrpp_acdc"), PRESETS["unetrpp_acdc"].architecture)
+    theirs = to_released(abstract_state("unetrpp_acdc"), PRESETS["unetrpp_acdc"].architecture)
     shapes = {key: tuple(value.shape) for key, value in theirs.items()}
     assert shapes["unetr_pp_encoder.downsample_layers.0.0.conv.weight"] == (32, 1, 1, 4, 4)
     assert shapes["unetr_pp_encoder.downsample_layers.3.1.weight"] == (256,)
