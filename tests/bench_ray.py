@@ -21,6 +21,7 @@ from cluster_trials import HERE, Noted, Sleeper, Watch
 from conftest import write_study
 
 TRIALS = 40
+AT = "2026-01-01T00:00:00+00:00"  # when records were written
 WIDE = """\
 name: wide
 data: {path: phantom, folds: 3}
@@ -227,7 +228,7 @@ def fill(plan, records, *, epochs=1):
         curve.append(Epoch(epochs, 0.5, dice, 1.0, 1.0))
         done = Measurement("trained", costs=Costs(1, 1, memory, 1, latency), dice=dice, epochs=curve, seconds=1.0)
         network = plan.space.architecture(decisions)
-        record = Record(number, network, tuple(decisions.items()), 0, 0, done, "2026", "2026")
+        record = Record(number, network, tuple(decisions.items()), 0, 0, done, AT, AT)
         trials.append((number + 1, number, 1, "COMPLETE", "2026-01-01 00:00:00", "2026-01-01 00:00:01"))
         attributes.append((number + 1, RECORD, json.dumps(record.to_values())))
         values += [(number + 1, 0, dice, "FINITE"), (number + 1, 1, float(memory), "FINITE")]

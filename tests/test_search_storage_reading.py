@@ -1,5 +1,6 @@
 """Reading never lies: each database that can't be read is called what it is, and the others are shown."""
 
+import json
 import os
 import shutil
 import sqlite3
@@ -10,9 +11,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from synthetic_study import synthetic_records, write_synthetic_study
+from synthetic_study import synthetic_records, synthetic_study, write_synthetic_study
 from test_search_cli import call
 
+from search.analysis.snapshot_reader import read_snapshot
 from search.cli import main
 from search.config import UserError
 from search.storage import Store, read_records, read_study_attribute, read_study_names
@@ -117,6 +119,17 @@ def test_a_record_that_is_none_is_named_and_hides_no_other_study(text, runs, mon
         read_records(sqlite_url(runs / "tiny/study.db"), "tiny")
     said = call(monkeypatch, capsys, "studies", "--runs", runs, code=1)
     assert said.out.startswith("1 study") and "the record of trial 4 can't be read" in said.err
+
+
+@pytest.mark.parametrize("started", ["2026", "yesterday", 5])
+def test_a_record_with_a_date_that_is_none_is_named(started, runs):
+    with closing(sqlite3.connect(runs / "tiny/study.db")) as connection, connection:
+        where = "key = 'voxnas:record' AND trial_id = (SELECT trial_id FROM trials WHERE number = 4)"
+        (text,) = connection.execute(f"SELECT value_json FROM trial_user_attributes WHERE {where}").fetchone()
+        changed = json.dumps({**json.loads(text), "started": started})
+        connection.execute(f"UPDATE trial_user_attributes SET value_json = ? WHERE {where}", (changed,))
+    with pytest.raises(UserError, match=r"the record of trial 4 can't be read \(.*\): it is damaged, or a newer"):
+        read_snapshot(synthetic_study("tiny"), runs / "tiny")
 
 
 def test_an_attribute_that_is_no_json_is_called_damaged(runs):

@@ -24,6 +24,7 @@ from search.storage import CONTEXT, GOAL, REFERENCE, STUDY, Row, read_rows, read
 from search.storage.address import GRPC, database_url
 from search.storage.database import make_reader, require_database
 from search.storage.identity import CONTENT
+from search.storage.reader import unreadable_record
 from search.trials.epochs import Epochs
 from search.trials.files import run_folder
 from search.trials.records import Record
@@ -179,7 +180,10 @@ class SnapshotReader:
             before, self.networks[row.number] = self.networks.get(row.number), record
             if record.is_outside:
                 return before != record
-        trial = trial_of(record, self.known)
+        try:
+            trial = trial_of(record, self.known)
+        except (ValueError, TypeError) as error:  # a date that is none
+            raise unreadable_record(row.number, error) from error
         before_trial = self.trials.get(row.number)
         self.trials[row.number] = trial
         return before_trial != trial

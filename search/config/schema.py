@@ -14,7 +14,16 @@ from search.config.recipes import LIGHT, RecipeName, with_recipe
 from search.config.space_section import PresetName, SpaceSection
 from search.config.units import IN_SECONDS, Seconds
 
-Whole = Annotated[int, Field(ge=1, strict=True)]
+LARGEST = 10**9  # of what is counted: epochs, steps, trials
+
+
+def _refuse_huge(value: int) -> int:
+    if value > LARGEST:
+        raise ValueError(f"{value} is more than {LARGEST:,}")
+    return value
+
+
+Whole = Annotated[int, Field(ge=1, strict=True), AfterValidator(_refuse_huge)]
 Index = Annotated[int, Field(ge=0, strict=True)]
 LARGEST_SEED = 2**32 - 1  # what every generator takes
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED, strict=True)]
@@ -116,7 +125,9 @@ class Training:
     steps_per_epoch: Annotated[Whole, Key("Optimiser steps in an epoch.", 100, "steps")] = 250
     optimiser: Annotated[Literal["adamw", "sgd"], Key("Optimiser; `sgd` has Nesterov momentum.", "sgd")] = "adamw"
     learning_rate: Annotated[Positive, Key("Initial learning rate.", 1e-3)] = 3e-3
-    weight_decay: Annotated[Annotated[float, Field(ge=0, strict=True)], Key("Weight decay.", 3e-5)] = 1e-5
+    weight_decay: Annotated[
+        Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)], Key("Weight decay.", 3e-5)
+    ] = 1e-5
     schedule: Annotated[
         Literal["poly", "cosine", "constant"],
         Key("Decay of the learning rate over all steps; `poly` has power 0.9.", "cosine"),

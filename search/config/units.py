@@ -35,7 +35,7 @@ def _parse(value: Any, units: dict[str, float], example: str, noun: str) -> floa
         )
     quantity = float(number) * scale
     if not 0 < quantity < math.inf:
-        raise ValueError(f"{value!r} is not a {noun} above 0; use a form such as {example}")
+        raise ValueError(f"{value!r} is not a finite {noun} above 0; use a form such as {example}")
     return quantity
 
 

@@ -127,9 +127,14 @@ def _record(number: int, written: str | dict[str, Any]) -> Record:
         values = from_json(written) if isinstance(written, str) else written
         return Record.from_values({**values, "number": number})
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        why = f"{type(error).__name__}: {error}".splitlines()[0]
-        hint = "it is damaged, or a newer version of voxnas wrote it; restore a copy, or upgrade voxnas"
-        raise UserError([f"the record of trial {number} can't be read ({why}): {hint}"]) from error
+        raise unreadable_record(number, error) from error
+
+
+def unreadable_record(number: int, error: Exception) -> UserError:
+    """Return the mistake of a trial whose record can't be read."""
+    why = f"{type(error).__name__}: {error}".splitlines()[0]
+    hint = "it is damaged, or a newer version of voxnas wrote it; restore a copy, or upgrade voxnas"
+    return UserError([f"the record of trial {number} can't be read ({why}): {hint}"])
 
 
 def has_known_tables(connection: sql.Connection) -> bool:
