@@ -237,6 +237,8 @@ def test_a_trial_whose_driver_has_ended_is_interrupted_in_every_view(tmp_path, s
         compared = compare_page(snapshot, Request({"a": "2", "b": "3"})).components[0]
         own = references_page(snapshot, Request()).components[0]
         pages = [trial_page(snapshot, Request({"trial": each})).components[0] for each in "23"]
+        (listed,) = list_studies(snapshot.url)
+    assert listed.states == {"trained": 1, "failed": 1, "running": 1, "interrupted": 2}
     assert shown == ["trained", "failed", "running", "interrupted"]
     assert (facts["trained"], facts["running"], facts["interrupted"]) == ("1", "1", "1")
     assert table.title == "1 running, 2 interrupted" and compared.rows[0] == ["state", "running", "interrupted"]
@@ -264,7 +266,7 @@ def test_studies_are_listed_renamed_copied_freed_and_deleted(tmp_path):
     fill(tmp_path).close()
     (url,) = find_databases(None, runs)
     (listed,) = list_studies(url)
-    assert listed.name == "tiny" and listed.states == {"trained": 1, "failed": 1, "running": 2}
+    assert listed.name == "tiny" and listed.states == {"trained": 1, "failed": 1, "interrupted": 2}
     for number, file in ((0, "best.safetensors"), (0, "last.pt"), (1, "best.safetensors"), (2, "last.pt")):
         path = runs / "tiny" / "trials" / f"{number:06d}" / file
         path.parent.mkdir(parents=True, exist_ok=True)

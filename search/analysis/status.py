@@ -17,7 +17,7 @@ from search.analysis.snapshot_reader import trial_of
 from search.analysis.trial import Trial
 from search.config.units import counted, show_remaining, show_seconds
 from search.storage import read_study_attributes
-from search.storage.heartbeat import DRIVER, activities_of, is_present
+from search.storage.heartbeat import DRIVER, activities_of, is_present, present_drivers
 from search.trials.activity import Activity, study_left_s
 from search.trials.records import COUNTED, Record
 
@@ -117,7 +117,7 @@ def interrupted_trials(snapshot: Snapshot) -> frozenset[int]:
     opened = [each for each in trainings if each.state == "running"]
     if not opened:
         return frozenset()
-    present = {driver for driver, beat in _beats(snapshot).items() if is_present(beat)}
+    present = present_drivers(snapshot.url, snapshot.study.name)
     return frozenset(each.number for each in opened if each.driver not in present)
 
 

@@ -31,6 +31,7 @@ from search.storage import (
 from search.storage.address import database_url, named_database, sqlite_file, sqlite_url
 from search.storage.database import engine_options, make_engine, require_database
 from search.storage.failures import explained, require_sqlite
+from search.storage.heartbeat import present_drivers
 from search.storage.lock import hold_lock
 from search.storage.ownership import DATABASE, OWNER, claim_folder, holds_database, is_folder_name, owned_folder
 from search.storage.reader import has_known_tables
@@ -117,7 +118,11 @@ def list_studies(url: str) -> list[Listed]:
             rows = connection.execute(STUDIES).all()
     found = []
     for name, began, ended in rows:
-        states = Counter[str](record.state for record in read_records(url, name))
+        records = read_records(url, name)
+        present = present_drivers(url, name) if any(each.state == "running" for each in records) else set()
+        states = Counter(
+            "interrupted" if each.state == "running" and each.driver not in present else each.state for each in records
+        )
         found.append(Listed(show_url(url), name, dict(states), str(began or "")[:16], str(ended or "")[:16]))
     return found
 

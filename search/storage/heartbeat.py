@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.config.errors import UserError
 from search.storage.database import retry_outages, shared_by_drivers
+from search.storage.reader import read_study_attributes
 from search.trials.activity import Activity
 
 if TYPE_CHECKING:
@@ -112,6 +113,12 @@ def is_present(beat: Mapping[str, Any] | None) -> bool:
     if beat["host"] == socket.gethostname() and not _is_running(beat["pid"]):
         return False
     return seconds_since(beat["at"]) < LEASE_S
+
+
+def present_drivers(url: str, study: str) -> set[str]:
+    """Return the names of a study's drivers that are alive by their last heartbeats."""
+    beats = read_study_attributes(url, study, DRIVER + "%")
+    return {name.removeprefix(DRIVER) for name, beat in beats.items() if is_present(beat)}
 
 
 def activities_of(beat: Mapping[str, Any]) -> dict[int, tuple[Activity, float]]:
