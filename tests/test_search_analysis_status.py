@@ -235,7 +235,7 @@ def test_a_trial_whose_driver_has_ended_is_interrupted_in_every_view(tmp_path, s
         facts = dict(summary(snapshot).pairs)
         (table,) = [each for each in progress_page(snapshot, Request()).components if isinstance(each, Table)]
         compared = compare_page(snapshot, Request({"a": "2", "b": "3"})).components[0]
-        own = references_page(snapshot, Request()).components[0]
+        own, note = references_page(snapshot, Request()).components
         pages = [trial_page(snapshot, Request({"trial": each})).components[0] for each in "23"]
         (listed,) = list_studies(snapshot.url)
     assert listed.states == {"trained": 1, "failed": 1, "running": 1, "interrupted": 2}
@@ -243,6 +243,7 @@ def test_a_trial_whose_driver_has_ended_is_interrupted_in_every_view(tmp_path, s
     assert (facts["trained"], facts["running"], facts["interrupted"]) == ("1", "1", "1")
     assert table.title == "1 running, 2 interrupted" and compared.rows[0] == ["state", "running", "interrupted"]
     assert own.rows[0][:2] == ["nnunet", "interrupted"]
+    assert note.text == "No difference yet: that needs a fully trained reference, and another network on the front."
     assert [dict(each.pairs)["state"] for each in pages] == ["running", "interrupted"]
     ended = dict(summary(snapshot).pairs)
     assert ended["interrupted"] == "2" and "running" not in ended

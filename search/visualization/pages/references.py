@@ -19,6 +19,11 @@ def references_page(snapshot: Snapshot, request: Request) -> Page:
     if not snapshot.networks:
         return Page("References", (), (Note("This study trains no reference network (search.references)."),))
     components: list[Component] = [_own_values(snapshot)]
+    if not snapshot.against:
+        components.append(
+            Note("No difference yet: that needs a fully trained reference, and another network on the front.")
+        )
+        return Page("References", (), tuple(components))
     components.append(_differences(snapshot, "references", "The front against reference networks", snapshot.against))
     again = snapshot.confirmed_against
     if again:
@@ -30,7 +35,7 @@ def references_page(snapshot: Snapshot, request: Request) -> Page:
 
 
 def _own_values(snapshot: Snapshot) -> Table:
-    headings = ("reference", "state", *(each.heading for each in OBJECTIVES.values()), "network")
+    headings = ("reference", "state", *(each.heading for each in OBJECTIVES.values()), "network, or reason")
     rows: list[list[Cell]] = []
     interrupted = interrupted_trials(snapshot)
     for record in snapshot.networks:
