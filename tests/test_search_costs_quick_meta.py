@@ -1,5 +1,6 @@
 """Quick rules for operators on `meta` tensors, compared with the kernels of a CPU."""
 
+import inspect
 from itertools import product
 
 import pytest
@@ -152,6 +153,14 @@ def test_elementwise_results_have_the_layout_and_dtype_of_a_cpu_kernel(func):
             assert traits(quick) == traits(func(*args)), [traits(each) for each in args if each is not None]
             applied += 1
     assert applied >= 6
+
+
+@pytest.mark.parametrize("func", QUICK, ids=str)
+def test_a_rule_takes_all_arguments_or_only_those_without_a_default(func):
+    rule, arguments = inspect.signature(QUICK[func]), func._schema.arguments
+    for given in (arguments, [each for each in arguments if not each.has_default_value()]):
+        named = {each.name: None for each in given if each.kwarg_only}
+        rule.bind(*[None for each in given if not each.kwarg_only], **named)
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -35,21 +35,21 @@ class AbstractTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, *, cuda: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.count, self.cuda = ByteCount(), cuda
-        self.contexts: list[ExitStack] = []
+        self.contexts = ExitStack()
         self.create = create_on_cuda if cuda else create_on_cpu
 
     def __enter__(self) -> AbstractTensors:
-        self.contexts.append(ExitStack())
-        if len(self.contexts) == 1:  # a composite operator enters its mode again
-            self.contexts[0].enter_context(paused_collector())
+        with ExitStack() as contexts:
+            contexts.enter_context(paused_collector())
             if self.cuda:
-                self.contexts[0].enter_context(as_on_cuda())
-        super().__enter__()  # type: ignore[no-untyped-call]
+                contexts.enter_context(as_on_cuda())
+            super().__enter__()  # type: ignore[no-untyped-call]
+            self.contexts = contexts.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
-        self.contexts.pop().close()
+        self.contexts.close()
 
     @property
     def peak_bytes(self) -> int:
@@ -70,8 +70,7 @@ class AbstractTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return None
         kwargs = kwargs or {}
         if kind == "composite":
-            with self:
-                return func.decompose(*args, **kwargs)
+            return self._decompose(func, args, kwargs)
         tensors: list[Any] = []
         parts: list[Any] = [operator, self.cuda]
         append_parts(args, parts, tensors)
@@ -87,6 +86,14 @@ class AbstractTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.known.clear()
             results = self.known[key] = learn(func, args, kwargs, cuda=self.cuda)
         return self._instantiate(results, tensors)
+
+    def _decompose(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operator's parts in this mode, which torch leaves while the mode handles an operator."""
+        super().__enter__()  # type: ignore[no-untyped-call]
+        try:
+            return func.decompose(*args, **kwargs)
+        finally:
+            super().__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def _instantiate(self, results: Results, tensors: Sequence[Any]) -> Any:
         """Create the results as abstract tensors; those with equal storage numbers share a storage."""

@@ -28,7 +28,7 @@ def run_on_meta(func: Any, args: Any, kwargs: Any) -> Any:
     return func(*args, **kwargs) if result is None else result
 
 
-def _arithmetic(one: Any, other: Any, **kwargs: Any) -> Tensor | None:
+def _arithmetic(one: Any, other: Any, *options: Any, **kwargs: Any) -> Tensor | None:
     """Broadcast two tensors, or a tensor and a number."""
     if not floating(one) or (isinstance(other, Tensor) and other.device != META):
         return None

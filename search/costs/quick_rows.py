@@ -55,7 +55,7 @@ def _norm(
     return _rows((), tensor.dtype)
 
 
-def _reduced(image: Tensor, axes: Any, keep: bool = False, **kwargs: Any) -> Tensor | None:
+def _reduced(image: Tensor, axes: Any = (), keep: bool = False, **kwargs: Any) -> Tensor | None:
     """Reduce given axes."""
     if not (floating(image) and axes):
         return None

@@ -69,9 +69,9 @@ def _resized_to_nearest(image: Tensor, size: Sequence[int], *options: Any) -> Te
 def _max_pool(
     image: Tensor,
     kernel: Sequence[int],
-    strides: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    strides: Sequence[int] = (),
+    padding: Sequence[int] = (0,),
+    dilation: Sequence[int] = (1,),
     ceil: bool = False,
 ) -> tuple[Tensor, Tensor] | None:
     """Return maxima and their positions; None unless each axis has its own settings, and for an error."""
