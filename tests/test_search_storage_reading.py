@@ -17,6 +17,7 @@ from test_search_cli import call
 from search.analysis.snapshot_reader import read_snapshot
 from search.cli import main
 from search.config import UserError
+from search.config.errors import RunError
 from search.storage import Store, read_records, read_study_attribute, read_study_names
 from search.storage.address import database_url, show_url, sqlite_file, sqlite_url
 from search.storage.admin import list_studies
@@ -167,6 +168,13 @@ def test_a_locked_database_is_called_locked(runs, monkeypatch):
             read_records(sqlite_url(file), "tiny")
     finally:
         holder.close()
+
+
+def test_a_failing_disk_is_not_called_damage_to_the_file(runs):
+    (runs / "tiny/study.db-journal").mkdir()  # SQLite fails to read it, as it would from a failing disk
+    message = r"study.db: its disk or file system failed \(disk I/O error, SQLITE_IOERR_READ\); check them, then rerun"
+    with pytest.raises(RunError, match=message):
+        read_records(sqlite_url(runs / "tiny/study.db"), "tiny")
 
 
 def test_a_listing_names_the_damaged_and_shows_the_others(runs, capsys, monkeypatch):

@@ -41,11 +41,18 @@ def is_fault(error: sql.exc.DBAPIError, url: str) -> bool:
     """Return whether an error is a fault of the disk, of the server or of another program, not the user's mistake."""
     if sqlite_file(url) is None:
         return not isinstance(error, sql.exc.ProgrammingError)
-    return _sqlite_name(error) in FULL or "locked" in str(error.orig) or "busy" in str(error.orig)
+    said = str(error.orig)
+    return _sqlite_name(error) in FULL or any(part in said for part in ("locked", "busy")) or _is_disk_fault(error)
 
 
 def _sqlite_name(error: sql.exc.DBAPIError) -> str:
     return str(getattr(error.orig, "sqlite_errorname", ""))
+
+
+def _is_disk_fault(error: sql.exc.DBAPIError) -> bool:
+    """Return whether a disk or a file system failed; a file that ends too early is damaged instead."""
+    name = _sqlite_name(error)
+    return name.startswith("SQLITE_IOERR") and name != "SQLITE_IOERR_SHORT_READ"
 
 
 def explanation(error: sql.exc.DBAPIError, url: str) -> str:
@@ -61,6 +68,9 @@ def explanation(error: sql.exc.DBAPIError, url: str) -> str:
         return f"{where} can't be written ({said}): {limit}, {RESUME}"
     if "locked" in said or "busy" in said:
         return f"{where} is locked by another program; wait until that ends, or stop it, and try again"
+    if _is_disk_fault(error):
+        name = _sqlite_name(error)
+        return f"{where}: its disk or file system failed ({said}, {name}); check them, {RESUME}"
     if "not a database" in said:
         return f"{where} is not an SQLite database"
     if "malformed" in said or "disk I/O" in said or "truncated" in said:
