@@ -43,6 +43,7 @@ STUDIES = sql.text(
     "SELECT s.study_name, MIN(t.datetime_start), MAX(t.datetime_complete) FROM studies s"
     " LEFT JOIN trials t ON t.study_id = s.study_id GROUP BY s.study_name ORDER BY s.study_name"
 )
+RENAME = sql.text("UPDATE studies SET study_name = :new WHERE study_name = :name")
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,7 @@ def rename_study(url: str, name: str, new: str, *, runs: Path) -> str:
     with _locked(url, name, runs), open_storage(url) as storage, _connected(url) as connection:
         values = read_study_attribute(url, name, STUDY)
         storage.set_study_user_attr(storage.get_study_id_from_name(name), STUDY, {**values, "name": new})
-        update = sql.text("UPDATE studies SET study_name = :new WHERE study_name = :name")
-        connection.execute(update, {"new": new, "name": name})
+        connection.execute(RENAME, {"new": new, "name": name})
     if folder is None:
         return url
     moves_along = holds_database(folder, url)
@@ -168,16 +168,33 @@ def rename_study(url: str, name: str, new: str, *, runs: Path) -> str:
 
 
 def copy_study(url: str, name: str, target: str) -> None:
-    """Copy a study's trials and attributes into another database; its files stay with the original."""
+    """Copy a study's trials and attributes into another database; its files stay with the original.
+
+    The copy has its name only once it is complete. One that failed deletes a database that it created, and is
+    replaced by the next one.
+    """
     import optuna
 
     to = named_database(target, Path())
     require_sqlite(to, empty=True)
-    with explained(to), open_storage(url) as storage, open_storage(to) as copies:
-        if name in [each.name for each in list_studies(to)]:
-            raise UserError([f"studies: {show_url(to)} already has a study {name!r}"])
-        optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=copies)
-        copies.set_study_user_attr(copies.get_study_id_from_name(name), STUDY_ID, uuid4().hex)
+    file, draft = sqlite_file(to), f"{name} (incomplete copy)"
+    created = file if file is not None and not file.exists() else None
+    try:
+        with explained(to), open_storage(url) as storage, open_storage(to) as copies:
+            known = [each.name for each in list_studies(to)]
+            if name in known:
+                raise UserError([f"studies: {show_url(to)} already has a study {name!r}"])
+            if draft in known:
+                optuna.delete_study(study_name=draft, storage=copies)
+            optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=copies, to_study_name=draft)
+            copies.set_study_user_attr(copies.get_study_id_from_name(draft), STUDY_ID, uuid4().hex)
+            with _connected(to) as connection:
+                connection.execute(RENAME, {"new": name, "name": draft})
+    except BaseException:
+        if created is not None:
+            for ending in ("", "-wal", "-shm"):
+                created.with_name(created.name + ending).unlink(missing_ok=True)
+        raise
 
 
 def delete_study(url: str, name: str, *, runs: Path) -> int:
