@@ -170,6 +170,12 @@ def test_norms_and_products_have_the_layout_and_dtype_of_a_cpu_kernel(name):
     assert traits(quick) == traits(func(*args))
 
 
+def test_gradients_of_two_layouts_without_weights_are_left_to_torch():
+    statistics = (torch.zeros(2, 4, 3, 5, 1),) * 2
+    arguments = map(on_meta, (LAST_ROW, ROW, [6], *statistics, None, None, [True, False, False]))
+    assert QUICK[ATEN.native_layer_norm_backward.default](*arguments) is None
+
+
 def test_a_norm_in_half_precision_is_left_to_torch():
     assert QUICK[ATEN.native_layer_norm.default](on_meta(FORMS["bfloat16"]), [6], None, None, 1e-5) is None
 

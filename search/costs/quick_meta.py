@@ -78,7 +78,7 @@ def _activation(image: Tensor, *options: Any, **kwargs: Any) -> Tensor | None:
 
 def _activation_backward(gradient: Tensor, image: Tensor, *options: Any, **kwargs: Any) -> Tensor | None:
     same = gradient.shape == image.shape and gradient.dtype == image.dtype
-    return elementwise(gradient, image, image.dtype) if same and dense(gradient) and dense(image) else None
+    return elementwise(gradient, image, image.dtype) if same and dense(gradient) else None
 
 
 def _step_backward(gradient: Tensor, image: Tensor, *options: Any, **kwargs: Any) -> Tensor | None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search.costs.quick_layouts import META, dense, elementwise, like, plain
+from search.costs.quick_layouts import META, dense, elementwise, like, plain, same_layout
 
 SINGLE_STATISTICS = (torch.float32, torch.bfloat16)  # dtypes whose statistics are float32
 
@@ -29,7 +29,8 @@ def layer_norm_backward(
 ) -> tuple[Tensor | None, ...] | None:
     """Return the requested gradients of `layer_norm`."""
     single = gradient.dtype == image.dtype == torch.float32 and dense(gradient) and dense(image)
-    if not single or any(wanted and each is None for each, wanted in zip((weight, bias), requested[1:], strict=True)):
+    missing = any(wanted and each is None for each, wanted in zip((weight, bias), requested[1:], strict=True))
+    if not single or missing or (weight is None and not same_layout(gradient, image)):
         return None
     of_image = elementwise(gradient, image, image.dtype) if requested[0] else None
     return of_image, *(
