@@ -13,6 +13,7 @@ from test_search_cli import call
 
 from search.analysis.front import front_json
 from search.analysis.snapshot_reader import snapshot_of
+from search.cli.check import check_study
 from search.config import UserError, load_study
 from search.costs.price import predict_costs
 from search.proposers.propose import PROPOSERS, make_proposer, propose_new
@@ -84,6 +85,8 @@ def test_a_study_with_latency_is_refused_on_other_threads_before_the_first_step(
     )
     with pytest.raises(UserError, match=message):
         run_study(plan_of(made, "executor.threads=2"), trials=2, view=quiet_view())
+    with pytest.raises(UserError, match=message):
+        check_study(plan_of(made, "executor.threads=2"), costs=False, json=False)
     torch.set_num_threads(1)
     plan = plan_of(made)
     assert len(read_records(plan.url, "tiny")) == 1

@@ -145,7 +145,7 @@ def _comparable(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_reusable(record: Record, plan: Plan, device: Device) -> bool:
-    latency = record.measurement.costs.latency if record.measurement.costs else None
+    latency = record.measurement.latency
     if record.state != "trained" or latency is None or record.fold >= len(plan.folds):
         return False
     cases = {case.case for case in record.measurement.cases}

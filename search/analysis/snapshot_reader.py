@@ -94,7 +94,7 @@ def _seconds(text: str) -> float:
 def trial_of(record: Record, known: dict[Any, Any]) -> Trial:
     """Return a record's summary; values that many trials share are stored only once, in `known`."""
     measurement = record.measurement
-    latency = measurement.costs.latency if measurement.costs else None
+    latency = measurement.latency
     device = latency.setting if latency else ""
     validated = [dice for dice in measurement.first_dice if dice is not None]
     values = [measurement.value(name) for name in OBJECTIVES]

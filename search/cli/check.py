@@ -19,7 +19,7 @@ from search.runner.references import require_buildable_references
 from search.runner.sampling import refusals
 from search.storage import read_records
 from search.tracking.registry import explain_missing
-from search.trials.records import COUNTED, search_records
+from search.trials.records import COUNTED, Record, search_records
 
 REFUSALS_SAMPLED = 1000
 PRICED = 16
@@ -30,6 +30,7 @@ def check_study(plan: Plan, *, costs: bool, json: bool) -> None:
     """Print data, training, space and what would run; with `costs`, also the costs of random networks."""
     require_unchanged(plan)
     require_buildable_references(plan)
+    _require_comparable_latencies(plan)
     learned = learned_from(plan)
     infeasible = refusals(plan.space, sample=REFUSALS_SAMPLED, seed=0)
     spreads = sample_costs(plan, networks=PRICED, timed=0, device="cpu", threads=1) if costs else None
@@ -49,6 +50,17 @@ def check_study(plan: Plan, *, costs: bool, json: bool) -> None:
     console.print(_would_run(plan))
     if spreads:
         console.print(costs_table(spreads, budgets=plan.budgets))
+
+
+def _require_comparable_latencies(plan: Plan) -> None:
+    """Raise UserError if a run here would measure latencies that can't be compared with those of the study."""
+    records = records_of(plan)
+    if plan.study.executor.kind != "local" or not any(record.measurement.latency for record in records):
+        return
+    from search.runner.pricer import local_device  # imports torch
+    from search.runner.retime import require_same_setting
+
+    require_same_setting(plan, records, local_device(plan))
 
 
 def outline(plan: Plan, infeasible: dict[str, int], learned: Sequence[Learned] = ()) -> dict[str, Any]:
@@ -120,12 +132,17 @@ def machine_notes(study: Study) -> tuple[str, ...]:
     return tuple(note for note in found if note)
 
 
+def records_of(plan: Plan) -> list[Record]:
+    """Return the study's trials; none if nothing has run yet."""
+    try:
+        return read_records(plan.url, plan.study.name)
+    except UserError:
+        return []
+
+
 def progress_of(plan: Plan) -> tuple[int, int]:
     """Count the trials that are done, and those that were interrupted."""
-    try:
-        records = read_records(plan.url, plan.study.name)
-    except UserError:
-        return 0, 0  # nothing has run yet
+    records = records_of(plan)
     own = search_records(records, seed=plan.study.search.seed, fold=plan.study.data.fold)
     own += [record for record in records if record.repeat]
     done = sum(record.state in COUNTED for record in own)

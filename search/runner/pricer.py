@@ -8,6 +8,7 @@ import torch
 
 from search.costs.latency import device_name, measure_latency
 from search.costs.price import predict_costs
+from search.runner.devices import resolve_device, resolve_threads
 from search.runner.plan import Plan
 from search.storage.address import GRPC, sqlite_url
 from search.storage.price_cache import Device, PriceTable
@@ -58,12 +59,6 @@ class Pricer:
         self.table.keep(architecture, costs)
         return costs
 
-    @property
-    def setting(self) -> str:
-        """The device, threads and precision of latencies measured now."""
-        device = self.table.device
-        return Latency(0.0, 0.0, 0, True, device.name, device.threads, device.precision).setting
-
     def close(self) -> None:
         """Close the table's database."""
         self.table.close()
@@ -99,6 +94,12 @@ def price_table(plan: Plan, *, device: str, threads: int, model: str | None = No
         device=measured,
         kind=torch.device(device).type,
     )
+
+
+def local_device(plan: Plan) -> Device:
+    """Return the device, threads and precision of latencies that this machine measures for a study."""
+    named = plan.study.executor
+    return measured_device(plan, device=resolve_device(named.device), threads=resolve_threads(named.threads))
 
 
 def measured_device(plan: Plan, *, device: str, threads: int, model: str | None = None) -> Device:

@@ -12,39 +12,39 @@ from search.runner.evaluate import over_budget, versions
 from search.runner.plan import Plan
 from search.runner.pricer import Pricer
 from search.storage import Store
+from search.storage.price_cache import Device
 from search.trials.records import Latency, Record
 from space.architecture import Architecture
 
 LOGGER = logging.getLogger("voxnas.latency")
 
 
-def require_same_setting(plan: Plan, records: Sequence[Record], pricer: Pricer) -> None:
-    """Raise UserError if latencies measured now could not be compared with those of the study's trained trials.
+def require_same_setting(plan: Plan, records: Sequence[Record], here: Device) -> None:
+    """Raise UserError if latencies measured `here` can't be compared with those of the study's trained trials.
 
     Another precision or version of torch is only noted in a warning; readers compare the largest group of one setting.
     """
     timed = [record for record in records if record.state == "trained"]
-    latencies = [each for record in timed if (each := latency_of(record)) is not None]
+    latencies = [each for record in timed if (each := record.measurement.latency) is not None]
     if not latencies or not per_device((*plan.directions, *plan.budgets)):
         return
-    here = pricer.table.device
     known = "; ".join(sorted({each.setting for each in latencies}))
     if (here.name, here.threads) not in {(each.device, each.threads) for each in latencies}:
-        measured = f"latency was measured on {known}; this run would measure it on {pricer.setting}"
+        measured = f"latency was measured on {known}; this run would measure it on {here.setting}"
         choice = (
             "run on the same device with the same `executor.threads`, give the study another name, or measure all of "
             "its latencies again, here, with --retime"
         )
         raise UserError([f"{measured}: the two can't be compared on one front; {choice}"])
-    if pricer.setting not in {each.setting for each in latencies}:
+    if here.setting not in {each.setting for each in latencies}:
         LOGGER.warning(
             "latency was measured on %s; this run measures it on %s: fronts show the larger group of the two, or "
             "--retime measures all again",
             known,
-            pricer.setting,
+            here.setting,
         )
     torch_here = dict(versions())["torch"]
-    others = {_torch_of(record) or torch_here for record in timed if latency_of(record)} - {torch_here}
+    others = {_torch_of(record) or torch_here for record in timed if record.measurement.latency} - {torch_here}
     if others:
         LOGGER.warning(
             "latency was measured with torch %s; this run measures it with torch %s, whose kernels may differ in "
@@ -59,7 +59,7 @@ def retime(plan: Plan, store: Store, pricer: Pricer, *, progress: Callable[[int,
 
     Equal networks are measured once. A trial that is over the latency's budget here keeps its state, with a warning.
     """
-    records = [record for record in store.records() if record.state != "running" and latency_of(record)]
+    records = [record for record in store.records() if record.state != "running" and record.measurement.latency]
     measured: dict[Architecture, Latency] = {}
     for done, record in enumerate(records, start=1):
         costs = record.measurement.costs
@@ -79,12 +79,7 @@ def retime(plan: Plan, store: Store, pricer: Pricer, *, progress: Callable[[int,
     return len(records)
 
 
-def latency_of(record: Record) -> Latency | None:
-    """Return a trial's latency; None without one."""
-    return record.measurement.costs.latency if record.measurement.costs else None
-
-
 def _torch_of(record: Record) -> str:
     """Return the version of torch that measured a trial's latency; in older records, that of its training."""
-    latency = latency_of(record)
+    latency = record.measurement.latency
     return latency.torch if latency and latency.torch else dict(record.measurement.versions).get("torch", "")

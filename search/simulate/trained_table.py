@@ -15,7 +15,7 @@ from search.files import replace_file
 from search.runner.plan import Plan, prepared_data, task_of
 from search.runner.tabulate import Tabulated
 from search.trials.epochs import Epoch
-from search.trials.records import Latency, Record
+from search.trials.records import Record
 from search.trials.table_file import COLUMNS
 
 NAMES = ("architecture", "network", "seed", "epoch", "dice", "loss", "epoch_s")
@@ -65,6 +65,8 @@ def settings(tabulated: Tabulated, plan: Plan, prepared: Prepared) -> dict[str, 
     task, study = task_of(plan, prepared), plan.study
     states = Counter(record.state for record in tabulated.records)
     trained = [record.measurement for record in tabulated.records if record.state == "trained"]
+    from search.runner.pricer import local_device  # imports torch
+
     return {
         "study": study.name,
         "data": {
@@ -81,19 +83,9 @@ def settings(tabulated: Tabulated, plan: Plan, prepared: Prepared) -> dict[str, 
         "combinations": plan.space.size,
         "asked": {"networks": tabulated.networks, "seeds": tabulated.seeds},
         "states": dict(states),
-        "device": _setting(plan),
+        "device": local_device(plan).setting,
         "versions": [dict(each) for each in dict.fromkeys(measurement.versions for measurement in trained)],
     }
-
-
-def _setting(plan: Plan) -> str:
-    """Return the device of this machine's trainings, its threads and precision."""
-    from search.runner.devices import resolve_device, resolve_threads
-    from search.runner.pricer import measured_device
-
-    named = plan.study.executor
-    device = measured_device(plan, device=resolve_device(named.device), threads=resolve_threads(named.threads))
-    return Latency(0.0, 0.0, 0, True, device.name, device.threads, device.precision).setting
 
 
 def _rows(record: Record, plan: Plan, classes: Sequence[str]) -> list[dict[str, Any]]:

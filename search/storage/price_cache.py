@@ -17,7 +17,7 @@ from search.config.schema import Training
 from search.data.labelling import Labelling
 from search.storage.address import show_url
 from search.storage.database import make_engine, retry_outages
-from search.trials.records import Costs, Latency
+from search.trials.records import Costs, Latency, show_setting
 from space.architecture import Architecture
 from space.canonical import Context
 
@@ -38,6 +38,11 @@ class Device:
     name: str
     threads: int
     precision: str
+
+    @property
+    def setting(self) -> str:
+        """The same as that of a latency measured here."""
+        return show_setting(self.name, self.threads, self.precision)
 
 
 def _written(values: dict[str, Any]) -> str:

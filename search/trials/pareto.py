@@ -37,7 +37,7 @@ def comparable(records: Sequence[Record], directions: Mapping[str, str]) -> list
 
 def latency_setting(record: Record) -> str:
     """Return the device, threads and precision of a record's latency; empty without a latency."""
-    latency = record.measurement.costs.latency if record.measurement.costs else None
+    latency = record.measurement.latency
     return latency.setting if latency else ""
 
 

@@ -23,6 +23,11 @@ Fault = Literal["", "error", "not a number", "memory", "deadline", "lost", "stor
 COUNTED: tuple[State, ...] = ("trained", "stopped", "failed")  # states that count towards `search.trials`
 
 
+def show_setting(device: str, threads: int, precision: str) -> str:
+    """Return what a latency depends on besides the network and its patch, for people."""
+    return f"{device}, {counted(threads, 'thread')}, {precision}"
+
+
 @dataclass(frozen=True)
 class Latency:
     """Seconds for one patch at batch 1: median and interquartile range, and the setting they were measured in.
@@ -42,7 +47,7 @@ class Latency:
     @property
     def setting(self) -> str:
         """Device, threads and precision: latencies compare only within one setting."""
-        return f"{self.device}, {counted(self.threads, 'thread')}, {self.precision}"
+        return show_setting(self.device, self.threads, self.precision)
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,11 @@ class Measurement:
     def spent_s(self) -> float:
         """Seconds that the job took, including the epochs of interrupted attempts."""
         return max(self.seconds, Epochs.of(self.epochs).seconds)
+
+    @property
+    def latency(self) -> Latency | None:
+        """The measured latency, if there is one."""
+        return self.costs.latency if self.costs else None
 
     def value(self, objective: str) -> float | None:
         """Return an objective's value; None for a learned objective until training is complete."""

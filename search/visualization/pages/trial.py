@@ -59,7 +59,7 @@ def _facts(snapshot: Snapshot, record: Record) -> list[tuple[str, str]]:
     row = snapshot.row_of(record.number)
     state = "on the front" if row is not None and snapshot.on_front[row] else _open_or_ended(snapshot, record)
     found = [("trial", str(record.number)), ("state", state), ("network", record.architecture.describe())]
-    latency = measurement.costs.latency if measurement.costs else None
+    latency = measurement.latency
     for name in OBJECTIVES:
         value = measurement.value(name)
         if value is None:
