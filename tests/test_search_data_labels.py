@@ -108,23 +108,22 @@ def test_voxels_that_nobody_labelled_are_neither_sampled_nor_scored(regions):
 
 
 @pytest.mark.parametrize(
-    ("kind", "every_form"),
+    ("kind", "every_form", "bundle"),
     [
-        ("regions", True),
-        ("ignored", False),
-        ("high", False),
-        pytest.param("ignored", True, marks=pytest.mark.long),
-        pytest.param("high", True, marks=pytest.mark.long),
+        ("regions", True, False),
+        ("ignored", False, False),
+        ("high", False, False),
+        *(pytest.param(kind, True, True, marks=pytest.mark.long) for kind in ("regions", "ignored", "high")),
     ],
 )
-def test_an_export_writes_the_values_of_the_data_set(kind, every_form, request, tmp_path):
+def test_an_export_writes_the_values_of_the_data_set(kind, every_form, bundle, request, tmp_path):
     study = request.getfixturevalue(kind)
-    if not every_form:
-        request.getfixturevalue("source_form_alone")
+    if not bundle:
+        request.getfixturevalue("without_bundle" if every_form else "source_form_alone")
     exported = export(study.plan, "0", tmp_path / "model", view=quiet_view())
     assert [check.form for check in exported.checks] == (["source", "pt2", "onnx"] if every_form else ["source"])
     assert all(check.differing_voxels == 0 for check in exported.checks)
-    assert not every_form or "monai.bundle run" in exported.bundle
+    assert not bundle or "monai.bundle run" in exported.bundle
     image = study.plan.dataset.cases[0].images[0]
     assert predict(tmp_path / "model", image, "--out", tmp_path / "m.nii.gz", "--probabilities") == 0
     values = np.asarray(nibabel.load(tmp_path / "m.nii.gz").dataobj)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from rich.table import Table
@@ -12,6 +14,7 @@ from search.cli.space_report import costs_table, sample_costs
 from search.config import Study, UserError
 from search.config.objectives import OBJECTIVES, show
 from search.config.units import counted
+from search.costs.cpu import cpu_name
 from search.runner.gpus import choose_gpus, visible_gpus
 from search.runner.learned_from import Learned, describe_sources, learned_from
 from search.runner.plan import Plan, require_unchanged
@@ -53,14 +56,21 @@ def check_study(plan: Plan, *, costs: bool, json: bool) -> None:
 
 
 def _require_comparable_latencies(plan: Plan) -> None:
-    """Raise UserError if a run here would measure latencies that can't be compared with those of the study."""
-    records = records_of(plan)
-    if plan.study.executor.kind != "local" or not any(record.measurement.latency for record in records):
+    """Raise UserError if a run here would measure latencies that can't be compared with those of the study.
+
+    It imports torch, which takes seconds, only where the processor or the threads are not those of the study, or where
+    a GPU may be meant.
+    """
+    records, named = records_of(plan), plan.study.executor
+    settings = {(each.device, each.threads) for record in records if (each := record.measurement.latency)}
+    on_cpu = named.device == "cpu" or (named.device == "auto" and not visible_gpus())
+    threads = named.threads or len(os.sched_getaffinity(0))
+    if named.kind != "local" or not settings or (on_cpu and (cpu_name(), threads) in settings):
         return
-    from search.runner.pricer import local_device  # imports torch
+    from search.runner.pricer import local_device
     from search.runner.retime import require_same_setting
 
-    require_same_setting(plan, records, local_device(plan))
+    require_same_setting(plan, records, partial(local_device, plan))
 
 
 def outline(plan: Plan, infeasible: dict[str, int], learned: Sequence[Learned] = ()) -> dict[str, Any]:

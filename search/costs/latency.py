@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 
 from search.config.schema import Training
+from search.costs.cpu import cpu_name
 from search.costs.device_lock import measuring
 from search.training.mirror import mirrored
 from search.training.step import MEMORY_FORMAT, autocast, precision_name, to_memory_format
@@ -100,9 +99,4 @@ def _warm_up(once: Callable[[], float], max_seconds: float) -> None:
 @lru_cache
 def device_name(device: torch.device) -> str:
     """Return the device's model name, as stored in records."""
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return model or platform.processor() or platform.machine()
+    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else cpu_name()

@@ -301,7 +301,7 @@ def open_driver(plan: Plan, view: View, executor: Executor, *, any_setting: bool
     store.write_context({**asdict(plan.context), **found})
     pricer = executor.pricer(plan)
     if not any_setting:
-        require_same_setting(plan, store.records(), pricer.table.device)
+        require_same_setting(plan, store.records(), lambda: pricer.table.device)
     recorder = Recorder(plan.study.track, TrackedStudy(plan.study.name, store.study_id, plan.folder, plan.runs))
     driver = Driver(plan, store, prepared, executor, view, pricer, recorder)
     alive = {name for name in {each.driver for each in store.records()} if store.heartbeat.is_alive(name)}

@@ -19,15 +19,17 @@ from space.architecture import Architecture
 LOGGER = logging.getLogger("voxnas.latency")
 
 
-def require_same_setting(plan: Plan, records: Sequence[Record], here: Device) -> None:
-    """Raise UserError if latencies measured `here` can't be compared with those of the study's trained trials.
+def require_same_setting(plan: Plan, records: Sequence[Record], find_device: Callable[[], Device]) -> None:
+    """Raise UserError if latencies measured now could not be compared with those of the study's trained trials.
 
+    `find_device` returns where they would be measured; it is called if trials have latencies.
     Another precision or version of torch is only noted in a warning; readers compare the largest group of one setting.
     """
     timed = [record for record in records if record.state == "trained"]
     latencies = [each for record in timed if (each := record.measurement.latency) is not None]
     if not latencies or not per_device((*plan.directions, *plan.budgets)):
         return
+    here = find_device()
     known = "; ".join(sorted({each.setting for each in latencies}))
     if (here.name, here.threads) not in {(each.device, each.threads) for each in latencies}:
         measured = f"latency was measured on {known}; this run would measure it on {here.setting}"
