@@ -170,6 +170,23 @@ def test_a_locked_database_is_called_locked(runs, monkeypatch):
         holder.close()
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_reading_leaves_this_process_its_locks_so_that_another_reader_deletes_no_writes(full, runs, monkeypatch):
+    if full:  # the database is read from a copy
+        monkeypatch.setattr("search.storage.database.BESIDE_BYTES", 2**62)
+    file = runs / "tiny/study.db"
+    writer = sqlite3.connect(file, isolation_level=None)
+    writer.execute("PRAGMA journal_mode=WAL")
+    writer.execute("CREATE TABLE before_reading (a)")
+    assert len(read_records(sqlite_url(file), "tiny")) == 12 and read_study_names(sqlite_url(file)) == ["tiny"]
+    list_tables = f"import sqlite3; print(*sqlite3.connect({str(file)!r}).execute('SELECT name FROM sqlite_master'))"
+    for table in ("after_reading", "after_another_process"):
+        writer.execute(f"CREATE TABLE {table} (a)")
+        seen = subprocess.run([sys.executable, "-c", list_tables], capture_output=True, text=True, check=True).stdout
+        assert table in seen and file.with_name("study.db-wal").exists()
+    writer.close()
+
+
 def test_a_failing_disk_is_not_called_damage_to_the_file(runs):
     (runs / "tiny/study.db-journal").mkdir()  # SQLite fails to read it, as it would from a failing disk
     message = r"study.db: its disk or file system failed \(disk I/O error, SQLITE_IOERR_READ\); check them, then rerun"

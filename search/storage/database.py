@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -82,11 +83,17 @@ def make_reader(url: str) -> sql.Engine:
     if not (log_file.exists() and log_file.stat().st_size):
         return _read_only(file, immutable="1")
     folder = tempfile.TemporaryDirectory(prefix="voxnas-reader-")
-    for each in (file, log_file):
-        shutil.copyfile(each, Path(folder.name) / each.name)
+    _copy((file, log_file), Path(folder.name))
     engine = _read_only(Path(folder.name) / file.name, mode="ro")
     weakref.finalize(engine, folder.cleanup)
     return engine
+
+
+def _copy(files: Sequence[Path], folder: Path) -> None:
+    """Copy files in a process of their own: closing them here would drop this process's locks on the database."""
+    done = subprocess.run(["cp", "--", *map(str, files), str(folder)], capture_output=True, text=True)
+    if done.returncode:
+        raise OSError(done.stderr.strip())
 
 
 def _read_only(file: Path, **options: str) -> sql.Engine:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import sqlalchemy as sql
 
@@ -13,7 +17,7 @@ from search.config.secrets import without_secret
 from search.storage.address import GRPC, show_url, sqlite_file
 from search.storage.database import causes, first_line, is_outage
 
-SQLITE_HEADER = b"SQLite format 3\0"
+HEADER_BYTES = 16  # of an SQLite database, which name its format
 RESUME = "then rerun the same command to resume"
 FULL = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_TRUNCATE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_SHMSIZE")
 
@@ -91,14 +95,30 @@ def require_sqlite(url: str, *, empty: bool = False) -> None:
         return
     if not file.is_file() and not file.is_dir():  # opening a pipe would wait for ever
         raise UserError([f"{file} is a pipe, a socket or a device, not an SQLite database"])
-    try:
-        with file.open("rb") as opened:
-            start = opened.read(len(SQLITE_HEADER))
-    except OSError as error:
-        raise UserError([f"{file}: can't be read: {error.strerror}"]) from None
-    if not start and empty:
+    if file.is_dir() or not os.access(file, os.R_OK, effective_ids=True):
+        why = errno.EISDIR if file.is_dir() else errno.EACCES
+        raise UserError([f"{file}: can't be read: {os.strerror(why)}"])
+    size = file.stat().st_size
+    if not size and empty:
         return
-    if not start:
+    if not size:
         raise UserError([f"nothing has run yet: {file} is empty; start with `voxnas run`"])
-    if start != SQLITE_HEADER:
+    if size < HEADER_BYTES or not _has_sqlite_header(file):
         raise UserError([f"{file} is not an SQLite database"])
+
+
+def _has_sqlite_header(file: Path) -> bool:
+    """Return whether a file begins as an SQLite database does.
+
+    SQLite itself reads it: if Python closed the file, this process would lose all locks on it, also those of a
+    connection that writes. The next process that closes the database would then take itself for the last one and delete
+    the log of writes, and with it what this process writes from then on.
+    """
+    connection = sqlite3.connect(f"{file.absolute().as_uri()}?immutable=1", uri=True)
+    try:
+        connection.execute("PRAGMA schema_version")
+    except sqlite3.Error as error:
+        return error.sqlite_errorname != "SQLITE_NOTADB"  # whoever opens the database explains what else is wrong
+    finally:
+        connection.close()
+    return True
