@@ -35,7 +35,7 @@ from search.export.trained import Trained
 from search.runner.plan import make_plan, prepared_data
 from search.runner.sampling import sample_buildable
 from search.training.checkpoint import save_weights
-from search.trials.records import Measurement, Record
+from search.trials.records import CaseDice, Measurement, Record
 from space.architecture import Architecture
 from space.build import build
 from space.canonical import Context
@@ -119,7 +119,9 @@ def speed(data: Path, folder: Path, *, threads: int) -> None:
     network = lively(build(architecture, plan.context))
     save_weights(folder / "trial", network)
     record = Record(0, architecture, tuple(decisions.items()), 0, 0, Measurement("trained"), "", "")
-    trained = Trained((folder / "trial",), ("",), "untrained", ())
+    dice = tuple(0.0 for _ in plan.dataset.labels[1:])
+    cases = tuple(CaseDice(name, dice) for name in plan.fold.validation)
+    trained = Trained((folder / "trial",), ("",), "untrained", cases)
     origin = Origin(Choice(record, "the only trial"), trained, plan, prepared_data(plan))
     exported = export_trained(origin, folder / "out")
     print(exported)
