@@ -16,10 +16,11 @@ from search.config import UserError, load_study
 from search.runner.local import LocalExecutor
 from search.runner.plan import make_plan
 from search.runner.processes import MAX_LOSSES, ProcessExecutor
-from search.runner.tabulate import read_tabulated, sample_networks, table_requests, tabulate_study
+from search.runner.tabulate import read_tabulated, sample_networks, table_requests, tabulate_study, training_of
 from search.simulate.card import table_card, write_card
+from search.simulate.earlier_table import METADATA, read_earlier
 from search.simulate.parquet import read_table
-from search.simulate.trained_table import METADATA, write_trained
+from search.simulate.trained_table import write_trained
 from search.storage import read_records
 from search.trials.records import Measurement
 from search.trials.table_file import read_trainings
@@ -136,7 +137,7 @@ def test_the_file_holds_curves_costs_classes_and_settings(tabulated, tmp_path):
     assert len(classes) == 2 and all(first[name] is None and 0 <= last[name] <= 1 for name in classes)
     settings = json.loads(pyarrow.parquet.read_schema(file).metadata[METADATA])
     assert settings["asked"] == {"networks": 3, "seeds": 2} and settings["states"] == {"trained": 6}
-    assert settings["training"]["epochs"] == 2 and settings["device"].endswith("1 thread, float32")
+    assert settings["training"]["epochs"] == 2 and settings["devices"][0].endswith("1 thread, float32")
     assert settings["versions"][0]["torch"] and "latency" not in settings
     table = read_table(file)
     assert table.size == 3 and table.epochs == 2 and list(table.directions) == ["dice", "memory"]
@@ -171,6 +172,85 @@ def test_the_card_gives_facts_costs_training_space_and_licence(tabulated, tmp_pa
         assert part.replace("| torch", "torch") in card
     assert "Too few networks for a linear model of all choices." in card
     assert len(read_trainings(file).seeds) == 3
+
+
+def test_a_table_from_another_machine_is_extended_and_loses_nothing(tabulated, tmp_path):
+    _, plan, found = tabulated
+    file = tmp_path / "table.parquet"
+    write_trained(replace(found, records=found.records[:3]), plan, file)
+    before = pyarrow.parquet.read_table(file).to_pylist()
+    elsewhere = write_study(tmp_path / "elsewhere", UNTIMED)
+    other = plan_of(elsewhere)
+    earlier = read_earlier(file, other)
+    assert set(earlier.rows) == {training_of(record) for record in found.records[:3]}
+    executor = LocalExecutor(other, timed=False)
+    more = tabulate_study(other, networks=3, seeds=2, known=earlier.rows.keys(), view=quiet_view(), executor=executor)
+    assert [record.identity for record in more.records] == [record.identity for record in found.records[3:]]
+    assert write_trained(more, other, file, earlier=earlier) == 6
+    after = pyarrow.parquet.read_table(file).to_pylist()
+    whole = tmp_path / "whole.parquet"
+    write_trained(found, plan, whole)
+    known = [{**row, "epoch_s": 0} for row in pyarrow.parquet.read_table(whole).to_pylist()]
+    assert after[: len(before)] == before and [{**row, "epoch_s": 0} for row in after] == known
+    assert "Partial" not in table_card(file) and "6 trainings of 3 networks" in table_card(file)
+    assert write_trained(replace(more, records=()), other, file, earlier=read_earlier(file, other)) == 6
+
+
+def test_a_smaller_request_keeps_the_other_trainings_of_a_table_and_trains_nothing(tabulated, tmp_path):
+    _, plan, found = tabulated
+    file = tmp_path / "table.parquet"
+    write_trained(found, plan, file)
+    earlier, unused = read_earlier(file, plan), LocalExecutor(plan, timed=False)
+    less = tabulate_study(plan, networks=1, seeds=1, known=earlier.rows.keys(), view=quiet_view(), executor=unused)
+    assert less.records == () and less.networks == 1
+    before = pyarrow.parquet.read_table(file).to_pylist()
+    assert write_trained(less, plan, file, earlier=earlier) == 1
+    after = pyarrow.parquet.read_table(file).to_pylist()
+    assert after[:2] == before[:2] and sorted(map(str, after)) == sorted(map(str, before))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.epochs=3", "training.epochs: the study began with 2, the file now has 3"),
+        ("search.seed=7", "search.seed: the study began with 0, the file now has 7"),
+        ("data.folds=2", "data: cases, labels, splits or initial weights differ from those of the table"),
+        ("space.fix.growth=1.5", "space.fix.growth: the study began"),
+    ],
+)
+def test_a_table_of_other_trainings_is_not_extended(tabulated, tmp_path, override, message):
+    tiny, plan, found = tabulated
+    file = tmp_path / "table.parquet"
+    write_trained(found, plan, file)
+    with pytest.raises(UserError) as refused:
+        read_earlier(file, plan_of(tiny, override))
+    assert message in str(refused.value)
+    assert f"--out {file}: holds trainings that depend on this; undo the change, or choose another file" in str(
+        refused.value
+    )
+
+
+def test_latencies_of_another_device_are_not_extended(tabulated, tmp_path):
+    tiny, plan, found = tabulated
+    timed = plan_of(tiny, "objectives.latency=minimize")
+    file = tmp_path / "table.parquet"
+    write_trained(found, timed, file)
+    assert len(read_earlier(file, timed).rows) == 6
+    described = pyarrow.parquet.read_table(file)
+    settings = json.loads(described.schema.metadata[METADATA])
+    changed = described.replace_schema_metadata({METADATA: json.dumps({**settings, "devices": ["another GPU"]})})
+    pyarrow.parquet.write_table(changed, file)
+    with pytest.raises(UserError, match="latencies were measured on another GPU, and this is .*; choose another file"):
+        read_earlier(file, timed)
+
+
+def test_a_published_table_names_no_training_case(tabulated, tmp_path):
+    _, plan, found = tabulated
+    file = tmp_path / "table.parquet"
+    write_trained(found, plan, file)
+    text = pyarrow.parquet.read_schema(file).metadata[METADATA].decode()
+    training = [case for case in plan.folds[0].train if case not in plan.folds[0].validation]
+    assert training and not any(case in text for case in training)
 
 
 def test_nothing_is_written_before_a_training_has_ended(tiny, tmp_path):

@@ -15,6 +15,8 @@ from search.config.load import with_code
 from search.trials.files import run_folder, trial_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import pandas as pd
     import plotly.graph_objects as go
     from torch import nn
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from search.runner.driver import Executor
     from search.runner.plan import Plan
     from search.runner.run import Outcome
-    from search.runner.tabulate import Tabulated
+    from search.runner.tabulate import Tabulated, Training
     from search.runner.view import View
     from search.trials.records import Costs, Record
     from space.architecture import Architecture
@@ -229,12 +231,14 @@ class Study:
         *,
         networks: int | None = None,
         seeds: int = 1,
+        known: Collection[Training] = (),
         view: View | None = None,
         executor: Executor | None = None,
     ) -> Tabulated:
         """Train a random sample of the space's networks (by default all of them), each with several seeds.
 
-        Latency is measured if it is among the study's objectives. `voxnas tabulate` writes the result as a table.
+        `known` are trainings, by fingerprint and seed, that a table already holds. Latency is measured if it is among
+        the study's objectives. `voxnas tabulate` writes the result as a table.
         """
         from search.api.progress import showing
         from search.api.running import make_executor
@@ -250,6 +254,7 @@ class Study:
                 plan,
                 networks=networks,
                 seeds=seeds,
+                known=known,
                 view=shown,
                 executor=executor or make_executor(plan, timed=timed),
             )

@@ -26,19 +26,22 @@ def write_tabulated(
     """Train what is missing if `train` is true, then write the table and its card."""
     from search.runner.tabulate import read_tabulated
     from search.simulate.card import write_card
-    from search.simulate.trained_table import require_table_of, write_trained
+    from search.simulate.earlier_table import read_earlier, require_table_of
+    from search.simulate.trained_table import write_trained
 
     file = out or study.folder / "table.parquet"
     require_writable(file)
     require_table_of(file, study.name)
-    if train:
-        with following(f"tabulate {study.name}", trials=(networks or 0) * seeds, quiet=quiet) as view:
-            found = study.tabulate(networks=networks, seeds=seeds, view=view)
-    else:
-        found = read_tabulated(study.plan, networks=networks, seeds=seeds)
-    written = write_trained(found, study.plan, file)
+    with following(f"tabulate {study.name}", trials=(networks or 0) * seeds, quiet=quiet) as view:
+        earlier = read_earlier(file, study.make_plan(view))
+        view.trials = max(0, view.trials - len(earlier.rows))
+        if train:
+            found = study.tabulate(networks=networks, seeds=seeds, known=earlier.rows.keys(), view=view)
+        else:
+            found = read_tabulated(study.plan, networks=networks, seeds=seeds)
+    written = write_trained(found, study.plan, file, earlier=earlier)
     card = write_card(file)
-    print_text(f"{file}: {written:,} of {counted(found.networks * found.seeds, 'training')}; data card: {card}")
+    print_text(f"{file}: {written:,} of {counted(len(found.requests), 'training')}; data card: {card}")
 
 
 @contextmanager

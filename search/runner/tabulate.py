@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from random import Random
@@ -22,13 +22,21 @@ from space.feasible import why_not
 TRIES = 10_000  # random networks in a row that are known or can't be built, before the sample ends
 
 
+Training = tuple[str, int]  # a network's fingerprint and the seed of its training
+
+
 @dataclass(frozen=True)
 class Tabulated:
-    """A table's records, network by network, and the numbers of networks and seeds that were asked for."""
+    """A table's requested trainings, network by network, and the records of those that this study has begun."""
 
     records: tuple[Record, ...]
-    networks: int
+    requests: tuple[TrainingRequest, ...]
     seeds: int
+
+    @property
+    def networks(self) -> int:
+        """The number of requested networks."""
+        return len(self.requests) // self.seeds
 
 
 def sample_networks(plan: Plan, count: int | None) -> list[Decisions]:
@@ -78,28 +86,45 @@ def table_requests(plan: Plan, networks: Sequence[Decisions], *, seeds: int) -> 
     ]
 
 
-def tabulate_study(plan: Plan, *, networks: int | None, seeds: int, view: View, executor: Executor) -> Tabulated:
-    """Train what is missing of a table, interrupted trainings first, and return the table's records.
+def training_of(item: TrainingRequest | Record) -> Training:
+    """Return what identifies a training within a table, whose trainings share their fold."""
+    return (item.architecture.fingerprint, item.seed)
 
-    Trainings that the study already has are not repeated; their weights are deleted unless `keep` is `all`. Raises
-    UserError if another driver runs the study, or if halving would stop trainings early.
+
+def tabulate_study(
+    plan: Plan,
+    *,
+    networks: int | None,
+    seeds: int,
+    known: Collection[Training] = (),
+    view: View,
+    executor: Executor,
+) -> Tabulated:
+    """Train what is missing of a table, interrupted trainings first, and return the requested trainings.
+
+    Trainings that the study already has, and those that are `known` from a table written earlier, are not repeated;
+    weights are deleted unless `keep` is `all`. Raises UserError if another driver runs the study, or if halving would
+    stop trainings early.
     """
     if plan.study.search.halving is not None:
         hint = "set search.halving=off, in a study of its own name"
         raise UserError([f"search.halving: stops trainings early, and a table needs complete ones; {hint}"])
-    requests = table_requests(plan, sample_networks(plan, networks), seeds=seeds)
+    requests = tuple(table_requests(plan, sample_networks(plan, networks), seeds=seeds))
+    missing = [each for each in requests if training_of(each) not in known]
+    if not missing:
+        return Tabulated((), requests, seeds)
     with driver_lock(plan):
         driver = open_driver(plan, view, executor)
         with closing(driver), driver.store.heartbeat:
-            view.on_resume(driver.store.records())
-            executor.run(driver, _ask(driver, requests))
-            return Tabulated(table_records(driver.store.records(), requests), len(requests) // seeds, seeds)
+            view.on_resume([each for each in driver.store.records() if training_of(each) not in known])
+            executor.run(driver, _ask(driver, missing))
+            return Tabulated(table_records(driver.store.records(), requests), requests, seeds)
 
 
 def read_tabulated(plan: Plan, *, networks: int | None, seeds: int) -> Tabulated:
     """Return a table's records as they are now, also while another process trains. Raises UserError if none exist."""
-    requests = table_requests(plan, sample_networks(plan, networks), seeds=seeds)
-    return Tabulated(table_records(read_records(plan.url, plan.study.name), requests), len(requests) // seeds, seeds)
+    requests = tuple(table_requests(plan, sample_networks(plan, networks), seeds=seeds))
+    return Tabulated(table_records(read_records(plan.url, plan.study.name), requests), requests, seeds)
 
 
 def _ask(driver: Driver, requests: Sequence[TrainingRequest]) -> Ask:

@@ -13,6 +13,7 @@ import numpy as np
 from search.config.objectives import OBJECTIVES
 from search.config.units import counted
 from search.files import write_text
+from search.simulate.earlier_table import METADATA
 from search.simulate.table_facts import (
     ChoiceEffect,
     Results,
@@ -23,7 +24,6 @@ from search.simulate.table_facts import (
     seed_correlation,
     typical_noise,
 )
-from search.simulate.trained_table import METADATA
 from search.trials.table_file import COLUMNS, Trainings, read_trainings
 
 COLUMN_MEANINGS = (
@@ -159,7 +159,7 @@ def _training(settings: Mapping[str, Any]) -> str:
         ("validation cases", ", ".join(data["validation"])),
         ("spacing (D, H, W)", f"{settings['spacing_mm']} mm"),
         *((name.replace("_", " "), value) for name, value in shown.items()),
-        ("device", settings["device"]),
+        ("device", "; ".join(settings["devices"])),
         ("versions", versions),
     ]
     return _markdown(("setting", "value"), rows)

@@ -1,4 +1,7 @@
-"""The Parquet file of a study's trainings: a row per validated epoch, and the settings as metadata of the file."""
+"""The Parquet file of a study's trainings: a row per validated epoch, and the settings as metadata of the file.
+
+A table that was written earlier, perhaps on another machine, keeps its trainings when more are added.
+"""
 
 from __future__ import annotations
 
@@ -7,68 +10,66 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from search.config.errors import UserError
 from search.data.prepared import Prepared
 from search.files import replace_file
 from search.runner.plan import Plan, prepared_data, task_of
-from search.runner.tabulate import Tabulated
+from search.runner.tabulate import Tabulated, training_of
+from search.simulate.earlier_table import METADATA, EarlierTable, study_identity
 from search.trials.epochs import Epoch
 from search.trials.records import Record
 from search.trials.table_file import COLUMNS
 
+T = TypeVar("T")
 NAMES = ("architecture", "network", "seed", "epoch", "dice", "loss", "epoch_s")
-METADATA = b"voxnas"  # key of the settings in the file's metadata
+NOTHING = EarlierTable({}, {})
 
 
-def write_trained(tabulated: Tabulated, plan: Plan, file: Path) -> int:
-    """Write the trained records as a table; return their number. Raises UserError if there are none.
+def write_trained(tabulated: Tabulated, plan: Plan, file: Path, *, earlier: EarlierTable = NOTHING) -> int:
+    """Write the trained records and the `earlier` trainings as a table; return how many of the requested it holds.
 
-    The file is replaced at once: a reader finds the old table or the new one.
+    The requested trainings come first, in their order. The file is replaced at once: a reader finds the old table or
+    the new one. Raises UserError if there is no training to write.
     """
     import pyarrow
     import pyarrow.parquet
 
-    trained = [record for record in tabulated.records if record.state == "trained"]
-    if not trained:
-        raise UserError([f"tabulate: no training of {plan.study.name} has ended; there is no table to write"])
     prepared = prepared_data(plan)
     classes = prepared.labels[1:]
-    rows = [row for record in trained for row in _rows(record, plan, classes)]
+    trained = {training_of(record): record for record in tabulated.records if record.state == "trained"}
+    wanted = [training_of(each) for each in tabulated.requests]
+    order = dict.fromkeys([each for each in wanted if each in trained or each in earlier.rows])
+    written = len(order)
+    order.update(dict.fromkeys(earlier.rows))
+    if not order:
+        raise UserError([f"tabulate: no training of {plan.study.name} has ended; there is no table to write"])
+    rows = [
+        row for training in order for row in (earlier.rows.get(training) or _rows(trained[training], plan, classes))
+    ]
     known = {name for row in rows for name in row}
     names = [*NAMES, *COLUMNS, *(f"dice_{label}" for label in classes)]
     table = pyarrow.table({name: [row.get(name) for row in rows] for name in names if name in known})
-    values = json.dumps(settings(tabulated, plan, prepared)).encode()
+    values = json.dumps(settings(tabulated, plan, prepared, earlier)).encode()
     described = table.replace_schema_metadata({METADATA: values})
     replace_file(file, lambda part: pyarrow.parquet.write_table(described, part, compression="zstd"))
-    return len(trained)
+    return written
 
 
-def require_table_of(file: Path, study: str) -> None:
-    """Raise UserError if a file exists that is not the table of this study, and would be replaced by it."""
-    import pyarrow
-    import pyarrow.parquet
-
-    if not file.exists():
-        return
-    try:
-        described = json.loads((pyarrow.parquet.read_schema(file).metadata or {}).get(METADATA, b"{}"))
-    except (pyarrow.ArrowException, OSError, ValueError):
-        described = {}
-    if not isinstance(described, dict) or described.get("study") != study:
-        raise UserError([f"--out {file}: is not a table of the study {study}, and would be replaced; choose another"])
-
-
-def settings(tabulated: Tabulated, plan: Plan, prepared: Prepared) -> dict[str, Any]:
-    """Return a table's data, space, training, device, versions and the trainings that are missing."""
+def settings(tabulated: Tabulated, plan: Plan, prepared: Prepared, earlier: EarlierTable) -> dict[str, Any]:
+    """Return a table's data, space, training, devices, versions and the states of the requested trainings."""
     task, study = task_of(plan, prepared), plan.study
-    states = Counter(record.state for record in tabulated.records)
-    trained = [record.measurement for record in tabulated.records if record.state == "trained"]
+    own = [record for record in tabulated.records if training_of(record) not in earlier.rows]
+    states = Counter(record.state for record in own)
+    states["trained"] += sum(training_of(each) in earlier.rows for each in tabulated.requests)
+    trained = [record.measurement for record in own if record.state == "trained"]
+    versions = [dict(each) for each in dict.fromkeys(measurement.versions for measurement in trained)]
     from search.runner.pricer import local_device  # imports torch
 
     return {
         "study": study.name,
+        "identity": study_identity(plan),
         "data": {
             "name": prepared.name,
             "licence": prepared.licence,
@@ -83,9 +84,13 @@ def settings(tabulated: Tabulated, plan: Plan, prepared: Prepared) -> dict[str, 
         "combinations": plan.space.size,
         "asked": {"networks": tabulated.networks, "seeds": tabulated.seeds},
         "states": dict(states),
-        "device": local_device(plan).setting,
-        "versions": [dict(each) for each in dict.fromkeys(measurement.versions for measurement in trained)],
+        "devices": _united(earlier.devices, [local_device(plan).setting] if trained else []),
+        "versions": _united(earlier.versions, versions),
     }
+
+
+def _united(earlier: Sequence[T], own: Sequence[T]) -> list[T]:
+    return [*earlier, *(each for each in own if each not in earlier)]
 
 
 def _rows(record: Record, plan: Plan, classes: Sequence[str]) -> list[dict[str, Any]]:

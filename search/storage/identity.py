@@ -23,7 +23,7 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def refuse_changes(name: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Raise UserError listing each difference between a study's values at its start and now."""
-    changes = [*_key_changes(_keys(known), _keys(given)), *_content_changes(known.get(CONTENT), given.get(CONTENT))]
+    changes = [*key_changes(_keys(known), _keys(given)), *_content_changes(known.get(CONTENT), given.get(CONTENT))]
     if changes:
         hint = f"study {name!r} already has records that depend on this; undo the change, or use another study name"
         raise UserError([*changes, hint])
@@ -33,10 +33,11 @@ def _keys(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: each for key, each in values.items() if key != CONTENT}
 
 
-def _key_changes(known: Any, given: Any, path: str = "") -> Iterator[str]:
+def key_changes(known: Any, given: Any, path: str = "") -> Iterator[str]:
+    """Yield a sentence for each key whose value was another when the study began."""
     if isinstance(known, dict) and isinstance(given, dict):
         for key in dict.fromkeys((*known, *given)):
-            yield from _key_changes(known.get(key), given.get(key), f"{path}.{key}" if path else str(key))
+            yield from key_changes(known.get(key), given.get(key), f"{path}.{key}" if path else str(key))
     elif known != given and not (known is None and path in _defaults() and _defaults()[path] == given):
         was = "without it" if known is None else f"with {known!r}"
         now = "no longer has it" if given is None else f"now has {given!r}"

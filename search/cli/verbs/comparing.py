@@ -76,7 +76,7 @@ def tabulate(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Parquet file to write; its data card lies beside it, with the ending .md.",
+            help="Parquet file to write, or to extend; its data card lies beside it, with the ending .md.",
             show_default="table.parquet in the study's folder",
         ),
     ] = None,
