@@ -64,15 +64,25 @@ def source_of(prepared, plan, training, *, seed=0):
     return PatchSource(prepared, cases=plan.fold.train, patch=training.patch, training=training, seed=seed)
 
 
-def test_a_batch_is_a_function_of_seed_and_number(prepared, plan):
+@pytest.mark.parametrize("ahead", [True, False], ids=["thread", "no-thread"])
+def test_a_batch_is_a_function_of_seed_and_number(prepared, plan, ahead):
     def source(seed):
         return source_of(prepared, plan, plan.training, seed=seed)
 
     one, again, other = (source(seed).batch_at(5) for seed in (0, 0, 1))
     assert torch.equal(one[0], again[0]) and torch.equal(one[1], again[1])
     assert not torch.equal(one[0], other[0])
-    streamed = list(source(0).batches(4, 7))
+    streaming = source(0)
+    streaming.ahead = ahead
+    streamed = list(streaming.batches(4, 7))
     assert len(streamed) == 3 and torch.equal(streamed[1][0], one[0])
+
+
+def test_the_next_batch_is_made_meanwhile_only_where_cores_are_free(prepared, plan, monkeypatch):
+    threads = torch.get_num_threads()
+    for cores, ahead in ((2 * threads, True), (2 * threads - 1, False)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda process, cores=cores: set(range(cores)))
+        assert source_of(prepared, plan, plan.training).ahead == ahead
 
 
 @pytest.mark.parametrize("patch", [(5, 24, 24), (1, 9, 7), (16, 40, 40)])

@@ -112,14 +112,17 @@ def test_a_mistake_in_a_recipe_is_reported_at_its_key(tiny_run, tmp_path, given,
     assert said in str(caught.value)
 
 
-def test_a_batch_of_the_full_recipe_is_a_function_of_seed_and_number(prepared):
+@pytest.mark.parametrize("ahead", [True, False], ids=["thread", "no-thread"])
+def test_a_batch_of_the_full_recipe_is_a_function_of_seed_and_number(prepared, ahead):
     def batch(seed, number):
         return source_of(prepared, seed=seed, recipe="nnunet-2.8", batch=4).batch_at(number)
 
     one, again = batch(0, 5), batch(0, 5)
     assert torch.equal(one[0], again[0]) and torch.equal(one[1], again[1])
     assert not torch.equal(one[0], batch(1, 5)[0]) and not torch.equal(one[0], batch(0, 6)[0])
-    streamed = list(source_of(prepared, recipe="nnunet-2.8", batch=4).batches(4, 7))
+    streaming = source_of(prepared, recipe="nnunet-2.8", batch=4)
+    streaming.ahead = ahead
+    streamed = list(streaming.batches(4, 7))
     assert torch.equal(streamed[1][0], one[0]) and torch.equal(streamed[1][1], one[1])
 
 

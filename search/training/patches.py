@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -75,7 +76,8 @@ class PatchSource:
     """Batches of random patches; batch n depends only on the seed and n, so a training can resume at any batch.
 
     A thread reads and cuts the next batch on the CPU while the current one trains. A CUDA device augments its batches
-    itself, after an asynchronous copy from pinned memory; for training on the CPU the same thread augments them.
+    itself, after an asynchronous copy from pinned memory; for training on the CPU the same thread augments them. If the
+    training's own threads leave it no cores, there is no such thread: the threads of both would wait for each other.
     """
 
     def __init__(
@@ -91,12 +93,16 @@ class PatchSource:
         self.volumes = [open_volume(prepared, case) for case in cases]
         self.patch, self.device = patch, device
         self.training, self.augment, self.seed = training, training.augment, seed
+        self.ahead = device.type == "cuda" or len(os.sched_getaffinity(0)) >= 2 * torch.get_num_threads()
 
     def batches(self, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield batches `first` to `last - 1`; a thread prepares the next batch while the current one trains.
+        """Yield batches `first` to `last - 1`; where cores are free, a thread prepares the next one meanwhile.
 
         Shapes: images (B, C, D, H, W) and labels (B, 1, D, H, W), both float32 on the training's device.
         """
+        if not self.ahead:
+            yield from map(self.batch_at, range(first, last))
+            return
         with ThreadPoolExecutor(1) as worker:
             coming = worker.submit(self._prepare, first)
             for number in range(first, last):
