@@ -147,6 +147,15 @@ def test_stopped_curves_are_extrapolated_from_finished_ones():
     assert extrapolate([], [np.array([0.4])])[0][0] == pytest.approx(0.4)
 
 
+def test_each_stopped_curve_is_extrapolated_as_if_it_were_the_only_one():
+    rng = np.random.default_rng(0)
+    curves = [np.sort(rng.random(rng.integers(2, 20))) for _ in range(30)]
+    stopped = [np.concatenate([[-1.0] * (each % 3), np.sort(rng.random(1 + each % 7))]) for each in range(25)]
+    alone = [extrapolate(curves, [each]) for each in stopped]
+    for together, single in zip(extrapolate(curves, stopped), zip(*alone, strict=True), strict=True):
+        assert together.tolist() == np.concatenate(single).tolist()
+
+
 def record(number, row, state="trained", *, epochs=()):
     dice = float(TABLE.truth[row]) if state == "trained" else None
     measurement = Measurement(state, costs=TABLE.costs[row], dice=dice, epochs=epochs)

@@ -19,7 +19,7 @@ from search.analysis.trial import Trial
 from search.config import Study, UserError
 from search.config.objectives import OBJECTIVES, per_device
 from search.proposers.observations import training_of
-from search.trials.pareto import most_frequent_setting, non_dominated, volumes_so_far, worst_losses
+from search.trials.pareto import knee_of, most_frequent_setting, non_dominated, volumes_so_far, worst_losses
 from search.trials.records import Record
 from space.architecture import Value
 from space.canonical import Context
@@ -186,6 +186,12 @@ class Snapshot:
         """Return the records of the front, the best in the first objective first."""
         return list(self._front)
 
+    @property
+    def knee_row(self) -> int | None:
+        """The row of the front's knee; None if the front is empty."""
+        rows = self.front_rows
+        return int(rows[knee_of(self.expected_losses[rows])]) if len(rows) else None
+
     def best(self) -> Record:
         """Return the front's record with the best primary objective. Raises UserError if the front is empty."""
         return self.pick("best").record
@@ -196,7 +202,8 @@ class Snapshot:
 
     def pick(self, rule: str) -> Choice:
         """Return the record that a rule of `voxnas export --pick` selects, with the reason. Raises UserError."""
-        return choose(rule, self.records(), self.study.directions, expected=self.expected)
+        records = self.records() if rule.isdecimal() else self.front()
+        return choose(rule, records, self.study.directions, expected=self.expected)
 
     def estimate_of(self, number: int) -> dict[str, float]:
         """Return a trial's expected Dice, its interval and the probability of being on the front; empty if unknown."""

@@ -40,20 +40,29 @@ def extrapolate(curves: Sequence[Matrix], stopped: Sequence[Matrix]) -> tuple[Ma
     than four complete curves, their mean remaining gain is used.
     """
     expected, deviation = np.empty(len(stopped)), np.full(len(stopped), DEFAULT_DEVIATION)
-    for number, curve in enumerate(stopped):
-        age = len(curve)
+    by_age: dict[int, list[int]] = {}
+    for place, curve in enumerate(stopped):
+        by_age.setdefault(len(curve), []).append(place)
+    for age, places in by_age.items():  # curves of one age share a regression
         longer = [complete for complete in curves if len(complete) > age and complete[age - 1] >= 0]
+        last = np.array([stopped[place][-1] for place in places])
         remaining = np.array([complete[-1] - complete[age - 1] for complete in longer])
         if len(longer) < 4:
-            expected[number] = curve[-1] + (remaining.mean() if len(longer) else 0.0)
+            expected[places] = last + (remaining.mean() if len(longer) else 0.0)
             continue
-        model = BayesianRidge().fit([_gains_by_third(complete, age) for complete in longer], remaining)
-        (rest,), deviation[number : number + 1] = model.predict([_gains_by_third(curve, age)], return_std=True)
-        expected[number] = curve[-1] + rest
+        model = BayesianRidge().fit(_gains_by_third(longer, age), remaining)
+        gains = _gains_by_third([stopped[place] for place in places], age)
+        _, deviation[places] = model.predict(gains, return_std=True)
+        rest = [row @ model.coef_ + model.intercept_ for row in gains]  # the same number whatever the other rows are
+        expected[places] = last + rest
     return np.clip(expected, 0.0, 1.0), np.maximum(deviation, MIN_DEVIATION)
 
 
-def _gains_by_third(curve: Matrix, age: int) -> list[float]:
-    """Return the gain in each third of the first `age` epochs, the last third first; unknown Dice counts as 0."""
-    ends = np.maximum(curve[[max(0, age - 1 - back) for back in (0, age // 3, 2 * age // 3, age - 1)]], 0.0)
-    return list(ends[:-1] - ends[1:])
+def _gains_by_third(curves: Sequence[Matrix], age: int) -> Matrix:
+    """Return the gains of each curve in the thirds of its first `age` epochs, the last third first: (curves, 3).
+
+    Unknown Dice counts as 0.
+    """
+    ends = [max(0, age - 1 - back) for back in (0, age // 3, 2 * age // 3, age - 1)]
+    known = np.maximum(np.array([curve[ends] for curve in curves]), 0.0)
+    return np.asarray(known[:, :-1] - known[:, 1:])

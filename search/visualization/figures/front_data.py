@@ -91,7 +91,7 @@ def front_figure_data(
         placed,
         hover,
         {name: at for name, at in references.items() if np.isfinite(at).all()},
-        snapshot.row_of(snapshot.knee().number) if snapshot.on_front.any() else None,
+        snapshot.knee_row,
     )
 
 
