@@ -212,6 +212,7 @@ def fill(plan, records, *, epochs=1):
     """Write trained records of so many epochs to a study's database by SQL: asking for them would take an hour."""
     from random import Random
 
+    from search.files.digests import sealed
     from search.storage import RECORD, Store
     from search.trials.epochs import Epoch
     from search.trials.records import Costs, Latency, Measurement, Record
@@ -230,7 +231,7 @@ def fill(plan, records, *, epochs=1):
         network = plan.space.architecture(decisions)
         record = Record(number, network, tuple(decisions.items()), 0, 0, done, AT, AT)
         trials.append((number + 1, number, 1, "COMPLETE", "2026-01-01 00:00:00", "2026-01-01 00:00:01"))
-        attributes.append((number + 1, RECORD, json.dumps(record.to_values())))
+        attributes.append((number + 1, RECORD, json.dumps(sealed(record.to_values()))))
         values += [(number + 1, 0, dice, "FINITE"), (number + 1, 1, float(memory), "FINITE")]
         for name in decisions:
             axis = plan.space.by_name[name]

@@ -11,6 +11,7 @@ import numpy as np
 
 from search.config.goals import GOALS, Objectives
 from search.config.schema import Data, Search, Study, Training
+from search.files.digests import sealed
 from search.simulate.synthetic import RECIPES, synthetic_table
 from search.storage import RECORD, Store
 from search.storage.address import sqlite_url
@@ -122,7 +123,7 @@ def add_records(file: Path, records, objectives) -> None:
                 text.replace("T", " ")[:19] + ".000000" if text else None for text in (record.started, record.ended)
             )
             trials.append((trial, record.number, 1, word, began, ended))
-            attributes.append((trial, RECORD, json.dumps(record.to_values())))
+            attributes.append((trial, RECORD, json.dumps(sealed(record.to_values()))))
             if word == "COMPLETE":
                 values += [(trial, at, value, "FINITE") for at, value in enumerate(measured)]
             for key, value in record.decisions:

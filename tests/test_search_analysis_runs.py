@@ -15,6 +15,7 @@ from search.api.find import find_study
 from search.api.study import Study
 from search.config import UserError, load_study
 from search.config.goals import Objectives
+from search.files.digests import sealed, unsealed_text
 from search.runner.local import run_study
 from search.runner.plan import make_plan
 from search.trials.pareto import hypervolume
@@ -83,7 +84,7 @@ def test_a_run_of_another_version_is_reported_with_the_differences(folders, tmp_
     shutil.copytree(folders[0], folder)
     with closing(sqlite3.connect(folder / "study.db")) as database, database:
         ((text,),) = database.execute("SELECT value_json FROM study_user_attributes WHERE key = 'voxnas:study'")
-        text = json.dumps({**json.loads(text), "search": {"sampler": "tpe"}})
+        text = json.dumps(sealed({**unsealed_text(text), "search": {"sampler": "tpe"}}))
         database.execute("UPDATE study_user_attributes SET value_json = ? WHERE key = 'voxnas:study'", (text,))
     with pytest.raises(UserError) as told:
         snapshot_of_run(folder)

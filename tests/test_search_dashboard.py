@@ -22,6 +22,7 @@ from search.dashboard.app import make_app, read_path
 from search.dashboard.library import Library
 from search.dashboard.security import check_access, is_loopback
 from search.dashboard.worker import Worker
+from search.files.digests import sealed, unsealed_text
 from search.storage import STUDY, open_storage
 from search.trials.records import Measurement
 from search.visualization.slow_tasks import importances
@@ -223,11 +224,13 @@ def test_a_poll_reads_only_new_and_running_trials(tmp_path):
     assert len(later.trials) == 22 and later.trials[0] is first.trials[0]
     with sqlite3.connect(file) as connection:
         (text,) = connection.execute("SELECT value_json FROM trial_user_attributes WHERE trial_id = 21").fetchone()
-        values = json.loads(text)
+        values = unsealed_text(text)
         fourth = {"number": 4, "loss": 0.5, "dice": 0.6, "seconds": 30.0, "cpu_s": None, "member": 0}
         for name, value in fourth.items():
             values["measurement"]["epochs"][name].append(value)
-        connection.execute("UPDATE trial_user_attributes SET value_json = ? WHERE trial_id = 21", (json.dumps(values),))
+        connection.execute(
+            "UPDATE trial_user_attributes SET value_json = ? WHERE trial_id = 21", (json.dumps(sealed(values)),)
+        )
     assert len(reader.read().trials[20].epochs.curve) == 4
 
 

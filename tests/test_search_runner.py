@@ -24,7 +24,7 @@ from search.runner.plan import make_plan
 from search.runner.pricer import Pricer, price_table
 from search.runner.run import problem_of
 from search.storage import read_records, read_study_attribute
-from search.storage.reader import REFERENCE
+from search.storage.study_attributes import REFERENCE
 from search.visualization.report import render
 from space.unet import UNet
 

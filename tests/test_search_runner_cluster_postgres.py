@@ -14,6 +14,7 @@ from cluster_trials import held, release
 from test_search_runner_cluster import TINY, outcomes, plan_of, run, wait_for
 
 from search.config import UserError
+from search.files.digests import sealed
 from search.storage import RECORD, Store, heartbeat, open_storage, read_records, reading
 
 MORE = TINY.replace("epochs: 3", "epochs: 12")
@@ -155,7 +156,7 @@ def test_the_dashboard_reads_a_study_there_while_it_grows_and_cannot_write(tmp_p
         assert "There is no study" not in page(app, f"/study/seen/{view}")
     (added,) = synthetic_records(1, first=20, state="trained")
     values = [added.measurement.value(each) for each in before.objectives]
-    attributes = {RECORD: added.to_values()}
+    attributes = {RECORD: sealed(added.to_values())}
     state = optuna.trial.TrialState.COMPLETE
     with open_storage(server.url) as storage:
         study = optuna.load_study(study_name="seen", storage=storage)

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from search.cli.app import app
 from search.config import UserError, load_study
 from search.config.schema import Search
+from search.files.digests import sealed, unsealed_text
 from search.proposers.observations import FEWEST
 from search.runner.learned_from import describe_sources, learned_from
 from search.runner.local import run_study
@@ -140,10 +141,10 @@ def test_a_study_keeps_the_sources_that_it_began_with(made):
     assert f"weight {kept.weight:.2f}" in describe_sources(plan_of(made), [kept])
     with sqlite3.connect(made.runs / "earlier/study.db") as connection:
         (text,) = connection.execute("SELECT value_json FROM trial_user_attributes WHERE key = ?", (RECORD,)).fetchone()
-        values = json.loads(text)
+        values = unsealed_text(text)
         values["measurement"]["dice"] = 0.123
         connection.execute(
-            "UPDATE trial_user_attributes SET value_json = ? WHERE value_json = ?", (json.dumps(values), text)
+            "UPDATE trial_user_attributes SET value_json = ? WHERE value_json = ?", (json.dumps(sealed(values)), text)
         )
     error = refused(plan_of(made), "the trainings of earlier have changed since the study began")
     assert "study 'tiny' already has records that depend on this" in str(error)

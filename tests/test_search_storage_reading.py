@@ -18,6 +18,7 @@ from search.analysis.snapshot_reader import read_snapshot
 from search.cli import main
 from search.config import UserError
 from search.config.errors import RunError
+from search.files.digests import sealed, unsealed_text
 from search.storage import Store, read_records, read_study_attribute, read_study_names
 from search.storage.address import database_url, show_url, sqlite_file, sqlite_url
 from search.storage.admin import list_studies
@@ -127,7 +128,7 @@ def test_a_record_with_a_date_that_is_none_is_named(started, runs):
     with closing(sqlite3.connect(runs / "tiny/study.db")) as connection, connection:
         where = "key = 'voxnas:record' AND trial_id = (SELECT trial_id FROM trials WHERE number = 4)"
         (text,) = connection.execute(f"SELECT value_json FROM trial_user_attributes WHERE {where}").fetchone()
-        changed = json.dumps({**json.loads(text), "started": started})
+        changed = json.dumps(sealed({**unsealed_text(text), "started": started}))
         connection.execute(f"UPDATE trial_user_attributes SET value_json = ? WHERE {where}", (changed,))
     with pytest.raises(UserError, match=r"the record of trial 4 can't be read \(.*\): it is damaged, or a newer"):
         read_snapshot(synthetic_study("tiny"), runs / "tiny")
@@ -136,7 +137,9 @@ def test_a_record_with_a_date_that_is_none_is_named(started, runs):
 def test_an_attribute_that_is_no_json_is_called_damaged(runs):
     with closing(sqlite3.connect(runs / "tiny/study.db")) as connection, connection:
         connection.execute("UPDATE study_user_attributes SET value_json = '{' WHERE key = 'voxnas:study'")
-    with pytest.raises(UserError, match="study.db is damaged .an attribute is no JSON: .*; restore a copy"):
+    with pytest.raises(
+        UserError, match="study.db is damaged .the attribute 'voxnas:study' is no JSON: .*; restore a copy"
+    ):
         read_study_attribute(sqlite_url(runs / "tiny/study.db"), "tiny", "voxnas:study")
 
 

@@ -19,7 +19,7 @@ from search.storage import GOAL, REFERENCE, read_records, read_study_attributes,
 from search.storage.address import sqlite_file
 from search.storage.heartbeat import DRIVER, is_present
 from search.storage.ownership import read_owner
-from search.storage.reader import LEARNED_FROM, SOURCE_WEIGHTS, stored_attribute
+from search.storage.study_attributes import LEARNED_FROM, SOURCE_WEIGHTS, stored_attribute
 from search.trials.records import Record
 from search.trials.table_file import read_trainings
 

@@ -4,26 +4,21 @@ A running trial is written in one transaction, a Record is one JSON attribute, a
 """
 
 from search.storage.address import show_url
-from search.storage.reader import (
+from search.storage.optuna_values import excesses, optuna_directions
+from search.storage.reader import RECORD, Row, close_storage, open_storage, read_records, read_rows, reading
+from search.storage.store import Store, now
+from search.storage.study_attributes import (
     CONTEXT,
     GOAL,
-    RECORD,
     REFERENCE,
     STUDY,
     STUDY_ID,
-    Row,
-    close_storage,
-    open_storage,
-    read_records,
-    read_rows,
     read_studies,
     read_study_attribute,
     read_study_attributes,
     read_study_names,
-    reading,
     stored_values,
 )
-from search.storage.store import Store, excesses, now, optuna_directions
 
 __all__ = [
     "CONTEXT",

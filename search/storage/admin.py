@@ -17,6 +17,7 @@ from search.config.errors import UserError, nearest
 from search.config.schema import NAME_PATTERN
 from search.config.units import counted, show_bytes
 from search.config.validate import PATTERNS
+from search.files.digests import sealed
 from search.storage import (
     STUDY,
     STUDY_ID,
@@ -156,7 +157,7 @@ def rename_study(url: str, name: str, new: str, *, runs: Path) -> str:
     folder = owned_folder(runs, study=name, url=url)
     with _locked(url, name, runs), open_storage(url) as storage, _connected(url) as connection:
         values = read_study_attribute(url, name, STUDY)
-        storage.set_study_user_attr(storage.get_study_id_from_name(name), STUDY, {**values, "name": new})
+        storage.set_study_user_attr(storage.get_study_id_from_name(name), STUDY, sealed({**values, "name": new}))
         connection.execute(RENAME, {"new": new, "name": name})
     if folder is None:
         return url

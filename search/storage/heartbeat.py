@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.config.errors import UserError
 from search.storage.database import retry_outages, shared_by_drivers
-from search.storage.reader import read_study_attributes
+from search.storage.study_attributes import read_study_attributes
 from search.trials.activity import Activity
 
 if TYPE_CHECKING:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-from search.storage.reader import open_storage, read_study_attributes
+from search.files.digests import sealed
+from search.storage.reader import open_storage
+from search.storage.study_attributes import read_study_attributes
 from search.trials.held_out import HeldOutScore
 
 PREFIX = "voxnas:test:"
@@ -21,4 +23,4 @@ def write_test_use(url: str, name: str, use: HeldOutScore) -> None:
     number = len(read_test_uses(url, name))
     with open_storage(url) as storage:
         study = storage.get_study_id_from_name(name)
-        storage.set_study_user_attr(study, f"{PREFIX}{number:06d}-{uuid4().hex[:8]}", use.to_values())
+        storage.set_study_user_attr(study, f"{PREFIX}{number:06d}-{uuid4().hex[:8]}", sealed(use.to_values()))

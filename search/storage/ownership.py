@@ -11,7 +11,7 @@ from search.config.errors import UserError
 from search.config.schema import NAME_PATTERN, RESERVED_NAMES
 from search.files import write_text
 from search.storage.address import show_url, sqlite_file, sqlite_url
-from search.storage.reader import STUDY_ID, stored_attribute
+from search.storage.study_attributes import STUDY_ID, stored_attribute
 
 OWNER = "owner.json"
 DATABASE = "study.db"  # a run folder's own database

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from search.config.schema import Training
 from search.data.labelling import Labelling
+from search.files.digests import sealed, unsealed_text
 from search.storage.address import show_url
 from search.storage.database import make_engine, retry_outages
 from search.trials.records import Costs, Latency, show_setting
@@ -26,7 +27,6 @@ TABLE = sql.Table(
 )
 COSTS: TypeAdapter[Costs] = TypeAdapter(Costs)
 LATENCY: TypeAdapter[Latency] = TypeAdapter(Latency)
-DIGEST = "digest"
 Price = TypeVar("Price", Costs, Latency)
 log = logging.getLogger(__name__)
 
@@ -43,23 +43,6 @@ class Device:
     def setting(self) -> str:
         """The same as that of a latency measured here."""
         return show_setting(self.name, self.threads, self.precision)
-
-
-def _written(values: dict[str, Any]) -> str:
-    """Return values as text that ends with their digest."""
-    return json.dumps({**values, DIGEST: _digest(values)})
-
-
-def _values(text: str) -> dict[str, Any]:
-    """Return the values of a text. Raises ValueError if they differ from their digest; early versions wrote none."""
-    values: dict[str, Any] = json.loads(text)
-    if values.pop(DIGEST, None) not in (None, _digest(values)):
-        raise ValueError("the content differs from its digest")
-    return values
-
-
-def _digest(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
 def _is_special(labelling: Labelling) -> bool:
@@ -100,10 +83,10 @@ class PriceTable:
 
     def keep(self, architecture: Architecture, costs: Costs) -> None:
         """Write an architecture's costs, and its latency under its device."""
-        rows = {self._key(architecture): _written(asdict(replace(costs, latency=None)))}
+        rows = {self._key(architecture): json.dumps(sealed(asdict(replace(costs, latency=None))))}
         if costs.latency:
             measured = Device(costs.latency.device, costs.latency.threads, costs.latency.precision)
-            rows[self._key(architecture, asdict(measured))] = _written(asdict(costs.latency))
+            rows[self._key(architecture, asdict(measured))] = json.dumps(sealed(asdict(costs.latency)))
         retry_outages(lambda: self._write(rows), url=self.url)
 
     def _write(self, rows: dict[str, str]) -> None:
@@ -125,7 +108,7 @@ class PriceTable:
     def _read(self, key: str, kind: TypeAdapter[Price]) -> Price | None:
         text = retry_outages(lambda: self._select(key), url=self.url)
         try:
-            return None if text is None else kind.validate_python(_values(text))
+            return None if text is None else kind.validate_python(unsealed_text(text))
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             said = str(error).splitlines()[0]
             log.warning("%s: a cached price is damaged (%s): finding it again", show_url(self.url), said)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import sqlalchemy as sql
-from pydantic_core import from_json
 
 from search.config.errors import UserError
-from search.storage.address import GRPC, show_url, sqlite_file
+from search.files.digests import DigestError, unsealed, unsealed_text
+from search.storage.address import GRPC, show_url
 from search.storage.database import engine_options, make_reader, require_database, tune_sqlite
 from search.storage.failures import explained, require_sqlite
 from search.storage.tables import create_tables
@@ -26,31 +25,16 @@ if TYPE_CHECKING:
     import optuna
 
 RECORD = "voxnas:record"
-STUDY = "voxnas:study"
-STUDY_ID = "voxnas:study_id"  # random, created when a study starts; it distinguishes studies with the same name
-REFERENCE = "voxnas:hypervolume_reference"
-GOAL = "voxnas:goal"  # the number of trials that the last run was to reach, and why it ended
-TIMED = "voxnas:first_latencies"
-REFERENCES = "voxnas:references"  # published networks that a study trains by default
-LEARNED_FROM = "voxnas:learned_from"  # the sources of a study's memory when it started, by digest
-SOURCE_WEIGHTS = "voxnas:source_weights"  # their weights at the end of the last run, in the same order
-CONTEXT = "voxnas:context"  # patch, spacing, channels and classes, for readers without the data
 SCHEMA_VERSIONS = (12,)  # of Optuna's tables; other versions are read through Optuna
 MAKING_TRIES = 5
+RUNNING, WAITING = "RUNNING", "WAITING"  # Optuna's states of trials that have not ended
+DAMAGED = "the database was damaged, or changed by another program; restore a copy of it"
 FETCHED = 100  # records that are fetched at once
 RECORDS = (
     "SELECT t.number, t.trial_id, t.state, a.value_json FROM trials t"
     " JOIN studies s ON s.study_id = t.study_id"
-    " JOIN trial_user_attributes a ON a.trial_id = t.trial_id AND a.key = :record"
+    " LEFT JOIN trial_user_attributes a ON a.trial_id = t.trial_id AND a.key = :record"
     " WHERE s.study_name = :name AND (t.number > :after OR t.number IN :also) ORDER BY t.number"
-)
-STUDY_ATTRIBUTES = sql.text(
-    "SELECT a.key, a.value_json FROM study_user_attributes a JOIN studies s ON s.study_id = a.study_id"
-    " WHERE s.study_name = :name AND a.key LIKE :pattern"
-)
-ALL_STUDIES = sql.text(
-    "SELECT s.study_name, a.value_json FROM studies s JOIN study_user_attributes a ON a.study_id = s.study_id"
-    " WHERE a.key = :key ORDER BY s.study_id"
 )
 
 
@@ -93,7 +77,7 @@ def reading(url: str) -> Iterator[sql.Engine | None]:
 def read_rows(
     url: str, name: str, *, engine: sql.Engine | None, after: int = -1, also: Sequence[int] = ()
 ) -> list[Row]:
-    """Read the trials after a number, and those in `also`. Raises UserError if the text of a record is none.
+    """Read the trials after a number, and those in `also`. Raises UserError that names a damaged one.
 
     Each record is parsed before the next one is fetched: the texts of 10,000 trials need 200 MB.
     """
@@ -104,30 +88,47 @@ def read_rows(
                 found = connection.execution_options(yield_per=FETCHED).execute(
                     query, {"record": RECORD, "name": name, "after": after, "also": [*also]}
                 )
-                return [Row(row[0], row[1], str(row[2]) == "RUNNING", _record(row[0], row[3])) for row in found]
+                return _rows(((row[0], row[1], str(row[2]), row[3]) for row in found), after)
     import optuna
 
     with open_storage(url) as storage:
         trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
-    return [
-        Row(
-            trial.number,
-            trial._trial_id,
-            not trial.state.is_finished(),
-            _record(trial.number, trial.user_attrs[RECORD]),
-        )
-        for trial in trials
-        if RECORD in trial.user_attrs and (trial.number > after or trial.number in also)
-    ]
+    wanted = (each for each in trials if each.number > after or each.number in also)
+    return _rows(
+        ((each.number, each._trial_id, each.state.name, each.user_attrs.get(RECORD)) for each in wanted), after
+    )
+
+
+def _rows(found: Iterable[tuple[int, int, str, Any]], after: int) -> list[Row]:
+    """Return the rows of trials, given in the order of their numbers: those after a number without a gap."""
+    rows, expected = [], after + 1
+    for number, trial_id, state, written in found:
+        if number > after and number != expected:
+            what = f"trial {expected} is missing" if number > expected else f"two trials have the number {number}"
+            raise UserError([f"{what}: {DAMAGED}"])
+        expected += number > after
+        if written is not None:
+            record = _record(number, written)
+            if record.state == "running" and state != RUNNING:
+                raise UserError([f"trial {number} has ended, but its record says that it is running: {DAMAGED}"])
+            rows.append(Row(number, trial_id, state == RUNNING, record))
+        elif state not in (RUNNING, WAITING):
+            raise UserError([f"trial {number} has ended without a record: {DAMAGED}"])
+    return rows
 
 
 def _record(number: int, written: str | dict[str, Any]) -> Record:
     """Return the record of a trial from its text, or from its values."""
     try:
-        values = from_json(written) if isinstance(written, str) else written
-        return Record.from_values({**values, "number": number})
+        values = unsealed_text(written) if isinstance(written, str) else unsealed(written)
+        record = Record.from_values({**values, "number": number})
+        if record.state != "running" and values["number"] != number:
+            raise ValueError(f"it is that of trial {values['number']}")
+    except DigestError:
+        raise UserError([f"the record of trial {number} is not what was written: {DAMAGED}"]) from None
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise unreadable_record(number, error) from error
+    return record
 
 
 def unreadable_record(number: int, error: Exception) -> UserError:
@@ -156,71 +157,6 @@ def has_known_tables(connection: sql.Connection) -> bool:
             raise UserError([f"{where} is a database of another program, not one of studies (its tables: {named})"])
         raise UserError([f"nothing has run yet in {where}; start with `voxnas run`"])
     return version in SCHEMA_VERSIONS
-
-
-def read_studies(url: str) -> dict[str, dict[str, Any]]:
-    """Return the values that each study of a database began with; empty if there is no database."""
-    try:
-        with reading(url) as engine:
-            if engine is None:
-                return {}  # studies of a proxy are not listed
-            with engine.connect() as connection:
-                return {row[0]: json.loads(row[1]) for row in connection.execute(ALL_STUDIES, {"key": STUDY})}
-    except UserError:
-        return {}
-
-
-def read_study_attribute(url: str, name: str, key: str) -> Any:
-    """Return a study's attribute, None if it was never written."""
-    return read_study_attributes(url, name, key).get(key)
-
-
-def read_study_attributes(url: str, name: str, pattern: str) -> dict[str, Any]:
-    """Return the attributes of a study whose names match an SQL LIKE pattern."""
-    with reading(url) as engine:
-        if engine is None:
-            import optuna
-
-            with open_storage(url) as storage:
-                attributes = optuna.load_study(study_name=name, storage=storage).user_attrs
-            return {key: each for key, each in attributes.items() if key.startswith(pattern.rstrip("%"))}
-        with engine.connect() as connection:
-            rows = connection.execute(STUDY_ATTRIBUTES, {"name": name, "pattern": pattern})
-            return {row[0]: json.loads(row[1]) for row in rows}
-
-
-def stored_values(url: str, name: str) -> dict[str, Any] | None:
-    """Return the values that a study began with; None if there is no such database, table or study."""
-    found = stored_attribute(url, name, STUDY)
-    return found if isinstance(found, dict) else None
-
-
-def stored_attribute(url: str, name: str, key: str) -> Any:
-    """Return a study's attribute; None if there is no such database, table, study or attribute."""
-    file = sqlite_file(url)
-    if file is not None and (not file.exists() or file.is_file() and not file.stat().st_size):
-        return None  # an empty file is what a full disk leaves of a database that was about to be created
-    if url.startswith(GRPC):
-        return read_study_attribute(url, name, key) if name in read_study_names(url) else None
-    with reading(url) as engine:
-        if engine is not None:
-            with engine.connect() as connection:
-                if not sql.inspect(connection).has_table("study_user_attributes"):
-                    return None
-    return read_study_attribute(url, name, key)
-
-
-def read_study_names(url: str) -> list[str]:
-    """Return the names of a database's studies."""
-    with reading(url) as engine:
-        if engine is None:
-            import optuna
-
-            with open_storage(url) as storage:
-                return sorted(optuna.get_all_study_names(storage))
-        with engine.connect() as connection:
-            rows = connection.execute(sql.text("SELECT study_name FROM studies ORDER BY study_name"))
-            return [row[0] for row in rows]
 
 
 def optuna_storage(url: str) -> optuna.storages.BaseStorage:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,26 +14,25 @@ from uuid import uuid4
 import sqlalchemy as sql
 
 from search.config.errors import UserError
+from search.files.digests import sealed, sealed_value
 from search.storage.address import GRPC, show_url, sqlite_file
 from search.storage.database import ask_lock, make_engine, retry_outages, shared_by_drivers
 from search.storage.failures import explained, require_sqlite
 from search.storage.heartbeat import Heartbeat, driver_name
 from search.storage.identity import plain, refuse_changes
-from search.storage.reader import (
+from search.storage.optuna_values import excesses, optuna_directions, plain_choice
+from search.storage.reader import RECORD, close_storage, has_known_tables, read_rows, storage_made_by_one
+from search.storage.study_attributes import (
     CONTEXT,
     GOAL,
     LEARNED_FROM,
-    RECORD,
     REFERENCE,
     REFERENCES,
     SOURCE_WEIGHTS,
     STUDY,
     STUDY_ID,
     TIMED,
-    close_storage,
-    has_known_tables,
-    read_rows,
-    storage_made_by_one,
+    attribute_value,
 )
 from search.storage.trial_rows import insert_trial, update_costs
 from search.trials.records import Record
@@ -78,7 +76,8 @@ class Store:
             study = optuna.create_study(
                 study_name=name, storage=storage, directions=optuna_directions(directions), load_if_exists=True
             )
-        known, study_id = study.user_attrs.get(STUDY), study.user_attrs.get(STUDY_ID)
+        known = attribute_value(study.user_attrs.get(STUDY), key=STUDY, url=url)
+        study_id = study.user_attrs.get(STUDY_ID)
         if study_id is None:
             study_id = uuid4().hex
             study.set_user_attr(STUDY_ID, study_id)
@@ -86,7 +85,7 @@ class Store:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study.set_metric_names(list(directions))
-            study.set_user_attr(STUDY, plain(values))
+            study.set_user_attr(STUDY, sealed(plain(values)))
         else:
             refuse_changes(name, known, plain(values))
         return Store(study, study_id, url, driver_name(), None if url.startswith(GRPC) else make_engine(url))
@@ -102,52 +101,60 @@ class Store:
         with self.engine.connect() as connection:
             return has_known_tables(connection)
 
+    def _attribute(self, key: str) -> Any:
+        """Return an attribute of the study; None if it was never written."""
+        found = retry_outages(lambda: self.study.user_attrs.get(key), url=self.url)
+        return attribute_value(found, key=key, url=self.url)
+
+    def _write_attribute(self, key: str, value: Any) -> None:
+        retry_outages(lambda: self.study.set_user_attr(key, sealed_value(value)), url=self.url)
+
     @property
     def reference(self) -> dict[str, float] | None:
         """The hypervolume's reference point, written when the study starts."""
         if self._reference is None:
-            found = retry_outages(lambda: self.study.user_attrs.get(REFERENCE), url=self.url)
+            found = self._attribute(REFERENCE)
             self._reference = dict(found) if found is not None else None
         return self._reference
 
     @property
     def timed(self) -> dict[str, float]:
         """Latencies measured when the study started, in seconds by fingerprint."""
-        return dict(retry_outages(lambda: self.study.user_attrs.get(TIMED, {}), url=self.url))
+        return dict(self._attribute(TIMED) or {})
 
     def write_reference(self, point: Mapping[str, float], *, timed: Mapping[str, float] | None = None) -> None:
         """Write the hypervolume's reference point, and before it the latencies that were measured for it."""
-        self.study.set_user_attr(TIMED, dict(timed or {}))
-        self.study.set_user_attr(REFERENCE, dict(point))
+        self._write_attribute(TIMED, dict(timed or {}))
+        self._write_attribute(REFERENCE, dict(point))
         self._reference = dict(point)
 
     def write_goal(self, trials: int, *, ended: str = "") -> None:
         """Write the number of trials that a run is to reach; once it has ended by itself, also why."""
-        retry_outages(lambda: self.study.set_user_attr(GOAL, {"trials": trials, "ended": ended}), url=self.url)
+        self._write_attribute(GOAL, {"trials": trials, "ended": ended})
 
     _reference: dict[str, float] | None = field(default=None, init=False)
 
     @property
     def default_references(self) -> tuple[str, ...]:
         """The reference networks that were chosen when the study started; empty for a study of an earlier version."""
-        return tuple(retry_outages(lambda: self.study.user_attrs.get(REFERENCES, ()), url=self.url))
+        return tuple(self._attribute(REFERENCES) or ())
 
     def write_default_references(self, names: Sequence[str]) -> None:
         """Write the reference networks that this study trains without being asked to."""
-        self.study.set_user_attr(REFERENCES, list(names))
+        self._write_attribute(REFERENCES, list(names))
 
     def write_sources(self, values: Sequence[Mapping[str, Any]]) -> None:
         """Write the earlier studies and tables that this study learns from; before the reference point."""
-        self.study.set_user_attr(LEARNED_FROM, list(values))
+        self._write_attribute(LEARNED_FROM, list(values))
 
     def write_source_weights(self, weights: Sequence[float]) -> None:
         """Write the weights of these sources."""
-        retry_outages(lambda: self.study.set_user_attr(SOURCE_WEIGHTS, list(weights)), url=self.url)
+        self._write_attribute(SOURCE_WEIGHTS, list(weights))
 
     def write_context(self, values: Mapping[str, Any]) -> None:
         """Write the context of the study's networks, its classes, and the name of its prepared data."""
         if CONTEXT not in self.study.user_attrs:
-            self.study.set_user_attr(CONTEXT, plain(values))
+            self._write_attribute(CONTEXT, plain(values))
 
     def records(self) -> list[Record]:
         """Return all records, in the order of their numbers."""
@@ -182,9 +189,9 @@ class Store:
         """
         import optuna
 
-        params = {name: _plain(value) for name, value in record.decisions}
+        params = {name: plain_choice(value) for name, value in record.decisions}
         distributions: dict[str, Any] = {
-            name: optuna.distributions.CategoricalDistribution([_plain(choice) for choice in choices[name]])
+            name: optuna.distributions.CategoricalDistribution([plain_choice(choice) for choice in choices[name]])
             for name in params
         }
 
@@ -206,7 +213,7 @@ class Store:
             else:
                 template = optuna.trial.create_trial(
                     state=optuna.trial.TrialState.RUNNING,
-                    user_attrs={RECORD: record.to_values()},
+                    user_attrs={RECORD: sealed(record.to_values())},
                     params=params,
                     distributions=distributions,
                 )
@@ -234,7 +241,7 @@ class Store:
         for epoch in record.measurement.first_epochs[len(known.first_epochs) :]:
             if epoch.dice is not None:
                 storage.set_trial_intermediate_value(self.ids[record.number], epoch.number, epoch.dice)
-        storage.set_trial_user_attr(self.ids[record.number], RECORD, record.to_values())
+        storage.set_trial_user_attr(self.ids[record.number], RECORD, sealed(record.to_values()))
         self.kept[record.number] = record
 
     def write_finished(self, record: Record, *, objectives: Sequence[str], budgets: Mapping[str, float]) -> None:
@@ -288,24 +295,6 @@ class Store:
         return None
 
 
-def optuna_directions(directions: Mapping[str, str]) -> list[optuna.study.StudyDirection]:
-    """Return the directions as Optuna's values."""
-    import optuna
-
-    return [optuna.study.StudyDirection[direction.upper()] for direction in directions.values()]
-
-
-def excesses(record: Record, budgets: Mapping[str, float]) -> dict[str, float]:
-    """Return each budgeted cost's excess over its limit, as a share of the limit (negative if under)."""
-    found = {name: record.measurement.value(name) for name in budgets}
-    return {name: value / budgets[name] - 1.0 for name, value in found.items() if value is not None}
-
-
 def now() -> str:
     """Return the current time as stored in records: UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _plain(value: Any) -> Any:
-    """Return a choice as a scalar, which Optuna requires."""
-    return json.dumps(value) if isinstance(value, tuple) else value

@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sql
 
+from search.files.digests import sealed
 from search.storage.reader import RECORD
 from search.trials.records import Record
 
@@ -42,7 +43,7 @@ def insert_trial(
         if locked:
             connection.execute(LOCK_STUDY, {"study": study})  # as Optuna does: numbers are counted
         trial = connection.execute(NEW_TRIAL, {"study": study, "started": datetime.now()}).scalar_one()
-        values = {"trial": trial, "key": RECORD, "value": json.dumps(record.to_values())}
+        values = {"trial": trial, "key": RECORD, "value": json.dumps(sealed(record.to_values()))}
         connection.execute(NEW_ATTRIBUTE, values)
         rows = [
             {
@@ -60,6 +61,6 @@ def insert_trial(
 def update_costs(engine: sql.Engine, trial: int, record: Record, values: Sequence[float | None]) -> None:
     """Write a finished trial's record again, and its values as Optuna stores them."""
     with engine.begin() as connection:
-        connection.execute(NEW_RECORD, {"trial": trial, "key": RECORD, "value": json.dumps(record.to_values())})
+        connection.execute(NEW_RECORD, {"trial": trial, "key": RECORD, "value": json.dumps(sealed(record.to_values()))})
         for at, value in enumerate(values):
             connection.execute(NEW_VALUE, {"trial": trial, "at": at, "value": value})

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from search.files import write_text
+from search.files.digests import sealed_value, unsealed_text
 from search.training.checkpoint import checkpoint_binding
 from search.trials.epochs import Epoch
 from search.trials.files import FINISHED
@@ -39,7 +40,7 @@ _FINISHED: TypeAdapter[list[FinishedMember]] = TypeAdapter(list[FinishedMember])
 
 def save_finished(job: Job, finished: Sequence[FinishedMember]) -> None:
     """Write the members that have ended."""
-    text = json.dumps([asdict(each) for each in finished], allow_nan=False)
+    text = json.dumps(sealed_value([asdict(each) for each in finished]), allow_nan=False)
     write_text(Path(job.folder) / FINISHED, text)
 
 
@@ -49,9 +50,9 @@ def load_finished(job: Job) -> list[FinishedMember]:
     if not job.others or not file.exists():
         return []
     try:
-        found = _FINISHED.validate_json(file.read_bytes())
-    except ValidationError as error:
-        LOGGER.warning("%s is damaged (%d errors): the trial's trainings start over", file, error.error_count())
+        found = _FINISHED.validate_python(unsealed_text(file.read_bytes().decode()))
+    except ValueError as error:
+        LOGGER.warning("%s is damaged (%s): the trial's trainings start over", file, str(error).splitlines()[0])
         return []
     valid = []
     for number, each in enumerate(found[: len(job.others)]):
