@@ -139,6 +139,31 @@ def test_a_class_in_no_case_is_a_problem_and_in_some_cases_a_note(tmp_path):
     assert facts.notes == ("class 'tumour': absent from 1 of 3 cases (b)",)
 
 
+def test_headers_whose_sform_and_qform_disagree_are_noted_with_what_is_used(tmp_path):
+    root = made(tmp_path)
+    for name in ("b", "c"):
+        file = root / f"imagesTr/{name}.nii.gz"
+        image = nibabel.Nifti1Image(np.asarray(nibabel.load(file).dataobj), np.eye(4))
+        image.set_qform(np.diag([2.0, 1.0, 1.0, 1.0]) if name == "b" else np.eye(4), code=1)
+        nibabel.save(image, file)
+    (note,) = check(root, cache_dir=tmp_path / "cache").notes
+    assert note == (
+        "sform and qform disagree in 1 of 3 cases (b), by up to 5 mm: the sform is used; check that it is the one that "
+        "the labels were drawn with"
+    )
+    assert check(root, cache_dir=tmp_path / "cache").notes == (note,)
+
+
+def test_facts_that_a_disk_changed_are_read_again_from_the_files(tmp_path):
+    root, cache = made(tmp_path), tmp_path / "cache"
+    first = check(root, cache_dir=cache)
+    (file,) = cache.glob("facts-*.json")
+    for old, new in (('"affine": [1.0', '"affine": [2.0'), ('"sha256": "', '"sha256": "0'), ("format", "farmat")):
+        text = file.read_text()
+        file.write_text(text.replace(old, new))
+        assert file.read_text() != text and check(root, cache_dir=cache) == first
+
+
 def test_two_cases_with_one_image_are_noted(tmp_path):
     root = made(tmp_path)
     (root / "imagesTr/c.nii.gz").write_bytes((root / "imagesTr/a.nii.gz").read_bytes())

@@ -72,10 +72,15 @@ def test_longer_hours_give_longer_trainings_and_then_more_trials(tmp_path, slow_
 def test_init_writes_a_file_once_and_says_what_comes_next(tmp_path, monkeypatch, capsys):
     made = write_study(tmp_path)
     monkeypatch.chdir(tmp_path)
+    image = nibabel.load(made.data / "phantom/imagesTr/phantom_001.nii.gz")
+    moved = nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine)
+    moved.set_qform(np.diag([9.0, 9.0, 9.0, 1.0]), code=1)
+    nibabel.save(moved, made.data / "phantom/imagesTr/phantom_001.nii.gz")
     arguments = {"hours": 0.1, "runs": made.runs, "quiet": True}
     init(made.data / "phantom", tmp_path / "mine.yaml", force=False, **arguments)
-    text = (tmp_path / "mine.yaml").read_text()
-    assert f"voxnas run {tmp_path / 'mine.yaml'} --runs {made.runs}" in capsys.readouterr().out
+    text, said = (tmp_path / "mine.yaml").read_text(), capsys.readouterr().out
+    assert f"voxnas run {tmp_path / 'mine.yaml'} --runs {made.runs}" in said
+    assert "note: sform and qform disagree in 1 of 6 cases (phantom_001), by up to " in said
     assert load_study(tmp_path / "mine.yaml").study.name == "mine"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     assert ("thread" in text) == (device == "cpu")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import STUDY, quiet_view, write_study
+from test_search_cli import call
 
 from search.config import UserError, load_study
 from search.runner.local import run_study
@@ -75,6 +76,27 @@ def test_a_study_is_deleted_and_renamed_with_its_own_folder(made):
     assert not (made.runs / "tiny").exists() and (made.runs / "new/trials/000000").is_dir()
     change(made, made.runs / "new/study.db", delete="new")
     assert not (made.runs / "new").exists()
+
+
+def test_a_study_is_renamed_as_a_whole_or_not_at_all(made):
+    (made.runs / "new").symlink_to("nowhere")
+    before = read_study_attribute(f"sqlite:///{database_of(made)}", "tiny", "voxnas:study")
+    with pytest.raises(NotADirectoryError):
+        change(made, database_of(made), rename=("tiny", "new"))
+    assert read_study_attribute(f"sqlite:///{database_of(made)}", "tiny", "voxnas:study") == before
+    (made.runs / "new").unlink()
+    change(made, database_of(made), rename=("tiny", "new"))
+    assert read_study_attribute(f"sqlite:///{made.runs}/new/study.db", "new", "voxnas:study")["name"] == "new"
+
+
+def test_a_database_that_moves_with_its_study_or_is_deleted_is_listed_where_it_is_then(made, monkeypatch, capsys):
+    arguments = ("studies", database_of(made), "--runs", made.runs)
+    said = call(monkeypatch, capsys, *arguments, "--rename", "tiny", "new")
+    assert "tiny is now new" in said.out and "new/study.db" in said.out
+    said = call(
+        monkeypatch, capsys, "studies", made.runs / "new/study.db", "--runs", made.runs, "--delete", "new", "--yes"
+    )
+    assert "new is deleted" in said.out and "0 studies" in said.out
 
 
 def test_a_study_that_shares_the_folders_database_survives_its_deletion(made):

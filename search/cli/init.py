@@ -35,7 +35,9 @@ def write_study(folder: Path, out: Path | None, *, hours: float, force: bool, ru
         file = out or Path(f"{name}.yaml")
         require_free(file, force=force)
         write_text(file, text)
-        make_plan(load_study(file), runs=runs)
+        plan = make_plan(load_study(file), runs=runs)
+    for note in plan.notes:
+        print_text(f"note: {note}")
     print_text(f"Wrote {file}. Next:")
     for verb in ("check", "run"):
         print_text(

@@ -9,19 +9,22 @@ from pathlib import Path
 from search.api.terminal import open_console, print_json, print_text, printable
 from search.config.errors import UserError
 from search.storage import admin
+from search.storage.database import database_exists
+from search.storage.listing import Listed, list_studies, studies_table
 
 
 def manage_studies(database: str | None, change: admin.Change, *, runs: Path, json: bool) -> None:
     """Make the requested changes, then list the studies."""
-    done = admin.change_studies(admin.find_databases(database, runs), change, runs=runs)
-    some_left = database is not None or any(runs.glob("*/study.db"))  # the last one may be deleted now
-    urls = admin.find_databases(database, runs) if some_left else []
-    rows: list[admin.Listed] = []
+    urls = admin.find_databases(database, runs)
+    done = admin.change_studies(urls, change, runs=runs)
+    if database is None or not all(database_exists(url) for url in urls):  # it has moved with its study, or is deleted
+        urls = admin.find_databases(None, runs) if any(runs.glob("*/study.db")) else []
+    rows: list[Listed] = []
     unreadable: list[str] = []
     kind = UserError
     for url in urls:
         try:
-            rows += admin.list_studies(url)
+            rows += list_studies(url)
         except UserError as error:
             unreadable += [str(mistake) for mistake in error.mistakes]
             kind = type(error)
@@ -30,7 +33,7 @@ def manage_studies(database: str | None, change: admin.Change, *, runs: Path, js
     else:
         for line in done:
             print_text(line)
-        open_console().print(admin.studies_table(rows))
+        open_console().print(studies_table(rows))
     if unreadable and not rows:
         raise kind(unreadable)
     for line in unreadable:

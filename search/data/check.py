@@ -120,7 +120,12 @@ def check_dataset(
         if not found:
             valid.append(_case_facts(case, groups[case.name] or case.name, dataset, files))
     problems += _empty_classes(dataset, valid)
-    notes = (*_absent_classes(dataset, valid), *_duplicate_images(dataset, files), *_zero_images(dataset, files))
+    notes = (
+        *_absent_classes(dataset, valid),
+        *_duplicate_images(dataset, files),
+        *_zero_images(dataset, files),
+        *_disagreeing_headers(dataset, files, affine_tolerance),
+    )
     return _facts(valid, problems, notes, affine_tolerance=affine_tolerance)
 
 
@@ -246,6 +251,24 @@ def _zero_images(dataset: Dataset, files: dict[str, FileFacts]) -> list[str]:
         for case in dataset.cases
         for path in case.images
         if files[path].has_only_zeros and not all(files[other].has_only_zeros for other in case.images)
+    ]
+
+
+def _disagreeing_headers(dataset: Dataset, files: dict[str, FileFacts], tolerance: float) -> list[str]:
+    """Return a note if sform and qform disagree, with the cases in which they do."""
+    apart_mm = {}
+    for case in dataset.cases:
+        known = [files[path] for path in case.images if not files[path].problem]
+        found = [each.qform_mm for each in known if each.qform_mm > tolerance * min(voxel_sizes(_matrix(each)))]
+        if found:
+            apart_mm[case.name] = max(found)
+    if not apart_mm:
+        return []
+    names = ", ".join([*apart_mm][:3]) + (", ..." if len(apart_mm) > 3 else "")
+    count = f"{len(apart_mm)} of {len(dataset.cases)} cases ({names})"
+    return [
+        f"sform and qform disagree in {count}, by up to {max(apart_mm.values()):.3g} mm: the sform is used; check that "
+        "it is the one that the labels were drawn with"
     ]
 
 

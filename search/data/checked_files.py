@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.files import replace_file, write_text
+from search.files.digests import DigestError, sealed, unsealed_text
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
@@ -24,16 +25,16 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write values together with their digest, under `digest`."""
-    write_text(path, json.dumps({**values, "digest": _digest(values)}))
+    """Write values together with their digest."""
+    write_text(path, json.dumps(sealed(values)))
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the values that `write_json` wrote. Raises ValueError if they differ from their digest."""
-    values: dict[str, Any] = json.loads(path.read_bytes())
-    digest = values.pop("digest", None)
-    if digest is not None and _digest(values) != digest:
-        raise ValueError(f"{path}: the content differs from its digest")
+    try:
+        values: dict[str, Any] = unsealed_text(path.read_bytes().decode())
+    except DigestError as error:
+        raise ValueError(f"{path}: {error}") from None
     return values
 
 
@@ -41,7 +42,3 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _digest(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()

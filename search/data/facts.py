@@ -11,15 +11,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from search.data.labels import read_label
 from search.data.parallel import Progress, for_each
-from search.data.volume_files import read_volume
+from search.data.volume_files import NIFTI, read_volume, suffix_of
 from search.files import write_text
+from search.files.digests import sealed, unsealed_text
 
-FORMAT = 3  # version of the cached facts; a new number invalidates the cache
+FORMAT = 4  # version of the cached facts; a new number invalidates the cache
 Pairs = tuple[tuple[int, int], ...]
 
 
@@ -30,6 +33,7 @@ class FileFacts:
     `shape` is (C, X, Y, Z) for an image, (X, Y, Z) for a label; `affine` is 16 numbers in row-major order. `values`
     are a label's pairs (value, voxels). `box` is the bounding box of an image's non-zero voxels, (first, end) along X,
     Y and Z; it is empty if all are zero. `sha256` covers shape, affine and voxels; recompressing does not change it.
+    `qform_mm` is how far apart the header's two affines, sform and qform, place a corner of the volume.
     """
 
     problem: str = ""
@@ -38,6 +42,7 @@ class FileFacts:
     values: Pairs = ()
     box: Pairs = ()
     sha256: str = ""
+    qform_mm: float = 0.0
 
     @property
     def has_only_zeros(self) -> bool:
@@ -85,7 +90,23 @@ def file_facts(path: str, *, kind: str) -> FileFacts:
         values=values,
         box=box,
         sha256=_digest(voxels, affine),
+        qform_mm=qform_distance_mm(Path(path)),
     )
+
+
+def qform_distance_mm(path: Path) -> float:
+    """Return how far apart sform and qform of a NIfTI header place a corner of the volume; 0 unless both are set."""
+    if suffix_of(path) not in NIFTI:
+        return 0.0
+    header: Any = nibabel.load(path).header
+    try:
+        (sform, one), (qform, other) = header.get_sform(coded=True), header.get_qform(coded=True)
+    except HeaderDataError:  # a qform that is none
+        return 0.0
+    if not one or not other:
+        return 0.0
+    corners = np.stack(np.meshgrid(*[(0, size - 1) for size in header.get_data_shape()[:3]], [1], indexing="ij"), -1)
+    return float(np.linalg.norm(corners.reshape(-1, 4) @ (qform - sform).T, axis=1).max())
 
 
 def _digest(voxels: NDArray[Any], affine: NDArray[Any]) -> str:
@@ -125,7 +146,7 @@ def _stamp(path: str) -> list[int]:
 
 def _load_cache(cache: Path | None) -> dict[str, tuple[list[Any], FileFacts]]:
     try:
-        content = json.loads(cache.read_text()) if cache is not None else {}
+        content = unsealed_text(cache.read_text()) if cache is not None else {}
         if content.get("format") != FORMAT:
             return {}
         return {path: (stamp, _from_json(fact)) for path, (stamp, fact) in content["files"].items()}
@@ -142,7 +163,7 @@ def _save_cache(cache: Path, facts: dict[str, tuple[list[Any], FileFacts]]) -> N
     """Write facts; if the cache folder is not writable, the files are just read again next time."""
     files = {path: (stamp, asdict(fact)) for path, (stamp, fact) in facts.items()}
     with contextlib.suppress(OSError):
-        write_text(cache, json.dumps({"format": FORMAT, "files": files}))
+        write_text(cache, json.dumps(sealed({"format": FORMAT, "files": files})))
 
 
 def _short_hash(paths: Sequence[str]) -> str:

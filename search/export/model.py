@@ -130,8 +130,11 @@ def export_trained(origin: Origin, out: Path, *, force: bool = False, stage: Sta
         write_text(staging / CARD, card)
         _put_in_place(staging, final)
     except OSError as error:
-        kind = RunError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else UserError
-        raise kind([f"--out {out}: can't be written: {error}"]) from error
+        said = f"--out {out}: can't be written: {error.strerror or error}"
+        said += f" ({error.filename})" if error.filename else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise RunError([f"{said}; free some space or raise the limit, then rerun the same command"]) from error
+        raise UserError([said]) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     sizes = tuple((name, (final / name).stat().st_size) for name in (*names, CARD))

@@ -1,9 +1,9 @@
-"""`voxnas studies`: list, rename, copy and delete the studies of a database, free their disk space, upgrade it."""
+"""`voxnas studies`: rename, copy and delete the studies of a database, free their disk space, upgrade it."""
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,11 +11,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import sqlalchemy as sql
-from rich.table import Table
 
 from search.config.errors import UserError, nearest
 from search.config.schema import NAME_PATTERN
-from search.config.units import counted, show_bytes
+from search.config.units import show_bytes
 from search.config.validate import PATTERNS
 from search.files.digests import sealed
 from search.storage import (
@@ -26,36 +25,23 @@ from search.storage import (
     read_records,
     read_study_attribute,
     read_study_names,
-    reading,
     show_url,
 )
 from search.storage.address import database_url, named_database, sqlite_file, sqlite_url
 from search.storage.database import engine_options, make_engine, require_database
 from search.storage.failures import explained, require_sqlite
-from search.storage.heartbeat import present_drivers
+from search.storage.listing import list_studies
 from search.storage.lock import hold_lock
 from search.storage.ownership import DATABASE, OWNER, claim_folder, holds_database, is_folder_name, owned_folder
-from search.storage.reader import has_known_tables
 from search.trials.files import RESUME_FILES, trial_folder, weights_files
 from search.trials.pareto import KEPT_MARGIN, near_front
 from search.trials.records import search_records
 
-STUDIES = sql.text(
-    "SELECT s.study_name, MIN(t.datetime_start), MAX(t.datetime_complete) FROM studies s"
-    " LEFT JOIN trials t ON t.study_id = s.study_id GROUP BY s.study_name ORDER BY s.study_name"
-)
 RENAME = sql.text("UPDATE studies SET study_name = :new WHERE study_name = :name")
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A study of a database: its trials by state, when it began and when its last trial ended."""
-
-    database: str
-    name: str
-    states: dict[str, int]
-    began: str
-    ended: str
+NEW_NAME = sql.text(
+    "UPDATE study_user_attributes SET value_json = :value WHERE key = :key"
+    " AND study_id = (SELECT study_id FROM studies WHERE study_name = :name)"
+)
 
 
 @dataclass(frozen=True)
@@ -108,38 +94,6 @@ def find_databases(named: str | None, runs: Path) -> list[str]:
     return found
 
 
-def list_studies(url: str) -> list[Listed]:
-    """Return the studies of a database. Raises UserError if its tables have another version."""
-    with reading(url) as engine:
-        if engine is None:
-            raise UserError([f"{show_url(url)}: the studies of a proxy are not listed"])
-        with engine.connect() as connection:
-            if not has_known_tables(connection):
-                with open_storage(url):
-                    pass  # raises for tables of another version
-            rows = connection.execute(STUDIES).all()
-    found = []
-    for name, began, ended in rows:
-        records = read_records(url, name)
-        present = present_drivers(url, name) if any(each.state == "running" for each in records) else set()
-        states = Counter(
-            "interrupted" if each.state == "running" and each.driver not in present else each.state for each in records
-        )
-        found.append(Listed(show_url(url), name, dict(states), str(began or "")[:16], str(ended or "")[:16]))
-    return found
-
-
-def studies_table(rows: list[Listed]) -> Table:
-    """Return studies as a table."""
-    table = Table(title=counted(len(rows), "study", plural="studies"), title_justify="left")
-    for heading in ("study", "trials", "began", "last trial ended", "database"):
-        table.add_column(heading)
-    for row in rows:
-        states = ", ".join(f"{count} {state}" for state, count in row.states.items())
-        table.add_row(row.name, states or "none", row.began, row.ended, row.database)
-    return table
-
-
 def database_of(name: str, urls: Sequence[str]) -> str:
     """Return the database that has a study. Raises UserError if none has it."""
     names = {each.name: url for url in urls for each in list_studies(url)}
@@ -155,17 +109,32 @@ def rename_study(url: str, name: str, new: str, *, runs: Path) -> str:
     if new in [each.name for each in list_studies(url)] or (runs / new).exists():
         raise UserError([f"studies: a study {new!r} already exists"])
     folder = owned_folder(runs, study=name, url=url)
-    with _locked(url, name, runs), open_storage(url) as storage, _connected(url) as connection:
-        values = read_study_attribute(url, name, STUDY)
-        storage.set_study_user_attr(storage.get_study_id_from_name(name), STUDY, sealed({**values, "name": new}))
-        connection.execute(RENAME, {"new": new, "name": name})
+    with _locked(url, name, runs):
+        _rename_in_database(url, name, new)
     if folder is None:
         return url
-    moves_along = holds_database(folder, url)
-    folder.rename(runs / new)
-    now = database_url(None, runs / new) if moves_along else url
-    claim_folder(runs / new, study=new, study_id=read_study_attribute(now, new, STUDY_ID), url=now)
+    now = database_url(None, runs / new) if holds_database(folder, url) else url
+    try:
+        folder.rename(runs / new)
+        claim_folder(runs / new, study=new, study_id=read_study_attribute(now, new, STUDY_ID), url=now)
+    except BaseException:  # a full disk: all is as before
+        if not folder.exists():
+            (runs / new).rename(folder)
+        _rename_in_database(url, new, name)
+        raise
     return now
+
+
+def _rename_in_database(url: str, name: str, new: str) -> None:
+    """Rename a study, and the name among the values that it began with, in one transaction."""
+    values = json.dumps(sealed({**read_study_attribute(url, name, STUDY), "name": new}))
+    engine = make_engine(url)
+    try:
+        with explained(url), engine.begin() as connection:
+            connection.execute(NEW_NAME, {"value": values, "key": STUDY, "name": name})
+            connection.execute(RENAME, {"new": new, "name": name})
+    finally:
+        engine.dispose()
 
 
 def copy_study(url: str, name: str, target: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -72,7 +73,7 @@ def make_reader(url: str) -> sql.Engine:
         engine = sql.create_engine(url, **engine_options(url))
         sql.event.listen(engine, "connect", _forbid_writing)
         return engine
-    if os.access(file.resolve().parent, os.W_OK) and shutil.disk_usage(file.resolve().parent).free > BESIDE_BYTES:
+    if _can_write_beside(file.resolve().parent):
         journal = file.with_name(f"{file.name}-journal")
         if journal.exists() and journal.stat().st_size:  # of a process that died: SQLite has to roll it back first
             engine = _read_only(file, mode="rw")
@@ -87,6 +88,13 @@ def make_reader(url: str) -> sql.Engine:
     engine = _read_only(Path(folder.name) / file.name, mode="ro")
     weakref.finalize(engine, folder.cleanup)
     return engine
+
+
+def _can_write_beside(folder: Path) -> bool:
+    """Return whether SQLite may write what it needs beside a file in a folder."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limited = limit != resource.RLIM_INFINITY and limit < BESIDE_BYTES
+    return not limited and os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > BESIDE_BYTES
 
 
 def _copy(files: Sequence[Path], folder: Path) -> None:

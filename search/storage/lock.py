@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,9 @@ def hold_lock(url: str, folder: Path, name: str) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise UserError([f"{name} is already running, in {holder}"]) from None
-        file.truncate(0)
-        file.write(driver_name())
-        file.flush()
+        try:
+            file.truncate(0)
+            os.write(file.fileno(), driver_name().encode())
+        except OSError as error:  # a full disk
+            raise OSError(error.errno, error.strerror, str(path)) from error
         yield
