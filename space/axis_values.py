@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any
 
 from space.architecture import Value, freeze
@@ -38,6 +39,7 @@ def freeze_or_text(value: Any) -> Value:
         return str(value)
 
 
+@lru_cache(maxsize=10_000)
 def axis_names(axis: str) -> tuple[str, str, str]:
     """Return the names that match an axis, widest first: at all places, in its group, its own."""
     own = AxisName.parse(axis)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypeVar, get_args
 
@@ -49,7 +49,7 @@ class Place:
     @property
     def group(self) -> Place:
         """All places of this kind; the bottleneck is its own group."""
-        return replace(self, level=None)
+        return Place(self.kind)
 
     @property
     def is_down(self) -> bool:
@@ -69,6 +69,7 @@ BOTTLENECK = Place("bottleneck")
 GROUPS = tuple(Place(kind) for kind in KINDS)
 
 
+@lru_cache
 def places(levels: int) -> tuple[Place, ...]:
     """List the places of a U with `levels` resolutions, in the order of the data flow."""
     up = range(levels - 2, -1, -1)

@@ -11,8 +11,14 @@ from search.trials.pareto import near_front, non_dominated
 from search.trials.records import Costs, Measurement, Record
 from space.architecture import Architecture
 
-TABLE = with_noise(synthetic_table("additive"), 0.02)
 DIRECTIONS = {"dice": "maximize", "memory": "minimize"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def created_table():
+    """Create the table for the first test, not when the tests are collected."""
+    global TABLE
+    TABLE = with_noise(synthetic_table("additive"), 0.02)
 
 
 def training(row, seed):

@@ -23,7 +23,12 @@ from search.simulate.synthetic import synthetic_table
 from search.trials.records import Measurement, Record
 from space.encoding import Coded
 
-TABLE = synthetic_table("places")  # levels open and close places
+
+@pytest.fixture(scope="module", autouse=True)
+def created_table():
+    """Create the table for the first test, not when the tests are collected."""
+    global TABLE
+    TABLE = synthetic_table("places")  # levels open and close places
 
 
 def record(number, row, state="trained"):

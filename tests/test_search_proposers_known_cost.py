@@ -13,7 +13,8 @@ from search.proposers.candidates import spread_design
 from search.proposers.cost_model import learn_costs
 from search.proposers.evidence import extrapolate
 from search.proposers.gain import expected_gains
-from search.proposers.gaussian import condition, features, fit_scales, initial_scales, kernel_of
+from search.proposers.gaussian import condition, fit_scales, kernel_of
+from search.proposers.kernel_terms import features, initial_scales
 from search.proposers.known_cost import DESIGN, TRIALS_PER_CHOICE, KnownCostProposer
 from search.proposers.surrogate import Evidence, condition_dice, fit_dice
 from search.simulate.clock import problem_of_table
@@ -23,8 +24,13 @@ from search.trials.pareto import volume
 from search.trials.records import Measurement, Record
 from space.encoding import Coded
 
-TABLE = synthetic_table("noisy")
-CODED = Coded(TABLE.space)
+
+@pytest.fixture(scope="module", autouse=True)
+def created_table():
+    """Create the table for the first test, not when the tests are collected."""
+    global TABLE, CODED
+    TABLE = synthetic_table("noisy")
+    CODED = Coded(TABLE.space)
 
 
 def some_rows(count, seed=0):

@@ -19,9 +19,15 @@ from search.trials.pareto import volume
 from search.trials.records import Measurement, Record
 from space.encoding import Coded
 
-TABLE = synthetic_table("additive")
-CODED = Coded(TABLE.space)
 NOISE = 0.0078
+
+
+@pytest.fixture(scope="module", autouse=True)
+def created_table():
+    """Create the table for the first test, not when the tests are collected."""
+    global TABLE, CODED
+    TABLE = synthetic_table("additive")
+    CODED = Coded(TABLE.space)
 
 
 def record(number, row, seed, table):

@@ -6,15 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.linalg import cho_solve
-from sklearn.gaussian_process import GaussianProcessRegressor
+from scipy.linalg import cho_solve, cholesky
 
-from search.proposers.gaussian import Effects, features, initial_scales
+from search.proposers.kernel_terms import Codes, Matrix, features, initial_scales, kernel_terms
 from space.encoding import Coded
 
-Matrix = NDArray[np.float64]
-Codes = NDArray[np.int64]
 FIRST_PRICED = 24  # random networks priced before the model is learned
 FIRST_ROWS = 2000
 MAX_LEARNED = 400  # latest priced networks that the model learns from
@@ -46,12 +42,13 @@ class _Part:
 
     columns: list[int]
     similarities: Sequence[Matrix]
-    process: GaussianProcessRegressor
+    inputs: Matrix
+    weights: Matrix
     centre: Matrix
     unit: Matrix
 
     def predict(self, codes: Codes) -> Matrix:
-        standard = self.process.predict(_inputs(self.similarities, codes)).reshape(len(codes), -1)
+        standard = _kernel(self.similarities, _inputs(self.similarities, codes), self.inputs) @ self.weights
         return np.asarray(np.exp(self.centre + self.unit * standard))
 
 
@@ -75,14 +72,18 @@ def learn_costs(similarities: Sequence[Matrix], codes: Codes, costs: Matrix) -> 
 def _learn(similarities: Sequence[Matrix], codes: Codes, costs: Matrix, columns: list[int]) -> tuple[_Part, Matrix]:
     codes, logs = codes[-MAX_LEARNED:], np.log(np.maximum(costs[-MAX_LEARNED:], 1e-12))
     centre, unit = logs.mean(axis=0), np.maximum(logs.std(axis=0), 1e-9)
-    scales = np.exp(initial_scales(len(similarities))[:-1])
-    kernel = Effects(scales, tuple(len(each) for each in similarities))
-    process = GaussianProcessRegressor(kernel, alpha=NOISE, optimizer=None)
-    process.fit(_inputs(similarities, codes), (logs - centre) / unit)
-    weights = process.alpha_.reshape(len(codes), -1)
-    inverse = cho_solve((process.L_, True), np.eye(len(codes)))
+    inputs = _inputs(similarities, codes)
+    lower = cholesky(_kernel(similarities, inputs, inputs) + NOISE * np.eye(len(codes)), lower=True)
+    weights = cho_solve((lower, True), (logs - centre) / unit)
+    inverse = cho_solve((lower, True), np.eye(len(codes)))
     left_out = np.expm1(np.clip(weights / np.diag(inverse)[:, None] * unit, -20.0, 20.0))
-    return _Part(columns, similarities, process, centre, unit), np.median(np.abs(left_out), axis=0)
+    part = _Part(columns, similarities, inputs, weights, centre, unit)
+    return part, np.median(np.abs(left_out), axis=0)
+
+
+def _kernel(similarities: Sequence[Matrix], ones: Matrix, others: Matrix) -> Matrix:
+    scales = np.exp(initial_scales(len(similarities))[:-1])
+    return kernel_terms(ones, others, scales=scales, spans=tuple(len(each) for each in similarities)).total
 
 
 def _inputs(similarities: Sequence[Matrix], codes: Codes) -> Matrix:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.proposers.cost_model import FIRST_PRICED, Codes, CostModel, Matrix, first_rows, learn_costs
+from search.proposers.cost_model import FIRST_PRICED, CostModel, first_rows, learn_costs
+from search.proposers.kernel_terms import Codes, Matrix
 from search.proposers.observations import cost_row
 from search.trials.records import Costs
 from space.architecture import Architecture

@@ -1,8 +1,7 @@
 """A Gaussian process (scikit-learn's, with its own kernel) over coded decisions and known costs.
 
-The kernel is additive (Duvenaud et al., 2011). Its terms are single axes, pairs of axes and all axes at once, which
-share one relevance per axis, and a linear and a smooth trend in the log costs. Scales and relevances are maximum a
-posteriori estimates; the priors keep them reasonable from ten observations on.
+Scales and relevances (see `kernel_terms`) are maximum a posteriori estimates; the priors keep them reasonable from ten
+observations on.
 
 scikit-learn's kernels can't share relevances between terms; studies/notes/known_cost.md compares some.
 """
@@ -14,26 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Hyperparameter, Kernel
 
-Matrix = NDArray[np.float64]
-Codes = NDArray[np.int64]
-TERMS = ("main", "pairs", "whole", "trend", "smooth")
-PRIOR = {  # mean and standard deviation of the logarithms, for observations of variance 1
-    "relevance": (0.0, 0.7),
-    "main": (np.log(0.5), 1.0),
-    "pairs": (np.log(0.15), 1.0),
-    "whole": (np.log(0.4), 1.0),
-    "trend": (np.log(0.3), 1.0),
-    "smooth": (np.log(0.1), 1.0),
-    "decay": (np.log(0.15), 0.5),
-    "noise": (np.log(0.02), 1.5),  # where no deviation is known beforehand
-}
+from search.proposers.kernel_terms import PRIOR, TERMS, Matrix, kernel_terms, scale_names
+
 BOUND = 4.0  # bounds of the optimisation, in standard deviations of the prior
-SMOOTH = 1.5  # length scale of the smooth trend, in standard deviations of the log costs
 KNOWN_NOISE = 0.01  # standard deviation of the logarithm of a known noise variance
 JITTER = 1e-6
 LEAN = 1.0  # prior mean of a hint's coefficient; its prior deviation is 1
@@ -59,22 +45,19 @@ class Effects(Kernel):  # type: ignore[misc]  # scikit-learn has no types
     def __call__(self, X: Matrix, Y: Matrix | None = None, eval_gradient: bool = False) -> Any:
         """Return the kernel matrix, with `eval_gradient` also its derivatives with respect to the log scales."""
         others = X if Y is None else Y
-        axes, costs, hints = len(self.spans), sum(self.spans), X.shape[1] - 1 - self.hints
-        relevance, (main, pairs, whole, trend, smooth, decay) = self.scales[:axes], self.scales[axes:]
-        mean = (X[:, :costs] * np.repeat(relevance, self.spans)) @ others[:, :costs].T / max(axes, 1)
-        far = np.exp(-decay * (relevance.sum() - axes * mean))
-        product, near = _cost_terms(X[:, costs:hints], others[:, costs:hints])
-        hinted = X[:, hints:-1] @ others[:, hints:-1].T
-        terms = [main * mean, pairs * mean**2, whole * far, trend * product, smooth * near]
+        found = kernel_terms(X, others, scales=self.scales, spans=self.spans, hints=self.hints)
         if not eval_gradient:
-            return sum(terms) + hinted
+            return found.total
+        axes = len(self.spans)
+        relevance, (main, pairs, *_, decay) = self.scales[:axes], self.scales[axes:]
+        mean, far = found.mean, found.terms[TERMS.index("whole")]
         slopes = []
         for weight, start, stop in zip(relevance, np.cumsum((0, *self.spans)), np.cumsum(self.spans), strict=False):
             alike = X[:, start:stop] @ others[:, start:stop].T
             by_mean = (main + 2 * pairs * mean) / axes
-            slopes.append(weight * (alike * by_mean - decay * terms[2] * (1 - alike)))
-        by_decay = -decay * (relevance.sum() - axes * mean) * terms[2]
-        return sum(terms) + hinted, np.stack([*slopes, *terms, by_decay], axis=2)
+            slopes.append(weight * (alike * by_mean - decay * far * (1 - alike)))
+        by_decay = -decay * (relevance.sum() - axes * mean) * far
+        return found.total, np.stack([*slopes, *found.terms, by_decay], axis=2)
 
     def diag(self, X: Matrix) -> Matrix:
         """Return the kernel of each row with itself."""
@@ -115,35 +98,6 @@ class TrainingNoise(Kernel):  # type: ignore[misc]  # scikit-learn has no types
     def is_stationary(self) -> bool:
         """Tell scikit-learn that rows have weights of their own."""
         return False
-
-
-def _cost_terms(ones: Matrix, others: Matrix) -> tuple[Matrix, Matrix]:
-    count = max(ones.shape[1], 1)
-    squares = (ones**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)[None] - 2 * ones @ others.T
-    return ones @ others.T / count, np.exp(-0.5 * np.maximum(squares, 0.0) / count / SMOOTH**2)
-
-
-def features(
-    similarities: Sequence[Matrix],
-    codes: Codes,
-    costs: Matrix,
-    *,
-    noise: Matrix | None = None,
-    hints: Matrix | None = None,
-) -> Matrix:
-    """Return rows for the kernel: each axis's columns, whose products are its similarities, then costs and hints.
-
-    The last column holds the weights of each observation's noise; without `noise` they are 0, for predictions.
-    """
-    axes = [_root(similarity)[codes[:, axis]] for axis, similarity in enumerate(similarities)]
-    weights = np.zeros(len(codes)) if noise is None else noise
-    hinted = np.empty((len(codes), 0)) if hints is None else hints
-    return np.concatenate([*axes, costs, hinted, weights[:, None]], axis=1)
-
-
-def _root(similarity: Matrix) -> Matrix:
-    values, vectors = np.linalg.eigh(similarity)
-    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
 
 
 def kernel_of(similarities: Sequence[Matrix], scales: Matrix, *, hints: int = 0) -> Kernel:
@@ -211,15 +165,6 @@ class Posterior:
         return np.asarray(LEAN + hints.T @ self.process.alpha_)
 
 
-def initial_scales(axes: int) -> Matrix:
-    """Return the prior means of the log scales: relevance of each axis, terms, decay, noise."""
-    return np.array([PRIOR[name][0] for name in _names(axes)])
-
-
-def _names(axes: int) -> list[str]:
-    return ["relevance"] * axes + [*TERMS, "decay", "noise"]
-
-
 def condition(
     similarities: Sequence[Matrix],
     scales: Matrix,
@@ -246,7 +191,7 @@ def fit_scales(
 
     `noise` is the standard deviation of an observation of weight 1, if it is known.
     """
-    prior = np.array([PRIOR[name] for name in _names(len(similarities))])
+    prior = np.array([PRIOR[name] for name in scale_names(len(similarities))])
     if noise is not None:
         prior[-1] = 2 * np.log(noise / expected.unit(observed)), KNOWN_NOISE
     best = _most_probable(*prior.T)

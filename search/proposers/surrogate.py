@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from search.proposers.gaussian import MAX_FITTED, NOTHING, Expectation, Posterior, condition, features, fit_scales
+from search.proposers.gaussian import MAX_FITTED, NOTHING, Expectation, Posterior, condition, fit_scales
+from search.proposers.kernel_terms import features
 from search.proposers.warp import Warp, warp_of
 
 Matrix = NDArray[np.float64]
