@@ -24,7 +24,7 @@ from search.analysis.snapshot_reader import SnapshotReader
 from search.config import UserError
 from search.runner.local import LocalExecutor
 from search.storage import read_records
-from search.visualization.components import Figure, Table
+from search.visualization.components import Figures, Table
 from search.visualization.pages.ablations import ablations_page
 from search.visualization.pages.page import Request
 from space.presets import PRESETS
@@ -217,8 +217,12 @@ def test_results_are_written_in_every_format(finished):
     own = plan.plans[0]
     page = ablations_page(SnapshotReader(own.study, plan.folder, own.url).read(), Request())
     shown = [part for part in page.components if isinstance(part, Table)]
-    assert [each.title for each in shown] == [table.title for table in found.tables]
-    assert any(isinstance(part, Figure) and "paired differences" in part.title for part in page.components)
+    assert [each.title for each in shown] == [*(table.title for table in found.tables), "Arms"]
+    assert [row[0] for row in shown[-1].rows] == [arm.name for arm in plan.arms]
+    keys = [cell[0] for cell in (row[3] for row in shown[0].rows) if cell[0] is not None]
+    assert keys == [line.effects["dice"].pairs.difference for line in found.summary.lines if line.effects]
+    (drawn,) = [part for part in page.components if isinstance(part, Figures)]
+    assert "paired differences" in drawn.figures[0].title
     scores = read_cases(paths["cases.parquet"])
     assert tuple(scores) == found.scores and len(scores) == 3 * 2 * 4 * 2 * 2  # arms, seeds, cases, metrics, classes
     assert {each.arm for each in scores} == {"base", "no attention@bottleneck", "half the data, longer"}

@@ -8,7 +8,7 @@ import pytest
 
 from search.ablation.cases import read_cases
 from search.ablation.figures import ALONE, OPEN, draw_classes, draw_forest, draw_ranks, effect_intervals
-from search.ablation.report import TEMPLATE
+from search.ablation.report import ARM_HEADINGS, TEMPLATE
 from search.ablation.summary import Design, summarise
 from search.ablation.tables import signed, tables, to_html, to_latex, to_markdown
 from search.visualization.figures.style import component
@@ -35,7 +35,7 @@ def summary():
 def test_a_figure_shows_the_numbers_of_the_table(summary):
     lines = {each.arm: each for each in effect_intervals(summary, "dice")}
     (table, _) = tables(summary, same=[("again", "base")])
-    rows = {row[0]: row for row in table.rows}
+    rows = {row[0]: row for row in table.texts}
     assert set(rows) == {*lines, "base", "again"} and rows["again"][2] == "= base"
     for arm, line in lines.items():
         assert rows[arm][3] == signed(line.difference, 4) and line.low <= line.difference <= line.high
@@ -70,7 +70,7 @@ def test_the_report_draws_fits_the_window_and_makes_no_requests(summary, tmp_pat
         "name": "arms",
         "tiles": [("arms", "5")],
         "methods": "m",
-        "arms": [("base", "", "plain", "")],
+        "arms": (ARM_HEADINGS, [("base", "plain", "the settings of the file")]),
         "figures": [
             figure_html(component(each, name=f"{at}", title="t", label="l")) for at, each in enumerate(figures)
         ],

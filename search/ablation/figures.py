@@ -15,6 +15,7 @@ from search.ablation.tables import show_p, signed
 from search.analysis.statistics.ranks import Ranks
 from search.config.objectives import OBJECTIVES
 from search.visualization.figures.cost_scale import coordinate, scale_of
+from search.visualization.figures.labels import FONT, label_places
 from search.visualization.figures.style import DARK_INK, DIVERGING, FRONT, LIMIT, MUTED, SKY, canvas, short
 
 ROW = 34  # pixels per arm in a forest plot, a heat map and a critical-difference diagram
@@ -105,7 +106,10 @@ def cost_points(summary: Summary, cost: str) -> list[CostPoint]:
 
 
 def draw_costs(arms: list[CostPoint], *, cost: str, metric: str, baseline: str) -> go.Figure:
-    """Draw the arms in the plane of a cost and the metric, each connected to the baseline."""
+    """Draw the arms in the plane of a cost and the metric, each connected to the baseline.
+
+    Where arms lie close together, some have no label; each shows its name when the pointer is over it.
+    """
     figure = canvas(showlegend=True)
     base = next((each for each in arms if each.arm == baseline), None)
     for each in arms:
@@ -118,6 +122,12 @@ def draw_costs(arms: list[CostPoint], *, cost: str, metric: str, baseline: str) 
                 line={"color": MUTED, "width": 1},
                 showlegend=False,
             )
+    costs = np.array([each.cost for each in arms])
+    across = np.array([coordinate(costs, each) for each in costs])
+    order = sorted(range(len(arms)), key=lambda at: arms[at] is not base)  # the baseline's label is placed first
+    scores = np.array([each.score for each in arms])
+    found = label_places(across[order], scores[order], [_name(arms[at].arm) for at in order])
+    places = {arms[at].arm: place for at, place in zip(order, found, strict=True)}
     kinds = (("dominated", False, MUTED, "circle"), ("Pareto front", True, FRONT, "diamond"))
     for name, on_front, color, symbol in kinds:
         chosen = [each for each in arms if each.on_front == on_front]
@@ -126,29 +136,18 @@ def draw_costs(arms: list[CostPoint], *, cost: str, metric: str, baseline: str) 
             y=[each.score for each in chosen],
             name=name,
             mode="markers+text",
-            text=[_name(each.arm) for each in chosen],
-            textposition=[_beside(each, arms) for each in chosen],
-            textfont={"size": 11},
+            text=[_name(each.arm) if places[each.arm] else "" for each in chosen],
+            textposition=[places[each.arm] or "top center" for each in chosen],
+            textfont={"size": FONT},
             marker={"color": color, "size": 11, "symbol": symbol},
             showlegend=bool(chosen),
             hovertext=[f"<b>{escape(each.arm)}</b><br>{each.score:.4f}, {each.cost:.4g}" for each in chosen],
             hoverinfo="text",
             cliponaxis=False,
         )
-    scale = scale_of(np.array([each.cost for each in arms]))
-    figure.update_xaxes(title=OBJECTIVES[cost].axis_title, **scale)
+    figure.update_xaxes(title=OBJECTIVES[cost].axis_title, **scale_of(costs))
     figure.update_yaxes(title=CASE_METRICS[metric].title)
     return figure
-
-
-def _beside(arm: CostPoint, arms: list[CostPoint]) -> str:
-    """Place a label towards the middle of the plot, below its point if another arm is close above."""
-    costs = np.array([each.cost for each in arms])
-    left, middle, right = (coordinate(costs, float(each)) for each in (costs.min(), arm.cost, costs.max()))
-    right_of_it = middle < (left + right) / 2
-    span = max(each.score for each in arms) - min(each.score for each in arms)
-    near = any(0 < each.score - arm.score < 0.07 * span for each in arms if each is not arm)
-    return f"{'bottom' if near else 'top'} {'right' if right_of_it else 'left'}"
 
 
 def draw_classes(classes: Mapping[str, Mapping[str, float]], *, metric: str) -> go.Figure:

@@ -19,6 +19,7 @@ from search.visualization.figures.style import component
 from search.visualization.html import FINDINGS, figure_html, render_page
 
 CASES, REPORT = "cases.parquet", "report.html"
+ARM_HEADINGS = ("arm", "network", "trained with")
 TEMPLATE = Path(__file__).with_name("report.html")
 
 
@@ -47,19 +48,34 @@ def render(plan: AblationPlan, found: Findings) -> str:
         "methods": found.methods,
         "figures": drawn,
         "tables": [(table.title, to_html(table), table.notes) for table in found.tables],
-        "arms": [
-            (arm.name, arm.same_as, arm.architecture.describe(), plan.loaded.settings[arm.plan].name)
-            for arm in plan.arms
-        ],
+        "arms": (ARM_HEADINGS, arms(plan)),
     }
     return render_page(TEMPLATE, values)
+
+
+def arms(plan: AblationPlan) -> list[tuple[str, str, str]]:
+    """Return each arm's name, network and training settings."""
+    return [
+        (
+            arm.name,
+            arm.architecture.describe() + (f" (same as {arm.same_as})" if arm.same_as else ""),
+            plan.loaded.settings[arm.plan].name or "the settings of the file",
+        )
+        for arm in plan.arms
+    ]
 
 
 def to_json(plan: AblationPlan, found: Findings) -> str:
     """Return the ablation's key facts, figures, tables and methods as JSON, for the dashboard."""
     drawn = [asdict(each) for each in figures(found)]
-    tables = [asdict(table) for table in found.tables]
-    return json.dumps({"tiles": tiles(plan, found), "figures": drawn, "tables": tables, "methods": found.methods})
+    values = {
+        "tiles": tiles(plan, found),
+        "figures": drawn,
+        "tables": [asdict(table) for table in found.tables],
+        "arms": {"headings": ARM_HEADINGS, "rows": arms(plan)},
+        "methods": found.methods,
+    }
+    return json.dumps(values)
 
 
 def figures(found: Findings) -> list[Figure]:

@@ -14,6 +14,7 @@ from rich.table import Table as RichTable
 from search.ablation.metrics import CASE_METRICS
 from search.ablation.summary import Effect, Line, Summary, percent
 from search.config.objectives import OBJECTIVES, show
+from search.visualization.components import Cell
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -39,14 +40,22 @@ LATEX = {
 }
 
 
+NOTHING = (None, "")  # an empty cell in a column of numbers
+
+
 @dataclass(frozen=True)
 class Table:
-    """Headings and cells as text, the arm's name in the first column, and notes below the table."""
+    """Headings, rows of cells with the arm's name in the first column, and notes below the table."""
 
     title: str
     headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> list[tuple[str, ...]]:
+        """The rows as text."""
+        return [tuple(cell if isinstance(cell, str) else cell[1] for cell in row) for row in self.rows]
 
 
 def tables(summary: Summary, *, same: Sequence[tuple[str, str]]) -> tuple[Table, ...]:
@@ -76,14 +85,14 @@ def _scores(summary: Summary, metric: str, same: Sequence[tuple[str, str]]) -> T
         "verdict",
     )
     rows = [_score_row(summary, line, metric) for line in summary.lines if metric in line.means]
-    rows += [(arm, "", f"= {other}", *[""] * 7) for arm, other in same]
+    rows += [(arm, NOTHING, (None, f"= {other}"), *[NOTHING] * 6, "") for arm, other in same]
     units = {line.effects[metric].pairs.units for line in summary.lines if metric in line.effects}
     over = " to ".join(str(each) for each in sorted({min(units), max(units)})) if units else "no"
     notes = [
         f"mean ± sd over trainings; Δ: mean paired difference to {design.baseline} over {over} units; effect: "
         "rank-biserial correlation; detectable Δ: smallest difference detected with a power of 0.8",
     ]
-    if any("†" in row[-1] for row in rows):
+    if any("†" in str(row[-1]) for row in rows):
         why = (
             "the mixed model does not confirm it"
             if modelled
@@ -97,26 +106,26 @@ def _words(correction: str) -> str:
     return {"holm": "Holm", "bonferroni": "Bonferroni", "fdr_bh": "BH", "none": "uncorrected"}[correction]
 
 
-def _score_row(summary: Summary, line: Line, metric: str) -> tuple[str, ...]:
+def _score_row(summary: Summary, line: Line, metric: str) -> tuple[Cell, ...]:
     digits, (mean, sd) = CASE_METRICS[metric].digits, line.means[metric]
     asked = line.trainings + sum(each.arm == line.arm for each in summary.missing)
-    trainings = str(asked) if asked == line.trainings else f"{line.trainings} of {asked}"
-    shown = f"{mean:.{digits}f}" + ("" if sd is None else f" ± {sd:.{digits}f}")
+    trainings = (line.trainings, str(asked) if asked == line.trainings else f"{line.trainings} of {asked}")
+    shown = (mean, f"{mean:.{digits}f}" + ("" if sd is None else f" ± {sd:.{digits}f}"))
     effect = line.effects.get(metric)
     if effect is None:
-        return (line.arm, trainings, shown, *[""] * 6, "baseline" if line.arm == summary.design.baseline else "")
+        return (line.arm, trainings, shown, *[NOTHING] * 6, "baseline" if line.arm == summary.design.baseline else "")
     return (line.arm, trainings, shown, *_effect_cells(effect, digits), summary.verdict(effect, metric))
 
 
-def _effect_cells(effect: Effect, digits: int) -> tuple[str, ...]:
-    pairs = effect.pairs
+def _effect_cells(effect: Effect, digits: int) -> tuple[Cell, ...]:
+    pairs, mixed, detectable = effect.pairs, effect.mixed_adjusted, effect.detectable
     return (
-        signed(pairs.difference, digits),
-        f"{signed(pairs.low, digits)} to {signed(pairs.high, digits)}",
-        show_p(effect.adjusted),
-        signed(pairs.rank_biserial, 2),
-        "" if effect.mixed_adjusted is None else show_p(effect.mixed_adjusted),
-        "none" if effect.detectable is None else f"{effect.detectable:.{digits}f}",
+        (pairs.difference, signed(pairs.difference, digits)),
+        (pairs.low, f"{signed(pairs.low, digits)} to {signed(pairs.high, digits)}"),
+        (effect.adjusted, show_p(effect.adjusted)),
+        (pairs.rank_biserial, signed(pairs.rank_biserial, 2)),
+        NOTHING if mixed is None else (mixed, show_p(mixed)),
+        (None, "none") if detectable is None else (detectable, f"{detectable:.{digits}f}"),
     )
 
 
@@ -127,7 +136,8 @@ def _costs(summary: Summary) -> Table:
         headings += [OBJECTIVES[name].heading, "Δ"]
     rows = []
     for line in summary.lines:
-        cells = [line.arm, f"{line.means[summary.primary][0]:.{CASE_METRICS[summary.primary].digits}f}"]
+        mean = line.means[summary.primary][0]
+        cells: list[Cell] = [line.arm, (mean, f"{mean:.{CASE_METRICS[summary.primary].digits}f}")]
         for name in names:
             cells += _cost_cells(name, line.costs.get(name), base.costs.get(name) if base and line != base else None)
         rows.append((*cells, "on the front" if line.on_front else ""))
@@ -135,12 +145,13 @@ def _costs(summary: Summary) -> Table:
     return Table(title, (*headings, "Pareto"), tuple(rows))
 
 
-def _cost_cells(name: str, value: float | None, base: float | None) -> list[str]:
+def _cost_cells(name: str, value: float | None, base: float | None) -> list[Cell]:
+    shown = (value, show(name, value))
     if value is None or base is None:
-        return [show(name, value), ""]
+        return [shown, NOTHING]
     difference = value - base
     sign = "−" if difference < 0 else "+"
-    return [show(name, value), f"{sign}{show(name, abs(difference))} ({signed(percent(value, base), 1)} %)"]
+    return [shown, (difference, f"{sign}{show(name, abs(difference))} ({signed(percent(value, base), 1)} %)")]
 
 
 def signed(value: float, digits: int) -> str:
@@ -164,7 +175,7 @@ def to_rich(table: Table) -> RichTable:
     )
     for place, heading in enumerate(table.headings):
         shown.add_column(heading, justify="left" if place in (0, len(table.headings) - 1) else "right")
-    for row in table.rows:
+    for row in table.texts:
         shown.add_row(*row)
     return shown
 
@@ -176,7 +187,7 @@ def to_markdown(table: Table) -> str:
     lines = [f"**{table.title}**", ""]
     lines += [
         "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
-        for row in (table.headings, tuple(rule), *table.rows)
+        for row in (table.headings, tuple(rule), *table.texts)
     ]
     return "\n".join([*lines, *(f"\n{note}" for note in table.notes)]) + "\n"
 
@@ -184,7 +195,7 @@ def to_markdown(table: Table) -> str:
 def to_latex(table: Table) -> str:
     """Return the table as LaTeX, with booktabs."""
     columns = "l" + "r" * (len(table.headings) - 2) + "l"
-    rows = [" & ".join(_latex(cell) for cell in row) + r" \\" for row in (table.headings, *table.rows)]
+    rows = [" & ".join(_latex(cell) for cell in row) + r" \\" for row in (table.headings, *table.texts)]
     notes = [rf"\par\smallskip\footnotesize {_latex(note)}" for note in table.notes]
     return "\n".join(
         [
@@ -221,7 +232,7 @@ def to_html(table: Table) -> str:
             + "</tr>"
         )
 
-    body = "\n".join(row(cells, "td") for cells in table.rows)
+    body = "\n".join(row(cells, "td") for cells in table.texts)
     return f"<table><thead>{row(table.headings, 'th')}</thead><tbody>{body}</tbody></table>"
 
 

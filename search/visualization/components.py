@@ -21,6 +21,13 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Figures:
+    """Figures side by side where the window is wide enough."""
+
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
 class Table:
     """A table that can be sorted, filtered and downloaded; with `opens`, its first column links to a trial or study."""
 
@@ -70,4 +77,4 @@ class Heading:
     text: str
 
 
-Component = Figure | Table | Facts | Note | Command | Picture | Heading
+Component = Figure | Figures | Table | Facts | Note | Command | Picture | Heading

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from search.analysis.snapshot import Snapshot
-from search.visualization.components import Component, Facts, Figure, Heading, Note, Table
+from search.visualization.components import Component, Facts, Figure, Figures, Heading, Note, Table
 from search.visualization.html import FINDINGS
 from search.visualization.pages.page import Page, Request
 
@@ -18,8 +18,11 @@ def ablations_page(snapshot: Snapshot, request: Request) -> Page:
         return Page("Ablations", (), (Note(text),))
     found = json.loads(file.read_text(encoding="utf-8"))
     components: list[Component] = [Facts(tuple((term, value) for term, value in found["tiles"]))]
-    components += [Figure(**each) for each in found["figures"]]
     for at, table in enumerate(found["tables"]):
         components.append(Table(f"ablation-table-{at}", table["title"], tuple(table["headings"]), table["rows"]))
         components += [Note(note) for note in table["notes"]]
+    components.append(Figures(tuple(Figure(**each) for each in found["figures"])))
+    if "arms" in found:  # earlier versions wrote none
+        arms = found["arms"]
+        components.append(Table("ablation-arms", "Arms", tuple(arms["headings"]), arms["rows"]))
     return Page("Ablations", (), (*components, Heading("Methods"), Note(found["methods"])))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from search.visualization.components import Command, Component, Facts, Figure, Heading, Note, Picture, Table
+from search.visualization.components import Command, Component, Facts, Figure, Figures, Heading, Note, Picture, Table
 from search.visualization.pages.page import Control, Page
 
 VOID = ("img", "input", "br")
@@ -80,6 +80,8 @@ def component_element(item: Component, *, place: str) -> Element:
         ]
         title = Element("figcaption", {}, [item.title, Element("span", {"className": "save"}, buttons)])
         return Element("figure", {}, [title, Element("div", holder)])
+    if isinstance(item, Figures):
+        return Element("div", {"className": "figures"}, [component_element(each, place=place) for each in item.figures])
     if isinstance(item, Table):
         values = {"headings": item.headings, "rows": item.rows, "opens": item.opens, "place": place}
         holder = {
