@@ -32,7 +32,7 @@ ADDRESSES = [
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_a_password_is_hidden_in_every_form_of_an_address(address):
     assert "hunter2" not in without_secret(f"storage: {address!r} is no database")
-    for argument in (address, f"storage={address}"):
+    for argument in (address, f"storage={address}", f"data.path={address}", f"training.init={address}"):
         assert "hunter2" not in without_arguments_secrets(f"no such file: {address}; see {address!r}", [argument])
 
 

@@ -18,7 +18,7 @@ def without_secret(text: str) -> str:
 def without_arguments_secrets(text: str, arguments: Sequence[str]) -> str:
     """Replace the passwords of a command's arguments, wherever a message repeats them."""
     for argument in arguments:
-        address = re.sub(r"^(?:storage=)?\s*(?:[\w+.-]+:/+)?", "", argument)
+        address = re.sub(r"^(?:[\w.@-]+=)?\s*(?:[\w+.-]+:/+)?", "", argument)
         found = re.match(r"(?s)[^:@]*:(.+)@", address)
         if found:
             text = text.replace(f":{found[1]}@", f":{HIDDEN}@")
