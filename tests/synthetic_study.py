@@ -115,7 +115,7 @@ def add_records(file: Path, records, objectives) -> None:
     """Write records as finished trials directly into Optuna's tables."""
     with closing(sqlite3.connect(file)) as connection, connection:
         last = connection.execute("SELECT COALESCE(MAX(trial_id), 0) FROM trials").fetchone()[0]
-        trials, params, values, attributes = [], [], [], []
+        trials, params, values, attributes, choices = [], [], [], [], _choices(records)
         for trial, record in enumerate(records, start=last + 1):
             measured = [record.measurement.value(each) for each in objectives]
             word = {"trained": "COMPLETE", "failed": "FAIL", "running": "RUNNING"}.get(record.state, "PRUNED")
@@ -128,8 +128,8 @@ def add_records(file: Path, records, objectives) -> None:
                 values += [(trial, at, value, "FINITE") for at, value in enumerate(measured)]
             for key, value in record.decisions:
                 choice = json.dumps(value) if isinstance(value, tuple) else value
-                kind = {"name": "CategoricalDistribution", "attributes": {"choices": _choices(records, key)}}
-                params.append((trial, key, kind["attributes"]["choices"].index(choice), json.dumps(kind)))
+                kind = {"name": "CategoricalDistribution", "attributes": {"choices": choices[key]}}
+                params.append((trial, key, choices[key].index(choice), json.dumps(kind)))
         connection.executemany(
             "INSERT INTO trials (trial_id, number, study_id, state, datetime_start, datetime_complete)"
             " VALUES (?,?,?,?,?,?)",
@@ -146,13 +146,10 @@ def add_records(file: Path, records, objectives) -> None:
         )
 
 
-def _choices(records, key, known={}):  # noqa: B006 (a cache)
-    if (id(records), key) not in known:
-        found = {
-            json.dumps(value) if isinstance(value, tuple) else value
-            for each in records
-            for name, value in each.decisions
-            if name == key
-        }
-        known[id(records), key] = sorted(found, key=str)
-    return known[id(records), key]
+def _choices(records):
+    """Return the choices of each parameter that occur in records, as Optuna stores them."""
+    found = {}
+    for each in records:
+        for name, value in each.decisions:
+            found.setdefault(name, set()).add(json.dumps(value) if isinstance(value, tuple) else value)
+    return {name: sorted(values, key=str) for name, values in found.items()}

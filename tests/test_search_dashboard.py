@@ -216,7 +216,7 @@ def test_a_poll_reads_only_new_and_running_trials(tmp_path):
     reader = SnapshotReader(synthetic_study("made"), file.parent, f"sqlite:///{file}")
     first, asked = reader.read(), []
     rows = reader._rows
-    reader._rows = lambda **which: asked.append(rows(**which)) or asked[-1]
+    reader._rows = lambda **which: asked.append(list(rows(**which))) or asked[-1]
     assert reader.read() is first and [row.number for row in asked.pop()] == [20]
     add_records(file, synthetic_records(1, first=21, state="trained"), list(first.study.directions))
     later = reader.read()

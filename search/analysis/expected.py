@@ -39,6 +39,13 @@ class Estimates:
     repeats: int
     optimism: float
 
+    def moved(self, rows: NDArray[np.int64], *, to: NDArray[np.int64], trials: int) -> Estimates:
+        """Return the estimates of these rows as rows `to` among some trials; those of the others are unknown."""
+        found = np.full((4, trials), np.nan)
+        found[:, to] = np.stack([self.dice, self.low, self.high, self.probability])[:, rows]
+        dice, low, high, probability = found
+        return replace(self, dice=dice, low=low, high=high, probability=probability)
+
     def describe(self) -> str:
         """Return the noise and the optimism in a sentence each."""
         known = f"{self.repeats} repeats and " if self.repeats != 1 else "1 repeat and "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,19 @@ Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Learned:
+    """The estimates of a snapshot, and what they were made from.
+
+    These are the numbers of its trials, a mask of the comparable ones, and its trainings.
+    """
+
+    estimates: Estimates | None
+    numbers: NDArray[np.int32]
+    comparable: NDArray[np.bool_]
+    trainings: tuple[Trial | Record, ...]
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """The state of a study at one time: the search's trials, confirmation records, and the hypervolume's reference.
 
@@ -35,7 +49,8 @@ class Snapshot:
 
     `front`, `best`, `knee`, `pick`, `record` and `records` read full records on demand. `context` is None for a study
     of an early version, which stored no patch and channels. `planned` is the number of trials that the last run was to
-    reach; `ended` is the reason why that run ended, empty while it runs and if it was interrupted.
+    reach; `ended` is the reason why that run ended, empty while it runs and if it was interrupted. `learned`
+    holds the expected Dice of another snapshot, perhaps an earlier one, as an estimate takes a second for many trials.
     """
 
     study: Study
@@ -52,6 +67,7 @@ class Snapshot:
     ended: str
     fetch: Callable[[Sequence[int] | None], list[Record]]
     networks: tuple[Record, ...] = ()
+    learned: Learned | None = None
 
     @property
     def label(self) -> str:
@@ -97,11 +113,35 @@ class Snapshot:
     @cached_property
     def estimates(self) -> Estimates | None:
         """The expected Dice of the trials; None if Dice is no objective or too few networks are trained."""
+        learned = self.learned
+        if learned is None:
+            return self._estimate()
+        if learned.estimates is None:
+            return None
+        _, here, there = np.intersect1d(self.numbers, learned.numbers, return_indices=True)
+        return learned.estimates.moved(there, to=here, trials=len(self.trials))
+
+    def _estimate(self) -> Estimates | None:
         if "dice" not in self.study.directions:
             return None
         repeats = [training_of(each) for each in self.same_fold]
         trainings = [trial.training() for trial in self.trials]
         return estimate(trainings, repeats, self.losses, dice_column=self.objectives.index("dice"))
+
+    def learn(self) -> Learned:
+        """Estimate the expected Dice. In Python 3.11 `estimates` would hold a lock that all snapshots share."""
+        return Learned(self._estimate(), self.numbers, self.comparable, self.trainings)
+
+    @cached_property
+    def trainings(self) -> tuple[Trial | Record, ...]:
+        """What the estimates depend on: the trials that were trained to their end or stopped, and the repeats."""
+        return (*(each for each in self.trials if each.state in ("trained", "stopped")), *self.same_fold)
+
+    @cached_property
+    def not_estimated(self) -> int:
+        """The number of trainings that the estimates don't include because they have ended since, or changed."""
+        known = {id(each) for each in self.learned.trainings} if self.learned else set(map(id, self.trainings))
+        return sum(id(each) not in known for each in self.trainings)
 
     @property
     def same_fold(self) -> list[Record]:
@@ -232,10 +272,9 @@ class Snapshot:
     @cached_property
     def axes(self) -> dict[str, tuple[Value, ...]]:
         """The axes that differ between trials, with the values that occur."""
-        seen: dict[str, dict[Value, None]] = {}
-        for trial in self.trials:
-            for name, value in trial.decisions.items():
-                seen.setdefault(name, {})[value] = None
+        seen: dict[str, set[Value]] = {}
+        for name, value in dict.fromkeys(chain.from_iterable(trial.decisions.items() for trial in self.trials)):
+            seen.setdefault(name, set()).add(value)
         return {name: tuple(sorted(values, key=_order)) for name, values in seen.items() if len(values) > 1}
 
     def choices(self, axis: str) -> list[str]:
@@ -257,14 +296,18 @@ class Snapshot:
         """
         if not reference:
             return np.zeros(len(rows))
-        losses = np.where(np.isnan(self.expected_losses), self.losses, self.expected_losses)[rows]
+        learned = self.learned
+        known = np.isin(self.numbers, learned.numbers[learned.comparable]) if learned and learned.estimates else True
+        measured = np.where(np.reshape(known, (-1, 1)), self.losses, np.nan)  # of those far behind the front
+        losses = np.where(np.isnan(self.expected_losses), measured, self.expected_losses)[rows]
         points = np.where(np.isnan(losses), np.inf, losses)
         return np.array(volumes_so_far(points, worst_losses(reference, self.study.directions)))
 
     def only(self, kept: NDArray[np.bool_]) -> Snapshot:
-        """Return a snapshot with only some of the trials."""
+        """Return a snapshot with only some of the trials; their expected Dice is what all trainings say about them."""
         chosen = tuple(trial for trial, keep in zip(self.trials, kept, strict=True) if keep)
-        return replace(self, trials=chosen)
+        learned = self.learned or Learned(self.estimates, self.numbers, self.comparable, self.trainings)
+        return replace(self, trials=chosen, learned=learned)
 
     def _end(self, row: int) -> tuple[float, int]:
         return (self.trials[row].ended or np.inf, self.trials[row].number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from search.config.objectives import OBJECTIVES
 from search.config.units import BASE_UNITS
 from search.config.validate import read_as
 from search.config.yaml_source import Source
-from search.storage import CONTEXT, GOAL, REFERENCE, STUDY, Row, read_rows, read_study_attribute
+from search.storage import CONTEXT, GOAL, REFERENCE, STUDY, Row, each_row, read_study_attribute
 from search.storage.address import GRPC, database_url
 from search.storage.database import make_reader, require_database
 from search.storage.identity import CONTENT
@@ -143,6 +143,7 @@ class SnapshotReader:
     kept: dict[str, Any] = field(default_factory=dict)
     goal: dict[str, Any] = field(default_factory=dict)
     last: Snapshot | None = None
+    changed: bool = False  # since the last snapshot, also by a read that failed half-way
 
     def __post_init__(self) -> None:
         if not self.url.startswith(GRPC):
@@ -153,12 +154,11 @@ class SnapshotReader:
         """Return the current snapshot; the same object as before if nothing changed."""
         with self.lock:
             after = max([*self.trials, *self.confirmations, *self.networks], default=-1)
-            rows = self._rows(after=after, also=sorted(self.open))
-            changed = [self._take(row) for row in rows]
+            for row in self._rows(after=after, also=sorted(self.open)):
+                self.changed |= self._take(row)
             goal_before, self.goal = self.goal, self._attribute(GOAL)
-            changed.append(self.goal != goal_before)
-            if self.last is None or any(changed):
-                self.last = self._snapshot()
+            if self.last is None or self.changed or self.goal != goal_before:
+                self.last, self.changed = self._snapshot(), False
             return self.last
 
     def close(self) -> None:
@@ -166,8 +166,8 @@ class SnapshotReader:
         if self.engine is not None:
             self.engine.dispose()
 
-    def _rows(self, *, after: int, also: Sequence[int]) -> list[Row]:
-        return read_rows(self.url, self.study.name, engine=self.engine, after=after, also=also)
+    def _rows(self, *, after: int, also: Sequence[int]) -> Iterator[Row]:
+        return each_row(self.url, self.study.name, engine=self.engine, after=after, also=also)
 
     def _take(self, row: Row) -> bool:
         record = row.record
@@ -184,9 +184,10 @@ class SnapshotReader:
             trial = trial_of(record, self.known)
         except (ValueError, TypeError) as error:  # a date that is none
             raise unreadable_record(row.number, error) from error
-        before_trial = self.trials.get(row.number)
+        if self.trials.get(row.number) == trial:
+            return False
         self.trials[row.number] = trial
-        return before_trial != trial
+        return True
 
     def _snapshot(self) -> Snapshot:
         reference = self.last.reference if self.last else {}

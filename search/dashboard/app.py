@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,8 @@ class Site:
             page = Page("Studies", (), ()) if first else self._studies(asked)
             return _frame("voxnas", [(home, "Studies", True)], page, place=home)
         page = VIEWS[view][1](snapshot, asked) if view == "front" or not first else Page(view, (), ())
+        if snapshot.not_estimated:
+            page = replace(page, components=(_note_on_estimates(snapshot), *page.components))
         if first:
             page = Page(page.title, (), tuple(each for each in page.components if isinstance(each, Figure))[:1])
         shared = urlencode({key: query[key] for key in SHARED_PARAMETERS if key in query})
@@ -105,20 +107,31 @@ class Site:
     def _studies(self, asked: Request) -> Page:
         snapshots = self.snapshots()
         read = {snapshot.label for snapshot in snapshots}
-        return studies_page(snapshots, [name for name in self.library.names() if name not in read], asked)
+        page = studies_page(snapshots, [name for name in self.library.names() if name not in read], asked)
+        notes = [_note_on_estimates(each, whose=f" of {each.label}") for each in snapshots if each.not_estimated]
+        return replace(page, components=(*notes, *page.components))
 
     def version(self, pathname: str) -> str:
         """Return a string that changes whenever the page of a URL may have changed."""
         study, view = read_path(pathname)
         snapshot = self.library.snapshot(study) if study else None
         if snapshot is None:
-            listed = [f"{each.label}-{id(each)}-{pulse(each)[0]}" for each in self.snapshots()] if not study else []
+            shown = [] if study else [(each.label, pulse(each)[0]) for each in self.snapshots()]
+            listed = [f"{name}-{self.library.changes(name)}-{drivers}" for name, drivers in shown]
             return f"{study}:{','.join([*self.library.names(), *listed])}"
         findings = snapshot.folder / FINDINGS
         written = findings.stat().st_mtime_ns if findings.exists() else 0
-        return f"{study}:{len(snapshot.trials)}-{id(snapshot)}-{written}:{self.worker.done}" + (
+        return f"{study}:{len(snapshot.trials)}-{self.library.changes(study)}-{written}:{self.worker.done}" + (
             f":{pulse(snapshot)}" if view == "progress" else f":{sorted(interrupted_trials(snapshot))}"
         )
+
+
+def _note_on_estimates(snapshot: Snapshot, *, whose: str = "") -> Note:
+    """Return how many trainings the expected Dice includes, and how many it lacks."""
+    count = snapshot.not_estimated
+    known, lacking = len(snapshot.trainings) - count, "1 later one is" if count == 1 else f"{count} later ones are"
+    what = f"Expected Dice, front and hypervolume{whose} are those of {known} trainings"
+    return Note(f"{what}; {lacking} being added.")
 
 
 def read_path(pathname: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from search.analysis.snapshot import Snapshot
 from search.analysis.snapshot_reader import SnapshotReader, stored_study
 from search.config import Study, UserError
+from search.dashboard.estimator import Estimator
 from search.storage import read_study_names
 from search.storage.admin import find_databases
 from search.storage.database import require_database
@@ -24,6 +25,7 @@ class Library:
     database: str | None
     runs: Path
     readers: dict[str, SnapshotReader] = field(default_factory=dict)
+    estimators: dict[str, Estimator] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def names(self) -> dict[str, str]:
@@ -41,13 +43,20 @@ class Library:
         return names
 
     def snapshot(self, name: str) -> Snapshot | None:
-        """Return a study's current snapshot, or None if voxnas started no study of this name."""
+        """Return a study's current snapshot, or None if voxnas started no study of this name.
+
+        Its estimates may be those of an earlier snapshot (`Snapshot.not_estimated`), until new ones are computed.
+        """
         with self.lock:
             reader = self.readers.get(name) or self._open(name)
         if reader is None:
             return None
         require_database(reader.url)
-        return reader.read()
+        return self.estimators[name].with_estimates(reader.read())
+
+    def changes(self, name: str) -> int:
+        """Return how often a study's snapshot has changed since it was first read."""
+        return self.estimators[name].changes
 
     def close(self) -> None:
         """Close the connections to databases."""
@@ -55,6 +64,7 @@ class Library:
             for reader in self.readers.values():
                 reader.close()
             self.readers.clear()
+            self.estimators.clear()
 
     def _open(self, name: str) -> SnapshotReader | None:
         url, runs = self.names().get(name), self.runs.resolve()
@@ -63,6 +73,7 @@ class Library:
         study = _study(url, name)
         if study is None:
             return None
+        self.estimators[name] = Estimator()
         self.readers[name] = SnapshotReader(study, self.runs / name, url)
         return self.readers[name]
 

@@ -5,7 +5,7 @@ A running trial is written in one transaction, a Record is one JSON attribute, a
 
 from search.storage.address import show_url
 from search.storage.optuna_values import excesses, optuna_directions
-from search.storage.reader import RECORD, Row, close_storage, open_storage, read_records, read_rows, reading
+from search.storage.reader import RECORD, Row, close_storage, each_row, open_storage, read_records, read_rows, reading
 from search.storage.store import Store, now
 from search.storage.study_attributes import (
     CONTEXT,
@@ -30,6 +30,7 @@ __all__ = [
     "Row",
     "Store",
     "close_storage",
+    "each_row",
     "excesses",
     "stored_values",
     "now",

@@ -77,9 +77,16 @@ def reading(url: str) -> Iterator[sql.Engine | None]:
 def read_rows(
     url: str, name: str, *, engine: sql.Engine | None, after: int = -1, also: Sequence[int] = ()
 ) -> list[Row]:
-    """Read the trials after a number, and those in `also`. Raises UserError that names a damaged one.
+    """Read the trials after a number, and those in `also`. Raises UserError that names a damaged one."""
+    return list(each_row(url, name, engine=engine, after=after, also=also))
 
-    Each record is parsed before the next one is fetched: the texts of 10,000 trials need 200 MB.
+
+def each_row(
+    url: str, name: str, *, engine: sql.Engine | None, after: int = -1, also: Sequence[int] = ()
+) -> Iterator[Row]:
+    """Iterate over the rows of `read_rows`.
+
+    Each record is parsed before the next one is fetched: 10,000 trials have 200 MB of text, and as much as records.
     """
     if engine is not None:
         with engine.connect() as connection:
@@ -88,20 +95,21 @@ def read_rows(
                 found = connection.execution_options(yield_per=FETCHED).execute(
                     query, {"record": RECORD, "name": name, "after": after, "also": [*also]}
                 )
-                return _rows(((row[0], row[1], str(row[2]), row[3]) for row in found), after)
+                yield from _rows(((row[0], row[1], str(row[2]), row[3]) for row in found), after)
+                return
     import optuna
 
     with open_storage(url) as storage:
         trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
     wanted = (each for each in trials if each.number > after or each.number in also)
-    return _rows(
+    yield from _rows(
         ((each.number, each._trial_id, each.state.name, each.user_attrs.get(RECORD)) for each in wanted), after
     )
 
 
-def _rows(found: Iterable[tuple[int, int, str, Any]], after: int) -> list[Row]:
-    """Return the rows of trials, given in the order of their numbers: those after a number without a gap."""
-    rows, expected = [], after + 1
+def _rows(found: Iterable[tuple[int, int, str, Any]], after: int) -> Iterator[Row]:
+    """Iterate over the rows of trials, given in the order of their numbers: those after a number without a gap."""
+    expected = after + 1
     for number, trial_id, state, written in found:
         if number > after and number != expected:
             what = f"trial {expected} is missing" if number > expected else f"two trials have the number {number}"
@@ -111,10 +119,9 @@ def _rows(found: Iterable[tuple[int, int, str, Any]], after: int) -> list[Row]:
             record = _record(number, written)
             if record.state == "running" and state != RUNNING:
                 raise UserError([f"trial {number} has ended, but its record says that it is running: {DAMAGED}"])
-            rows.append(Row(number, trial_id, state == RUNNING, record))
+            yield Row(number, trial_id, state == RUNNING, record)
         elif state not in (RUNNING, WAITING):
             raise UserError([f"trial {number} has ended without a record: {DAMAGED}"])
-    return rows
 
 
 def _record(number: int, written: str | dict[str, Any]) -> Record:

@@ -15,6 +15,7 @@ from search.trials.records import Record
 
 Matrix = NDArray[np.float64]
 KEPT_MARGIN = 0.03  # Dice below the front up to which weights are kept: noise may hide that a network belongs there
+BLOCK = 200  # rows that are compared with the front at once
 
 
 def comparable(records: Sequence[Record], directions: Mapping[str, str]) -> list[Record]:
@@ -105,11 +106,14 @@ def hypervolume(records: Sequence[Record], directions: Mapping[str, str], refere
 def volumes_so_far(points: Matrix, worst: Matrix) -> list[float]:
     """Return the hypervolume after each row of losses; recomputed only when a row joins the front."""
     front, share, found = np.empty((0, len(worst))), 0.0, []
-    for point in points:
-        if (point < worst).all() and not (front <= point).all(axis=1).any():
-            front = np.vstack([front[~(point <= front).all(axis=1)], point])
-            share = volume(front, worst)
-        found.append(share)
+    for start in range(0, len(points), BLOCK):
+        block = points[start : start + BLOCK]
+        behind = np.asarray((front[None] <= block[:, None]).all(axis=2)).any(axis=1)
+        for point, hopeless in zip(block, np.asarray(behind | ~(block < worst).all(axis=1)), strict=True):
+            if not hopeless and not (front <= point).all(axis=1).any():  # the front has grown within the block
+                front = np.vstack([front[~(point <= front).all(axis=1)], point])
+                share = volume(front, worst)
+            found.append(share)
     return found
 
 
