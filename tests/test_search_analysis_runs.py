@@ -51,22 +51,25 @@ def test_runs_are_compared_from_their_worst_reference_point(folders):
         assert run.hours * 3600 == pytest.approx(sum(each.measurement.seconds for each in snapshot.records()))
 
 
-def test_the_figure_shows_each_runs_front_and_curve(folders):
+def test_the_figures_show_each_runs_front_and_curve(folders):
     _, compared = compare_runs([snapshot_of_run(folder) for folder in folders])
-    figure = as_plotly(draw_runs(compared))
-    for run in compared:
-        drawn = [trace for trace in figure.data if trace.name == run.name]
-        assert [trace.mode for trace in drawn] == [*["markers"] * 4, "lines"]  # two planes
-        assert len(drawn[1].x) == len(drawn[3].x) == len(run.snapshot.front())
-        assert len(drawn[0].x) + len(drawn[1].x) == len(run.snapshot.trials)
-        assert tuple(drawn[4].y) == tuple(volume for _, volume in run.curve)
+    *fronts, volumes = map(as_plotly, draw_runs(compared))
+    for number, run in enumerate(compared):
+        assert len(fronts) == 2  # planes
+        for front in fronts:
+            others, own = [trace for trace in front.data if trace.name == run.name]
+            assert len(own.x) == len(run.snapshot.front())
+            assert len(others.x) + len(own.x) == len(run.snapshot.trials)
+        assert volumes.data[number].name == run.name
+        assert tuple(volumes.data[number].y) == tuple(volume for _, volume in run.curve)
 
 
 def test_the_command_prints_and_draws(folders, tmp_path, monkeypatch, capsys):
     printed = call(monkeypatch, capsys, "compare", *folders, "--out", tmp_path / "both.html", "--json").out
     assert [run["proposer"] for run in json.loads(printed)["runs"]] == ["random", "local"]
     html = (tmp_path / "both.html").read_text()
-    assert "tiny-local (local)" in html and html.count('class="figure wide"') == 1
+    assert "<h1>tiny and tiny-local compared</h1>" in html and html.count('class="figure" data-name') == 3
+    assert "tiny-local (local)" in html and 'data-title="Hypervolume' in html
 
 
 def test_runs_that_cannot_be_compared_are_refused_with_the_reason(folders, tmp_path):

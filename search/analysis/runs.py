@@ -14,6 +14,8 @@ from search.config import UserError
 from search.config.objectives import OBJECTIVES, per_device, primary, show, show_point
 from search.trials.pareto import refuse_mixed_devices
 
+Row = tuple[str | tuple[float | None, str], ...]  # a text, or a number and its text
+
 
 @dataclass(frozen=True)
 class ComparedRun:
@@ -63,26 +65,40 @@ def _curve(snapshot: Snapshot, reference: Mapping[str, float]) -> tuple[tuple[fl
 
 
 def compare_table(reference: Mapping[str, float], compared: Sequence[ComparedRun]) -> Table:
-    """Return the runs as a table, one per row."""
+    """Return the runs as a table for the terminal, one per row."""
+    title, headings, rows = compared_rows(reference, compared)
+    table = Table(title=title, title_justify="left")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == headings[0] else "right")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, str) else cell[1] for cell in row))
+    return table
+
+
+def compared_rows(
+    reference: Mapping[str, float], compared: Sequence[ComparedRun]
+) -> tuple[str, tuple[str, ...], list[Row]]:
+    """Return the table's title, its headings, and a row per run."""
     equal, about = min(run.hours for run in compared), primary(compared[0].snapshot.study.directions)
-    volume = volume_title(compared)
-    table = Table(title=f"{volume} from {show_point(reference)}", title_justify="left")
     kind = "expected " if about == "dice" and all(run.snapshot.estimates for run in compared) else ""
     best = f"best {kind}{OBJECTIVES[about].heading}"
-    for heading in ("run", "trained", "hours", "front", best, "hypervolume", f"after {equal:.2f} hours"):
-        table.add_column(heading, justify="left" if heading == "run" else "right")
-    for run in compared:
-        front, trained = run.snapshot.front(), int((run.snapshot.states == "trained").sum())
-        table.add_row(
-            run.name,
-            str(trained),
-            f"{run.hours:.2f}",
-            str(len(front)),
-            show(about, _best(run.snapshot, about)) if front else "",
-            f"{run.curve[-1][1]:.4f}",
-            f"{run.after(equal):.4f}",
-        )
-    return table
+    headings = ("run", "trained", "hours", "front", best, "hypervolume", f"after {equal:.2f} hours")
+    title = f"{volume_title(compared)}; reference point: {show_point(reference)}"
+    return title, headings, [_row(run, about, equal) for run in compared]
+
+
+def _row(run: ComparedRun, about: str, equal: float) -> Row:
+    front, trained = len(run.snapshot.front()), int((run.snapshot.states == "trained").sum())
+    best, volume = _best(run.snapshot, about) if front else None, run.curve[-1][1]
+    return (
+        run.name,
+        (trained, str(trained)),
+        (run.hours, f"{run.hours:.2f}"),
+        (front, str(front)),
+        (best, show(about, best) if front else ""),
+        (volume, f"{volume:.4f}"),
+        (run.after(equal), f"{run.after(equal):.4f}"),
+    )
 
 
 def volume_title(compared: Sequence[ComparedRun]) -> str:

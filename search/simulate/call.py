@@ -177,7 +177,7 @@ def _learned(file: Path) -> Source:
 
 def _write(done: Sequence[Comparison], file: Path) -> None:
     from search.visualization.figures.runs import draw_anytime
-    from search.visualization.html import write_figures
+    from search.visualization.html import write_components
 
     figures = []
     for compared in done:
@@ -187,4 +187,4 @@ def _write(done: Sequence[Comparison], file: Path) -> None:
             for name in names
         ]
         figures.append(draw_anytime(curves, title=f"{compared.table}: {compared.character}"))
-    write_figures(figures, file, title="voxnas simulate")
+    write_components(figures, file, title="voxnas simulate")

@@ -14,7 +14,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from search.files import write_text
-from search.visualization.components import Figure
+from search.visualization.components import Component, Figure
 from search.visualization.pages.elements import component_element, to_html
 
 ASSETS = Path(__file__).parent / "assets"
@@ -38,10 +38,10 @@ def render_page(template: Path, values: Mapping[str, Any]) -> str:
     return environment.get_template(template.name).render({**shared, **values})
 
 
-def write_figures(figures: Sequence[Figure], file: Path, *, title: str) -> Path:
-    """Write figures below each other as one offline page, and return its path."""
-    values = {"name": title, "figures": [figure_html(each) for each in figures]}
-    return write_text(file, render_page(ASSETS / "figures.html", values))
+def write_components(components: Sequence[Component], file: Path, *, title: str) -> Path:
+    """Write components below each other as one offline page, and return its path."""
+    values = {"name": title, "components": [to_html(component_element(each, place="")) for each in components]}
+    return write_text(file, render_page(ASSETS / "components.html", values))
 
 
 def figure_html(figure: Figure) -> str:

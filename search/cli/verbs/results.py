@@ -68,12 +68,12 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of runs, e.g. runs/acdc.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="Also write the figure as an HTML file.", show_default=False),
+        typer.Option("--out", metavar="FILE", help="Also write table and figures as an HTML file.", show_default=False),
     ] = None,
     json: AsJson = False,
 ) -> None:
     """Compare runs with the same objectives: their fronts, and hypervolume over hours from one reference point."""
-    from search.analysis.runs import compare_json, compare_runs, compare_table
+    from search.analysis.runs import compare_json, compare_runs, compare_table, compared_rows
     from search.api.terminal import open_console, print_text
     from search.cli.running import load_results
 
@@ -83,10 +83,15 @@ def compare(
     else:
         open_console().print(compare_table(reference, compared))
     if out is not None:
+        from search.visualization.components import Figures, Table
         from search.visualization.figures.runs import draw_runs
-        from search.visualization.html import write_figures
+        from search.visualization.figures.style import sentence
+        from search.visualization.html import write_components
 
-        write_figures([draw_runs(compared)], out, title="voxnas compare")
+        title, headings, rows = compared_rows(reference, compared)
+        table = Table("runs", sentence(title), headings, rows)
+        named = " and ".join(run.snapshot.study.name for run in compared)
+        write_components([table, Figures(tuple(draw_runs(compared)))], out, title=f"{named} compared")
 
 
 @verb(app, RESULTS, example="voxnas dashboard")

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from search.analysis.runs import ComparedRun, volume_title
 from search.analysis.snapshot import Snapshot
@@ -15,7 +14,7 @@ from search.config.objectives import OBJECTIVES, cost_axis, primary
 from search.visualization.components import Figure
 from search.visualization.figures.cost_scale import scale_over
 from search.visualization.figures.front_data import trial_text
-from search.visualization.figures.style import LAYOUT, SYMBOLS, canvas, color, component, sentence, tint
+from search.visualization.figures.style import SYMBOLS, canvas, color, component, sentence, tint
 
 Anytime = tuple[list[int], list[float], list[float], list[float]]
 
@@ -38,43 +37,44 @@ def draw_anytime(curves: Sequence[tuple[str, Anytime]], *, title: str) -> Figure
     )
 
 
-def draw_runs(compared: Sequence[ComparedRun]) -> Figure:
-    """Draw runs side by side: their fronts on pairs of objectives, and hypervolume over hours of trials."""
-    pairs, volume = planes(compared[0].snapshot), volume_title(compared)
-    titles = [
-        *(sentence(f"{OBJECTIVES[y].heading} against {OBJECTIVES[x].heading}") for x, y in pairs),
-        sentence(f"{volume} over hours of trials"),
-    ]
-    figure = make_subplots(rows=1, cols=len(titles), subplot_titles=titles, horizontal_spacing=0.07)
+def draw_runs(compared: Sequence[ComparedRun]) -> list[Figure]:
+    """Draw the runs' fronts on pairs of objectives, and their hypervolume over hours of trials, a figure each."""
+    figures = [_draw_fronts(compared, x, y) for x, y in planes(compared[0].snapshot)]
+    return [*figures, _draw_volumes(compared)]
+
+
+def _draw_fronts(compared: Sequence[ComparedRun], x: str, y: str) -> Figure:
+    figure = canvas(showlegend=True)
     for number, run in enumerate(compared):
-        hue, symbol = color(number), SYMBOLS[number % len(SYMBOLS)]
-        for column, (x, y) in enumerate(pairs, start=1):
-            _add_front(figure, run, (x, y), column=column, marker={"color": hue, "symbol": symbol})
+        marker = {"color": color(number), "symbol": SYMBOLS[number % len(SYMBOLS)]}
+        _add_front(figure, run, (x, y), marker=marker)
+    scale = scale_over([run.snapshot for run in compared], x)
+    figure.update_xaxes(title=OBJECTIVES[x].axis_title, rangemode="tozero", **scale)
+    figure.update_yaxes(title=OBJECTIVES[y].axis_title)
+    title = sentence(f"{OBJECTIVES[y].heading} against {OBJECTIVES[x].heading}")
+    sizes = "; ".join(f"{run.name}: {len(run.snapshot.front())} on the front" for run in compared)
+    return component(figure, name=f"runs-{x}", title=title, label=f"{title}; {sizes}")
+
+
+def _draw_volumes(compared: Sequence[ComparedRun]) -> Figure:
+    figure, volume = canvas(showlegend=True), volume_title(compared)
+    for number, run in enumerate(compared):
         figure.add_scatter(
             x=[hours for hours, _ in run.curve],
             y=[volume for _, volume in run.curve],
             mode="lines",
             name=run.name,
-            line={"shape": "hv", "color": hue, "width": 3},
-            legendgroup=run.name,
-            row=1,
-            col=len(titles),
+            line={"shape": "hv", "color": color(number), "width": 3},
         )
-    scales = [*(scale_over([run.snapshot for run in compared], x) for x, _ in pairs), {}]
-    axes = [(OBJECTIVES[x].axis_title, OBJECTIVES[y].axis_title) for x, y in pairs]
-    for column, (across, up) in enumerate([*axes, ("hours", volume)], start=1):
-        figure.update_xaxes(title=across, rangemode="tozero", row=1, col=column, **scales[column - 1])
-        figure.update_yaxes(title=up, row=1, col=column)
-    margin, legend = {**LAYOUT["margin"], "t": 80}, {**LAYOUT["legend"], "y": 1.12}
-    figure.update_layout({**LAYOUT, "margin": margin, "legend": legend})
+    figure.update_xaxes(title="hours of trials", rangemode="tozero")
+    figure.update_yaxes(title="hypervolume")
     reached = "; ".join(f"{run.name} {run.curve[-1][1]:.4f}" for run in compared)
-    return component(figure, name="runs", title="Runs side by side", label=f"{volume} reached: {reached}", wide=True)
+    title = sentence(f"{volume} over hours of trials")
+    return component(figure, name="runs-hypervolume", title=title, label=f"{volume} reached: {reached}")
 
 
-def _add_front(
-    figure: go.Figure, run: ComparedRun, pair: tuple[str, str], *, column: int, marker: dict[str, Any]
-) -> None:
-    """Add a run's trials to a subplot: the front large, the others small and pale."""
+def _add_front(figure: go.Figure, run: ComparedRun, pair: tuple[str, str], *, marker: dict[str, Any]) -> None:
+    """Add a run's trials: the front large, the others small and pale."""
     snapshot = run.snapshot
     x, y = (snapshot.shown_values(name) / OBJECTIVES[name].drawn_per for name in pair)
     for on_front, size, opacity in ((False, 6, 0.35), (True, 11, 1.0)):
@@ -86,11 +86,9 @@ def _add_front(
             name=run.name,
             marker={**marker, "size": size, "opacity": opacity},
             legendgroup=run.name,
-            showlegend=False,
+            showlegend=on_front,
             hovertext=[trial_text(snapshot, int(row)) for row in rows],
             hoverinfo="text",
-            row=1,
-            col=column,
         )
 
 
