@@ -1,5 +1,6 @@
 """Problems of volumes, reported all at once, and the cache of their facts."""
 
+import gzip
 import json
 import os
 import time
@@ -152,6 +153,20 @@ def test_headers_whose_sform_and_qform_disagree_are_noted_with_what_is_used(tmp_
         "the labels were drawn with"
     )
     assert check(root, cache_dir=tmp_path / "cache").notes == (note,)
+
+
+def test_a_changed_byte_in_a_compressed_volume_is_found_by_its_checksum(tmp_path):
+    root = made(tmp_path)
+    file = root / "imagesTr/b.nii.gz"
+    save(file, np.random.default_rng(1).normal(100, 9, (20, 20, 20)).astype(np.float32))
+    save(root / "labelsTr/b.nii.gz", np.ones((20, 20, 20), np.uint8))
+    content = gzip.compress(gzip.decompress(file.read_bytes()), compresslevel=0)  # stored as it is
+    file.write_bytes(content + b"bytes after the end")
+    assert check(root).problems == ()
+    middle = len(content) // 2
+    file.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    (problem,) = check(root).problems
+    assert f"{file}: cannot be read (BadGzipFile: CRC check failed" in problem
 
 
 def test_facts_that_a_disk_changed_are_read_again_from_the_files(tmp_path):

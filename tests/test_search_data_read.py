@@ -167,6 +167,7 @@ def test_missing_keys_are_reported_together(tmp_path):
         ({"labels": {"0": "organ", "1": "organ"}}, "'labels': name 'organ' occurs 2 times"),
         ({"modality": {"0": "T1", "2": "T2"}}, '"modality" must have the form {"0": NAME'),
         ({"modality": {}}, "'modality' lists no channels"),
+        ({"modality": {"0": None}}, "'modality': channel 0 is called None, expected a name"),
         ({"training": {}}, "'training' must be a list of image and label paths, got dict"),
         ({"training": []}, "contains no labelled cases"),
         (

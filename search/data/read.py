@@ -72,8 +72,9 @@ def read_dataset(root: str | Path) -> Dataset:
     channels = _channels(description, problems)
     labelling = read_labelling(description, problems)
     complete = find_cases(folder, description, len(channels), problems)
+    name = description.get("name")
     dataset = Dataset(
-        name=str(description.get("name", folder.name)),
+        name=name if isinstance(name, str) and name else folder.name,
         root=str(folder),
         cases=complete,
         channels=channels,
@@ -143,4 +144,9 @@ def _channels(description: dict[str, Any], problems: list[str]) -> tuple[str, ..
         return ()
     if not named:
         problems.append(f"dataset.json: '{key}' lists no channels")
+    problems += [
+        f"dataset.json: '{key}': channel {index} is called {name!r}, expected a name"
+        for index, name in named.items()
+        if not isinstance(name, str) or not name.strip()
+    ]
     return tuple(str(named[str(index)]) for index in range(len(named)))

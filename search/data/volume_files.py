@@ -6,6 +6,7 @@ NRRD files need SimpleITK, which is imported only for them.
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import os
@@ -129,7 +130,7 @@ def load_nifti(file: Path) -> tuple[Any, NDArray[Any]]:
     try:
         image: Any = nibabel.load(file)
         _refuse_impossible_size(image, file)
-        values = np.asarray(image.dataobj)
+        values = _checked_values(image, file)
     except Exception as error:  # nibabel, gzip and zlib have no common error class for damaged files
         reason = " ".join(str(error).split())
         raise ValueError(f"{file}: cannot be read ({type(error).__name__}: {reason})") from error
@@ -141,6 +142,24 @@ def load_nifti(file: Path) -> tuple[Any, NDArray[Any]]:
         raise ValueError(f"{file}: is empty, its shape is {values.shape}")
     _refuse_affine(np.asarray(image.affine, dtype=np.float64), file)
     return image, values
+
+
+def _checked_values(image: Any, file: Path) -> NDArray[Any]:
+    """Return an image's scaled values; a compressed file is read to its end, where its checksum is.
+
+    nibabel stops at the last voxel, so that a changed byte would stay unnoticed.
+    """
+    if not (file.name.lower().endswith(".gz") and isinstance(image, nibabel.Nifti1Image)):
+        return np.asarray(image.dataobj)
+    with gzip.open(file) as stream:
+        values = np.asarray(type(image).from_stream(stream).dataobj)
+        try:
+            while stream.read(1 << 20):
+                pass
+        except gzip.BadGzipFile as error:
+            if not str(error).startswith("Not a gzipped file"):  # bytes after the end, which do no harm
+                raise
+    return values
 
 
 def _refuse_impossible_size(image: Any, file: Path) -> None:
