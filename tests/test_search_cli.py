@@ -112,7 +112,8 @@ def test_markup_and_escape_sequences_never_reach_the_terminal():
         ("unfinished \x1b]52;c;Y2xpcA", "unfinished 52;c;Y2xpcA"),
         ("\x9b31mC1", "31mC1"),
         ("a\rb\x08c\x00\x1b", "abc"),
-        ("größe 体積 β²", "größe 体積 β²"),
+        ("größe 体積 β² 🫀", "größe 体積 β² 🫀"),
+        ("bytes \udcff of no text", "bytes \ufffd of no text"),
     ],
 )
 def test_control_characters_are_removed(text, shown):

@@ -10,11 +10,14 @@ from conftest import write_study
 
 from search.cli.init import write_study as init
 from search.config import UserError, load_study
+from search.config.yaml_source import read_source
 from search.data.phantom import write_phantom
+from search.files import write_text
 from search.runner.plan import make_plan
 from search.setup import suggest
 from search.setup.groups import guess_group
 from search.setup.machine import Machine
+from search.setup.template import _quoted
 
 
 @pytest.fixture
@@ -88,6 +91,13 @@ def test_init_writes_a_file_once_and_says_what_comes_next(tmp_path, monkeypatch,
         init(made.data / "phantom", tmp_path / "mine.yaml", force=False, **arguments)
     with pytest.raises(UserError, match="no such folder"):
         init(tmp_path / "nothing", None, force=False, **arguments)
+
+
+@pytest.mark.parametrize("name", ["体🫀", "a\u2028b\x7f\x85", "\udcff", 'say "x" \\', "new\nline"])
+def test_a_folder_of_any_name_is_written_so_that_it_is_read_again(name, tmp_path):
+    (tmp_path / name).mkdir()
+    file = write_text(tmp_path / "study.yaml", f"path: {_quoted(str(tmp_path / name))}\n")
+    assert read_source(file).values["path"] == str(tmp_path / name)
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,12 @@ _CONTROL = re.compile(
 )
 
 
+_SURROGATE = re.compile(r"[\ud800-\udfff]")  # of a path whose bytes are no UTF-8: no stream can write it
+
+
 def printable(text: str) -> str:
-    """Remove escape sequences, control characters and marks that reorder text."""
-    return _CONTROL.sub("", text)
+    """Remove escape sequences, control characters and marks that reorder text; replace what is no character."""
+    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", _CONTROL.sub("", text))
 
 
 class PlainConsole(Console):

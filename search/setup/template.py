@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
@@ -11,6 +12,7 @@ from search.data.geometry import Triple
 from search.setup.machine import Machine
 
 GIB, MIB = 2**30, 2**20
+ESCAPED = re.compile(r"[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")  # no YAML file may hold them
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,14 @@ def _head(outline: Outline) -> list[str]:
     ]
 
 
+def _quoted(text: str) -> str:
+    """Return a text as a YAML scalar: as in JSON, which would split characters beyond 16 bits."""
+    return ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", dumps(text, ensure_ascii=False))
+
+
 def _data(outline: Outline) -> list[str]:
     cases = counted(outline.cases, "case")
-    lines = ["data:", f"  path: {dumps(str(outline.folder))}"]
+    lines = ["data:", f"  path: {_quoted(str(outline.folder))}"]
     if outline.group is None:
         lines.append(
             f"  # {cases}, each taken as a patient of its own; if several belong to one patient, name what they share:"
@@ -68,7 +75,8 @@ def _data(outline: Outline) -> list[str]:
         lines.append(
             f"  # {cases} of {counted(outline.groups, 'patient')} by their names; they stay on one side of a split"
         )
-        lines.append(f"  group: '{outline.group}'")
+        quoted = outline.group.replace("'", "''")
+        lines.append(f"  group: '{quoted}'")
     lines.append(f"  folds: {outline.folds}    # trains on all folds but the first, validates on that")
     lines.append(f"  # spacing: median, here {_triple(outline.spacing_mm)} mm (D, H, W); volumes are resampled to it")
     return lines
