@@ -10,7 +10,7 @@ from search.analysis.snapshot_reader import read_snapshot
 from search.trials.epochs import Epoch, Epochs
 from search.visualization.figures import progress
 from search.visualization.figures.progress import Curves, curves_of, draw_curves
-from search.visualization.figures.trial import HALF_HEIGHT, HALF_WIDTH, _between_boxes
+from search.visualization.figures.trial import HALF_HEIGHT, HALF_WIDTH, _between_boxes, draw_learning
 
 
 @pytest.fixture
@@ -68,3 +68,10 @@ def test_a_long_study_draws_the_curves_of_its_latest_trials(curves, tmp_path, mo
 def test_a_line_between_two_boxes_ends_at_their_edges(start, end, x, y):
     found_x, found_y = _between_boxes(start, end)
     assert (found_x, found_y) == (pytest.approx(x), pytest.approx(y))
+
+
+def test_a_single_dice_is_drawn_on_the_whole_range_of_dice():
+    epochs = [Epoch(1, 1.6, None, 1.0), Epoch(2, 1.3, 0.7, 1.0)]
+    assert json.loads(draw_learning(epochs).drawing)["layout"]["yaxis2"]["range"] == [0, 1]
+    curve = [Epoch(1, 1.6, 0.5, 1.0), Epoch(2, 1.3, 0.7, 1.0)]
+    assert "range" not in json.loads(draw_learning(curve).drawing)["layout"]["yaxis2"]

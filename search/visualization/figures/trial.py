@@ -200,6 +200,7 @@ def draw_learning(epochs: Sequence[Epoch]) -> Figure:
             "showgrid": False,
             "automargin": True,
             "tickmode": "auto",
+            **({"range": [0, 1]} if len(scored) == 1 else {}),  # by itself, Plotly draws one value from -0.3 to 1.7
         },
     )
     last = f"{scored[-1].dice:.4f}" if scored and scored[-1].dice is not None else "none"
