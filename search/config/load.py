@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from search.config.blocks import KEY as BLOCKS
 from search.config.blocks import load_named_blocks
@@ -16,7 +16,7 @@ from search.config.goals import Objectives
 from search.config.objectives import OBJECTIVES
 from search.config.schema import Data, Study
 from search.config.space_section import SpaceSection
-from search.config.validate import raise_mistakes, read_as
+from search.config.validate import adapter_of, raise_mistakes, read_as
 from search.config.yaml_source import KeyPath, Source, read_source
 from space.axes import DecisionError
 from space.canonical import Context
@@ -88,7 +88,7 @@ def with_code(loaded: LoadedStudy) -> LoadedStudy:
 def _space_mistakes(source: Source, blocks: Sequence[BlockSpec]) -> list[Mistake]:
     """Validate axis names and values, even if other sections are invalid."""
     try:
-        section = TypeAdapter(SpaceSection).validate_python(source.values.get("space") or {})
+        section = adapter_of(SpaceSection).validate_python(source.values.get("space") or {})
         narrow_space(ANY_CONTEXT, section.narrowing(ANY_CONTEXT, blocks))
     except ValidationError:
         return []
@@ -115,7 +115,7 @@ def _place_of(key: str) -> KeyPath:
 def _objective_mistakes(source: Source) -> list[Mistake]:
     section = source.values.get("objectives") or {}
     try:
-        objectives = TypeAdapter(Objectives).validate_python(section)
+        objectives = adapter_of(Objectives).validate_python(section)
     except ValidationError:
         return []
     if all(goal.direction == "record" for goal in objectives.goals.values()):
@@ -131,7 +131,7 @@ def find_data(source: Source, file: Path, data_root: Path | None) -> tuple[Path 
     """
     section = source.values.get("data")
     try:
-        path = TypeAdapter(Data).validate_python(section).path
+        path = adapter_of(Data).validate_python(section).path
     except ValidationError:
         path = section.get("path", "") if isinstance(section, dict) else ""
         if not isinstance(path, str) or not path:

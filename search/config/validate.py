@@ -17,12 +17,20 @@ PATTERNS = {
     NAME_PATTERN: "use at most 64 letters, digits, '.', '_' and '-', starting with a letter or digit",
     DEVICE_PATTERN: "use auto, cpu, cuda or cuda:N",
 }
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
+
+
+def adapter_of(root: type[T]) -> TypeAdapter[T]:
+    """Return pydantic's validator of a dataclass, built once: that takes longer than to validate many files."""
+    if root not in _ADAPTERS:
+        _ADAPTERS[root] = TypeAdapter(root)
+    return _ADAPTERS[root]
 
 
 def read_as(root: type[T], source: Source) -> tuple[T | None, list[Mistake]]:
     """Return the values of a file as the dataclass `root`, or None and all mistakes."""
     try:
-        return TypeAdapter(root).validate_python(source.values), []
+        return adapter_of(root).validate_python(source.values), []
     except ValidationError as error:
         return None, _alternatives([_to_mistake(detail, source, root) for detail in error.errors()])
 
