@@ -68,6 +68,7 @@ class PriceTable:
         labelling: Labelling | None = None,
     ) -> None:
         self.url, self.context, self.training, self.device, self.kind = url, context, training, device, kind
+        self.versions = [importlib.metadata.version(name) for name in ("voxnas", "torch")]
         self.loss = [labelling.regions, labelling.ignored] if labelling and _is_special(labelling) else []
 
     def find(self, architecture: Architecture) -> Costs | None:
@@ -131,7 +132,7 @@ class PriceTable:
             training.optimiser,
             precision,
             {**device, "mirror": training.mirror} if device and training.mirror else device or self.kind,
-            [importlib.metadata.version(name) for name in ("voxnas", "torch")],
+            self.versions,
             *([] if device else self.loss),  # a latency has none
         ]
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()
