@@ -16,9 +16,10 @@ from search.costs.device_lock import lock_folder, measuring, sharing, working_cl
 
 CPU = torch.device("cpu")
 HOLD = """
-import sys, time, torch
+import sys, time
+from types import SimpleNamespace
 from search.costs.device_lock import measuring, sharing
-with {how}(torch.device("cpu")) as shared:
+with {how}(SimpleNamespace(type="cpu", index=None)) as shared:  # as torch's device, but torch takes seconds to import
     print("held", flush=True)
     end = time.monotonic() + {seconds}
     while time.monotonic() < end:

@@ -16,12 +16,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from search.config.errors import UserError
 from search.config.units import show_seconds
 from search.files import private_folder
+
+if TYPE_CHECKING:
+    import torch
 
 REPORT_S = 2.0  # of waiting, after which a message names the processes that hold the lock
 MAX_WAIT_S = 600.0  # after which the device is used without its lock
