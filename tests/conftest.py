@@ -1,5 +1,6 @@
 """Shared fixtures: a tiny finished study on synthetic volumes, a browser, a Ray cluster."""
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+gc.disable()  # until the tests are collected: what imports create is no garbage
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several processes run tests, and threads that wait for others spin
 ALIAS = str(Path(__file__).parents[1] / "search" / "api")  # holds the import package `voxnas`
 if importlib.util.find_spec("voxnas") is None:  # this checkout is on PYTHONPATH alone, not installed
@@ -107,6 +109,13 @@ def pytest_collection_modifyitems(items):
     """Start with the groups that take longest, so that no worker ends with one of them alone."""
     place = {group: number for number, group in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: place.get(group_of(item.nodeid), len(place)))
+
+
+def pytest_collection_finish():
+    """Collect garbage from now on, but never look at what exists already, nor as often as Python would."""
+    gc.freeze()
+    gc.set_threshold(5_000, 20, 10)
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

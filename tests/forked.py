@@ -3,6 +3,7 @@
 A process of its own can be killed; that it also imports torch for seconds would check nothing.
 """
 
+import gc
 import multiprocessing
 import multiprocessing.context
 import os
@@ -98,6 +99,7 @@ def kill_when(done, command, *, how=signal.SIGKILL):
 
 
 def _call(function, arguments, folder, environment, out):
+    gc.freeze()  # what the server imported is no garbage
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

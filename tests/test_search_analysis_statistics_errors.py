@@ -20,8 +20,6 @@ def frozen():
     """Holm's correction in statsmodels collects garbage at each call, which takes seconds after large earlier tests."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -143,6 +144,7 @@ def _start() -> Worker:
 
 def work(connection: Connection) -> None:
     """Run the jobs that arrive; send each Activity and Measurement; a running trial then waits whether it continues."""
+    gc.freeze()  # what the server imported is no garbage; looking at it would copy its memory into this process
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the driver's ends this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
