@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -46,8 +46,10 @@ def start_cluster(*nodes):
     os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = "5"  # noqa: SIM112 (how long a driver waits for a head)
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (at Ray's 15, tests in other processes starve the workers)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE)])
+    os.environ["RAY_num_workers_soft_limit"] = "8"  # noqa: SIM112 (keep idle workers: each one imports torch)
     head, *others = nodes
-    cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **head})
+    lean = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+    cluster = Cluster(initialize_head=True, head_node_args={**lean, **head})
     for node in others:
         cluster.add_node(**node)
     return cluster
@@ -91,6 +93,17 @@ def run(plan, cluster, trial, *, trials=3):
 def on(cluster):
     """Return what makes an executor of real trainings, which measures latency in an instant."""
     return partial(RayExecutor, address=cluster.address, stopwatch=Quick)
+
+
+def workers(cluster, name):
+    """Return the cluster's processes of an actor class."""
+    raylets = [each.process.pid for node in cluster.list_all_nodes() for each in node.all_processes["raylet"]]
+    found = []
+    for process in (each for raylet in raylets for each in psutil.Process(raylet).children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            if f"ray::{name}" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def outcomes(plan):
@@ -149,6 +162,7 @@ def test_a_lost_process_resumes_from_its_checkpoint_and_the_attempt_is_recorded(
         assert len(record.measurement.epochs) == 3 and record.measurement.costs.latency.median_s == 0.01
         assert record.measurement.versions == (("imported", ""),)  # neither torch nor monai
     assert not list(plan.folder.glob("*tune*"))
+    wait_for(lambda: not workers(cluster, "Board") and not workers(cluster, "Troubled"))
     executor = RayExecutor(plan, address=cluster.address, trial=cluster_trials.Troubled, stopwatch=Watch)
     assert run_study(plan, trials=6, view=quiet_view(), executor=executor).records == tuple(records)
 
@@ -259,11 +273,8 @@ def test_a_real_training_survives_a_lost_process_and_a_truncated_checkpoint(tmp_
 
     def harm():
         wait_for(checkpoint.exists)
-        raylets = [each.process.pid for node in cluster.list_all_nodes() for each in node.all_processes["raylet"]]
-        for raylet in raylets:
-            for process in psutil.Process(raylet).children(recursive=True):
-                if "ray::Trial" in " ".join(process.cmdline()):
-                    process.kill()
+        for process in workers(cluster, "Trial"):
+            process.kill()
         whole = checkpoint.read_bytes()
         checkpoint.write_bytes(whole[: len(whole) // 2])
 

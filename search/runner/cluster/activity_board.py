@@ -33,7 +33,7 @@ class Board:
 
 @dataclass
 class ActivityBoard:
-    """The driver's end of the board, whose lifetime is that of the driver. It never blocks on an answer.
+    """The driver's end of the board, whose process ends at `close`. It never blocks on an answer.
 
     If the board's machine is lost, the board is restarted elsewhere; activities posted meanwhile are lost.
     """
@@ -44,6 +44,10 @@ class ActivityBoard:
 
     def __post_init__(self) -> None:
         self.actor = ray.remote(Board).options(name=self.name, num_cpus=0, max_restarts=-1).remote()
+
+    def close(self) -> None:
+        """Drop the last reference to the actor, which ends it; this object is in a cycle of references with Tune's."""
+        self.actor = self.asked = None
 
     def collect(self) -> dict[int, Activity]:
         """Return the activities that have arrived since the last call."""

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +96,14 @@ class RayExecutor:
     def run(self, driver: Driver, ask: Ask) -> str:
         """Run rounds of Tune until nothing is left; return the reason. Raises KeyboardInterrupt after a signal."""
         self.sync.push_dataset(Path(driver.prepared.folder))
-        dispatcher = Dispatcher(driver, ask, self.probes, lending_nodes, self.sync, ActivityBoard())
+        with closing(ActivityBoard()) as board:
+            return self._rounds(Dispatcher(driver, ask, self.probes, lending_nodes, self.sync, board))
+
+    def _rounds(self, dispatcher: Dispatcher) -> str:
         with stop_on_signal(dispatcher.stop_requested):
             while not dispatcher.stop_requested.is_set():
                 if not dispatcher.retries:
-                    answer = driver.next(ask)
+                    answer = dispatcher.driver.next(dispatcher.ask)
                     if isinstance(answer, Done):
                         return answer.reason
                     if isinstance(answer, Wait):
