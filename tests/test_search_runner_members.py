@@ -92,7 +92,7 @@ def test_tables_and_records_show_the_spread(finished):
         assert f"{found.dice:.4f} ± {found.dice_sd:.4f}" in console.file.getvalue()
 
 
-def test_an_export_says_which_weights_it_holds(finished, tmp_path, without_bundle):
+def test_an_export_says_which_weights_it_holds(finished, tmp_path, source_form_alone):
     plan = plan_of(finished)
     record = read_records(plan.url, "tiny")[0]
     exported = export(plan, "0", tmp_path / "model", view=quiet_view())

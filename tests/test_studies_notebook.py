@@ -8,18 +8,22 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import LATENCY_S
 from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 
 FILE = Path(__file__).parents[1] / "studies" / "examples" / "tour.ipynb"
 ROOT = FILE.parents[2]
+TIME_BRIEFLY = (
+    f"--IPKernelApp.exec_lines=__import__('search.costs.latency', fromlist=['_']).MAX_SECONDS.update(cpu={LATENCY_S})"
+)
 
 
 def run_notebook(folder: Path):
     """Run the notebook in a folder, with this Python and this checkout; return it with its outputs."""
     notebook = nbformat.read(FILE, as_version=4)
     kernel = KernelManager(kernel_name="python3")
-    kernel.kernel_spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    kernel.kernel_spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", TIME_BRIEFLY]
     command = folder / "bin" / "voxnas"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m search.cli "$@"\n')

@@ -239,7 +239,7 @@ torch.save(logits.detach(), sys.argv[1])
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.usefixtures("without_bundle")
+@pytest.mark.usefixtures("source_form_alone")  # `check-block` exports the block in the other forms
 def test_its_network_is_exported_with_the_blocks_source(own, tmp_path):
     plan = plan_of(own)
     record = next(each for each in records_of(own) if "isa" in each.architecture.attention().values())
