@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from functools import cache
+from typing import Annotated, Any
 
 import typer
 
@@ -46,6 +48,12 @@ def voxnas(
     """Neural architecture search and ablation for volumetric medical image segmentation."""
 
 
+@cache
+def _command() -> Callable[..., Any]:
+    """Return the command with all its verbs, built once a process: that takes longer than most verbs."""
+    return typer.main.get_command(app)
+
+
 def main() -> None:
     """Run a verb; each mistake or fault is one line on standard error, without a traceback.
 
@@ -53,7 +61,7 @@ def main() -> None:
     """
     try:
         try:
-            app(prog_name="voxnas")  # also where `python -m search.cli` or a test calls it
+            _command()(prog_name="voxnas")  # also where `python -m search.cli` or a test calls it
         finally:
             sys.stdout.flush()  # here, where a full disk behind it can still be reported
     except SystemExit as ended:
