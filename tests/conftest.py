@@ -123,6 +123,7 @@ def pytest_xdist_make_scheduler(config, log):
     """Give each group to one worker."""
     from xdist.scheduler import LoadScopeScheduling
 
+    gc.enable()  # this process collects no tests
     config.option.loadscopereorder = False  # the order of collection, not that of the number of tests
 
     class GroupScheduling(LoadScopeScheduling):

@@ -350,15 +350,23 @@ def test_a_mistake_in_the_file_exits_with_code_2(tmp_path, monkeypatch, capsys):
     assert "seds: unknown key; did you mean 'seeds'?" in told and "Traceback" not in told
 
 
+@pytest.fixture(scope="module")
+def shared_runs(tmp_path_factory):
+    """A runs folder of several plans: it keeps the facts of their volumes."""
+    return tmp_path_factory.mktemp("runs")
+
+
 ABLATIONS = sorted((Path(__file__).parents[1] / "studies" / "ablations").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("scale", [[], ["scale=small"]], ids=["whole", "small"])
 @pytest.mark.parametrize("file", ABLATIONS, ids=lambda file: file.stem)
-def test_every_shipped_ablation_states_its_question_and_what_is_known_and_is_valid(file, scale, shared_data, tmp_path):
+def test_every_shipped_ablation_states_its_question_and_what_is_known_and_is_valid(
+    file, scale, shared_data, shared_runs
+):
     head = file.read_text().splitlines()
     for word in ("# Question:", "# Known:", "# Run:", "# Time:"):
         assert any(line.startswith(word) for line in head[:16]), word
-    loaded = load_ablation(file, runs=tmp_path, overrides=scale, data_root=shared_data)
-    plan = make_ablation_plan(loaded, runs=tmp_path)
+    loaded = load_ablation(file, runs=shared_runs, overrides=scale, data_root=shared_data)
+    plan = make_ablation_plan(loaded, runs=shared_runs)
     assert len(plan.distinct) > 2 and plan.baseline in plan.distinct
