@@ -37,14 +37,22 @@ hypothesis.settings.register_profile(  # a busy machine is no fault
     "voxnas", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("voxnas")
+FORKING = {  # these share a server that has imported torch, and forks their commands
+    "test_search_ablation.py",
+    "test_search_runner.py",
+    "test_search_runner_confirm.py",
+    "test_search_runner_determinism.py",
+    "test_search_runner_members.py",
+    "test_search_runner_tabulate.py",
+    "test_studies_own_block.py",
+}
 LONGEST_FIRST = (
     "cluster",
+    "forking",
     "test_search_dashboard_browser.py",
     "test_search_export.py",
     "test_real_data.py",
-    "test_search_ablation.py",
     "test_search_faults.py",
-    "test_search_runner_determinism.py",
     "test_search_simulate.py",
     "test_gpu_check.py",
     "test_studies_notebook.py",
@@ -52,18 +60,13 @@ LONGEST_FIRST = (
     "test_search_data_labels.py",
     "test_blocks_contract.py",
     "test_search_dashboard.py",
-    "test_studies_own_block.py",
-    "test_search_runner_tabulate.py",
-    "test_search_runner.py",
     "test_search_config_reference.py",
-    "test_search_runner_members.py",
     "test_search_export_pt2.py",
     "test_search_runner_references.py",
     "test_search_simulate_files.py",
     "test_space_full.py",
     "test_search_proposers.py",
     "test_search_costs_device_lock.py",
-    "test_search_runner_confirm.py",
     "test_search_runner_learned_from.py",
     "test_search_export_held_out.py",
     "test_search_export_source.py",
@@ -100,9 +103,9 @@ def write_study(folder: Path, text: str = STUDY, *, cases: int = 6) -> TinyRun:
 
 
 def group_of(nodeid):
-    """Return what one worker runs together: a file, or all files that start Ray."""
+    """Return what one worker runs together: a file, all files that start Ray, or all that fork commands."""
     file = nodeid.partition("::")[0].rpartition("/")[2]
-    return "cluster" if "cluster" in file else file
+    return "cluster" if "cluster" in file else "forking" if file in FORKING else file
 
 
 def pytest_collection_modifyitems(items):
