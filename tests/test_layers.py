@@ -127,3 +127,10 @@ def test_help_loads_almost_nothing():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
+
+
+def test_a_run_starts_without_scikit_learn():
+    """It takes as long to import as torch, and only `known-cost` needs it, after its first trials."""
+    code = "import sys, search.proposers.first_networks\nassert 'sklearn' not in sys.modules\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

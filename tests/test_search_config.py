@@ -64,6 +64,15 @@ def test_a_valid_study_is_read_with_units_and_yaml_1_2(tmp_path):
     assert study.budgets == {"memory": 2 * 2**30}
 
 
+def test_the_next_study_is_read_without_building_the_validators_again(tmp_path, monkeypatch):
+    (tmp_path / "volumes").mkdir()
+    file = tmp_path / "study.yaml"
+    file.write_text(GOOD)
+    first = load_study(file)
+    monkeypatch.setattr("search.config.validate.TypeAdapter", None)
+    assert load_study(file) == first
+
+
 def test_all_mistakes_are_reported_at_once_with_their_positions(tmp_path):
     found = mistakes(write(tmp_path, BAD))
     for start in (
