@@ -1,6 +1,5 @@
 """Error rates of the ablations' tests, simulated from stored case scores: equal arms, and a planted difference."""
 
-import gc
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,6 @@ from search.analysis.statistics.scores import by_training, paired
 
 STORED = Path(__file__).parents[1] / "studies" / "examples" / "which_attention_small" / "cases.parquet"
 ALPHA, MOST = 0.05, 0.07
-
-
-@pytest.fixture(scope="module", autouse=True)
-def frozen():
-    """Holm's correction in statsmodels collects garbage at each call, which takes seconds after large earlier tests."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="module")
