@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search.costs.quick_layouts import META, elementwise, floating, like
+from search.costs.quick_layouts import META, elementwise, floating, like, suggested_format
 
 ATEN = torch.ops.aten
 
@@ -33,9 +33,11 @@ def _added_product(bias: Tensor, one: Tensor, other: Tensor, **kwargs: Any) -> T
 
 
 def _stacked(images: Sequence[Tensor], axis: int = 0) -> Tensor | None:
-    """Stack row-major tensors of at most three axes."""
+    """Stack row-major tensors that are not also channels last."""
     first = images[0]
-    if first.dim() > 3 or any(each.dtype != first.dtype or not each.is_contiguous() for each in images):
+    if any(each.dtype != first.dtype or not each.is_contiguous() for each in images):
+        return None
+    if any(suggested_format(each) != torch.contiguous_format for each in images):
         return None
     shape = list(first.shape)
     shape.insert(axis % (first.dim() + 1), len(images))
