@@ -46,7 +46,7 @@ class Architecture:
         return hashed
 
     def __reduce__(self) -> tuple[type[Architecture], tuple[Any, ...]]:
-        """Pickle without the cached hash, which differs between processes."""
+        """Pickle without what is cached: the hash differs between processes."""
         return Architecture, (self.entries,)
 
     @staticmethod
@@ -86,8 +86,11 @@ class Architecture:
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits, equal for equal networks across studies."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+        """Sixteen hexadecimal digits, equal for equal networks across studies; computed once."""
+        if "_fingerprint" not in self.__dict__:
+            object.__setattr__(self, "_fingerprint", hashlib.sha256(self.to_json().encode()).hexdigest()[:16])
+        found: str = self.__dict__["_fingerprint"]
+        return found
 
     def to_json(self) -> str:
         """Return the canonical JSON text of this architecture."""
