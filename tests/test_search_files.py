@@ -28,6 +28,7 @@ from search.config import UserError, load_study
 from search.config.errors import RunError
 from search.data.checked_files import write_array
 from search.files import copy_file, partial_path, remove_partials, replace_file, scratch_folder, write_text
+from search.files.home import absolute
 from search.files.replace import PREFIX
 from search.runner.local import run_study
 from search.runner.plan import make_plan
@@ -168,6 +169,16 @@ def test_an_error_of_the_writer_itself_is_raised_as_it_is(tmp_path):
 def test_a_file_may_have_any_name_that_its_file_system_allows(name, tmp_path):
     write_text(tmp_path / name, "text")
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["~", "~nobody-is-called-so", "a~b"])
+def test_a_folder_may_begin_with_a_tilde(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert absolute("~/x") == Path.home() / "x" and absolute("~nobody-is-called-so/new") == tmp_path / Path(
+        "~nobody-is-called-so/new"
+    )
+    Path(name).mkdir()
+    assert absolute(name) == tmp_path / name
 
 
 def test_a_link_stays_a_link_and_a_pipe_is_written_to(tmp_path):

@@ -160,6 +160,11 @@ def test_a_transaction_that_a_process_left_when_it_died_is_rolled_back(runs, tmp
     assert len(read_records(sqlite_url(tmp_path / "study.db"), "tiny")) == 12
 
 
+def test_a_study_whose_file_is_gone_is_not_called_one_that_has_not_run(runs, monkeypatch, capsys):
+    said = call(monkeypatch, capsys, "front", "tiny", "--runs", runs, code=2)
+    assert f"{runs}/tiny has a database, but no study.yaml; give the study's file instead of its name" in said.err
+
+
 def test_a_locked_database_is_called_locked(runs, monkeypatch):
     monkeypatch.setattr("search.storage.database.READ_TIMEOUT_S", 0.1)
     file = runs / "tiny/study.db"

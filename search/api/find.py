@@ -12,6 +12,7 @@ from typing import Any
 from search.analysis.snapshot_reader import stored_study
 from search.config import LoadedStudy, Study, UserError, load_study
 from search.storage.address import database_url
+from search.storage.ownership import DATABASE
 
 KEPT = "study.yaml"  # the study file in a run's folder
 Overrides = Mapping[str, Any] | Sequence[str]
@@ -71,6 +72,9 @@ def _with_free_keys(kept: Study, written: Study) -> Study:
 
 
 def _not_found(named: str, runs: Path) -> str:
+    begun = next((each for each in (Path(named), runs / named) if (each / DATABASE).is_file()), None)
+    if begun is not None:
+        return f"{begun} has a database, but no {KEPT}; give the study's file instead of its name"
     names = sorted(file.parent.name for file in runs.glob(f"*/{KEPT}"))
     close = get_close_matches(named, names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""

@@ -36,6 +36,7 @@ from search.data.parallel import Progress, for_each
 from search.data.prepared import FORMAT, Prepared, PreparedCase, case_file, case_from_json, load_prepared
 from search.data.read import DataError, Dataset
 from search.data.volume_files import read_volume
+from search.files.home import absolute
 
 LOGGER = logging.getLogger("voxnas.prepare")
 HASHING_THREADS = 4
@@ -64,7 +65,7 @@ def prepare(
         raise DataError(facts.problems)
     axes = choose_axes(facts.spacing_median)
     target = _target_spacing(facts, axes, spacing)
-    folder = Path(cache_dir).expanduser().resolve() / _key(dataset, facts, (target, axes, normalisation))
+    folder = absolute(cache_dir) / _key(dataset, facts, (target, axes, normalisation))
     if (prepared := _found(folder)) is not None:
         return prepared
     rules = choose_normalisation(dataset, facts, normalisation)
@@ -83,7 +84,7 @@ def prepare_like(
 ) -> Prepared:
     """Prepare other cases with the spacing, axes and intensity statistics of a prepared data set, or reuse them."""
     settings = (known.preprocessing.to_json(),)
-    folder = Path(cache_dir).expanduser().resolve() / _key(dataset, facts, settings)
+    folder = absolute(cache_dir) / _key(dataset, facts, settings)
     return _found(folder) or _prepare_all(
         dataset, facts, known.preprocessing, folder=folder, shared=shared, progress=progress
     )

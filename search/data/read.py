@@ -14,6 +14,7 @@ from search.data.labelling import Labelling
 from search.data.layouts import Case, find_cases
 from search.data.read_labels import read_labelling
 from search.data.volume_files import why_no_file
+from search.files.home import absolute
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def read_dataset(root: str | Path) -> Dataset:
 
     No volume is opened. Raises one DataError with all problems.
     """
-    folder = Path(root).expanduser().resolve()
+    folder = absolute(root)
     description = _read_description(folder)
     problems: list[str] = []
     channels = _channels(description, problems)

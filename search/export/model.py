@@ -27,6 +27,7 @@ from search.export.quality import quality_warnings
 from search.export.trained import MakeExecutor, Packing, choose_trial, pack, trained_network
 from search.export.verification import FormCheck, Reference, check_form, reference_results, require_recorded_dice
 from search.files import partial_path, remove_partials, require_writable, write_text
+from search.files.home import absolute
 from search.runner.devices import resolve_device, resolve_threads
 from search.runner.local import LocalExecutor
 from search.runner.plan import Plan, prepared_data, require_unchanged, task_of
@@ -86,7 +87,7 @@ def export(
     """
     records, choice = choose_trial(plan, pick)
     require_unchanged(plan)  # a changed file may have another patch, spacing or fold than the network's training
-    _require_free(out.expanduser().resolve(), out, force=force)
+    _require_free(absolute(out), out, force=force)
     trained = pack(packing, plan, choice.record, records, view=view, make_executor=make_executor)
     uses = tuple(read_test_uses(plan.url, plan.study.name)) if plan.held_out else ()
     origin = Origin(choice, trained, plan, prepared_data(plan), contact=contact, uses=uses)
@@ -100,7 +101,7 @@ def export_trained(origin: Origin, out: Path, *, force: bool = False, stage: Sta
     called with what is under way. Raises UserError.
     """
     began = time.perf_counter()
-    final = out.expanduser().resolve()
+    final = absolute(out)
     _require_free(final, out, force=force)
     network = trained_network(origin.record, origin.trained, origin.plan.context)
     staging = partial_path(final)
