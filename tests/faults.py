@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import gc
+import importlib
 import json
 import os
 import random
@@ -44,6 +46,15 @@ training: {{patch: [4, 16, 16], batch: 1, epochs: 3, steps_per_epoch: 3, precisi
 search: {{proposer: {proposer}, trials: {trials}, seed: {seed}, references: none, halving: {halving}}}
 executor: {{device: cpu, threads: 1, workers: {workers}}}
 """
+PRELOADED = (  # before the forks, since these take seconds; the last, a training's first step would import
+    "search.cli.app",
+    "search.cli.running",
+    "search.runner.local",
+    "search.runner.run",
+    "optuna",
+    "sqlalchemy.dialects.sqlite",
+    "torch._dynamo",
+)
 LEFT = ("last.pt", "previous.pt", "finished.json")  # of an unfinished trial
 PART = ".part-"  # of a file that is being written, and of Ray Tune's folder
 
@@ -300,12 +311,9 @@ def main() -> None:
     given = parser.parse_args()
     chosen = [each for each in EXECUTORS if each.name in given.executor]
     os.environ["OMP_NUM_THREADS"] = "1"
-    import search.cli.running
-    import search.runner.local
-    import search.runner.run  # noqa: F401 (before the fork: imports take seconds)
-
-    if Ray in chosen:
-        import search.runner.cluster.executor  # noqa: F401
+    for name in (*PRELOADED, *(["search.runner.cluster.executor"] if Ray in chosen else [])):
+        importlib.import_module(name)
+    gc.freeze()  # a collection in a fork would copy what was imported
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     counts, studies, problems = Counts(), Counter[str](), []
     with ExitStack() as opened, suppress(KeyboardInterrupt):

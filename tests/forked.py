@@ -22,10 +22,13 @@ from search.runner import processes
 FORK = multiprocessing.get_context("forkserver")
 PRELOADED = [
     *processes.PRELOADED,
+    "optuna",
     "search.cli.app",
+    "search.proposers.known_cost",
     "search.runner.confirm",
     "search.runner.tabulate",
     "search.ablation.run",
+    "sqlalchemy.dialects.sqlite",
 ]
 
 
