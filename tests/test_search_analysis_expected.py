@@ -46,6 +46,14 @@ def test_estimates_shrink_the_measured_front_and_tell_its_optimism():
     assert found.optimism == pytest.approx((measured - found.dice)[front].mean()) and found.optimism > 0
     assert abs((found.dice - truth)[front].mean()) < abs((measured - truth)[front].mean())
     assert "the standard deviation of one training is 0.0" in found.describe() and "20 repeats" in found.describe()
+    assert found.shown_noise == f"{found.noise:.4f} Dice (from 20 repeats)"
+
+
+def test_without_repeats_the_noise_is_said_to_be_assumed():
+    trials, _, losses, _ = trainings(20, 0)
+    found = estimate(trials, [], losses, dice_column=0)
+    assert found.repeats == 0 and found.shown_noise.endswith(" Dice (assumed: no network was trained twice)")
+    assert "(assumed, as in long public trainings, since no network was trained twice" in found.describe()
 
 
 def test_the_probability_of_being_on_the_front_is_high_on_it_and_sums_to_its_size():

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.config.objectives import OBJECTIVES
+from search.config.units import counted
 from search.proposers.observations import FEWEST, Training, training_of
 from search.trials.pareto import non_dominated
 from search.trials.records import Record
@@ -48,12 +49,22 @@ class Estimates:
 
     def describe(self) -> str:
         """Return the noise and the optimism in a sentence each."""
-        known = f"{self.repeats} repeats and " if self.repeats != 1 else "1 repeat and "
+        source = (
+            f"from {counted(self.repeats, 'repeat')} and public trainings"
+            if self.repeats
+            else "assumed, as in long public trainings, since no network was trained twice; short ones vary more"
+        )
         return (
             f"two trainings of one network differ: the standard deviation of one training is {self.noise:.4f} Dice "
-            f"(from {known if self.repeats else ''}what is known of other studies).\n"
+            f"({source}).\n"
             f"On the front of measured Dice the measured values are on average {self.optimism:+.4f} above the expected."
         )
+
+    @property
+    def shown_noise(self) -> str:
+        """The noise, and whether the study's own repeats support it."""
+        source = f"from {counted(self.repeats, 'repeat')}" if self.repeats else "assumed: no network was trained twice"
+        return f"{self.noise:.4f} Dice ({source})"
 
 
 def estimate(

@@ -43,7 +43,7 @@
   function body(state, holder) {
     const rows = chosen(state), pages = Math.max(1, Math.ceil(rows.length / PAGE));
     state.page = Math.min(state.page, pages - 1);
-    const number = "[<+−-]?[\\d.,]+(e-?\\d+)?( ?[^\\s\\d()]{1,3})?", amount = new RegExp(`^(none|= .*|${number}( (to|of|±) ${number})?( \\(${number}\\))?)?$`);
+    const number = "[<+−-]?[\\d.,]+(e-?\\d+)?( ?[^\\s\\d()]{1,3})?", amount = new RegExp(`^(none|no shared case|= .*|${number}( (to|of|±) ${number})?( \\(${number}\\))?)?$`);
     const numeric = state.headings.map((_, at) => state.rows.length > 0 && state.rows.every(row => Array.isArray(row[at]) && amount.test(text(row[at]))));
     holder.querySelector("tbody").replaceChildren(...rows.slice(state.page * PAGE, (state.page + 1) * PAGE).map(row => {
       const line = make("tr", row[1] === "on the front" ? {class: "front"} : {}, ...row.map((cell, at) =>

@@ -80,7 +80,7 @@ def _pair_row(pair: Paired) -> list[Cell]:
     return [
         (pair.number, str(pair.number)),
         (found.difference, f"{found.difference:+.4f}"),
-        f"{found.low:+.4f} to {found.high:+.4f}" if several else "",
+        (found.low, f"{found.low:+.4f} to {found.high:+.4f}") if several else (None, ""),
         (found.p, f"{found.p:.2g}") if several else (None, ""),
         (found.units, str(found.units)),
     ]

@@ -90,7 +90,7 @@ def summary(snapshot: Snapshot) -> Facts:
     volumes = snapshot.progress[2]
     pairs.append(("on the front", str(int(snapshot.on_front.sum()))))
     if snapshot.estimates:
-        pairs.append(("noise of one training", f"{snapshot.estimates.noise:.4f} Dice"))
+        pairs.append(("noise of one training", snapshot.estimates.shown_noise))
         pairs.append(("measured minus expected Dice on the front", f"{snapshot.estimates.optimism:+.4f}"))
     if snapshot.reference:
         corner = show_point(snapshot.reference)

@@ -54,10 +54,10 @@ def _differences(snapshot: Snapshot, name: str, title: str, found: Sequence[Agai
         row: list[Cell] = [(each.number, str(each.number)), each.reference]
         pairs = each.pairs
         if pairs is None:
-            row += ["no shared case", "", "", (0, "0")]
+            row += [(None, "no shared case"), (None, ""), (None, ""), (0, "0")]
         else:
             span = f"{pairs.low:+.4f} to {pairs.high:+.4f}"
-            row += [(pairs.difference, f"{pairs.difference:+.4f}"), span, (pairs.p, f"{pairs.p:.2g}")]
+            row += [(pairs.difference, f"{pairs.difference:+.4f}"), (pairs.low, span), (pairs.p, f"{pairs.p:.2g}")]
             row += [(pairs.units, str(pairs.units))]
         rows.append([*row, networks[each.number]])
     return Table(name, title, COMPARED, rows, opens="trial")
