@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_search_proposers_noise import CODED, NOISE, TABLE, trained
+from test_search_proposers_noise import NOISE, trained
 
 from search.proposers.expected import expect_dice
 from search.proposers.observations import training_of
 from search.proposers.warp import MOST_SKEWED, NO_WARP, Warp, skewness, warp_of
 from search.simulate.noise import with_noise
+from search.simulate.synthetic import synthetic_table
+from space.encoding import Coded
 
 
 @pytest.mark.parametrize("warp", [NO_WARP, Warp(-2.0, 0.3), Warp(-0.1, 1e-3)])
@@ -43,17 +45,18 @@ def test_losses_are_compressed_until_they_are_hardly_skewed(failed):
 
 
 def test_failed_networks_do_not_make_lucky_trainings_believed():
+    table = synthetic_table("additive")
     optimism = []
     for seed in range(6):
-        records = trained(with_noise(TABLE, NOISE), networks=40, seed=seed)
+        records = trained(with_noise(table, NOISE), networks=40, seed=seed)
         order = sorted(records, key=lambda each: -each.measurement.dice)
         kept = order[:24]  # the better networks, and some that fail
         failed = [
             replace(each, measurement=replace(each.measurement, dice=0.1 + 0.02 * n))
             for n, each in enumerate(order[-8:])
         ]
-        found = expect_dice([training_of(each) for each in (*kept, *failed)], coded=CODED)
-        truth = np.array([TABLE.truth[TABLE.row_of[each.architecture]] for each in kept])
+        found = expect_dice([training_of(each) for each in (*kept, *failed)], coded=Coded(table.space))
+        truth = np.array([table.truth[table.row_of[each.architecture]] for each in kept])
         place = {network: number for number, network in enumerate(found.networks)}
         rows = np.array([place[each.architecture.fingerprint] for each in kept])
         best = int(np.argmax(found.dice[rows]))
