@@ -1,5 +1,7 @@
 """What people write into a study by mistake: each gets its own sentence at its own place, and never a traceback."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -163,6 +165,9 @@ FILES = [  # the text of a file, the sentence
     ("data: &loop\n  - *loop\n", r":\d:\d+: invalid YAML: an alias refers to what contains it"),
     (GOOD + "name: !!int abc\n", r":6:7: name: 'abc' can't be read as int"),
     (GOOD + "name: !!float x\n", r":6:7: name: 'x' can't be read as float"),
+    (GOOD + "name: !mine x\n", r":6:7: name: the tag !mine has no meaning here; remove it"),
+    (GOOD + "name: !!binary dGlueQ==\n", r":6:7: name: the tag !!binary has no meaning here"),
+    (GOOD + "name: !!python/object/apply:os.system [ls]\n", r"name: the tag !!python/object/apply:os.system has no"),
     (GOOD + "name: !!bool maybe\n", r":6:7: name: 'maybe' can't be read as bool"),
     (GOOD.replace("epochs: 2", "epochs: " + "9" * 5000), r"training.epochs: '9{57}...' can't be read as int"),
     (GOOD + "training: {epochs: 3}\n", r":6:1: training: duplicate key; first defined on line 4"),
@@ -208,6 +213,12 @@ def test_each_value_that_cannot_be_has_its_sentence(override, sentence, tmp_path
 def test_each_file_that_is_no_study_has_its_sentence(text, sentence, tmp_path):
     with pytest.raises(UserError, match=sentence):
         load_study(study_file(tmp_path, text))
+
+
+def test_a_file_without_end_is_no_study(tmp_path, monkeypatch):
+    monkeypatch.setattr("search.config.yaml_source.MOST_CHARACTERS", 1000)
+    with pytest.raises(UserError, match="/dev/zero: is no study file: it has more than 1,000 characters"):
+        load_study(Path("/dev/zero"))
 
 
 def test_files_that_cannot_be_read_have_their_sentence(tmp_path):

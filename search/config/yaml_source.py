@@ -18,6 +18,8 @@ from search.config.errors import Mistake, UserError, nearest
 KeyPath = tuple[str | int, ...]
 MAX_VALUES = 100_000
 PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
+TAGS = PLAIN_TAGS | {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "timestamp", "merge", "value")}
+MOST_CHARACTERS = 4_000_000
 
 
 @dataclass
@@ -48,11 +50,14 @@ def read_source(file: Path, overrides: Sequence[str] = ()) -> Source:
     """
     source = Source(str(file))
     try:
-        text = file.read_text(encoding="utf-8")
+        with file.open(encoding="utf-8") as lines:
+            text = lines.read(MOST_CHARACTERS + 1)  # a device may have no end
     except OSError as error:
         raise UserError([Mistake(str(file), "", f"can't be read: {error.strerror}")]) from None
     except UnicodeDecodeError as error:
         raise UserError([Mistake(str(file), "", f"isn't UTF-8 text: invalid byte at offset {error.start}")]) from None
+    if len(text) > MOST_CHARACTERS:
+        raise UserError([Mistake(str(file), "", f"is no study file: it has more than {MOST_CHARACTERS:,} characters")])
     root = _compose(text, str(file))
     _refuse_expansion(root, str(file))
     if root is not None and not isinstance(root, MappingNode):
@@ -110,6 +115,11 @@ def _refuse_expansion(root: Node | None, file: str) -> None:
 
 
 def _plain(node: Node, path: KeyPath, source: Source) -> Any:
+    if str(node.tag) not in TAGS:
+        dotted = ".".join(str(part) for part in path)
+        tag = str(node.tag).replace("tag:yaml.org,2002:", "!!")
+        source.mistakes.append(Mistake(_mark(node, source), dotted, f"the tag {tag} has no meaning here; remove it"))
+        return None
     if isinstance(node, MappingNode):
         return _mapping(node, path, source)
     if isinstance(node, SequenceNode):
