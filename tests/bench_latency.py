@@ -8,7 +8,7 @@ from bench_figures import report
 from bench_memory import DEMO, random_networks
 from scipy.stats import spearmanr
 
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.config.units import show_seconds
 from search.costs.latency import measure_latency
 from space.build import build

@@ -13,7 +13,7 @@ from random import Random
 import torch
 from bench_figures import report
 
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.costs.memory import inference_memory_bytes, measure_training_memory, training_memory_bytes
 from space.architecture import Architecture
 from space.build import build

@@ -25,7 +25,7 @@ from nnunet_golden import PREPROCESSED, RAW, RESULTS, link_dataset
 from pydantic import TypeAdapter
 
 from search.analysis.statistics.pairs import compare_pairs
-from search.config.schema import TrainingField
+from search.config.training_section import TrainingField
 from search.data.check import check_folder
 from search.data.fingerprint import fingerprint_of
 from search.data.folds import make_folds

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from search.config import load_study
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.runner.evaluate import seed_everything
 from search.runner.plan import make_plan, prepared_data
 from search.training.patches import PatchSource

@@ -12,7 +12,7 @@ from pathlib import Path
 from bench_training import PLAIN
 from pydantic import TypeAdapter
 
-from search.config.schema import TrainingField
+from search.config.training_section import TrainingField
 from search.data.check import check_folder
 from search.data.folds import make_folds
 from search.data.prepare import prepare

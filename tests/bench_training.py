@@ -20,7 +20,7 @@ from bench_figures import report
 from pydantic import TypeAdapter
 
 from search.config.augment import Augment, Noise
-from search.config.schema import Training, TrainingField
+from search.config.training_section import Training, TrainingField
 from search.data.check import check_folder
 from search.data.phantom import write_phantom
 from search.data.prepare import prepare

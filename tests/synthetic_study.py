@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from search.config.goals import GOALS, Objectives
-from search.config.schema import Data, Search, Study, Training
+from search.config.schema import Data, Search, Study
+from search.config.training_section import Training
 from search.files.digests import sealed
 from search.simulate.synthetic import RECIPES, synthetic_table
 from search.storage import RECORD, Store

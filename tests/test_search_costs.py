@@ -5,7 +5,7 @@ from random import Random
 import pytest
 import torch
 
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.costs.latency import half_interval, measure_latency, repeat
 from search.costs.live_bytes import LiveBytes
 from search.costs.macs import params_and_macs

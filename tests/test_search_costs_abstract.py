@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.costs.abstract import AbstractTensors
 from search.costs.abstract_optimiser import AbstractOptimiser
 from search.costs.abstract_tensor import AbstractTensor

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from blocks.norm import make_norm
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.costs.abstract import AbstractTensors
 from search.costs.memory import CPU, inference_memory_bytes, training_memory_bytes
 from space.presets import PRESETS

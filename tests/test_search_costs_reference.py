@@ -6,7 +6,7 @@ from random import Random
 import pytest
 import torch
 
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.costs import macs, memory, quick_meta
 from search.costs.abstract import AbstractTensors
 from search.costs.price import predict_costs

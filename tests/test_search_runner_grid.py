@@ -8,7 +8,7 @@ from conftest import STUDY, quiet_view, write_study
 
 from search.cli.check import outline
 from search.config import UserError, load_study
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.data.check import CaseFacts, DataFacts
 from search.data.fingerprint import fingerprint_of
 from search.data.read import Dataset

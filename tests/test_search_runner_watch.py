@@ -9,7 +9,7 @@ from conftest import write_study
 from search.api.progress import RunView
 from search.api.terminal import PlainConsole
 from search.config import load_study
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.runner import watch as watching
 from search.runner.local import run_study
 from search.runner.plan import make_plan

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 from test_search_cli import call, words
 
-from search.config.schema import Halving, Training
+from search.config.schema import Halving
+from search.config.training_section import Training
 from search.costs.memory import CPU
 from search.costs.price import predict_costs
 from search.proposers.problem import Problem

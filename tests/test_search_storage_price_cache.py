@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.data.labelling import Labelling
 from search.storage.price_cache import Device, PriceTable
 from search.trials.records import Costs, Latency

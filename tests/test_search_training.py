@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from search.config import load_study
 from search.config.augment import Noise
 from search.config.recipes import RECIPES
-from search.config.schema import TrainingField
+from search.config.training_section import TrainingField
 from search.costs import device_lock
 from search.costs.device_lock import SharedDevice, working_clock
 from search.data.prepared import load_prepared, open_case

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from search.config import UserError, load_study
 from search.config.augment import Augment, Blur, Gamma, LowResolution, Multiplier, Noise, Rotation, Scaling
 from search.config.recipes import AUTO_STEPS, DEFAULT_STEPS, RECIPES
-from search.config.schema import Training, TrainingField
+from search.config.training_section import Training, TrainingField
 from search.data.prepared import load_prepared
 from search.runner.plan import make_plan
 from search.training.augment import intensity

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from scipy.stats import ks_2samp
 
 from search.config.augment import Augment, Blur, Gamma, LowResolution, Multiplier, Noise, Rotation, Scaling
-from search.config.schema import TrainingField
+from search.config.training_section import TrainingField
 from search.training.augment import intensity
 from search.training.augment.parameters import draw, draw_flips
 from search.training.augment.pipeline import change_intensities

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.costs import latency
 from search.export.standalone.windows import mirrored as exported
 from search.training.mirror import mirrored, mirrorings

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from search.config import load_study
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.costs.memory import training_memory_bytes
 from search.runner.evaluate import context_of, evaluate, progress
 from search.runner.plan import make_plan, prepared_data, task_of

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.costs.abstract import AbstractTensors
 from search.costs.macs import params_and_macs
 from search.training.schemes import make_phases

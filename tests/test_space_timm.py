@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from search.config.errors import UserError
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.training.pretrained import WeightsUnavailable, fetch, load_pretrained_encoders, require_pretrained
 from search.training.schemes import make_phases
 from search.training.step import to_memory_format

@@ -16,7 +16,8 @@ from search.config.blocks import load_named_blocks
 from search.config.errors import Mistake, UserError, nearest
 from search.config.goals import Objectives
 from search.config.load import ANY_CONTEXT, LoadedStudy, find_data, load_study
-from search.config.schema import Data, Search, Study, Training
+from search.config.schema import Data, Search, Study
+from search.config.training_section import Training
 from search.config.validate import raise_mistakes, read_as
 from search.config.yaml_source import KeyPath, Source, read_source, set_value
 from space.architecture import Architecture

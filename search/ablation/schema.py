@@ -11,20 +11,10 @@ from search.ablation.metrics import CASE_METRICS, METRICS
 from search.config.augment import STRICT
 from search.config.errors import nearest
 from search.config.keys import Key
-from search.config.schema import (
-    BlocksField,
-    DataField,
-    Executor,
-    ExecutorField,
-    Index,
-    NameField,
-    Positive,
-    StorageField,
-    TrackField,
-    Training,
-    TrainingField,
-)
+from search.config.numbers import Index, Positive
+from search.config.schema import BlocksField, DataField, Executor, ExecutorField, NameField, StorageField, TrackField
 from search.config.space_section import PresetName
+from search.config.training_section import Training, TrainingField
 
 Correction = Literal["holm", "bonferroni", "fdr_bh", "none"]
 

@@ -14,7 +14,8 @@ from search.ablation.schema import Ablation
 from search.config.errors import UserError, nearest
 from search.config.keys import UNIT, file_schema
 from search.config.recipes import LIGHT, NNUNET
-from search.config.schema import Study, TrainingField
+from search.config.schema import Study
+from search.config.training_section import TrainingField
 from search.config.validate import PATTERNS
 
 STUDY, ABLATION = "study", "ablation"

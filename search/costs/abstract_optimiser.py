@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.costs.abstract_tensor import AbstractTensor
 
 STEP_BYTES = 4  # AdamW counts the steps of each parameter in a float32

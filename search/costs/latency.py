@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 import torch
 
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.costs.cpu import cpu_name
 from search.costs.device_lock import measuring
 from search.training.mirror import mirrored

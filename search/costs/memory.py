@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.costs.abstract import AbstractTensors
 from search.costs.abstract_optimiser import AbstractOptimiser
 from search.costs.live_bytes import LiveBytes

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.costs.abstract import AbstractTensors
 from search.costs.macs import count_network
 from search.costs.memory import CPU, run_abstract_steps

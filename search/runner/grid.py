@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Final, Literal, TypeVar
 
 from search.config import Study
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.data.check import DataFacts
 from search.data.fingerprint import fingerprint_of
 from search.data.geometry import Spacing, Triple, choose_axes

@@ -11,7 +11,7 @@ from typing import Any
 from search.config import LoadedStudy, Study, UserError
 from search.config.blocks import VERSION_OF
 from search.config.load import with_code
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.data.check import DataFacts, check_folder
 from search.data.folds import Fold, make_folds, read_folds, share_of
 from search.data.geometry import choose_axes

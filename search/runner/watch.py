@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import SupportsFloat
 
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.costs.device_lock import working_clock
 from search.trials.activity import Activity, Stage
 from search.trials.epochs import Epoch

@@ -9,7 +9,8 @@ from functools import cache
 from typing import Any
 
 from search.config.errors import UserError
-from search.config.schema import Data, Search, Study, Training
+from search.config.schema import Data, Search, Study
+from search.config.training_section import Training
 
 CONTENT = "content"  # cases, test cases, channels, classes, splits, planned values, and initial weights by digest
 SHOWN = 5  # changed cases that are listed

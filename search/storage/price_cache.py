@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sql
 from pydantic import TypeAdapter
 
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.data.labelling import Labelling
 from search.files.digests import sealed, unsealed_text
 from search.storage.address import show_url

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.data.prepared import Prepared, open_case, open_foreground
 from search.training.augment.light import Light, apply_light, draw_light
 from search.training.augment.parameters import Parameters, draw, draw_flips

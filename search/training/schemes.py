@@ -12,7 +12,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from blocks.meunet import TwoPatchNetwork, expanded_patch, two_patch_step
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.data.labelling import Labelling
 from search.training.step import SupervisedLoss, autocast, make_loss, make_scaler
 from space.build import Network

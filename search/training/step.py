@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.data.labelling import Labelling
 
 Module = TypeVar("Module", bound=nn.Module)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.trials.records import Costs
 from space.architecture import Architecture
 from space.plugins import BlockCode

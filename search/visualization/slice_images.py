@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.data.geometry import labels_of
 from search.data.prepared import load_prepared, open_case
 from search.training.checkpoint import load_weights

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from search.analysis.snapshot import Snapshot
 from search.config.objectives import OBJECTIVES
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.trials.records import Costs, Record
 from space.architecture import Architecture
 from space.canonical import Context

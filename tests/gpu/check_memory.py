@@ -17,7 +17,7 @@ from operator_trace import OperatorTrace
 from report import PartReport
 from setting import Setting
 
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.costs.live_bytes import LiveBytes
 from search.costs.memory import measure_training_memory, run_training_steps, training_memory_bytes
 from search.training.step import to_memory_format

@@ -12,7 +12,7 @@ from setting import Setting
 from torch import Tensor, nn
 
 from blocks import BLOCKS
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.training.step import MEMORY_FORMAT, autocast, to_memory_format
 from space.build import build
 from space.canonical import Context

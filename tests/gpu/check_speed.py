@@ -15,7 +15,7 @@ from setting import Setting
 from torch import nn
 
 from blocks.norm import NORMS, make_norm
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.data.prepared import load_prepared
 from search.runner.train import train_epoch
 from search.runner.watch import Watch

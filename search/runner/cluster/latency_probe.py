@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 from search.config.errors import UserError
-from search.config.schema import Training
+from search.config.training_section import Training
 from search.trials.records import Latency
 from space.architecture import Architecture
 from space.canonical import Context
