@@ -8,7 +8,7 @@ a study's records into its numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count as counting
 
@@ -21,7 +21,7 @@ from search.proposers.candidates import Candidates
 from search.proposers.evidence import dice_of, trend
 from search.proposers.gain import repeat_gains
 from search.proposers.memory import proven_rows, remember
-from search.proposers.observations import training_of
+from search.proposers.observations import Training, training_of
 from search.proposers.prices import Prices, refit_at
 from search.proposers.problem import Problem, Proposal
 from search.proposers.selection import PredictedFront, Repeats, Selection, per_time
@@ -63,6 +63,7 @@ class KnownCostProposer:
         self.problem, self.coded = problem, Coded(problem.space)
         self.prices = Prices(problem, self.coded)
         self.rows: dict[int, Codes] = {}
+        self.trainings: dict[int, tuple[Record, Training]] = {}
         self.chosen: list[Proposal] = []
         self.scales: Scales | None = None
         self.memory: Memory | None = None
@@ -123,8 +124,9 @@ class KnownCostProposer:
         evidence, costs = self._evidence(counted)
         scales = self._fitted(finished)
         surrogate = condition_dice(self.coded.similarities, evidence, scales=scales, rng=rng, memory=self.memory)
-        known = self._front(surrogate, evidence, counted, costs)
-        repeats = self._repeats(surrogate, known, counted, costs)
+        means = self._means(surrogate, evidence, counted)
+        known = self._front(surrogate, evidence, counted, costs, means=means)
+        repeats = self._repeats(surrogate, known, counted, costs, means=means)
         pool = self.candidates.pool(rng, known.rows, seen)
         selection = Selection(self.prices, self.shares, self.references, surrogate, front=known)
         return selection.choose(pool, repeats, taken, count=count)
@@ -149,19 +151,40 @@ class KnownCostProposer:
         lacking = np.flatnonzero(np.isnan(costs).any(axis=1))
         if len(lacking):
             costs[lacking] = np.where(np.isnan(costs[lacking]), self.prices.predicted(rows[lacking]), costs[lacking])
-        dice, extra = dice_of([training_of(record) for record in counted])
+        dice, extra = dice_of([self._training(record) for record in counted])
         pending = np.array([record.state == "running" for record in counted])
         return Evidence(rows[:, self.coded.free], trend(costs), dice, extra, pending), costs
 
+    def _training(self, record: Record) -> Training:
+        """Return a record as the surrogate sees it; kept, because a record of many epochs takes a while to convert."""
+        kept = self.trainings.get(record.number)
+        if kept is None or kept[0] is not record:
+            kept = self.trainings[record.number] = record, training_of(record)
+        return kept[1]
+
+    def _means(
+        self, surrogate: Surrogate, evidence: Evidence, counted: Sequence[Record]
+    ) -> Mapping[Architecture, float]:
+        """Return the logarithm of the Dice loss of all networks trained or in training, at the surrogate's mean."""
+        chosen = _one_each(counted, "trained", "running")
+        if self.learns_dice:
+            means = surrogate.mean(evidence.codes[chosen], evidence.log_costs[chosen])
+        else:
+            means = np.full(len(chosen), NO_LOSS)
+        return {counted[number].architecture: mean for number, mean in zip(chosen, means.tolist(), strict=True)}
+
     def _front(
-        self, surrogate: Surrogate, evidence: Evidence, counted: Sequence[Record], costs: Matrix
+        self,
+        surrogate: Surrogate,
+        evidence: Evidence,
+        counted: Sequence[Record],
+        costs: Matrix,
+        *,
+        means: Mapping[Architecture, float],
     ) -> PredictedFront:
         """Return the front of expected Dice of all networks trained or in training."""
         chosen = _one_each(counted, "trained", "running")
-        if self.learns_dice:
-            mean = surrogate.mean(evidence.codes[chosen], evidence.log_costs[chosen])
-        else:
-            mean = np.full(len(chosen), NO_LOSS)
+        mean = np.array([means[counted[number].architecture] for number in chosen])
         shares = costs[chosen][:, self.shares] / self.references
         kept = moocore.is_nondominated(np.column_stack([mean, shares]), keep_weakly=False)
         if self.learns_dice:
@@ -171,7 +194,13 @@ class KnownCostProposer:
         return PredictedFront(rows, np.column_stack([mean, shares])[kept])
 
     def _repeats(
-        self, surrogate: Surrogate, known: PredictedFront, counted: Sequence[Record], costs: Matrix
+        self,
+        surrogate: Surrogate,
+        known: PredictedFront,
+        counted: Sequence[Record],
+        costs: Matrix,
+        *,
+        means: Mapping[Architecture, float],
     ) -> Repeats:
         """Return the trained networks on or near the front, and what one more training of each is worth."""
         training = {record.architecture for record in counted if record.state == "running"}
@@ -181,7 +210,8 @@ class KnownCostProposer:
         if not self.learns_dice or not len(chosen):
             return Repeats(np.empty((0, len(self.coded.counts)), dtype=np.int64), np.empty(0))
         codes, costs = rows[:, self.coded.free], costs[chosen]
-        mean, shares = surrogate.mean(codes, trend(costs)), costs[:, self.shares] / self.references
+        mean = np.array([means[counted[number].architecture] for number in chosen])
+        shares = costs[:, self.shares] / self.references
         lucky = mean - NEAR * surrogate.noise / np.exp(mean)
         beaten = (known.points[None, :, 0] <= lucky[:, None]) & (known.points[None, :, 1:] <= shares[:, None]).all(
             axis=2

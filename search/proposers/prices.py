@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,22 +37,27 @@ class Prices:
         self.latencies: dict[Architecture, float] = {}
         self.first: list[tuple[Architecture, Codes]] | None = None
         self.recorded: dict[Architecture, Codes] = {}
+        self.known: dict[Architecture, Codes] = {}
+        self.learned_from: frozenset[Architecture] = frozenset()
         self.model: CostModel | None = None
         self.first_model: CostModel | None = None
         self.learned = np.empty((0, len(coded.free)), dtype=np.int64), np.empty((0, len(COSTS)))
 
     def take_in(self, records: Sequence[Record], rows: dict[int, Codes]) -> None:
         """Add the costs of records, and learn the cost model again if there are enough new ones."""
+        changed: set[Architecture] = set()
         for record in records:
             costs = record.measurement.costs
             if costs is None:
                 continue
             if record.architecture not in self.recorded:
-                self.recorded[record.architecture] = rows[record.number]
+                self.recorded[record.architecture] = self.known[record.architecture] = rows[record.number]
                 self.exact[record.architecture] = _untimed(cost_row(costs))
-            if costs.latency is not None:
-                self.latencies.setdefault(record.architecture, costs.latency.median_s)
-        self._learn()
+                changed.add(record.architecture)
+            if costs.latency is not None and record.architecture not in self.latencies:
+                self.latencies[record.architecture] = costs.latency.median_s
+                changed.add(record.architecture)
+        self._learn(changed)
 
     def of(self, architecture: Architecture) -> Matrix | None:
         """Return exact costs, NaN for a latency that no record holds; None for a network that can't be built."""
@@ -104,13 +110,19 @@ class Prices:
         limits = np.array([self.problem.budgets.get(name, np.inf) for name in COSTS])
         return np.asarray((costs <= limits).all(axis=1))
 
-    def _learn(self) -> None:
-        """Learn the model from the first networks and the first so many records: as many as at the last refit."""
+    def _learn(self, changed: set[Architecture]) -> None:
+        """Learn the model from the first networks and the first so many records: as many as at the last refit.
+
+        Nothing is learned again while these networks are the same and none of them has `changed` its costs.
+        """
         if self.first is None:
             self.first = list(self._first())
-        known = dict(self.first) | self.recorded
-        count = refit_at(len(known), first=max(1, len(self.first)), growth=RELEARN)
-        chosen = list(known.items())[:count]
+            self.known = dict(self.first) | self.recorded
+        count = refit_at(len(self.known), first=max(1, len(self.first)), growth=RELEARN)
+        if count == len(self.learned_from) and changed.isdisjoint(self.learned_from):
+            return
+        chosen = list(islice(self.known.items(), count))
+        self.learned_from = frozenset(architecture for architecture, _ in chosen)
         values = np.array([self.of(architecture) for architecture, _ in chosen], dtype=float)
         if len(values) and values.tobytes() != self.learned[1].tobytes():
             self.learned = np.stack([row for _, row in chosen])[:, self.coded.free], values

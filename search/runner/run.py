@@ -169,7 +169,7 @@ def _why_stop(records: Sequence[Record], trials: int, hours: float | None) -> st
     counted, refused = sum(states[state] for state in COUNTED), states["over budget"]
     if counted >= trials:
         return f"{trials} {'trial is' if trials == 1 else 'trials are'} done"
-    spent_s = sum(record.measurement.spent_s for record in records)
+    spent_s = 0.0 if hours is None else sum(record.measurement.spent_s for record in records)
     if hours is not None and spent_s >= hours * 3600:
         return f"the trials took {show_seconds(spent_s)} of the {show_seconds(hours * 3600)} allowed"
     if refused >= OVER_BUDGET_PER_TRIAL * trials:
