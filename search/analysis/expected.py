@@ -40,13 +40,6 @@ class Estimates:
     repeats: int
     optimism: float
 
-    def moved(self, rows: NDArray[np.int64], *, to: NDArray[np.int64], trials: int) -> Estimates:
-        """Return the estimates of these rows as rows `to` among some trials; those of the others are unknown."""
-        found = np.full((4, trials), np.nan)
-        found[:, to] = np.stack([self.dice, self.low, self.high, self.probability])[:, rows]
-        dice, low, high, probability = found
-        return replace(self, dice=dice, low=low, high=high, probability=probability)
-
     def describe(self) -> str:
         """Return the noise and the optimism in a sentence each."""
         source = (
@@ -65,6 +58,38 @@ class Estimates:
         """The noise, and whether the study's own repeats support it."""
         source = f"from {counted(self.repeats, 'repeat')}" if self.repeats else "assumed: no network was trained twice"
         return f"{self.noise:.4f} Dice ({source})"
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Estimates, and what they were made from, for a later snapshot of the study.
+
+    These are the numbers of its trials, a mask of the comparable ones, and its trainings.
+    """
+
+    estimates: Estimates | None
+    numbers: NDArray[np.int32]
+    comparable: NDArray[np.bool_]
+    trainings: tuple[object, ...]
+
+    def at(self, numbers: NDArray[np.int32]) -> Estimates | None:
+        """Return the estimates of trials by their numbers; they are unknown for later trials."""
+        if self.estimates is None:
+            return None
+        found, rows = self.estimates, np.full((4, len(numbers)), np.nan)
+        _, here, there = np.intersect1d(numbers, self.numbers, return_indices=True)
+        rows[:, here] = np.stack([found.dice, found.low, found.high, found.probability])[:, there]
+        dice, low, high, probability = rows
+        return replace(found, dice=dice, low=low, high=high, probability=probability)
+
+    def knows(self, numbers: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Return which trials could be on the front when the estimates were made; all if there are none."""
+        return np.isin(numbers, self.numbers[self.comparable]) if self.estimates else np.ones(len(numbers), dtype=bool)
+
+    def count_others(self, trainings: Sequence[object]) -> int:
+        """Return how many trainings the estimates don't include, as they have ended since, or changed."""
+        known = {id(each) for each in self.trainings}
+        return sum(id(each) not in known for each in trainings)
 
 
 def estimate(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from search.analysis.choose import Choice, choose
 from search.analysis.confirmation import Confirmed, confirmed_front
-from search.analysis.expected import Estimates, estimate
+from search.analysis.expected import Estimates, Learned, estimate
 from search.analysis.references import AgainstReference, against_references, confirmed_against
 from search.analysis.trial import Trial
 from search.config import Study, UserError
@@ -26,19 +26,6 @@ from space.architecture import Value
 from space.canonical import Context
 
 Numbers = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Learned:
-    """The estimates of a snapshot, and what they were made from.
-
-    These are the numbers of its trials, a mask of the comparable ones, and its trainings.
-    """
-
-    estimates: Estimates | None
-    numbers: NDArray[np.int32]
-    comparable: NDArray[np.bool_]
-    trainings: tuple[Trial | Record, ...]
 
 
 @dataclass(frozen=True)
@@ -113,13 +100,7 @@ class Snapshot:
     @cached_property
     def estimates(self) -> Estimates | None:
         """The expected Dice of the trials; None if Dice is no objective or too few networks are trained."""
-        learned = self.learned
-        if learned is None:
-            return self._estimate()
-        if learned.estimates is None:
-            return None
-        _, here, there = np.intersect1d(self.numbers, learned.numbers, return_indices=True)
-        return learned.estimates.moved(there, to=here, trials=len(self.trials))
+        return self._estimate() if self.learned is None else self.learned.at(self.numbers)
 
     def _estimate(self) -> Estimates | None:
         if "dice" not in self.study.directions:
@@ -140,8 +121,7 @@ class Snapshot:
     @cached_property
     def not_estimated(self) -> int:
         """The number of trainings that the estimates don't include because they have ended since, or changed."""
-        known = {id(each) for each in self.learned.trainings} if self.learned else set(map(id, self.trainings))
-        return sum(id(each) not in known for each in self.trainings)
+        return self.learned.count_others(self.trainings) if self.learned else 0
 
     @property
     def same_fold(self) -> list[Record]:
@@ -296,9 +276,8 @@ class Snapshot:
         """
         if not reference:
             return np.zeros(len(rows))
-        learned = self.learned
-        known = np.isin(self.numbers, learned.numbers[learned.comparable]) if learned and learned.estimates else True
-        measured = np.where(np.reshape(known, (-1, 1)), self.losses, np.nan)  # of those far behind the front
+        known = self.learned.knows(self.numbers) if self.learned else np.ones(len(self.trials), dtype=bool)
+        measured = np.where(known[:, None], self.losses, np.nan)  # of those far behind the front
         losses = np.where(np.isnan(self.expected_losses), measured, self.expected_losses)[rows]
         points = np.where(np.isnan(losses), np.inf, losses)
         return np.array(volumes_so_far(points, worst_losses(reference, self.study.directions)))

@@ -6,7 +6,8 @@ import logging
 import threading
 from dataclasses import dataclass, field, replace
 
-from search.analysis.snapshot import Learned, Snapshot
+from search.analysis.expected import Learned
+from search.analysis.snapshot import Snapshot
 
 DELAY_S = 0.5  # before an estimate starts: the page that needs it is answered first
 log = logging.getLogger(__name__)
