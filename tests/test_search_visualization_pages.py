@@ -81,7 +81,7 @@ def test_a_comparison_of_runs_says_whether_its_dice_is_expected_or_measured(made
     for runs in ([made, made], [few, few], [made, few]):
         reference, compared = compare_runs(runs)
         table = compare_table(reference, compared)
-        title.append(str(table.title).split(" from ")[0])
+        title.append(str(table.title).split("; reference point")[0])
         headings.append([str(column.header) for column in table.columns if "best" in str(column.header)])
     assert title[:2] == ["hypervolume of expected Dice", "hypervolume"]
     assert title[2] == "hypervolume (of expected Dice where enough networks are trained)"
