@@ -16,6 +16,7 @@ FORMS = {
     "row-major": torch.zeros(2, 4, 3, 5, 6),
     "channels last": torch.zeros(2, 4, 3, 5, 6).contiguous(memory_format=LAST),
     "permuted": torch.zeros(2, 5, 3, 4, 6).transpose(1, 3),
+    "a slice of channels last": torch.zeros(2, 12, 3, 5, 6).contiguous(memory_format=LAST)[:, :4],
     "sparse": torch.zeros(2, 4, 3, 5, 12)[..., ::2],
     "expanded": torch.zeros(1, 4, 1, 1, 1).expand(2, 4, 3, 5, 6),
     "per channel": torch.zeros(1, 4, 1, 1, 1),

@@ -80,12 +80,12 @@ def _activation(image: Tensor, *options: Any, **kwargs: Any) -> Tensor | None:
 
 def _activation_backward(gradient: Tensor, image: Tensor, *options: Any, **kwargs: Any) -> Tensor | None:
     same = gradient.shape == image.shape and gradient.dtype == image.dtype
-    return elementwise(gradient, image, image.dtype) if same and dense(gradient) else None
+    return elementwise(gradient, image, image.dtype) if same else None
 
 
 def _step_backward(gradient: Tensor, image: Tensor, *options: Any, **kwargs: Any) -> Tensor | None:
     """Return the gradient of an activation with a kink, laid out as the image."""
-    return _activation_backward(image, gradient)
+    return _activation_backward(image, gradient) if dense(image) else None
 
 
 def _filled(image: Tensor, **kwargs: Any) -> Tensor | None:
