@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,9 @@ def _read(path: Path) -> State:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as opened:
                 return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        loaded = torch.load(path, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch says about old or malicious pickles, before it refuses them
+            loaded = torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         hint = "it contains objects other than tensors and plain values; if you trust it, save only its state dict"
         raise UserError([f"{path}: was not loaded: {hint}"]) from error
