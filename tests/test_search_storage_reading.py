@@ -85,6 +85,13 @@ DAMAGES = {
 }
 
 
+@pytest.mark.parametrize("how", [each for each in DAMAGES if each != "scribbled"])
+def test_each_damage_has_its_sentence_where_a_study_is_read_by_its_file(how, runs):
+    damage(runs / "tiny/study.db", how)
+    with pytest.raises(UserError, match=DAMAGES[how]):
+        read_snapshot(synthetic_study("tiny"), runs / "tiny")
+
+
 @pytest.mark.parametrize("how", DAMAGES)
 def test_each_damage_has_its_sentence(how, runs):
     file = runs / "tiny/study.db"
@@ -172,8 +179,11 @@ def test_a_locked_database_is_called_locked(runs, monkeypatch):
     try:
         holder.execute("PRAGMA journal_mode=DELETE")
         holder.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(UserError, match=r"study.db is locked by another program; wait until that ends, or stop it"):
+        message = "study.db is locked by another program; wait until that ends, or stop it"
+        with pytest.raises(UserError, match=message):
             read_records(sqlite_url(file), "tiny")
+        with pytest.raises(UserError, match=message):
+            read_snapshot(synthetic_study("tiny"), file.parent)
     finally:
         holder.close()
 

@@ -23,6 +23,7 @@ from search.config.yaml_source import Source
 from search.storage import CONTEXT, GOAL, REFERENCE, STUDY, Row, each_row, read_study_attribute
 from search.storage.address import GRPC, database_url
 from search.storage.database import make_reader, require_database
+from search.storage.failures import explained, require_sqlite
 from search.storage.identity import CONTENT
 from search.storage.reader import unreadable_record
 from search.trials.epochs import Epochs
@@ -148,11 +149,12 @@ class SnapshotReader:
     def __post_init__(self) -> None:
         if not self.url.startswith(GRPC):
             require_database(self.url)
+            require_sqlite(self.url)
         self.engine = None if self.url.startswith(GRPC) else make_reader(self.url)
 
     def read(self) -> Snapshot:
         """Return the current snapshot; the same object as before if nothing changed."""
-        with self.lock:
+        with self.lock, explained(self.url):
             after = max([*self.trials, *self.confirmations, *self.networks], default=-1)
             for row in self._rows(after=after, also=sorted(self.open)):
                 self.changed |= self._take(row)
@@ -219,5 +221,6 @@ class SnapshotReader:
 
     def fetch(self, numbers: Sequence[int] | None) -> list[Record]:
         """Read the full records of some trials, or of all (None), in the order of their numbers."""
-        rows = self._rows(after=-1, also=()) if numbers is None else self._rows(after=NEVER, also=numbers)
-        return [row.record for row in rows]
+        with explained(self.url):
+            rows = self._rows(after=-1, also=()) if numbers is None else self._rows(after=NEVER, also=numbers)
+            return [row.record for row in rows]
