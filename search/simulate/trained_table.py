@@ -49,6 +49,7 @@ def write_trained(tabulated: Tabulated, plan: Plan, file: Path, *, earlier: Earl
         row for training in order for row in (earlier.rows.get(training) or _rows(trained[training], plan, classes))
     ]
     known = {name for row in rows for name in row}
+    known -= {name for name in COLUMNS if any(row.get(name) is None for row in rows)}  # half a cost is none
     names = [*NAMES, *COLUMNS, *(f"dice_{label}" for label in classes)]
     table = pyarrow.table({name: [row.get(name) for row in rows] for name in names if name in known})
     values = json.dumps(settings(tabulated, plan, prepared, earlier)).encode()
