@@ -232,7 +232,7 @@ def test_paired_differences_use_the_cases_that_both_trials_have(made):
     assert again.pairs == compare_pairs([*again.differences.values()])  # as in an ablation
     page = compare_page(made, Request({"a": "0", "b": "1"}))
     (table,) = [item for item in page.components if getattr(item, "name", "") == "pairs"]
-    assert table.rows[0][2] == f"{again.pairs.low:+.4f} to {again.pairs.high:+.4f}"
+    assert table.rows[0][2] == (again.pairs.low, f"{again.pairs.low:+.4f} to {again.pairs.high:+.4f}")
     assert paired(one, replace(other, measurement=Measurement("failed"))) is None
 
 
