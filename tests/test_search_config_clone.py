@@ -61,6 +61,16 @@ def test_relative_paths_are_moved_with_the_file(file, tmp_path):
     assert clone(file, tmp_path / "new.yaml").data.path == "phantom"
 
 
+@pytest.mark.parametrize(
+    ("written", "moved"),
+    [("table.parquet", ("../table.parquet",)), ("[earlier, table.parquet]", ("earlier", "../table.parquet"))],
+)
+def test_tables_that_a_study_learns_from_are_moved_with_the_file(file, tmp_path, written, moved):
+    (tmp_path / "table.parquet").touch()
+    (tmp_path / "below").mkdir()
+    assert clone(file, tmp_path / "below" / "new.yaml", f"search.learn_from={written}").search.learn_from == moved
+
+
 def test_a_run_is_cloned_by_its_name(file, tmp_path):
     (tmp_path / "runs" / "tiny").mkdir(parents=True)
     file.rename(tmp_path / "runs" / "tiny" / "study.yaml")

@@ -161,6 +161,19 @@ def test_help_shows_one_key_in_full(monkeypatch, capsys):
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("track", "tensorboard or mlflow or wandb or trackio or list of (tensorboard or mlflow or wandb or trackio)"),
+        ("training.mirror", "none or list of (D or H or W)"),
+        ("blocks", "list of text"),
+        ("executor.device", "auto, cpu, cuda or cuda:N"),
+    ],
+)
+def test_a_type_states_what_a_list_may_hold_and_gives_no_order(name, expected):
+    assert find_keys(name)[0].type == expected
+
+
 def test_help_on_a_group_lists_its_keys_and_help_alone_lists_all(monkeypatch, capsys):
     group = call(monkeypatch, capsys, "help", "halving").out
     assert group.startswith("search.halving\n")

@@ -43,6 +43,7 @@ def refused(plan, message):
 def test_auto_finds_the_finished_studies_of_the_runs_folder_that_vary_the_same_axes(made):
     assert learned_from(plan_of(made)) == ()
     assert describe_sources(plan_of(made), ()).startswith("Learns from no earlier study: none in")
+    assert "has ended with 8 or more trained networks" in describe_sources(plan_of(made), ())
     write_earlier(made)
     write_earlier(made, "few", count=FEWEST - 1)
     write_earlier(made, "stopped", ended="")

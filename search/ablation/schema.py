@@ -63,7 +63,7 @@ class Base:
         Literal["knee", "best"] | Index, Key("Network of the study's front, or the number of a trial.", "best")
     ] = "knee"
     axes: Annotated[
-        dict[str, Any], Key("Axes of the base, also over those of a preset or study.", {"width": 16, "levels": 4})
+        dict[str, Any], Key("Axes of the base; they replace those of a preset or study.", {"width": 16, "levels": 4})
     ] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -87,7 +87,9 @@ class Arms:
     ] = field(default_factory=dict)
     add: Annotated[
         tuple[str, ...] | dict[str, Any],
-        Key("Components of which the base has none, then each alone.", ["attention@skips", "attention@bottleneck"]),
+        Key(
+            "Components to leave out together, then to restore one by one.", ["attention@skips", "attention@bottleneck"]
+        ),
     ] = ()
     grid: Annotated[
         dict[str, tuple[Any, ...]],

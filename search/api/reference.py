@@ -21,6 +21,7 @@ from search.config.validate import PATTERNS
 STUDY, ABLATION = "study", "ablation"
 ROOTS: Mapping[str, type] = {STUDY: Study, ABLATION: Ablation}
 NOT_SET = "not set"
+LIST = "list of "
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def type_text(field: Mapping[str, Any]) -> str:
     """Describe the type of a field of the schema."""
     if "anyOf" in field:
         options = [type_text(option) for option in field["anyOf"] if option.get("type") != "null"]
-        return " or ".join(dict.fromkeys(options))
+        return " or ".join(sorted(dict.fromkeys(options), key=lambda option: option.startswith(LIST)))
     if "const" in field or "enum" in field:
         return " or ".join(dict.fromkeys(flow(each) for each in field.get("enum", [field.get("const")])))
     kind = field.get("type", "any value")
@@ -173,11 +174,12 @@ def type_text(field: Mapping[str, Any]) -> str:
     if kind == "array":
         if "prefixItems" in field:
             return "[" + ", ".join(type_text(each) for each in field["prefixItems"]) + "]"
-        return f"list of {type_text(field.get('items', {}))}"
+        items = type_text(field.get("items", {}))
+        return f"{LIST}({items})" if " or " in items else f"{LIST}{items}"
     if kind in ("integer", "number"):
         return f"{kind} {_bounds(field)}".strip()
     return (
-        PATTERNS[field["pattern"]]
+        PATTERNS[field["pattern"]].removeprefix("use ")
         if "pattern" in field
         else {"string": "text", "boolean": "true or false"}.get(kind, kind)
     )

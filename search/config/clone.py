@@ -13,6 +13,8 @@ from ruamel.yaml import YAML
 from search.config.validate import raise_mistakes
 from search.config.yaml_source import read_source
 
+PATHS = (("data", "path"), ("data", "folds"), ("training", "init"), ("search", "learn_from"), ("", "blocks"))
+
 
 def clone_text(file: Path, overrides: Sequence[str], *, new: Path) -> str:
     """Return the text of a study file under the name of `new`, with overrides applied.
@@ -54,12 +56,13 @@ def _merge(document: Any, values: Mapping[str, Any]) -> None:
 
 def _move_paths(values: dict[str, Any], old: Path, new: Path) -> None:
     """Rewrite relative paths for a file in another folder."""
-    for section, key in (("data", "path"), ("data", "folds"), ("training", "init")):
-        inside = values.get(section)
-        if isinstance(inside, dict) and isinstance(inside.get(key), str):
-            inside[key] = _moved(inside[key], old, new)
-    if isinstance(values.get("blocks"), list):
-        values["blocks"] = [_moved(each, old, new) if isinstance(each, str) else each for each in values["blocks"]]
+    for section, key in PATHS:
+        inside = values.get(section) if section else values
+        given = inside.get(key) if isinstance(inside, dict) else None
+        if isinstance(given, str):
+            inside[key] = _moved(given, old, new)
+        elif isinstance(given, list):
+            inside[key] = [_moved(each, old, new) if isinstance(each, str) else each for each in given]
 
 
 def _moved(path: str, old: Path, new: Path) -> str:

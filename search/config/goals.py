@@ -36,7 +36,8 @@ def _goal_type(objective: Objective) -> Any:
         raise ValueError(f"{direction!r} is not known{nearest(direction, allowed)}")
 
     allowed = Field(json_schema_extra={"enum": [objective.direction, "record"]})
-    goal = Key(f"Whether {objective.heading} is optimised, or only recorded and limited.", objective.direction)
+    meaning = f"Whether to {objective.direction} {objective.heading}, or only to record the value."
+    goal = Key(meaning + (" A budget applies in both cases." if objective.parse else ""), objective.direction)
     direction = Annotated[str, BeforeValidator(checked), allowed, goal]
     fields: list[Any] = [("direction", direction, objective.direction)]
     if objective.parse:

@@ -37,7 +37,14 @@ class Data:
     """The volumes: their folder and common grid, their folds and test cases, and the share to train on."""
 
     __pydantic_config__ = STRICT
-    path: Annotated[str, Key("Data folder, looked up under --data, VOXNAS_DATA and the file's folder.", "Task27_ACDC")]
+    path: Annotated[
+        str,
+        Key(
+            "Data folder, looked up under --data; without that option, under VOXNAS_DATA, the file's folder and the "
+            "current folder.",
+            "Task27_ACDC",
+        ),
+    ]
     group: Annotated[
         str | None,
         Key(
@@ -115,7 +122,7 @@ class Search:
     trials: Annotated[Whole, Key("Number of trainings, including those already done and repeats.", 20, "trials")] = 50
     hours: Annotated[
         Positive | None,
-        Key("No trial starts after this much time of trials. Without it, only `trials` limits.", 12.0, "hours"),
+        Key("No trial starts once trials took this long in total. Without it, only `trials` limits.", 12.0, "hours"),
     ] = None
     seed: Annotated[Seed, Key("Seed of proposals and trainings; a repeat uses the next ones.", 1)] = 0
     references: Annotated[
@@ -147,7 +154,8 @@ class Search:
         BeforeValidator(_as_list),
         Key(
             "Earlier studies (folders, or names in the runs folder) and tables of trainings (Parquet) whose effects "
-            "guide the first trainings. `auto` takes the finished studies of the runs folder that vary the same axes.",
+            "guide the first trainings. `auto` takes the finished studies of the runs folder that have 8 trained "
+            "networks or more and vary an axis of this one.",
             ["hippocampus", "table.parquet"],
             also=({"const": "none"},),
         ),

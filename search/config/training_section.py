@@ -27,7 +27,8 @@ class Training:
     recipe: Annotated[
         RecipeName,
         Key(
-            "Versioned set of defaults for this section; `auto`, for a file without it, chooses by the steps.", "light"
+            "Versioned set of defaults for this section; `auto` chooses by the total number of optimiser steps.",
+            "light",
         ),
     ] = LIGHT
     patch: Annotated[
@@ -74,9 +75,7 @@ class Training:
     batch_dice: Annotated[bool, Key("Whether soft Dice is computed over the whole batch or per sample.", False)] = True
     augment: Annotated[
         Augment,
-        Key(
-            "Random changes of patches. `on` gives a transform nnU-Net's probability.", {"gamma": "off", "flip": ["W"]}
-        ),
+        Key("Random changes of patches. `on` uses nnU-Net's probability.", {"gamma": "off", "flip": ["W"]}),
     ] = field(default_factory=Augment)
     mirror: Annotated[
         tuple[Literal["D", "H", "W"], ...],
@@ -87,7 +86,9 @@ class Training:
         Annotated[float, Field(ge=0, lt=1, strict=True)],
         Key("Overlap of validation's windows, as a share of their size.", 0.25),
     ] = 0.5
-    validate_every: Annotated[Whole, Key("Epochs between validations; the last epoch has one.", 10, "epochs")] = 1
+    validate_every: Annotated[
+        Whole, Key("Epochs between validations; the last epoch always has one.", 10, "epochs")
+    ] = 1
     deadline: Annotated[
         Seconds | None,
         Key("Maximum time of one training; a longer one fails. Without it, there is no limit.", "6 h", IN_SECONDS),

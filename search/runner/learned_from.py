@@ -82,7 +82,8 @@ def describe_sources(plan: Plan, learned: Sequence[Learned]) -> str:
         return f"Learns from {', '.join(map(str, learned))}."
     if plan.study.search.learn_from != AUTO or plan.study.search.proposer != LEARNS or "dice" not in plan.directions:
         return ""
-    return f"Learns from no earlier study: none in {plan.runs} has ended and varies the same axes."
+    needed = f"none in {plan.runs} has ended with {FEWEST} or more trained networks and varies an axis of this one"
+    return f"Learns from no earlier study: {needed}."
 
 
 def _first(plan: Plan) -> tuple[Learned, ...]:

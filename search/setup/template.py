@@ -141,7 +141,7 @@ def _run(outline: Outline) -> list[str]:
         "search:",
         "  proposer: known-cost",
         f"  trials: {outline.trials}",
-        f"  hours: {outline.hours:g}    # no trial starts later",
+        f"  hours: {outline.hours:g}    # no trial starts once trials took this long in total",
         "  seed: 0",
         *several,
     ]
