@@ -58,7 +58,9 @@ def _move_paths(values: dict[str, Any], old: Path, new: Path) -> None:
     """Rewrite relative paths for a file in another folder."""
     for section, key in PATHS:
         inside = values.get(section) if section else values
-        given = inside.get(key) if isinstance(inside, dict) else None
+        if not isinstance(inside, dict):
+            continue
+        given = inside.get(key)
         if isinstance(given, str):
             inside[key] = _moved(given, old, new)
         elif isinstance(given, list):
