@@ -20,8 +20,9 @@ from search.api.terminal import PlainConsole
 from search.config import UserError, load_study
 from search.runner.plan import make_plan
 from search.storage import Store, read_records
-from search.storage.admin import Change, change_studies, find_databases, list_studies
+from search.storage.admin import Change, change_studies, find_databases
 from search.storage.heartbeat import DRIVER
+from search.storage.listing import list_studies
 from search.storage.reader import optuna_storage
 from search.trials.activity import Activity
 from search.trials.epochs import Epoch

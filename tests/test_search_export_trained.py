@@ -65,3 +65,14 @@ def test_deleted_weights_are_reported(study, tmp_path):
     plan, record, _ = study
     with pytest.raises(UserError, match=f"trial {record.number}: its weights were deleted: .*`keep: all`"):
         trained_network(record, Trained((tmp_path,), ("",), "", ()), plan.context)
+
+
+@pytest.mark.parametrize(
+    ("gone", "hint"),
+    [("trials/000007", "restore it, or pick another trial"), ("trials", "give the folder of runs that has it")],
+)
+def test_a_folder_that_someone_deleted_is_named(gone, hint, study, tmp_path):
+    plan, record, _ = study
+    (tmp_path / gone).parent.mkdir(exist_ok=True)
+    with pytest.raises(UserError, match=f"trial {record.number}: {tmp_path / gone} is missing; .*{hint}"):
+        trained_network(record, Trained((tmp_path / "trials/000007",), ("",), "", ()), plan.context)

@@ -14,9 +14,18 @@ from test_search_cli import call
 from search.analysis.snapshot_reader import read_snapshot
 from search.config import UserError
 from search.files.digests import DigestError, sealed, sealed_value, unsealed, unsealed_text
-from search.storage import Store, read_records, read_study_attributes
+from search.storage import (
+    STUDY,
+    Store,
+    read_records,
+    read_study_attribute,
+    read_study_attributes,
+    read_study_names,
+)
 from search.storage.address import sqlite_url
+from search.storage.admin import Change, change_studies
 from search.storage.held_out import read_test_uses, write_test_use
+from search.storage.lock import hold_lock
 from search.trials.held_out import HeldOutScore
 
 TRIALS = 6
@@ -106,6 +115,76 @@ def test_a_trial_that_is_lost_or_mixed_up_is_named(statement, file):
     execute(file, statement)
     with pytest.raises(UserError, match=DAMAGES[statement]):
         read_records(sqlite_url(file), "tiny")
+
+
+def discard(file, number=4, name="tiny"):
+    return change_studies([sqlite_url(file)], Change(discard=(name, number)), runs=file.parents[1])
+
+
+DISCARDABLE = {
+    "a digit of its record": lambda file: write_text_of_trial(file, text_of_trial(file).replace("7", "8")),
+    "no record": lambda file: execute(file, f"DELETE FROM trial_user_attributes WHERE {OF_TRIAL}"),
+    "no JSON": lambda file: write_text_of_trial(file, text_of_trial(file)[:40]),
+    "no date": lambda file: write_text_of_trial(
+        file, re.sub(r'("started": ").*?"(.*), "digest".*', r'\1yesterday"\2}', text_of_trial(file))
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DISCARDABLE)
+def test_a_damaged_trial_can_be_left_out_and_the_study_goes_on(damage, file, monkeypatch, capsys):
+    url, before = sqlite_url(file), read_records(sqlite_url(file), "tiny")
+    DISCARDABLE[damage](file)
+    with pytest.raises(
+        UserError, match=f"trial 4 .*go on without this trial: `voxnas studies {file} --discard tiny 4`"
+    ):
+        read_records(url, "tiny")
+    said = call(monkeypatch, capsys, "studies", file, "--discard", "tiny", "4", "--runs", file.parents[1]).out
+    assert "tiny: trial 4 is left out from now on" in said and "5 trained" in said
+    assert read_records(url, "tiny") == before[:4] + before[5:]
+    assert [each.number for each in read_snapshot(synthetic_study("tiny"), file.parent).trials] == [0, 1, 2, 3, 5]
+    store = Store.open(url, "tiny", directions={"dice": "maximize"}, values=read_study_attribute(url, "tiny", STUDY))
+    with closing(store):
+        assert store.orphaned_trial() is None
+        new = replace(before[1], number=0, measurement=replace(before[1].measurement, state="running"), ended="")
+        assert store.write_new(new, choices={name: [choice] for name, choice in new.decisions}).number == TRIALS
+    with pytest.raises(UserError, match="trial 4 of tiny does not exist, or is discarded"):
+        discard(file)
+
+
+def test_only_damaged_trials_of_a_study_that_is_not_running_are_left_out(file):
+    with pytest.raises(UserError, match="trial 4 of tiny can be read; only damaged trials are discarded"):
+        discard(file)
+    with pytest.raises(UserError, match="trial 9 of tiny does not exist"):
+        discard(file, number=9)
+    with pytest.raises(UserError, match="there is no study 'tinny'; did you mean 'tiny'"):
+        discard(file, name="tinny")
+    execute(file, f"DELETE FROM trial_user_attributes WHERE {OF_TRIAL}")
+    with hold_lock(sqlite_url(file), file.parent, "tiny"), pytest.raises(UserError, match="already running"):
+        discard(file)
+    assert execute(file, f"SELECT COUNT(*) FROM trial_user_attributes WHERE {OF_TRIAL}") == [(0,)]
+
+
+def test_a_damaged_open_trial_that_is_left_out_is_not_resumed(tmp_path):
+    file = write_synthetic_study(tmp_path, "tiny", synthetic_records(6, state="running"))
+    write_text_of_trial(file, "{}")
+    discard(file)
+    assert execute(file, "SELECT state FROM trials WHERE number = 4") == [("FAIL",)]
+    assert [each.number for each in read_records(sqlite_url(file), "tiny")] == [0, 1, 2, 3, 5]
+
+
+def test_a_damaged_study_does_not_hide_the_others_of_its_database(file, monkeypatch, capsys):
+    url = sqlite_url(file)
+    change_studies([url], Change(copy=("tiny", url.replace("study.db", "both.db"))), runs=file.parents[1])
+    both = file.with_name("both.db")
+    execute(both, "UPDATE studies SET study_name = 'broken'")
+    execute(both, f"DELETE FROM trial_user_attributes WHERE {OF_TRIAL}")
+    change_studies([url], Change(copy=("tiny", sqlite_url(both))), runs=file.parents[1])
+    said = call(monkeypatch, capsys, "studies", both, "--runs", file.parents[1], code=1)
+    assert "can't be read" in said.out and "6 trained" in said.out
+    assert "both.db: broken: trial 4 has ended without a record" in said.err
+    change_studies([sqlite_url(both)], Change(delete="tiny"), runs=file.parents[1])
+    assert read_study_names(sqlite_url(both)) == ["broken"]
 
 
 def test_a_trial_that_would_never_be_resumed_is_named(tmp_path):

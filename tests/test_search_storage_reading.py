@@ -21,7 +21,7 @@ from search.config.errors import RunError
 from search.files.digests import sealed, unsealed_text
 from search.storage import Store, read_records, read_study_attribute, read_study_names
 from search.storage.address import database_url, show_url, sqlite_file, sqlite_url
-from search.storage.admin import list_studies
+from search.storage.listing import list_studies
 
 ODD_NAMES = ["plain", "a b", "100%", "50%20x", "what?", "no#1", "a{b}", "[x]", "müller", "a&b=c", "'quoted'", "x;y"]
 
@@ -127,7 +127,11 @@ def test_a_record_that_is_none_is_named_and_hides_no_other_study(text, runs, mon
     with pytest.raises(UserError, match=r"the record of trial 4 can't be read \(.*\): it is damaged, or a newer"):
         read_records(sqlite_url(runs / "tiny/study.db"), "tiny")
     said = call(monkeypatch, capsys, "studies", "--runs", runs, code=1)
-    assert said.out.startswith("1 study") and "the record of trial 4 can't be read" in said.err
+    assert (
+        said.out.startswith("2 studies")
+        and "can't be read" in said.out
+        and "the record of trial 4 can't be read" in said.err
+    )
 
 
 @pytest.mark.parametrize("started", ["2026", "yesterday", 5])

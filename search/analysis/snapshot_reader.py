@@ -25,7 +25,6 @@ from search.storage.address import GRPC, database_url
 from search.storage.database import make_reader, require_database
 from search.storage.failures import explained, require_sqlite
 from search.storage.identity import CONTENT
-from search.storage.reader import unreadable_record
 from search.trials.epochs import Epochs
 from search.trials.files import run_folder
 from search.trials.records import Record
@@ -182,10 +181,7 @@ class SnapshotReader:
             before, self.networks[row.number] = self.networks.get(row.number), record
             if record.is_outside:
                 return before != record
-        try:
-            trial = trial_of(record, self.known)
-        except (ValueError, TypeError) as error:  # a date that is none
-            raise unreadable_record(row.number, error) from error
+        trial = trial_of(record, self.known)
         if self.trials.get(row.number) == trial:
             return False
         self.trials[row.number] = trial

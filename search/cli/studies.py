@@ -24,10 +24,13 @@ def manage_studies(database: str | None, change: admin.Change, *, runs: Path, js
     kind = UserError
     for url in urls:
         try:
-            rows += list_studies(url)
+            found = list_studies(url)
         except UserError as error:
             unreadable += [str(mistake) for mistake in error.mistakes]
             kind = type(error)
+            continue
+        rows += found
+        unreadable += [f"{row.database}: {row.name}: {row.mistake}" for row in found if row.mistake]
     if json:
         print_json({"done": done, "studies": [asdict(row) for row in rows], "unreadable": unreadable})
     else:

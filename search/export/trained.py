@@ -109,8 +109,7 @@ def trained_network(record: Record, trained: Trained, context: Context) -> nn.Mo
     for folder, sha256, member in zip(trained.folders, trained.sha256, members, strict=True):
         file = folder / weights_name(member)
         if not file.is_file():
-            hint = "only the front's weights are kept; `keep: all` in the study file keeps all weights of later runs"
-            raise UserError([f"trial {record.number}: its weights were deleted: {hint}"])
+            raise UserError([f"trial {record.number}: {_why_missing(file)}"])
         network = build(record.architecture, context).eval()
         try:
             load_weights(folder, network, sha256=sha256, member=member)
@@ -121,6 +120,17 @@ def trained_network(record: Record, trained: Trained, context: Context) -> nn.Mo
             raise UserError([f"trial {record.number}: {file} can't be loaded: {reason}"]) from error
         networks.append(network)
     return networks[0] if len(networks) == 1 else Ensemble(networks).eval()
+
+
+def _why_missing(file: Path) -> str:
+    """Return why a training's weights are missing, and what to do."""
+    trial = file.parent
+    if trial.is_dir():
+        hint = "only the front's weights are kept; `keep: all` in the study file keeps all weights of later runs"
+        return f"its weights were deleted: {hint}"
+    if trial.parent.is_dir():
+        return f"{trial} is missing; restore it, or pick another trial"
+    return f"{trial.parent} is missing; restore it, or give the folder of runs that has it with --runs"
 
 
 def choose_trial(plan: Plan, pick: str) -> tuple[list[Record], Choice]:
@@ -206,7 +216,7 @@ def _train_on_all(plan: Plan, record: Record, *, view: View, make_executor: Make
     )
     done = folder / DONE
     if done.is_file():
-        binding, digest = done.read_text().split()
+        binding, _, digest = done.read_text(errors="replace").strip().partition(" ")
         if binding == checkpoint_binding(job) and (folder / WEIGHTS).is_file():
             return folder, digest
     view.on_trial_start(record, plan.training.epochs)

@@ -23,21 +23,25 @@ from search.storage import (
     close_storage,
     open_storage,
     read_records,
+    read_rows,
     read_study_attribute,
     read_study_names,
+    reading,
     show_url,
 )
 from search.storage.address import database_url, named_database, sqlite_file, sqlite_url
 from search.storage.database import engine_options, make_engine, require_database
 from search.storage.failures import explained, require_sqlite
-from search.storage.listing import list_studies
 from search.storage.lock import hold_lock
 from search.storage.ownership import DATABASE, OWNER, claim_folder, holds_database, is_folder_name, owned_folder
+from search.storage.reader import DamagedRecordError
+from search.storage.trial_rows import discard_record
 from search.trials.files import RESUME_FILES, trial_folder, weights_files
 from search.trials.pareto import KEPT_MARGIN, near_front
 from search.trials.records import search_records
 
 RENAME = sql.text("UPDATE studies SET study_name = :new WHERE study_name = :name")
+LAST_NUMBER = 2**31 - 1  # of a trial; no number is larger
 NEW_NAME = sql.text(
     "UPDATE study_user_attributes SET value_json = :value WHERE key = :key"
     " AND study_id = (SELECT study_id FROM studies WHERE study_name = :name)"
@@ -46,12 +50,13 @@ NEW_NAME = sql.text(
 
 @dataclass(frozen=True)
 class Change:
-    """The requested changes: (name, new name), (name, target database), names, and whether to upgrade first."""
+    """The requested changes: (name, new name), (name, target database), names, a trial, whether to upgrade first."""
 
     rename: tuple[str, str] | None = None
     copy: tuple[str, str] | None = None
     delete: str | None = None
     free: str | None = None
+    discard: tuple[str, int] | None = None
     upgrade: bool = False
 
 
@@ -66,6 +71,10 @@ def change_studies(urls: Sequence[str], change: Change, *, runs: Path) -> list[s
         name, target = change.copy
         copy_study(database_of(name, urls), name, target)
         lines.append(f"{name} is also in {target}")
+    if change.discard:
+        name, number = change.discard
+        discard_trial(database_of(name, urls), name, number, runs=runs)
+        lines.append(f"{name}: trial {number} is left out from now on")
     if change.free:
         freed = free_disk(database_of(change.free, urls), change.free, runs=runs)
         lines.append(f"{change.free}: {show_bytes(freed)} freed")
@@ -96,7 +105,7 @@ def find_databases(named: str | None, runs: Path) -> list[str]:
 
 def database_of(name: str, urls: Sequence[str]) -> str:
     """Return the database that has a study. Raises UserError if none has it."""
-    names = {each.name: url for url in urls for each in list_studies(url)}
+    names = {each: url for url in urls for each in read_study_names(url)}
     if name not in names:
         raise UserError([f"studies: there is no study {name!r}{nearest(name, list(names))}"])
     return names[name]
@@ -106,7 +115,7 @@ def rename_study(url: str, name: str, new: str, *, runs: Path) -> str:
     """Rename a study, and its folder if that belongs to this database; return the database's URL after that."""
     if not is_folder_name(new) or "/" in new:
         raise UserError([f"studies: {new!r} is not a valid study name: {PATTERNS[NAME_PATTERN]}, and not 'cache'"])
-    if new in [each.name for each in list_studies(url)] or (runs / new).exists():
+    if new in read_study_names(url) or (runs / new).exists():
         raise UserError([f"studies: a study {new!r} already exists"])
     folder = owned_folder(runs, study=name, url=url)
     with _locked(url, name, runs):
@@ -128,13 +137,9 @@ def rename_study(url: str, name: str, new: str, *, runs: Path) -> str:
 def _rename_in_database(url: str, name: str, new: str) -> None:
     """Rename a study, and the name among the values that it began with, in one transaction."""
     values = json.dumps(sealed({**read_study_attribute(url, name, STUDY), "name": new}))
-    engine = make_engine(url)
-    try:
-        with explained(url), engine.begin() as connection:
-            connection.execute(NEW_NAME, {"value": values, "key": STUDY, "name": name})
-            connection.execute(RENAME, {"new": new, "name": name})
-    finally:
-        engine.dispose()
+    with _transaction(url) as connection:
+        connection.execute(NEW_NAME, {"value": values, "key": STUDY, "name": name})
+        connection.execute(RENAME, {"new": new, "name": name})
 
 
 def copy_study(url: str, name: str, target: str) -> None:
@@ -151,7 +156,7 @@ def copy_study(url: str, name: str, target: str) -> None:
     created = file if file is not None and not file.exists() else None
     try:
         with explained(to), open_storage(url) as storage, open_storage(to) as copies:
-            known = [each.name for each in list_studies(to)]
+            known = read_study_names(to)
             if name in known:
                 raise UserError([f"studies: {show_url(to)} already has a study {name!r}"])
             if draft in known:
@@ -198,6 +203,25 @@ def _size_bytes(path: Path) -> int:
     return sum(file.lstat().st_size for file in files if file.is_file())
 
 
+def discard_trial(url: str, name: str, number: int, *, runs: Path) -> None:
+    """Leave a trial out of its study whose record is damaged; its number is not used again, its files stay.
+
+    Raises UserError if there is no such trial, or if its record can be read.
+    """
+    where = f"studies: trial {number} of {name}"
+    with _locked(url, name, runs):
+        try:
+            with reading(url) as engine:
+                rows = read_rows(url, name, engine=engine, after=LAST_NUMBER, also=[number])
+        except DamagedRecordError:
+            pass
+        else:
+            problem = "can be read; only damaged trials are discarded" if rows else "does not exist, or is discarded"
+            raise UserError([f"{where} {problem}"])
+        with _transaction(url) as connection:
+            discard_record(connection, name, number)
+
+
 def free_disk(url: str, name: str, *, runs: Path) -> int:
     """Delete checkpoints of finished trials and weights that are not on the front; return the bytes freed."""
     folder, values = owned_folder(runs, study=name, url=url), read_study_attribute(url, name, STUDY)
@@ -237,6 +261,17 @@ def _vacuum(url: str) -> int:
     with _connected(url) as connection:
         connection.execute(sql.text("VACUUM"))
     return max(0, before - file.stat().st_size)
+
+
+@contextmanager
+def _transaction(url: str) -> Iterator[sql.Connection]:
+    """Hold a connection whose statements are committed together."""
+    engine = make_engine(url)
+    try:
+        with explained(url), engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
 
 
 @contextmanager

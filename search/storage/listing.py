@@ -22,13 +22,17 @@ STUDIES = sql.text(
 
 @dataclass(frozen=True)
 class Listed:
-    """A study of a database: its trials by state, when it began and when its last trial ended."""
+    """A study of a database: its trials by state, when it began and when its last trial ended.
+
+    `mistake` says why its trials can't be read; empty if they can.
+    """
 
     database: str
     name: str
     states: dict[str, int]
     began: str
     ended: str
+    mistake: str = ""
 
 
 def list_studies(url: str) -> list[Listed]:
@@ -43,13 +47,24 @@ def list_studies(url: str) -> list[Listed]:
             rows = connection.execute(STUDIES).all()
     found = []
     for name, began, ended in rows:
-        records = read_records(url, name)
-        present = present_drivers(url, name) if any(each.state == "running" for each in records) else set()
-        states = Counter(
+        states, mistake = dict[str, int](), ""
+        try:
+            states = _states(url, name)
+        except UserError as error:  # the other studies are listed all the same
+            mistake = str(error.mistakes[0])
+        found.append(Listed(show_url(url), name, states, str(began or "")[:16], str(ended or "")[:16], mistake))
+    return found
+
+
+def _states(url: str, name: str) -> dict[str, int]:
+    """Return how many trials of a study are in each state."""
+    records = read_records(url, name)
+    present = present_drivers(url, name) if any(each.state == "running" for each in records) else set()
+    return dict(
+        Counter(
             "interrupted" if each.state == "running" and each.driver not in present else each.state for each in records
         )
-        found.append(Listed(show_url(url), name, dict(states), str(began or "")[:16], str(ended or "")[:16]))
-    return found
+    )
 
 
 def studies_table(rows: list[Listed]) -> Table:
@@ -58,6 +73,6 @@ def studies_table(rows: list[Listed]) -> Table:
     for heading in ("study", "trials", "began", "last trial ended", "database"):
         table.add_column(heading)
     for row in rows:
-        states = ", ".join(f"{count} {state}" for state, count in row.states.items())
-        table.add_row(row.name, states or "none", row.began, row.ended, row.database)
+        states = ", ".join(f"{count} {state}" for state, count in row.states.items()) or "none"
+        table.add_row(row.name, "can't be read" if row.mistake else states, row.began, row.ended, row.database)
     return table

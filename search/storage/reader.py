@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +30,7 @@ SCHEMA_VERSIONS = (12,)  # of Optuna's tables; other versions are read through O
 MAKING_TRIES = 5
 RUNNING, WAITING = "RUNNING", "WAITING"  # Optuna's states of trials that have not ended
 DAMAGED = "the database was damaged, or changed by another program; restore a copy of it"
+DISCARDED = {"discarded": True}  # in place of a damaged record, once the user has discarded the trial
 FETCHED = 100  # records that are fetched at once
 RECORDS = (
     "SELECT t.number, t.trial_id, t.state, a.value_json FROM trials t"
@@ -95,19 +97,18 @@ def each_row(
                 found = connection.execution_options(yield_per=FETCHED).execute(
                     query, {"record": RECORD, "name": name, "after": after, "also": [*also]}
                 )
-                yield from _rows(((row[0], row[1], str(row[2]), row[3]) for row in found), after)
+                yield from _rows(((row[0], row[1], str(row[2]), row[3]) for row in found), after, url=url, name=name)
                 return
     import optuna
 
     with open_storage(url) as storage:
         trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
     wanted = (each for each in trials if each.number > after or each.number in also)
-    yield from _rows(
-        ((each.number, each._trial_id, each.state.name, each.user_attrs.get(RECORD)) for each in wanted), after
-    )
+    found = ((each.number, each._trial_id, each.state.name, each.user_attrs.get(RECORD)) for each in wanted)
+    yield from _rows(found, after, url=url, name=name)
 
 
-def _rows(found: Iterable[tuple[int, int, str, Any]], after: int) -> Iterator[Row]:
+def _rows(found: Iterable[tuple[int, int, str, Any]], after: int, *, url: str, name: str) -> Iterator[Row]:
     """Iterate over the rows of trials, given in the order of their numbers: those after a number without a gap."""
     expected = after + 1
     for number, trial_id, state, written in found:
@@ -115,34 +116,51 @@ def _rows(found: Iterable[tuple[int, int, str, Any]], after: int) -> Iterator[Ro
             what = f"trial {expected} is missing" if number > expected else f"two trials have the number {number}"
             raise UserError([f"{what}: {DAMAGED}"])
         expected += number > after
-        if written is not None:
-            record = _record(number, written)
-            if record.state == "running" and state != RUNNING:
-                raise UserError([f"trial {number} has ended, but its record says that it is running: {DAMAGED}"])
+        if written is None and state in (RUNNING, WAITING):
+            continue
+        try:
+            record = _record(number, written, state)
+        except ValueError as error:
+            raise DamagedRecordError([f"{error}, or {_how_to_discard(url, name, number)}"]) from error
+        if record is not None:
             yield Row(number, trial_id, state == RUNNING, record)
-        elif state not in (RUNNING, WAITING):
-            raise UserError([f"trial {number} has ended without a record: {DAMAGED}"])
 
 
-def _record(number: int, written: str | dict[str, Any]) -> Record:
-    """Return the record of a trial from its text, or from its values."""
+class DamagedRecordError(UserError):
+    """Raised for a trial whose record is damaged, with what is wrong with it and what to do."""
+
+
+def _record(number: int, written: str | dict[str, Any] | None, state: str) -> Record | None:
+    """Return the record of a trial from its text, or from its values; None if the user has discarded the trial.
+
+    Raises ValueError that says what is damaged.
+    """
+    if written is None:
+        raise ValueError(f"trial {number} has ended without a record: {DAMAGED}")
     try:
         values = unsealed_text(written) if isinstance(written, str) else unsealed(written)
+        if values == DISCARDED:
+            return None
         record = Record.from_values({**values, "number": number})
         if record.state != "running" and values["number"] != number:
             raise ValueError(f"it is that of trial {values['number']}")
     except DigestError:
-        raise UserError([f"the record of trial {number} is not what was written: {DAMAGED}"]) from None
+        raise ValueError(f"the record of trial {number} is not what was written: {DAMAGED}") from None
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise unreadable_record(number, error) from error
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        hint = "it is damaged, or a newer version of voxnas wrote it; upgrade voxnas, or restore a copy"
+        raise ValueError(f"the record of trial {number} can't be read ({why}): {hint}") from error
+    if record.state == "running" and state != RUNNING:
+        raise ValueError(f"trial {number} has ended, but its record says that it is running: {DAMAGED}")
     return record
 
 
-def unreadable_record(number: int, error: Exception) -> UserError:
-    """Return the mistake of a trial whose record can't be read."""
-    why = f"{type(error).__name__}: {error}".splitlines()[0]
-    hint = "it is damaged, or a newer version of voxnas wrote it; restore a copy, or upgrade voxnas"
-    return UserError([f"the record of trial {number} can't be read ({why}): {hint}"])
+def _how_to_discard(url: str, name: str, number: int) -> str:
+    """Return the command that leaves a damaged trial out of its study."""
+    if url.startswith(GRPC):
+        return "discard the trial where the database is (`voxnas studies --discard`)"
+    command = shlex.join(["voxnas", "studies", show_url(url), "--discard", name, str(number)])
+    return f"go on without this trial: `{command}`"
 
 
 def has_known_tables(connection: sql.Connection) -> bool:

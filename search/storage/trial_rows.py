@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sql
 
 from search.files.digests import sealed
-from search.storage.reader import RECORD
+from search.storage.reader import DISCARDED, RECORD
 from search.trials.records import Record
 
 LOCK_STUDY = sql.text("SELECT study_id FROM studies WHERE study_id = :study FOR UPDATE")
@@ -21,6 +21,14 @@ NEW_TRIAL = sql.text(
 NEW_ATTRIBUTE = sql.text("INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (:trial, :key, :value)")
 NEW_RECORD = sql.text("UPDATE trial_user_attributes SET value_json = :value WHERE trial_id = :trial AND key = :key")
 NEW_VALUE = sql.text("UPDATE trial_values SET value = :value WHERE trial_id = :trial AND objective = :at")
+TRIAL = sql.text(
+    "SELECT trial_id FROM trials WHERE number = :number"
+    " AND study_id = (SELECT study_id FROM studies WHERE study_name = :study)"
+)
+NO_RECORD = sql.text("DELETE FROM trial_user_attributes WHERE trial_id = :trial AND key = :key")
+ENDED = sql.text(
+    "UPDATE trials SET state = 'FAIL', datetime_complete = :now WHERE trial_id = :trial AND state = 'RUNNING'"
+).bindparams(sql.bindparam("now", type_=sql.DateTime))
 NEW_PARAMETERS = sql.text(
     "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)"
     " VALUES (:trial, :name, :value, :text)"
@@ -56,6 +64,15 @@ def insert_trial(
         ]
         if rows:
             connection.execute(NEW_PARAMETERS, rows)
+
+
+def discard_record(connection: sql.Connection, study: str, number: int) -> None:
+    """Write in place of a trial's record that the trial is left out; the trial fails if it was open."""
+    trial = connection.execute(TRIAL, {"study": study, "number": number}).scalar_one()
+    values = {"trial": trial, "key": RECORD, "value": json.dumps(sealed(DISCARDED))}
+    connection.execute(NO_RECORD, values)
+    connection.execute(NEW_ATTRIBUTE, values)
+    connection.execute(ENDED, {"trial": trial, "now": datetime.now()})
 
 
 def update_costs(engine: sql.Engine, trial: int, record: Record, values: Sequence[float | None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from statistics import stdev
 from typing import Any, Literal
 
@@ -274,6 +275,9 @@ class Record:
     def from_values(values: dict[str, Any]) -> Record:
         """Return the record that `to_values` gave; its tuples may have become lists in JSON."""
         measurement = Measurement.from_values(values["measurement"])
+        for date in (values["started"], values["ended"]):
+            if date:
+                datetime.fromisoformat(date)  # raises for text that is no date
         return Record(
             number=values["number"],
             architecture=Architecture.of(values["architecture"]),

@@ -160,15 +160,19 @@ def studies(
         str | None,
         typer.Option("--free", metavar="NAME", help="Delete files that are no longer needed.", show_default=False),
     ] = None,
+    discard: Annotated[
+        tuple[str, int] | None,
+        typer.Option("--discard", metavar="NAME NUMBER", help="Leave a damaged trial out.", show_default=False),
+    ] = None,
     upgrade: Annotated[bool, typer.Option("--upgrade", help="Migrate an older database.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Delete without confirmation.")] = False,
     runs: Runs = Path("runs"),
     json: AsJson = False,
 ) -> None:
-    """List studies, or rename, copy, delete or clean up one."""
+    """List studies, or rename, copy, delete, repair or clean up one."""
     from search.cli.studies import manage_studies
     from search.storage.admin import Change
 
     if delete and not yes:
         typer.confirm(f"Delete study {delete}, its records and its folder?", abort=True)
-    manage_studies(database, Change(rename, copy, delete, free, upgrade), runs=runs, json=json)
+    manage_studies(database, Change(rename, copy, delete, free, discard, upgrade), runs=runs, json=json)
