@@ -225,6 +225,15 @@ def test_a_budget_that_nothing_meets_is_refused_before_anything_trains(tmp_path,
     assert read_records(f"sqlite:///{made.runs / 'tiny' / 'study.db'}", "tiny") == []
 
 
+def test_a_study_that_its_budget_refused_runs_under_the_same_name_once_the_budget_is_raised(tmp_path):
+    made = write_study(tmp_path, STUDY.replace("memory: minimize", "memory: {budget: 1 KiB}"))
+    with pytest.raises(UserError, match="raise them or open the space"):
+        run_study(plan_of(made), trials=1, view=quiet_view())
+    made.file.write_text(STUDY)
+    assert [record.state for record in run_study(plan_of(made), trials=1, view=quiet_view()).records] == ["trained"]
+    assert (made.runs / "tiny" / "study.yaml").read_text() == STUDY
+
+
 def test_networks_over_budget_are_reported_with_the_reason_and_not_trained(tmp_path):
     made = write_study(tmp_path, STUDY.replace("memory: minimize", "params: {budget: 1500}"))  # few of 12 networks
     outcome = run_study(plan_of(made, "training.epochs=1", "search.seed=1"), trials=1, view=quiet_view())

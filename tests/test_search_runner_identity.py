@@ -24,9 +24,11 @@ def plan_of(made):
 
 
 def begin(made):
-    """Write a study's identity to its database, as its first run does before anything is prepared."""
+    """Write a study's identity and reference point to its database, as its first run does before the first trial."""
     plan = plan_of(made)
-    Store.open(plan.url, "tiny", directions=plan.directions, values=plan.identity()).close()
+    store = Store.open(plan.url, "tiny", directions=plan.directions, values=plan.identity())
+    store.write_reference({"dice": 0.0})
+    store.close()
     require_unchanged(plan_of(made))
 
 
@@ -139,6 +141,23 @@ def test_a_change_of_what_no_record_depends_on_is_no_change(tmp_path):
     begin(made)
     made.file.write_text(STUDY.replace("trials: 3", "trials: 30").replace("threads: 1", "threads: 2"))
     require_unchanged(plan_of(made))
+
+
+def test_a_study_that_stopped_before_its_first_trial_takes_other_values_and_objectives(tmp_path):
+    made = write_study(tmp_path)
+    plan = plan_of(made)
+    first = Store.open(plan.url, "tiny", directions=plan.directions, values=plan.identity())
+    first.close()
+    made.file.write_text(STUDY.replace("epochs: 2", "epochs: 3").replace("dice: maximize, ", ""))
+    plan = plan_of(made)
+    assert plan.training.epochs == 3 and "dice" not in plan.directions
+    require_unchanged(plan)
+    store = Store.open(plan.url, "tiny", directions=plan.directions, values=plan.identity())
+    assert store.study_id == first.study_id and len(store.study.directions) == len(plan.directions)
+    store.write_reference({})
+    store.close()
+    made.file.write_text(STUDY)
+    refused(made, "training.epochs: the study began with 3, the file now has 2")
 
 
 def test_a_study_of_an_earlier_version_lacks_later_keys_and_is_resumed_at_their_defaults(tmp_path):

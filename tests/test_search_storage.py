@@ -121,7 +121,7 @@ def test_a_number_taken_by_another_driver_is_not_used_twice(url):
 
 def test_a_changed_file_is_refused_with_the_changed_keys(url):
     open_store(url, training={"epochs": 3, "patch": (1, 2)}, name="s")
-    open_store(url, training={"epochs": 3, "patch": [1, 2]}, name="s")
+    open_store(url, training={"epochs": 3, "patch": [1, 2]}, name="s").write_new(record(), choices=CHOICES)
     with pytest.raises(UserError, match="training.epochs: the study began with 3, the file now has 4") as error:
         open_store(url, training={"epochs": 4, "patch": [1, 2]}, name="s", more=1)
     assert any("more: the study began without it, the file now has 1" in str(m) for m in error.value.mistakes)

@@ -289,8 +289,9 @@ def open_driver(plan: Plan, view: View, executor: Executor, *, any_setting: bool
     store = Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
     claim_folder(plan.folder, study=plan.study.name, study_id=store.study_id, url=plan.url)
     prepared = prepared_data(plan, progress=partial(view.on_stage, "preparing volumes"))
-    if not (plan.folder / "study.yaml").exists():
-        copy_file(plan.loaded.file, plan.folder / "study.yaml")
+    kept = plan.folder / "study.yaml"
+    if not kept.exists() or not (store.begun or kept.samefile(plan.loaded.file)):
+        copy_file(plan.loaded.file, kept)
         for name, text in block_files(plan.loaded.blocks).items():
             write_text(plan.folder / name, text)
     found = {

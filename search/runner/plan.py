@@ -25,6 +25,7 @@ from search.runner.fit import fold_problems, network_shapes, patch_problems, siz
 from search.runner.grid import planned_values, resolve_spacing, resolve_training
 from search.storage import stored_values
 from search.storage.address import database_url
+from search.storage.begun import has_begun
 from search.storage.identity import CONTENT, plain, refuse_changes
 from search.storage.ownership import require_own_folder
 from search.trials.files import run_folder
@@ -191,11 +192,14 @@ def make_plan(loaded: LoadedStudy, *, runs: Path, progress: Progress | None = No
 
 
 def require_unchanged(plan: Plan) -> None:
-    """Raise UserError if values that the records depend on have changed, or the folder belongs to another study."""
+    """Raise UserError if values that the records depend on have changed, or the folder belongs to another study.
+
+    A study that stopped before its first trial has no records, so its values may change.
+    """
     require_own_folder(plan.folder, study=plan.study.name, url=plan.url)
-    known = stored_values(plan.url, plan.study.name)
-    if known is not None:
-        refuse_changes(plan.study.name, known, plain(plan.identity()))
+    known, given = stored_values(plan.url, plan.study.name), plain(plan.identity())
+    if known is not None and known != given and has_begun(plan.url, plan.study.name):
+        refuse_changes(plan.study.name, known, given)
 
 
 def prepared_data(plan: Plan, *, progress: Progress | None = None) -> Prepared:

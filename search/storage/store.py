@@ -16,6 +16,7 @@ import sqlalchemy as sql
 from search.config.errors import UserError
 from search.files.digests import sealed, sealed_value
 from search.storage.address import GRPC, show_url, sqlite_file
+from search.storage.begun import has_begun
 from search.storage.database import ask_lock, make_engine, retry_outages, shared_by_drivers
 from search.storage.failures import explained, require_sqlite
 from search.storage.heartbeat import Heartbeat, driver_name
@@ -62,7 +63,7 @@ class Store:
 
     @staticmethod
     def open(url: str, name: str, *, directions: Mapping[str, str], values: Mapping[str, Any]) -> Store:
-        """Create the study, or load it and compare its identity.
+        """Create the study, or load it and compare its identity; one that has not begun takes the new values.
 
         Raises UserError that names each change.
         """
@@ -76,7 +77,9 @@ class Store:
             study = optuna.create_study(
                 study_name=name, storage=storage, directions=optuna_directions(directions), load_if_exists=True
             )
-        known = attribute_value(study.user_attrs.get(STUDY), key=STUDY, url=url)
+        known, given = attribute_value(study.user_attrs.get(STUDY), key=STUDY, url=url), plain(values)
+        if known is not None and known != given and not has_begun(url, name):
+            study, known = _created_again(study, storage, directions), None
         study_id = study.user_attrs.get(STUDY_ID)
         if study_id is None:
             study_id = uuid4().hex
@@ -85,9 +88,9 @@ class Store:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study.set_metric_names(list(directions))
-            study.set_user_attr(STUDY, sealed(plain(values)))
+            study.set_user_attr(STUDY, sealed(given))
         else:
-            refuse_changes(name, known, plain(values))
+            refuse_changes(name, known, given)
         return Store(study, study_id, url, driver_name(), None if url.startswith(GRPC) else make_engine(url))
 
     def __post_init__(self) -> None:
@@ -116,6 +119,11 @@ class Store:
             found = self._attribute(REFERENCE)
             self._reference = dict(found) if found is not None else None
         return self._reference
+
+    @property
+    def begun(self) -> bool:
+        """Whether the study has a reference point or a trial."""
+        return self.reference is not None or bool(self.records())
 
     @property
     def timed(self) -> dict[str, float]:
@@ -293,6 +301,18 @@ class Store:
             if not self.heartbeat.is_alive(self.kept[number].driver):
                 return self.kept[number]
         return None
+
+
+def _created_again(study: optuna.Study, storage: Any, directions: Mapping[str, str]) -> optuna.Study:
+    """Delete a study that has no trials, and create it with other objectives; its folder stays its own."""
+    import optuna
+
+    study_id = study.user_attrs.get(STUDY_ID)
+    optuna.delete_study(study_name=study.study_name, storage=storage)
+    made = optuna.create_study(study_name=study.study_name, storage=storage, directions=optuna_directions(directions))
+    if study_id is not None:
+        made.set_user_attr(STUDY_ID, study_id)
+    return made
 
 
 def now() -> str:
