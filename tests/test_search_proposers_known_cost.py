@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtri
+from sklearn.gaussian_process import GaussianProcessRegressor
 
+from search.proposers import known_cost
 from search.proposers.candidates import spread_design
 from search.proposers.cost_model import learn_costs
 from search.proposers.evidence import extrapolate
 from search.proposers.gain import expected_gains
-from search.proposers.gaussian import condition, fit_scales, kernel_of
+from search.proposers.gaussian import JITTER, condition, fit_scales, kernel_of
 from search.proposers.kernel_terms import features, initial_scales
 from search.proposers.known_cost import DESIGN, TRIALS_PER_CHOICE, KnownCostProposer
 from search.proposers.surrogate import Evidence, condition_dice, fit_dice
@@ -85,6 +87,18 @@ def test_the_kernel_is_symmetric_and_positive_semidefinite():
     assert np.allclose(np.diag(matrix), kernel.diag(inputs))
     assert np.allclose(kernel.k1(inputs[:7], inputs), kernel.k1(inputs)[:7])
     assert np.allclose(kernel.k2(inputs), kernel.k2.level * np.eye(40)) and not kernel.k2(inputs, inputs).any()
+
+
+def test_conditioning_without_the_likelihood_gives_scikit_learns_posterior():
+    inputs, dice = some_inputs(40)
+    scales, extra = initial_scales(len(CODED.free)), np.linspace(0.0, 0.1, 30)
+    ours = condition(CODED.similarities, scales, inputs[:30], dice[:30], extra=extra)
+    alpha = JITTER + (extra / ours.unit) ** 2
+    theirs = GaussianProcessRegressor(kernel_of(CODED.similarities, scales), alpha=alpha, optimizer=None)
+    theirs.fit(inputs[:30], (dice[:30] - ours.centre) / ours.unit)
+    mean, deviation = theirs.predict(inputs, return_std=True)
+    assert np.array_equal(ours.predict(inputs)[0], ours.centre + ours.unit * mean)
+    assert np.array_equal(ours.predict(inputs)[1], ours.unit * deviation)
 
 
 def test_the_surrogate_ranks_unseen_networks():
@@ -191,16 +205,18 @@ def test_nothing_over_budget_or_known_is_proposed():
         records.append(record(number, row))
 
 
-def test_with_many_pending_trials_several_different_ones_are_chosen_at_once():
+@pytest.mark.parametrize(("per_choice", "several"), [(known_cost.RECORDS_PER_CHOICE, 5), (25, 8), (1, 25)])
+def test_with_many_pending_trials_several_different_ones_are_chosen_at_once(per_choice, several, monkeypatch):
+    monkeypatch.setattr(known_cost, "RECORDS_PER_CHOICE", per_choice)  # 76 records count as many
     proposer, problem = KnownCostProposer(problem_of_table(TABLE, seed=0)), problem_of_table(TABLE, seed=0)
     rows = Random(1).sample(range(TABLE.size), 12 + 4 * TRIALS_PER_CHOICE)
     records = [record(number, row, "trained" if number < 12 else "running") for number, row in enumerate(rows)]
     chosen, repeated = [], []
-    for number in range(5):
+    for number in range(several):
         proposal = next(proposer.proposals(records))
         row = TABLE.row_of[problem.architecture(proposal.decisions)]
         (repeated if proposal.repeat else chosen).append(row)
-        assert len(proposer.chosen) == 4 - number
+        assert len(proposer.chosen) == several - 1 - number
         records.append(record(len(records), row, "running"))
     assert len({*rows, *chosen}) == len(rows) + len(chosen) and len(set(repeated)) == len(repeated)
     assert set(repeated) <= set(rows[:12]) and len(chosen) > 1

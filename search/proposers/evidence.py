@@ -52,9 +52,9 @@ def extrapolate(curves: Sequence[Matrix], stopped: Sequence[Matrix]) -> tuple[Ma
             continue
         model = BayesianRidge().fit(_gains_by_third(longer, age), remaining)
         gains = _gains_by_third([stopped[place] for place in places], age)
-        _, deviation[places] = model.predict(gains, return_std=True)
-        rest = [row @ model.coef_ + model.intercept_ for row in gains]  # the same number whatever the other rows are
-        expected[places] = last + rest
+        # One row after another: each number is the same whatever the other rows are
+        deviation[places] = [np.sqrt(row @ model.sigma_ @ row + 1.0 / model.alpha_) for row in gains]
+        expected[places] = last + [row @ model.coef_ + model.intercept_ for row in gains]
     return np.clip(expected, 0.0, 1.0), np.maximum(deviation, MIN_DEVIATION)
 
 

@@ -36,7 +36,9 @@ Codes = NDArray[np.int64]
 NO_LOSS = -20.0  # the log Dice loss of all networks if Dice is no objective
 DESIGN = 4  # trainings of the initial design
 MIN_FINISHED = 3  # trainings, before the surrogate is fitted
-TRIALS_PER_CHOICE = 16  # one more network is chosen at once for so many in training
+TRIALS_PER_CHOICE = 16  # one more network is chosen at once for so many in training,
+RECORDS_PER_CHOICE = 500  # and another one for so many records, since a choice takes longer and a result changes less,
+MOST_BY_RECORDS = 5  # but at most so many times the number by trials in training
 TRAININGS_PER_REPEAT = 20  # one training in so many is a repeat, whatever its gain: the noise can't be known without
 REFIT = 0.1  # the scales are fitted again after this share of new observations
 NO_NOISE = 5e-4  # standard deviation of Dice below which no repeat is due
@@ -76,10 +78,12 @@ class KnownCostProposer:
         """Yield the training with the largest expected gain, or the next of the first design."""
         self._take_in(records)
         training = sum(record.state == "running" for record in records)
+        by_training = training // TRIALS_PER_CHOICE
+        several = 1 + by_training + min(MOST_BY_RECORDS * by_training, len(records) // RECORDS_PER_CHOICE)
         for attempt in counting():
             if not self.chosen:
                 rng = np.random.default_rng([self.problem.seed, len(records), attempt])
-                self.chosen = self._propose_several(records, 1 + training // TRIALS_PER_CHOICE, rng)
+                self.chosen = self._propose_several(records, several, rng)
             yield self.chosen.pop(0)
 
     @single_threaded
