@@ -104,8 +104,8 @@ def each_row(
     with open_storage(url) as storage:
         trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
     wanted = (each for each in trials if each.number > after or each.number in also)
-    found = ((each.number, each._trial_id, each.state.name, each.user_attrs.get(RECORD)) for each in wanted)
-    yield from _rows(found, after, url=url, name=name)
+    listed = ((each.number, each._trial_id, each.state.name, each.user_attrs.get(RECORD)) for each in wanted)
+    yield from _rows(listed, after, url=url, name=name)
 
 
 def _rows(found: Iterable[tuple[int, int, str, Any]], after: int, *, url: str, name: str) -> Iterator[Row]:
