@@ -18,11 +18,11 @@ TABLES = {  # a cheap call of each verb that prints a table
     "help": "help training",
     "front": "front tiny",
     "trials": "trials tiny",
-    "compare": "compare {run} {run}",
+    "compare": "compare tiny {run}",
     "status": "status tiny",
     "studies": "studies",
 }
-WITHOUT_RUNS = ("show", "help", "compare")
+WITHOUT_RUNS = ("show", "help")
 ELSEWHERE = {"doctor", "check-block", "confirm", "ablate", "simulate", "test"}  # slow; tested with their rooms
 
 

@@ -28,7 +28,11 @@ def test_the_clone_has_a_new_name_the_changed_keys_and_the_old_comments(file, tm
     text = (tmp_path / "longer.yaml").read_text()
     assert text.startswith("# Clone of tiny.yaml with training.epochs=50, space.choices.width=[8], search.hours=2\n")
     assert "# What is asked\n" in text and "# Where\nexecutor:" in text
-    assert f"voxnas check {tmp_path / 'longer.yaml'}" in capsys.readouterr().out
+    next_command = f"voxnas check {tmp_path / 'longer.yaml'}"
+    assert f"{next_command} --data FOLDER    # FOLDER contains phantom\n" in capsys.readouterr().out
+    (tmp_path / "phantom").mkdir()
+    clone(file, tmp_path / "longer.yaml", force=True)
+    assert capsys.readouterr().out.endswith(f"{next_command}\n")
 
 
 def test_a_clone_without_changes_differs_in_its_name_alone(file, tmp_path):

@@ -100,7 +100,7 @@ def test_the_output_and_the_card_give_the_dice_with_an_exports_postprocessing_be
     better = tuple(replace(case, dice=(1.0, 0.9)) for case in result.score.cases)
     with_it = replace(result.score, keep_largest=((1, 2),), postprocessed=better)
     text = str(replace(result, score=with_it))
-    assert "Dice 0.9500 with the postprocessing of an export, which is not in the above" in text
+    assert "Dice 0.9500 with the postprocessing of an export, all else is without it" in text
     export(plan, "0", tmp_path / "model", view=quiet_view())
     groups = json.loads((tmp_path / "model/preprocessing.json").read_text())["keep_largest"]
     card = (tmp_path / "model/MODEL_CARD.md").read_text()

@@ -28,7 +28,7 @@ def test_a_poor_mean_and_a_poor_class_are_named_with_their_dice():
 
 def test_few_cases_and_none_at_all_are_named():
     assert quality_warnings(cases((0.9, None)), NAMES) == (
-        "the Dice rests on 1 case: another split may give quite another",
+        "the Dice rests on 1 case: another split may give another Dice",
     )
     assert quality_warnings((), NAMES) == ("no Dice was measured for these weights",)
 

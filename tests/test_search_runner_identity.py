@@ -160,6 +160,16 @@ def test_a_study_that_stopped_before_its_first_trial_takes_other_values_and_obje
     refused(made, "training.epochs: the study began with 3, the file now has 2")
 
 
+@pytest.mark.parametrize(
+    ("budget", "shown"),
+    [(2**31, "with 1.0 GiB, the file now has 2.0 GiB"), (2**30 + 1, "with 1073741824, the file now has 1073741825")],
+)
+def test_budgets_that_differ_are_shown_with_their_units_unless_these_hide_it(budget, shown):
+    known, now = ({"objectives": {"memory": {"budget": each}}} for each in (2**30, budget))
+    with pytest.raises(UserError, match=f"objectives.memory.budget: the study began {shown}"):
+        refuse_changes("tiny", known, now)
+
+
 def test_a_study_of_an_earlier_version_lacks_later_keys_and_is_resumed_at_their_defaults(tmp_path):
     now = {"data": {"path": "x", "affine_tolerance": 0.1}, "training": {"mirror": [], "overlap": 0.5}}
     refuse_changes("tiny", {"data": {"path": "x"}, "training": {"overlap": 0.5}}, now)

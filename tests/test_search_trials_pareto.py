@@ -79,6 +79,9 @@ def test_latencies_of_two_devices_are_not_mixed():
     assert [record.number for record in pareto_front(records, DIRECTIONS)] == [0]
     records += [trial(3, 0.4, 50, 0.5, device="another")]  # a tie: the last setting wins
     assert [record.number for record in pareto_front(records, DIRECTIONS)] == [1]
-    with pytest.raises(UserError, match="different devices can't be compared on one front: another, 2 threads; cpu"):
+    with pytest.raises(
+        UserError,
+        match="different devices, threads or precisions can't be compared on one front: another, 2 threads; cpu",
+    ):
         refuse_mixed_devices(["cpu", "another, 2 threads", "cpu"])
     assert len(pareto_front(records, {"dice": "maximize"})) == 1

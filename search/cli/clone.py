@@ -26,11 +26,14 @@ def clone_study(study: str, new: Path, overrides: Sequence[str], *, runs: Path, 
     def write_checked(draft: Path) -> None:
         draft.write_text(text, encoding="utf-8")
         try:
-            storage = load_study(draft, need_data=False).study.storage
-            if storage:
-                require_address(storage)  # a password would be copied
+            loaded = load_study(draft, need_data=False)
+            if loaded.study.storage:
+                require_address(loaded.study.storage)  # a password would be copied
         except UserError as error:
             raise UserError([str(each).replace(str(draft), str(new)) for each in error.mistakes]) from None
 
     replace_file(new, write_checked)
-    print_text(f"Wrote {new}. Next:\n  {shlex.join(['voxnas', 'check', str(new)])}")
+    made = load_study(new, need_data=False)
+    words = ["voxnas", "check", str(new), *([] if made.data_folder else ["--data", "FOLDER"])]
+    hint = "" if made.data_folder else f"    # FOLDER contains {made.study.data.path}"
+    print_text(f"Wrote {new}. Next:\n  {shlex.join(words)}{hint}")

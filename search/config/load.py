@@ -52,10 +52,10 @@ def load_study(
 ) -> LoadedStudy:
     """Load and validate a study file.
 
-    `data.path` is resolved against `data_root`, VOXNAS_DATA, the file's folder and the working directory, in this
-    order. Without `need_data`, a study whose volumes are elsewhere loads too; its plug-in blocks are then loaded only
-    with `allow_code`, and without them its space is not validated (see `with_code`). Raises UserError with every
-    mistake that can be detected without opening the data.
+    `data.path` is resolved against `data_root` alone; without it, against VOXNAS_DATA, the file's folder and the
+    working directory, in this order. Without `need_data`, a study whose volumes are elsewhere loads too; its plug-in
+    blocks are then loaded only with `allow_code`, and without them its space is not validated (see `with_code`).
+    Raises UserError with every mistake that can be detected without opening the data.
     """
     source = read_source(file, overrides)
     source.values.setdefault("name", file.stem)

@@ -57,7 +57,7 @@ class HeldOutResult:
         validation = "" if self.validation_dice is None else f" (validation {self.validation_dice:.4f})"
         before = "" if self.fresh else f"; scored on {self.score.at}, not again"
         after = self.score.postprocessed
-        with_it = f"Dice {mean_dice(after):.4f} with the postprocessing of an export, which is not in the above\n"
+        with_it = f"Dice {mean_dice(after):.4f} with the postprocessing of an export, all else is without it\n"
         return (
             f"{self.choice.why}\n"
             f"Dice {self.score.dice:.4f} on {counted(len(self.score.cases), 'test case')}{validation}{before}\n"

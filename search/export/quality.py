@@ -25,5 +25,5 @@ def quality_warnings(cases: Sequence[CaseDice], names: Sequence[str]) -> tuple[s
         if average is not None and average < POOR_CLASS:
             found.append(f"the Dice of {name} is only {average:.4f}: its masks are wrong more often than right")
     if len(cases) < FEW_CASES:
-        found.append(f"the Dice rests on {counted(len(cases), 'case')}: another split may give quite another")
+        found.append(f"the Dice rests on {counted(len(cases), 'case')}: another split may give another Dice")
     return tuple(found)

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from search.config.errors import UserError
+from search.config.objectives import OBJECTIVES, show
 from search.config.schema import Data, Search, Study
 from search.config.training_section import Training
 
@@ -40,9 +41,20 @@ def key_changes(known: Any, given: Any, path: str = "") -> Iterator[str]:
         for key in dict.fromkeys((*known, *given)):
             yield from key_changes(known.get(key), given.get(key), f"{path}.{key}" if path else str(key))
     elif known != given and not (known is None and path in _defaults() and _defaults()[path] == given):
-        was = "without it" if known is None else f"with {known!r}"
-        now = "no longer has it" if given is None else f"now has {given!r}"
+        before, after = _shown_pair(path, known, given)
+        was = "without it" if known is None else f"with {before}"
+        now = "no longer has it" if given is None else f"now has {after}"
         yield f"{path}: the study began {was}, the file {now}"
+
+
+def _shown_pair(path: str, known: Any, given: Any) -> tuple[str, str]:
+    """Format two values of a key: budgets with their units, unless these hide the difference."""
+    name = path.removeprefix("objectives.").removesuffix(".budget")
+    plain_pair, values = (repr(known), repr(given)), (known, given)
+    if name not in OBJECTIVES or not all(value is None or isinstance(value, (int, float)) for value in values):
+        return plain_pair
+    before, after = (show(name, value) for value in values)
+    return (before, after) if before != after else plain_pair
 
 
 @cache

@@ -52,7 +52,8 @@ def refuse_mixed_devices(settings: Sequence[str]) -> None:
     """Raise UserError if latencies belong to more than one device, thread count or precision."""
     distinct = sorted(set(settings))
     if len(distinct) > 1:
-        raise UserError([f"latencies of different devices can't be compared on one front: {'; '.join(distinct)}"])
+        problem = "latencies of different devices, threads or precisions can't be compared on one front"
+        raise UserError([f"{problem}: {'; '.join(distinct)}"])
 
 
 def losses(records: Sequence[Record], directions: Mapping[str, str]) -> Matrix:

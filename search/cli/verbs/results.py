@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from search.cli.options import AsJson, Overrides, Runs, StudyOrName
+from search.cli.options import AsJson, Overrides, Runs, StudyOrName, complete_study
 from search.cli.verbs.register import RESULTS, verb
 
 app = typer.Typer()
@@ -63,9 +63,18 @@ def trials(
     show_trials(load_results(study, overrides, runs), json=json, csv=csv)
 
 
-@verb(app, RESULTS, example="voxnas compare runs/acdc runs/acdc-random --out both.html")
+@verb(app, RESULTS, example="voxnas compare acdc acdc-random --out both.html")
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of runs, e.g. runs/acdc.")],
+    studies: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="STUDY STUDY...",
+            help="Folders of runs such as runs/acdc, or names of studies in the runs folder.",
+            show_default=False,
+            autocompletion=complete_study,
+        ),
+    ],
+    runs: Runs = Path("runs"),
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE", help="Also write table and figures as an HTML file.", show_default=False),
@@ -77,7 +86,7 @@ def compare(
     from search.api.terminal import open_console, print_text
     from search.cli.running import load_results
 
-    reference, compared = compare_runs([load_results(str(run), None, run.parent).snapshot() for run in runs])
+    reference, compared = compare_runs([load_results(each, None, runs).snapshot() for each in studies])
     if json:
         print_text(compare_json(reference, compared))
     else:
