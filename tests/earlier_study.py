@@ -24,11 +24,11 @@ def write_earlier(made, name="earlier", *, count=FEWEST, ended="8 trials are don
             0,
             0,
             Measurement("running", costs=COSTS),
-            "now",
+            "2026-01-02",
         )
         record = store.write_new(record, choices=choices)
         measurement = Measurement("trained", costs=COSTS, dice=0.5 + rises * number)
-        store.write_finished(record.finished(measurement, ended="now"), objectives=[], budgets={})
+        store.write_finished(record.finished(measurement, ended="2026-01-02"), objectives=[], budgets={})
     store.write_goal(count, ended=ended)
     if beat is not None:
         with store.heartbeat:

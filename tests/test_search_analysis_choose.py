@@ -15,7 +15,7 @@ ARCHITECTURE = Architecture.of({"channels": (8, 16), "encoder": "plain"})
 
 def record(number: int, dice: float | None, memory: int, *, state="trained", reason="", device="cpu"):
     costs = Costs(10, 20, memory, memory, Latency(0.1, 0.0, 5, True, device, 1, "float32"))
-    return Record(number, ARCHITECTURE, (), 0, 0, Measurement(state, reason, costs, dice), "then")
+    return Record(number, ARCHITECTURE, (), 0, 0, Measurement(state, reason, costs, dice), "2026-01-01T00:00:00+00:00")
 
 
 RECORDS = [

@@ -100,7 +100,16 @@ def phantom_study(root: Path, text: str = STUDY) -> SimpleNamespace:
         cases=tuple(CaseDice(name, (0.4, None)) for name in plan.fold.validation),
         versions=(("torch", "2"),),
     )
-    record = Record(0, architecture, tuple(decisions.items()), 0, 0, measured, "then", "now")
+    record = Record(
+        0,
+        architecture,
+        tuple(decisions.items()),
+        0,
+        0,
+        measured,
+        "2026-01-01T00:00:00+00:00",
+        "2026-01-02",
+    )
     task = Task(prepared.folder, 1, prepared.labels, plan.context.spacing, plan.fold.train, plan.fold.validation)
     job = Job(architecture, task, plan.training, (), 0, 0, "cpu", 1, str(folder))
     return SimpleNamespace(

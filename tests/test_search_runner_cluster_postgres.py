@@ -99,10 +99,10 @@ def test_a_driver_declared_dead_does_not_overwrite_the_result_of_its_trial(tmp_p
         left = two.orphaned_trial()
         assert left is not None and left.number == 0
         monkeypatch.setattr(heartbeat, "LEASE_S", 60.0)
-        two.write_finished(left.finished(DONE, ended="then"), objectives=list(DIRECTIONS), budgets={})
-        one.write_finished(mine.finished(DONE, ended="too late"), objectives=list(DIRECTIONS), budgets={})
-    assert [each.ended for each in read_records(plan.url, "given-up")] == ["then"]
-    assert one.records()[0].ended == "then"
+        two.write_finished(left.finished(DONE, ended="2026-01-01"), objectives=list(DIRECTIONS), budgets={})
+        one.write_finished(mine.finished(DONE, ended="2026-01-02"), objectives=list(DIRECTIONS), budgets={})
+    assert [each.ended for each in read_records(plan.url, "given-up")] == ["2026-01-01"]
+    assert one.records()[0].ended == "2026-01-01"
     for store in (one, two):
         store.close()
 

@@ -170,10 +170,13 @@ def test_trials_that_an_earlier_study_runs_later_do_not_count(made):
     last = store.records()[-1]
     choices = {axis: each.choices for axis, each in plan.space.by_name.items()}
     new = store.write_new(
-        Record(0, last.architecture, last.decisions, 7, 0, Measurement("running", costs=COSTS), "now"), choices=choices
+        Record(0, last.architecture, last.decisions, 7, 0, Measurement("running", costs=COSTS), "2026-01-02"),
+        choices=choices,
     )
     store.write_finished(
-        new.finished(Measurement("trained", costs=COSTS, dice=0.9), ended="now"), objectives=[], budgets={}
+        new.finished(Measurement("trained", costs=COSTS, dice=0.9), ended="2026-01-02"),
+        objectives=[],
+        budgets={},
     )
     store.close()
     assert learned_from(plan_of(made)) == before and len(read_records(sqlite_url(folder / "study.db"), "earlier")) == 9

@@ -104,7 +104,7 @@ def test_a_single_survivor_has_no_spread_and_is_exported_with_its_own_seed(plan,
     found = evaluate(job_of(plan, prepared, tmp_path / "trial", seeds=[bad, good]))
     assert [each.seed for each in found.members] == [good] and found.dice == found.members[0].dice
     assert found.dice_sd is None and found.weights_cases == found.cases
-    record = Record(0, plan.space.architecture(plan.space.complete({})), (), bad, 0, found, "now")
+    record = Record(0, plan.space.architecture(plan.space.complete({})), (), bad, 0, found, "2026-01-02")
     packed = pack("trial", plan, record, [record], view=quiet_view())
     assert packed.how.endswith(found.reason) and packed.sha256 == (found.weights_sha256,)
     assert record.weights_seed == good and replace(record, measurement=replace(found, members=())).weights_seed == bad

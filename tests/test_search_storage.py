@@ -93,7 +93,7 @@ def test_over_budget_is_a_result_and_failure_a_fault(url):
     store = open_store(url)
     for number, state in enumerate(("over budget", "failed")):
         started = store.write_new(record(number), choices=CHOICES)
-        told = started.finished(Measurement(state, "why", COSTS if number == 0 else None), ended="now")
+        told = started.finished(Measurement(state, "why", COSTS if number == 0 else None), ended="2026-01-02")
         store.write_finished(told, objectives=list(DIRECTIONS), budgets={"memory": 1000})
     pruned, failed = store.study.trials
     assert pruned.state.name == "PRUNED" and pruned.constraints == {"memory": pytest.approx(3.0)}
@@ -105,10 +105,10 @@ def test_a_record_written_but_not_told_to_optuna_is_found(url):
     store = open_store(url)
     started = store.write_new(record(), choices=CHOICES)
     assert store.orphaned_trial() is None  # it is this driver's
-    store.write_progress(started.finished(DONE, ended="now"))
+    store.write_progress(started.finished(DONE, ended="2026-01-02"))
     next_driver = open_store(url)
     left = next_driver.orphaned_trial()
-    assert left == started.finished(DONE, ended="now")
+    assert left == started.finished(DONE, ended="2026-01-02")
     next_driver.write_finished(left, objectives=list(DIRECTIONS), budgets={})
     assert next_driver.orphaned_trial() is None and open_store(url).orphaned_trial() is None
 
@@ -159,4 +159,4 @@ def test_no_record_contains_nan(url):
     store = open_store(url)
     started = store.write_new(record(), choices=CHOICES)
     with pytest.raises(ValueError, match="JSON"):
-        store.write_progress(started.finished(Measurement("trained", dice=math.nan), ended="now"))
+        store.write_progress(started.finished(Measurement("trained", dice=math.nan), ended="2026-01-02"))

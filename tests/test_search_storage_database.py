@@ -85,7 +85,7 @@ def test_a_study_behind_optunas_proxy_is_the_same(tmp_path):
         store = Store.open(url, "s", directions=DIRECTIONS, values={"a": 1})
         store.write_reference({"dice": 0.0, "memory": 10.0})
         first = store.write_new(record(), choices=CHOICES)
-        told = first.finished(DONE, ended="then")
+        told = first.finished(DONE, ended="2026-01-01T00:00:00+00:00")
         store.write_finished(told, objectives=list(DIRECTIONS), budgets={})
         second = store.write_new(record(), choices=CHOICES)
         assert second.number == 1 and store.records() == read_records(url, "s") == [told, second]
