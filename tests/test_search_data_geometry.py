@@ -361,6 +361,55 @@ def test_damaged_files_are_reported(tmp_path):
         read_volume(tmp_path / "brain.mgz")
 
 
+def headed(path, affine, **fields):
+    """Write a volume without a qform and with these header fields, which nibabel itself would correct."""
+    image = nibabel.Nifti1Image(np.ones((3, 4, 5), dtype=np.int16), affine)
+    for name, value in fields.items():
+        image.header[name] = value
+    with path.open("wb") as file:
+        image.header["vox_offset"] = 352
+        file.write(image.header.binaryblock + bytes(4) + np.ones(60, dtype=np.int16).tobytes())
+    return path
+
+
+def test_a_voxel_size_of_zero_is_refused_only_where_the_affine_depends_on_it(tmp_path, capfd):
+    zero = [1, 0, 2, 3, 0, 0, 0, 0]
+    for name, qform in (("none", 0), ("qform", 1)):
+        file = headed(tmp_path / f"{name}.nii", np.eye(4), pixdim=zero, sform_code=0, qform_code=qform)
+        with pytest.raises(ValueError, match=rf"{name}.nii: states no voxel sizes: pixdim is \[0.0, 2.0, 3.0\], and"):
+            read_volume(file)
+    affine = np.diag([1.5, 2.0, 3.0, 1.0])
+    file = headed(tmp_path / "sform.nii", affine, pixdim=zero, sform_code=1, qform_code=0)
+    assert np.array_equal(read_volume(file).affine, affine)
+    assert capfd.readouterr().err == ""  # nibabel's remark doesn't name the file
+
+
+def test_a_mask_takes_no_infinite_voxel_size_from_its_volume(tmp_path):
+    affine = np.diag([1.5, 2.0, 3.0, 1.0])
+    file = headed(tmp_path / "a.nii", affine, pixdim=[1, np.inf, 2, 3, 0, 0, 0, 0], sform_code=1, qform_code=0)
+    write_mask(tmp_path / "mask.nii", np.ones((3, 4, 5), dtype=np.uint8), read_volume(file))
+    assert nibabel.load(tmp_path / "mask.nii").header["pixdim"][1:4].tolist() == [1.5, 2.0, 3.0]
+
+
+def test_a_position_outside_the_world_is_refused(tmp_path):
+    affine = np.eye(4)
+    affine[0, 3] = 1e30
+    with pytest.raises(ValueError, match=r"a.nii: begins at \[1.*e\+30, 0.0, 0.0\] mm, which is no position"):
+        read_volume(save(tmp_path / "a.nii", np.ones((3, 4, 5)), affine))
+
+
+def test_the_suffix_of_a_compressed_file_may_be_written_in_capitals(tmp_path):
+    save(tmp_path / "a.nii.gz", np.zeros((90, 90, 90), dtype=np.int16)).rename(tmp_path / "A.NII.GZ")
+    assert read_volume(tmp_path / "A.NII.GZ").data.shape == (1, 90, 90, 90)
+
+
+def test_a_file_without_permission_is_not_called_missing(tmp_path, monkeypatch):
+    file = save(tmp_path / "a.nii", np.ones((3, 4, 5)))
+    monkeypatch.setattr(volume_files.os, "access", lambda path, mode: False)  # root reads everything
+    with pytest.raises(ValueError, match=r"a.nii: cannot be read \(Permission denied\)"):
+        read_volume(file)
+
+
 def test_channel_files_on_different_grids_are_refused(tmp_path):
     first = save(tmp_path / "first.nii", np.ones((3, 4, 5)))
     smaller = save(tmp_path / "smaller.nii", np.ones((3, 4, 4)))

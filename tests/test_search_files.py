@@ -54,7 +54,6 @@ OWNERS = {
 OPENING = set("wax+")
 ALLOWED = {  # each has its own way to leave nothing half-written
     "search/files/replace.py": "the writer itself",
-    "search/data/volume_files.py": "part of exports, which run without voxnas; replaces files in the same way",
     "search/export/standalone/predict.py": "runs without voxnas; replaces files in the same way",
     "search/storage/lock.py": "a lock file, whose content is only a name",
     "search/tracking/ledger.py": "appends a line; a line that a crash cuts off is ignored",

@@ -6,12 +6,15 @@ NRRD files need SimpleITK, which is imported only for them.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
+import logging
 import math
 import os
+import secrets
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from typing import Any
 import nibabel
 import numpy as np
 from nibabel.affines import voxel_sizes
+from nibabel.imageglobals import logger as nibabel_log
 from numpy.typing import NDArray
 
 NIFTI = (".nii.gz", ".nii")
@@ -30,8 +34,10 @@ POSITION_FIELDS = (
     "qform_code sform_code quatern_b quatern_c quatern_d qoffset_x qoffset_y qoffset_z srow_x srow_y srow_z xyzt_units"
 )
 VOXEL_SIZES_MM = (1e-6, 1e6)  # range of valid voxel sizes
+MAX_OFFSET_MM = 1e9
 DEFLATE_LIMIT = 1_100  # no gzip file expands by a larger factor
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+nibabel_log.setLevel(logging.CRITICAL)  # remarks on headers without the file; faults are raised
 
 
 def suffix_of(path: str | os.PathLike[str]) -> str:
@@ -108,7 +114,7 @@ def read_values(file: Path) -> tuple[NDArray[Any], NDArray[np.float64], Any]:
 
 
 def why_no_file(path: Path) -> str:
-    """Return why a path leads to no regular file ("no such file", "is a folder, ..."); empty if it leads to one.
+    """Return why a path leads to no file that can be read ("no such file", "is a folder, ..."); empty if it does.
 
     A pipe is none: opening it would wait for ever.
     """
@@ -120,7 +126,9 @@ def why_no_file(path: Path) -> str:
         return f"cannot be read ({getattr(error, 'strerror', None) or error})"
     if stat.S_ISDIR(mode):
         return "is a folder, not a file"
-    return "" if stat.S_ISREG(mode) else "is a pipe, a socket or a device, not a file"
+    if not stat.S_ISREG(mode):
+        return "is a pipe, a socket or a device, not a file"
+    return "" if os.access(path, os.R_OK) else f"cannot be read ({os.strerror(errno.EACCES)})"
 
 
 def load_nifti(file: Path) -> tuple[Any, NDArray[Any]]:
@@ -136,12 +144,26 @@ def load_nifti(file: Path) -> tuple[Any, NDArray[Any]]:
         raise ValueError(f"{file}: cannot be read ({type(error).__name__}: {reason})") from error
     if not isinstance(image, nibabel.Nifti1Pair):
         raise ValueError(f"{file}: is not a NIfTI file but {type(image).__name__}")
+    _refuse_values(values, file)
+    _refuse_missing_voxel_size(image, file)
+    refuse_affine(np.asarray(image.affine, dtype=np.float64), file)
+    return image, values
+
+
+def _refuse_missing_voxel_size(image: Any, file: Path) -> None:
+    """Raise ValueError if the affine depends on pixdim and the file has 0 there, for which nibabel assumes 1 mm."""
+    name = "header" if "header" in image.file_map else "image"
+    with image.file_map[name].get_prepare_fileobj("rb") as opened:
+        stated = type(image.header).from_fileobj(opened, check=False)["pixdim"][1:4]
+    if int(image.header["sform_code"]) == 0 and not stated.all():
+        raise ValueError(f"{file}: states no voxel sizes: pixdim is {stated.tolist()}, and there is no sform")
+
+
+def _refuse_values(values: NDArray[Any], file: Path) -> None:
     if values.dtype.kind not in "biuf":
         raise ValueError(f"{file}: contains values of type {values.dtype}, which are neither intensities nor labels")
     if values.size == 0:
         raise ValueError(f"{file}: is empty, its shape is {values.shape}")
-    _refuse_affine(np.asarray(image.affine, dtype=np.float64), file)
-    return image, values
 
 
 def _checked_values(image: Any, file: Path) -> NDArray[Any]:
@@ -152,7 +174,8 @@ def _checked_values(image: Any, file: Path) -> NDArray[Any]:
     if not (file.name.lower().endswith(".gz") and isinstance(image, nibabel.Nifti1Image)):
         return np.asarray(image.dataobj)
     with gzip.open(file) as stream:
-        values = np.asarray(type(image).from_stream(stream).dataobj)
+        opened = type(image).from_file_map(type(image).make_file_map({"image": stream}))
+        values = np.asarray(opened.dataobj)
         try:
             while stream.read(1 << 20):
                 pass
@@ -165,12 +188,13 @@ def _checked_values(image: Any, file: Path) -> NDArray[Any]:
 def _refuse_impossible_size(image: Any, file: Path) -> None:
     """Raise ValueError if a file is too small for the shape in its header, before memory is allocated for it."""
     claimed = math.prod(image.shape) * image.get_data_dtype().itemsize
-    held = file.stat().st_size * (DEFLATE_LIMIT if file.name.endswith(".gz") else 1)
+    held = file.stat().st_size * (DEFLATE_LIMIT if file.name.lower().endswith(".gz") else 1)
     if isinstance(image, nibabel.Nifti1Image) and claimed > held:
         raise ValueError(f"the header states shape {image.shape}, but the file has only {file.stat().st_size:,} bytes")
 
 
-def _refuse_affine(affine: NDArray[np.float64], file: Path) -> None:
+def refuse_affine(affine: NDArray[np.float64], file: Path) -> None:
+    """Raise ValueError if an affine is not finite or degenerate, or its voxel sizes are outside VOXEL_SIZES_MM."""
     low, high = VOXEL_SIZES_MM
     with np.errstate(all="ignore"):
         sizes = voxel_sizes(affine)
@@ -179,6 +203,8 @@ def _refuse_affine(affine: NDArray[np.float64], file: Path) -> None:
     if not ((sizes >= low) & (sizes <= high)).all():
         shown = ", ".join(f"{size:.3g}" for size in sizes)
         raise ValueError(f"{file}: has voxels of {shown} mm, but a size must be between {low:g} and {high:g} mm")
+    if not (abs(affine[:3, 3]) <= MAX_OFFSET_MM).all():
+        raise ValueError(f"{file}: begins at {affine[:3, 3].tolist()} mm, which is no position")
     if not abs(np.linalg.det(affine)) > 1e-6 * sizes.prod():
         raise ValueError(f"{file}: has a degenerate affine: {affine.tolist()}")
 
@@ -207,13 +233,12 @@ def _read_itk(file: Path) -> tuple[NDArray[Any], NDArray[np.float64], Any]:
     if image.GetDimension() != 3:
         raise ValueError(f"{file}: has {image.GetDimension()} axes, but a volume has 3")
     values = SimpleITK.GetArrayFromImage(image)  # (Z, Y, X) or (Z, Y, X, C)
-    if values.size == 0:
-        raise ValueError(f"{file}: is empty, its shape is {values.shape}")
+    _refuse_values(values, file)
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()
     affine = LPS_TO_RAS @ affine
-    _refuse_affine(affine, file)
+    refuse_affine(affine, file)
     values = values.transpose(2, 1, 0, *range(3, values.ndim))
     return values, affine, nifti_header(values.shape[:3], affine)
 
@@ -273,7 +298,7 @@ def save_like(
     header.set_data_dtype(values.dtype)
     header.set_data_shape(values.shape)
     header["pixdim"][:4] = volume.header["pixdim"][:4]
-    if not (header["pixdim"][1:4] > 0).all():
+    if not (np.isfinite(header["pixdim"][1:4]) & (header["pixdim"][1:4] > 0)).all():
         header["pixdim"][1:4] = voxel_sizes(volume.affine)
     for field in POSITION_FIELDS.split():
         header[field] = volume.header[field]
@@ -283,9 +308,21 @@ def save_like(
         image.header.set_intent("label")
         named = json.dumps({"labels": {str(value): name for value, name in labels}})
         image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", named.encode()))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
+    replace_file(path, lambda part: nibabel.save(image, part), suffix=suffix)
+
+
+def replace_file(path: Path, write: Callable[[Path], object], *, suffix: str) -> None:
+    """Write a file under a temporary name with this suffix, then rename it: a partial file never appears as `path`.
+
+    An OSError names `path`, not the temporary file.
+    """
+    part = path.with_name(f".part-{secrets.token_hex(8)}{suffix}")  # containers that share a folder share process ids
     try:
-        nibabel.save(image, temporary)
-        os.replace(temporary, path)
+        write(part)
+        os.replace(part, path)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
