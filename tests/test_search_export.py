@@ -325,14 +325,12 @@ def test_an_invalid_image_gives_one_line_and_writes_nothing(program, tmp_path, c
 def test_an_output_that_cannot_be_written_is_refused_before_segmentation(program, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(program.volume_files, "read_volume", None)
     image = noise(tmp_path / "image.nii.gz", (21, 19, 3))
-    (tmp_path / "folder.nii").mkdir()
     assert "no doesn't exist" in wrong(program, capsys, image, "--out", tmp_path / "no" / "mask.nii")
     (tmp_path / "file").touch()
-    assert "can't be created (File exists)" in wrong(program, capsys, image, "--out", tmp_path / "file")
+    assert "file is a file, not a folder" in wrong(program, capsys, image, "--out", tmp_path / "file")
     message = wrong(program, capsys, image, "--out", tmp_path / "no" / "masks")
-    assert "can't be created (No such file or directory)" in message
-    assert "it is a folder" in wrong(program, capsys, image, "--out", tmp_path / "folder.nii")
-    assert "it is the input image" in wrong(program, capsys, image, "--out", image)
+    assert "no doesn't exist" in message
+    assert "it is an input" in wrong(program, capsys, image, "--out", image)
     monkeypatch.setattr(program.os, "access", lambda path, mode: False)
     assert "is read-only" in wrong(program, capsys, image, "--out", tmp_path / "mask.nii")
 
@@ -345,7 +343,8 @@ def test_a_full_disk_leaves_no_partial_files(program, tmp_path, capsys, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(program.volume_files.nibabel, "save", full)
-    assert "No space left on device" in wrong(program, capsys, image, "--out", tmp_path / "mask.nii.gz")
+    assert program.main([str(image), "--out", str(tmp_path / "mask.nii.gz"), "--device", "cpu"]) == 1
+    assert "mask.nii.gz: No space left on device" in capsys.readouterr().err
     assert [entry.name for entry in tmp_path.iterdir()] == ["image.nii.gz"]
 
 
@@ -353,7 +352,7 @@ def test_predict_refuses_invalid_options(program, capsys):
     image = ["a.nii", "--out", "b.nii"]
     for words, message in (
         (["a.nii"], "--out"),
-        ([*image, "--threads", "0"], "'0' is not a positive integer"),
+        ([*image, "--threads", "0"], "'0' is not an integer from 1 to 1024"),
         ([*image, "--max-memory", "much"], "'much' is not a size; examples: 4GiB, 800MB"),
     ):
         with pytest.raises(SystemExit, match="2"):
@@ -370,7 +369,7 @@ def test_a_missing_package_is_named_with_the_remedy(exported, tmp_path):
         command = [sys.executable, "-I", "-B", "-c", code.format(name), *map(str, words)]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         assert ended.returncode == 2
-        assert ended.stderr.endswith("; install the packages in requirements.txt\n") and name in ended.stderr
+        assert "; install the packages in requirements.txt" in ended.stderr and name in ended.stderr
     assert [entry.name for entry in tmp_path.iterdir()] == ["image.nii.gz"]
 
 
@@ -516,7 +515,7 @@ def test_a_failing_predict_fails_the_verification_with_its_last_line(quick, expo
         return replace(exported.forms, missing=(("pt2", "not tried"), ("onnx", "not tried")))
 
     quick.setattr("search.export.contents.write_forms", broken)
-    with pytest.raises(UserError, match="deleted: form source: predict.py exited with code 2: predict.py: no network"):
+    with pytest.raises(UserError, match="exited with code 2: .*model.py: can't be loaded .ValueError: no network"):
         export_trained(origin_of(study), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 

@@ -64,7 +64,8 @@ def loaded_program(folder: Path, *, channels: int = 1):
     (folder / "weights.safetensors").touch()
     (folder / "preprocessing.json").write_text(json.dumps(settings(channels)))
     digests = {
-        name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("model.py", "weights.safetensors")
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in ("model.py", "weights.safetensors", "preprocessing.json")
     }
     (folder / contents.CARD).write_text("\n".join(f"| {name} | `{digest}` |" for name, digest in digests.items()))
     spec = importlib.util.spec_from_file_location("inputs_predict", folder / "predict.py")
@@ -80,7 +81,8 @@ def make_program(tmp_path_factory):
 
     def forget():
         sys.path[:] = before
-        for name in ("forms", *(file.stem for file in SHARED), "model", "volumes", "windows", "inputs_predict"):
+        own = [Path(name).stem for name in contents.STANDALONE]
+        for name in (*own, *(file.stem for file in SHARED), "model", "inputs_predict"):
             sys.modules.pop(name, None)
 
     def make(channels: int = 1):
@@ -216,7 +218,7 @@ def test_an_invalid_command_exits_with_code_two(program, tmp_path, capsys):
     a, x, empty, out = (tmp_path / name for name in ("a.nii.gz", "x", "empty", "out"))
     for words, message in (
         ([empty, "--out", out], "empty: contains no volumes"),
-        ([a, x, "--out", out], "several inputs have the name a: their masks"),
+        ([a, x, "--out", out], "a.nii.gz: have the same output file (case is ignored); rename one; left out"),
         ([a, empty, "--out", tmp_path / "m.nii"], "contains no volumes"),
     ):
         assert program.main([*map(str, words), "--device", "cpu"]) == 2
@@ -264,7 +266,7 @@ TWO = {"A_0000.nii.gz": 1, "A_0001.nii.gz": 1}
         ({**TWO, **{f"B_000{n}.nii": 1 for n in range(3)}}, "A", ["B: has the channels 0000, 0001, 0002, but"]),
         ({**TWO, "A_0000.nii": 1, "B.nii": 2}, "B", ["A: has the channels 0000, 0000, 0001, but"]),
         ({f"pat_000{number}.nii.gz": 2 for number in range(3)}, "pat_0000 pat_0001 pat_0002", []),
-        ({**TWO, "B.nii": 2, "B.nii.gz": 2}, "A", ["several inputs have the name B"]),
+        ({**TWO, "B.nii": 2, "B.nii.gz": 2}, "A", ["B.nii.gz: have the same output file"]),
         ({"pat_0001.nii": 1, "pat_0002.nii": 1}, "", ["pat: has the channels 0001, 0002, but the network takes"]),
     ],
 )

@@ -44,10 +44,16 @@ def test_the_requirements_name_the_lowest_versions_of_each_form(monkeypatch):
         "torch>=2.1",
         "numpy>=1.24.2",
         "nibabel>=4.0",
+        "# Python 3.11 or later",
         "# --form pt2 needs torch>=2.99",
         "# --form onnx needs onnxruntime>=1.18 instead of torch",
     ]
-    assert requirements(source=False, onnx=False) == ["torch>=2.99", "numpy>=1.24.2", "nibabel>=4.0"]
+    assert requirements(source=False, onnx=False) == [
+        "torch>=2.99",
+        "numpy>=1.24.2",
+        "nibabel>=4.0",
+        "# Python 3.11 or later",
+    ]
 
 
 def test_a_torch_that_is_too_old_for_model_pt2_is_told_so(tmp_path, monkeypatch):

@@ -153,7 +153,8 @@ def _usage(origin: Origin, forms: Forms, *, bundled: bool) -> str:
         f"Input: {counted(len(channels), 'channel')} ({', '.join(channels)}) in any orientation and spacing, as NIfTI, "
         ".mha or .nrrd (with SimpleITK), or DICOM series (with pydicom). Output: label values on the input's grid and "
         "affine, with the label names in the header. `predict.py --help` lists the options. Exit codes: 0 success; "
-        "1 some inputs failed; 2 all inputs failed or the command is invalid. Each failure is one line on stderr.\n\n"
+        "1 some inputs failed or were left out, or the machine failed; 2 no input could be used or the command is "
+        "invalid. Each failure is one line on stderr.\n\n"
         "Forms of the network (`--form`); predict.py applies each to sliding windows of the training patch size:\n\n"
         f"{lines}{bundle if bundled else ''}"
     )

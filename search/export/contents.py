@@ -17,7 +17,7 @@ from search.files import copy_file, write_text
 from search.training.checkpoint import save_tensors
 
 CARD = "MODEL_CARD.md"
-STANDALONE = ("predict.py", "forms.py", "volumes.py", "windows.py")
+STANDALONE = ("predict.py", "planning.py", "preprocessing.py", "forms.py", "series.py", "volumes.py", "windows.py")
 SHARED = tuple(  # run in training and in the export
     Path(str(module.__file__)) for module in (geometry, volume_files, components)
 )
@@ -62,6 +62,7 @@ def _requirements(forms: Forms) -> list[str]:
     exported_with = ".".join(version("torch").split(".")[:2])  # an older one may not read model.pt2
     lowest = LOWEST if forms.source else {**LOWEST, "torch": exported_with}
     lines = [f"{name}>={number}" for name, number in lowest.items()]
+    lines.append("# Python 3.11 or later")
     if forms.source:
         lines.append(f"# --form pt2 needs torch>={exported_with}")
     if forms.onnx:

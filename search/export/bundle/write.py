@@ -24,7 +24,7 @@ from search.export.verification import MAX_DIFFERING_SHARE, Reference, failed, l
 from search.files import copy_file, replace_file, write_text
 
 HERE = Path(__file__).parent
-SCRIPTS = ("model.py", "components.py", "geometry.py", "volume_files.py", "volumes.py")
+SCRIPTS = ("model.py", "components.py", "geometry.py", "preprocessing.py", "series.py", "volume_files.py", "volumes.py")
 ISOLATED = Path(__file__).parents[1] / "isolated.py"
 SCHEMA = "metadata_schema.json"
 META, CONFIG = "configs/metadata.json", "configs/inference.json"

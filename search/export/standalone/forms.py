@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import sys
 import warnings
@@ -14,21 +15,20 @@ import numpy as np
 
 FOLDER = Path(__file__).resolve().parent
 FILES = {"source": "model.py", "pt2": "model.pt2", "onnx": "model.onnx"}
-CARD, WEIGHTS = "MODEL_CARD.md", "weights.safetensors"
+CARD, WEIGHTS, SETTINGS = "MODEL_CARD.md", "weights.safetensors", "preprocessing.json"
 LISTED = re.compile(r"^\| ([^|]+) \| `([0-9a-f]{64})` \|$", re.MULTILINE)  # the card's table of files
+CUDA = "CUDAExecutionProvider"  # of onnxruntime
 Network = Callable[["np.ndarray[Any, Any]"], "np.ndarray[Any, Any]"]
 
 
-def load(form: str, *, device: str, precision: str, threads: int | None, verify: bool = True) -> tuple[Network, str]:
-    """Return the network and the device that it runs on.
+def available() -> list[str]:
+    """Return the forms that this folder has."""
+    return [form for form, file in FILES.items() if (FOLDER / file).is_file()]
 
-    Raises ValueError if the form or device is not available, or if, with `verify`, a file differs from the model card.
-    """
+
+def load(form: str, *, device: str, precision: str, threads: int | None) -> tuple[Network, str]:
+    """Return the network and the device that it runs on. Raises ValueError if the form or device is not available."""
     path = FOLDER / FILES[form]
-    if not path.is_file():
-        raise ValueError(f"--form {form}: {path.name} is missing from this folder")
-    if verify:
-        _require_listed(path, *([path.with_name(WEIGHTS)] if form == "source" else []))
     if form == "onnx":
         return _onnx(path, device, threads)
     import torch
@@ -40,18 +40,24 @@ def load(form: str, *, device: str, precision: str, threads: int | None, verify:
     return _TorchNetwork(form, path, device, half=half).run, device
 
 
-def _require_listed(*files: Path) -> None:
-    """Raise ValueError for a file whose SHA-256 is not that of the model card; loading it could run foreign code."""
+def require_unchanged(form: str) -> None:
+    """Raise ValueError if the SHA-256 of a file of the network or of its settings is not that of the model card.
+
+    Loading a changed network could run foreign code; changed settings give other masks.
+    """
     card = FOLDER / CARD
     if not card.is_file():
         raise ValueError(f"{CARD} is missing, so the network's files can't be checked; --no-verify loads them anyway")
-    listed = dict(LISTED.findall(card.read_text(encoding="utf-8")))
-    for file in files:
+    listed = dict(LISTED.findall(card.read_text(encoding="utf-8", errors="replace")))
+    for name in (SETTINGS, FILES[form], *([WEIGHTS] if form == "source" else [])):
+        file = FOLDER / name
+        if not file.is_file():
+            raise ValueError(f"{name} is missing from this folder; get a fresh copy of it")
         with file.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        if listed.get(file.name) != digest:
+        if listed.get(name) != digest:
             raise ValueError(
-                f"{file.name} differs from the SHA-256 in {CARD}: it was changed after the export; get a fresh copy of "
+                f"{name} differs from the SHA-256 in {CARD}: it was changed after the export; get a fresh copy of "
                 "the folder, or load it anyway with --no-verify"
             )
 
@@ -74,9 +80,7 @@ class _TorchNetwork:
 
         self.torch, self.device, self.half, self.form = torch, device, half, form
         if form == "source":
-            import model  # type: ignore[import-not-found]  # a file of this folder
-
-            self.network = model.load_network(path.with_name(WEIGHTS)).to(device)
+            self.network = _source(path).to(device)
             for parameter in self.network.parameters():
                 if parameter.dim() == 5:  # speeds up convolutions on CPUs by a third to a half
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
@@ -106,6 +110,15 @@ class _TorchNetwork:
                 return self.network(batch)
 
 
+def _source(path: Path) -> Any:
+    try:
+        import model  # type: ignore[import-not-found]  # a file of this folder
+
+        return model.load_network(path.with_name(WEIGHTS))
+    except Exception as error:  # with --no-verify, the file may contain anything
+        raise ValueError(f"{path}: can't be loaded ({type(error).__name__}: {error})") from error
+
+
 def _program(path: Path, device: str) -> Any:
     import torch
 
@@ -122,23 +135,24 @@ def _program(path: Path, device: str) -> Any:
 
 
 def _onnx(path: Path, device: str, threads: int | None) -> tuple[Network, str]:
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # or onnxruntime 1.29 sends names and hashes of the model to its maker
     import onnxruntime
 
-    available = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    if device == "cuda" and not available:
-        raise ValueError("--device cuda: onnxruntime has no CUDA provider; use --device cpu")
-    device = "cuda" if available and device != "cpu" else "cpu"
+    onnxruntime.disable_telemetry_events()  # of other versions
+    usable = set() if device == "cpu" else {CUDA} & set(onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3
-    providers = [*(["CUDAExecutionProvider"] if device == "cuda" else []), "CPUExecutionProvider"]
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=providers)
+        session = onnxruntime.InferenceSession(path, options, providers=[*usable, "CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has no common error class
         raise ValueError(f"{path}: can't be loaded ({type(error).__name__}: {error})") from error
+    on_gpu = CUDA in session.get_providers()  # onnxruntime falls back to the CPU if it can't use a GPU
+    if device == "cuda" and not on_gpu:
+        raise ValueError("--device cuda: onnxruntime finds no CUDA device; use --device cpu")
     name = session.get_inputs()[0].name
 
     def run(window: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return session.run(None, {name: np.ascontiguousarray(window)[None]})[0][0]  # type: ignore[no-any-return]
 
-    return run, device
+    return run, "cuda" if on_gpu else "cpu"

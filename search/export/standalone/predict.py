@@ -8,136 +8,129 @@ An input is a NIfTI file (3D, or 4D with the channels last), a .mha, .mhd or .nr
 with one DICOM series (needs pydicom), or a folder of these. Several channels are given as one 4D file, or as one file
 each: with `FIRST --channel SECOND ...` in the order of preprocessing.json, or with nnU-Net's names, CASE_0000,
 CASE_0001, ..., exactly one file per channel. Other volumes of a folder are left out. The mask has the image's grid and
-affine and the data set's label values.
+affine and the data set's label values. It replaces an earlier file of its name when it is complete.
 
-Exit codes: 0 success; 1 some inputs failed or were left out, each with a line on stderr, and the others were segmented;
-2 all inputs failed or the command is invalid.
+Exit codes: 0 success; 1 some inputs failed or were left out, each with a line on stderr, and the others were segmented,
+or the machine failed (a full disk, too little memory); 2 no input could be used, or the command is invalid.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import errno
 import math
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
 INSTALL = "install the packages in requirements.txt"
+if sys.version_info < (3, 11):  # noqa: UP036  # whoever runs this may have any
+    print("predict.py: needs Python 3.11 or later", file=sys.stderr)
+    sys.exit(2)
 sys.path.insert(0, str(FOLDER))
 try:
     import components  # type: ignore[import-not-found]  # files of this folder
     import forms  # type: ignore[import-not-found]
     import geometry  # type: ignore[import-not-found]
     import numpy as np
+    import planning  # type: ignore[import-not-found]
+    import preprocessing  # type: ignore[import-not-found]
     import volume_files  # type: ignore[import-not-found]
     import volumes  # type: ignore[import-not-found]
     import windows  # type: ignore[import-not-found]
-except ModuleNotFoundError as missing:
-    print(f"predict.py: {missing}; {INSTALL}", file=sys.stderr)
+except ImportError as missing:
+    print(f"predict.py: {missing}; {INSTALL}, and copy the folder whole", file=sys.stderr)
     sys.exit(2)
 
-NIFTI = (".nii.gz", ".nii")
-BYTES = re.compile(r"([0-9.]+)\s*([KMGT]i?)?B?")
+BYTES = re.compile(r"([0-9]{1,15}(?:\.[0-9]+)?)\s*([KMGT]i?)?B?")
+MAX_THREADS = 1024
 MAX_STRIPS = 64
 COMPONENT_BYTES = 16  # per voxel, to find the largest component
-FAULTS = (ValueError, OSError, MemoryError, RuntimeError, ModuleNotFoundError)
-
-
-@dataclass(frozen=True)
-class Task:
-    """One volume and its output files."""
-
-    case: Any
-    mask: Path
-    probabilities: Path | None
-    logits: Path | None
+MISTAKES = (ValueError, ImportError)  # of the user; other errors are the machine's, except those of a path
+PATH_MISTAKES = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EISDIR, errno.ENOTDIR),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Segment all inputs; return the exit code."""
     options = _parse(arguments)
     try:
-        settings = json.loads((FOLDER / "preprocessing.json").read_text(encoding="utf-8"))
-        tasks, left = plan(options, channels=len(settings["channels"]))
+        if not options.no_verify:
+            forms.require_unchanged(options.form)
+        settings = preprocessing.read_settings(FOLDER / forms.SETTINGS)
+        tasks, left = planning.plan(options, channels=len(settings["channels"]))
+        for message in left:
+            _report(message)
+        if not tasks:
+            return 2
         network, device = forms.load(
-            options.form,
-            device=options.device,
-            precision=options.precision,
-            threads=options.threads,
-            verify=not options.no_verify,
+            options.form, device=options.device, precision=options.precision, threads=options.threads
         )
         network = windows.mirrored(network, settings["mirror"])
-    except FAULTS as error:
-        _report(error)
-        return 2
-    for message in left:
-        _report(ValueError(message))
-    failed = 0
+    except Exception as error:  # torch, onnxruntime and the readers have no common error class
+        return _report_error(error)
+    codes, lost = [], 0
     for number, task in enumerate(tasks, start=1):
         bar = _ProgressBar(f"{number}/{len(tasks)} {task.case.name}")
         try:
-            print(segment(task, network, settings, options, bar) + f" on {device}")
-        except FAULTS as error:
+            done = segment(task, network, settings, options, bar)
+        except Exception as error:  # the other cases are segmented
             bar.clear()
-            failed += 1
-            _report(error)
-    return 2 if failed == len(tasks) else 1 if failed or left else 0
+            codes.append(_report_error(error, task.case.files[0]))
+        else:
+            lost |= _print(f"{done} on {device}")
+    return min(codes) if len(codes) == len(tasks) else 1 if codes or left or lost else 0
 
 
-def _report(error: Exception) -> None:
-    """Print an error as one line on stderr."""
-    message = " ".join(str(error).split()) or type(error).__name__
-    hint = f"; {INSTALL}" if isinstance(error, ModuleNotFoundError) else ""
-    print(f"predict.py: {message}{hint}", file=sys.stderr)
+def _report_error(error: Exception, file: Path | None = None) -> int:
+    """Report an error, with the file that was segmented; return the exit code: 2 for a user's mistake, else 1."""
+    is_mistake = isinstance(error, MISTAKES) or (isinstance(error, OSError) and error.errno in PATH_MISTAKES)
+    message = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    elif not is_mistake or not message:
+        message = ": ".join(filter(None, (type(error).__name__, message)))
+    if file and str(file) not in message:
+        message = f"{file}: {message}"
+    _report(f"{message}; {INSTALL}" if isinstance(error, ImportError) else message)
+    return 2 if is_mistake else 1
 
 
-def plan(options: argparse.Namespace, *, channels: int) -> tuple[list[Task], list[str]]:
-    """Return the inputs with their output files, and messages on what is left out.
-
-    Raises ValueError for invalid inputs or outputs.
-    """
-    if options.channel:
-        if len(options.inputs) != 1:
-            raise ValueError("--channel: give exactly one input image with --channel")
-        case = volumes.Case(volume_files.stem_of(options.inputs[0]), (options.inputs[0], *options.channel))
-        cases, left = [case], []
-    else:
-        cases, left = volumes.find_cases(options.inputs, channels=channels)
-    names = [case.name for case in cases]
-    twins = sorted({name for name in names if names.count(name) > 1})
-    if twins:
-        left.append(
-            f"several inputs have the name {', '.join(twins)}: their masks would overwrite each other; left out"
-        )
-        cases = [case for case in cases if case.name not in twins]
-    if not cases:
-        raise ValueError("; ".join(left))
-    one = len(cases) == 1 and options.out.name.endswith(NIFTI)
-    for folder in (*([] if one else [options.out]), *([options.logits] if options.logits else [])):
-        _require_folder(folder)
-    tasks = []
-    for case in cases:
-        mask = options.out if one else options.out / f"{case.name}.nii.gz"
-        stem = mask.name.removesuffix(".gz").removesuffix(".nii")
-        probabilities = mask.with_name(f"{stem}_probabilities.nii.gz") if options.probabilities else None
-        logits = options.logits / f"{case.name}.npy" if options.logits else None
-        tasks.append(Task(case, mask, probabilities, logits))
-        for path in filter(None, (mask, probabilities, logits)):
-            _require_writable(path, case.files)
-    return tasks, left
+def _report(message: str) -> None:
+    print(f"predict.py: {_one_line(message)}", file=sys.stderr)
 
 
-def segment(task: Task, network: Any, settings: dict[str, Any], options: argparse.Namespace, bar: _ProgressBar) -> str:
+def _print(text: str) -> int:
+    """Print a line; return 1 if a full disk or a closed pipe prevents that, which does not stop the segmentation."""
+    try:
+        print(_one_line(text), flush=True)
+    except OSError as error:
+        _report(f"standard output: {error.strerror}")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # also for what it still holds
+        return 1
+    return 0
+
+
+def _one_line(text: str) -> str:
+    """Return a text as one line, in which control characters and undecodable bytes of file names are escaped."""
+    line = " ".join(text.split())
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
+
+
+def segment(task: Any, network: Any, settings: dict[str, Any], options: argparse.Namespace, bar: _ProgressBar) -> str:
     """Read a volume, run the network and write the mask; return a one-line summary."""
     began = time.perf_counter()
     volume = volumes.read_case(task.case, settings["channels"])
+    for path in task.outputs:
+        path.parent.mkdir(exist_ok=True)
     image, grid = geometry.to_grid(volume, geometry.Preprocessing.from_json(settings))
     read = time.perf_counter()
     classes, order = settings["outputs"], settings["order"]
@@ -159,12 +152,13 @@ def segment(task: Task, network: Any, settings: dict[str, Any], options: argpars
     ended = time.perf_counter()
     mask = components.keep_largest(geometry.turn_back(labels, grid), settings["keep_largest"])
     named = list(zip(settings["label_values"], settings["labels"], strict=True))
-    volume_files.write_mask(task.mask, np.array(settings["label_values"], dtype=np.uint16)[mask], volume, named)
     if probabilities is not None:
         parts = np.stack([geometry.turn_back(part, grid) for part in probabilities], axis=-1)
         volume_files.save_like(task.probabilities, parts, volume)
-    if task.logits and logits is not None:
-        _save_array(task.logits, logits)
+    if logits is not None:
+        volume_files.replace_file(task.logits, lambda part: np.save(part, logits), suffix=".npy")
+    values = np.array(settings["label_values"], dtype=np.uint16)[mask]
+    volume_files.write_mask(task.mask, values, volume, named)  # last: where there is a mask, there is all
     sizes = np.bincount(mask.ravel(), minlength=len(named))[1:]
     counts = ", ".join(
         f"{_counted(size, 'voxel')} of {name}" for name, size in zip(settings["labels"][1:], sizes, strict=True)
@@ -241,48 +235,16 @@ class _ProgressBar:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
-def _require_folder(folder: Path) -> None:
-    """Create an output folder. Raises ValueError if that fails, before any segmentation starts."""
-    if folder.name.endswith(NIFTI):
-        raise ValueError(f"--out {folder}: several masks need a folder, not a file name")
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"--out {folder}: can't be created ({error.strerror})") from error
-
-
-def _require_writable(path: Path, files: tuple[Path, ...]) -> None:
-    """Raise ValueError if an output can't be written, before any segmentation starts."""
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: can't be written: the folder {path.parent} doesn't exist")
-    if path.is_dir():
-        raise ValueError(f"{path}: can't be written: it is a folder")
-    if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"{path}: can't be written: {path.parent} is read-only")
-    if path.resolve() in [file.resolve() for file in files]:
-        raise ValueError(f"{path}: can't be written: it is the input image")
-
-
-def _save_array(path: Path, array: np.ndarray[Any, Any]) -> None:
-    """Write an array atomically."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            np.save(file, array)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     description = "Segment volumes with the network in this folder."
     parser = argparse.ArgumentParser(prog="predict.py", description=description, allow_abbrev=False)
     add = parser.add_argument
-    found = [form for form, file in forms.FILES.items() if (FOLDER / file).is_file()]
+    if not (found := forms.available()):
+        parser.error(f"none of {', '.join(forms.FILES.values())} is in {FOLDER}; get a fresh copy of the folder")
     more = "file of a further channel; repeat in the order of preprocessing.json"
-    add("inputs", type=Path, nargs="+", metavar="INPUT", help="volume, DICOM series, or a folder of these")
-    add("--channel", type=Path, action="append", default=[], metavar="FILE", help=more)
-    add("--out", type=Path, required=True, help="mask to write (.nii.gz or .nii), or a folder for several masks")
+    add("inputs", type=_path, nargs="+", metavar="INPUT", help="volume, DICOM series, or a folder of these")
+    add("--channel", type=_path, action="append", default=[], metavar="FILE", help=more)
+    add("--out", type=_path, required=True, help="mask to write (.nii.gz or .nii), or a folder for several masks")
     add("--form", choices=found, default=found[0], help=f"form of the network (default: {found[0]})")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if available, else the CPU")
     add("--precision", choices=("auto", "float32", "float16"), default="auto", help="auto: float16 only on a GPU")
@@ -290,13 +252,19 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--max-memory", type=_bytes, metavar="SIZE", help="memory limit of this process, for example 4GiB")
     add("--probabilities", action="store_true", help="also write class probabilities, MASK_probabilities.nii.gz")
     add("--no-verify", action="store_true", help="load files that differ from the model card, or without a card")
-    add("--logits", type=Path, metavar="FOLDER", help="also save the logits on the network's grid, as .npy")
+    add("--logits", type=_path, metavar="FOLDER", help="also save the logits on the network's grid, as .npy")
     return parser.parse_args(arguments)
 
 
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; give a path")  # Path("") would be the working folder
+    return Path(text)
+
+
 def _threads(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+    if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 1 to {MAX_THREADS}")
     return int(text)
 
 
@@ -310,4 +278,11 @@ def _bytes(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # removes the temporary file
+    if sys.stdout:
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names in any alphabet
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        _report("interrupted")
+        sys.exit(130)

@@ -1,19 +1,19 @@
-"""Finds and reads the input volumes: NIfTI, .mha and .nrrd (with SimpleITK), DICOM series (with pydicom)."""
+"""Finds the volumes in files and folders, and reads them: NIfTI, .mha and .nrrd (with SimpleITK), DICOM series."""
 
 from __future__ import annotations
 
+import os
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nibabel
-import numpy as np
-import volume_files  # type: ignore[import-not-found]  # a file of this folder
+import series  # type: ignore[import-not-found]  # files of this folder
+import volume_files  # type: ignore[import-not-found]
 
-CHANNEL = re.compile(r"(.+)_(\d{4})")
-DICOM_TAG = b"DICM"  # after a preamble of 128 bytes
-SPACING_TOLERANCE = 0.1  # allowed deviation of a slice distance, relative to the mean distance
+CHANNEL = re.compile(r"(.+)_([0-9]{4})", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -24,35 +24,69 @@ class Case:
     files: tuple[Path, ...]
 
 
-def find_cases(inputs: list[Path], *, channels: int) -> tuple[list[Case], list[str]]:
+def find_cases(inputs: list[Path], *, channels: int, outputs: tuple[Path, ...] = ()) -> tuple[list[Case], list[str]]:
     """Return the volumes in files and folders, and a message on each volume that belongs to no case.
 
     A folder is a DICOM series, or contains volumes (or folders of series). A case is one volume with all channels, or
     one volume per channel with nnU-Net's names: CASE_0000, CASE_0001, ..., each number below `channels` exactly once.
-    Raises ValueError if a folder contains no volumes.
+    `outputs` are no inputs, even if they are in an input folder. Raises ValueError if a folder contains no volumes.
     """
     cases: list[Case] = []
     left: list[str] = []
     for path in inputs:
-        if path.is_dir() and not is_series(path):
-            volumes = _volumes(path)
-            if not volumes:
-                raise ValueError(f"{path}: contains no volumes ({', '.join(volume_files.SUFFIXES)}, or DICOM series)")
-            found, others = _grouped(volumes, channels)
-        else:
+        if not os.path.isdir(path):  # unlike Path.is_dir, never raises
             found, others = _one(path, channels)
+        elif series.is_series(path):
+            found, others = [_series(path)], _beside(path, outputs)
+        else:
+            volumes, others = _volumes(path, outputs)
+            if not volumes:
+                suffixes = ", ".join(volume_files.SUFFIXES)
+                none = f"{path}: contains no volumes ({suffixes}, or DICOM series)"
+                raise ValueError("; ".join([none, *others[:3]]))
+            found, wrong = _grouped(volumes, channels)
+            others += wrong
         cases += found
         left += others
     return cases, left
 
 
-def _volumes(folder: Path) -> list[Path]:
-    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    return [
-        each
-        for each in entries
-        if (each.is_file() and volume_files.suffix_of(each)) or (each.is_dir() and is_series(each))
-    ]
+def _series(folder: Path) -> Case:
+    return Case(volume_files.stem_of(os.path.abspath(folder)), (folder,))  # `.` has no name of its own
+
+
+def _beside(folder: Path, outputs: tuple[Path, ...]) -> list[str]:
+    """Return a message on each volume in the folder of a DICOM series."""
+    if not series.can_list(folder):
+        return []
+    others = [each for each in series.entries(folder) if volume_files.suffix_of(each) and not _is_one_of(each, outputs)]
+    return [f"{each}: is in the folder of a DICOM series; left out" for each in others]
+
+
+def _volumes(folder: Path, outputs: tuple[Path, ...]) -> tuple[list[Path], list[str]]:
+    """Return the volumes of a folder, and messages on other volumes inside it.
+
+    Whatever has the name of a volume is one, also a link that leads nowhere: reading it reports the fault.
+    """
+    volumes: list[Path] = []
+    left: list[str] = []
+    for entry in series.entries(folder):
+        if _is_one_of(entry, outputs):
+            continue
+        if entry.is_dir() and series.is_series(entry):
+            volumes.append(entry)
+            left += _beside(entry, outputs)
+        elif volume_files.suffix_of(entry):
+            volumes.append(entry)
+        elif entry.is_dir() and any(volume_files.suffix_of(each) or each.is_dir() for each in series.entries(entry)):
+            left.append(f"{entry}: is a folder inside an input folder and no DICOM series; left out")
+        elif entry.is_file() and series.is_slice(entry):
+            left.append(f"{entry}: is a DICOM file or unreadable, among other volumes; left out")
+    return volumes, left
+
+
+def _is_one_of(path: Path, others: tuple[Path, ...]) -> bool:
+    return os.path.realpath(path) in map(os.path.realpath, others)
 
 
 def _grouped(volumes: list[Path], channels: int) -> tuple[list[Case], list[str]]:
@@ -81,6 +115,21 @@ def _grouped(volumes: list[Path], channels: int) -> tuple[list[Case], list[str]]
     return sorted(cases, key=lambda case: case.name), left
 
 
+def sharing(outputs: list[tuple[Case, list[str]]]) -> tuple[set[Case], list[str]]:
+    """Return the cases that would write to the same file as another one, and a message on each such file.
+
+    Files are compared as file systems do that ignore case and how accents are composed.
+    """
+    writers: dict[str, list[Case]] = {}
+    for case, paths in outputs:
+        for path in paths:
+            writers.setdefault(unicodedata.normalize("NFC", path).casefold(), []).append(case)
+    groups = [cases for cases in writers.values() if len(cases) > 1]
+    named = dict.fromkeys(", ".join(str(case.files[0]) for case in group) for group in groups)
+    messages = [f"{files}: have the same output file (case is ignored); rename one; left out" for files in named]
+    return {case for group in groups for case in group}, messages
+
+
 def _wrong_channels(case: Path, numbers: list[int], channels: int) -> str:
     found, wanted = (", ".join(f"{number:04d}" for number in each) for each in (numbers, range(channels)))
     return f"{case}: has the channels {found}, but the network takes {wanted}; left out"
@@ -88,27 +137,28 @@ def _wrong_channels(case: Path, numbers: list[int], channels: int) -> str:
 
 def _one(path: Path, channels: int) -> tuple[list[Case], list[str]]:
     """Return the case of one file, with its further channels by nnU-Net's names."""
-    suffix, stem = path.name[len(volume_files.stem_of(path)) :], volume_files.stem_of(path)
-    if not path.exists() and path.with_name(f"{stem}_0000{suffix}").exists():
+    suffix, stem = volume_files.suffix_of(path), volume_files.stem_of(path)
+    if not os.path.exists(path) and os.path.exists(path.with_name(f"{stem}_0000{suffix}")):
         path, stem = path.with_name(f"{stem}_0000{suffix}"), f"{stem}_0000"
     name = stem.removesuffix("_0000")
-    if channels == 1 or name == stem or channels_in(path) == channels:
+    if channels == 1 or name == stem or volume_files.why_no_file(path) or channels_in(path) == channels:
         return [Case(name if channels == 1 else stem, (path,))], []
     siblings = [
         each
-        for each in _volumes(path.parent)
-        if (match := CHANNEL.fullmatch(volume_files.stem_of(each))) and match[1] == name
+        for each in sorted(path.parent.iterdir())
+        if (match := CHANNEL.fullmatch(volume_files.stem_of(each)))
+        and (match[1], volume_files.suffix_of(each)) == (name, suffix)
     ]
-    return _grouped(
-        [each for each in siblings if volume_files.suffix_of(each) == volume_files.suffix_of(path)], channels
-    )
+    return _grouped(siblings, channels)
 
 
 def channels_in(path: Path) -> int | None:
     """Return the number of channels that a volume's header states; None if it can't be read."""
     try:
         if path.is_dir():
-            return 1
+            return 1 if series.is_series(path) else None
+        if volume_files.why_no_file(path):  # opening a pipe would wait for ever
+            return None
         if volume_files.suffix_of(path).lower() in volume_files.NIFTI:
             shape = nibabel.load(path).shape  # (X, Y, Z), (X, Y, Z, C) or (X, Y, Z, 1, C)
             return int(shape[-1]) if len(shape) > 3 else 1
@@ -122,18 +172,6 @@ def channels_in(path: Path) -> int | None:
         return None
 
 
-def is_series(folder: Path) -> bool:
-    """Return whether a folder contains DICOM slices."""
-    return any(_is_dicom(entry) for entry in sorted(folder.iterdir())[:3] if entry.is_file())
-
-
-def _is_dicom(path: Path) -> bool:
-    if volume_files.suffix_of(path):
-        return False
-    with path.open("rb") as file:
-        return path.suffix.lower() == ".dcm" or file.read(132)[128:] == DICOM_TAG
-
-
 def read_case(case: Case, channels: list[str]) -> Any:
     """Return a case as a volume_files.Volume with these channels. Raises ValueError with the file and the reason."""
     volume = _read(case)
@@ -145,44 +183,7 @@ def read_case(case: Case, channels: list[str]) -> Any:
 
 
 def _read(case: Case) -> Any:
-    if len(case.files) != 1 or not case.files[0].is_dir():
-        return volume_files.read_volume(case.files)
-    folder = case.files[0]
-    try:
-        return _read_dicom(folder)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{folder}: needs the package {error.name}: pip install {error.name}") from error
-    except ValueError:
-        raise
-    except Exception as error:  # pydicom has no common error class for a damaged file
-        raise ValueError(
-            f"{folder}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())})"
-        ) from error
-
-
-def _read_dicom(folder: Path) -> Any:
-    import pydicom
-
-    read = [pydicom.dcmread(entry) for entry in sorted(folder.iterdir()) if entry.is_file() and _is_dicom(entry)]
-    slices = [each for each in read if "PixelData" in each and "ImagePositionPatient" in each]
-    if len({each.SeriesInstanceUID for each in slices}) != 1:
-        raise ValueError(f"{folder}: contains {len({each.SeriesInstanceUID for each in slices})} DICOM series, not 1")
-    across, down = np.reshape(np.array(slices[0].ImageOrientationPatient, dtype=float), (2, 3))
-    normal = np.cross(across, down)
-    slices.sort(key=lambda each: float(np.dot(normal, np.array(each.ImagePositionPatient, dtype=float))))
-    positions = np.array([each.ImagePositionPatient for each in slices], dtype=float)
-    steps = np.diff(positions, axis=0)
-    step = steps.mean(axis=0) if len(steps) else normal * float(slices[0].get("SliceThickness", 1.0))
-    if len(steps) and np.linalg.norm(steps - step, axis=1).max() > SPACING_TOLERANCE * np.linalg.norm(step):
-        raise ValueError(f"{folder}: the slices are not evenly spaced; a slice may be missing")
-    rows = [
-        each.pixel_array * float(each.get("RescaleSlope", 1)) + float(each.get("RescaleIntercept", 0))
-        for each in slices
-    ]  # (rows, columns) each
-    affine = np.eye(4)
-    between_rows, between_columns = (float(value) for value in slices[0].PixelSpacing)
-    affine[:3, :3] = np.stack([across * between_columns, down * between_rows, step], axis=1)
-    affine[:3, 3] = positions[0]
-    affine = volume_files.LPS_TO_RAS @ affine
-    data = np.stack(rows, axis=-1).transpose(1, 0, 2)[None]
-    return volume_files.volume_of(data, affine, volume_files.nifti_header(data.shape[1:], affine), folder)
+    first = case.files[0]
+    if len(case.files) == 1 and os.path.isdir(first) and series.is_series(first):
+        return series.read_series(first)
+    return volume_files.read_volume(case.files)

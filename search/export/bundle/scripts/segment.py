@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from itertools import combinations
 from pathlib import Path
@@ -15,23 +14,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import components  # type: ignore[import-not-found]  # noqa: E402  # files of this folder
 import geometry  # type: ignore[import-not-found]  # noqa: E402
 import numpy as np  # noqa: E402
+import preprocessing  # type: ignore[import-not-found]  # noqa: E402
 import volume_files  # type: ignore[import-not-found]  # noqa: E402
 import volumes  # type: ignore[import-not-found]  # noqa: E402
 
 
 def settings(bundle_root: str) -> dict[str, Any]:
     """Return the settings of preprocessing.json: preprocessing, channels, labels."""
-    text = (Path(bundle_root) / "configs" / "preprocessing.json").read_text(encoding="utf-8")
-    found: dict[str, Any] = json.loads(text)
+    found: dict[str, Any] = preprocessing.read_settings(Path(bundle_root) / "configs" / "preprocessing.json")
     return found
 
 
 def cases(folder: str, *, channels: int) -> list[dict[str, Any]]:
     """Return the volumes of a folder; print messages about skipped files to stderr."""
     found, left = volumes.find_cases([Path(folder)], channels=channels)
-    for message in left:
+    shared, messages = volumes.sharing([(case, [case.name]) for case in found])
+    for message in (*left, *messages):
         print(f"segment.py: {message}", file=sys.stderr)
-    return [{"case": case} for case in found]
+    return [{"case": case} for case in found if case not in shared]
 
 
 def best_device() -> str:
@@ -77,6 +77,8 @@ class WriteMask(Transform):  # type: ignore[misc]
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return the data with the mask's path."""
+        if any(file.resolve().parent == self.folder.resolve() for file in data["case"].files):
+            raise ValueError(f"{self.folder}: is the input folder, in which masks would become volumes; choose another")
         self.folder.mkdir(parents=True, exist_ok=True)
         logits = data["pred"].float().cpu().numpy()
         whole = geometry.mask_from_logits(logits, data["grid"], order=self.settings["order"])
@@ -102,7 +104,7 @@ class Segmenter:
             try:
                 masks.append(self._segment(self.dataset[number]))
                 print(masks[-1])
-            except (ValueError, OSError, RuntimeError) as error:
+            except Exception as error:  # the other cases are segmented
                 failed += 1
                 print(f"segment.py: {' '.join(str(error.__cause__ or error).split())}", file=sys.stderr)
         if failed:
