@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +12,7 @@ from torch import nn
 from search.export import bundle, onnx
 from search.export.bundle import write as bundle_write
 from search.export.onnx import OnnxExportError, write_onnx
+from search.export.standalone import forms
 
 NETWORK = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.InstanceNorm3d(4), nn.ReLU(), nn.Conv3d(4, 2, 1)).eval()
 
@@ -19,6 +23,16 @@ def test_onnx_is_written_and_compared_and_contains_no_path(tmp_path):
     assert written.note == "any batch size, the training patch size 4 x 8 x 8 only; opset 20"
     content = (tmp_path / "model.onnx").read_bytes()
     assert b".py" not in content and b"/tests" not in content
+
+
+def test_onnxruntime_sends_nothing_to_its_maker(tmp_path, monkeypatch):
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    for load in (lambda: onnx._session(tmp_path), lambda: forms._onnx(tmp_path, "cpu", None)):
+        monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+        with pytest.raises(ImportError):
+            load()
+        assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"  # before the import, which starts the sending
 
 
 def test_a_missing_optional_package_is_named_with_the_command_to_install_it(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -76,8 +77,10 @@ def _remove_origins(program: Any) -> None:
 
 def _session(path: Path) -> nn.Module:
     """Return an onnxruntime session as a module."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # or onnxruntime 1.29 sends names and hashes of the model to its maker
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()  # of other versions
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
