@@ -188,7 +188,7 @@ COMMANDS = [  # arguments, the sentence; the exit code is 2
     ("init phantom --out tiny.yaml", "tiny.yaml exists already"),
     ("init phantom --hours 0", "'--hours': Input should be greater than or equal to 0.01"),
     # import
-    ("import", "Missing argument 'source'"),
+    ("import", r"Missing argument 'EXPORT\|CHECKPOINT'"),
     ("import absent --out new.safetensors", "absent: no such file"),
     ("import folder --out new.safetensors", "folder: is not an export: architecture.json is missing"),
     ("import text --out new.safetensors", "text: (can't be read|was not loaded)"),

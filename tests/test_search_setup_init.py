@@ -85,6 +85,7 @@ def test_init_writes_a_file_once_and_says_what_comes_next(tmp_path, monkeypatch,
     assert f"voxnas run {tmp_path / 'mine.yaml'} --runs {made.runs}" in said
     assert "note: sform and qform disagree in 1 of 6 cases (phantom_001), by up to " in said
     assert load_study(tmp_path / "mine.yaml").study.name == "mine"
+    assert f"# Run:      voxnas run {tmp_path / 'mine.yaml'} " in text
     device = "cuda" if torch.cuda.is_available() else "cpu"
     assert ("thread" in text) == (device == "cpu")
     with pytest.raises(UserError, match="mine.yaml exists already; choose another file, or overwrite it with --force"):

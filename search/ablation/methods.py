@@ -96,7 +96,7 @@ def _scores(plan: AblationPlan, summary: Summary) -> str:
             f", distances in mm, surface Dice at a tolerance of {plan.loaded.ablation.surface_tolerance:g} mm; if a "
             "class is present in only one of prediction and reference, hd95 is the volume's diagonal"
         )
-    return text + "; a class absent from both is left out, and classes are averaged within a case."
+    return text + "; a class absent from both label and mask is left out, and classes are averaged within a case."
 
 
 def _tests(summary: Summary) -> str:

@@ -30,8 +30,7 @@ def write_study(folder: Path, out: Path | None, *, hours: float, force: bool, ru
         from search.setup.machine import this_machine
         from search.setup.suggest import suggest_study
 
-        named = out.stem if out else ""
-        name, text = suggest_study(folder, this_machine(), hours=hours, runs=runs, stage=view.on_stage, name=named)
+        name, text = suggest_study(folder, this_machine(), hours=hours, runs=runs, stage=view.on_stage, out=out)
         file = out or Path(f"{name}.yaml")
         require_free(file, force=force)
         write_text(file, text)

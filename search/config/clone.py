@@ -35,10 +35,10 @@ def clone_text(file: Path, overrides: Sequence[str], *, new: Path) -> str:
     text = StringIO()
     yaml.dump(document, text)
     changes = f" with {', '.join(overrides)}" if overrides else ""
-    return f"# {_as_comment(f'Clone of {file.name}{changes}')}\n{text.getvalue()}"
+    return f"# {as_comment(f'Clone of {file.name}{changes}')}\n{text.getvalue()}"
 
 
-def _as_comment(text: str) -> str:
+def as_comment(text: str) -> str:
     """Return a text without what would end a comment or YAML forbids: line breaks and control characters."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 

@@ -40,11 +40,11 @@ Number = TypeVar("Number", int, float)
 
 
 def suggest_study(
-    folder: Path, machine: Machine, *, hours: float, runs: Path, stage: Stage, name: str = ""
+    folder: Path, machine: Machine, *, hours: float, runs: Path, stage: Stage, out: Path | None = None
 ) -> tuple[str, str]:
     """Return the name and the text of a study file for a data folder, with comments that explain each choice.
 
-    Without `name` the study is named after the data.
+    The study is named after `out`, the file to write; without it, after the data.
 
     One network is built and trained for a step to learn how long steps take here. Raises UserError with all problems
     of the data. `stage` is called with what is under way, and how far.
@@ -55,7 +55,8 @@ def suggest_study(
     except DataError as error:
         raise UserError(error.problems) from None
     outline = _first_outline(folder, dataset, facts, machine, hours=hours)
-    outline = replace(outline, name=name or outline.name)
+    if out is not None:
+        outline = replace(outline, name=out.stem, file=out)
     stage("predicting the memory of networks")
     outline, plan, network = _fitting(outline, machine, runs=runs)
     stage("timing an optimiser step")

@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
+from shlex import quote
 
+from search.config.clone import as_comment
 from search.config.units import counted, show_bytes, show_seconds
 from search.data.geometry import Triple
 from search.setup.machine import Machine
@@ -17,7 +19,10 @@ ESCAPED = re.compile(r"[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]") 
 
 @dataclass(frozen=True)
 class Outline:
-    """What a study file is written from; the fields from `trials` on depend on how fast this machine is."""
+    """What a study file is written from; the fields from `trials` on depend on how fast this machine is.
+
+    Without `file`, the study's name names it.
+    """
 
     name: str
     folder: Path
@@ -32,6 +37,7 @@ class Outline:
     machine: Machine
     hours: float
     widths: tuple[int, ...]
+    file: Path | None = None
     trials: int = 4
     epochs: int = 4
     steps_per_epoch: int = 10
@@ -46,11 +52,11 @@ def study_text(outline: Outline) -> str:
 
 
 def _head(outline: Outline) -> list[str]:
-    machine = outline.machine
+    machine, file = outline.machine, str(outline.file or f"{outline.name}.yaml")
     threads = f", {counted(machine.threads, 'thread')}" if machine.device == "cpu" else ""
     return [
         "# Question: which attention block, at which place, improves Dice, and at what cost?",
-        f"# Run:      voxnas run {outline.name}.yaml     (voxnas check first: it trains nothing)",
+        f"# Run:      voxnas run {as_comment(quote(file))}     (voxnas check first: it trains nothing)",
         f"# Time:     about {show_seconds(outline.expected_s)} on {machine.name}{threads}",
         f"#           (the widest network took {show_seconds(outline.step_s)} a step)",
         "# Keys:     voxnas help, or voxnas help training.patch for one of them",

@@ -84,7 +84,12 @@ def test(
 
 @verb(app, DEPLOY, name="import", example="voxnas import model --out start.safetensors")
 def import_(
-    source: Annotated[Path, typer.Argument(help="An export's folder, or a checkpoint file.", show_default=False)],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="EXPORT|CHECKPOINT", help="An export's folder, or a checkpoint file.", show_default=False
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
     preset: Annotated[
         str | None,

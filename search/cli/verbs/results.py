@@ -13,7 +13,9 @@ from search.cli.verbs.register import RESULTS, verb
 app = typer.Typer()
 Database = Annotated[
     str | None,
-    typer.Argument(help="URL of a database, or an SQLite file.", show_default="every study of the runs folder"),
+    typer.Argument(
+        metavar="DATABASE", help="URL of a database, or an SQLite file.", show_default="every study of the runs folder"
+    ),
 ]
 CsvFile = Annotated[
     Path | None,

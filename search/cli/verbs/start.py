@@ -26,7 +26,11 @@ def demo(runs: Runs = Path("runs")) -> None:
 def init(
     folder: Annotated[
         Path,
-        typer.Argument(help="Data folder, in Decathlon layout or as an nnU-Net raw data set.", show_default=False),
+        typer.Argument(
+            metavar="FOLDER",
+            help="Data folder: Decathlon layout, nnU-Net raw data set, or MONAI list.",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -138,7 +142,7 @@ def check_block(
 def show(
     name: Annotated[
         str | None,
-        typer.Argument(help="Name of a network, e.g. unetrpp_acdc.", show_default=False),
+        typer.Argument(metavar="NAME", help="Name of a network, e.g. unetrpp_acdc.", show_default=False),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="List all networks, one per line.")] = False,
     data: Annotated[
@@ -185,7 +189,9 @@ def schema(
 
 @verb(app, START, example="voxnas phantom volumes/phantom --cases 16")
 def phantom(
-    folder: Annotated[Path, typer.Argument(help="Folder to write, in Decathlon layout.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder to write, in Decathlon layout.", show_default=False)
+    ],
     cases: Annotated[int, typer.Option(min=1, help="Number of cases.")] = 12,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random shapes, noise and bias fields.")] = 0,
 ) -> None:
