@@ -23,6 +23,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff
 
 from search.analysis.choose import Choice
 from search.config import UserError, load_study
+from search.config.errors import RunError
 from search.data.geometry import mask_from_logits, to_grid
 from search.data.phantom import write_phantom
 from search.data.prepare import prepare
@@ -467,8 +468,18 @@ def test_a_folder_that_is_not_an_export_is_never_replaced(study, tmp_path):
     assert (tmp_path / "notes" / "mine.txt").read_text() == "mine"
 
 
+def test_a_loop_of_links_is_no_place_for_an_export(study, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UserError, match="--out .*loop: is a loop of links"):
+        export_trained(origin_of(study), tmp_path / "loop")
+
+
 def test_an_export_with_files_of_the_user_is_not_replaced(exported, study, tmp_path):
     shutil.copytree(exported.folder, tmp_path / "model")
+    (tmp_path / "model" / BUNDLE / "output").mkdir(exist_ok=True)
+    (tmp_path / "model" / BUNDLE / "output" / "a.nii.gz").touch()
+    with pytest.raises(UserError, match=r"no export writes \(bundle/output/a.nii.gz\)"):
+        export_trained(origin_of(study), tmp_path / "model", force=True)
     (tmp_path / "model" / "mask.nii.gz").touch()
     with pytest.raises(UserError, match=r"no export writes \(mask.nii.gz\)"):
         export_trained(origin_of(study), tmp_path / "model")
@@ -516,6 +527,19 @@ def test_a_failing_predict_fails_the_verification_with_its_last_line(quick, expo
 
     quick.setattr("search.export.contents.write_forms", broken)
     with pytest.raises(UserError, match="exited with code 2: .*model.py: can't be loaded .ValueError: no network"):
+        export_trained(origin_of(study), tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_machine_that_fails_during_the_verification_is_not_the_exports_fault(quick, exported, study, tmp_path):
+    def broken(network, folder, **_):
+        code = "import torch\n\nclass Network(torch.nn.Module):\n    def forward(self, x):\n"
+        code += "        raise MemoryError('9 TiB')\n\ndef load_network(path):\n    return Network()\n"
+        (folder / "model.py").write_text(code)
+        return replace(exported.forms, missing=(("pt2", "not tried"), ("onnx", "not tried")))
+
+    quick.setattr("search.export.contents.write_forms", broken)
+    with pytest.raises(RunError, match="could not be verified and was deleted: form source: .* MemoryError: 9 TiB"):
         export_trained(origin_of(study), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 

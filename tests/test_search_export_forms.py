@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -56,3 +57,12 @@ def test_a_network_that_onnx_cannot_express_leaves_no_file(tmp_path):
     with pytest.raises(OnnxExportError):
         write_onnx(Strange().eval(), tmp_path / "model.onnx", in_channels=1, patch=(4, 4, 4))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_not_a_network_that_onnx_cannot_express(tmp_path, monkeypatch):
+    def full(path, write):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(onnx, "replace_file", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        write_onnx(NETWORK, tmp_path / "model.onnx", in_channels=1, patch=(4, 8, 8))

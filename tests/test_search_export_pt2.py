@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from random import Random
 
 import pytest
@@ -105,3 +106,11 @@ def test_a_network_that_torch_cannot_export_is_refused_with_the_reason(tmp_path)
     with pytest.raises(UserError, match="torch.export can't write this network: "):
         write_pt2(Unwritable(), tmp_path / "m.pt2", in_channels=1, patch=(2, 3, 4), strides=((1, 2, 2),))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_torch_never_writes_to_the_disk_itself_as_a_full_one_would_end_the_process(tmp_path, monkeypatch):
+    save, targets = torch.export.save, []
+    monkeypatch.setattr(torch.export, "save", lambda program, to: targets.append(to) or save(program, to))
+    network = torch.nn.Conv3d(1, 2, 1).eval()
+    write_pt2(network, tmp_path / "m.pt2", in_channels=1, patch=(2, 3, 4), strides=((1, 2, 2),))
+    assert [type(target) for target in targets] == [BytesIO] and (tmp_path / "m.pt2").is_file()

@@ -24,6 +24,7 @@ from search.export.job import job_of
 from search.export.origin import Origin
 from search.export.postprocessing import Postprocessing, decide_postprocessing
 from search.export.quality import quality_warnings
+from search.export.standalone.forms import LISTED
 from search.export.trained import MakeExecutor, Packing, choose_trial, pack, trained_network
 from search.export.verification import FormCheck, Reference, check_form, reference_results, require_recorded_dice
 from search.files import partial_path, remove_partials, require_writable, write_text
@@ -166,20 +167,31 @@ def _bundle(staging: Path, network: nn.Module, info: BundleInfo, references: lis
 
 
 def _require_free(final: Path, out: Path, *, force: bool) -> None:
+    if final.is_symlink():
+        raise UserError([f"--out {out}: is a loop of links"])  # other links are resolved
     if not final.exists():
         require_writable(final)
         return
     if not final.is_dir():
         raise UserError([f"--out {out}: is a file; give a folder"])
     inside = {entry.name for entry in final.iterdir()}
-    foreign = sorted(inside - {*FILES, BUNDLE, *IGNORED})
-    if foreign:
+    if foreign := sorted(inside - {*FILES, BUNDLE, *IGNORED}) or _foreign_in_bundle(final):
         named = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
         raise UserError([f"--out {out}: contains files that no export writes ({named}); choose another folder"])
     if inside and CARD not in inside:
         raise UserError([f"--out {out}: is not an export ({CARD} is missing); choose another folder"])
     if inside and not force:
         raise UserError([f"--out {out}: holds an earlier export; choose another folder, or replace it with --force"])
+
+
+def _foreign_in_bundle(export: Path) -> list[str]:
+    """Return the files in an export's bundle that its card doesn't list, such as masks in the bundle's own output."""
+    files = [
+        path for path in sorted((export / BUNDLE).rglob("*")) if path.is_file() and path.parent.name not in IGNORED
+    ]
+    card = export / CARD
+    listed = dict(LISTED.findall(card.read_text(encoding="utf-8", errors="replace"))) if card.is_file() else {}
+    return [name for path in files if (name := path.relative_to(export).as_posix()) not in listed]
 
 
 def _job(origin: Origin) -> Job:

@@ -59,6 +59,8 @@ def write_onnx(network: nn.Module, path: Path, *, in_channels: int, patch: Tripl
         worst = max(difference(_session(path), network, (batch, in_channels, *patch)) for batch in (1, 2))
     except Exception as error:  # the exporter, its optimiser and onnxruntime share no error class
         path.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:  # a full disk is no property of the network
+            raise
         raise OnnxExportError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
     if not worst <= TOLERANCE:
         path.unlink()

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -55,13 +55,20 @@ def write_pt2(network: nn.Module, path: Path, *, in_channels: int, patch: Triple
                 shapes = [(1, in_channels, *size) for size in (patch, *tried)]
                 shapes.append((2, in_channels, *patch))
                 worst = _worst(program.module(), network, shapes)
-                replace_file(path, partial(torch.export.save, program))
+                _save(program, path)
             return Pt2("any", free, worst) if tried else Pt2("patch", only, worst)
         except OSError:
             raise
         except Exception as error:  # torch.export has no error class of its own; try the next variant
             faults.append(f"{type(error).__name__}: {error}".splitlines()[0])
     raise UserError([f"torch.export can't write this network: {fault}" for fault in dict.fromkeys(faults)])
+
+
+def _save(program: ExportedProgram, path: Path) -> None:
+    """Write a program through memory: torch ends the whole process if its own writer finds a full disk."""
+    archive = BytesIO()
+    torch.export.save(program, archive)
+    replace_file(path, lambda part: part.write_bytes(archive.getbuffer()))
 
 
 def _export(network: nn.Module, example: Tensor, axes: tuple[int, ...]) -> ExportedProgram:

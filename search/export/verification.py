@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from search.config.errors import UserError
+from search.config.errors import RunError, UserError
 from search.config.units import counted, show_bytes
 from search.data.components import keep_largest
 from search.data.geometry import from_grid, mask_from_logits
@@ -127,7 +127,7 @@ def _shown(dice: float | None) -> str:
 def check_form(folder: Path, form: str, references: Sequence[Reference], *, prepared: Prepared) -> FormCheck:
     """Segment the cases with one form of the export in `folder` and compare.
 
-    Raises UserError if predict.py fails, or if masks, logits or Dice differ.
+    Raises UserError if predict.py fails, or if masks, logits or Dice differ; RunError if the machine failed.
     """
     with scratch_folder() as scratch:
         began = time.perf_counter()
@@ -225,7 +225,10 @@ def _predicted(
     ended = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
     if ended.returncode:
         lines = ended.stderr.strip().splitlines() or ["nothing on stderr"]
-        raise failed(form, f"predict.py exited with code {ended.returncode}: {lines[-1]}")
+        ending = f"predict.py exited with code {ended.returncode}: {lines[-1]}"
+        if ended.returncode != UserError.exit_code:  # a full disk, too little memory: no fault of the export
+            raise RunError([f"the export could not be verified and was deleted: form {form}: {ending}"])
+        raise failed(form, ending)
     found = []
     for number, case in enumerate(cases):
         image, values = load_nifti(masks / f"case{number}.nii.gz")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,4 +13,4 @@ def absolute(path: str | Path) -> Path:
     if not named.exists():
         with suppress(RuntimeError):  # no user has this name
             named = named.expanduser()
-    return named.resolve()
+    return Path(os.path.realpath(named))  # unlike `resolve`, also of a loop of links
