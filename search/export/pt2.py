@@ -66,9 +66,13 @@ def write_pt2(network: nn.Module, path: Path, *, in_channels: int, patch: Triple
 
 def _save(program: ExportedProgram, path: Path) -> None:
     """Write a program through memory: torch ends the whole process if its own writer finds a full disk."""
-    archive = BytesIO()
-    torch.export.save(program, archive)
-    replace_file(path, lambda part: part.write_bytes(archive.getbuffer()))
+
+    def write(part: Path) -> None:
+        archive = BytesIO()
+        torch.export.save(program, archive)
+        part.write_bytes(archive.getbuffer())
+
+    replace_file(path, write)
 
 
 def _export(network: nn.Module, example: Tensor, axes: tuple[int, ...]) -> ExportedProgram:
