@@ -1,6 +1,7 @@
 """The known-cost proposer: expected gain compared with sampling, the surrogate's gradient, prices, pending trials."""
 
 from dataclasses import replace
+from functools import partial
 from random import Random
 
 import numpy as np
@@ -15,7 +16,7 @@ from search.proposers.candidates import spread_design
 from search.proposers.cost_model import learn_costs
 from search.proposers.evidence import extrapolate
 from search.proposers.gain import expected_gains
-from search.proposers.gaussian import JITTER, condition, fit_scales, kernel_of
+from search.proposers.gaussian import JITTER, Process, condition, fit_scales, kernel_of
 from search.proposers.kernel_terms import features, initial_scales
 from search.proposers.known_cost import DESIGN, TRIALS_PER_CHOICE, KnownCostProposer
 from search.proposers.surrogate import Evidence, condition_dice, fit_dice
@@ -69,14 +70,26 @@ def test_a_dominated_certain_point_gains_nothing_and_a_cheaper_one_something():
     assert gained[0] == pytest.approx(0.0, abs=1e-12) and gained[1] == pytest.approx(0.7 * 0.1 * 0.4)
 
 
-def test_the_kernels_gradient_matches_its_values():
-    inputs, _ = some_inputs(9)
+@pytest.mark.parametrize("hints", [0, 2])
+def test_the_likelihood_is_scikit_learns_and_its_slopes_match_its_values(hints):
+    codes, costs, dice = some_rows(30)
+    hinted = np.random.default_rng(1).standard_normal((30, hints))
+    inputs = features(CODED.similarities, codes, costs, noise=np.linspace(0.5, 2.0, 30), hints=hinted)
     at = initial_scales(len(CODED.free)) + 0.1 * np.random.default_rng(0).standard_normal(len(CODED.free) + 7)
-    slopes = kernel_of(CODED.similarities, at)(inputs, eval_gradient=True)[1]
-    assert slopes.shape == (9, 9, len(at))
+    process = Process(
+        kernel_of(CODED.similarities, at, hints=hints), alpha=np.linspace(0.001, 0.1, 30), optimizer=keep_start
+    )
+    process.fit(inputs, (dice - dice.mean()) / dice.std())
+    plain = partial(GaussianProcessRegressor.log_marginal_likelihood, process)
+    value, slopes = process.log_marginal_likelihood(at, eval_gradient=True)
+    assert value == pytest.approx(plain(at)) and slopes.shape == at.shape
     for number, step in enumerate(1e-5 * np.eye(len(at))):
-        more, less = (kernel_of(CODED.similarities, at + sign * step)(inputs) for sign in (1, -1))
-        assert np.allclose(slopes[:, :, number], (more - less) / 2e-5, atol=1e-6)
+        assert slopes[number] == pytest.approx((plain(at + step) - plain(at - step)) / 2e-5, abs=1e-4, rel=1e-4)
+
+
+def keep_start(loss, start, bounds):
+    """Optimise nothing."""
+    return start, 0.0
 
 
 def test_the_kernel_is_symmetric_and_positive_semidefinite():

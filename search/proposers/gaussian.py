@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Hyperparameter, Kernel
 
-from search.proposers.kernel_terms import PRIOR, TERMS, Matrix, kernel_terms, scale_names
+from search.proposers.kernel_terms import PRIOR, KernelTerms, Matrix, kernel_slopes, kernel_terms, scale_names
 
 BOUND = 4.0  # bounds of the optimisation, in standard deviations of the prior
 KNOWN_NOISE = 0.01  # standard deviation of the logarithm of a known noise variance
@@ -43,22 +44,13 @@ class Effects(Kernel):  # type: ignore[misc]  # scikit-learn has no types
         """The relevance of each axis, the variance of each term, and the decay, all positive."""
         return Hyperparameter("scales", "numeric", (1e-9, 1e9), len(self.scales))
 
-    def __call__(self, X: Matrix, Y: Matrix | None = None, eval_gradient: bool = False) -> Any:
-        """Return the kernel matrix, with `eval_gradient` also its derivatives with respect to the log scales."""
-        others = X if Y is None else Y
-        found = kernel_terms(X, others, scales=self.scales, spans=self.spans, hints=self.hints)
-        if not eval_gradient:
-            return found.total
-        axes = len(self.spans)
-        relevance, (main, pairs, *_, decay) = self.scales[:axes], self.scales[axes:]
-        mean, far = found.mean, found.terms[TERMS.index("whole")]
-        slopes = []
-        for weight, start, stop in zip(relevance, np.cumsum((0, *self.spans)), np.cumsum(self.spans), strict=False):
-            alike = X[:, start:stop] @ others[:, start:stop].T
-            by_mean = (main + 2 * pairs * mean) / axes
-            slopes.append(weight * (alike * by_mean - decay * far * (1 - alike)))
-        by_decay = -decay * (relevance.sum() - axes * mean) * far
-        return found.total, np.stack([*slopes, *found.terms, by_decay], axis=2)
+    def __call__(self, X: Matrix, Y: Matrix | None = None) -> Matrix:
+        """Return the kernel matrix between two sets of rows."""
+        return self.terms(X, X if Y is None else Y).total
+
+    def terms(self, ones: Matrix, others: Matrix) -> KernelTerms:
+        """Return the kernel and its terms."""
+        return kernel_terms(ones, others, scales=self.scales, spans=self.spans, hints=self.hints)
 
     def diag(self, X: Matrix) -> Matrix:
         """Return the kernel of each row with itself."""
@@ -85,12 +77,9 @@ class TrainingNoise(Kernel):  # type: ignore[misc]  # scikit-learn has no types
         """The variance of an observation of weight 1."""
         return Hyperparameter("level", "numeric", (1e-12, 1e9))
 
-    def __call__(self, X: Matrix, Y: Matrix | None = None, eval_gradient: bool = False) -> Any:
+    def __call__(self, X: Matrix, Y: Matrix | None = None) -> Matrix:
         """Return the noise's covariance: none between two sets of rows."""
-        if Y is not None:
-            return np.zeros((len(X), len(Y)))
-        noise = np.diag(self.diag(X))
-        return (noise, noise[:, :, None]) if eval_gradient else noise
+        return np.diag(self.diag(X)) if Y is None else np.zeros((len(X), len(Y)))
 
     def diag(self, X: Matrix) -> Matrix:
         """Return the noise of each row."""
@@ -107,12 +96,30 @@ def kernel_of(similarities: Sequence[Matrix], scales: Matrix, *, hints: int = 0)
     return Effects(np.array(own), tuple(len(each) for each in similarities), hints) + TrainingNoise(noise)
 
 
-class _Process(GaussianProcessRegressor):  # type: ignore[misc]  # scikit-learn has no types
-    """scikit-learn's process, without the likelihood of scales that are not optimised: half of the time of `fit`."""
+class Process(GaussianProcessRegressor):  # type: ignore[misc]  # scikit-learn has no types
+    """scikit-learn's process with its own likelihood, whose derivatives need no matrix for each scale.
 
-    def log_marginal_likelihood(self, theta: Matrix | None = None, **options: Any) -> Any:
-        """Return the log marginal likelihood of the log scales; NaN if they are not optimised."""
-        return np.nan if self.optimizer is None else super().log_marginal_likelihood(theta, **options)
+    Scales that are not optimised have none: it would take half of the time of `fit`.
+    """
+
+    def log_marginal_likelihood(self, theta: Matrix, eval_gradient: bool = False, clone_kernel: bool = True) -> Any:
+        """Return the log marginal likelihood of log scales and its derivatives; NaN if they are not optimised."""
+        if self.optimizer is None:
+            return np.nan
+        if not eval_gradient:
+            return super().log_marginal_likelihood(theta, clone_kernel=clone_kernel)
+        kernel, inputs, observed = self.kernel_.clone_with_theta(theta), self.X_train_, self.y_train_
+        effects, noise = kernel.k1, kernel.k2.diag(inputs)
+        found = effects.terms(inputs, inputs)
+        try:
+            factor = cho_factor(found.total + np.diag(noise + self.alpha), lower=True)
+        except np.linalg.LinAlgError:
+            return -np.inf, np.zeros(len(theta))
+        solved = cho_solve(factor, observed)
+        weights = 0.5 * (np.outer(solved, solved) - cho_solve(factor, np.eye(len(inputs))))
+        slopes = kernel_slopes(inputs, found, weights, scales=effects.scales, spans=effects.spans)
+        value = -0.5 * observed @ solved - np.log(np.diag(factor[0])).sum() - 0.5 * len(inputs) * np.log(2 * np.pi)
+        return value, np.append(slopes, np.diag(weights) @ noise)
 
 
 @dataclass(frozen=True)
@@ -222,7 +229,7 @@ def _fitted(
     unit = expected.unit(observed)
     values = observed - unit * expected.lean(inputs)
     centre = float(values.mean())
-    process = _Process(
+    process = Process(
         kernel_of(similarities, scales, hints=expected.hints), alpha=JITTER + (extra / unit) ** 2, optimizer=optimizer
     )
     return Posterior(process.fit(inputs, (values - centre) / unit), centre, unit, expected)

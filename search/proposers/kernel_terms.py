@@ -50,6 +50,25 @@ def kernel_terms(
     return KernelTerms(mean, terms, sum(terms) + ones[:, hinted:-1] @ others[:, hinted:-1].T)
 
 
+def kernel_slopes(
+    inputs: Matrix, found: KernelTerms, weights: Matrix, *, scales: Matrix, spans: tuple[int, ...]
+) -> Matrix:
+    """Return the derivatives of the sum of `weights` times `found`, the kernel of `inputs`, by the log scales.
+
+    The axes' similarities are products of their columns, so one matrix product serves all axes: the kernel's own
+    derivatives, a matrix for each scale, are never formed. `weights` is symmetric.
+    """
+    axes, columns = len(spans), inputs[:, : sum(spans)]
+    relevance, (main, pairs, *_, decay) = scales[:axes], scales[axes:]
+    far = weights * found.terms[TERMS.index("whole")]
+    by_similarity = weights * ((main + 2 * pairs * found.mean) / max(axes, 1)) + decay * far
+    by_column = np.append(((by_similarity @ columns) * columns).sum(axis=0), 0.0)  # reduceat needs one more
+    by_axis = np.add.reduceat(by_column, np.cumsum((0, *spans)))[:-1]
+    by_term = [(weights * term).sum() for term in found.terms]
+    by_decay = -decay * (far * (relevance.sum() - axes * found.mean)).sum()
+    return np.concatenate([relevance * (by_axis - decay * far.sum()), by_term, [by_decay]])
+
+
 def _cost_terms(ones: Matrix, others: Matrix) -> tuple[Matrix, Matrix]:
     count = max(ones.shape[1], 1)
     squares = (ones**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)[None] - 2 * ones @ others.T
