@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,13 +15,13 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray._private.services import canonicalize_bootstrap_address
 
-from search.config.errors import RunError, UserError
+from search.config.errors import UserError
 from search.files import partial_path, remove_partials
 from search.runner.answers import Ask, Done, Wait
 from search.runner.cluster.activity_board import ActivityBoard
 from search.runner.cluster.checkpoint_sync import CheckpointSync
+from search.runner.cluster.connection import connect
 from search.runner.cluster.dispatcher import MAX_LOSSES, Dispatcher, InFlight
 from search.runner.cluster.latency_probe import Probes, Stopwatch, probe_options
 from search.runner.cluster.nodes import lending_nodes, lent_resources
@@ -39,8 +38,6 @@ from search.trials.records import Latency, Measurement
 from space.architecture import Architecture
 
 POLL_S = 0.5
-HEAD_S = 10.0  # of waiting for the head's answer
-START = "start one with `ray start --head`, or give its address with --address"
 TUNE_SETTINGS = {  # Tune reads these only from the environment
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our store has the results
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals end a run as they do without Ray
@@ -139,40 +136,6 @@ class RayExecutor:
                 dispatcher.collect_latencies()
         if dispatcher.error is not None:
             raise dispatcher.error
-
-
-def connect(address: str) -> None:
-    """Connect this process to one cluster. Raises RunError if there is none at the address."""
-    if ray.is_initialized():
-        if address in ("auto", ray.get_runtime_context().gcs_address):
-            return
-        ray.shutdown()
-    require_head(address)
-    try:
-        ray.init(address=address, namespace="voxnas", log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RunError([f"no Ray cluster at {address!r}: {reason}; {START}"]) from None
-
-
-def require_head(address: str) -> None:
-    """Raise RunError if nothing answers at a cluster's address; Ray itself would try again for minutes.
-
-    "auto" is the address in RAY_ADDRESS, or that of the last cluster started on this machine.
-    """
-    try:
-        found = canonicalize_bootstrap_address(address.removeprefix("ray://")) or ""
-    except (ConnectionError, OSError, ValueError):
-        return  # `ray.init` says why
-    host, _, port = found.rpartition(":")
-    if not host or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=HEAD_S).close()
-    except (OSError, OverflowError) as error:
-        named = os.environ.get("RAY_ADDRESS") or found if address == "auto" else address
-        reason = getattr(error, "strerror", None) or str(error)
-        raise RunError([f"no Ray cluster at {named}: {reason}; {START}"]) from None
 
 
 def fit(dispatcher: Dispatcher, trial: type[Trial]) -> None:
