@@ -1,18 +1,16 @@
 """Commands with arguments that can't be: each ends with its sentence and exit code, and writes nothing."""
 
 import json
-import os
 import re
 import shlex
 import shutil
 import sys
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import STUDY
+from other_user import as_nobody
 from safetensors.torch import save_file
 from synthetic_study import synthetic_records, write_synthetic_study
 from test_search_ablation import ABLATION
@@ -21,7 +19,6 @@ from test_search_simulate_files import write as write_table_file
 from search.cli import main
 from search.data.phantom import write_phantom
 
-NOBODY = 65534
 SECONDS = {"START_S": 0.0, "RETRY_S": 0.01}
 
 
@@ -84,22 +81,6 @@ def _write_exports(folder):
     (folder / "export-binary").mkdir()
     shutil.copy(folder / "binary", folder / "export-binary/architecture.json")
     shutil.copy(folder / "export-words/weights.safetensors", folder / "export-binary")
-
-
-@contextmanager
-def as_nobody(folder):
-    """Run as a user who owns nothing, if this is root."""
-    if os.geteuid() != 0:
-        yield
-        return
-    for each in (folder, *folder.parents):
-        if each.owner() == "root" and each != Path(each.anchor):
-            each.chmod(each.stat().st_mode | 0o055)
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def run(arguments, place, capsys, monkeypatch):

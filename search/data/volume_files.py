@@ -113,6 +113,11 @@ def read_values(file: Path) -> tuple[NDArray[Any], NDArray[np.float64], Any]:
     return values, np.asarray(image.affine, dtype=np.float64), image.header
 
 
+def may(path: Path, mode: int) -> bool:
+    """Return whether the effective user may read, write or enter a path (os.R_OK, os.W_OK, os.X_OK)."""
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
 def why_no_file(path: Path) -> str:
     """Return why a path leads to no file that can be read ("no such file", "is a folder, ..."); empty if it does.
 
@@ -128,7 +133,7 @@ def why_no_file(path: Path) -> str:
         return "is a folder, not a file"
     if not stat.S_ISREG(mode):
         return "is a pipe, a socket or a device, not a file"
-    return "" if os.access(path, os.R_OK) else f"cannot be read ({os.strerror(errno.EACCES)})"
+    return "" if may(path, os.R_OK) else f"cannot be read ({os.strerror(errno.EACCES)})"
 
 
 def load_nifti(file: Path) -> tuple[Any, NDArray[Any]]:

@@ -94,7 +94,9 @@ def _can_write_beside(folder: Path) -> bool:
     """Return whether SQLite may write what it needs beside a file in a folder."""
     limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     limited = limit != resource.RLIM_INFINITY and limit < BESIDE_BYTES
-    return not limited and os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > BESIDE_BYTES
+    return (
+        not limited and os.access(folder, os.W_OK, effective_ids=True) and shutil.disk_usage(folder).free > BESIDE_BYTES
+    )
 
 
 def _copy(files: Sequence[Path], folder: Path) -> None:

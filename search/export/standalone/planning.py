@@ -77,7 +77,7 @@ def _require_writable(folder: Path, *, is_created: bool) -> None:
         raise ValueError(f"{folder}: can't be written: the folder {existing} doesn't exist")
     if not os.path.isdir(existing):
         raise ValueError(f"{folder}: can't be written: {existing} is a file, not a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
+    if not volume_files.may(existing, os.W_OK | os.X_OK):
         raise ValueError(f"{folder}: can't be written: {existing} is read-only")
 
 

@@ -22,7 +22,7 @@ def entries(folder: Path) -> list[Path]:
 
 def can_list(folder: Path) -> bool:
     """Return whether this user may list a folder and open its files."""
-    return os.access(folder, os.R_OK | os.X_OK)
+    return bool(volume_files.may(folder, os.R_OK | os.X_OK))
 
 
 def is_series(folder: Path) -> bool:
