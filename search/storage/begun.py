@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 from search.storage.heartbeat import present_drivers
+from search.storage.optuna_values import optuna_directions
 from search.storage.reader import read_records
-from search.storage.study_attributes import REFERENCE, stored_attribute
+from search.storage.study_attributes import REFERENCE, STUDY_ID, stored_attribute
+
+if TYPE_CHECKING:
+    import optuna
 
 
 def has_begun(url: str, name: str) -> bool:
@@ -12,3 +19,15 @@ def has_begun(url: str, name: str) -> bool:
     if stored_attribute(url, name, REFERENCE) is not None or present_drivers(url, name):
         return True
     return bool(read_records(url, name))
+
+
+def created_again(study: optuna.Study, storage: Any, directions: Mapping[str, str]) -> optuna.Study:
+    """Delete a study that has no trials, and create it with other objectives; its folder stays its own."""
+    import optuna
+
+    study_id = study.user_attrs.get(STUDY_ID)
+    optuna.delete_study(study_name=study.study_name, storage=storage)
+    made = optuna.create_study(study_name=study.study_name, storage=storage, directions=optuna_directions(directions))
+    if study_id is not None:
+        made.set_user_attr(STUDY_ID, study_id)
+    return made

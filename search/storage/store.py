@@ -16,7 +16,7 @@ import sqlalchemy as sql
 from search.config.errors import UserError
 from search.files.digests import sealed, sealed_value
 from search.storage.address import GRPC, show_url, sqlite_file
-from search.storage.begun import has_begun
+from search.storage.begun import created_again, has_begun
 from search.storage.database import ask_lock, make_engine, retry_outages, shared_by_drivers
 from search.storage.failures import explained, require_sqlite
 from search.storage.heartbeat import Heartbeat, driver_name
@@ -79,7 +79,7 @@ class Store:
             )
         known, given = attribute_value(study.user_attrs.get(STUDY), key=STUDY, url=url), plain(values)
         if known is not None and known != given and not has_begun(url, name):
-            study, known = _created_again(study, storage, directions), None
+            study, known = created_again(study, storage, directions), None
         study_id = study.user_attrs.get(STUDY_ID)
         if study_id is None:
             study_id = uuid4().hex
@@ -301,18 +301,6 @@ class Store:
             if not self.heartbeat.is_alive(self.kept[number].driver):
                 return self.kept[number]
         return None
-
-
-def _created_again(study: optuna.Study, storage: Any, directions: Mapping[str, str]) -> optuna.Study:
-    """Delete a study that has no trials, and create it with other objectives; its folder stays its own."""
-    import optuna
-
-    study_id = study.user_attrs.get(STUDY_ID)
-    optuna.delete_study(study_name=study.study_name, storage=storage)
-    made = optuna.create_study(study_name=study.study_name, storage=storage, directions=optuna_directions(directions))
-    if study_id is not None:
-        made.set_user_attr(STUDY_ID, study_id)
-    return made
 
 
 def now() -> str:
