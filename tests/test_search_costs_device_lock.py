@@ -107,6 +107,36 @@ def test_waiting_has_a_limit(holder, caplog, monkeypatch):
     assert "using cpu without its lock after waiting 300.0 ms for process" in caplog.text
 
 
+@pytest.mark.parametrize(("limit", "suspended"), [("SUSPENDED_S", True), ("MAX_WAIT_S", False)])
+def test_a_holder_that_was_passed_does_not_delay_each_step(holder, caplog, monkeypatch, limit, suspended):
+    monkeypatch.setattr(device_lock, limit, 0.3)
+    measurement = holder("measuring", 600)
+    if suspended:
+        os.kill(measurement.pid, signal.SIGSTOP)
+    with sharing(CPU) as shared:
+        began = time.monotonic()
+        for _ in range(100):
+            shared.pause()
+        assert time.monotonic() - began < 2
+        assert len([line for line in caplog.messages if "without its lock" in line]) == 2  # `turn` and `use`
+        end(measurement)
+        holder("measuring", 0.5)
+        waited = working_clock() - time.perf_counter()
+        shared.pause()  # waits again, for another process
+        assert working_clock() - time.perf_counter() < waited
+
+
+def test_a_passed_holder_that_continues_is_waited_for(holder, monkeypatch):
+    monkeypatch.setattr(device_lock, "SUSPENDED_S", 0.3)
+    measurement = holder("measuring", 2)
+    os.kill(measurement.pid, signal.SIGSTOP)
+    with sharing(CPU) as shared:
+        os.kill(measurement.pid, signal.SIGCONT)
+        time.sleep(0.1)
+        shared.pause()
+        assert measurement.wait(timeout=5) == 0
+
+
 def test_a_killed_owner_frees_the_device(holder):
     measurement = holder("measuring", 600)
     end(measurement)
@@ -126,6 +156,43 @@ def test_without_a_session_the_lock_folder_is_in_the_temporary_folder(tmp_path, 
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert lock_folder() == tmp_path / f"voxnas-{os.getuid()}"
+
+
+def test_without_free_space_the_lock_folder_is_not_in_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "relative")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._get_default_tempdir", lambda *_: pytest.fail("writes a file"))
+    assert lock_folder() == tmp_path / f"voxnas-{os.getuid()}"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_nothing_of_another_user_is_used(tmp_path, monkeypatch):
+    (lock_folder() / "cpu.use").touch()
+    os.chown(lock_folder() / "cpu.use", 65534, 65534)
+    with pytest.raises(UserError, match="cpu.use is not a file of this user and can't be trusted"), sharing(CPU):
+        pass
+    os.chown(lock_folder(), 65534, 65534)
+    with pytest.raises(UserError, match="voxnas can't be used: it is not a folder of this user"):
+        lock_folder()
+    (tmp_path / "sudo").mkdir()
+    os.chown(tmp_path / "sudo", 65534, 65534)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "sudo"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert lock_folder() == tmp_path / "voxnas-0"
+
+
+@pytest.mark.parametrize(
+    ("create", "message"),
+    [
+        (os.mkfifo, "cpu.use is not a file of this user"),
+        (os.mkdir, "cpu.use can't be opened: Is a directory"),
+    ],
+)
+def test_what_is_no_file_is_no_lock(create, message):
+    create(lock_folder() / "cpu.use")
+    with pytest.raises(UserError, match=message), measuring(CPU):
+        pass
 
 
 def test_a_link_in_place_of_the_folder_is_refused(tmp_path):

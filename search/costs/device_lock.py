@@ -4,6 +4,9 @@ Each device has two lock files, `use` and `turn`, locked with `flock`: the syste
 ends. Trainings hold `use` shared. A measurement first takes `turn`, which trainings check between steps. If it is
 taken, they release `use` and take it again after the measurement. Hence a measurement waits for at most one training
 step, and a training for at most one measurement.
+
+No process waits for ever: one that is suspended, or holds a device for too long, is passed. This process then doesn't
+wait for it again before it has released the lock.
 """
 
 from __future__ import annotations
@@ -11,10 +14,12 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,12 +30,27 @@ from search.files import private_folder
 if TYPE_CHECKING:
     import torch
 
-REPORT_S = 2.0  # of waiting, after which a message names the processes that hold the lock
+REPORT_S = 1.0  # of waiting, after which a message names the processes that hold the lock
 MAX_WAIT_S = 600.0  # after which the device is used without its lock
 SUSPENDED_S = 5.0  # of waiting, after which the device is used without its lock if all holders are suspended
 POLL_S = 0.02
 LOGGER = logging.getLogger("voxnas.device")
 _waited_s = 0.0  # by this process
+
+
+@dataclass(frozen=True)
+class Passed:
+    """The holders of a lock that this process no longer waits for, because they are suspended or take too long."""
+
+    holders: frozenset[int]
+    suspended: bool
+
+    def covers(self, holders: list[int]) -> bool:
+        """Return whether a lock is still held by these alone, and for the same reason."""
+        return self.holders.issuperset(holders) and (not self.suspended or all(map(_is_suspended, holders)))
+
+
+_passed: dict[int, Passed] = {}  # by the inode of the lock file
 
 
 def working_clock() -> float:
@@ -103,24 +123,41 @@ def lock_folder() -> Path:
 
     Raises UserError if the path is something else: a link, a file or another user's folder.
     """
-    session = os.environ.get("XDG_RUNTIME_DIR", "")
-    if session and os.access(session, os.W_OK | os.X_OK):
-        folder = Path(session) / "voxnas"
-    else:
-        folder = Path(tempfile.gettempdir()) / f"voxnas-{os.getuid()}"
+    session = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
+    folder = session / "voxnas" if _is_own_session(session) else _temporary_folder() / f"voxnas-{os.geteuid()}"
     try:
         return private_folder(folder)
     except OSError as error:
         raise UserError([f"the device lock folder {folder} can't be used: {error.strerror}"]) from None
 
 
+def _is_own_session(folder: Path) -> bool:
+    """Return whether a session's runtime folder can be used; `sudo` and `su` may keep that of another user."""
+    try:
+        owner = folder.stat().st_uid
+    except OSError:
+        return False
+    return folder.is_absolute() and owner == os.geteuid() and os.access(folder, os.W_OK | os.X_OK)
+
+
+def _temporary_folder() -> Path:
+    """Return the temporary folder, also if its disk is full: then `tempfile` would return the working directory."""
+    named = tempfile.tempdir or os.environ.get("TMPDIR", "")
+    return Path(named) if os.path.isabs(named) and os.path.isdir(named) else Path("/tmp")
+
+
 def _open(device: torch.device, purpose: str) -> int:
     """Open a lock file without following links; return its descriptor."""
     path = lock_folder() / f"{physical_name(device).replace('/', '_')}.{purpose}"
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise UserError([f"the device lock {path} can't be opened: {error.strerror}"]) from None
+    found = os.fstat(file)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+        os.close(file)
+        raise UserError([f"the device lock {path} is not a file of this user and can't be trusted; remove it"])
+    return file
 
 
 def _try(file: int, kind: int) -> bool:
@@ -132,9 +169,13 @@ def _try(file: int, kind: int) -> bool:
 
 
 def _wait(file: int, kind: int, *, device: str) -> None:
-    """Take a lock; proceed without it if its holders are suspended or the wait is too long."""
+    """Take a lock; pass its holders, with a warning, if they are suspended or the wait is too long."""
     global _waited_s
+    lock = os.fstat(file).st_ino
     if _try(file, kind):
+        _passed.pop(lock, None)
+        return
+    if lock in _passed and _passed[lock].covers(_holders(file)):
         return
     began, reported = time.perf_counter(), False
     while not _try(file, kind):
@@ -147,10 +188,12 @@ def _wait(file: int, kind: int, *, device: str) -> None:
         if waited > SUSPENDED_S and holders and all(_is_suspended(pid) for pid in holders):
             state = "is" if len(holders) == 1 else "are"
             LOGGER.warning("using %s without its lock: %s %s suspended", device, _show(holders), state)
+            _passed[lock] = Passed(frozenset(holders), suspended=True)
             break
         if waited > MAX_WAIT_S:
             limit = show_seconds(MAX_WAIT_S)
             LOGGER.warning("using %s without its lock after waiting %s for %s", device, limit, _show(holders))
+            _passed[lock] = Passed(frozenset(holders), suspended=False)
             break
     _waited_s += time.perf_counter() - began
 

@@ -17,7 +17,7 @@ def private_folder(folder: Path) -> Path:
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise PermissionError(errno.EPERM, NOT_OURS, str(folder))
     if found.st_mode & 0o077:
         folder.chmod(0o700)
