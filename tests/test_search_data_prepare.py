@@ -12,6 +12,7 @@ import pytest
 
 from search.data import prepare as room
 from search.data.check import check_dataset, check_folder
+from search.data.facts import read_facts
 from search.data.geometry import mask_from_logits, normalise, to_grid
 from search.data.intensities import choose_normalisation
 from search.data.prepare import prepare
@@ -198,6 +199,10 @@ def test_an_interrupted_preparation_resumes(tmp_path, monkeypatch):
         ("cut", "p1_b.image.npy is damaged: preparing the case p1_b again"),
         ("one bit", "p1_b.image.npy is damaged: preparing the case p1_b again"),
         ("zeros", "p1_b.label.npy is damaged: preparing the case p1_b again"),
+        ("folder", r"p1_b.image.npy is damaged \(Not a regular file\): preparing the case p1_b again"),
+        ("pipe", r"p1_b.label.npy is damaged \(Not a regular file\): preparing the case p1_b again"),
+        ("pipe of facts", r"p1_b.json is damaged \(Not a regular file\): preparing the case p1_b again"),
+        ("another case", "p1_b.json belongs to another case or preparation: preparing the case p1_b again"),
         ("no facts", r"p1_b.json is damaged \(.*\): preparing the case p1_b again"),
         ("other facts", r"p1_b.json is damaged \(.*differs from its digest\): preparing the case p1_b again"),
     ],
@@ -219,6 +224,13 @@ def test_a_damaged_case_is_named_and_prepared_again(harm, message, tmp_path, cap
         image.write_bytes(values)
     elif harm == "zeros":
         label.write_bytes(sound[label.name][:128] + bytes(len(sound[label.name]) - 128))
+    elif harm in ("folder", "pipe", "pipe of facts"):
+        path = {"folder": image, "pipe": label, "pipe of facts": facts}[harm]
+        path.unlink()
+        (os.mkdir if harm == "folder" else os.mkfifo)(path)
+    elif harm == "another case":  # with all of its files
+        for name in [name for name in sound if name.startswith("p1_a.")]:
+            shutil.copyfile(folder / "cases" / name, folder / "cases" / name.replace("p1_a.", "p1_b."))
     else:
         facts.write_text("{" if harm == "no facts" else facts.read_text().replace('"p1"', '"p2"', 1))
     assert prepared_of(root, tmp_path / "cache") == prepared
@@ -238,6 +250,33 @@ def test_a_damaged_list_of_cases_is_named_and_written_again(tmp_path, caplog):
         load_prepared(prepared.folder)
     assert prepared_of(root, tmp_path / "cache") == prepared and file.read_text() == sound
     assert len(caplog.messages) == 1 and "prepared.json is damaged" in caplog.messages[0]
+
+
+def test_files_of_another_preparation_are_named_and_prepared_again(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(room, "for_each", lambda work, items, progress: [work(item) for item in items])
+    root = made(tmp_path / "data")
+    prepared, other = (prepared_of(root, tmp_path / "cache", normalisation=rule) for rule in ("auto", ("ct",)))
+    sound = {path.name: path.read_bytes() for path in (Path(prepared.folder) / "cases").iterdir()}
+    shutil.rmtree(prepared.folder)
+    shutil.copytree(other.folder, prepared.folder)
+    assert prepared_of(root, tmp_path / "cache") == prepared
+    assert "prepared.json is damaged (it belongs to another preparation): it is written again" in caplog.messages[0]
+    assert len(caplog.messages) == 1 + len(prepared.cases)
+    assert {path.name: path.read_bytes() for path in (Path(prepared.folder) / "cases").iterdir()} == sound
+
+
+def test_a_pipe_in_place_of_the_list_of_cases_or_of_the_facts_blocks_nothing(tmp_path):
+    root = made(tmp_path / "data")
+    prepared = prepared_of(root, tmp_path / "cache")
+    images = [str(path) for path in (root / "imagesTr").iterdir()]
+    facts = read_facts(images, [], cache_dir=tmp_path)
+    files = [Path(prepared.folder) / "prepared.json", *tmp_path.glob("facts-*.json")]
+    for file in files:
+        file.unlink()
+        os.mkfifo(file)
+    assert prepared_of(root, tmp_path / "cache") == prepared
+    assert read_facts(images, [], cache_dir=tmp_path) == facts
+    assert len(files) == 2 and all(file.is_file() for file in files)
 
 
 def test_progress_counts_cases(tmp_path):

@@ -1,6 +1,7 @@
 """Training: patches, loss, checkpoints, whole-volume Dice."""
 
 import json
+import os
 import shutil
 import zipfile
 from dataclasses import replace
@@ -201,7 +202,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_resumed(job, caplog
     assert load_checkpoint(job, network).epochs == (first,)
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in network.state_dict().items())
     assert "last.pt is damaged" in caplog.text and "resuming from previous.pt" in caplog.text
-    last.unlink()  # a process ended between its two renamings
+    assert not last.exists()  # as when a process ended between its two renamings
     assert load_checkpoint(job, network).epochs == (first,)
     last.write_bytes(whole[:-40])
     previous.write_bytes(whole[:500])
@@ -209,6 +210,57 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_resumed(job, caplog
     assert "previous.pt is damaged" in caplog.text and "the training starts over" in caplog.text
     delete_checkpoints(Path(job.folder))
     assert not last.exists() and not previous.exists()
+
+
+def replaced_by(path, kind, *, other):
+    """Put something else in a file's place: a folder, a pipe, a link to a pipe, or another file."""
+    path.unlink()
+    if kind == "folder":
+        (path / "inside").mkdir(parents=True)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link to a pipe":
+        path.symlink_to(f"{path.name}-pipe")
+        if not path.exists():
+            os.mkfifo(path.resolve())
+    else:
+        shutil.copyfile(other, path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to a pipe", "another trial's"])
+def test_what_stands_in_place_of_a_checkpoint_is_named_and_replaced(job, tmp_path, caplog, kind):
+    network = checkpointed(job)
+    optimiser, epochs = make_optimiser(network, job.training), (Epoch(1, 0.5, 0.5, 1.0), Epoch(2, 0.4, 0.6, 1.0))
+    elsewhere = replace(job, folder=str(tmp_path / "000009"))
+    save_checkpoint(elsewhere, network, optimiser, epochs=epochs)
+    save_checkpoint(job, network, optimiser, epochs=epochs)
+    last, previous = (Path(job.folder) / name for name in CHECKPOINTS)
+    replaced_by(last, kind, other=Path(elsewhere.folder) / LAST)
+    assert load_checkpoint(job, network).epochs == epochs[:1]
+    said = "belongs to another training" if kind == "another trial's" else "is damaged (Not a regular file)"
+    assert f"last.pt {said}" in caplog.text and "resuming from previous.pt" in caplog.text
+    save_checkpoint(job, network, optimiser, epochs=epochs)
+    assert load_checkpoint(job, network).epochs == epochs and previous.exists()
+    replaced_by(last, kind, other=Path(elsewhere.folder) / LAST)
+    previous.unlink()
+    save_checkpoint(job, network, optimiser, epochs=epochs)
+    assert load_checkpoint(job, network).epochs == epochs
+
+
+def test_the_checkpoint_of_the_training_before_is_passed_in_silence(job, caplog):
+    network = checkpointed(job)
+    assert starts_over(replace(job, seed=1, member=1), network)
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to a pipe"])
+def test_what_stands_in_place_of_weights_is_refused_and_replaced(job, kind):
+    network = build(job.architecture, context_of(job))
+    sha256 = save_weights(Path(job.folder), network)
+    replaced_by(Path(job.folder) / WEIGHTS, kind, other=None)
+    with pytest.raises(OSError, match="Not a regular file"):
+        load_weights(Path(job.folder), network, sha256=sha256)
+    assert save_weights(Path(job.folder), network) == sha256
 
 
 @pytest.mark.parametrize(

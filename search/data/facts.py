@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from search.data.labels import read_label
 from search.data.parallel import Progress, for_each
 from search.data.volume_files import NIFTI, read_volume, suffix_of
-from search.files import write_text
+from search.files import require_regular, write_text
 from search.files.digests import sealed, unsealed_text
 
 FORMAT = 4  # version of the cached facts; a new number invalidates the cache
@@ -146,7 +146,7 @@ def _stamp(path: str) -> list[int]:
 
 def _load_cache(cache: Path | None) -> dict[str, tuple[list[Any], FileFacts]]:
     try:
-        content = unsealed_text(cache.read_text()) if cache is not None else {}
+        content = unsealed_text(require_regular(cache).read_text()) if cache is not None else {}
         if content.get("format") != FORMAT:
             return {}
         return {path: (stamp, _from_json(fact)) for path, (stamp, fact) in content["files"].items()}
@@ -163,7 +163,7 @@ def _save_cache(cache: Path, facts: dict[str, tuple[list[Any], FileFacts]]) -> N
     """Write facts; if the cache folder is not writable, the files are just read again next time."""
     files = {path: (stamp, asdict(fact)) for path, (stamp, fact) in facts.items()}
     with contextlib.suppress(OSError):
-        write_text(cache, json.dumps(sealed({"format": FORMAT, "files": files})))
+        write_text(cache, json.dumps(sealed({"format": FORMAT, "files": files})), ours=True)
 
 
 def _short_hash(paths: Sequence[str]) -> str:

@@ -40,6 +40,8 @@ from search.files.home import absolute
 
 LOGGER = logging.getLogger("voxnas.prepare")
 HASHING_THREADS = 4
+LIST = "prepared.json"  # of the cases
+KEY = "key"  # in JSON files: the folder's name, a digest of the data and the settings
 FOREGROUND_VOXELS = 10_000  # stored per class and case, for patches around the foreground
 
 
@@ -115,18 +117,20 @@ def _prepare_all(
     kept = ("name", "channels", "labels", "label_values", "licence", "regions", "order", "ignore")
     described = {key: getattr(dataset, key) for key in kept}
     prepared = Prepared(folder=str(folder), preprocessing=preprocessing, cases=tuple(cases), **described)
-    write_json(folder / "prepared.json", {"format": FORMAT, **asdict(prepared)})
+    write_json(folder / LIST, {"format": FORMAT, KEY: folder.name, **asdict(prepared)})
     return prepared
 
 
 def _found(folder: Path) -> Prepared | None:
     """Return a prepared folder if it is complete and undamaged, else None."""
-    if not (folder / "prepared.json").is_file():
+    if not (folder / LIST).is_file():
         return None
     try:
         prepared = load_prepared(folder)
+        if not _is_of(folder, read_json(folder / LIST)):
+            raise ValueError("it belongs to another preparation")
     except (ValueError, KeyError) as error:
-        LOGGER.warning("%s is damaged (%s): it is written again", folder / "prepared.json", error)
+        LOGGER.warning("%s is damaged (%s): it is written again", folder / LIST, error)
         return None
     with ThreadPoolExecutor(HASHING_THREADS) as pool:
         sound = pool.map(lambda case: _case_damage(folder, case.name) is None, prepared.cases)
@@ -172,7 +176,9 @@ def _prepare_case(
     )
     sizes = {ending: case_file(folder, facts.name, ending).stat().st_size for ending in arrays}
     digests = {ending: sha256_of(case_file(folder, facts.name, ending)) for ending in arrays}
-    write_json(case_file(folder, facts.name, "json"), {**asdict(case), "bytes": sizes, "sha256": digests})
+    write_json(
+        case_file(folder, facts.name, "json"), {**asdict(case), "bytes": sizes, "sha256": digests, KEY: folder.name}
+    )
     return case
 
 
@@ -210,17 +216,28 @@ def _key(dataset: Dataset, facts: DataFacts, settings: tuple[Any, ...]) -> str:
 def _case_damage(folder: Path, name: str) -> str | None:
     """Describe the damage of a prepared case; None if it is undamaged, empty if it was never completed."""
     facts = case_file(folder, name, "json")
-    if not facts.is_file():
+    if not facts.exists():
         return ""
     try:
-        digests = read_json(facts).get("sha256")
-        if digests is None:  # of a version without checksums
-            return ""
-        for ending, digest in digests.items():
-            if sha256_of(case_file(folder, name, ending)) != digest:
-                return f"{case_file(folder, name, ending)} is damaged"
-    except FileNotFoundError as error:
-        return f"{error.filename} is missing"
+        values = read_json(facts)
     except (OSError, ValueError) as error:
-        return f"{facts} is damaged ({error})"
+        return f"{facts} is damaged ({getattr(error, 'strerror', None) or error})"
+    if values.get("name") != name or not _is_of(folder, values):
+        return f"{facts} belongs to another case or preparation"
+    if values.get("sha256") is None:  # of a version without checksums
+        return ""
+    for ending, digest in values["sha256"].items():
+        file = case_file(folder, name, ending)
+        try:
+            if sha256_of(file) != digest:
+                return f"{file} is damaged"
+        except FileNotFoundError:
+            return f"{file} is missing"
+        except OSError as error:
+            return f"{file} is damaged ({error.strerror})"
     return None
+
+
+def _is_of(folder: Path, values: Mapping[str, Any]) -> bool:
+    """Return whether values were written for a folder; those of earlier versions have no key."""
+    return values.get(KEY, folder.name) == folder.name

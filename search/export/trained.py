@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from search.analysis.expected import estimate_records
 from search.config.errors import UserError
 from search.config.units import counted
 from search.export.job import job_of
-from search.files import write_text
+from search.files import require_regular, write_text
 from search.runner.answers import Done, Train
 from search.runner.driver import Executor, driver_lock, open_driver
 from search.runner.fit import require_scorable
@@ -26,8 +27,15 @@ from search.runner.plan import Plan, prepared_data, task_of
 from search.runner.view import View
 from search.runner.watch import Watch
 from search.storage import STUDY_ID, read_records, read_study_attribute
-from search.training.checkpoint import ReplacedWeights, checkpoint_binding, delete_checkpoints, load_weights
+from search.training.checkpoint import (
+    ReplacedWeights,
+    checkpoint_binding,
+    delete_checkpoints,
+    file_sha256,
+    load_weights,
+)
 from search.trials.files import WEIGHTS, trial_folder, weights_name
+from search.trials.job import Job
 from search.trials.records import CaseDice, Measurement, Record, TrainingRequest, search_records
 from space.architecture import Architecture
 from space.build import Network, build
@@ -35,6 +43,7 @@ from space.canonical import Context
 
 Packing = Literal["trial", "full", "folds"]
 MakeExecutor = Callable[[Plan], Executor]
+LOGGER = logging.getLogger("voxnas.export")
 DONE = "done.txt"  # of a training on all cases: its binding and the digest of its weights
 
 
@@ -215,10 +224,9 @@ def _train_on_all(plan: Plan, record: Record, *, view: View, make_executor: Make
         study_id=read_study_attribute(plan.url, plan.study.name, STUDY_ID) or "",
     )
     done = folder / DONE
-    if done.is_file():
-        binding, _, digest = done.read_text(errors="replace").strip().partition(" ")
-        if binding == checkpoint_binding(job) and (folder / WEIGHTS).is_file():
-            return folder, digest
+    if digest := _finished_digest(job, done):
+        delete_checkpoints(folder)  # a process may have ended before it did
+        return folder, digest
     view.on_trial_start(record, plan.training.epochs)
 
     def show_epoch(measurement: Measurement) -> None:
@@ -228,9 +236,27 @@ def _train_on_all(plan: Plan, record: Record, *, view: View, make_executor: Make
     measurement = executor.train(job, show_epoch, Watch(partial(view.on_activity, record)))
     if measurement.state != "trained":
         raise UserError([f"--retrain full: the training {measurement.state}: {measurement.reason}"])
-    write_text(done, f"{checkpoint_binding(job)} {measurement.weights_sha256}\n")
+    write_text(done, f"{checkpoint_binding(job)} {measurement.weights_sha256}\n", ours=True)
     delete_checkpoints(folder)
     return folder, measurement.weights_sha256
+
+
+def _finished_digest(job: Job, done: Path) -> str:
+    """Return the digest of the weights of a job that has ended; empty if it has not, or if its files are damaged."""
+    weights = done.with_name(WEIGHTS)
+    try:
+        binding, _, digest = require_regular(done).read_text(errors="replace").strip().partition(" ")
+        if binding != checkpoint_binding(job):
+            return ""
+        if file_sha256(weights) == digest:
+            return digest
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        LOGGER.warning("%s is damaged (%s): the network is trained again", error.filename or done, error.strerror)
+        return ""
+    LOGGER.warning("%s differs from its digest in %s: the network is trained again", weights, done)
+    return ""
 
 
 def _folds(

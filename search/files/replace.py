@@ -19,22 +19,26 @@ from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
 
+from search.files.regular import clear
+
 PREFIX = ".part-"
 PARTIAL = re.compile(r"(?:\.part|voxnas)-(\d+)-([0-9a-f]{8})-")
 LONGEST = 200  # bytes of a file's name in its temporary name, which file systems limit to 255
 PROBE_BYTES = 1 << 20  # more than a file system rounds up
 
 
-def replace_file(path: Path, write: Callable[[Path], object]) -> Path:
+def replace_file(path: Path, write: Callable[[Path], object], *, ours: bool = False) -> Path:
     """Write a file under a temporary name, sync it, and rename it, so a partial file never appears under `path`.
 
     The user's umask decides who may read it. A link stays a link; what is no file, such as a pipe, is written to
-    directly. Raises OSError with the operating system's reason and `path`, also where a library reports only that its
-    write failed.
+    directly. In a folder of ours (`ours`) nobody chose the path: what is no file, also a folder, is replaced.
+    Raises OSError with the operating system's reason and `path`, also where a library reports only that its write
+    failed.
     """
+    if ours:
+        clear(path)
     if path.exists() and not path.is_file() and not path.is_dir():
-        write(path)
-        return path
+        return _write_directly(path, write)
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     _tidy(str(target.parent))
@@ -53,6 +57,16 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> Path:
         raise
     finally:
         part.unlink(missing_ok=True)
+    return path
+
+
+def _write_directly(path: Path, write: Callable[[Path], object]) -> Path:
+    try:
+        write(path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     return path
 
 
@@ -84,9 +98,9 @@ def require_writable(path: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write a text file atomically, in UTF-8; return its path."""
-    return replace_file(path, lambda part: part.write_text(text, encoding="utf-8"))
+def write_text(path: Path, text: str, *, ours: bool = False) -> Path:
+    """Write a text file atomically, in UTF-8; return its path. `ours` is that of `replace_file`."""
+    return replace_file(path, lambda part: part.write_text(text, encoding="utf-8"), ours=ours)
 
 
 def copy_file(source: Path, path: Path) -> Path:

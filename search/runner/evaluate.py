@@ -134,7 +134,7 @@ def _out_of_memory(job: Job, error: BaseException) -> Measurement:
 
 def write_reason(job: Job, reason: str) -> None:
     """Write a failed job's reason to its folder."""
-    write_text(Path(job.folder) / REASON, reason + "\n")
+    write_text(Path(job.folder) / REASON, reason + "\n", ours=True)
 
 
 def _progress(job: Job, started: float, watch: Watch) -> Iterator[Measurement]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from search.config.errors import UserError
 from search.config.schema import NAME_PATTERN, RESERVED_NAMES
-from search.files import write_text
+from search.files import require_regular, write_text
 from search.storage.address import show_url, sqlite_file, sqlite_url
 from search.storage.study_attributes import STUDY_ID, stored_attribute
 
@@ -65,7 +65,7 @@ def claim_folder(folder: Path, *, study: str, study_id: str, url: str) -> None:
     mine = Owner.of(folder, study=study, study_id=study_id, url=url)
     if read_owner(folder) == mine and (folder / OWNER).exists():
         return
-    write_text(folder / OWNER, json.dumps(asdict(mine)))
+    write_text(folder / OWNER, json.dumps(asdict(mine)), ours=True)
 
 
 def owned_folder(runs: Path, *, study: str, url: str) -> Path | None:
@@ -97,7 +97,7 @@ def is_folder_name(study: str) -> bool:
 def read_owner(folder: Path) -> Owner | None:
     """Return a folder's owner; a folder of an earlier version belongs to the study of its name in its own database."""
     try:
-        return Owner(**json.loads((folder / OWNER).read_text()))
+        return Owner(**json.loads(require_regular(folder / OWNER).read_text()))
     except (OSError, ValueError, TypeError):
         pass
     url = sqlite_url((folder / DATABASE).resolve())

@@ -21,18 +21,26 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from search.files import replace_file, write_text
+from search.files import discard, replace_file, require_regular, write_text
 from search.trials.epochs import Epoch
 from search.trials.files import CHECKPOINTS, EPOCHS, LAST, RESUME_FILES, weights_name
 from search.trials.job import Job
 
-READ_ERRORS = (RuntimeError, OSError, KeyError, EOFError, ValueError, TypeError, NotImplementedError)
+READ_ERRORS = (RuntimeError, OSError, LookupError, EOFError, ValueError, TypeError, NotImplementedError)
 LOGGER = logging.getLogger("voxnas.checkpoint")
 UNBOUND_TRAINING = ("init", "deadline")  # not in the binding; the study's identity includes the digest of `init`
 
 
 class DamagedCheckpoint(Exception):
     """A checkpoint whose content differs from what was written; the message says how."""
+
+
+class ForeignCheckpoint(Exception):
+    """A checkpoint of another training; `member` is that training's number in its trial."""
+
+    def __init__(self, member: int) -> None:
+        super().__init__(f"a checkpoint of another training, number {member} of its trial")
+        self.member = member
 
 
 class ReplacedWeights(ValueError):
@@ -83,9 +91,9 @@ def save_checkpoint(
         if last.exists():
             last.replace(previous)
 
-    replace_file(last, write)
+    replace_file(last, write, ours=True)
     lines = "".join(json.dumps(asdict(epoch)) + "\n" for epoch in epochs)
-    write_text(folder / EPOCHS, lines)
+    write_text(folder / EPOCHS, lines, ours=True)
 
 
 @dataclass(frozen=True)
@@ -100,32 +108,42 @@ class Restored:
 def load_checkpoint(job: Job, network: nn.Module) -> Restored:
     """Restore the last complete epoch.
 
-    If the latest checkpoint is damaged, a warning names it and the previous one is restored. A checkpoint of another
-    training is ignored, and the training starts over.
+    If the latest checkpoint is damaged or another training's, a warning names it and the previous one is restored.
+    Without a valid one the training starts over. A checkpoint of the trial's training before this one is not mentioned.
     """
     paths = [Path(job.folder) / name for name in CHECKPOINTS]
+    foreign = []
     for path, earlier in zip(paths, (*paths[1:], None), strict=True):
         if not path.exists():
             continue
+        resumed = f"resuming from {earlier.name}" if earlier and earlier.exists() else "the training starts over"
         try:
-            return _restore(path, job, network)
+            restored = _restore(path, job, network)
+        except ForeignCheckpoint as found:
+            foreign.append(path)
+            if found.member == job.member:
+                LOGGER.warning("the checkpoint %s belongs to another training: %s", path, resumed)
         except DamagedCheckpoint as damage:
-            resumed = f"resuming from {earlier.name}" if earlier and earlier.exists() else "the training starts over"
             LOGGER.warning("the checkpoint %s is damaged (%s): %s", path, damage, resumed)
+            discard(path)  # else the next checkpoint would move it over the previous one
+        else:
+            for each in foreign:
+                discard(each)
+            return restored
     return Restored()
 
 
 def _restore(path: Path, job: Job, network: nn.Module) -> Restored:
-    """Restore a checkpoint if it belongs to this job. Raises DamagedCheckpoint, with the network unchanged."""
+    """Restore a checkpoint. Raises DamagedCheckpoint or ForeignCheckpoint, with the network unchanged."""
     before = deepcopy(network.state_dict())
     try:
-        with zipfile.ZipFile(path) as file:
+        with zipfile.ZipFile(require_regular(path)) as file:
             if (broken := file.testzip()) is not None:  # torch.load does not compare the checksums
                 raise DamagedCheckpoint(f"the checksum of {broken} differs")
         state = torch.load(path, weights_only=True, map_location=job.device)
-        if state["binding"] != checkpoint_binding(job):
-            return Restored()
         epochs = tuple(Epoch(**epoch) for epoch in state["epochs"])
+        if state["binding"] != checkpoint_binding(job):
+            raise ForeignCheckpoint(epochs[-1].member)
         rng, restored = state["torch_rng"].cpu(), Restored(epochs, state["optimiser"], state.get("scaler", {}))
         network.load_state_dict(state["network"])
         torch.set_rng_state(rng)
@@ -133,21 +151,22 @@ def _restore(path: Path, job: Job, network: nn.Module) -> Restored:
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), job.device)
     except (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, *READ_ERRORS) as error:
         network.load_state_dict(before)
-        raise DamagedCheckpoint(" ".join(str(error).split()) or type(error).__name__) from error
+        said = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise DamagedCheckpoint(said or type(error).__name__) from error
     return restored
 
 
 def save_weights(folder: Path, network: nn.Module, *, member: int = 0) -> str:
     """Write the trained weights of a trial's member; return the SHA-256 of their file."""
     file = folder / weights_name(member)
-    save_tensors(network, file)
+    save_tensors(network, file, ours=True)
     return file_sha256(file)
 
 
-def save_tensors(network: nn.Module, path: Path) -> None:
+def save_tensors(network: nn.Module, path: Path, *, ours: bool = False) -> None:
     """Write a network's state as safetensors, as copies, because safetensors rejects tensors that share memory."""
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
-    replace_file(path, lambda part: save_file(tensors, part))
+    replace_file(path, lambda part: save_file(tensors, part), ours=ours)
 
 
 def load_weights(folder: Path, network: nn.Module, *, sha256: str, member: int = 0) -> None:
@@ -164,7 +183,7 @@ def load_weights(folder: Path, network: nn.Module, *, sha256: str, member: int =
 
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
+    with require_regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -175,7 +194,7 @@ def delete_checkpoints(folder: Path, *, except_last: bool = False) -> None:
     """
     for name in RESUME_FILES:
         if not (except_last and name == LAST):
-            (folder / name).unlink(missing_ok=True)
+            discard(folder / name)
 
 
 def continue_longer(shorter: Job, longer: Job) -> bool:
@@ -187,8 +206,12 @@ def continue_longer(shorter: Job, longer: Job) -> bool:
     if not last.exists():
         return False
     try:
+        with zipfile.ZipFile(require_regular(last)) as file:
+            if (broken := file.testzip()) is not None:
+                raise ValueError(f"the checksum of {broken} differs")
         state = torch.load(last, weights_only=True, map_location="cpu")
         if state["binding"] != checkpoint_binding(shorter):
+            LOGGER.warning("the checkpoint %s belongs to another training: the training starts over", last)
             return False
     except (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, *READ_ERRORS) as error:
         LOGGER.warning("the checkpoint %s is damaged (%s): the training starts over", last, error)
@@ -201,5 +224,5 @@ def continue_longer(shorter: Job, longer: Job) -> bool:
         with part.open("wb") as file:
             torch.save(state, file)
 
-    replace_file(folder / LAST, write)
+    replace_file(folder / LAST, write, ours=True)
     return True

@@ -11,7 +11,7 @@ from statistics import fmean
 
 from pydantic import TypeAdapter
 
-from search.files import write_text
+from search.files import require_regular, write_text
 from search.files.digests import sealed_value, unsealed_text
 from search.training.checkpoint import checkpoint_binding
 from search.trials.epochs import Epoch
@@ -41,7 +41,7 @@ _FINISHED: TypeAdapter[list[FinishedMember]] = TypeAdapter(list[FinishedMember])
 def save_finished(job: Job, finished: Sequence[FinishedMember]) -> None:
     """Write the members that have ended."""
     text = json.dumps(sealed_value([asdict(each) for each in finished]), allow_nan=False)
-    write_text(Path(job.folder) / FINISHED, text)
+    write_text(Path(job.folder) / FINISHED, text, ours=True)
 
 
 def load_finished(job: Job) -> list[FinishedMember]:
@@ -50,8 +50,8 @@ def load_finished(job: Job) -> list[FinishedMember]:
     if not job.others or not file.exists():
         return []
     try:
-        found = _FINISHED.validate_python(unsealed_text(file.read_bytes().decode()))
-    except ValueError as error:
+        found = _FINISHED.validate_python(unsealed_text(require_regular(file).read_bytes().decode()))
+    except (ValueError, OSError) as error:
         LOGGER.warning("%s is damaged (%s): the trial's trainings start over", file, str(error).splitlines()[0])
         return []
     valid = []
