@@ -4,6 +4,8 @@ import json
 import re
 import signal
 import sqlite3
+import sys
+from functools import partial
 
 import pytest
 import torch
@@ -130,6 +132,36 @@ def test_latencies_are_measured_again_on_other_threads_and_the_study_resumes(tmp
     assert [value for (value,) in rows] == [record.measurement.costs.latency.median_s for record in stored]
     assert read_study_attribute(other.url, "tiny", REFERENCE)["latency"] != begun["latency"]
     assert {each.measurement.costs.latency.torch for each in stored} == {dict(versions())["torch"]}
+
+
+@pytest.mark.parametrize("place", ["update_costs", "reference_point"])
+def test_a_run_that_ended_while_it_measured_latencies_again_is_completed_first(tmp_path, monkeypatch, place):
+    made = write_study(
+        tmp_path, STUDY.replace("latency: {budget: 60 s}", "latency: minimize").replace("epochs: 2", "epochs: 1")
+    )
+    before = run_study(plan_of(made), trials=2, view=quiet_view())
+    left = [1]
+
+    def killed(*arguments, real):
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        return real(*arguments)
+
+    room = {"update_costs": "search.storage.store", "reference_point": "search.runner.run"}[place]
+    if place == "reference_point":
+        left.clear()
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(f"{room}.{place}", partial(killed, real=getattr(sys.modules[room], place)))
+        run_study(plan_of(made, "executor.threads=2"), trials=2, view=quiet_view(), measure_again=True)
+    for threads in (1, 2):
+        plan = plan_of(made, f"executor.threads={threads}")
+        for start in (lambda plan: check_study(plan, costs=False, json=False), partial(run_study, trials=3)):
+            with pytest.raises(UserError, match=r"tiny: process .* and has not finished.*; run with --retime"):
+                start(plan, **({"view": quiet_view()} if isinstance(start, partial) else {}))
+    outcome = run_study(plan_of(made, "executor.threads=1"), trials=2, view=quiet_view(), measure_again=True)
+    assert {each.measurement.latency.threads for each in outcome.records} == {1}
+    assert len(run_study(plan_of(made), trials=2, view=quiet_view()).records) == len(before.records) == 2
 
 
 def test_running_again_adds_nothing_and_more_trials_resume_the_study(tmp_path):

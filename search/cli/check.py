@@ -21,6 +21,7 @@ from search.runner.plan import Plan, require_unchanged
 from search.runner.references import require_buildable_references
 from search.runner.sampling import refusals
 from search.storage import read_records
+from search.storage.begun import require_complete_retiming
 from search.tracking.registry import explain_missing
 from search.trials.records import COUNTED, Record, search_records
 
@@ -61,6 +62,7 @@ def _require_comparable_latencies(plan: Plan) -> None:
     It imports torch, which takes seconds, only where the processor or the threads are not those of the study, or where
     a GPU may be meant.
     """
+    require_complete_retiming(plan.url, plan.study.name)
     records, named = records_of(plan), plan.study.executor
     settings = {(each.device, each.threads) for record in records if (each := record.measurement.latency)}
     on_cpu = named.device == "cpu" or (named.device == "auto" and not visible_gpus())

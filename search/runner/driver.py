@@ -23,6 +23,7 @@ from search.runner.retime import require_same_setting
 from search.runner.view import View
 from search.runner.watch import Watch
 from search.storage import Store, now
+from search.storage.begun import require_complete_retiming
 from search.storage.database import retry_outages
 from search.storage.failures import explained
 from search.storage.lock import hold_lock
@@ -302,6 +303,7 @@ def open_driver(plan: Plan, view: View, executor: Executor, *, any_setting: bool
     store.write_context({**asdict(plan.context), **found})
     pricer = executor.pricer(plan)
     if not any_setting:
+        require_complete_retiming(plan.url, plan.study.name)
         require_same_setting(plan, store.records(), lambda: pricer.table.device)
     recorder = Recorder(plan.study.track, TrackedStudy(plan.study.name, store.study_id, plan.folder, plan.runs))
     driver = Driver(plan, store, prepared, executor, view, pricer, recorder)

@@ -59,10 +59,12 @@ def require_same_setting(plan: Plan, records: Sequence[Record], find_device: Cal
 def retime(plan: Plan, store: Store, pricer: Pricer, *, progress: Callable[[int, int], object]) -> int:
     """Measure the latency of every finished trial that has one again, here; return the number of trials.
 
+    The study notes that it is being measured again; whoever calls this ends the note with `write_retimed_by`.
     Equal networks are measured once. A trial that is over the latency's budget here keeps its state, with a warning.
     """
     records = [record for record in store.records() if record.state != "running" and record.measurement.latency]
     measured: dict[Architecture, Latency] = {}
+    store.write_retimed_by(store.me)
     for done, record in enumerate(records, start=1):
         costs = record.measurement.costs
         if costs is None:

@@ -64,6 +64,8 @@ def run_study(plan: Plan, *, trials: int, view: View, executor: Executor, measur
                 retime(plan, driver.store, driver.pricer, progress=partial(view.on_stage, "measuring latency again"))
                 driver.rank_again()
             write_reference(driver, learned, again=measure_again)
+            if measure_again:
+                driver.store.write_retimed_by("")
             if learned:
                 view.on_stage(describe_sources(plan, learned))
             repeats = [record for record in driver.store.records() if record.repeat]

@@ -1,14 +1,15 @@
-"""Whether anything depends on the values of a study: until then, its file may change."""
+"""How far a study has come: whether anything depends on its values yet, and whether its latencies belong together."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from search.config.errors import UserError
 from search.storage.heartbeat import present_drivers
 from search.storage.optuna_values import optuna_directions
 from search.storage.reader import read_records
-from search.storage.study_attributes import REFERENCE, STUDY_ID, stored_attribute
+from search.storage.study_attributes import REFERENCE, RETIMED_BY, STUDY_ID, stored_attribute
 
 if TYPE_CHECKING:
     import optuna
@@ -31,3 +32,11 @@ def created_again(study: optuna.Study, storage: Any, directions: Mapping[str, st
     if study_id is not None:
         made.set_user_attr(STUDY_ID, study_id)
     return made
+
+
+def require_complete_retiming(url: str, name: str) -> None:
+    """Raise UserError if a driver began to measure a study's latencies again and has not finished."""
+    driver = stored_attribute(url, name, RETIMED_BY)
+    if driver:
+        begun = f"{name}: {driver} began to measure all latencies again, and has not finished"
+        raise UserError([f"{begun}: they can't be compared; run with --retime, which measures all of them here"])

@@ -29,6 +29,7 @@ from search.storage.study_attributes import (
     LEARNED_FROM,
     REFERENCE,
     REFERENCES,
+    RETIMED_BY,
     SOURCE_WEIGHTS,
     STUDY,
     STUDY_ID,
@@ -135,6 +136,10 @@ class Store:
         self._write_attribute(TIMED, dict(timed or {}))
         self._write_attribute(REFERENCE, dict(point))
         self._reference = dict(point)
+
+    def write_retimed_by(self, driver: str) -> None:
+        """Write which driver measures all latencies again, or an empty string once it has."""
+        self._write_attribute(RETIMED_BY, driver)
 
     def write_goal(self, trials: int, *, ended: str = "") -> None:
         """Write the number of trials that a run is to reach; once it has ended by itself, also why."""

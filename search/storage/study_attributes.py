@@ -18,6 +18,7 @@ STUDY_ID = "voxnas:study_id"  # random, created when a study starts; it distingu
 REFERENCE = "voxnas:hypervolume_reference"
 GOAL = "voxnas:goal"  # the number of trials that the last run was to reach, and why it ended
 TIMED = "voxnas:first_latencies"
+RETIMED_BY = "voxnas:retimed_by"  # the driver that measures all latencies again; empty once it has
 REFERENCES = "voxnas:references"  # published networks that a study trains by default
 LEARNED_FROM = "voxnas:learned_from"  # the sources of a study's memory when it started, by digest
 SOURCE_WEIGHTS = "voxnas:source_weights"  # their weights at the end of the last run, in the same order
