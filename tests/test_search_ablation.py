@@ -221,6 +221,12 @@ def test_results_are_written_in_every_format(finished):
     assert [row[0] for row in shown[-1].rows] == [arm.name for arm in plan.arms]
     keys = [cell[0] for cell in (row[3] for row in shown[0].rows) if cell[0] is not None]
     assert keys == [line.effects["dice"].pairs.difference for line in found.summary.lines if line.effects]
+    text = paths["findings.json"].read_text()
+    for damage in (text[:-9], text.replace("paired", "pairde", 1), ""):
+        paths["findings.json"].write_text(damage)
+        (note,) = ablations_page(SnapshotReader(own.study, plan.folder, own.url).read(), Request()).components
+        assert "findings.json is damaged (" in note.text and "writes it again, without training" in note.text
+    paths["findings.json"].write_text(text)
     (drawn,) = [part for part in page.components if isinstance(part, Figures)]
     assert "paired differences" in drawn.figures[0].title
     scores = read_cases(paths["cases.parquet"])

@@ -1,11 +1,13 @@
 """Whole studies in real processes: resume after kill -9, one driver, kept weights, the read-only commands."""
 
 import json
+import os
 import re
 import signal
 import sqlite3
 import sys
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -162,6 +164,34 @@ def test_a_run_that_ended_while_it_measured_latencies_again_is_completed_first(t
     outcome = run_study(plan_of(made, "executor.threads=1"), trials=2, view=quiet_view(), measure_again=True)
     assert {each.measurement.latency.threads for each in outcome.records} == {1}
     assert len(run_study(plan_of(made), trials=2, view=quiet_view()).records) == len(before.records) == 2
+
+
+def test_a_driver_killed_between_record_and_checkpoint_leaves_no_checkpoint(tmp_path, monkeypatch):
+    made = write_study(tmp_path, STUDY.replace("epochs: 2", "epochs: 1"))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("search.runner.driver.delete_checkpoints", Mock(side_effect=KeyboardInterrupt))
+        run_study(plan_of(made), trials=1, view=quiet_view())
+    plan = plan_of(made)
+    assert [record.state for record in read_records(plan.url, "tiny")] == ["trained"]
+    assert list(plan.folder.rglob("last.pt"))
+    run_study(plan, trials=1, view=quiet_view())
+    assert not list(plan.folder.rglob("last.pt")) and list(plan.folder.rglob("best.safetensors"))
+
+
+@pytest.mark.parametrize("harm", ["cut", "empty", "folder", "pipe", "binary"])
+def test_a_damaged_copy_of_the_study_file_is_named_and_written_again(tmp_path, harm, caplog):
+    made = write_study(tmp_path, STUDY.replace("epochs: 2", "epochs: 1"))
+    run_study(plan_of(made), trials=1, view=quiet_view())
+    kept = made.runs / "tiny" / "study.yaml"
+    kept.unlink()
+    harms = {"folder": kept.mkdir, "pipe": lambda: os.mkfifo(kept), "binary": lambda: kept.write_bytes(bytes(99))}
+    cut = made.file.read_text().partition("objectives")[0] + "objectives: {"
+    harms.get(harm, lambda: kept.write_text(cut if harm == "cut" else ""))()
+    run_study(plan_of(made), trials=1, view=quiet_view())
+    assert kept.read_text() == made.file.read_text() and f"{kept} is damaged: it is written again" in caplog.text
+    caplog.clear()
+    run_study(plan_of(made), trials=1, view=quiet_view())
+    assert "damaged" not in caplog.text
 
 
 def test_running_again_adds_nothing_and_more_trials_resume_the_study(tmp_path):

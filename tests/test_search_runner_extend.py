@@ -70,6 +70,31 @@ def test_a_training_continued_from_its_checkpoint_equals_one_of_the_full_length(
     assert stored.snapshot().reference == study.snapshot().reference
 
 
+def test_an_extension_that_was_killed_before_it_copied_a_checkpoint_copies_it_then(constant, monkeypatch):
+    from search.runner import extend, train
+
+    copied, trained, epoch_of, copy = [], [], train.train_epoch, extend.continue_longer
+
+    def killed(*jobs):
+        copied.append(jobs)
+        if len(copied) == 1:
+            raise KeyboardInterrupt
+        return copy(*jobs)
+
+    def counted(*arguments, **options):
+        trained.append(options["number"])
+        return epoch_of(*arguments, **options)
+
+    monkeypatch.setattr(extend, "continue_longer", killed)
+    monkeypatch.setattr(train, "train_epoch", counted)
+    study = study_of(constant)
+    with pytest.raises(KeyboardInterrupt):
+        study.extend(2, view=quiet_view())
+    assert not trained
+    study.extend(2, view=quiet_view())
+    assert set(trained) == {2, 3}
+
+
 def test_a_constant_rate_keeps_the_checkpoints_of_kept_networks_alone(constant):
     from search.storage.admin import free_disk
 

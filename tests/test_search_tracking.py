@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import logging
+import os
 import sqlite3
 import sys
 from contextlib import closing
@@ -286,6 +287,19 @@ def test_a_ledger_survives_a_line_that_was_cut_off(tmp_path):
     assert again.of(1) == Entry(1, "a", 2)
     again.write(Entry(1, "a", 3, ended=True))
     assert Ledger(file).entries == {1: Entry(1, "a", 3, ended=True)}
+
+
+def test_a_changed_line_of_a_ledger_is_named_and_a_pipe_blocks_nothing(tmp_path, caplog):
+    file = tmp_path / "ledger.jsonl"
+    for points in (2, 3):
+        Ledger(file).write(Entry(1, "a", points))
+    file.write_text(file.read_text().replace('"points": 3', '"points": 8'))
+    assert Ledger(file).of(1) == Entry(1, "a", 2)
+    assert f"{file}:3: the content differs from its digest: the line is ignored" in caplog.text
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(OSError, match="Not a regular file"):
+        Ledger(file)
 
 
 def test_missing_packages_are_one_sentence_with_the_command_that_installs_them(monkeypatch, study, caplog):

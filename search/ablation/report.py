@@ -14,6 +14,7 @@ from search.ablation.plan import AblationPlan
 from search.ablation.tables import to_csv, to_html, to_latex, to_markdown
 from search.config.objectives import OBJECTIVES
 from search.files import write_text
+from search.files.digests import sealed
 from search.visualization.components import Figure
 from search.visualization.figures.style import component
 from search.visualization.html import FINDINGS, figure_html, render_page
@@ -75,7 +76,7 @@ def to_json(plan: AblationPlan, found: Findings) -> str:
         "arms": {"headings": ARM_HEADINGS, "rows": arms(plan)},
         "methods": found.methods,
     }
-    return json.dumps(values)
+    return json.dumps(sealed(values))
 
 
 def figures(found: Findings) -> list[Figure]:

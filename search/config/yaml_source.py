@@ -72,6 +72,14 @@ def read_source(file: Path, overrides: Sequence[str] = ()) -> Source:
     return source
 
 
+def is_damaged(file: Path) -> bool:
+    """Return whether a file that voxnas wrote is no YAML any more, or no file."""
+    try:
+        return not file.is_file() or not read_source(file).values
+    except UserError:
+        return True
+
+
 def _yaml() -> Any:
     return YAML(typ="safe", pure=True)
 

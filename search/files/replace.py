@@ -103,9 +103,9 @@ def write_text(path: Path, text: str, *, ours: bool = False) -> Path:
     return replace_file(path, lambda part: part.write_text(text, encoding="utf-8"), ours=ours)
 
 
-def copy_file(source: Path, path: Path) -> Path:
-    """Copy a file's content atomically; return the path of the copy."""
-    return replace_file(path, lambda part: shutil.copyfile(source, part))
+def copy_file(source: Path, path: Path, *, ours: bool = False) -> Path:
+    """Copy a file's content atomically; return the path of the copy. `ours` is that of `replace_file`."""
+    return replace_file(path, lambda part: shutil.copyfile(source, part), ours=ours)
 
 
 def partial_path(path: Path) -> Path:

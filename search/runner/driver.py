@@ -12,6 +12,7 @@ from typing import Protocol
 
 from search.config.errors import RunError
 from search.config.schema import Study
+from search.config.yaml_source import is_damaged
 from search.data.prepared import Prepared
 from search.files import copy_file, write_text
 from search.proposers.observations import FEWEST
@@ -124,6 +125,7 @@ class Driver:
         whose = f" ({record.driver} ended)" if record.driver else ""
         record = self.record_lost_attempt(record, f"interrupted{whose}; resumed {now()}")
         self.view.on_trial_start(record, self.plan.training.epochs)
+        self.before_training(record)
         return record
 
     def job(self, record: Record) -> Job:
@@ -229,11 +231,28 @@ class Driver:
         self.store.write_finished(record, objectives=list(self.plan.directions), budgets=self.plan.budgets)
         self.recorder.show([record])
         self.update_front()
-        folder, constant = trial_folder(self.plan.folder, record.number), self.plan.training.schedule == "constant"
-        delete_checkpoints(folder, except_last=constant and record.state == "trained" and bool(weights_files(folder)))
+        self._delete_checkpoints(record)
         reference = self.store.reference
         volume = hypervolume(self.front, self.plan.directions, reference) if reference else None
         self.view.on_trial_end(record, len(self.front), volume)
+
+    def _delete_checkpoints(self, record: Record) -> None:
+        """Delete a finished trial's checkpoints, except the last one if a longer training can continue from it."""
+        folder, constant = trial_folder(self.plan.folder, record.number), self.plan.training.schedule == "constant"
+        delete_checkpoints(folder, except_last=constant and record.state == "trained" and bool(weights_files(folder)))
+
+    def remove_left_checkpoints(self) -> None:
+        """Delete the checkpoints of trials whose driver wrote their outcome and was killed before it deleted them.
+
+        A driver finishes one trial after another: only its last one, of those of its last second, can have some.
+        """
+        ended = [record for record in self.store.records() if record.state != "running"]
+        last: dict[str, str] = {}
+        for record in ended:
+            last[record.driver] = max(record.ended, last.get(record.driver, ""))
+        for record in ended:
+            if record.ended == last[record.driver]:
+                self._delete_checkpoints(record)
 
     def update_front(self) -> None:
         """Add newly trained trials to the front, and prune the weights of those that leave it."""
@@ -290,11 +309,7 @@ def open_driver(plan: Plan, view: View, executor: Executor, *, any_setting: bool
     store = Store.open(plan.url, plan.study.name, directions=plan.directions, values=plan.identity())
     claim_folder(plan.folder, study=plan.study.name, study_id=store.study_id, url=plan.url)
     prepared = prepared_data(plan, progress=partial(view.on_stage, "preparing volumes"))
-    kept = plan.folder / "study.yaml"
-    if not kept.exists() or not (store.begun or kept.samefile(plan.loaded.file)):
-        copy_file(plan.loaded.file, kept)
-        for name, text in block_files(plan.loaded.blocks).items():
-            write_text(plan.folder / name, text)
+    keep_study_file(plan, begun=store.begun)
     found = {
         "labels": plan.dataset.labels,
         "prepared": Path(prepared.folder).name,
@@ -310,7 +325,20 @@ def open_driver(plan: Plan, view: View, executor: Executor, *, any_setting: bool
     alive = {name for name in {each.driver for each in store.records()} if store.heartbeat.is_alive(name)}
     recorder.show([each for each in store.records() if each.state != "running" and each.driver not in alive])
     driver.update_front()
+    driver.remove_left_checkpoints()
     return driver
+
+
+def keep_study_file(plan: Plan, *, begun: bool) -> None:
+    """Copy the study's file and its blocks to the run's folder; once the study has begun, the copy changes no more."""
+    kept = plan.folder / "study.yaml"
+    if kept.exists() and is_damaged(kept):
+        LOGGER.warning("%s is damaged: it is written again", kept)
+    elif kept.exists() and (begun or kept.samefile(plan.loaded.file)):
+        return
+    copy_file(plan.loaded.file, kept, ours=True)
+    for name, text in block_files(plan.loaded.blocks).items():
+        write_text(plan.folder / name, text, ours=True)
 
 
 @contextmanager

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from search.files import require_regular
+from search.files.digests import DigestError, sealed, unsealed
+
+LOGGER = logging.getLogger("voxnas.tracking")
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,7 @@ class Entry:
 
 
 class Ledger:
-    """A file with a line per change, of which the last one of each trial counts."""
+    """A file with a line per change, of which the last one of each trial counts; each has its digest."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -37,15 +43,20 @@ class Ledger:
     def write(self, entry: Entry) -> None:
         """Append a trial's new entry."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
+        if self.file.exists():
+            require_regular(self.file)
         with self.file.open("a", encoding="utf-8") as file:
-            file.write(f"\n{json.dumps(asdict(entry))}")  # a line cut off before does not swallow this one
+            file.write(f"\n{json.dumps(sealed(asdict(entry)))}")  # a line cut off before does not swallow this one
         self.entries[entry.trial] = entry
 
     def _lines(self) -> Iterator[Entry]:
         if not self.file.exists():
             return
-        for line in self.file.read_text(encoding="utf-8", errors="replace").splitlines():
+        lines = require_regular(self.file).read_text(encoding="utf-8", errors="replace").splitlines()
+        for number, line in enumerate(lines, start=1):
             try:
-                yield Entry(**json.loads(line))
+                yield Entry(**unsealed(json.loads(line)))
+            except DigestError as error:
+                LOGGER.warning("%s:%d: %s: the line is ignored", self.file, number, error)
             except (ValueError, TypeError):
                 continue

@@ -198,12 +198,14 @@ def delete_checkpoints(folder: Path, *, except_last: bool = False) -> None:
 
 
 def continue_longer(shorter: Job, longer: Job) -> bool:
-    """Copy the last checkpoint of a training to one that differs in length alone; return whether there was one.
+    """Copy the last checkpoint of a training to one that differs in length alone; return whether it was copied.
+
+    A longer training that has begun keeps its own checkpoints.
 
     A checkpoint that is damaged, or belongs to another training, is not copied: the longer training then starts over.
     """
     last = Path(shorter.folder) / LAST
-    if not last.exists():
+    if not last.exists() or any((Path(longer.folder) / name).exists() for name in CHECKPOINTS):
         return False
     try:
         with zipfile.ZipFile(require_regular(last)) as file:

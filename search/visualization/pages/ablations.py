@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from search.analysis.snapshot import Snapshot
+from search.files.digests import unsealed_text
 from search.visualization.components import Component, Facts, Figure, Figures, Heading, Note, Table
 from search.visualization.html import FINDINGS
 from search.visualization.pages.page import Page, Request
@@ -16,7 +15,11 @@ def ablations_page(snapshot: Snapshot, request: Request) -> Page:
     if not file.is_file():
         text = "This study has no ablation. `voxnas ablate FILE` runs one; its figures then appear here."
         return Page("Ablations", (), (Note(text),))
-    found = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        found = unsealed_text(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        said = f"{file} is damaged ({error}); the command that ran the ablation writes it again, without training."
+        return Page("Ablations", (), (Note(said),))
     components: list[Component] = [Facts(tuple((term, value) for term, value in found["tiles"]))]
     for at, table in enumerate(found["tables"]):
         components.append(Table(f"ablation-table-{at}", table["title"], tuple(table["headings"]), table["rows"]))
