@@ -240,4 +240,4 @@ def _case_damage(folder: Path, name: str) -> str | None:
 
 def _is_of(folder: Path, values: Mapping[str, Any]) -> bool:
     """Return whether values were written for a folder; those of earlier versions have no key."""
-    return values.get(KEY, folder.name) == folder.name
+    return bool(values.get(KEY, folder.name) == folder.name)
