@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
+from unittest.mock import Mock
 
 import pytest
 import torch
 from conftest import quiet_view
 
 from search.config import UserError, load_study
+from search.config.errors import RunError
 from search.export.trained import Ensemble, Trained, pack, trained_network
 from search.runner.plan import make_plan
 from search.storage import read_records
@@ -44,6 +48,39 @@ def test_a_retraining_on_all_cases_keeps_the_cross_validated_estimate_and_runs_o
     own = trained_network(record, pack("trial", plan, record, records, view=quiet_view()), plan.context)
     pairs = zip(network.parameters(), own.parameters(), strict=True)
     assert any(not torch.equal(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize("harm", ["weights", "digest", "folder", "pipe"])
+def test_a_damaged_retraining_is_named_and_done_again(study, caplog, harm):
+    plan, record, records = study
+    trained = pack("full", plan, record, records, view=quiet_view())
+    weights, done = (trained.folders[0] / name for name in ("best.safetensors", "done.txt"))
+    sound = weights.read_bytes()
+    (weights.parent / "last.pt").write_bytes(b"left by a process that was killed")
+    assert pack("full", plan, record, records, view=quiet_view()).sha256 == trained.sha256
+    assert not caplog.messages and not (weights.parent / "last.pt").exists()
+    if harm == "digest":
+        done.write_text(done.read_text()[:-9])
+    else:
+        weights.unlink()
+        {
+            "weights": lambda: weights.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1])),
+            "folder": weights.mkdir,
+            "pipe": lambda: os.mkfifo(weights),
+        }[harm]()
+    assert pack("full", plan, record, records, view=quiet_view()).sha256 == trained.sha256
+    assert "the network is trained again" in caplog.text and str(weights) in caplog.text
+    assert weights.read_bytes() == sound
+
+
+def test_a_retraining_on_a_full_disk_ends_with_how_to_resume(study, monkeypatch):
+    plan, record, records = study
+    shutil.rmtree(plan.folder / "exports", ignore_errors=True)
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "last.pt")
+    with monkeypatch.context() as patched, pytest.raises(RunError, match="last.pt: No space .* rerun the same command"):
+        patched.setattr("search.runner.train.save_checkpoint", Mock(side_effect=full))
+        pack("full", plan, record, records, view=quiet_view())
+    pack("full", plan, record, records, view=quiet_view())
 
 
 def test_an_ensemble_trains_missing_folds_and_scores_every_case_unseen(study):

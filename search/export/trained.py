@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from search.analysis.choose import Choice, choose
 from search.analysis.expected import estimate_records
-from search.config.errors import UserError
+from search.config.errors import RunError, UserError
 from search.config.units import counted
 from search.export.job import job_of
 from search.files import require_regular, write_text
@@ -234,6 +234,8 @@ def _train_on_all(plan: Plan, record: Record, *, view: View, make_executor: Make
             view.on_epoch(record, measurement.epochs[-1])
 
     measurement = executor.train(job, show_epoch, Watch(partial(view.on_activity, record)))
+    if measurement.fault == "storage":
+        raise RunError([f"--retrain full: {measurement.reason}; fix this, then rerun the same command to resume"])
     if measurement.state != "trained":
         raise UserError([f"--retrain full: the training {measurement.state}: {measurement.reason}"])
     write_text(done, f"{checkpoint_binding(job)} {measurement.weights_sha256}\n", ours=True)
