@@ -204,6 +204,15 @@ def test_files_of_dead_processes_are_removed_and_those_of_others_stay(tmp_path):
     assert mine.exists()
 
 
+def test_files_of_a_dead_process_whose_number_another_has_are_removed(tmp_path):
+    part, young = partial_path(tmp_path / "old"), partial_path(tmp_path / "young")
+    for each in (part, young):
+        each.touch()
+    os.utime(part, (0, 0))
+    remove_partials(tmp_path)
+    assert list(tmp_path.iterdir()) == [young]
+
+
 def test_scratch_folders_of_dead_processes_are_removed(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with scratch_folder() as first:

@@ -24,6 +24,7 @@ from search.files.regular import clear
 PREFIX = ".part-"
 PARTIAL = re.compile(r"(?:\.part|voxnas)-(\d+)-([0-9a-f]{8})-")
 LONGEST = 200  # bytes of a file's name in its temporary name, which file systems limit to 255
+CLOCKS_S = 120.0  # by which the clock of a file server may differ
 PROBE_BYTES = 1 << 20  # more than a file system rounds up
 
 
@@ -126,7 +127,7 @@ def remove_partials(folder: Path) -> None:
     except OSError:  # a folder may be writable but not readable
         return
     for name in names:
-        if name.startswith(PREFIX) and _is_abandoned(name):
+        if name.startswith(PREFIX) and _is_abandoned(folder / name):
             _remove(folder / name)
 
 
@@ -134,15 +135,18 @@ def remove_partials(folder: Path) -> None:
 def scratch_folder() -> Iterator[Path]:
     """Create a temporary folder for the context; remove those of processes that died."""
     for name in os.listdir(tempfile.gettempdir()):
-        if _is_abandoned(name):
-            _remove(Path(tempfile.gettempdir()) / name)
+        if _is_abandoned(path := Path(tempfile.gettempdir()) / name):
+            _remove(path)
     with tempfile.TemporaryDirectory(prefix=f"voxnas-{os.getpid()}-{_machine()}-") as folder:
         yield Path(folder)
 
 
-def _is_abandoned(name: str) -> bool:
-    """Return whether a temporary name belongs to a process of this machine that no longer exists."""
-    found = PARTIAL.match(name)
+def _is_abandoned(path: Path) -> bool:
+    """Return whether a temporary file belongs to a process of this machine that no longer exists.
+
+    Another process may have its number by now, as a container's first process always has: one that began later.
+    """
+    found = PARTIAL.match(path.name)
     if found is None or found[2] != _machine():
         return False
     try:
@@ -151,7 +155,17 @@ def _is_abandoned(name: str) -> bool:
         return True
     except (PermissionError, OverflowError):  # another user's process; a number that no process has
         return False
-    return False
+    try:
+        return path.lstat().st_mtime < _began(int(found[1])) - CLOCKS_S
+    except (OSError, ValueError, IndexError, StopIteration):  # removed meanwhile, or no /proc
+        return False
+
+
+def _began(pid: int) -> float:
+    """Return when a process began, in seconds since 1970."""
+    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    booted = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
+    return int(booted.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _remove(path: Path) -> None:
