@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from search.config.errors import RunError
-from search.runner.cluster.connection import connect, is_this_machine
+from search.runner.cluster.connection import connect
 
 
 @pytest.mark.parametrize("named", ["127.0.0.1:9", "ray://127.0.0.1:9", "auto"])
@@ -22,13 +22,6 @@ def test_a_dead_head_is_reported_at_once(named, monkeypatch):
     assert time.monotonic() - began < 15
 
 
-def test_only_own_addresses_are_of_this_machine():
-    hosts = {"127.0.0.1": True, "localhost": True, "192.0.2.1": False, "::1": True, "no-such-host.invalid": False}
-    if not socket.has_ipv6:
-        del hosts["::1"]
-    assert {host: is_this_machine(host) for host in hosts} == hosts
-
-
 CONNECT = """\
 from search.runner.cluster.connection import connect
 connect("127.0.0.1:{port}")
@@ -38,7 +31,7 @@ print("connected to", ray.cluster_resources()["CPU"])
 
 
 @pytest.mark.long
-def test_a_head_here_that_asks_for_a_token_is_given_this_users_and_named_where_there_is_none(tmp_path):
+def test_a_head_that_asks_for_a_token_is_named_where_none_was_set(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with_token, without = ({**os.environ, "HOME": str(tmp_path / name)} for name in ("with", "without"))
@@ -50,8 +43,8 @@ def test_a_head_here_that_asks_for_a_token_is_given_this_users_and_named_where_t
     try:
         assert any(b"Ray runtime started" in line for line in head.stdout)
         script = [sys.executable, "-c", CONNECT.format(port=port)]
-        said = subprocess.run(script, env=with_token, capture_output=True, text=True)
-        assert said.stdout == "connected to 1.0\n" and "WARNING" not in said.stderr
+        said = subprocess.run(script, env={**with_token, "RAY_AUTH_MODE": "token"}, capture_output=True, text=True)
+        assert said.stdout == "connected to 1.0\n"
         refused = subprocess.run(script, env=without, capture_output=True, text=True)
         assert (
             "no Ray cluster at" in refused.stderr and "set RAY_AUTH_MODE=token and put its token in" in refused.stderr
