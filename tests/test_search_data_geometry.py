@@ -12,6 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from other_user import as_nobody
 from torch.nn.functional import interpolate
 
 from search.data import geometry, volume_files
@@ -403,10 +404,10 @@ def test_the_suffix_of_a_compressed_file_may_be_written_in_capitals(tmp_path):
     assert read_volume(tmp_path / "A.NII.GZ").data.shape == (1, 90, 90, 90)
 
 
-def test_a_file_without_permission_is_not_called_missing(tmp_path, monkeypatch):
+def test_a_file_without_permission_is_not_called_missing(tmp_path):
     file = save(tmp_path / "a.nii", np.ones((3, 4, 5)))
-    monkeypatch.setattr(volume_files.os, "access", lambda path, mode: False)  # root reads everything
-    with pytest.raises(ValueError, match=r"a.nii: cannot be read \(Permission denied\)"):
+    file.chmod(0)
+    with as_nobody(tmp_path), pytest.raises(ValueError, match=r"a.nii: cannot be read \(Permission denied\)"):
         read_volume(file)
 
 

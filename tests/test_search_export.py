@@ -20,6 +20,7 @@ import torch
 from conftest import quiet_view
 from exported import predict_module
 from nibabel.orientations import apply_orientation, inv_ornt_aff
+from other_user import as_nobody, make_readable
 
 from search.analysis.choose import Choice
 from search.config import UserError, load_study
@@ -332,8 +333,12 @@ def test_an_output_that_cannot_be_written_is_refused_before_segmentation(program
     message = wrong(program, capsys, image, "--out", tmp_path / "no" / "masks")
     assert "no doesn't exist" in message
     assert "it is an input" in wrong(program, capsys, image, "--out", image)
-    monkeypatch.setattr(program.os, "access", lambda path, mode: False)
-    assert "is read-only" in wrong(program, capsys, image, "--out", tmp_path / "mask.nii")
+    make_readable(export := Path(program.__file__).parent)
+    make_readable(tmp_path)
+    tmp_path.chmod(0o555)
+    with as_nobody(export), as_nobody(tmp_path):
+        assert "is read-only" in wrong(program, capsys, image, "--out", tmp_path / "mask.nii")
+    tmp_path.chmod(0o755)
 
 
 def test_a_full_disk_leaves_no_partial_files(program, tmp_path, capsys, monkeypatch):

@@ -16,7 +16,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from other_user import as_nobody
+from other_user import as_nobody, make_readable
 from test_search_export_inputs import affine_of, inputs, make_program, program, settings, write_dicom  # noqa: F401
 
 import search.export.contents as contents
@@ -278,8 +278,7 @@ def test_an_unreadable_file_or_folder_is_named_and_the_others_are_segmented(prog
     (folder / "b.nii").chmod(0)
     (tmp_path / "out").mkdir()
     (tmp_path / "out").chmod(0o777)
-    for file in (export := Path(program.__file__).parent).rglob("*"):
-        file.chmod(0o755)
+    make_readable(export := Path(program.__file__).parent)
     with as_nobody(folder), as_nobody(export):
         assert run(program, folder, "--out", tmp_path / "out") == 1
     lines = one_line_each(capsys)
