@@ -127,8 +127,8 @@ def measure(file: Path, runs: Path, *, running: int) -> dict[str, float]:
     """Open a driver on a filled database, start trials without training them, and time its operations."""
     from search.config import load_study
     from search.runner import local
-    from search.runner.driver import open_driver, prepared_data
-    from search.runner.plan import make_plan
+    from search.runner.opening import open_driver
+    from search.runner.plan import make_plan, prepared_data
     from search.runner.pricer import Pricer
     from search.runner.run import search_ask
     from search.runner.sampling import sample_buildable

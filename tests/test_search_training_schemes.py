@@ -9,9 +9,9 @@ from conftest import STUDY, quiet_view, write_study
 
 from search.config import load_study
 from search.costs.memory import CPU, measure_training_memory, training_memory_bytes
-from search.runner.driver import driver_lock
 from search.runner.evaluate import context_of, evaluate, progress
 from search.runner.local import open_driver
+from search.runner.opening import driver_lock
 from search.runner.plan import make_plan
 from search.training.schemes import make_phases, phase_at
 from search.trials.records import TrainingRequest

@@ -10,7 +10,8 @@ from search.ablation.plan import AblationPlan
 from search.ablation.results import foreign_records, foreign_studies, open_requests, open_requests_by_plan
 from search.runner.answers import Ask, Done, Train, Wait
 from search.runner.devices import resolve_device, resolve_threads
-from search.runner.driver import Executor, driver_lock, open_driver
+from search.runner.driver import Executor
+from search.runner.opening import driver_lock, open_driver
 from search.runner.plan import Plan
 from search.runner.pricer import measured_device
 from search.runner.view import View

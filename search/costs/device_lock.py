@@ -137,7 +137,7 @@ def _is_own_session(folder: Path) -> bool:
         owner = folder.stat().st_uid
     except OSError:
         return False
-    return folder.is_absolute() and owner == os.geteuid() and os.access(folder, os.W_OK | os.X_OK)
+    return folder.is_absolute() and owner == os.geteuid() and os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
 
 
 def _temporary_folder() -> Path:

@@ -20,9 +20,10 @@ from search.config.units import counted
 from search.export.job import job_of
 from search.files import require_regular, write_text
 from search.runner.answers import Done, Train
-from search.runner.driver import Executor, driver_lock, open_driver
+from search.runner.driver import Executor
 from search.runner.fit import require_scorable
 from search.runner.local import LocalExecutor
+from search.runner.opening import driver_lock, open_driver
 from search.runner.plan import Plan, prepared_data, task_of
 from search.runner.view import View
 from search.runner.watch import Watch

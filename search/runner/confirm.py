@@ -10,8 +10,9 @@ from search.config.errors import UserError
 from search.config.schema import LARGEST_SEED
 from search.config.units import counted
 from search.runner.answers import Done, Train
-from search.runner.driver import Executor, driver_lock, open_driver
+from search.runner.driver import Executor
 from search.runner.fit import require_scorable
+from search.runner.opening import driver_lock, open_driver
 from search.runner.plan import Plan
 from search.runner.view import View
 from search.storage import read_records

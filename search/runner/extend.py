@@ -20,7 +20,8 @@ from search.config.clone import clone_text
 from search.config.units import counted
 from search.files import write_text
 from search.runner.answers import Ask, Done, Train
-from search.runner.driver import Driver, Executor, driver_lock, keep_margin, open_driver
+from search.runner.driver import Driver, Executor, keep_margin
+from search.runner.opening import driver_lock, open_driver
 from search.runner.plan import Plan
 from search.runner.run import Outcome
 from search.runner.view import View

@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from search.runner import driver as driving
+from search.runner import opening
 from search.runner import run as running
 from search.runner.answers import Ask, Assigned, Done
 from search.runner.devices import prepare_allocator, resolve_device, resolve_threads
@@ -77,4 +77,4 @@ def run_study(plan: Plan, *, trials: int, view: View, measure_again: bool = Fals
 
 def open_driver(plan: Plan, view: View) -> Driver:
     """Open a driver that trains in this process."""
-    return driving.open_driver(plan, view, LocalExecutor(plan))
+    return opening.open_driver(plan, view, LocalExecutor(plan))

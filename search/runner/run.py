@@ -15,8 +15,9 @@ from search.proposers.problem import Price, Problem, Proposal
 from search.proposers.propose import make_proposer, propose_new
 from search.proposers.sources import Source
 from search.runner.answers import Ask, Done, Train, Wait
-from search.runner.driver import Driver, Executor, driver_lock, open_driver
+from search.runner.driver import Driver, Executor
 from search.runner.learned_from import Learned, describe_sources, learned_from, pinned_values
+from search.runner.opening import driver_lock, open_driver
 from search.runner.plan import Plan
 from search.runner.reference_point import first_networks, reference_point, require_feasible_budgets
 from search.runner.references import (

@@ -10,7 +10,8 @@ from random import Random
 from search.config.errors import UserError
 from search.proposers.propose import LISTABLE
 from search.runner.answers import Ask, Done, Train
-from search.runner.driver import Driver, Executor, driver_lock, open_driver
+from search.runner.driver import Driver, Executor
+from search.runner.opening import driver_lock, open_driver
 from search.runner.plan import Plan
 from search.runner.sampling import refusals
 from search.runner.view import View
